@@ -1,0 +1,1 @@
+"""Memory and tool configuration of conversational agents, served over gRPC."""

@@ -1,0 +1,1 @@
+"""The contract's messages and services, generated from protos/ and never edited."""
