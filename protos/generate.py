@@ -4,8 +4,8 @@ python protos/generate.py stubs OUT     modules and type stubs, below OUT
 python protos/generate.py image FILE    a FileDescriptorSet with imports and source info
 
 Imports come from installed packages, so that nothing is fetched: google/api and google/rpc from
-googleapis-common-protos, google/protobuf from grpcio-tools, and buf/validate from protovalidate, which
-carries that file as a descriptor only.
+googleapis-common-protos, google/protobuf from grpcio-tools, and buf/validate from protovalidate,
+which carries that file as a descriptor only.
 """
 
 from __future__ import annotations
@@ -68,10 +68,12 @@ def main() -> None:
     match sys.argv[1:]:
         case ["stubs", out]:
             run_protoc(f"--python_out={out}", f"--mypy_out={out}", *own_protos(), VALIDATE)
-            services = [name for name in own_protos() if "\nservice " in (PROTOS / name).read_text()]
+            own = own_protos()
+            services = [name for name in own if "\nservice " in (PROTOS / name).read_text()]
             run_protoc(f"--grpc_python_out={out}", f"--mypy_grpc_out={out}", *services)
         case ["image", out]:
-            run_protoc(f"--descriptor_set_out={out}", "--include_imports", "--include_source_info", *own_protos())
+            options = ("--include_imports", "--include_source_info")
+            run_protoc(f"--descriptor_set_out={out}", *options, *own_protos())
         case _:
             sys.exit(__doc__)
 

@@ -1,0 +1,130 @@
+"""What can go wrong, in the domain's words.
+
+MemorydError
+├── InvalidRequest            the caller's arguments break a rule; every violation at once
+│   └── RequestIdReused
+├── MalformedMessage          bytes that are no message of the type
+├── MemoryNotFound
+├── MemoryAlreadyExists       another live memory holds the content
+├── MemoryNotDeleted          nothing to undelete
+├── EtagMismatch
+├── SessionFull
+├── RevisionOutOfRange
+├── StreamStalled             the caller does not read what it asked for
+├── Overloaded                more work is waiting than is accepted
+├── DatabaseUnavailable
+├── SchemaMismatch            the database's schema is not this release's
+├── ShuttingDown
+├── DeadlineExceeded
+└── NotImplementedYet         in the contract, not in this release
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class MemorydError(Exception):
+    """Base of all; its text may be shown to the caller."""
+
+
+class Violation(NamedTuple):
+    """One broken rule."""
+
+    field: str
+    """Path into the request, such as `requests[3].metadata`."""
+    description: str
+    """What is wrong, and what to do about it."""
+
+
+class InvalidRequest(MemorydError):
+    def __init__(self, *violations: Violation) -> None:
+        super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
+        self.violations = violations
+
+
+class RequestIdReused(InvalidRequest):
+    def __init__(self, field: str) -> None:
+        super().__init__(
+            Violation(field, "was used before with other arguments; give each request its own UUID")
+        )
+
+
+class MalformedMessage(MemorydError):
+    def __init__(self, message_type: str) -> None:
+        super().__init__(
+            f"the bytes received are no {message_type}; encode it with the proto of this service"
+        )
+
+
+class MemoryNotFound(MemorydError):
+    def __init__(self, memory_id: str) -> None:
+        super().__init__(f"memory {memory_id} is not in the session")
+        self.memory_id = memory_id
+
+
+class MemoryAlreadyExists(MemorydError):
+    def __init__(self, memory_id: str) -> None:
+        super().__init__(f"memory {memory_id} of the session has this content and type")
+        self.memory_id = memory_id
+
+
+class MemoryNotDeleted(MemorydError):
+    def __init__(self, memory_id: str) -> None:
+        super().__init__(f"memory {memory_id} is not deleted")
+        self.memory_id = memory_id
+
+
+class EtagMismatch(MemorydError):
+    def __init__(self, resource: str) -> None:
+        super().__init__(f"{resource} was changed since this etag; read it again")
+
+
+class SessionFull(MemorydError):
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the session holds {limit} live memories, its limit; delete one first")
+        self.limit = limit
+
+
+class RevisionOutOfRange(MemorydError):
+    pass
+
+
+class StreamStalled(MemorydError):
+    def __init__(self, last_revision: int) -> None:
+        super().__init__("the stream was not read for too long; resume from the last revision")
+        self.last_revision = last_revision
+        """Of the last message sent; 0 where messages carry none."""
+
+
+class Overloaded(MemorydError):
+    retry_after = 0.5
+    """Seconds."""
+
+
+class DatabaseUnavailable(MemorydError):
+    retry_after = 1.0
+    """Seconds."""
+
+    def __init__(self, cause: str = "no answer in time") -> None:
+        super().__init__("the database does not answer; try again")
+        self.cause = cause
+        """What the driver says, for the operator; a caller is not told."""
+
+
+class SchemaMismatch(MemorydError):
+    pass
+
+
+class ShuttingDown(MemorydError):
+    def __init__(self) -> None:
+        super().__init__("the server is stopping; try again")
+
+
+class DeadlineExceeded(MemorydError):
+    def __init__(self) -> None:
+        super().__init__("the deadline passed before the work was done")
+
+
+class NotImplementedYet(MemorydError):
+    pass

@@ -1,0 +1,152 @@
+"""What holds for every text: hypothesis builds hostile ones, html5lib reads what is left."""
+
+import hashlib
+import html
+import re
+from collections.abc import Iterator
+from xml.etree.ElementTree import Element
+
+import html5lib  # type: ignore[import-untyped]  # html5lib ships no types
+import nh3
+import pytest
+from html5lib import constants
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memoryd.content import (
+    ContentPolicy,
+    ContentRefused,
+    clean,
+    hamming,
+    normalise,
+    simhash,
+)
+
+PROFILE = settings(max_examples=200, deadline=None)
+
+FRAGMENTS = r"""
+    < </ <! <? > /> <!-- --> --!> <![CDATA[ ]]> <!doctype <?x ?> & ; &# &#106; &#x6A; &amp;#106;
+    &colon; &Tab; &lt; = == " ' ` / : , . - script scr ipt <script <script> </script> </script style
+    <style> </style> svg <svg <svg> </svg> math <math> <mtext> <mglyph> <foreignObject> <path>
+    </path> <text iframe <iframe object <object> </object> template <template> <title> <textarea>
+    </textarea> <plaintext> <noscript> </noscript> <xmp> b i a p <b <b> </b> <a <a> <p </p> </br>
+    <img <image <br/> <select> <option> <table> <td> <form> <input <base <link <meta <li> <h1>
+    <details <frameset> <body <file <file> <a@b.c> <x </x> <s t:x> on click onclick onclick=
+    onerror=alert(1) one on= href= src=x title=" title=' srcdoc= java javascript javascript:
+    JaVaScRiPt: vbscript: data: data:text/html, script: j avascript: alert(1) x y 3 5 && ||
+    List<int> x<5 <3 é 😀 م
+"""
+BLANKS_AND_MARKS = list(" \t\n\r\f\0\x01\x1f\x7f\x85\u0301\u200b\u2028\u3000")
+HOSTILE = st.lists(
+    st.sampled_from(FRAGMENTS.split()) | st.sampled_from(BLANKS_AND_MARKS), max_size=40
+).map("".join)
+ANY_TEXT = HOSTILE | st.text()
+NOT_PLAIN = re.compile("[<&]|script[\t\n\r]*:|data[\t\n\r]*:", re.IGNORECASE)
+PLAIN = st.text(
+    st.characters(exclude_categories=["Cc", "Cs"], include_characters="\t\n\r"), max_size=200
+).filter(lambda text: not NOT_PLAIN.search(text))
+WORDS = st.lists(st.text(max_size=8) | st.sampled_from(["tea", "tea,", "the", "a"]), max_size=30)
+HASHES = st.integers(0, 2**64 - 1).map("{:016x}".format)
+
+# From the parsers' own tables, so as not to repeat the module's; html5lib keeps two drafts of HTML.
+ELEMENTS = (
+    {name for _, name in constants.specialElements | constants.formattingElements}
+    | constants.voidElements
+    | constants.cdataElements
+    | nh3.ALLOWED_TAGS
+) - {"command", "event-source"}
+HTML = constants.namespaces["html"]
+SCRIPT_URI = re.compile("[\t\n\r]*".join("javascript:") + r"\S", re.IGNORECASE)
+
+
+def sanitised(text: str) -> str:
+    try:
+        return clean(text, ContentPolicy.SANITIZE)
+    except ContentRefused:
+        return ""
+
+
+def parsed(text: str) -> Iterator[Element]:
+    """Give the elements that a browser would make of the text, the container first."""
+    fragment = html5lib.parseFragment(text, container="div")
+    return (node for node in fragment.iter() if isinstance(node.tag, str))
+
+
+@PROFILE
+@given(HOSTILE)
+def test_nothing_active_or_known_to_html_is_left(text: str) -> None:
+    result = sanitised(text)
+    assert not SCRIPT_URI.search(result)
+    assert not SCRIPT_URI.search(html.unescape(result))
+    assert not SCRIPT_URI.search(html.unescape(html.unescape(result)))
+    for node in parsed(result):
+        if node.tag == "DOCUMENT_FRAGMENT":
+            continue
+        namespace, _, name = node.tag[1:].rpartition("}")
+        assert namespace == HTML
+        assert name not in ELEMENTS
+        for attribute, value in node.attrib.items():
+            assert not (attribute.startswith("on") and value)
+            assert not SCRIPT_URI.search(value)
+
+
+@PROFILE
+@given(ANY_TEXT)
+def test_sanitising_twice_changes_nothing_more(text: str) -> None:
+    once = sanitised(text)
+    assert sanitised(once) == once
+
+
+@PROFILE
+@given(PLAIN)
+def test_plain_text_loses_runs_of_blanks_and_its_ends_only(text: str) -> None:
+    assert sanitised(text) == re.sub("[ \t]+", " ", text).strip()
+
+
+@PROFILE
+@given(ANY_TEXT)
+def test_strict_refuses_what_sanitize_would_change(text: str) -> None:
+    if text and sanitised(text) == text:
+        assert clean(text, ContentPolicy.STRICT) == text
+    else:
+        with pytest.raises(ContentRefused):
+            clean(text, ContentPolicy.STRICT)
+
+
+@PROFILE
+@given(ANY_TEXT)
+def test_verbatim_keeps_everything_but_nul(text: str) -> None:
+    if text and "\0" not in text:
+        assert clean(text, ContentPolicy.VERBATIM) == text
+    else:
+        with pytest.raises(ContentRefused):
+            clean(text, ContentPolicy.VERBATIM)
+
+
+def reference_simhash(normalised: str) -> str:
+    """Follow the contract's sentence word by word."""
+    value = 0
+    for i in range(64):
+        total = 0
+        for token in normalised.split(" "):
+            if token:
+                digest = hashlib.sha256(token.encode()).digest()
+                total += 1 if digest[i // 8] >> (i % 8) & 1 else -1
+        if total > 0:
+            value += 2**i
+    return f"{value:016x}"
+
+
+@PROFILE
+@given(WORDS)
+def test_simhash_is_the_contracts(words: list[str]) -> None:
+    normalised = normalise(" ".join(words))
+    assert simhash(normalised) == reference_simhash(normalised)
+
+
+@PROFILE
+@given(HASHES, HASHES)
+def test_hamming_is_a_distance(a: str, b: str) -> None:
+    unlike = [int(x, 16) ^ int(y, 16) for x, y in zip(a, b, strict=True)]
+    assert hamming(a, b) == hamming(b, a) == sum(map(int.bit_count, unlike))
+    assert hamming(a, a) == 0
