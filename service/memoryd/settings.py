@@ -1,0 +1,588 @@
+"""The settings of the service: flags beat `MEMORYD_…` variables beat `.env` beat defaults.
+
+Every problem is collected and raised at once. No problem shows the text of a value: it may be a
+secret, or one put into the wrong variable.
+"""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from dotenv.parser import parse_stream
+from dotenv.variables import Variable, parse_variables
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from memoryd.model import ContentPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from pydantic.fields import FieldInfo
+
+_MAX_DIGITS = 18  # of a whole number that surely fits 64 bits
+_WHOLE_NUMBER = re.compile(rf"[+-]?[0-9]{{1,{_MAX_DIGITS}}}")
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that stops the start."""
+
+    name: str
+    """The variable, the flag, or the line of `.env`."""
+    where: str
+    """`environment`, `command line`, or the name of the `.env` file."""
+    found: str
+    """The shape of what is there, never the text of a value."""
+    expected: str
+    """What is accepted instead, or the remedy."""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.where}): {self.found}; {self.expected}"
+
+
+class SettingsError(Exception):
+    """The service cannot start with these settings. `str()` has a line for each problem."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        # Two readers of one `.env` file meet the same unreadable line.
+        self.problems = tuple(dict.fromkeys(problems))
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        count = len(self.problems)
+        heading = f"{count} problem{'' if count == 1 else 's'} with the settings:"
+        return "\n  ".join([heading, *map(str, self.problems)])
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One refused value, by the field of its model."""
+
+    field: str
+    found: str
+    expected: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accepts:
+    """Metadata of a field: what it accepts, as a phrase, and whether its values are secret."""
+
+    phrase: str
+    secret: bool = False
+
+
+_REFUSED = "refused"
+
+
+def refusal(expected: str) -> PydanticCustomError:
+    """Build what a validator raises to say more than its field's `accepts` phrase."""
+    return PydanticCustomError(_REFUSED, "{expected}", {"expected": expected})
+
+
+def _integer(value: object) -> object:
+    if isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value):
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise ValueError
+
+
+def _number(value: object) -> object:
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    raise ValueError
+
+
+def _boolean(value: object) -> object:
+    if isinstance(value, bool):
+        return value
+    if value in ("true", "false"):
+        return value == "true"
+    raise ValueError
+
+
+Integer = Annotated[int, BeforeValidator(_integer)]
+"""A whole number, or its digits as text; `5.0` is refused."""
+Number = Annotated[float, BeforeValidator(_number)]
+"""A finite number, or its decimal digits as text."""
+Boolean = Annotated[bool, BeforeValidator(_boolean)]
+"""A bool, or the text `true` or `false`; nothing else, in no other case."""
+
+
+class SettingsModel(BaseSettings):
+    """Settings that are read from variables; built by hand, it reads nothing but its arguments."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True
+    )
+
+    @classmethod
+    def variable(cls, field_name: str) -> str:
+        """Name the variable that sets a field. Names are in capitals and matched exactly."""
+        raise NotImplementedError
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic-settings'
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # The readers below pass the variables in; `os.environ` is read at the edge only.
+        return (init_settings,)
+
+
+class VariablesSource(PydanticBaseSettingsSource):
+    """The fields of a model that a given mapping of variables sets."""
+
+    def __init__(
+        self, settings_cls: type[SettingsModel], variables: Mapping[str, str | None]
+    ) -> None:
+        super().__init__(settings_cls)
+        self._names = {name: settings_cls.variable(name) for name in settings_cls.model_fields}
+        self._variables = variables
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - the signature is pydantic-settings'
+        value = self._variables.get(self._names[field_name])
+        return (None if value is None else value.strip()), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return {
+            name: self.get_field_value(self.settings_cls.model_fields[name], name)[0]
+            for name, variable in self._names.items()
+            if variable in self._variables
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Variables:
+    """The variables of one place; None is a variable without a usable value."""
+
+    where: str
+    values: Mapping[str, str | None] = field(repr=False)
+
+
+def read_variables(
+    *, environ: Mapping[str, str], dotenv: Path | None
+) -> tuple[list[Variables], list[Problem]]:
+    """Read both places that variables come from, the weaker first.
+
+    A `.env` file that is not there is an empty one; one that cannot be read is a problem, and so
+    is each of its lines that cannot be. `${NAME}` and `${NAME:-default}` in it are expanded.
+    """
+    problems: list[Problem] = []
+    places = [Variables("environment", environ)]
+    if dotenv is not None:
+        values, problems = _read_dotenv(dotenv, environ)
+        places.insert(0, Variables(dotenv.name, values))
+    return places, problems
+
+
+def merge_variables(*, environ: Mapping[str, str], dotenv: Path | None) -> dict[str, str]:
+    """Answer every variable there is, the environment's over those of `.env`: what `env://` reads.
+
+    Raises `SettingsError` where `.env` cannot be read.
+    """
+    places, problems = read_variables(environ=environ, dotenv=dotenv)
+    if problems:
+        raise SettingsError(problems)
+    return {
+        name: value for place in places for name, value in place.values.items() if value is not None
+    }
+
+
+def _read_dotenv(
+    path: Path, environ: Mapping[str, str]
+) -> tuple[dict[str, str | None], list[Problem]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return {}, []
+    except UnicodeDecodeError:
+        return {}, [Problem(path.name, "file", "not UTF-8", "save it as UTF-8")]
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        return {}, [Problem(path.name, "file", reason, "make it a file that can be read, or none")]
+    values: dict[str, str | None] = {}
+    problems = []
+    for binding in parse_stream(io.StringIO(text)):
+        if binding.error:
+            # It may be meant for another program, but also for this one.
+            line = f"line {binding.original.line}"
+            problems.append(Problem(line, path.name, "not readable", "expected NAME=value"))
+        elif binding.key is not None:
+            values[binding.key] = _expand(binding.value, values, environ)
+    return values, problems
+
+
+def _expand(
+    value: str | None, earlier: Mapping[str, str | None], environ: Mapping[str, str]
+) -> str | None:
+    """Expand `${NAME}`; None where there is no value or a NAME is not set."""
+    if value is None:
+        return None
+    known = {**earlier, **environ}
+    parts = list(parse_variables(value))
+    for part in parts:
+        if isinstance(part, Variable) and part.default is None and known.get(part.name) is None:
+            return None
+    return "".join(part.resolve(known) for part in parts)
+
+
+def accepts(info: FieldInfo) -> str:
+    """Say in a phrase which values a field accepts."""
+    for item in info.metadata:
+        if isinstance(item, Accepts):
+            return item.phrase
+    kind = info.annotation
+    if kind is bool:
+        return "true or false"
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        *most, last = (str(member.value) for member in kind)
+        return f"{', '.join(most)} or {last}"
+    return _accepted_range("a whole number" if kind is int else "a number", info)
+
+
+def _accepted_range(noun: str, info: FieldInfo) -> str:
+    limits = {
+        name: limit
+        for item in info.metadata
+        for name in ("ge", "gt", "le")
+        if (limit := getattr(item, name, None)) is not None
+    }
+    low, above, high = (limits.get(name) for name in ("ge", "gt", "le"))
+    if low is not None and high is not None:
+        return f"{noun} from {low} to {high}"
+    if above is not None:
+        return f"{noun} above {above}" + ("" if high is None else f", at most {high}")
+    return noun
+
+
+def _shape(value: object, info: FieldInfo) -> str:
+    """Describe a value; only a number in a field of numbers is shown itself."""
+    numeric = info.annotation in (int, float)
+    match value:
+        case None:
+            shape = "no value, or one that refers to a variable that is not set"
+        case "":
+            shape = "empty"
+        case bool():
+            shape = str(value).lower()
+        case int() | float():
+            short = numeric and abs(value) < 10**_MAX_DIGITS
+            shape = str(value) if short else "a number"
+        case str() if numeric and len(value) <= _MAX_DIGITS and _NUMBER.fullmatch(value):
+            shape = value
+        case str():
+            shape = "a text"
+        case _:
+            shape = f"a value of type {type(value).__name__}"
+    return shape
+
+
+M = TypeVar("M", bound=SettingsModel)
+
+
+def validate(model: type[M], values: Mapping[str, object]) -> M | list[Fault]:
+    """Build a model, or list everything that is wrong, one fault a field."""
+    fields = model.model_fields
+    faults = {
+        name: Fault(name, "no such setting", _suggestion(name, fields))
+        for name in values
+        if name not in fields
+    }
+    try:
+        # Only known names: BaseSettings takes names such as `_env_file` as orders to itself.
+        built = model.model_validate({name: values[name] for name in fields if name in values})
+    except ValidationError as error:
+        for detail in error.errors(include_url=False, include_input=False):
+            name = str(detail["loc"][0])
+            refused = detail["type"] == _REFUSED
+            expected = detail["msg"] if refused else f"expected {accepts(fields[name])}"
+            faults.setdefault(name, Fault(name, _shape(values[name], fields[name]), expected))
+        return list(faults.values())
+    return list(faults.values()) or built
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    match = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {match[0]}?" if match else "remove it"
+
+
+class Environment(enum.StrEnum):
+    """How strict the service is; `PRODUCTION` refuses literal secrets."""
+
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+class LogLevel(enum.StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(enum.StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+def _lower_case(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _database_url(url: SecretStr) -> SecretStr:
+    text = url.get_secret_value()
+    if text.startswith("postgresql+asyncpg://"):
+        return url
+    scheme, _, path = text.partition("sqlite+aiosqlite:///")
+    # Each connection would see a database of its own, and none would outlive it.
+    in_memory = ":memory:" in path or "mode=memory" in path
+    if scheme or not path.partition("?")[0] or in_memory:
+        raise ValueError
+    return url
+
+
+def _host(host: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._:%-]+|\[[A-Za-z0-9.:%-]+\]", host):
+        raise ValueError
+    return host.strip("[]")
+
+
+_DatabaseUrl = Annotated[
+    SecretStr,
+    AfterValidator(_database_url),
+    Accepts(
+        "sqlite+aiosqlite:///FILE or postgresql+asyncpg://USER:PASSWORD@HOST:PORT/DATABASE",
+        secret=True,
+    ),
+]
+_Host = Annotated[str, AfterValidator(_host), Accepts("an IP address or a host name")]
+
+
+class Settings(SettingsModel):
+    """The service's own settings, one `MEMORYD_…` variable each."""
+
+    database_url: _DatabaseUrl = Field(
+        default=SecretStr("sqlite+aiosqlite:///memoryd.db"),
+        description="Where memories are kept; a file name is relative to the working folder.",
+    )
+    host: _Host = Field(
+        default="127.0.0.1",
+        description="The address to listen on; 0.0.0.0 is every IPv4 address of the machine.",
+    )
+    port: Integer = Field(
+        default=50051, ge=0, le=65535, description="The port to listen on; 0 is any free one."
+    )
+    environment: Environment = Field(
+        default=Environment.DEVELOPMENT,
+        description="production refuses literal secrets, and those that resolve to nothing.",
+    )
+    log_level: Annotated[LogLevel, BeforeValidator(_lower_case)] = Field(
+        default=LogLevel.INFO, description="The least level that is logged, in any case."
+    )
+    log_format: LogFormat = Field(
+        default=LogFormat.TEXT, description="Lines for people, or one JSON object a line."
+    )
+    content_policy: ContentPolicy = Field(
+        default=ContentPolicy.SANITIZE,
+        description=(
+            "What happens to markup and control characters in contents: sanitize removes them, "
+            "strict refuses the content, verbatim stores what came."
+        ),
+    )
+    drain_seconds: Number = Field(
+        default=20.0,
+        ge=0,
+        le=3600,
+        description="How long calls under way may take to end after SIGTERM, in seconds.",
+    )
+    importance_half_life_days: Number = Field(
+        default=30.0, gt=0, description="The age at which importance has halved, in days."
+    )
+    database_pool_size: Integer = Field(
+        default=10, ge=1, le=1000, description="The most connections that read; one more writes."
+    )
+    database_timeout_seconds: Number = Field(
+        default=4.0,
+        gt=0,
+        le=3600,
+        description=(
+            "How long a transaction may take, waiting for a connection included, in seconds; after "
+            "it the call is refused with UNAVAILABLE."
+        ),
+    )
+    database_statement_timeout_seconds: Number = Field(
+        default=4.0,
+        gt=0,
+        le=3600,
+        description="How long one statement may run on PostgreSQL, in seconds.",
+    )
+    database_lock_timeout_seconds: Number = Field(
+        default=3.0,
+        gt=0,
+        le=3600,
+        description="How long a statement may wait for another process's lock, in seconds.",
+    )
+    database_pgbouncer: Boolean = Field(
+        default=False,
+        description=(
+            "Whether PgBouncer in transaction pooling stands before PostgreSQL; no prepared "
+            "statement is kept then."
+        ),
+    )
+    sweep_seconds: Number = Field(
+        default=15.0,
+        gt=0,
+        le=60,
+        description="How often expired memories are looked for and removed, in seconds.",
+    )
+    deleted_retention_hours: Number = Field(
+        default=168.0,
+        ge=0,
+        le=87_600,
+        description="How long deleted and expired memories are kept before a purge, in hours.",
+    )
+    stream_stall_seconds: Number = Field(
+        default=10.0,
+        gt=0,
+        le=3600,
+        description=(
+            "How long a stream may go unread before it is ended with RESOURCE_EXHAUSTED, in "
+            "seconds."
+        ),
+    )
+    write_queue_limit: Integer = Field(
+        default=10_000,
+        ge=1,
+        le=1_000_000,
+        description="Waiting writes; beyond it a write is refused with RESOURCE_EXHAUSTED.",
+    )
+    write_batch_limit: Integer = Field(
+        default=500, ge=1, le=10_000, description="The most writes of one group commit."
+    )
+    max_message_bytes: Integer = Field(
+        default=4 * 1024 * 1024,
+        ge=128 * 1024,
+        le=1024 * 1024 * 1024,
+        description="The largest message the server receives, in bytes.",
+    )
+    keepalive_seconds: Number = Field(
+        default=60.0,
+        ge=1,
+        le=86400,
+        description="How long a connection may be silent before the server pings, in seconds.",
+    )
+
+    @classmethod
+    def variable(cls, field_name: str) -> str:
+        return f"MEMORYD_{field_name.upper()}"
+
+
+def load_settings(
+    *, environ: Mapping[str, str], dotenv: Path | None, flags: Mapping[str, object]
+) -> Settings:
+    """Read the service's settings.
+
+    `flags` has values by field name; None is a flag that was not given. Raises `SettingsError`
+    with every problem: a bad value, or a variable that begins with `MEMORYD_` and is none of ours
+    (in any case of letters).
+    """
+    places, problems = read_variables(environ=environ, dotenv=dotenv)
+    for place in places:
+        problems += _unknown_variables(place)
+    values, origins = given_values(Settings, places)
+    for name, value in flags.items():
+        if value is not None:
+            values[name] = value
+            origins[name] = "command line"
+    result = validate(Settings, values)
+    if isinstance(result, Settings) and not problems:
+        return result
+    for fault in [] if isinstance(result, Settings) else result:
+        by_flag = origins[fault.field] == "command line"
+        name = f"--{fault.field.replace('_', '-')}" if by_flag else Settings.variable(fault.field)
+        problems.append(Problem(name, origins[fault.field], fault.found, fault.expected))
+    raise SettingsError(problems)
+
+
+def given_values(
+    model: type[SettingsModel], places: Sequence[Variables]
+) -> tuple[dict[str, object], dict[str, str]]:
+    """Answer the values that variables give to a model's fields, and from where; later ones win."""
+    values: dict[str, object] = {}
+    origins: dict[str, str] = {}
+    for place in places:
+        given = VariablesSource(model, place.values)()
+        values |= given
+        origins |= dict.fromkeys(given, place.where)
+    return values, origins
+
+
+_KUBERNETES_VARIABLE = re.compile(r"MEMORYD_(SERVICE_(HOST|PORT.*)|PORT_[0-9]+_.+)")
+
+
+def _unknown_variables(place: Variables) -> list[Problem]:
+    prefix = Settings.variable("")
+    known = {Settings.variable(name): name.upper() for name in Settings.model_fields}
+    problems = []
+    for name in place.values:
+        if name in known or not name.upper().startswith(prefix):
+            continue
+        if _KUBERNETES_VARIABLE.fullmatch(name):
+            remedy = "Kubernetes made it: give the pod enableServiceLinks: false"
+        else:
+            # Without the prefix, which would make any two names alike.
+            remedy = _suggestion(name.upper().removeprefix(prefix), known.values())
+            remedy = remedy.replace("did you mean ", f"did you mean {prefix}")
+        problems.append(Problem(name, place.where, "no such setting", remedy))
+    return problems
+
+
+def settings_table() -> list[tuple[str, str, str]]:
+    """Answer `(variable, default, description)` of every setting, for the README."""
+    return describe(Settings)
+
+
+def describe(model: type[SettingsModel]) -> list[tuple[str, str, str]]:
+    """Answer `(variable, default, description)` of a model's fields, in their order."""
+    return [
+        (
+            model.variable(name),
+            _as_text(info.get_default(call_default_factory=True, validated_data={})),
+            f"{info.description} Accepts {accepts(info)}.",
+        )
+        for name, info in model.model_fields.items()
+    ]
+
+
+def _as_text(default: object) -> str:
+    """Write a default as its variable would give it."""
+    match default:
+        case SecretStr():
+            return default.get_secret_value()
+        case bool():
+            return str(default).lower()
+        case float():
+            return f"{default:g}"
+        case Mapping():
+            return ",".join(f"{name}={_as_text(value)}" for name, value in default.items())
+        case tuple():
+            return ",".join(default)
+        case _:
+            return str(default)
