@@ -1,0 +1,253 @@
+"""The engine: transactions that no cancelled caller can harm, errors in the domain's words."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from sqlalchemy import event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from memoryd.errors import DatabaseUnavailable, DeadlineExceeded, SchemaMismatch
+from memoryd.storage.dialect import dialect_of, to_json
+from memoryd.storage.migrate import HEAD, SchemaState, migrate, schema_state
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+    from typing import Any
+
+    from sqlalchemy import Connection
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import QueuePool
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseOptions:
+    """Limits of a database's use; times in seconds."""
+
+    pool_size: int = 10
+    timeout_seconds: float = 4.0
+    """A transaction may take, waiting for a connection included."""
+    statement_timeout_seconds: float = 4.0
+    lock_timeout_seconds: float = 3.0
+    pgbouncer: bool = False
+    """Whether PgBouncer's transaction pooling stands between: keep nothing prepared."""
+
+
+class Database:
+    """A database of either kind, as two pools: one reads, one writes.
+
+    A body is a plain function of a `Connection`: it runs to its end, or not at all, whatever
+    becomes of the caller, so a cancelled call leaves no connection in the middle of something. It
+    is bounded by the timeout instead.
+
+    Raises, from every method: DatabaseUnavailable, DeadlineExceeded, SchemaMismatch.
+    """
+
+    def __init__(self, url: str, options: DatabaseOptions | None = None) -> None:
+        self._options = options or DatabaseOptions()
+        parsed = make_url(url)
+        self._url = url
+        self._place = parsed.host or parsed.query.get("host") or parsed.database
+        self._known_state = SchemaState.CURRENT
+        self.dialect = dialect_of(parsed)
+        self.is_embedded = self.dialect.name == "sqlite"
+        if self.is_embedded and parsed.database in (None, "", ":memory:"):
+            raise ValueError("an SQLite database in memory keeps nothing; name a file")
+        common: dict[str, Any] = {
+            "pool_timeout": self._options.timeout_seconds,
+            "max_overflow": 0,
+            "json_serializer": to_json,
+            "hide_parameters": True,  # contents never come into an error's text
+            **self.dialect.engine_options(self._options),
+        }
+        self._writer = create_async_engine(parsed, pool_size=1, **common)
+        # Each statement of a reader sees the last commit, and needs no round trip to end.
+        self._reader = create_async_engine(
+            parsed,
+            pool_size=self._options.pool_size,
+            isolation_level="AUTOCOMMIT",
+            skip_autocommit_rollback=True,
+            **common,
+        )
+        # A connection that listens is never given back to a pool.
+        listener_options = {k: v for k, v in common.items() if not k.startswith(("pool_", "max_"))}
+        self._listener = create_async_engine(parsed, poolclass=NullPool, **listener_options)
+        self.can_listen = not (self.is_embedded or self._options.pgbouncer)
+        for engine in (self._reader, self._writer):
+            event.listen(engine.sync_engine, "connect", self._on_connect)
+        self._under_way: set[asyncio.Task[Any]] = set()
+
+    def _on_connect(self, connection: DBAPIConnection, _record: object) -> None:
+        self.dialect.on_connect(connection, self._options)
+
+    async def read(self, body: Callable[[Connection], T], *, timeout: float | None = None) -> T:
+        """Run `body` in autocommit: one statement sees one state."""
+        self._require_schema()
+        return await self._run(self._read(body), timeout)
+
+    async def write(self, body: Callable[[Connection], T], *, timeout: float | None = None) -> T:
+        """Run `body` in a transaction of its own that is committed when this returns."""
+        self._require_schema()
+        return await self._run(self._write(body), timeout)
+
+    async def schema_state(self, *, timeout: float | None = None) -> SchemaState:
+        """Whether the schema is the one that this release needs; asks the database."""
+        return await self._run(self._read(_schema_state), timeout)
+
+    async def check(self, *, timeout: float | None = None) -> None:
+        """Return if the database answers and its schema fits.
+
+        While it does not fit, nothing is read or written: on tables that merely look alike this
+        release could do harm. Another check takes that back.
+        """
+        self._known_state = await self.schema_state(timeout=timeout)
+        self._require_schema()
+
+    async def migrate(self) -> None:
+        """Bring the schema to this release's."""
+        with self._translating():
+            try:
+                await migrate(self._url)
+            except DBAPIError as error:
+                if not self.dialect.is_schema_mismatch(error):
+                    raise
+                raise SchemaMismatch(
+                    f"the tables are not those of the revision they claim: {self._cause(error)}"
+                ) from error
+
+    def _require_schema(self) -> None:
+        if self._known_state is not SchemaState.CURRENT:
+            raise schema_mismatch(self._known_state)
+
+    @property
+    def connections_in_use(self) -> int:
+        """How many are checked out of the pools."""
+        pools = (self._reader.sync_engine.pool, self._writer.sync_engine.pool)
+        return sum(cast("QueuePool", pool).checkedout() for pool in pools)
+
+    async def forget_deleted(self) -> None:
+        """Leave nothing of what was deleted in an embedded database's files."""
+        with self._translating():
+            async with asyncio.timeout(self._options.timeout_seconds):
+                while not await self.read(self.dialect.forget_deleted):  # noqa: ASYNC110  SQLite tells nobody
+                    await asyncio.sleep(0.02)  # somebody is reading the log
+
+    @asynccontextmanager
+    async def listening(
+        self, channel: str, heard: Callable[[str], None]
+    ) -> AsyncIterator[asyncio.Event]:
+        """Hear of notifications until the end of the block; the event tells of their end."""
+        lost = asyncio.Event()
+        with self._translating():
+            async with asyncio.timeout(self._options.timeout_seconds):
+                connection = await self._listener.connect()
+        try:
+            with self._translating():
+                driver = (await connection.get_raw_connection()).driver_connection
+                await self.dialect.listen(driver, channel, heard, lost.set)
+            yield lost
+        finally:
+            await connection.close()
+
+    async def close(self) -> None:
+        """Let what is under way end, and close all connections."""
+        while self._under_way:
+            await asyncio.gather(*self._under_way, return_exceptions=True)
+        await self._reader.dispose()
+        await self._writer.dispose()
+
+    async def _read(self, body: Callable[[Connection], T]) -> T:
+        async with self._reader.connect() as connection:
+            return await connection.run_sync(body)
+
+    async def _write(self, body: Callable[[Connection], T]) -> T:
+        def transaction(connection: Connection) -> T:
+            self.dialect.begin_write(connection, self._options)
+            result = body(connection)
+            connection.commit()
+            return result
+
+        async with self._writer.connect() as connection:
+            return await connection.run_sync(transaction)
+
+    async def _run(self, work: Coroutine[Any, Any, T], timeout: float | None) -> T:
+        task = asyncio.create_task(self._bounded(work, timeout))
+        self._under_way.add(task)
+        task.add_done_callback(self._done)
+        return await asyncio.shield(task)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # the caller may be gone; nobody else would fetch it
+
+    async def _bounded(self, work: Coroutine[Any, Any, T], timeout: float | None) -> T:
+        limit = self._options.timeout_seconds
+        expired: type[DatabaseUnavailable | DeadlineExceeded] = DatabaseUnavailable
+        if timeout is not None and timeout < limit:
+            limit, expired = max(timeout, 0.0), DeadlineExceeded
+        with self._translating(expired):
+            async with asyncio.timeout(limit):
+                return await work
+
+    @contextmanager
+    def _translating(
+        self, expired: type[DatabaseUnavailable | DeadlineExceeded] = DatabaseUnavailable
+    ) -> Iterator[None]:
+        """Turn what the driver raises into the domain's words."""
+        try:
+            yield
+        except PoolTimeoutError as error:
+            raise DatabaseUnavailable("every connection is in use") from error
+        except TimeoutError as error:
+            raise expired from error
+        except DBAPIError as error:
+            raise self._translate(error) from error
+        except Exception as error:
+            if isinstance(error, (OSError, *self.dialect.driver_errors)):
+                raise DatabaseUnavailable(self._cause(error)) from error
+            raise
+
+    def _translate(self, error: DBAPIError) -> Exception:
+        if self.dialect.is_schema_mismatch(error):
+            return schema_mismatch(SchemaState.BEHIND)
+        if error.connection_invalidated or self.dialect.is_unavailable(error):
+            return DatabaseUnavailable(self._cause(error))
+        return error
+
+    def _cause(self, error: Exception) -> str:
+        """Where and what, for the operator; the driver's later lines would show values of rows."""
+        if isinstance(error, DBAPIError):
+            error = cast("Exception", (error.orig and error.orig.__cause__) or error.orig)
+        words = (isinstance(error, OSError) and error.strerror) or str(error)
+        return f"{self._place}: {words.partition(chr(10))[0]}"
+
+
+def schema_mismatch(state: SchemaState) -> SchemaMismatch:
+    """The error that tells an operator what to do about the schema."""
+    if state is SchemaState.AHEAD:
+        return SchemaMismatch(
+            f"the database's schema is ahead of {HEAD}, which this release needs: run a newer one"
+        )
+    return SchemaMismatch(f"the database's schema is behind {HEAD}: run `memoryd migrate`")
+
+
+def _schema_state(connection: Connection) -> SchemaState:
+    try:
+        versions = (
+            connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all()
+        )
+    except DBAPIError as error:
+        if dialect_of(connection.engine.url).is_schema_mismatch(error):
+            return schema_state(())
+        raise
+    return schema_state(versions)

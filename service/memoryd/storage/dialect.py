@@ -1,0 +1,454 @@
+"""Every difference between SQLite and PostgreSQL; never a business query."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from datetime import UTC, datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    Column,
+    Double,
+    Text,
+    bindparam,
+    cast,
+    column,
+    delete,
+    extract,
+    func,
+    insert,
+    select,
+    type_coerce,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from sqlalchemy import ColumnElement, Connection, FromClause, Table
+    from sqlalchemy.engine import URL
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.sql.functions import Function
+
+    from memoryd.storage.database import DatabaseOptions
+
+Row = dict[str, Any]
+
+
+def to_json(value: object) -> str:
+    """Compact, in the key order given."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+class Keys:
+    """A table of parameters to join with; the statement is the same however many there are."""
+
+    def __init__(self, source: FromClause, columns: Mapping[str, ColumnElement[Any]]) -> None:
+        self.source = source
+        self.c = columns
+
+
+class Dialect(Protocol):
+    """What the storage room asks of a database."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def driver_errors(self) -> tuple[type[Exception], ...]:
+        """What the driver raises where SQLAlchemy does not wrap it: on connecting."""
+        ...
+
+    def __hash__(self) -> int: ...
+
+    def engine_options(self, options: DatabaseOptions) -> Row: ...
+
+    def on_connect(self, connection: DBAPIConnection, options: DatabaseOptions) -> None: ...
+
+    def begin_write(self, connection: Connection, options: DatabaseOptions) -> None:
+        """First thing in a writing transaction."""
+        ...
+
+    def keys(self, *columns: Column[Any]) -> Keys: ...
+
+    def bind(self, columns: Sequence[Column[Any]], rows: Sequence[tuple[Any, ...]]) -> Row:
+        """Parameters that fill `keys(*columns)` with `rows`."""
+        ...
+
+    def insert_many(
+        self,
+        connection: Connection,
+        table: Table,
+        rows: Sequence[Row],
+        *,
+        ignore_existing: bool = False,
+    ) -> None:
+        """Insert rows with the same columns; where told to, skip those whose key exists."""
+        ...
+
+    def update_many(
+        self, connection: Connection, table: Table, key: Sequence[str], rows: Sequence[Row]
+    ) -> None:
+        """Set what each row holds beside its key, where the key is equal."""
+        ...
+
+    def delete_many(
+        self, connection: Connection, table: Table, key: Sequence[str], rows: Sequence[Row]
+    ) -> int:
+        """Delete the rows whose key is equal; answer how many there were."""
+        ...
+
+    def notify(self, connection: Connection, channel: str, payload: str) -> None:
+        """Tell other processes when this transaction commits, if the database can."""
+        ...
+
+    async def listen(
+        self, connection: Any, channel: str, heard: Callable[[str], None], lost: Callable[[], None]
+    ) -> None:
+        """On the driver's own connection: hear of notifications until the connection is lost."""
+        ...
+
+    def try_lock(self, connection: Connection, key: int) -> bool:
+        """Take a lock between processes for the length of this transaction, if it is free."""
+        ...
+
+    def forget_deleted(self, connection: Connection) -> bool:
+        """Leave nothing of what was deleted in an embedded database's files; False: try again."""
+        ...
+
+    def now(self, connection: Connection) -> datetime:
+        """Ask the database for the time."""
+        ...
+
+    def age_days(self, since: ColumnElement[datetime], now: ColumnElement[datetime]) -> Any: ...
+
+    def least(self, *values: Any) -> Function[Any]: ...
+
+    def greatest(self, *values: Any) -> Function[Any]: ...
+
+    def is_unavailable(self, error: DBAPIError) -> bool:
+        """Whether it is the database's state, not the statement, that is at fault."""
+        ...
+
+    def is_schema_mismatch(self, error: DBAPIError) -> bool: ...
+
+
+class PostgresDialect:
+    name = "postgresql"
+
+    # Classes and codes of https://www.postgresql.org/docs/current/errcodes-appendix.html
+    _UNAVAILABLE_CLASSES = (
+        "08",  # connection exception
+        "25",  # invalid transaction state, such as a read-only standby
+        "40",  # transaction rollback: deadlock, serialization
+        "53",  # insufficient resources: connections, disk, memory
+        "55",  # object not in prerequisite state: lock not available
+        "57",  # operator intervention: shutdown, starting up, statement timeout
+        "58",  # system error
+        "XX",  # internal error
+    )
+    _SCHEMA_CODES = ("42P01", "42703")  # undefined table, undefined column
+
+    def __init__(self) -> None:
+        import asyncpg  # noqa: PLC0415  SQLite does without
+
+        self.driver_errors = (asyncpg.PostgresError, asyncpg.InterfaceError)
+
+    def engine_options(self, options: DatabaseOptions) -> Row:
+        arguments: Row = {"timeout": options.timeout_seconds}
+        if options.pgbouncer:
+            # In transaction pooling the next transaction may run on another server connection,
+            # so nothing prepared may be kept and no name may be used twice.
+            arguments["statement_cache_size"] = 0
+            arguments["prepared_statement_cache_size"] = 0
+            arguments["prepared_statement_name_func"] = lambda: ""
+        else:
+            arguments["server_settings"] = self._timeouts(options)
+        return {"connect_args": arguments, "pool_pre_ping": True}
+
+    def on_connect(self, connection: DBAPIConnection, options: DatabaseOptions) -> None:
+        """All is set by `engine_options`."""
+
+    def begin_write(self, connection: Connection, options: DatabaseOptions) -> None:
+        if options.pgbouncer:  # startup parameters do not pass through it
+            for setting, value in self._timeouts(options).items():
+                connection.execute(select(func.set_config(setting, value, True)))  # noqa: FBT003  SQL's own signature
+
+    @staticmethod
+    def _timeouts(options: DatabaseOptions) -> dict[str, str]:
+        return {
+            "statement_timeout": f"{options.statement_timeout_seconds * 1000:.0f}",
+            "lock_timeout": f"{options.lock_timeout_seconds * 1000:.0f}",
+            "idle_in_transaction_session_timeout": f"{options.timeout_seconds * 2000:.0f}",
+        }
+
+    def keys(self, *columns: Column[Any]) -> Keys:
+        return _unnest(columns)
+
+    def bind(self, columns: Sequence[Column[Any]], rows: Sequence[tuple[Any, ...]]) -> Row:
+        return {
+            f"key_{c.name}": list(values)
+            for c, values in zip(columns, zip(*rows, strict=True), strict=True)
+        }
+
+    def insert_many(
+        self,
+        connection: Connection,
+        table: Table,
+        rows: Sequence[Row],
+        *,
+        ignore_existing: bool = False,
+    ) -> None:
+        names = tuple(rows[0])
+        statement = _insert_unnest(table, names, ignore_existing)
+        connection.execute(statement, _arrays(table, names, rows))
+
+    def update_many(
+        self, connection: Connection, table: Table, key: Sequence[str], rows: Sequence[Row]
+    ) -> None:
+        names = tuple(rows[0])
+        connection.execute(_update_unnest(table, tuple(key), names), _arrays(table, names, rows))
+
+    def delete_many(
+        self, connection: Connection, table: Table, key: Sequence[str], rows: Sequence[Row]
+    ) -> int:
+        names = tuple(key)
+        return connection.execute(
+            _delete_unnest(table, names), _arrays(table, names, rows)
+        ).rowcount
+
+    def notify(self, connection: Connection, channel: str, payload: str) -> None:
+        connection.execute(select(func.pg_notify(channel, payload)))
+
+    async def listen(
+        self, connection: Any, channel: str, heard: Callable[[str], None], lost: Callable[[], None]
+    ) -> None:
+        connection.add_termination_listener(lambda _: lost())
+        await connection.add_listener(channel, lambda *arguments: heard(arguments[-1]))
+
+    def try_lock(self, connection: Connection, key: int) -> bool:
+        return bool(connection.execute(select(func.pg_try_advisory_xact_lock(key))).scalar())
+
+    def forget_deleted(self, connection: Connection) -> bool:
+        return True  # vacuum decides when
+
+    def now(self, connection: Connection) -> datetime:
+        now: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+        return now
+
+    def age_days(self, since: ColumnElement[datetime], now: ColumnElement[datetime]) -> Any:
+        return cast(extract("epoch", now - since), Double) / 86_400.0
+
+    def least(self, *values: Any) -> Function[Any]:
+        return func.least(*values)
+
+    def greatest(self, *values: Any) -> Function[Any]:
+        return func.greatest(*values)
+
+    def is_unavailable(self, error: DBAPIError) -> bool:
+        code = getattr(error.orig, "sqlstate", None)
+        return code is None or code.startswith(self._UNAVAILABLE_CLASSES)
+
+    def is_schema_mismatch(self, error: DBAPIError) -> bool:
+        return getattr(error.orig, "sqlstate", None) in self._SCHEMA_CODES
+
+
+class SqliteDialect:
+    name = "sqlite"
+    driver_errors = (sqlite3.Error,)
+
+    def engine_options(self, options: DatabaseOptions) -> Row:
+        return {"connect_args": {"timeout": options.lock_timeout_seconds}}
+
+    def on_connect(self, connection: DBAPIConnection, options: DatabaseOptions) -> None:
+        # The driver's own BEGIN comes late and is never IMMEDIATE; ours are explicit.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",  # committed means on the disk
+            "foreign_keys = ON",
+            "secure_delete = ON",  # what is deleted is overwritten
+            f"busy_timeout = {options.lock_timeout_seconds * 1000:.0f}",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    def begin_write(self, connection: Connection, options: DatabaseOptions) -> None:
+        # Takes the writer's place at once, instead of failing when a read turns into a write.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    def keys(self, *columns: Column[Any]) -> Keys:
+        return _json_each(columns)
+
+    def bind(self, columns: Sequence[Column[Any]], rows: Sequence[tuple[Any, ...]]) -> Row:
+        return {"keys": to_json(rows)}
+
+    def insert_many(
+        self,
+        connection: Connection,
+        table: Table,
+        rows: Sequence[Row],
+        *,
+        ignore_existing: bool = False,
+    ) -> None:
+        statement = insert(table)
+        connection.execute(
+            statement.prefix_with("OR IGNORE") if ignore_existing else statement, rows
+        )
+
+    def update_many(
+        self, connection: Connection, table: Table, key: Sequence[str], rows: Sequence[Row]
+    ) -> None:
+        names = tuple(rows[0])
+        connection.execute(
+            _update_each(table, tuple(key), names),
+            [{f"value_{name}": row[name] for name in names} for row in rows],
+        )
+
+    def delete_many(
+        self, connection: Connection, table: Table, key: Sequence[str], rows: Sequence[Row]
+    ) -> int:
+        names = tuple(key)
+        parameters = [{f"value_{name}": row[name] for name in names} for row in rows]
+        return connection.execute(_delete_each(table, names), parameters).rowcount
+
+    def notify(self, connection: Connection, channel: str, payload: str) -> None:
+        """Other processes poll."""
+
+    async def listen(
+        self, connection: Any, channel: str, heard: Callable[[str], None], lost: Callable[[], None]
+    ) -> None:
+        """Nothing is ever heard."""
+
+    def try_lock(self, connection: Connection, key: int) -> bool:
+        return True  # a writing transaction has the whole file to itself
+
+    def forget_deleted(self, connection: Connection) -> bool:
+        # Deleted rows are overwritten (secure_delete); their former pages still stand in the log.
+        busy = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar_one()
+        return not busy
+
+    def now(self, connection: Connection) -> datetime:
+        return datetime.now(UTC)  # this process is the database
+
+    def age_days(self, since: ColumnElement[datetime], now: ColumnElement[datetime]) -> Any:
+        return (_epoch_seconds(now) - _epoch_seconds(since)) / 86_400.0
+
+    def least(self, *values: Any) -> Function[Any]:
+        return func.min(*values)
+
+    def greatest(self, *values: Any) -> Function[Any]:
+        return func.max(*values)
+
+    def is_unavailable(self, error: DBAPIError) -> bool:
+        # Locked, full, read-only, gone: all are operational errors, and so are mistakes in SQL. A
+        # broken file, or one that is no database, is the bare base class.
+        return type(error.orig).__name__ in (
+            "DatabaseError",
+            "OperationalError",
+        ) and not self.is_schema_mismatch(error)
+
+    def is_schema_mismatch(self, error: DBAPIError) -> bool:
+        return str(error.orig).startswith(("no such table", "no such column", "table "))
+
+
+def dialect_of(url: URL) -> Dialect:
+    """The dialect that a database URL asks for."""
+    return PostgresDialect() if url.get_backend_name() == "postgresql" else SqliteDialect()
+
+
+def _epoch_seconds(moment: ColumnElement[datetime]) -> Any:
+    # Text such as `2026-01-02 03:04:05.678901`; strftime's own fractions end at milliseconds.
+    as_text = type_coerce(moment, Text)
+    return cast(func.strftime("%s", as_text), Double) + cast(func.substr(as_text, 20), Double)
+
+
+def _array_type(c: Column[Any]) -> ARRAY[Any]:
+    return ARRAY(Text if isinstance(c.type, JSON) else c.type)
+
+
+def _unnest(columns: Sequence[Column[Any]], prefix: str = "key") -> Keys:
+    source = (
+        func.unnest(*(bindparam(f"{prefix}_{c.name}", type_=_array_type(c)) for c in columns))
+        .table_valued(*(column(c.name, _array_type(c).item_type) for c in columns), name="k")
+        .render_derived()
+    )
+    return Keys(source, {c.name: source.c[c.name] for c in columns})
+
+
+def _json_each(columns: Sequence[Column[Any]]) -> Keys:
+    source = func.json_each(bindparam("keys", type_=Text)).table_valued("value", name="k")
+    extracts = {
+        c.name: type_coerce(func.json_extract(source.c.value, f"$[{place}]"), c.type)
+        for place, c in enumerate(columns)
+    }
+    return Keys(source, extracts)
+
+
+@cache
+def _insert_unnest(table: Table, names: tuple[str, ...], ignore_existing: bool) -> Any:  # noqa: FBT001  a cache key
+    values = _unnest([table.c[name] for name in names], "value")
+    statement = postgresql_insert(table).from_select(
+        names, select(*(_typed(values, table.c[name]) for name in names))
+    )
+    return statement.on_conflict_do_nothing() if ignore_existing else statement
+
+
+@cache
+def _update_unnest(table: Table, key: tuple[str, ...], names: tuple[str, ...]) -> Any:
+    values = _unnest([table.c[name] for name in names], "value")
+    return (
+        update(table)
+        .where(*(table.c[name] == values.c[name] for name in key))
+        .values({name: _typed(values, table.c[name]) for name in names if name not in key})
+    )
+
+
+@cache
+def _delete_unnest(table: Table, key: tuple[str, ...]) -> Any:
+    values = _unnest([table.c[name] for name in key], "value")
+    return delete(table).where(*(table.c[name] == values.c[name] for name in key))
+
+
+@cache
+def _delete_each(table: Table, key: tuple[str, ...]) -> Any:
+    def value(name: str) -> Any:
+        return bindparam(f"value_{name}", type_=table.c[name].type)
+
+    return delete(table).where(*(table.c[name] == value(name) for name in key))
+
+
+@cache
+def _update_each(table: Table, key: tuple[str, ...], names: tuple[str, ...]) -> Any:
+    def value(name: str) -> Any:
+        return bindparam(f"value_{name}", type_=table.c[name].type)
+
+    return (
+        update(table)
+        .where(*(table.c[name] == value(name) for name in key))
+        .values({name: value(name) for name in names if name not in key})
+    )
+
+
+def _is_json(table: Table, name: str) -> bool:
+    return isinstance(table.c[name].type, JSON)
+
+
+def _typed(values: Keys, c: Column[Any]) -> Any:
+    return cast(values.c[c.name], c.type) if isinstance(c.type, JSON) else values.c[c.name]
+
+
+def _arrays(table: Table, names: Sequence[str], rows: Sequence[Row]) -> Row:
+    return {
+        f"value_{name}": [to_json(row[name]) for row in rows]
+        if _is_json(table, name)
+        else [row[name] for row in rows]
+        for name in names
+    }

@@ -1,0 +1,145 @@
+"""Many waiting writes, one transaction.
+
+A transaction takes all that is waiting, and the next one starts as soon as it has committed: there
+is no timer, so a lone write waits for nobody, and a burst shares one commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from memoryd.errors import DatabaseUnavailable, MemorydError, Overloaded, ShuttingDown
+from memoryd.storage.writes import Store, WritePlan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+    from memoryd.model import Session
+    from memoryd.storage.database import Database
+    from memoryd.storage.writes import Outcome, Write
+
+_Waiting = tuple["Write", asyncio.Future[Any]]
+
+
+class GroupCommit:
+    """The one writer of this process.
+
+    A write that the domain refuses fails alone. If the database refuses a transaction, its writes
+    are tried again one by one, so that only the one at fault fails. A caller that has gone before
+    its write was begun leaves nothing behind.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], datetime],
+        notify: Callable[[Iterable[Session]], None],
+        *,
+        queue_limit: int,
+        batch_limit: int,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._notify = notify
+        self._queue_limit = queue_limit
+        self._batch_limit = batch_limit
+        self._waiting: deque[_Waiting] = deque()
+        self._weight = 0
+        self._arrived = asyncio.Event()
+        self._closing = False
+        self._worker = asyncio.create_task(self._work(), name="group commit")
+
+    async def submit(self, write: Write) -> Outcome:
+        """Return once the write is committed.
+
+        Raises Overloaded, ShuttingDown, what Database raises, and what the domain has against it.
+        """
+        if self._closing:
+            raise ShuttingDown
+        weight = _weight(write)
+        if self._weight and self._weight + weight > self._queue_limit:
+            raise Overloaded(f"{self._weight:,} writes are waiting, the limit; try again")
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._waiting.append((write, future))
+        self._weight += weight
+        self._arrived.set()
+        return await future
+
+    async def close(self) -> None:
+        """Commit what is waiting, and take no more."""
+        self._closing = True
+        self._arrived.set()
+        await self._worker
+
+    async def _work(self) -> None:
+        while True:
+            if not self._waiting:
+                if self._closing:
+                    return
+                self._arrived.clear()
+                await self._arrived.wait()
+                continue
+            batch = self._next_batch()
+            if batch:
+                await self._commit(batch)
+
+    def _next_batch(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        size = 0
+        while self._waiting:
+            weight = _weight(self._waiting[0][0])
+            if batch and size + weight > self._batch_limit:
+                break
+            write, future = self._waiting.popleft()
+            self._weight -= weight
+            if not future.done():  # else the caller has gone
+                batch.append((write, future))
+                size += weight
+        return batch
+
+    async def _commit(self, batch: list[_Waiting]) -> None:
+        try:
+            outcomes = await self._transaction([write for write, _ in batch])
+        except DatabaseUnavailable as error:
+            # Whoever waits behind these would only wait for the same.
+            for _, future in (*batch, *self._waiting):
+                _settle(future, error)
+        except MemorydError as error:
+            for _, future in batch:
+                _settle(future, error)
+        except Exception as error:  # noqa: BLE001  whatever it is, it belongs to one of the callers
+            if len(batch) == 1:
+                _settle(batch[0][1], error)
+                return
+            for item in batch:
+                await self._commit([item])
+        else:
+            for (_, future), outcome in zip(batch, outcomes, strict=True):
+                _settle(future, outcome)
+
+    async def _transaction(self, writes: Sequence[Write]) -> Sequence[Outcome | MemorydError]:
+        def body(connection: Connection) -> tuple[list[Outcome | MemorydError], list[Session]]:
+            plan = WritePlan(connection, self._database.dialect, self._clock())
+            return plan.apply(writes), plan.changed
+
+        outcomes, changed = await self._database.write(body)
+        self._notify(changed)
+        return outcomes
+
+
+def _weight(write: Write) -> int:
+    return len(write.items) if isinstance(write, Store) else 1
+
+
+def _settle(future: asyncio.Future[Any], outcome: object) -> None:
+    if future.done():
+        return
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)

@@ -1,0 +1,298 @@
+"""What the rest of the house asks of the store of memories."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import TYPE_CHECKING, Any, cast
+
+from sqlalchemy import and_, bindparam, select
+
+from memoryd.errors import MemoryNotFound
+from memoryd.metadata import contains
+from memoryd.model import Page
+from memoryd.storage import removal, rows
+from memoryd.storage.group_commit import GroupCommit
+from memoryd.storage.rows import COLUMNS, memory_of
+from memoryd.storage.sessions import lock_sessions
+from memoryd.storage.tables import memories, sessions
+from memoryd.storage.writes import Delete, Store, Touch, Undelete, Update
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import ColumnElement, Connection
+
+    from memoryd.model import (
+        Capacity,
+        Memory,
+        MemoryEdit,
+        MemoryFilter,
+        NewMemory,
+        Session,
+        Stored,
+    )
+    from memoryd.storage.database import Database
+
+MAX_PAGE_BYTES = 3 * 1024 * 1024
+"""A page ends early rather than grow over what a gRPC client receives by default, 4 MiB."""
+
+_ROW_OVERHEAD_BYTES = 512
+
+PURGE_BATCH = 1000
+"""Memories that one transaction purges."""
+
+_SESSION = and_(
+    memories.c.tenant == bindparam("tenant"), memories.c.session_id == bindparam("session_id")
+)
+_GET = select(*COLUMNS).where(_SESSION, memories.c.id == bindparam("id"), rows.live())
+# The revision and the rows in one statement, so that they belong together.
+_LIVE = (
+    select(sessions.c.revision, *COLUMNS)
+    .select_from(
+        sessions.outerjoin(
+            memories,
+            and_(
+                memories.c.tenant == sessions.c.tenant,
+                memories.c.session_id == sessions.c.session_id,
+                rows.live(),
+            ),
+        )
+    )
+    .where(
+        sessions.c.tenant == bindparam("tenant"), sessions.c.session_id == bindparam("session_id")
+    )
+    .order_by(memories.c.created_revision)
+)
+
+
+class MemoryStore:
+    """The memories of all sessions. `now` is always the caller's own time; `timeout` is in seconds.
+
+    Every method raises what Database raises.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], datetime],
+        notify: Callable[[Iterable[Session]], None],
+        *,
+        queue_limit: int,
+        batch_limit: int,
+    ) -> None:
+        self._database = database
+        self._notify = notify
+        self._commits = GroupCommit(
+            database, clock, notify, queue_limit=queue_limit, batch_limit=batch_limit
+        )
+
+    async def store(self, items: Sequence[NewMemory], capacity: Capacity) -> tuple[Stored, ...]:
+        """Store all of them or none.
+
+        Raises InvalidRequest where merged metadata is too large, RequestIdReused.
+        """
+        return cast("tuple[Stored, ...]", await self._commits.submit(Store(tuple(items), capacity)))
+
+    async def update(self, edit: MemoryEdit) -> Memory:
+        """Raises MemoryNotFound, EtagMismatch, MemoryAlreadyExists."""
+        return cast("Memory", await self._commits.submit(Update(edit)))
+
+    async def delete(self, session: Session, memory_id: str, etag: str) -> Memory:
+        """Raises MemoryNotFound, EtagMismatch."""
+        return cast("Memory", await self._commits.submit(Delete(session, memory_id, etag)))
+
+    async def undelete(self, session: Session, memory_id: str, capacity: Capacity) -> Memory:
+        """Raises MemoryNotFound, MemoryNotDeleted, MemoryAlreadyExists, SessionFull."""
+        return cast("Memory", await self._commits.submit(Undelete(session, memory_id, capacity)))
+
+    async def touch(self, accesses: Iterable[Touch]) -> None:
+        """Count accesses, all in one transaction if no other writes are waiting."""
+        await asyncio.gather(*(self._commits.submit(access) for access in accesses))
+
+    async def get(
+        self, session: Session, memory_id: str, *, now: datetime, timeout: float | None
+    ) -> Memory:
+        """Raises MemoryNotFound."""
+
+        def body(connection: Connection) -> Memory | None:
+            row = connection.execute(
+                _GET, {**session._asdict(), "id": memory_id, "now": now}
+            ).first()
+            return None if row is None else memory_of(row)
+
+        memory = await self._database.read(body, timeout=timeout)
+        if memory is None:
+            raise MemoryNotFound(memory_id)
+        return memory
+
+    async def live(
+        self, session: Session, *, now: datetime, timeout: float | None
+    ) -> tuple[int, list[Memory]]:
+        """The session's revision, and all its live memories in creation order."""
+
+        def body(connection: Connection) -> tuple[int, list[Memory]]:
+            found = connection.execute(_LIVE, {**session._asdict(), "now": now}).all()
+            revision = found[0][0] if found else 0
+            return revision, [memory_of(row[1:]) for row in found if row[1] is not None]
+
+        return await self._database.read(body, timeout=timeout)
+
+    async def page(
+        self,
+        session: Session,
+        wanted: MemoryFilter,
+        *,
+        after: int,
+        size: int,
+        show_deleted: bool,
+        half_life_days: float,
+        now: datetime,
+        timeout: float | None,
+    ) -> Page:
+        """At most `size` memories after the `created_revision` `after`, in creation order."""
+        parameters = {**session._asdict(), "now": now, "half_life_days": half_life_days}
+        statement = select(*COLUMNS).where(
+            _SESSION,
+            rows.unexpired() if show_deleted else rows.live(),
+            *self._conditions(wanted, parameters),
+        )
+
+        def body(connection: Connection) -> Page:
+            found: list[Memory] = []
+            room, position = MAX_PAGE_BYTES, after
+            while True:
+                # One more than asked for tells whether there is another page.
+                chunk = connection.execute(
+                    statement.where(memories.c.created_revision > bindparam("after"))
+                    .order_by(memories.c.created_revision)
+                    .limit(size + 1),
+                    {**parameters, "after": position},
+                ).all()
+                for row in chunk:
+                    memory = memory_of(row)
+                    if contains(memory.metadata, wanted.metadata):
+                        room -= (
+                            len(memory.content.encode())
+                            + _ROW_OVERHEAD_BYTES
+                            + len(str(memory.metadata))
+                        )
+                        if found and (len(found) == size or room < 0):
+                            return Page(tuple(found), found[-1].created_revision)
+                        found.append(memory)
+                    position = memory.created_revision
+                if len(chunk) <= size:
+                    return Page(tuple(found), None)
+
+        return await self._database.read(body, timeout=timeout)
+
+    async def matching(
+        self,
+        session: Session,
+        wanted: MemoryFilter,
+        *,
+        sample_size: int,
+        half_life_days: float,
+        now: datetime,
+        timeout: float | None,
+    ) -> tuple[int, list[Memory]]:
+        """How many memories match, deleted and expired ones included, and the first few."""
+
+        def body(connection: Connection) -> tuple[int, list[Memory]]:
+            count, sample = 0, []
+            matches = self._matching(connection, session, wanted, half_life_days, now)
+            for memory in matches:
+                count += 1
+                if count <= sample_size:
+                    sample.append(memory)
+            return count, sample
+
+        return await self._database.read(body, timeout=timeout)
+
+    async def purge(
+        self, session: Session, wanted: MemoryFilter, *, half_life_days: float, now: datetime
+    ) -> int:
+        """Delete for good what matches, deleted and expired ones included; answer how many."""
+
+        def body(connection: Connection) -> int:
+            dialect = self._database.dialect
+            lock_sessions(connection, dialect, [session])
+            matches = self._matching(connection, session, wanted, half_life_days, now)
+            victims = [(*session, m.memory_id) for m in itertools.islice(matches, PURGE_BATCH)]
+            return len(removal.purge(connection, dialect, victims, now))
+
+        purged = 0
+        while True:
+            batch = await self._database.write(body)
+            purged += batch
+            if batch:
+                self._notify([session])
+            if batch < PURGE_BATCH:
+                return purged
+
+    async def erase(self, session: Session) -> dict[str, int]:
+        """Delete every row of the session in every table; answer how many there were in each.
+
+        On an embedded database its files hold none of the contents when this returns.
+        """
+        counts = await self._database.write(
+            lambda connection: removal.erase(connection, self._database.dialect, session)
+        )
+        await self._database.forget_deleted()
+        self._notify([session])
+        return counts
+
+    async def close(self) -> None:
+        """Commit what is waiting."""
+        await self._commits.close()
+
+    def _matching(
+        self,
+        connection: Connection,
+        session: Session,
+        wanted: MemoryFilter,
+        half_life_days: float,
+        now: datetime,
+    ) -> Iterator[Memory]:
+        """All rows of a session that match, whatever their state, in creation order."""
+        parameters = {**session._asdict(), "now": now, "half_life_days": half_life_days}
+        statement = (
+            select(*COLUMNS)
+            .where(
+                _SESSION,
+                *self._conditions(wanted, parameters),
+                memories.c.created_revision > bindparam("after"),
+            )
+            .order_by(memories.c.created_revision)
+            .limit(PURGE_BATCH)
+        )
+        after = -1
+        while True:
+            chunk = connection.execute(statement, {**parameters, "after": after}).all()
+            for row in chunk:
+                memory = memory_of(row)
+                after = memory.created_revision
+                if contains(memory.metadata, wanted.metadata):
+                    yield memory
+            if len(chunk) < PURGE_BATCH:
+                return
+
+    def _conditions(
+        self, wanted: MemoryFilter, parameters: dict[str, Any]
+    ) -> list[ColumnElement[bool]]:
+        """All of a filter but metadata, which compares alike on every database only in Python."""
+        conditions: list[ColumnElement[bool]] = []
+        if wanted.content_types:
+            conditions.append(
+                memories.c.content_type.in_(sorted(t.value for t in wanted.content_types))
+            )
+        if wanted.created_after is not None:
+            conditions.append(memories.c.created_at >= wanted.created_after)
+        if wanted.created_before is not None:
+            conditions.append(memories.c.created_at < wanted.created_before)
+        if wanted.min_importance is not None:
+            parameters["min_importance"] = wanted.min_importance
+            effective = rows.effective_importance(self._database.dialect)
+            conditions.append(effective >= bindparam("min_importance"))
+        return conditions

@@ -1,0 +1,249 @@
+"""Removal for good: purging memories, erasing a session, dropping what was kept long enough."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, delete, or_, select, update
+
+from memoryd.model import Change, Session
+from memoryd.storage.changes import announce
+from memoryd.storage.rows import PRIMARY_KEY, SHARD_KEY
+from memoryd.storage.sessions import lock_sessions
+from memoryd.storage.tables import (
+    memories,
+    memory_history,
+    revision_floors,
+    schema,
+    sessions,
+    store_requests,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Column, Connection, Row, Select, Table
+
+    from memoryd.storage.dialect import Dialect
+
+REQUEST_KEY = (*SHARD_KEY, "request_id")
+HISTORY_KEY = (*SHARD_KEY, "revision")
+
+MemoryKey = tuple[str, str, str]
+"""(tenant, session_id, id)"""
+
+
+def session_tables() -> list[Table]:
+    """Every table that holds rows of sessions; those that refer to others first."""
+    return [table for table in reversed(schema.sorted_tables) if "session_id" in table.c]
+
+
+def purge(
+    connection: Connection, dialect: Dialect, victims: Sequence[MemoryKey], now: datetime
+) -> list[MemoryKey]:
+    """Delete memories for good: rows, history, and their text in answers kept for retries.
+
+    What stays is that each was purged, at a revision of its own. Answers those that were there.
+    """
+    revisions = lock_sessions(
+        connection, dialect, (Session(tenant, session_id) for tenant, session_id, _ in victims)
+    )
+    m = memories.c
+    found = _join(
+        connection, dialect, (m.tenant, m.session_id, m.id), victims, [m.created_revision]
+    )
+    found.sort(key=lambda row: (row.tenant, row.session_id, row.created_revision))
+    present: list[MemoryKey] = [(row.tenant, row.session_id, row.id) for row in found]
+    if not present:
+        return []
+    _blank_answers(connection, dialect, present)
+    rows = [dict(zip(PRIMARY_KEY, key, strict=True)) for key in present]
+    dialect.delete_many(connection, memory_history, PRIMARY_KEY, rows)
+    dialect.delete_many(connection, memories, PRIMARY_KEY, rows)
+    records = []
+    for tenant, session_id, memory_id in present:
+        session = Session(tenant, session_id)
+        revisions[session] += 1
+        records.append(
+            {
+                **session._asdict(),
+                "revision": revisions[session],
+                "id": memory_id,
+                "change": Change.PURGED.value,
+                "state": None,
+                "recorded_at": now,
+            }
+        )
+    dialect.insert_many(connection, memory_history, records)
+    changed = {Session(tenant, session_id) for tenant, session_id, _ in present}
+    raised = [{**session._asdict(), "revision": revisions[session]} for session in sorted(changed)]
+    dialect.update_many(connection, sessions, SHARD_KEY, raised)
+    announce(connection, dialect, changed)
+    return present
+
+
+def erase(connection: Connection, dialect: Dialect, session: Session) -> dict[str, int]:
+    """Delete every row of a session in every table; answer how many there were in each."""
+    revisions = lock_sessions(connection, dialect, [session])
+    for revision in revisions.values():
+        _raise_floor(connection, dialect, session.tenant, revision)
+    counts: dict[str, int] = {}
+    for table in session_tables():
+        of_session = and_(
+            table.c.tenant == session.tenant, table.c.session_id == session.session_id
+        )
+        counts[table.name] = connection.execute(delete(table).where(of_session)).rowcount
+    announce(connection, dialect, revisions)
+    return counts
+
+
+def expired(connection: Connection, now: datetime, limit: int) -> list[MemoryKey]:
+    """Memories whose time has come, not removed yet; the longest overdue first."""
+    m = memories.c
+    return _keys(
+        connection,
+        select(m.tenant, m.session_id, m.id)
+        .where(m.deleted_at.is_(None), m.expires_at <= now)
+        .order_by(m.expires_at)
+        .limit(limit),
+    )
+
+
+def unused(connection: Connection, since: datetime, limit: int) -> list[MemoryKey]:
+    """Memories that nobody has stored, changed or retrieved since a time."""
+    m = memories.c
+    return _keys(
+        connection,
+        select(m.tenant, m.session_id, m.id)
+        .where(
+            m.deleted_at.is_(None),
+            m.updated_at <= since,
+            or_(m.last_accessed.is_(None), m.last_accessed <= since),
+        )
+        .order_by(m.updated_at)
+        .limit(limit),
+    )
+
+
+def deleted(connection: Connection, before: datetime, limit: int) -> list[MemoryKey]:
+    """Memories that were deleted, or removed as expired, before a time."""
+    m = memories.c
+    return _keys(
+        connection,
+        select(m.tenant, m.session_id, m.id)
+        .where(m.deleted_at <= before)
+        .order_by(m.deleted_at)
+        .limit(limit),
+    )
+
+
+def _keys(connection: Connection, statement: Select[Any]) -> list[MemoryKey]:
+    return [(row[0], row[1], row[2]) for row in connection.execute(statement).all()]
+
+
+def drop_requests(connection: Connection, dialect: Dialect, before: datetime, limit: int) -> int:
+    """Forget the oldest request ids that were used before a time; answer how many."""
+    r = store_requests.c
+    key = (r.tenant, r.session_id, r.request_id)
+    old = connection.execute(
+        select(*key).where(r.created_at < before).order_by(r.created_at).limit(limit)
+    ).all()
+    return _delete(connection, dialect, store_requests, REQUEST_KEY, old)
+
+
+def drop_history(connection: Connection, dialect: Dialect, before: datetime, limit: int) -> int:
+    """Drop the oldest history recorded before a time; answer how much.
+
+    Where a purge goes, the session's horizon moves: a resume from before it could miss that purge.
+    """
+    h = memory_history.c
+    old = connection.execute(
+        select(h.tenant, h.session_id, h.revision, h.change)
+        .where(h.recorded_at < before)
+        .order_by(h.recorded_at)
+        .limit(limit)
+    ).all()
+    horizons: defaultdict[Session, int] = defaultdict(int)
+    for tenant, session_id, revision, change in old:
+        if change == Change.PURGED.value:
+            session = Session(tenant, session_id)
+            horizons[session] = max(horizons[session], revision)
+    lock_sessions(connection, dialect, horizons)
+    for session, horizon in sorted(horizons.items()):
+        connection.execute(
+            update(sessions)
+            .where(
+                sessions.c.tenant == session.tenant,
+                sessions.c.session_id == session.session_id,
+                sessions.c.horizon < horizon,
+            )
+            .values(horizon=horizon)
+        )
+    return _delete(connection, dialect, memory_history, HISTORY_KEY, old)
+
+
+def _delete(
+    connection: Connection,
+    dialect: Dialect,
+    table: Table,
+    key: tuple[str, ...],
+    rows: Sequence[Sequence[Any]],
+) -> int:
+    """Delete rows by keys that stand first in `rows`."""
+    if not rows:
+        return 0
+    keys = [dict(zip(key, row, strict=False)) for row in rows]
+    return dialect.delete_many(connection, table, key, keys)
+
+
+def _blank_answers(connection: Connection, dialect: Dialect, victims: Sequence[MemoryKey]) -> None:
+    """Take the text out of the answers; a retry brings its own."""
+    r = store_requests.c
+    found = _join(
+        connection,
+        dialect,
+        (r.tenant, r.session_id, r.memory_id),
+        victims,
+        [r.request_id, r.answer],
+    )
+    blanked: list[dict[str, Any]] = [
+        {
+            "tenant": row.tenant,
+            "session_id": row.session_id,
+            "request_id": row.request_id,
+            "answer": row.answer
+            | {"memory": row.answer["memory"] | {"content": "", "metadata": {}}},
+        }
+        for row in found
+    ]
+    if blanked:
+        dialect.update_many(connection, store_requests, REQUEST_KEY, blanked)
+
+
+def _join(
+    connection: Connection,
+    dialect: Dialect,
+    key: tuple[Column[Any], ...],
+    wanted: Sequence[tuple[Any, ...]],
+    columns: Sequence[Column[Any]],
+) -> list[Row[Any]]:
+    """Read key and columns of the rows whose key is wanted."""
+    keys = dialect.keys(*key)
+    statement = select(*key, *columns).select_from(
+        keys.source.join(key[0].table, and_(*(c == keys.c[c.name] for c in key)))
+    )
+    if not wanted:
+        return []
+    return list(connection.execute(statement, dialect.bind(key, sorted(set(wanted)))).all())
+
+
+def _raise_floor(connection: Connection, dialect: Dialect, tenant: str, revision: int) -> None:
+    row = {"tenant": tenant, "revision": revision}
+    dialect.insert_many(connection, revision_floors, [row], ignore_existing=True)
+    connection.execute(
+        update(revision_floors)
+        .where(revision_floors.c.tenant == tenant, revision_floors.c.revision < revision)
+        .values(revision=revision)
+    )

@@ -1,0 +1,127 @@
+"""Rows of `memories` as records, and back; and the conditions that queries share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, bindparam, func, or_
+
+from memoryd.model import Change, ContentType, Memory, Session
+from memoryd.ranking import ACCESS_BOOST, MAX_ACCESS_BOOST
+from memoryd.storage.tables import memories
+from memoryd.storage.types import UtcDateTime
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import ColumnElement
+
+    from memoryd.storage.dialect import Dialect
+
+COLUMNS = tuple(memories.c)
+SHARD_KEY = ("tenant", "session_id")
+PRIMARY_KEY = (*SHARD_KEY, "id")
+
+NOW = bindparam("now", type_=UtcDateTime)
+"""The read's own time."""
+
+
+def memory_of(row: Sequence[Any]) -> Memory:
+    """The record of a row that holds COLUMNS, in their order."""
+    (
+        tenant,
+        session_id,
+        memory_id,
+        content_type,
+        content,
+        metadata,
+        importance,
+        access_count,
+        last_accessed,
+        created_at,
+        updated_at,
+        content_hash,
+        semantic_hash,
+        expires_at,
+        deleted_at,
+        revision,
+        created_revision,
+        change,
+    ) = row
+    return Memory(
+        session=Session(tenant, session_id),
+        memory_id=memory_id,
+        content=content,
+        content_type=ContentType(content_type),
+        importance=importance,
+        metadata=metadata,
+        content_hash=content_hash,
+        semantic_hash=semantic_hash,
+        created_at=created_at,
+        updated_at=updated_at,
+        expires_at=expires_at,
+        revision=revision,
+        created_revision=created_revision,
+        change=Change(change),
+        access_count=access_count,
+        last_accessed=last_accessed,
+        deleted_at=deleted_at,
+    )
+
+
+def changed_columns(memory: Memory) -> dict[str, Any]:
+    """Key and every column that a caller's change may touch; access tracking has its own."""
+    return {
+        "tenant": memory.session.tenant,
+        "session_id": memory.session.session_id,
+        "id": memory.memory_id,
+        "content_type": memory.content_type.value,
+        "content": memory.content,
+        "metadata": memory.metadata,
+        "importance": memory.importance,
+        "updated_at": memory.updated_at,
+        "content_hash": memory.content_hash,
+        "semantic_hash": memory.semantic_hash,
+        "expires_at": memory.expires_at,
+        "deleted_at": memory.deleted_at,
+        "revision": memory.revision,
+        "change": memory.change.value,
+    }
+
+
+def access_columns(memory: Memory) -> dict[str, Any]:
+    """Key and what access tracking writes."""
+    return {
+        "tenant": memory.session.tenant,
+        "session_id": memory.session.session_id,
+        "id": memory.memory_id,
+        "access_count": memory.access_count,
+        "last_accessed": memory.last_accessed,
+    }
+
+
+def all_columns(memory: Memory) -> dict[str, Any]:
+    return {
+        **changed_columns(memory),
+        "access_count": memory.access_count,
+        "last_accessed": memory.last_accessed,
+        "created_at": memory.created_at,
+        "created_revision": memory.created_revision,
+    }
+
+
+def unexpired() -> ColumnElement[bool]:
+    return or_(memories.c.expires_at.is_(None), memories.c.expires_at > NOW)
+
+
+def live() -> ColumnElement[bool]:
+    """What readers see at NOW."""
+    return and_(memories.c.deleted_at.is_(None), unexpired())
+
+
+def effective_importance(dialect: Dialect) -> ColumnElement[float]:
+    """`ranking.effective_importance` in SQL, at NOW with the parameter `half_life_days`."""
+    age = dialect.greatest(0.0, dialect.age_days(memories.c.created_at, NOW))
+    decay = func.power(2.0, -age / bindparam("half_life_days"))
+    boost = dialect.least(MAX_ACCESS_BOOST, ACCESS_BOOST * memories.c.access_count)
+    return dialect.least(1.0, memories.c.importance * decay + boost)
