@@ -1,0 +1,174 @@
+"""The command line: serve, migrate, health."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from memoryd.errors import DatabaseUnavailable, MemorydError
+from memoryd.settings import SettingsError
+from memoryd.tool_settings import load_configuration
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Mapping
+
+    from memoryd.server import Server
+    from memoryd.settings import Settings
+    from memoryd.tool_settings import ToolConfig
+
+HEALTH_TIMEOUT_SECONDS = 3.0
+
+app = typer.Typer(
+    help="memoryd: the memory and tool configuration of conversational agents, over gRPC.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+DatabaseUrl = Annotated[str | None, typer.Option(help="MEMORYD_DATABASE_URL")]
+Host = Annotated[str | None, typer.Option(help="MEMORYD_HOST")]
+Port = Annotated[int | None, typer.Option(help="MEMORYD_PORT; 0 is any free one")]
+
+
+@app.command()
+def serve(  # noqa: PLR0917  typer takes them by name
+    database_url: DatabaseUrl = None,
+    host: Host = None,
+    port: Port = None,
+    log_level: Annotated[str | None, typer.Option(help="MEMORYD_LOG_LEVEL")] = None,
+    log_format: Annotated[str | None, typer.Option(help="MEMORYD_LOG_FORMAT")] = None,
+    migrate: Annotated[bool, typer.Option("--migrate", help="Migrate PostgreSQL first.")] = False,  # noqa: FBT002  typer's way of a flag
+) -> None:
+    """Serve until SIGTERM. Flags beat variables, variables beat .env."""
+    settings, tools = _configuration(
+        database_url=database_url, host=host, port=port, log_level=log_level, log_format=log_format
+    )
+    from memoryd.logs import logging_to  # noqa: PLC0415  only what a command needs is loaded
+
+    # gRPC's core writes past the log; what it has to say, its callers here say in their words.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    with logging_to(level=settings.log_level, as_json=settings.log_format == "json"):
+        _run(_serve(settings, tools, migrate_first=migrate))
+
+
+@app.command()
+def migrate(database_url: DatabaseUrl = None) -> None:
+    """Bring the database's schema to this release's."""
+    settings, _ = _configuration(database_url=database_url)
+    from memoryd.logs import logging_to  # noqa: PLC0415  only what a command needs is loaded
+    from memoryd.storage.migrate import HEAD  # noqa: PLC0415  as above
+
+    with logging_to(level=settings.log_level, as_json=settings.log_format == "json"):
+        _run(_migrate(settings.database_url.get_secret_value()))
+    print(f"schema at {HEAD}")
+
+
+@app.command()
+def health(host: Host = None, port: Port = None) -> None:
+    """Ask a server for its health; exit 0 if it serves."""
+    settings, _ = _configuration(host=host, port=port)
+    import grpc  # noqa: PLC0415  only what a command needs is loaded
+    from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: PLC0415  as above
+
+    # Where the server listens on every address, it is here too.
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104  compared, not bound
+    address = (
+        f"[{reachable}]:{settings.port}" if ":" in reachable else f"{reachable}:{settings.port}"
+    )
+    # Never by way of a proxy: the server is this machine's, or a neighbour's.
+    with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            check = health_pb2_grpc.HealthStub(channel).Check  # type: ignore[attr-defined]  # its types leave the methods out
+            answer = check(health_pb2.HealthCheckRequest(), timeout=HEALTH_TIMEOUT_SECONDS)
+        except grpc.RpcError as error:
+            _fail(f"no answer from {address}: {error.code().name}")
+    status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+    print(status)
+    if answer.status != health_pb2.HealthCheckResponse.SERVING:
+        raise typer.Exit(1)
+
+
+async def _serve(
+    settings: Settings, tools: Mapping[str, ToolConfig], *, migrate_first: bool
+) -> None:
+    from memoryd.secrets import Secrets  # noqa: PLC0415  only what a command needs is loaded
+    from memoryd.server import Server  # noqa: PLC0415  as above
+    from memoryd.settings import Environment, merge_variables  # noqa: PLC0415  as above
+    from memoryd.tool_settings import require_secrets  # noqa: PLC0415  as above
+
+    secrets = Secrets.built_in(merge_variables(environ=os.environ, dotenv=Path(".env")))
+    if settings.environment is Environment.PRODUCTION:
+        await require_secrets(tools, secrets)
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    server = Server(settings, tools, secrets)
+    try:
+        address = await server.start(migrate_first=migrate_first)
+        announcing = asyncio.create_task(_announce(server, address))
+        await stopping.wait()
+        announcing.cancel()
+    finally:
+        await server.stop()
+
+
+async def _migrate(database_url: str) -> None:
+    from memoryd.storage.database import Database  # noqa: PLC0415  only what a command needs is loaded
+
+    database = Database(database_url)
+    try:
+        await database.migrate()
+    finally:
+        await database.close()
+
+
+async def _announce(server: Server, address: str) -> None:
+    """Say that the service is ready, once it is."""
+    await server.health.is_serving.wait()
+    print(f"memoryd ready on {address}")
+    request = '{"session_id": "user-123", "content": "prefers e-mail"}'
+    method = "memoryd.v1.MemoryService/StoreMemory"
+    print(f"try: grpcurl -plaintext -d '{request}' {address} {method}", flush=True)
+
+
+def _configuration(**flags: object) -> tuple[Settings, Mapping[str, ToolConfig]]:
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return load_configuration(environ=os.environ, dotenv=Path(".env"), flags=given)
+    except SettingsError as error:
+        _fail(str(error))
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    loop_factory = None
+    if sys.platform != "win32":
+        import uvloop  # noqa: PLC0415  there is none for Windows
+
+        loop_factory = uvloop.new_event_loop
+    try:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(work)
+    except DatabaseUnavailable as error:
+        _fail(f"the database does not answer: {error.cause}")
+    except (MemorydError, SettingsError, OSError, ValueError) as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"memoryd: {message}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Relevance of a session's memories to a query. Pure: the same order whatever the database."""

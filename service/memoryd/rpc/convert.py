@@ -1,0 +1,168 @@
+"""Protos to records, and back. Requests are judged in `requests`; here nothing is refused."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.struct_pb2 import NULL_VALUE
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from memoryd.model import Change, ContentType, StoreOutcome
+from memoryd.ranking import effective_importance
+from memoryd.v1 import memory_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from google.protobuf.duration_pb2 import Duration
+    from google.protobuf.struct_pb2 import Struct, Value
+
+    from memoryd.model import Memory, MemoryEvent, Session, Stored
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_MAX_EXACT_INTEGER = 2.0**53
+"""Up to here a double holds every whole number."""
+
+CONTENT_TYPE_OF: Mapping[memory_pb2.ContentType.ValueType, ContentType] = {
+    memory_pb2.CONTENT_TYPE_UNSPECIFIED: ContentType.CONTEXT,
+    memory_pb2.CONTENT_TYPE_USER_INFO: ContentType.USER_INFO,
+    memory_pb2.CONTENT_TYPE_PREFERENCE: ContentType.PREFERENCE,
+    memory_pb2.CONTENT_TYPE_FACT: ContentType.FACT,
+    memory_pb2.CONTENT_TYPE_CONTEXT: ContentType.CONTEXT,
+}
+_PROTO_CONTENT_TYPE = {record: number for number, record in CONTENT_TYPE_OF.items() if number}
+_PROTO_OUTCOME = {
+    StoreOutcome.CREATED: memory_pb2.STORE_OUTCOME_CREATED,
+    StoreOutcome.MERGED: memory_pb2.STORE_OUTCOME_MERGED,
+}
+
+_PROTO_CHANGE = {
+    Change.CREATED: memory_pb2.MEMORY_CHANGE_CREATED,
+    Change.UPDATED: memory_pb2.MEMORY_CHANGE_UPDATED,
+    Change.DELETED: memory_pb2.MEMORY_CHANGE_DELETED,
+    Change.RESTORED: memory_pb2.MEMORY_CHANGE_RESTORED,
+    Change.EXPIRED: memory_pb2.MEMORY_CHANGE_EXPIRED,
+    Change.PURGED: memory_pb2.MEMORY_CHANGE_PURGED,
+}
+
+
+def memory_message(memory: Memory, *, now: datetime, half_life_days: float) -> memory_pb2.Memory:
+    """The memory as callers see it at `now`."""
+    message = memory_pb2.Memory(
+        session_id=memory.session.session_id,
+        memory_id=memory.memory_id,
+        content=memory.content,
+        content_type=_PROTO_CONTENT_TYPE[memory.content_type],
+        importance=memory.importance,
+        effective_importance=effective_importance(
+            memory.importance,
+            memory.created_at,
+            memory.access_count,
+            now=now,
+            half_life_days=half_life_days,
+        ),
+        content_hash=memory.content_hash,
+        semantic_hash=memory.semantic_hash,
+        access_count=memory.access_count,
+        create_time=timestamp(memory.created_at),
+        update_time=timestamp(memory.updated_at),
+        last_access_time=_optional_timestamp(memory.last_accessed),
+        delete_time=_optional_timestamp(memory.deleted_at),
+        expire_time=_optional_timestamp(memory.expires_at),
+        revision=memory.revision,
+        etag=memory.etag,
+    )
+    if memory.metadata:
+        fill_struct(message.metadata, memory.metadata)
+    return message
+
+
+def store_response(
+    stored: Stored, *, now: datetime, half_life_days: float
+) -> memory_pb2.StoreMemoryResponse:
+    return memory_pb2.StoreMemoryResponse(
+        memory=memory_message(stored.memory, now=now, half_life_days=half_life_days),
+        outcome=_PROTO_OUTCOME[stored.outcome],
+        evicted_memory_ids=stored.evicted_memory_ids,
+    )
+
+
+def event_message(
+    session: Session, event: MemoryEvent, *, now: datetime, half_life_days: float
+) -> memory_pb2.WatchMemoriesResponse:
+    if event.memory is None:
+        memory = memory_pb2.Memory(
+            session_id=session.session_id, memory_id=event.memory_id, revision=event.revision
+        )
+    else:
+        memory = memory_message(event.memory, now=now, half_life_days=half_life_days)
+    return memory_pb2.WatchMemoriesResponse(
+        change=_PROTO_CHANGE[event.change], memory=memory, revision=event.revision
+    )
+
+
+def timestamp(moment: datetime) -> Timestamp:
+    since = moment - EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
+
+
+def _optional_timestamp(moment: datetime | None) -> Timestamp | None:
+    return None if moment is None else timestamp(moment)
+
+
+def moment_of(message: Timestamp) -> datetime:
+    """To the microsecond, rounded down. Raises OverflowError outside the years 1 to 9999."""
+    return EPOCH + timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)
+
+
+def span_of(message: Duration) -> timedelta:
+    """To the microsecond, rounded up, so that more than nothing stays so. Raises OverflowError."""
+    return timedelta(seconds=message.seconds, microseconds=-(-message.nanos // 1000))
+
+
+def struct_value(struct: Struct) -> dict[str, Any]:
+    """Plain JSON values. Whole numbers come out as int, in the order of the keys in the message."""
+    return {key: _plain(value) for key, value in struct.fields.items()}
+
+
+def _plain(value: Value) -> Any:
+    match value.WhichOneof("kind"):
+        case "string_value":
+            return value.string_value
+        case "number_value":
+            number = value.number_value
+            exact = number.is_integer() and abs(number) <= _MAX_EXACT_INTEGER
+            return int(number) if exact else number
+        case "bool_value":
+            return value.bool_value
+        case "struct_value":
+            return struct_value(value.struct_value)
+        case "list_value":
+            return [_plain(item) for item in value.list_value.values]
+        case _:
+            return None
+
+
+def fill_struct(struct: Struct, values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        _fill(struct.fields[key], value)
+
+
+def _fill(target: Value, value: Any) -> None:
+    if isinstance(value, str):
+        target.string_value = value
+    elif isinstance(value, bool):
+        target.bool_value = value
+    elif isinstance(value, (int, float)):
+        target.number_value = value
+    elif value is None:
+        target.null_value = NULL_VALUE
+    elif isinstance(value, dict):
+        target.struct_value.SetInParent()
+        fill_struct(target.struct_value, value)
+    else:
+        target.list_value.SetInParent()
+        for item in value:
+            _fill(target.list_value.values.add(), item)

@@ -1,0 +1,117 @@
+"""Health: serving only while the schema fits and the database answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from memoryd.errors import DatabaseUnavailable, MemorydError, ShuttingDown
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+CHECK_SECONDS = 0.5
+"""Between two looks at the database."""
+
+_log = logging.getLogger(__name__)
+_Answer = health_pb2.HealthCheckResponse
+
+
+class HealthMonitor(health_pb2_grpc.HealthServicer):
+    """Looks at the database again and again, and answers `grpc.health.v1` by what it saw.
+
+    `look` returns if all is well, and raises MemorydError with the reason otherwise. All services
+    share one state, since they share one database.
+    """
+
+    def __init__(self, look: Callable[[], Awaitable[None]], services: Sequence[str]) -> None:
+        self.is_serving = asyncio.Event()
+        """Set while all is well; not before the first look."""
+        self._look = look
+        self._services = frozenset(("", *services))
+        self._problem: str | None = ""
+        self._stopping = False
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Look once, then go on looking in the background."""
+        await self._look_once()
+        self._task = asyncio.create_task(self._watch(), name="health")
+
+    async def stop(self) -> None:
+        """Say for good that the service does not serve, and end the streams that told so far."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._stopping = True
+        self.is_serving.clear()
+        self._tell()
+
+    async def Check(
+        self, request: health_pb2.HealthCheckRequest, context: Context
+    ) -> health_pb2.HealthCheckResponse:
+        if request.service not in self._services:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
+        return _Answer(status=self._status())
+
+    async def List(self, request: Any, context: Context) -> Any:
+        status = _Answer(status=self._status())
+        statuses = dict.fromkeys(self._services, status)
+        return health_pb2.HealthListResponse(statuses=statuses)  # type: ignore[attr-defined]  # newer than its types
+
+    async def Watch(
+        self, request: health_pb2.HealthCheckRequest, context: Context
+    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+        known = request.service in self._services
+        told = None
+        while True:
+            changed = self._changed  # before the status is read, so that no change is missed
+            status = self._status() if known else _Answer.SERVICE_UNKNOWN
+            if status != told:
+                yield _Answer(status=status)
+                told = status
+            if self._stopping:
+                raise ShuttingDown
+            await changed.wait()
+
+    def _status(self) -> int:
+        return _Answer.SERVING if self.is_serving.is_set() else _Answer.NOT_SERVING
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            await self._look_once()
+
+    async def _look_once(self) -> None:
+        problem = None
+        try:
+            await self._look()
+        except DatabaseUnavailable as error:
+            problem = f"the database does not answer: {error.cause}"
+        except MemorydError as error:
+            problem = str(error)
+        except Exception as error:  # noqa: BLE001  a monitor that died would tell its last state for ever
+            problem = f"the database cannot be judged: {type(error).__name__}"
+            if problem != self._problem:
+                _log.error("defect", exc_info=error)
+        if problem == self._problem:
+            return
+        self._problem = problem
+        if problem is None:
+            _log.info("serving")
+            self.is_serving.set()
+        else:
+            _log.warning("not serving: %s", problem)
+            self.is_serving.clear()
+        self._tell()

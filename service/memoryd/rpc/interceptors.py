@@ -1,0 +1,207 @@
+"""What every call goes through, once: request id, deadline, tenant, check, errors, log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from memoryd.errors import MalformedMessage, NotImplementedYet, StreamStalled
+from memoryd.rpc.call import Call, enter
+from memoryd.rpc.status import status_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+
+    from google.protobuf.message import Message
+
+    from memoryd.rpc.status import Status
+
+    Behaviour = Callable[..., Any]
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+log = logging.getLogger("memoryd.access")
+
+REQUEST_ID_HEADER = "x-request-id"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
+"""Nothing that could be taken for another field of a log line."""
+DETAILS_TRAILER = "grpc-status-details-bin"
+
+
+class CallPipeline(grpc.aio.ServerInterceptor):
+    """Wraps each method once and keeps it: a call then costs no set-up of its own.
+
+    `check` is given every request of this service's own methods before their handler. A stream that
+    is not read for `stall_seconds` is ended.
+    """
+
+    def __init__(self, check: Callable[[Message], None], *, stall_seconds: float) -> None:
+        self._check = check
+        self._stall_seconds = stall_seconds
+        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[
+            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]
+        ],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        method = handler_call_details.method
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            handler = await continuation(handler_call_details)
+            if handler is None:  # not kept: the names of methods that do not exist have no end
+                return _unary(_Method(method, _unknown_method, bytes, None, None))
+            wrapped = self._wrapped[method] = self._wrap(method, handler)
+        return wrapped
+
+    def _wrap(
+        self, method: str, handler: grpc.RpcMethodHandler[Any, Any]
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        check = self._check if method.startswith("/memoryd.") else None
+        decode = handler.request_deserializer or bytes
+        encode = handler.response_serializer
+        if handler.unary_unary is not None:
+            return _unary(_Method(method, handler.unary_unary, decode, check, encode))
+        if handler.unary_stream is not None:
+            return _streaming(
+                _Method(method, handler.unary_stream, decode, check, encode), self._stall_seconds
+            )
+        return handler  # reflection's: requests come as a stream of another service's
+
+
+class _Method:
+    """One method, with what surrounds its handler."""
+
+    def __init__(
+        self,
+        name: str,
+        behaviour: Behaviour,
+        decode: Callable[[bytes], Any],
+        check: Callable[[Message], None] | None,
+        encode: Callable[[Any], bytes] | None,
+    ) -> None:
+        self.name = name
+        self.behaviour = behaviour
+        self.encode = encode
+        self._decode = decode
+        self._check = check
+
+    def enter(self, context: Context) -> Call:
+        call = Call(self.name, _request_id(context.invocation_metadata()), context.time_remaining)
+        enter(call)
+        context.set_trailing_metadata(((REQUEST_ID_HEADER, call.request_id),))
+        return call
+
+    def request(self, data: bytes) -> Any:
+        try:
+            request = self._decode(data)
+        except DecodeError:
+            raise MalformedMessage(f"request of {self.name}") from None
+        if self._check is not None:
+            self._check(request)
+        return request
+
+
+def _unary(method: _Method) -> grpc.RpcMethodHandler[Any, Any]:
+    async def serve(data: bytes, context: Context) -> Any:
+        started = time.perf_counter()
+        call = method.enter(context)
+        code = grpc.StatusCode.CANCELLED  # unless it comes to an end
+        try:
+            answer = await method.behaviour(method.request(data), context)
+            code = grpc.StatusCode.OK
+        except grpc.aio.AbortError:
+            code = context.code() or grpc.StatusCode.UNKNOWN
+            raise
+        except Exception as error:  # noqa: BLE001  the table has a place for every error
+            status = status_of(error, call.request_id)
+            code = status.code
+            await _abort(context, call, status, error)
+        finally:
+            _log(call, code, started)
+        return answer
+
+    return grpc.unary_unary_rpc_method_handler(serve, None, method.encode)
+
+
+def _streaming(method: _Method, stall_seconds: float) -> grpc.RpcMethodHandler[Any, Any]:
+    async def serve(data: bytes, context: Context) -> None:
+        started = time.perf_counter()
+        call = method.enter(context)
+        code = grpc.StatusCode.CANCELLED  # unless it comes to an end
+        try:
+            async with aclosing(method.behaviour(method.request(data), context)) as answers:
+                await _send(answers, context, stall_seconds)
+            code = grpc.StatusCode.OK
+        except grpc.aio.AbortError:
+            code = context.code() or grpc.StatusCode.UNKNOWN
+            raise
+        except Exception as error:  # noqa: BLE001  the table has a place for every error
+            status = status_of(error, call.request_id)
+            code = status.code
+            await _abort(context, call, status, error)
+        finally:
+            _log(call, code, started)
+
+    return grpc.unary_stream_rpc_method_handler(serve, None, method.encode)
+
+
+async def _send(answers: AsyncIterator[Any], context: Context, stall_seconds: float) -> None:
+    """Write each answer as the caller reads; nothing gathers for one that does not."""
+    last_revision = 0
+    async for answer in answers:
+        try:
+            async with asyncio.timeout(stall_seconds):
+                await context.write(answer)
+        except TimeoutError:
+            raise StreamStalled(last_revision) from None
+        last_revision = getattr(answer, "revision", 0)
+
+
+async def _unknown_method(_request: bytes, _context: Context) -> bytes:
+    raise NotImplementedYet("this service has no such method; ask its reflection for those it has")
+
+
+async def _abort(context: Context, call: Call, status: Status, error: Exception) -> None:
+    if status.code is grpc.StatusCode.INTERNAL:
+        log.error(
+            "defect", exc_info=error, extra={"request_id": call.request_id, "method": call.method}
+        )
+    await context.abort(
+        status.code,
+        status.message,
+        ((DETAILS_TRAILER, status.details), (REQUEST_ID_HEADER, call.request_id)),
+    )
+
+
+def _request_id(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
+    """The caller's own, if it is fit to print; else a new one."""
+    for key, value in metadata or ():
+        if key == REQUEST_ID_HEADER and isinstance(value, str):
+            if _REQUEST_ID.fullmatch(value):
+                return value
+            break
+    return uuid.uuid4().hex
+
+
+def _log(call: Call, code: grpc.StatusCode, started: float) -> None:
+    if code is grpc.StatusCode.CANCELLED and call.time_remaining() == 0:
+        code = grpc.StatusCode.DEADLINE_EXCEEDED  # gRPC cancels the handler then, too
+    log.info(
+        "call",
+        extra={
+            "method": call.method,
+            "code": code.name,
+            "ms": round((time.perf_counter() - started) * 1000, 3),
+            "request_id": call.request_id,
+        },
+    )

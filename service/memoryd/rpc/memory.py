@@ -1,0 +1,314 @@
+"""MemoryService: each handler checks, converts, makes one call, and converts back."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from memoryd.content import hamming
+from memoryd.errors import MemoryNotFound, NotImplementedYet
+from memoryd.metadata import contains
+from memoryd.model import Capacity
+from memoryd.recall.engine import rank
+from memoryd.rpc import convert, page_token
+from memoryd.rpc.call import current_call
+from memoryd.v1 import memory_pb2, memory_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable
+    from datetime import datetime
+
+    import grpc
+
+    from memoryd.model import Memory, MemoryFilter
+    from memoryd.rpc.requests import Requests
+    from memoryd.storage.access import AccessTracker
+    from memoryd.storage.hub import ChangeHub
+    from memoryd.storage.memories import MemoryStore
+    from memoryd.tool_settings import MemorySettings
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+DEFAULT_PAGE_SIZE = 50
+MAX_PAGE_SIZE = 1000
+DEFAULT_RESULTS = 10
+MAX_RESULTS = 100
+DEFAULT_DISTANCE = 10
+PURGE_SAMPLE = 100
+
+OFFLOAD_BYTES = 64 * 1024
+"""A batch over this size is checked and hashed in a thread, so that other calls go on meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryServiceOptions:
+    half_life_days: float
+    settings: Callable[[], MemorySettings]
+    """Those of the `memory` tool, as they are now."""
+
+
+class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
+    def __init__(
+        self,
+        store: MemoryStore,
+        accesses: AccessTracker,
+        hub: ChangeHub,
+        requests: Requests,
+        *,
+        clock: Callable[[], datetime],
+        options: MemoryServiceOptions,
+    ) -> None:
+        self._store = store
+        self._accesses = accesses
+        self._hub = hub
+        self._requests = requests
+        self._clock = clock
+        self._options = options
+
+    async def StoreMemory(
+        self, request: memory_pb2.StoreMemoryRequest, context: Context
+    ) -> memory_pb2.StoreMemoryResponse:
+        item = self._requests.new_memory(request, current_call().session)
+        (stored,) = await self._store.store((item,), self._capacity())
+        return convert.store_response(
+            stored, now=self._clock(), half_life_days=self._options.half_life_days
+        )
+
+    async def BatchStoreMemories(
+        self, request: memory_pb2.BatchStoreMemoriesRequest, context: Context
+    ) -> memory_pb2.BatchStoreMemoriesResponse:
+        session_of = current_call().session
+        if request.ByteSize() > OFFLOAD_BYTES:
+            items = await asyncio.to_thread(self._requests.new_memories, request, session_of)
+        else:
+            items = self._requests.new_memories(request, session_of)
+        stored = await self._store.store(items, self._capacity()) if items else ()
+        now, half_life_days = self._clock(), self._options.half_life_days
+        return memory_pb2.BatchStoreMemoriesResponse(
+            responses=[
+                convert.store_response(s, now=now, half_life_days=half_life_days) for s in stored
+            ]
+        )
+
+    async def GetMemory(
+        self, request: memory_pb2.GetMemoryRequest, context: Context
+    ) -> memory_pb2.Memory:
+        call = current_call()
+        memory = await self._store.get(
+            call.session(request.session_id),
+            request.memory_id,
+            now=self._clock(),
+            timeout=call.time_remaining(),
+        )
+        return self._message(memory)
+
+    async def ListMemories(
+        self, request: memory_pb2.ListMemoriesRequest, context: Context
+    ) -> memory_pb2.ListMemoriesResponse:
+        call = current_call()
+        arguments = _arguments(request)
+        page = await self._store.page(
+            call.session(request.session_id),
+            self._requests.filter(request.filter),
+            after=page_token.decode(request.page_token, arguments),
+            size=min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE),
+            show_deleted=request.show_deleted,
+            half_life_days=self._options.half_life_days,
+            now=self._clock(),
+            timeout=call.time_remaining(),
+        )
+        return memory_pb2.ListMemoriesResponse(
+            memories=[self._message(memory) for memory in page.memories],
+            next_page_token=""
+            if page.next_after is None
+            else page_token.encode(page.next_after, arguments),
+        )
+
+    async def RetrieveMemories(
+        self, request: memory_pb2.RetrieveMemoriesRequest, context: Context
+    ) -> memory_pb2.RetrieveMemoriesResponse:
+        call = current_call()
+        wanted = self._requests.filter(request.filter)
+        query = request.query.strip()
+        now = self._clock()
+        revision, memories = await self._store.live(
+            call.session(request.session_id), now=now, timeout=call.time_remaining()
+        )
+        min_importance = wanted.min_importance
+        if min_importance is None and not query:
+            min_importance = self._options.settings().importance_threshold
+        results = rank(
+            [memory for memory in memories if _matches(memory, wanted)],
+            query,
+            min_importance=min_importance,
+            limit=min(request.limit or DEFAULT_RESULTS, MAX_RESULTS),
+            now=now,
+            half_life_days=self._options.half_life_days,
+        )
+        if not request.peek:
+            self._accesses.record((result.memory for result in results), now)
+        return memory_pb2.RetrieveMemoriesResponse(
+            results=[
+                memory_pb2.RetrievedMemory(
+                    memory=self._message(result.memory, now),
+                    score=result.score,
+                    breakdown=memory_pb2.ScoreBreakdown(
+                        lexical=result.lexical, importance=result.importance
+                    ),
+                )
+                for result in results
+            ],
+            revision=revision,
+        )
+
+    async def UpdateMemory(
+        self, request: memory_pb2.UpdateMemoryRequest, context: Context
+    ) -> memory_pb2.Memory:
+        session = current_call().session(request.memory.session_id)
+        return self._message(await self._store.update(self._requests.edit(request, session)))
+
+    async def DeleteMemory(
+        self, request: memory_pb2.DeleteMemoryRequest, context: Context
+    ) -> memory_pb2.Memory:
+        session = current_call().session(request.session_id)
+        return self._message(await self._store.delete(session, request.memory_id, request.etag))
+
+    async def UndeleteMemory(
+        self, request: memory_pb2.UndeleteMemoryRequest, context: Context
+    ) -> memory_pb2.Memory:
+        session = current_call().session(request.session_id)
+        return self._message(
+            await self._store.undelete(session, request.memory_id, self._capacity())
+        )
+
+    async def FindSimilarMemories(
+        self, request: memory_pb2.FindSimilarMemoriesRequest, context: Context
+    ) -> memory_pb2.FindSimilarMemoriesResponse:
+        if request.HasField("min_similarity"):
+            raise NotImplementedYet("min_similarity comes with a later release; use max_distance")
+        call = current_call()
+        now = self._clock()
+        text = self._requests.target(request)
+        _, memories = await self._store.live(
+            call.session(request.session_id), now=now, timeout=call.time_remaining()
+        )
+        target = text or _semantic_hash(memories, request.memory_id)
+        max_distance = (
+            request.max_distance if request.HasField("max_distance") else DEFAULT_DISTANCE
+        )
+        distances = [
+            (hamming(target, memory.semantic_hash), memory)
+            for memory in memories
+            if memory.memory_id != request.memory_id
+        ]
+        near = [found for found in distances if found[0] <= max_distance]
+        near.sort(key=lambda found: (found[0], found[1].created_revision))
+        return memory_pb2.FindSimilarMemoriesResponse(
+            results=[
+                memory_pb2.SimilarMemory(memory=self._message(memory, now), distance=distance)
+                for distance, memory in near[: min(request.limit or DEFAULT_RESULTS, MAX_RESULTS)]
+            ]
+        )
+
+    async def PurgeMemories(
+        self, request: memory_pb2.PurgeMemoriesRequest, context: Context
+    ) -> memory_pb2.PurgeMemoriesResponse:
+        call = current_call()
+        session, wanted = call.session(request.session_id), self._requests.filter(request.filter)
+        now, half_life_days = self._clock(), self._options.half_life_days
+        if request.force:
+            count = await self._store.purge(session, wanted, half_life_days=half_life_days, now=now)
+            return memory_pb2.PurgeMemoriesResponse(purge_count=count)
+        count, sample = await self._store.matching(
+            session,
+            wanted,
+            sample_size=PURGE_SAMPLE,
+            half_life_days=half_life_days,
+            now=now,
+            timeout=call.time_remaining(),
+        )
+        return memory_pb2.PurgeMemoriesResponse(
+            purge_count=count, sample=[self._message(memory, now) for memory in sample]
+        )
+
+    async def EraseSession(
+        self, request: memory_pb2.EraseSessionRequest, context: Context
+    ) -> memory_pb2.EraseSessionResponse:
+        rows = await self._store.erase(current_call().session(request.session_id))
+        return memory_pb2.EraseSessionResponse(
+            erased_memories=rows["memories"],
+            erased_rows=rows,
+            erase_time=convert.timestamp(self._clock()),
+        )
+
+    async def WatchMemories(
+        self, request: memory_pb2.WatchMemoriesRequest, context: Context
+    ) -> AsyncIterator[memory_pb2.WatchMemoriesResponse]:
+        session = current_call().session(request.session_id)
+        position = request.start_revision
+        with self._hub.following(session) as follower:
+            while True:
+                for event in await follower.after(position):
+                    yield convert.event_message(
+                        session,
+                        event,
+                        now=self._clock(),
+                        half_life_days=self._options.half_life_days,
+                    )
+                    position = event.revision
+
+    async def ExportMemories(
+        self, request: memory_pb2.ExportMemoriesRequest, context: Context
+    ) -> AsyncIterator[memory_pb2.Memory]:
+        call = current_call()
+        session, wanted = call.session(request.session_id), self._requests.filter(request.filter)
+        after: int | None = -1
+        while after is not None:
+            page = await self._store.page(
+                session,
+                wanted,
+                after=after,
+                size=DEFAULT_PAGE_SIZE,
+                show_deleted=request.show_deleted,
+                half_life_days=self._options.half_life_days,
+                now=self._clock(),
+                timeout=call.time_remaining(),
+            )
+            for memory in page.memories:
+                yield self._message(memory)
+            after = page.next_after
+
+    def _capacity(self) -> Capacity:
+        return Capacity(self._options.settings().max_entries, self._options.half_life_days)
+
+    def _message(self, memory: Memory, now: datetime | None = None) -> memory_pb2.Memory:
+        return convert.memory_message(
+            memory, now=now or self._clock(), half_life_days=self._options.half_life_days
+        )
+
+
+def _semantic_hash(memories: Iterable[Memory], memory_id: str) -> str:
+    for memory in memories:
+        if memory.memory_id == memory_id:
+            return memory.semantic_hash
+    raise MemoryNotFound(memory_id)
+
+
+def _matches(memory: Memory, wanted: MemoryFilter) -> bool:
+    """All of a filter but importance, which ranking sees to."""
+    return (
+        (not wanted.content_types or memory.content_type in wanted.content_types)
+        and (wanted.created_after is None or memory.created_at >= wanted.created_after)
+        and (wanted.created_before is None or memory.created_at < wanted.created_before)
+        and contains(memory.metadata, wanted.metadata)
+    )
+
+
+def _arguments(request: memory_pb2.ListMemoriesRequest) -> bytes:
+    """What a page token is bound to."""
+    arguments = memory_pb2.ListMemoriesRequest()
+    arguments.CopyFrom(request)
+    arguments.ClearField("page_size")
+    arguments.ClearField("page_token")
+    return arguments.SerializeToString(deterministic=True)

@@ -1,0 +1,166 @@
+"""The one table from error to status."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2, status_pb2
+
+from memoryd import errors
+from memoryd.v1 import error_reason_pb2
+from memoryd.v1.error_reason_pb2 import ErrorReason as Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from google.protobuf.message import Message
+
+DOMAIN = "memoryd"
+MEMORY_TYPE = "memoryd.v1.Memory"
+
+_TABLE: dict[type[errors.MemorydError], tuple[grpc.StatusCode, Reason.ValueType]] = {
+    errors.InvalidRequest: (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        error_reason_pb2.ERROR_REASON_INVALID_REQUEST,
+    ),
+    errors.MalformedMessage: (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        error_reason_pb2.ERROR_REASON_MALFORMED_MESSAGE,
+    ),
+    errors.RequestIdReused: (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        error_reason_pb2.ERROR_REASON_REQUEST_ID_REUSED,
+    ),
+    errors.MemoryNotFound: (
+        grpc.StatusCode.NOT_FOUND,
+        error_reason_pb2.ERROR_REASON_MEMORY_NOT_FOUND,
+    ),
+    errors.MemoryAlreadyExists: (
+        grpc.StatusCode.ALREADY_EXISTS,
+        error_reason_pb2.ERROR_REASON_MEMORY_ALREADY_EXISTS,
+    ),
+    errors.MemoryNotDeleted: (
+        grpc.StatusCode.ALREADY_EXISTS,
+        error_reason_pb2.ERROR_REASON_MEMORY_NOT_DELETED,
+    ),
+    errors.EtagMismatch: (grpc.StatusCode.ABORTED, error_reason_pb2.ERROR_REASON_ETAG_MISMATCH),
+    errors.SessionFull: (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        error_reason_pb2.ERROR_REASON_SESSION_FULL,
+    ),
+    errors.RevisionOutOfRange: (
+        grpc.StatusCode.OUT_OF_RANGE,
+        error_reason_pb2.ERROR_REASON_REVISION_OUT_OF_RANGE,
+    ),
+    errors.StreamStalled: (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        error_reason_pb2.ERROR_REASON_WATCHER_TOO_SLOW,
+    ),
+    errors.Overloaded: (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        error_reason_pb2.ERROR_REASON_OVERLOADED,
+    ),
+    errors.DatabaseUnavailable: (
+        grpc.StatusCode.UNAVAILABLE,
+        error_reason_pb2.ERROR_REASON_DATABASE_UNAVAILABLE,
+    ),
+    errors.SchemaMismatch: (
+        grpc.StatusCode.UNAVAILABLE,
+        error_reason_pb2.ERROR_REASON_SCHEMA_MISMATCH,
+    ),
+    errors.ShuttingDown: (
+        grpc.StatusCode.UNAVAILABLE,
+        error_reason_pb2.ERROR_REASON_SHUTTING_DOWN,
+    ),
+    errors.DeadlineExceeded: (
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        error_reason_pb2.ERROR_REASON_DEADLINE_EXCEEDED,
+    ),
+    errors.NotImplementedYet: (
+        grpc.StatusCode.UNIMPLEMENTED,
+        error_reason_pb2.ERROR_REASON_NOT_IMPLEMENTED,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What goes over the wire in place of an answer."""
+
+    code: grpc.StatusCode
+    message: str
+    details: bytes
+    """`google.rpc.Status`, for the trailer `grpc-status-details-bin`."""
+
+
+def status_of(error: Exception, request_id: str) -> Status:
+    """The status of any error; one that is not in the table is a defect, and tells nothing."""
+    if not isinstance(error, errors.MemorydError):
+        return _status(
+            grpc.StatusCode.INTERNAL,
+            error_reason_pb2.ERROR_REASON_INTERNAL,
+            f"internal error; quote request id {request_id}",
+            [error_details_pb2.RequestInfo(request_id=request_id)],
+        )
+    code, reason = _TABLE[type(error)]
+    facts = {}
+    if isinstance(error, errors.StreamStalled):
+        facts["last_revision"] = str(error.last_revision)
+    return _status(code, reason, str(error), _details(error), facts)
+
+
+def _details(error: errors.MemorydError) -> list[Message]:
+    details: list[Message] = []
+    match error:
+        case errors.InvalidRequest(violations=violations):
+            details.append(
+                error_details_pb2.BadRequest(
+                    field_violations=[
+                        error_details_pb2.BadRequest.FieldViolation(
+                            field=v.field, description=v.description
+                        )
+                        for v in violations
+                    ]
+                )
+            )
+        case (
+            errors.MemoryNotFound(memory_id=memory_id)
+            | errors.MemoryAlreadyExists(memory_id=memory_id)
+            | errors.MemoryNotDeleted(memory_id=memory_id)
+        ):
+            details.append(
+                error_details_pb2.ResourceInfo(
+                    resource_type=MEMORY_TYPE, resource_name=memory_id, description=str(error)
+                )
+            )
+        case errors.SessionFull():
+            violation = error_details_pb2.QuotaFailure.Violation(
+                subject="memory.max_entries", description=str(error)
+            )
+            details.append(error_details_pb2.QuotaFailure(violations=[violation]))
+        case (
+            errors.Overloaded(retry_after=seconds) | errors.DatabaseUnavailable(retry_after=seconds)
+        ):
+            delay = Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))
+            details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    return details
+
+
+def _status(
+    code: grpc.StatusCode,
+    reason: Reason.ValueType,
+    message: str,
+    details: list[Message],
+    facts: Mapping[str, str] | None = None,
+) -> Status:
+    info = error_details_pb2.ErrorInfo(reason=Reason.Name(reason), domain=DOMAIN, metadata=facts)
+    status = status_pb2.Status(code=code.value[0], message=message)
+    for detail in (info, *details):
+        packed = Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return Status(code, message, status.SerializeToString())

@@ -1,0 +1,199 @@
+"""The composition root: builds everything and wires it; no logic of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from memoryd.rpc.health import HealthMonitor
+from memoryd.rpc.interceptors import CallPipeline
+from memoryd.rpc.memory import MemoryService, MemoryServiceOptions
+from memoryd.rpc.requests import Requests
+from memoryd.rpc.tool_config import ToolConfigService
+from memoryd.settings import Environment
+from memoryd.storage.access import AccessTracker
+from memoryd.storage.database import Database, DatabaseOptions
+from memoryd.storage.hub import ChangeHub
+from memoryd.storage.memories import MemoryStore
+from memoryd.storage.migrate import SchemaState
+from memoryd.sweeper import Sweeper
+from memoryd.tool_settings import MemorySettings
+from memoryd.v1 import memory_pb2, memory_pb2_grpc, tool_config_pb2, tool_config_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from memoryd.secrets import Secrets
+    from memoryd.settings import Settings
+    from memoryd.tool_settings import ToolConfig
+
+SERVICES = (
+    memory_pb2.DESCRIPTOR.services_by_name["MemoryService"].full_name,
+    tool_config_pb2.DESCRIPTOR.services_by_name["ToolConfigService"].full_name,
+)
+
+KEEPALIVE_TIMEOUT_SECONDS = 20
+"""A connection that does not answer a ping for so long is closed."""
+
+MIN_PING_INTERVAL_SECONDS = 10
+"""Clients and proxies may ping an idle connection this often."""
+
+_log = logging.getLogger(__name__)
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Server:
+    """The service, on one address and one database."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        tools: Mapping[str, ToolConfig],
+        secrets: Secrets,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        """Build it all, where an event loop runs.
+
+        Raises ValueError for an SQLite database without a file.
+        """
+        self._settings = settings
+        self._url = settings.database_url.get_secret_value()
+        self.database = Database(
+            self._url,
+            DatabaseOptions(
+                pool_size=settings.database_pool_size,
+                timeout_seconds=settings.database_timeout_seconds,
+                statement_timeout_seconds=settings.database_statement_timeout_seconds,
+                lock_timeout_seconds=settings.database_lock_timeout_seconds,
+                pgbouncer=settings.database_pgbouncer,
+            ),
+        )
+        self._hub = ChangeHub(self.database)
+        self._store = MemoryStore(
+            self.database,
+            clock,
+            self._hub.notify,
+            queue_limit=settings.write_queue_limit,
+            batch_limit=settings.write_batch_limit,
+        )
+        self._accesses = AccessTracker(self._store)
+
+        def memory_settings() -> MemorySettings:
+            current = tools["memory"].settings
+            assert isinstance(current, MemorySettings)  # noqa: S101  for the type checker
+            return current
+
+        requests = Requests(
+            settings.content_policy, clock, lambda: timedelta(hours=memory_settings().ttl_hours)
+        )
+        self.sweeper = Sweeper(
+            self.database,
+            self._hub.notify,
+            clock=self.database.dialect.now if clock is utc_now else lambda _: clock(),
+            cleanup_days=lambda: memory_settings().cleanup_days,
+            retention=timedelta(hours=settings.deleted_retention_hours),
+        )
+        self._sweeping: asyncio.Task[None] | None = None
+        self.health = HealthMonitor(self.database.check, SERVICES)
+        self._server = grpc.aio.server(
+            interceptors=[
+                CallPipeline(requests.check, stall_seconds=settings.stream_stall_seconds)
+            ],
+            options=_channel_options(settings),
+        )
+        memory_pb2_grpc.add_MemoryServiceServicer_to_server(
+            MemoryService(
+                self._store,
+                self._accesses,
+                self._hub,
+                requests,
+                clock=clock,
+                options=MemoryServiceOptions(settings.importance_half_life_days, memory_settings),
+            ),
+            self._server,
+        )
+        production = settings.environment is Environment.PRODUCTION
+        tool_config_pb2_grpc.add_ToolConfigServiceServicer_to_server(
+            ToolConfigService(tools, secrets, production=production), self._server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
+        health_service = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+        reflection.enable_server_reflection(
+            (*SERVICES, health_service, reflection.SERVICE_NAME), self._server
+        )
+
+    async def start(self, *, migrate_first: bool = False) -> str:
+        """Listen, and return the address as HOST:PORT.
+
+        An SQLite file is migrated before; PostgreSQL only where told to. Raises SchemaMismatch
+        where that cannot be done, DatabaseUnavailable, and OSError for an address not to be had.
+        """
+        if self.database.is_embedded or migrate_first:
+            state = await self.database.schema_state()
+            if state is SchemaState.BEHIND:
+                await self.database.migrate()
+            elif state is SchemaState.AHEAD:
+                await self.database.check()
+        host, port = self._settings.host, self._settings.port
+        bracketed = f"[{host}]" if ":" in host else host
+        try:
+            port = self._server.add_insecure_port(f"{bracketed}:{port}")
+        except RuntimeError as error:
+            raise OSError(
+                f"cannot listen on {bracketed}:{port}: {_obstacle(host, port)}"
+            ) from error
+        await self._server.start()
+        await self.health.start()
+        self._sweeping = asyncio.create_task(
+            self.sweeper.run(self._settings.sweep_seconds), name="sweeper"
+        )
+        return f"{bracketed}:{port}"
+
+    async def stop(self) -> None:
+        """Take no new calls, let those under way end, write what has gathered, close all."""
+        await self.health.stop()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            await asyncio.gather(self._sweeping, return_exceptions=True)
+        await self._hub.close()
+        await self._server.stop(self._settings.drain_seconds)
+        await self._accesses.close()
+        await self._store.close()
+        await self.database.close()
+        _log.info("stopped")
+
+
+def _obstacle(host: str, port: int) -> str:
+    """Why an address cannot be had, which gRPC does not tell."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        socket.create_server(address, family=family).close()
+    except OSError as error:
+        return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)
+    return "it was in use just now"
+
+
+def _channel_options(settings: Settings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.so_reuseport", 0),  # a second server on the port is a mistake to be told of
+        ("grpc.keepalive_time_ms", int(settings.keepalive_seconds * 1000)),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_SECONDS * 1000),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_SECONDS * 1000),
+    ]
