@@ -1,0 +1,73 @@
+"""How a refusal looks to a caller."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What a refused call carries, decoded from `grpc-status-details-bin`."""
+
+    code: grpc.StatusCode
+    message: str
+    reason: str
+    """Of ErrorInfo, without its prefix: `INVALID_REQUEST`."""
+    violations: dict[str, str]
+    """Of BadRequest: what is wrong, by the field's path."""
+    resource: error_details_pb2.ResourceInfo
+    quota: error_details_pb2.QuotaFailure
+
+
+@pytest.fixture
+def refused() -> Callable[[Awaitable[object]], Awaitable[Refusal]]:
+    """Await a call that has to be refused, and return the refusal.
+
+    Whatever the reason, it has to carry one ErrorInfo of this service, and each field once.
+    """
+
+    async def refused(call: Awaitable[object]) -> Refusal:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        error = caught.value
+        trailers = dict(error.trailing_metadata())
+        assert "grpc-status-details-bin" in trailers, error
+        status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
+        assert (status.code, status.message) == (error.code().value[0], error.details())
+        infos = unpack(status, error_details_pb2.ErrorInfo)
+        assert [info.domain for info in infos] == ["memoryd"]
+        violations = [
+            violation
+            for bad_request in unpack(status, error_details_pb2.BadRequest)
+            for violation in bad_request.field_violations
+        ]
+        by_field = {violation.field: violation.description for violation in violations}
+        assert len(by_field) == len(violations)
+        assert all(by_field.values())
+        return Refusal(
+            code=error.code(),
+            message=error.details(),
+            reason=infos[0].reason.removeprefix("ERROR_REASON_"),
+            violations=by_field,
+            resource=sole(unpack(status, error_details_pb2.ResourceInfo)),
+            quota=sole(unpack(status, error_details_pb2.QuotaFailure)),
+        )
+
+    def unpack(status, kind):
+        found = []
+        for packed in status.details:
+            detail = kind()
+            if packed.Unpack(detail):
+                found.append(detail)
+        return found
+
+    def sole(details):
+        assert len(details) <= 1
+        return details[0] if details else None
+
+    return refused

@@ -1,0 +1,216 @@
+"""StoreMemory and BatchStoreMemories, from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import uuid
+from datetime import timedelta
+
+import grpc
+import pytest
+from google.protobuf.json_format import MessageToDict
+
+from memoryd.v1 import memory_pb2 as pb
+from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
+
+
+def store(
+    content: str = "prefers e-mail", session_id: str = "user-123", **fields: object
+) -> pb.StoreMemoryRequest:
+    return pb.StoreMemoryRequest(session_id=session_id, content=content, **fields)
+
+
+async def live(memory: MemoryServiceStub, session_id: str = "user-123") -> list[pb.Memory]:
+    answer = await memory.ListMemories(
+        pb.ListMemoriesRequest(session_id=session_id, page_size=1000)
+    )
+    return list(answer.memories)
+
+
+async def test_answers_the_memory_as_stored(memory, clock):
+    answer = await memory.StoreMemory(store("Prefers  <b>e-mail</b>.", importance=0.9))
+    stored = answer.memory
+    assert answer.outcome == pb.STORE_OUTCOME_CREATED
+    assert stored.content == "Prefers e-mail."
+    assert stored.content_type == pb.CONTENT_TYPE_CONTEXT
+    assert stored.importance == stored.effective_importance == 0.9
+    assert stored.content_hash == hashlib.sha256(b"prefers e-mail").hexdigest()
+    assert len(stored.semantic_hash) == 16
+    assert stored.access_count == 0
+    assert stored.create_time.ToDatetime(clock.now.tzinfo) == clock.now
+    assert stored.expire_time.ToDatetime(clock.now.tzinfo) == clock.now + timedelta(hours=24)
+    assert stored.revision == 1
+    assert not stored.HasField("last_access_time")
+    assert uuid.UUID(stored.memory_id).version == 7
+    got = await memory.GetMemory(
+        pb.GetMemoryRequest(session_id="user-123", memory_id=stored.memory_id)
+    )
+    assert got == stored
+
+
+async def test_sixty_four_concurrent_stores_of_one_content_leave_one_memory(memory):
+    answers = await asyncio.gather(
+        *(memory.StoreMemory(store("Order 4711 is late" + "!" * (n % 3))) for n in range(64))
+    )
+    assert len({answer.memory.memory_id for answer in answers}) == 1
+    assert [answer.outcome for answer in answers].count(pb.STORE_OUTCOME_CREATED) == 1
+    assert len(await live(memory)) == 1
+
+
+async def test_two_servers_on_one_database_agree_on_one_memory(serve):
+    servers = [await serve(), await serve()]
+    answers = await asyncio.gather(
+        *(servers[n % 2].memory.StoreMemory(store(f"fact {n // 8}")) for n in range(64))
+    )
+    assert len({answer.memory.memory_id for answer in answers}) == 8
+    listed = await live(servers[0].memory)
+    assert sorted(m.revision for m in listed) == sorted({m.revision for m in listed})
+    assert max(m.revision for m in listed) == 64
+
+
+async def test_merging_keeps_the_best_of_both(memory, clock):
+    first = store(
+        "Prefers e-mail", importance=0.4, metadata={"a": 1, "b": "old"}, never_expires=True
+    )
+    stored = (await memory.StoreMemory(first)).memory
+    clock.move(timedelta(minutes=1))
+    second = store("PREFERS   e-mail!", importance=0.7, metadata={"b": "new", "c": None})
+    answer = await memory.StoreMemory(second)
+    merged = answer.memory
+    assert answer.outcome == pb.STORE_OUTCOME_MERGED
+    assert merged.memory_id == stored.memory_id
+    assert merged.content == "Prefers e-mail"
+    assert merged.importance == 0.7
+    assert MessageToDict(merged.metadata) == {"a": 1, "b": "new", "c": None}
+    assert not merged.HasField("expire_time")
+    assert merged.create_time == stored.create_time
+    assert merged.update_time.ToDatetime(clock.now.tzinfo) == clock.now
+    assert merged.revision == 2
+    assert merged.etag != stored.etag
+
+
+async def test_metadata_that_grows_too_large_by_merging_is_refused_and_nothing_changes(memory):
+    await memory.StoreMemory(store(metadata={"a": "x" * 10_000}))
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await memory.StoreMemory(store(metadata={"b": "x" * 10_000}))
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    (unchanged,) = await live(memory)
+    assert set(unchanged.metadata) == {"a"}
+
+
+async def test_a_deleted_memory_neither_blocks_nor_resurfaces(memory):
+    first = (await memory.StoreMemory(store())).memory
+    await memory.DeleteMemory(
+        pb.DeleteMemoryRequest(session_id="user-123", memory_id=first.memory_id)
+    )
+    again = await memory.StoreMemory(store())
+    assert again.outcome == pb.STORE_OUTCOME_CREATED
+    assert again.memory.memory_id != first.memory_id
+
+
+async def test_an_expired_memory_neither_blocks_nor_resurfaces(memory, clock):
+    first = (await memory.StoreMemory(store(ttl=timedelta(hours=1)))).memory
+    clock.move(timedelta(hours=1))
+    again = await memory.StoreMemory(store())
+    assert again.outcome == pb.STORE_OUTCOME_CREATED
+    assert again.memory.memory_id != first.memory_id
+    assert [m.memory_id for m in await live(memory)] == [again.memory.memory_id]
+
+
+async def test_sessions_and_types_keep_apart(memory):
+    await memory.StoreMemory(store())
+    await memory.StoreMemory(store(content_type=pb.CONTENT_TYPE_FACT))
+    await memory.StoreMemory(store(session_id="user-124"))
+    assert len(await live(memory)) == 2
+    assert len(await live(memory, "user-124")) == 1
+
+
+async def test_a_retried_request_gets_the_first_answer_again(memory, clock):
+    request_id = str(uuid.uuid4())
+    first = await memory.StoreMemory(store(request_id=request_id))
+    clock.move(timedelta(minutes=5))
+    await memory.DeleteMemory(
+        pb.DeleteMemoryRequest(session_id="user-123", memory_id=first.memory.memory_id)
+    )
+    again = await memory.StoreMemory(store(request_id=request_id))
+    again.memory.effective_importance = first.memory.effective_importance
+    assert again == first
+    assert await live(memory) == []
+
+
+async def test_a_request_id_with_other_arguments_is_refused(memory):
+    request_id = str(uuid.uuid4())
+    await memory.StoreMemory(store(request_id=request_id))
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await memory.StoreMemory(store("something else", request_id=request_id))
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert len(await live(memory)) == 1
+
+
+async def test_concurrent_retries_store_once(memory):
+    request = store(request_id=str(uuid.uuid4()))
+    answers = await asyncio.gather(*(memory.StoreMemory(request) for _ in range(16)))
+    assert len({answer.SerializeToString(deterministic=True) for answer in answers}) == 1
+    (stored,) = await live(memory)
+    assert stored.revision == 1
+
+
+async def test_over_capacity_the_least_important_go(serve):
+    memory = (await serve(MEMORY_MAX_ENTRIES="10")).memory
+    stored = [
+        (await memory.StoreMemory(store(f"fact {n}", importance=n / 10))).memory for n in range(10)
+    ]
+    answer = await memory.StoreMemory(store("one more", importance=0.0))
+    assert list(answer.evicted_memory_ids) == [stored[0].memory_id]
+    kept = [m.memory_id for m in await live(memory)]
+    assert kept == [m.memory_id for m in stored[1:]] + [answer.memory.memory_id]
+
+
+async def test_concurrent_stores_never_exceed_capacity(serve):
+    memory = (await serve(MEMORY_MAX_ENTRIES="10")).memory
+    answers = await asyncio.gather(*(memory.StoreMemory(store(f"fact {n}")) for n in range(64)))
+    evicted = [i for answer in answers for i in answer.evicted_memory_ids]
+    assert len(evicted) == len(set(evicted)) == 54
+    assert len(await live(memory)) == 10
+
+
+async def test_a_batch_answers_in_order_and_acts_in_sequence(memory):
+    requests = [
+        store("first"),
+        store("second", session_id="user-9"),
+        store("FIRST.", importance=0.9),
+        store("third"),
+    ]
+    answer = await memory.BatchStoreMemories(pb.BatchStoreMemoriesRequest(requests=requests))
+    assert [r.memory.content for r in answer.responses] == ["first", "second", "first", "third"]
+    assert [r.outcome for r in answer.responses] == [1, 1, 2, 1]
+    assert [r.memory.revision for r in answer.responses] == [1, 1, 2, 3]
+    assert [m.importance for m in await live(memory)] == [0.9, 0.5]
+
+
+async def test_a_batch_larger_than_the_session_holds_keeps_the_last(serve):
+    memory = (await serve(MEMORY_MAX_ENTRIES="10")).memory
+    requests = [store(f"fact {n}") for n in range(1000)]
+    answer = await memory.BatchStoreMemories(pb.BatchStoreMemoriesRequest(requests=requests))
+    evicted = [i for response in answer.responses for i in response.evicted_memory_ids]
+    assert evicted == [response.memory.memory_id for response in answer.responses[:990]]
+    assert [m.content for m in await live(memory)] == [f"fact {n}" for n in range(990, 1000)]
+
+
+async def test_a_batch_is_all_or_none(memory):
+    request_id = str(uuid.uuid4())
+    await memory.StoreMemory(store("first use", request_id=request_id))
+    requests = [store("good"), store("bad", request_id=request_id)]
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await memory.BatchStoreMemories(pb.BatchStoreMemoriesRequest(requests=requests))
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "requests[1].request_id" in refused.value.details()
+    assert [m.content for m in await live(memory)] == ["first use"]
+
+
+async def test_an_empty_batch_is_answered(memory):
+    assert (
+        await memory.BatchStoreMemories(pb.BatchStoreMemoriesRequest())
+        == pb.BatchStoreMemoriesResponse()
+    )
