@@ -10,6 +10,7 @@ import asyncio
 import random
 import tempfile
 import time
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,27 +42,20 @@ def rows(count: int) -> Iterator[dict[str, Any]]:
         else:
             content = " ".join(chance.choices(vocabulary, k=WORDS))
         odd = chance.random() < SHARE_OF_ODD_IDS
-        value = f"{chance.getrandbits(128):032x}"
         yield {
-            "id": f"mem-{number}" if odd else "-".join(_split(value)),
+            "id": f"mem-{number}" if odd else str(uuid.UUID(int=chance.getrandbits(128))),
             "session_id": f"user-{number // 100}",
             "content": content,
-            "metadata": '{"speaker": "user"}',
+            "metadata": {"speaker": "user"},
         }
-
-
-def _split(digits: str) -> tuple[str, ...]:
-    return digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]
 
 
 async def fill(url: str, count: int) -> None:
     engine = create_async_engine(url)
-    columns = [sa.column(name) for name in ("id", "session_id", "content")]
-    memories = sa.table("memories", *columns, sa.column("metadata", sa.JSON))
+    names = ("id", "session_id", "content")
+    memories = sa.table("memories", *map(sa.column, names), sa.column("metadata", sa.JSON))
     async with engine.begin() as connection:
-        await connection.execute(
-            sa.insert(memories), [row | {"metadata": {"speaker": "user"}} for row in rows(count)]
-        )
+        await connection.execute(sa.insert(memories), list(rows(count)))
     await engine.dispose()
 
 

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from memoryd.content import content_hash, hashes_of, normalise
-from memoryd.migrations.progress import progress
+from memoryd.progress import progress
 from memoryd.storage.types import UtcDateTime
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from memoryd.migrations.legacy import (
     update_each,
     write_hashes,
 )
-from memoryd.migrations.progress import progress
+from memoryd.progress import progress
 
 if TYPE_CHECKING:
     from alembic.operations import BatchOperations

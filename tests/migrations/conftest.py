@@ -125,5 +125,5 @@ def database(database_url: str) -> Database:
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """What the migrations tell; `log.messages` has it as text."""
-    caplog.set_level("INFO", "memoryd.migrate")
+    caplog.set_level("INFO", "memoryd")
     return caplog

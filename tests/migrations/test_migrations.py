@@ -19,11 +19,11 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from memoryd import progress as progress_module
 from memoryd.content import hashes_of
 from memoryd.errors import SchemaMismatch
 from memoryd.migrations import legacy
-from memoryd.migrations import progress as progress_module
-from memoryd.migrations.progress import progress
+from memoryd.progress import progress
 from memoryd.storage.migrate import (
     HEAD,
     REVISIONS,

@@ -69,7 +69,7 @@ async def migrate(database_url: str, *, target: str = "head") -> None:
 
 def _upgrade(database_url: str, target: str) -> None:
     from alembic import command  # noqa: PLC0415 - as the module says
-    from alembic.util import CommandError  # noqa: PLC0415
+    from alembic.util import CommandError  # noqa: PLC0415 - likewise
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:

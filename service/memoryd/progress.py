@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-logger = logging.getLogger("memoryd.migrate")
+logger = logging.getLogger("memoryd.progress")
 
 SECONDS_BETWEEN_LINES = 3.0
 
