@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +26,9 @@ from memoryd.storage.migrate import migrate
 from memoryd.tool_settings import load_configuration
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 from memoryd.v1.tool_config_pb2_grpc import ToolConfigServiceStub
+
+# gRPC's handlers of a fork may crash the child, which only goes on to start PostgreSQL's tools.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -167,3 +175,113 @@ async def memory(running: Running) -> MemoryServiceStub:
 @pytest.fixture
 async def tools(running: Running) -> ToolConfigServiceStub:
     return running.tools
+
+
+class Process:
+    """A `memoryd` of its own."""
+
+    def __init__(self, command: list[str], folder: Path, environ: dict[str, str]) -> None:
+        self._output, self._log = folder / "output", folder / "log"
+        with self._output.open("w") as output, self._log.open("w") as log:
+            self._process = subprocess.Popen(  # noqa: S603  our own command
+                command, cwd=folder.parent, env=environ, stdout=output, stderr=log
+            )
+
+    @property
+    def output(self) -> str:
+        """What it has written on standard output so far."""
+        return self._output.read_text()
+
+    @property
+    def log(self) -> str:
+        """What it has written on standard error so far."""
+        return self._log.read_text()
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Wait until it holds; fail if the process ends before, or a minute passes."""
+        end = time.monotonic() + 60
+        while not condition():
+            assert self._process.poll() is None, f"it has ended:\n{self.log}"
+            assert time.monotonic() < end, f"still not so after a minute:\n{self.log}"
+            time.sleep(0.02)
+
+    def address(self) -> str:
+        """Wait for the ready line, and answer the address in it."""
+        self.wait_for(lambda: "memoryd ready on " in self.output and self.output.endswith("\n"))
+        return self.output.partition("memoryd ready on ")[2].splitlines()[0]
+
+    def terminate(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+
+    def wait(self) -> int:
+        """Wait for its end, and answer its exit code."""
+        return self._process.wait(60)
+
+    def stop(self) -> int:
+        self.terminate()
+        return self.wait()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+class CommandLine:
+    """The command line, run in a folder and with variables of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._started: list[Process] = []
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """Nothing of this run's but the path, on which the environment's commands come first."""
+        commands = Path(sys.executable).parent
+        return {"PATH": f"{commands}{os.pathsep}{os.environ['PATH']}", "PYTHONWARNINGS": "error"}
+
+    def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end; keyword arguments are variables."""
+        return subprocess.run(  # noqa: S603  our own command
+            [sys.executable, "-m", "memoryd", *arguments],
+            cwd=self.folder,
+            env=self.environ | variables,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def serve(self, *arguments: str, **variables: str) -> Process:
+        """Start a server on any free port; keyword arguments are variables."""
+        folder = self.folder / f"process-{len(self._started)}"
+        folder.mkdir()
+        environ = self.environ | {"MEMORYD_PORT": "0"} | variables
+        process = Process([sys.executable, "-m", "memoryd", "serve", *arguments], folder, environ)
+        self._started.append(process)
+        return process
+
+    def shell(self, command: str) -> str:
+        """Run what was written for a shell, and answer what it prints."""
+        done = subprocess.run(  # noqa: S602  it is for a shell
+            command,
+            shell=True,
+            cwd=self.folder,
+            env=self.environ,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def close(self) -> None:
+        for process in self._started:
+            process.kill()
+
+
+@pytest.fixture
+def command_line(tmp_path: Path) -> Iterator[CommandLine]:
+    command_line = CommandLine(tmp_path)
+    yield command_line
+    command_line.close()

@@ -1,4 +1,4 @@
-"""The command line: serve, migrate, health."""
+"""The command line: serve, migrate, health, sweep, export, import."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -16,13 +17,18 @@ from memoryd.settings import SettingsError
 from memoryd.tool_settings import load_configuration
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import AsyncIterator, Coroutine, Mapping
+    from contextlib import AbstractContextManager
 
     from memoryd.server import Server
     from memoryd.settings import Settings
+    from memoryd.storage.database import Database
     from memoryd.tool_settings import ToolConfig
 
 HEALTH_TIMEOUT_SECONDS = 3.0
+
+LONG_SECONDS = 7 * 86_400.0
+"""What a transaction of a command may take, which no caller waits for."""
 
 app = typer.Typer(
     help="memoryd: the memory and tool configuration of conversational agents, over gRPC.",
@@ -50,11 +56,9 @@ def serve(  # noqa: PLR0917  typer takes them by name
     settings, tools = _configuration(
         database_url=database_url, host=host, port=port, log_level=log_level, log_format=log_format
     )
-    from memoryd.logs import logging_to  # noqa: PLC0415  only what a command needs is loaded
-
     # gRPC's core writes past the log; what it has to say, its callers here say in their words.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    with logging_to(level=settings.log_level, as_json=settings.log_format == "json"):
+    with _logging(settings):
         _run(_serve(settings, tools, migrate_first=migrate))
 
 
@@ -62,12 +66,50 @@ def serve(  # noqa: PLR0917  typer takes them by name
 def migrate(database_url: DatabaseUrl = None) -> None:
     """Bring the database's schema to this release's."""
     settings, _ = _configuration(database_url=database_url)
-    from memoryd.logs import logging_to  # noqa: PLC0415  only what a command needs is loaded
-    from memoryd.storage.migrate import HEAD  # noqa: PLC0415  as above
+    from memoryd.storage.migrate import HEAD  # noqa: PLC0415  only what a command needs is loaded
 
-    with logging_to(level=settings.log_level, as_json=settings.log_format == "json"):
+    with _logging(settings):
         _run(_migrate(settings.database_url.get_secret_value()))
     print(f"schema at {HEAD}")
+
+
+@app.command()
+def sweep(
+    database_url: DatabaseUrl = None,
+    once: Annotated[bool, typer.Option("--once", help="Stop when nothing is left.")] = False,  # noqa: FBT002  typer's way of a flag
+) -> None:
+    """Remove what expired, retire what nobody uses, purge what was deleted long ago.
+
+    Servers do this by themselves; one process at a time.
+    """
+    settings, tools = _configuration(database_url=database_url)
+    with _logging(settings):
+        _run(_sweep(settings, tools, once=once))
+
+
+@app.command(name="export")
+def export_(
+    file: Annotated[Path, typer.Argument(help="JSON Lines; it must not exist yet.")],
+    database_url: DatabaseUrl = None,
+    deleted: Annotated[bool, typer.Option("--deleted", help="Deleted memories too.")] = False,  # noqa: FBT002  typer's way of a flag
+) -> None:
+    """Write the whole database to a file, as of one moment."""
+    if file.exists():
+        _fail(f"{file} exists; name another file, or remove it")
+    settings, _ = _configuration(database_url=database_url)
+    with _logging(settings):
+        _run(_export(settings, file, with_deleted=deleted))
+
+
+@app.command(name="import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="What `memoryd export` wrote.", exists=True)],
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Insert what a file has and the database has not; can be begun again."""
+    settings, _ = _configuration(database_url=database_url)
+    with _logging(settings):
+        _run(_import(settings, file))
 
 
 @app.command()
@@ -93,6 +135,67 @@ def health(host: Host = None, port: Port = None) -> None:
     print(status)
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
         raise typer.Exit(1)
+
+
+def _logging(settings: Settings) -> AbstractContextManager[None]:
+    from memoryd.logs import logging_to  # noqa: PLC0415  only what a command needs is loaded
+
+    return logging_to(level=settings.log_level, as_json=settings.log_format == "json")
+
+
+@asynccontextmanager
+async def _database(settings: Settings) -> AsyncIterator[Database]:
+    """The database, for work that may take its time; its schema fits."""
+    from memoryd.storage.database import Database, DatabaseOptions  # noqa: PLC0415  only what a command needs is loaded
+
+    options = DatabaseOptions(
+        timeout_seconds=LONG_SECONDS,
+        statement_timeout_seconds=LONG_SECONDS,
+        lock_timeout_seconds=settings.database_lock_timeout_seconds,
+        pgbouncer=settings.database_pgbouncer,
+    )
+    database = Database(settings.database_url.get_secret_value(), options)
+    try:
+        await database.check()
+        yield database
+    finally:
+        await database.close()
+
+
+async def _sweep(settings: Settings, tools: Mapping[str, ToolConfig], *, once: bool) -> None:
+    from memoryd.server import sweeper_of  # noqa: PLC0415  only what a command needs is loaded
+
+    async with _database(settings) as database:
+        sweeper = sweeper_of(database, settings, tools)
+        if once:
+            print(await sweeper.run_once())
+            return
+        sweeping = asyncio.create_task(sweeper.run(settings.sweep_seconds))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, sweeping.cancel)
+        await asyncio.gather(sweeping, return_exceptions=True)
+
+
+async def _export(settings: Settings, file: Path, *, with_deleted: bool) -> None:
+    from memoryd.transfer import export_to  # noqa: PLC0415  only what a command needs is loaded
+
+    unfinished = file.with_name(f"{file.name}.part")
+    async with _database(settings) as database:
+        with unfinished.open("w", encoding="utf-8") as out:
+            count = await export_to(database, out, with_deleted=with_deleted)
+    unfinished.replace(file)
+    print(f"exported {count:,} rows to {file}")
+
+
+async def _import(settings: Settings, file: Path) -> None:
+    from memoryd.transfer import import_from  # noqa: PLC0415  only what a command needs is loaded
+
+    with file.open(encoding="utf-8") as lines:
+        total = sum(1 for _ in lines)
+    async with _database(settings) as database:
+        with file.open(encoding="utf-8") as lines:
+            new, known = await import_from(database, lines, total=total)
+    print(f"imported {new:,} rows; {known:,} were there already")
 
 
 async def _serve(
@@ -167,7 +270,7 @@ def _fail(message: str) -> NoReturn:
 
 
 def main() -> None:
-    app()
+    app(prog_name="memoryd")  # also as `python -m memoryd`
 
 
 if __name__ == "__main__":

@@ -29,8 +29,11 @@ from memoryd.tool_settings import MemorySettings
 from memoryd.v1 import memory_pb2, memory_pb2_grpc, tool_config_pb2, tool_config_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
+    from sqlalchemy import Connection
+
+    from memoryd.model import Session
     from memoryd.secrets import Secrets
     from memoryd.settings import Settings
     from memoryd.tool_settings import ToolConfig
@@ -51,6 +54,30 @@ _log = logging.getLogger(__name__)
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+def sweeper_of(
+    database: Database,
+    settings: Settings,
+    tools: Mapping[str, ToolConfig],
+    *,
+    notify: Callable[[Iterable[Session]], None] = lambda _: None,
+    clock: Callable[[Connection], datetime] | None = None,
+) -> Sweeper:
+    """Build the sweeper of a database, by the database's clock unless another is given."""
+    return Sweeper(
+        database,
+        notify,
+        clock=clock or database.dialect.now,
+        cleanup_days=lambda: _memory_settings(tools).cleanup_days,
+        retention=timedelta(hours=settings.deleted_retention_hours),
+    )
+
+
+def _memory_settings(tools: Mapping[str, ToolConfig]) -> MemorySettings:
+    current = tools["memory"].settings
+    assert isinstance(current, MemorySettings)  # noqa: S101  for the type checker
+    return current
 
 
 class Server:
@@ -91,19 +118,17 @@ class Server:
         self._accesses = AccessTracker(self._store)
 
         def memory_settings() -> MemorySettings:
-            current = tools["memory"].settings
-            assert isinstance(current, MemorySettings)  # noqa: S101  for the type checker
-            return current
+            return _memory_settings(tools)
 
         requests = Requests(
             settings.content_policy, clock, lambda: timedelta(hours=memory_settings().ttl_hours)
         )
-        self.sweeper = Sweeper(
+        self.sweeper = sweeper_of(
             self.database,
-            self._hub.notify,
-            clock=self.database.dialect.now if clock is utc_now else lambda _: clock(),
-            cleanup_days=lambda: memory_settings().cleanup_days,
-            retention=timedelta(hours=settings.deleted_retention_hours),
+            settings,
+            tools,
+            notify=self._hub.notify,
+            clock=None if clock is utc_now else lambda _: clock(),
         )
         self._sweeping: asyncio.Task[None] | None = None
         self.health = HealthMonitor(self.database.check, SERVICES)
@@ -156,10 +181,16 @@ class Server:
             ) from error
         await self._server.start()
         await self.health.start()
-        self._sweeping = asyncio.create_task(
-            self.sweeper.run(self._settings.sweep_seconds), name="sweeper"
-        )
+        self._sweeping = asyncio.create_task(self._sweep(), name="sweeper")
         return f"{bracketed}:{port}"
+
+    async def _sweep(self) -> None:
+        await self.health.is_serving.wait()  # it would only say once more what is wrong
+        await self.sweeper.run(self._settings.sweep_seconds)
+
+    async def flush_accesses(self) -> None:
+        """Write the accesses that have been counted so far."""
+        await self._accesses.flush()
 
     async def stop(self) -> None:
         """Take no new calls, let those under way end, write what has gathered, close all."""

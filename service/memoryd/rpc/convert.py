@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +135,8 @@ def _plain(value: Value) -> Any:
         case "number_value":
             number = value.number_value
             exact = number.is_integer() and abs(number) <= _MAX_EXACT_INTEGER
-            return int(number) if exact else number
+            is_negative_zero = not number and math.copysign(1, number) < 0  # no int is
+            return int(number) if exact and not is_negative_zero else number
         case "bool_value":
             return value.bool_value
         case "struct_value":

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
+MAX_PAGE_BYTES = 4_000_000
+"""A page ends early rather than grow over what a gRPC client receives by default, 4 MiB."""
 DEFAULT_RESULTS = 10
 MAX_RESULTS = 100
 DEFAULT_DISTANCE = 10
@@ -107,23 +109,29 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
         self, request: memory_pb2.ListMemoriesRequest, context: Context
     ) -> memory_pb2.ListMemoriesResponse:
         call = current_call()
-        arguments = _arguments(request)
+        wanted, after = self._requests.listing(request)
         page = await self._store.page(
             call.session(request.session_id),
-            self._requests.filter(request.filter),
-            after=page_token.decode(request.page_token, arguments),
+            wanted,
+            after=after,
             size=min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE),
             show_deleted=request.show_deleted,
             half_life_days=self._options.half_life_days,
             now=self._clock(),
             timeout=call.time_remaining(),
         )
-        return memory_pb2.ListMemoriesResponse(
-            memories=[self._message(memory) for memory in page.memories],
-            next_page_token=""
-            if page.next_after is None
-            else page_token.encode(page.next_after, arguments),
-        )
+        answer = memory_pb2.ListMemoriesResponse()
+        next_after, room = page.next_after, MAX_PAGE_BYTES
+        for place, memory in enumerate(page.memories):
+            message = self._message(memory)
+            room -= message.ByteSize()
+            if place and room < 0:
+                next_after = page.memories[place - 1].created_revision
+                break
+            answer.memories.append(message)
+        if next_after is not None:
+            answer.next_page_token = page_token.encode(next_after, request)
+        return answer
 
     async def RetrieveMemories(
         self, request: memory_pb2.RetrieveMemoriesRequest, context: Context
@@ -303,12 +311,3 @@ def _matches(memory: Memory, wanted: MemoryFilter) -> bool:
         and (wanted.created_before is None or memory.created_at < wanted.created_before)
         and contains(memory.metadata, wanted.metadata)
     )
-
-
-def _arguments(request: memory_pb2.ListMemoriesRequest) -> bytes:
-    """What a page token is bound to."""
-    arguments = memory_pb2.ListMemoriesRequest()
-    arguments.CopyFrom(request)
-    arguments.ClearField("page_size")
-    arguments.ClearField("page_token")
-    return arguments.SerializeToString(deterministic=True)

@@ -5,21 +5,25 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from typing import Any
 
 from memoryd.errors import InvalidRequest, Violation
 
 _POSITION_BYTES = 8
 _DIGEST_BYTES = 16
+_MAX_POSITION = 2**63 - 1
+"""What a database can compare with."""
 
 
-def encode(position: int, arguments: bytes) -> str:
-    """Give the token of a position within what these arguments list."""
-    raw = position.to_bytes(_POSITION_BYTES) + _digest(position, arguments)
+def encode(position: int, request: Any) -> str:
+    """Give the token of a position within what this request lists."""
+    raw = position.to_bytes(_POSITION_BYTES) + _digest(position, request)
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
-def decode(token: str, arguments: bytes) -> int:
+def decode(request: Any) -> int:
     """Give the position; 0 for no token. Raises InvalidRequest for a token of other arguments."""
+    token: str = request.page_token
     if not token:
         return 0
     try:
@@ -27,7 +31,7 @@ def decode(token: str, arguments: bytes) -> int:
     except (binascii.Error, ValueError):
         raw = b""
     position = int.from_bytes(raw[:_POSITION_BYTES])
-    if raw[_POSITION_BYTES:] != _digest(position, arguments):
+    if position > _MAX_POSITION or raw[_POSITION_BYTES:] != _digest(position, request):
         raise InvalidRequest(
             Violation(
                 "page_token",
@@ -38,7 +42,13 @@ def decode(token: str, arguments: bytes) -> int:
     return position
 
 
-def _digest(position: int, arguments: bytes) -> bytes:
+def _digest(position: int, request: Any) -> bytes:
+    """Of the position and of every argument that a token is bound to."""
+    arguments = type(request)()
+    arguments.CopyFrom(request)
+    arguments.ClearField("page_size")
+    arguments.ClearField("page_token")
     return hashlib.blake2b(
-        position.to_bytes(_POSITION_BYTES) + arguments, digest_size=_DIGEST_BYTES
+        position.to_bytes(_POSITION_BYTES) + arguments.SerializeToString(deterministic=True),
+        digest_size=_DIGEST_BYTES,
     ).digest()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 import protovalidate
 
 from memoryd.content import MAX_CONTENT_CHARS, ContentRefused, clean, hashes_of
 from memoryd.errors import InvalidRequest, Violation
-from memoryd.metadata import problem_with
+from memoryd.metadata import MAX_METADATA_BYTES, problem_with
 from memoryd.model import (
     DEFAULT_IMPORTANCE,
     ContentPolicy,
@@ -20,12 +20,11 @@ from memoryd.model import (
     NewMemory,
     Session,
 )
-from memoryd.rpc import convert
+from memoryd.rpc import convert, page_token
 from memoryd.v1 import memory_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from datetime import timedelta
 
     from google.protobuf.duration_pb2 import Duration
     from google.protobuf.message import Message
@@ -36,12 +35,22 @@ if TYPE_CHECKING:
 LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 """What a timestamp can say at the latest."""
 
+END_OF_TIME = datetime.max.replace(tzinfo=UTC)
+
 CHANGEABLE_PATHS = ("content", "content_type", "importance", "metadata", "expire_time")
 """Of Memory, in UpdateMemory."""
 
 MAX_MASK_PATHS = 64
 
+MAX_BATCH = 1000
+MAX_FILTER_TYPES = 16
+"""As the protos have them; longer lists are refused unread, since judging them takes long."""
+
+MAX_METADATA_WIRE_BYTES = 6 * MAX_METADATA_BYTES
+"""No metadata within its limit is larger as a message: a digit and its comma take eleven bytes."""
+
 NANOS_A_SECOND = 1_000_000_000
+NANOS_A_MICROSECOND = 1_000
 
 _validator = protovalidate.Validator()
 
@@ -50,12 +59,11 @@ class Violations:
     """Gathers what is wrong with a request, so that the caller learns all of it at once."""
 
     def __init__(self) -> None:
-        self._found: list[Violation] = []
+        self._found: dict[str, Violation] = {}
 
     def add(self, field: str, description: str) -> None:
-        """Add one, unless the same field has one already from the protos' rules."""
-        if all(violation.field != field for violation in self._found):
-            self._found.append(Violation(field, description))
+        """Add one, unless the same field has one already, such as from the protos' rules."""
+        self._found.setdefault(field, Violation(field, description))
 
     def add_rules(self, message: Message) -> None:
         for violation in _validator.collect_violations(message):
@@ -67,7 +75,7 @@ class Violations:
     def check(self) -> None:
         """Raises InvalidRequest if there are any."""
         if self._found:
-            raise InvalidRequest(*self._found)
+            raise InvalidRequest(*self._found.values())
 
 
 class Requests:
@@ -86,6 +94,8 @@ class Requests:
     def check(self, message: Message) -> None:
         """Judge a message by its proto's rules; if it breaks one, by all that is known."""
         violations = Violations()
+        _check_lengths(message, violations)
+        violations.check()
         violations.add_rules(message)
         if not violations:
             return  # whatever else there is, the handler finds on its way
@@ -100,9 +110,10 @@ class Requests:
                 self._edit(message, nobody, violations)
             case memory_pb2.FindSimilarMemoriesRequest() if message.HasField("content"):
                 self._content(message.content, "content", violations)
+            case memory_pb2.ListMemoriesRequest():
+                self._listing(message, violations)
             case (
-                memory_pb2.ListMemoriesRequest()
-                | memory_pb2.RetrieveMemoriesRequest()
+                memory_pb2.RetrieveMemoriesRequest()
                 | memory_pb2.PurgeMemoriesRequest()
                 | memory_pb2.ExportMemoriesRequest()
             ):
@@ -133,6 +144,13 @@ class Requests:
         edit = self._edit(request, session, violations)
         violations.check()
         return edit
+
+    def listing(self, request: memory_pb2.ListMemoriesRequest) -> tuple[MemoryFilter, int]:
+        """Give the filter, and the position after which the page begins."""
+        violations = Violations()
+        wanted = self._listing(request, violations)
+        violations.check()
+        return wanted
 
     def filter(self, message: memory_pb2.MemoryFilter) -> MemoryFilter:
         violations = Violations()
@@ -208,6 +226,17 @@ class Requests:
             values["expires_at"] = self._from_now(request.ttl, "ttl", violations)
         return MemoryEdit(session, memory.memory_id, memory.etag, **values)
 
+    def _listing(
+        self, request: memory_pb2.ListMemoriesRequest, violations: Violations
+    ) -> tuple[MemoryFilter, int]:
+        after = 0
+        try:
+            after = page_token.decode(request)
+        except InvalidRequest as refusal:
+            for violation in refusal.violations:
+                violations.add(*violation)
+        return self._filter(request.filter, violations), after
+
     def _filter(self, message: memory_pb2.MemoryFilter, violations: Violations) -> MemoryFilter:
         return MemoryFilter(
             content_types=frozenset(
@@ -235,6 +264,9 @@ class Requests:
         return content
 
     def _metadata(self, struct: Struct, field: str, violations: Violations) -> dict[str, Any]:
+        if struct.ByteSize() > MAX_METADATA_WIRE_BYTES:
+            violations.add(field, f"must be at most {MAX_METADATA_BYTES:,} bytes as JSON")
+            return {}
         metadata = convert.struct_value(struct)
         problem = problem_with(metadata)
         if problem is not None:
@@ -270,6 +302,23 @@ class Requests:
         return moment
 
 
+def _check_lengths(message: Message, violations: Violations) -> None:
+    match message:
+        case memory_pb2.BatchStoreMemoriesRequest() if len(message.requests) > MAX_BATCH:
+            violations.add(
+                "requests",
+                f"must be at most {MAX_BATCH:,}, these are {len(message.requests):,};"
+                " send them in several calls",
+            )
+        case (
+            memory_pb2.ListMemoriesRequest()
+            | memory_pb2.RetrieveMemoriesRequest()
+            | memory_pb2.PurgeMemoriesRequest()
+            | memory_pb2.ExportMemoriesRequest()
+        ) if len(message.filter.content_types) > MAX_FILTER_TYPES:
+            violations.add("filter.content_types", "has more types than there are; give each once")
+
+
 def _paths(request: memory_pb2.UpdateMemoryRequest, violations: Violations) -> Iterable[str]:
     """The changeable paths of a mask, or of the populated fields where there is none."""
     memory = request.memory
@@ -297,9 +346,13 @@ def _optional_moment(
     name: Literal["created_after", "created_before"],
     violations: Violations,
 ) -> datetime | None:
+    """Rounded up to the microsecond: no memory lies between, so either bound stays exact."""
     if not message.HasField(name):
         return None
-    return _moment(getattr(message, name), f"filter.{name}", violations)
+    given: Timestamp = getattr(message, name)
+    moment = _moment(given, f"filter.{name}", violations)
+    rounded_down = given.nanos % NANOS_A_MICROSECOND and moment < END_OF_TIME
+    return moment + timedelta(microseconds=1) if rounded_down else moment
 
 
 def _moment(message: Timestamp, field: str, violations: Violations) -> datetime:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,16 @@ from memoryd.v1 import error_reason_pb2
 from memoryd.v1.error_reason_pb2 import ErrorReason as Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from google.protobuf.message import Message
 
 DOMAIN = "memoryd"
+
+MAX_MESSAGE_CHARACTERS = 500
+MAX_VIOLATIONS_BYTES = 3_600
+"""gRPC clients take 8 KiB of trailers by default: the message twice and all of this in base64."""
+
 MEMORY_TYPE = "memoryd.v1.Memory"
 
 _TABLE: dict[type[errors.MemorydError], tuple[grpc.StatusCode, Reason.ValueType]] = {
@@ -117,16 +123,7 @@ def _details(error: errors.MemorydError) -> list[Message]:
     details: list[Message] = []
     match error:
         case errors.InvalidRequest(violations=violations):
-            details.append(
-                error_details_pb2.BadRequest(
-                    field_violations=[
-                        error_details_pb2.BadRequest.FieldViolation(
-                            field=v.field, description=v.description
-                        )
-                        for v in violations
-                    ]
-                )
-            )
+            details.append(_bad_request(violations))
         case (
             errors.MemoryNotFound(memory_id=memory_id)
             | errors.MemoryAlreadyExists(memory_id=memory_id)
@@ -150,6 +147,21 @@ def _details(error: errors.MemorydError) -> list[Message]:
     return details
 
 
+def _bad_request(violations: Sequence[errors.Violation]) -> error_details_pb2.BadRequest:
+    """Every violation; where they are too many for a trailer, the first ones and how many more."""
+    bad_request = error_details_pb2.BadRequest()
+    for place, (field, description) in enumerate(violations):
+        bad_request.field_violations.add(field=field, description=description)
+        if bad_request.ByteSize() > MAX_VIOLATIONS_BYTES:
+            left_out = bad_request.field_violations[place]
+            left_out.field = re.split(r"[.[]", field)[0]
+            left_out.description = (
+                f"has {len(violations) - place:,} more violations; correct these first"
+            )
+            break
+    return bad_request
+
+
 def _status(
     code: grpc.StatusCode,
     reason: Reason.ValueType,
@@ -157,6 +169,8 @@ def _status(
     details: list[Message],
     facts: Mapping[str, str] | None = None,
 ) -> Status:
+    if len(message) > MAX_MESSAGE_CHARACTERS:
+        message = f"{message[:MAX_MESSAGE_CHARACTERS].rsplit('; ', 1)[0]}; and more, see details"
     info = error_details_pb2.ErrorInfo(reason=Reason.Name(reason), domain=DOMAIN, metadata=facts)
     status = status_pb2.Status(code=code.value[0], message=message)
     for detail in (info, *details):

@@ -29,6 +29,7 @@ class AccessTracker:
         self._counts: Counter[tuple[Session, str]] = Counter()
         self._last: dict[tuple[Session, str], datetime] = {}
         self._flusher: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()
 
     def record(self, accessed: Iterable[Memory], now: datetime) -> None:
         """Remember that these were returned; costs no input or output."""
@@ -44,19 +45,23 @@ class AccessTracker:
         if self._flusher is not None:
             self._flusher.cancel()
             await asyncio.gather(self._flusher, return_exceptions=True)
-        await self._flush()
+        await self.flush()
 
     async def _flush_soon(self) -> None:
         await asyncio.sleep(self._flush_seconds)
         self._flusher = None
-        await self._flush()
+        await self.flush()
 
-    async def _flush(self) -> None:
-        counts, last = self._counts, self._last
-        self._counts, self._last = Counter(), {}
-        accesses = [Touch(session, i, n, last[session, i]) for (session, i), n in counts.items()]
-        try:
-            await self._store.touch(accesses)
-        except MemorydError:
-            # It is not known whether they were committed, and none may count twice.
-            _log.warning("accesses lost", extra={"count": len(accesses)})
+    async def flush(self) -> None:
+        """Write what has been recorded before; return once it is committed, or given up."""
+        async with self._writing:
+            counts, last = self._counts, self._last
+            self._counts, self._last = Counter(), {}
+            accesses = [
+                Touch(session, i, n, last[session, i]) for (session, i), n in counts.items()
+            ]
+            try:
+                await self._store.touch(accesses)
+            except MemorydError:
+                # It is not known whether they were committed, and none may count twice.
+                _log.warning("accesses lost", extra={"count": len(accesses)})

@@ -99,6 +99,10 @@ class Database:
         self._require_schema()
         return await self._run(self._write(body), timeout)
 
+    async def snapshot(self, body: Callable[[Connection], T]) -> T:
+        """Run `body` in a transaction whose statements all see one state."""
+        return await self._run(self._snapshot(body), None)
+
     async def schema_state(self, *, timeout: float | None = None) -> SchemaState:
         """Whether the schema is the one that this release needs; asks the database."""
         return await self._run(self._read(_schema_state), timeout)
@@ -168,6 +172,14 @@ class Database:
     async def _read(self, body: Callable[[Connection], T]) -> T:
         async with self._reader.connect() as connection:
             return await connection.run_sync(body)
+
+    async def _snapshot(self, body: Callable[[Connection], T]) -> T:
+        def transaction(connection: Connection) -> T:
+            self.dialect.begin_snapshot(connection)
+            return body(connection)
+
+        async with self._writer.connect() as connection:
+            return await connection.run_sync(transaction)
 
     async def _write(self, body: Callable[[Connection], T]) -> T:
         def transaction(connection: Connection) -> T:

@@ -75,6 +75,10 @@ class Dialect(Protocol):
         """First thing in a writing transaction."""
         ...
 
+    def begin_snapshot(self, connection: Connection) -> None:
+        """First thing in a transaction whose statements all see one state."""
+        ...
+
     def keys(self, *columns: Column[Any]) -> Keys: ...
 
     def bind(self, columns: Sequence[Column[Any]], rows: Sequence[tuple[Any, ...]]) -> Row:
@@ -88,8 +92,11 @@ class Dialect(Protocol):
         rows: Sequence[Row],
         *,
         ignore_existing: bool = False,
-    ) -> None:
-        """Insert rows with the same columns; where told to, skip those whose key exists."""
+    ) -> int:
+        """Insert rows with the same columns; where told to, skip those whose key exists.
+
+        Answers how many were inserted.
+        """
         ...
 
     def update_many(
@@ -180,6 +187,9 @@ class PostgresDialect:
             for setting, value in self._timeouts(options).items():
                 connection.execute(select(func.set_config(setting, value, True)))  # noqa: FBT003  SQL's own signature
 
+    def begin_snapshot(self, connection: Connection) -> None:
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+
     @staticmethod
     def _timeouts(options: DatabaseOptions) -> dict[str, str]:
         return {
@@ -204,10 +214,10 @@ class PostgresDialect:
         rows: Sequence[Row],
         *,
         ignore_existing: bool = False,
-    ) -> None:
+    ) -> int:
         names = tuple(rows[0])
         statement = _insert_unnest(table, names, ignore_existing)
-        connection.execute(statement, _arrays(table, names, rows))
+        return connection.execute(statement, _arrays(table, names, rows)).rowcount
 
     def update_many(
         self, connection: Connection, table: Table, key: Sequence[str], rows: Sequence[Row]
@@ -284,6 +294,9 @@ class SqliteDialect:
         # Takes the writer's place at once, instead of failing when a read turns into a write.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
+    def begin_snapshot(self, connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
     def keys(self, *columns: Column[Any]) -> Keys:
         return _json_each(columns)
 
@@ -297,11 +310,11 @@ class SqliteDialect:
         rows: Sequence[Row],
         *,
         ignore_existing: bool = False,
-    ) -> None:
+    ) -> int:
         statement = insert(table)
-        connection.execute(
+        return connection.execute(
             statement.prefix_with("OR IGNORE") if ignore_existing else statement, rows
-        )
+        ).rowcount
 
     def update_many(
         self, connection: Connection, table: Table, key: Sequence[str], rows: Sequence[Row]
@@ -447,7 +460,7 @@ def _typed(values: Keys, c: Column[Any]) -> Any:
 
 def _arrays(table: Table, names: Sequence[str], rows: Sequence[Row]) -> Row:
     return {
-        f"value_{name}": [to_json(row[name]) for row in rows]
+        f"value_{name}": [None if row[name] is None else to_json(row[name]) for row in rows]
         if _is_json(table, name)
         else [row[name] for row in rows]
         for name in names
