@@ -91,10 +91,11 @@ class RevisionOutOfRange(MemorydError):
 
 
 class StreamStalled(MemorydError):
-    def __init__(self, last_revision: int) -> None:
-        super().__init__("the stream was not read for too long; resume from the last revision")
+    def __init__(self, last_revision: int | None) -> None:
+        remedy = "ask again" if last_revision is None else f"resume from revision {last_revision}"
+        super().__init__(f"the stream was not read for too long; {remedy}")
         self.last_revision = last_revision
-        """Of the last message sent; 0 where messages carry none."""
+        """Of the last message sent; None for a stream that has nothing to resume from."""
 
 
 class Overloaded(MemorydError):

@@ -23,7 +23,6 @@ from memoryd.storage.access import AccessTracker
 from memoryd.storage.database import Database, DatabaseOptions
 from memoryd.storage.hub import ChangeHub
 from memoryd.storage.memories import MemoryStore
-from memoryd.storage.migrate import SchemaState
 from memoryd.sweeper import Sweeper
 from memoryd.tool_settings import MemorySettings
 from memoryd.v1 import memory_pb2, memory_pb2_grpc, tool_config_pb2, tool_config_pb2_grpc
@@ -166,11 +165,7 @@ class Server:
         where that cannot be done, DatabaseUnavailable, and OSError for an address not to be had.
         """
         if self.database.is_embedded or migrate_first:
-            state = await self.database.schema_state()
-            if state is SchemaState.BEHIND:
-                await self.database.migrate()
-            elif state is SchemaState.AHEAD:
-                await self.database.check()
+            await self.database.migrate()
         host, port = self._settings.host, self._settings.port
         bracketed = f"[{host}]" if ":" in host else host
         try:
@@ -188,6 +183,11 @@ class Server:
         await self.health.is_serving.wait()  # it would only say once more what is wrong
         await self.sweeper.run(self._settings.sweep_seconds)
 
+    @property
+    def watchers(self) -> int:
+        """How many streams follow a session."""
+        return self._hub.followers
+
     async def flush_accesses(self) -> None:
         """Write the accesses that have been counted so far."""
         await self._accesses.flush()
@@ -195,11 +195,12 @@ class Server:
     async def stop(self) -> None:
         """Take no new calls, let those under way end, write what has gathered, close all."""
         await self.health.stop()
+        draining = asyncio.create_task(self._server.stop(self._settings.drain_seconds))
         if self._sweeping is not None:
             self._sweeping.cancel()
             await asyncio.gather(self._sweeping, return_exceptions=True)
         await self._hub.close()
-        await self._server.stop(self._settings.drain_seconds)
+        await draining
         await self._accesses.close()
         await self._store.close()
         await self.database.close()

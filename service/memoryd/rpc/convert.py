@@ -80,11 +80,11 @@ def memory_message(memory: Memory, *, now: datetime, half_life_days: float) -> m
     return message
 
 
-def store_response(
-    stored: Stored, *, now: datetime, half_life_days: float
-) -> memory_pb2.StoreMemoryResponse:
+def store_response(stored: Stored, *, half_life_days: float) -> memory_pb2.StoreMemoryResponse:
+    """The answer, as of the time when it was stored: a replay says the same."""
+    memory = stored.memory
     return memory_pb2.StoreMemoryResponse(
-        memory=memory_message(stored.memory, now=now, half_life_days=half_life_days),
+        memory=memory_message(memory, now=memory.updated_at, half_life_days=half_life_days),
         outcome=_PROTO_OUTCOME[stored.outcome],
         evicted_memory_ids=stored.evicted_memory_ids,
     )

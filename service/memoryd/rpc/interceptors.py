@@ -139,8 +139,9 @@ def _streaming(method: _Method, stall_seconds: float) -> grpc.RpcMethodHandler[A
         call = method.enter(context)
         code = grpc.StatusCode.CANCELLED  # unless it comes to an end
         try:
-            async with aclosing(method.behaviour(method.request(data), context)) as answers:
-                await _send(answers, context, stall_seconds)
+            request = method.request(data)
+            async with aclosing(method.behaviour(request, context)) as answers:
+                await _send(answers, request, context, stall_seconds)
             code = grpc.StatusCode.OK
         except grpc.aio.AbortError:
             code = context.code() or grpc.StatusCode.UNKNOWN
@@ -155,16 +156,22 @@ def _streaming(method: _Method, stall_seconds: float) -> grpc.RpcMethodHandler[A
     return grpc.unary_stream_rpc_method_handler(serve, None, method.encode)
 
 
-async def _send(answers: AsyncIterator[Any], context: Context, stall_seconds: float) -> None:
+async def _send(
+    answers: AsyncIterator[Any], request: Any, context: Context, stall_seconds: float
+) -> None:
     """Write each answer as the caller reads; nothing gathers for one that does not."""
-    last_revision = 0
+    # At once: it tells the caller that the stream is there, and a first answer that is given up
+    # while it waits would leave gRPC in doubt whether this was sent.
+    await context.send_initial_metadata(())
+    last_revision = getattr(request, "start_revision", None)
     async for answer in answers:
         try:
             async with asyncio.timeout(stall_seconds):
                 await context.write(answer)
         except TimeoutError:
             raise StreamStalled(last_revision) from None
-        last_revision = getattr(answer, "revision", 0)
+        if last_revision is not None:
+            last_revision = answer.revision
 
 
 async def _unknown_method(_request: bytes, _context: Context) -> bytes:

@@ -73,9 +73,7 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
     ) -> memory_pb2.StoreMemoryResponse:
         item = self._requests.new_memory(request, current_call().session)
         (stored,) = await self._store.store((item,), self._capacity())
-        return convert.store_response(
-            stored, now=self._clock(), half_life_days=self._options.half_life_days
-        )
+        return convert.store_response(stored, half_life_days=self._options.half_life_days)
 
     async def BatchStoreMemories(
         self, request: memory_pb2.BatchStoreMemoriesRequest, context: Context
@@ -86,11 +84,9 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
         else:
             items = self._requests.new_memories(request, session_of)
         stored = await self._store.store(items, self._capacity()) if items else ()
-        now, half_life_days = self._clock(), self._options.half_life_days
+        half_life_days = self._options.half_life_days
         return memory_pb2.BatchStoreMemoriesResponse(
-            responses=[
-                convert.store_response(s, now=now, half_life_days=half_life_days) for s in stored
-            ]
+            responses=[convert.store_response(s, half_life_days=half_life_days) for s in stored]
         )
 
     async def GetMemory(

@@ -114,7 +114,7 @@ def status_of(error: Exception, request_id: str) -> Status:
         )
     code, reason = _TABLE[type(error)]
     facts = {}
-    if isinstance(error, errors.StreamStalled):
+    if isinstance(error, errors.StreamStalled) and error.last_revision is not None:
         facts["last_revision"] = str(error.last_revision)
     return _status(code, reason, str(error), _details(error), facts)
 

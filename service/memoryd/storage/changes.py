@@ -8,9 +8,10 @@ memory costs no second row.
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import and_, bindparam, select
+from sqlalchemy import and_, bindparam, select, true
 
 from memoryd.errors import RevisionOutOfRange
 from memoryd.model import Change, MemoryEvent
@@ -19,9 +20,9 @@ from memoryd.storage.rows import COLUMNS, memory_of
 from memoryd.storage.tables import memories, memory_history, sessions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Column, ColumnElement, Connection, Table
 
     from memoryd.model import Session
     from memoryd.storage.dialect import Dialect
@@ -32,44 +33,59 @@ CHANNEL = "memoryd_changes"
 MAX_PAYLOAD_BYTES = 7_900
 """PostgreSQL takes less than 8,000."""
 
-READ_LIMIT = 200
-"""Changes that one read brings at the most."""
+READ_LIMIT = 50
+"""Changes that one read brings at the most; with contents and metadata as large as may be, 2 MB."""
 
 _WATCHED = and_(
     sessions.c.tenant == bindparam("tenant"), sessions.c.session_id == bindparam("session_id")
 )
-_CURRENT = (
-    select(sessions.c.revision, sessions.c.horizon, *COLUMNS)
-    .select_from(
-        sessions.outerjoin(
-            memories,
-            and_(
-                memories.c.tenant == sessions.c.tenant,
-                memories.c.session_id == sessions.c.session_id,
-                memories.c.revision > bindparam("after"),
-            ),
+
+
+def _newer(table: Table, columns: Sequence[Column[Any]], *conditions: ColumnElement[bool]) -> Any:
+    """The session's row beside the first rows of another table after a revision, in order."""
+    rows = (
+        select(*columns)
+        .where(
+            table.c.tenant == bindparam("tenant"),
+            table.c.session_id == bindparam("session_id"),
+            table.c.revision > bindparam("after"),
+            *conditions,
         )
+        .order_by(table.c.revision)
+        .limit(READ_LIMIT)
+        .subquery()
     )
-    .where(_WATCHED)
-    .order_by(memories.c.revision)
-    .limit(READ_LIMIT)
-)
-_SUPERSEDED = (
-    select(
+    return (
+        select(sessions.c.revision, sessions.c.horizon, *rows.c)
+        .select_from(sessions.outerjoin(rows, true()))
+        .where(_WATCHED)
+        .order_by(rows.c.revision)
+    )
+
+
+_CURRENT = _newer(memories, COLUMNS)
+_SUPERSEDED = _newer(
+    memory_history,
+    (
         memory_history.c.revision,
         memory_history.c.id,
         memory_history.c.change,
         memory_history.c.state,
-    )
-    .where(
-        memory_history.c.tenant == bindparam("tenant"),
-        memory_history.c.session_id == bindparam("session_id"),
-        memory_history.c.revision > bindparam("after"),
-        memory_history.c.revision <= bindparam("until"),
-    )
-    .order_by(memory_history.c.revision)
-    .limit(READ_LIMIT)
+    ),
+    memory_history.c.revision <= bindparam("until"),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What one read brought."""
+
+    events: tuple[MemoryEvent, ...]
+    """The next ones, in order and without a gap."""
+    revision: int
+    """The session's, at the time of the read; 0 where there is no session."""
+    is_all: bool
+    """Whether there were no more than these by then."""
 
 
 def fingerprint(session: Session) -> str:
@@ -91,8 +107,8 @@ def announce(connection: Connection, dialect: Dialect, changed: Iterable[Session
         dialect.notify(connection, CHANNEL, payload)
 
 
-def read_changes(connection: Connection, session: Session, after: int) -> list[MemoryEvent]:
-    """Read the next changes after a revision, in order and without a gap.
+def read_changes(connection: Connection, session: Session, after: int) -> Changes:
+    """Read the next changes after a revision.
 
     Raises RevisionOutOfRange where purges since are no longer all known, or the session is another
     than the one that had the revision.
@@ -100,31 +116,46 @@ def read_changes(connection: Connection, session: Session, after: int) -> list[M
     key = {**session._asdict(), "after": after}
     # First what is current, with the revision up to which that is so: what a writer supersedes from
     # here on is in the history below by then, and what it adds is beyond that revision.
-    current = connection.execute(_CURRENT, key).all()
-    if not current:
-        if after:
-            raise _out_of_range(after)
-        return []
-    until, horizon = current[0][0], current[0][1]
-    if after > until or 0 < after < horizon:
+    current = _rows(connection.execute(_CURRENT, key).all(), after)
+    revision = until = current.revision
+    if after > revision:
         raise _out_of_range(after)
     events: dict[int, MemoryEvent] = {}
-    for row in current:
-        if row[2] is not None:
-            memory = memory_of(row[2:])
-            events[memory.revision] = MemoryEvent(
-                memory.revision, memory.change, memory.memory_id, memory
-            )
-    if len(current) == READ_LIMIT:
+    for row in current.rows:
+        memory = memory_of(row)
+        events[memory.revision] = MemoryEvent(
+            memory.revision, memory.change, memory.memory_id, memory
+        )
+    if len(current.rows) == READ_LIMIT:
         until = max(events)
     if len(events) < until - after:
-        superseded = connection.execute(_SUPERSEDED, {**key, "until": until}).all()
-        for revision, memory_id, change, state in superseded:
+        superseded = _rows(
+            connection.execute(_SUPERSEDED, {**key, "until": until}).all(), after
+        ).rows
+        for at, memory_id, change, state in superseded:
             version = None if state is None else answers.from_state(session, memory_id, state)
-            events[revision] = MemoryEvent(revision, Change(change), memory_id, version)
+            events[at] = MemoryEvent(at, Change(change), memory_id, version)
         if len(superseded) == READ_LIMIT:
             until = superseded[-1][0]
-    return [events[revision] for revision in sorted(events) if revision <= until]
+    in_order = tuple(events[at] for at in sorted(events) if at <= until)
+    return Changes(in_order, revision, is_all=until == revision)
+
+
+class _Rows(NamedTuple):
+    revision: int
+    rows: Sequence[Sequence[Any]]
+
+
+def _rows(found: Sequence[Sequence[Any]], after: int) -> _Rows:
+    """Take apart what `_newer` found. Raises RevisionOutOfRange."""
+    if not found:
+        if after:
+            raise _out_of_range(after)
+        return _Rows(0, ())
+    revision, horizon = found[0][0], found[0][1]
+    if 0 < after < horizon:
+        raise _out_of_range(after)
+    return _Rows(revision, [row[2:] for row in found if row[2] is not None])
 
 
 def _out_of_range(after: int) -> RevisionOutOfRange:

@@ -117,8 +117,11 @@ class Database:
         self._require_schema()
 
     async def migrate(self) -> None:
-        """Bring the schema to this release's."""
+        """Bring the schema to this release's, if it is not there."""
         with self._translating():
+            await asyncio.to_thread(self.dialect.try_out, make_url(self._url))
+            if await self.schema_state() is not SchemaState.BEHIND:
+                return await self.check()
             try:
                 await migrate(self._url)
             except DBAPIError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,6 +15,7 @@ from sqlalchemy import (
     Column,
     Double,
     Text,
+    and_,
     bindparam,
     cast,
     column,
@@ -21,7 +23,9 @@ from sqlalchemy import (
     extract,
     func,
     insert,
+    literal_column,
     select,
+    true,
     type_coerce,
     update,
 )
@@ -30,7 +34,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from sqlalchemy import ColumnElement, Connection, FromClause, Table
+    from sqlalchemy import ColumnElement, Connection, FromClause, Select, Table
     from sqlalchemy.engine import URL
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.exc import DBAPIError
@@ -71,6 +75,10 @@ class Dialect(Protocol):
 
     def on_connect(self, connection: DBAPIConnection, options: DatabaseOptions) -> None: ...
 
+    def try_out(self, url: URL) -> None:
+        """Raise what the driver raises if there is no using the database; blocks."""
+        ...
+
     def begin_write(self, connection: Connection, options: DatabaseOptions) -> None:
         """First thing in a writing transaction."""
         ...
@@ -83,6 +91,19 @@ class Dialect(Protocol):
 
     def bind(self, columns: Sequence[Column[Any]], rows: Sequence[tuple[Any, ...]]) -> Row:
         """Parameters that fill `keys(*columns)` with `rows`."""
+        ...
+
+    def look_up(
+        self,
+        key: Sequence[Column[Any]],
+        columns: Sequence[Column[Any]],
+        *conditions: ColumnElement[bool],
+        carried: Sequence[Column[Any]] = (),
+    ) -> Select[Any]:
+        """Select the rows whose key is among `keys(*key, *carried)`, always by an index on the key.
+
+        Answers `columns`, and what was carried beside the key.
+        """
         ...
 
     def insert_many(
@@ -176,23 +197,34 @@ class PostgresDialect:
             arguments["prepared_statement_cache_size"] = 0
             arguments["prepared_statement_name_func"] = lambda: ""
         else:
-            arguments["server_settings"] = self._timeouts(options)
+            arguments["server_settings"] = self._server_settings(options)
         return {"connect_args": arguments, "pool_pre_ping": True}
 
     def on_connect(self, connection: DBAPIConnection, options: DatabaseOptions) -> None:
         """All is set by `engine_options`."""
 
+    def try_out(self, url: URL) -> None:
+        """Connecting tells as well."""
+
     def begin_write(self, connection: Connection, options: DatabaseOptions) -> None:
         if options.pgbouncer:  # startup parameters do not pass through it
-            for setting, value in self._timeouts(options).items():
+            for setting, value in self._server_settings(options).items():
                 connection.execute(select(func.set_config(setting, value, True)))  # noqa: FBT003  SQL's own signature
 
     def begin_snapshot(self, connection: Connection) -> None:
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
     @staticmethod
-    def _timeouts(options: DatabaseOptions) -> dict[str, str]:
+    def _server_settings(options: DatabaseOptions) -> dict[str, str]:
         return {
+            # Every statement looks rows up by a key that an index has. Over a table that has no
+            # statistics yet, or whose plan was kept from when it was small, the planner would
+            # rather read all of it; without these there is only the plan by the index.
+            "enable_seqscan": "off",
+            "enable_bitmapscan": "off",
+            "enable_hashjoin": "off",
+            "enable_mergejoin": "off",
+            "jit": "off",
             "statement_timeout": f"{options.statement_timeout_seconds * 1000:.0f}",
             "lock_timeout": f"{options.lock_timeout_seconds * 1000:.0f}",
             "idle_in_transaction_session_timeout": f"{options.timeout_seconds * 2000:.0f}",
@@ -200,6 +232,25 @@ class PostgresDialect:
 
     def keys(self, *columns: Column[Any]) -> Keys:
         return _unnest(columns)
+
+    def look_up(
+        self,
+        key: Sequence[Column[Any]],
+        columns: Sequence[Column[Any]],
+        *conditions: ColumnElement[bool],
+        carried: Sequence[Column[Any]] = (),
+    ) -> Select[Any]:
+        # Without statistics the planner takes `deleted_at IS NULL` to be rare, and a plain join
+        # would begin with an index of all live rows. LATERAL with OFFSET goes from key to row.
+        keys = _unnest((*key, *carried))
+        found = (
+            select(*columns)
+            .where(*(c == keys.c[c.name] for c in key), *conditions)
+            .offset(literal_column("0"))
+            .lateral("found")
+        )
+        beside = (keys.c[c.name].label(c.name) for c in carried)
+        return select(*found.c, *beside).select_from(keys.source.join(found, true()))
 
     def bind(self, columns: Sequence[Column[Any]], rows: Sequence[tuple[Any, ...]]) -> Row:
         return {
@@ -290,6 +341,14 @@ class SqliteDialect:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
+    def try_out(self, url: URL) -> None:
+        # Without the asynchronous driver, whose thread complains where it cannot open the file and
+        # the event loop ends at once.
+        connect: Any = sqlite3.connect
+        arguments, options = url.get_dialect()().create_connect_args(url)
+        with closing(connect(*arguments, **options)) as connection:
+            connection.execute("PRAGMA schema_version")
+
     def begin_write(self, connection: Connection, options: DatabaseOptions) -> None:
         # Takes the writer's place at once, instead of failing when a read turns into a write.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -299,6 +358,19 @@ class SqliteDialect:
 
     def keys(self, *columns: Column[Any]) -> Keys:
         return _json_each(columns)
+
+    def look_up(
+        self,
+        key: Sequence[Column[Any]],
+        columns: Sequence[Column[Any]],
+        *conditions: ColumnElement[bool],
+        carried: Sequence[Column[Any]] = (),
+    ) -> Select[Any]:
+        keys = _json_each((*key, *carried))
+        on = and_(*(c == keys.c[c.name] for c in key))
+        beside = (keys.c[c.name].label(c.name) for c in carried)
+        joined = keys.source.join(key[0].table, on)
+        return select(*columns, *beside).select_from(joined).where(*conditions)
 
     def bind(self, columns: Sequence[Column[Any]], rows: Sequence[tuple[Any, ...]]) -> Row:
         return {"keys": to_json(rows)}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from memoryd.model import MemoryEvent, Session
+    from memoryd.storage.changes import Changes
     from memoryd.storage.database import Database
 
 POLL_SECONDS = 0.5
@@ -26,6 +27,9 @@ LISTENING_POLL_SECONDS = 10.0
 """The same where it does; in case a word of it is lost."""
 
 MAX_BACK_OFF_SECONDS = 5.0
+
+MAX_READS = 4
+"""At a time; callers are to find a connection for theirs, however many followers there are."""
 
 _log = logging.getLogger(__name__)
 
@@ -38,11 +42,12 @@ class ChangeHub:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._followers: defaultdict[Session, set[asyncio.Event]] = defaultdict(set)
+        self._followers: defaultdict[Session, set[Follower]] = defaultdict(set)
         self._by_print: defaultdict[str, set[Session]] = defaultdict(set)
         self._known: dict[Session, int] = {}
         self._news: defaultdict[Session, int] = defaultdict(int)
-        self._reads: dict[tuple[Session, int, int], asyncio.Task[list[MemoryEvent]]] = {}
+        self._reads: dict[tuple[Session, int, int], asyncio.Task[Changes]] = {}
+        self._reading = asyncio.Semaphore(MAX_READS)
         self._closing = False
         self._listening = False
         self._wanted = asyncio.Event()
@@ -51,17 +56,22 @@ class ChangeHub:
             asyncio.create_task(self._listen(), name="change listener"),
         ]
 
+    @property
+    def followers(self) -> int:
+        """How many there are."""
+        return sum(map(len, self._followers.values()))
+
     @contextmanager
     def following(self, session: Session) -> Iterator[Follower]:
         """Follow a session until the end of the block."""
-        wake = asyncio.Event()
-        self._followers[session].add(wake)
+        follower = Follower(self, session)
+        self._followers[session].add(follower)
         self._by_print[fingerprint(session)].add(session)
         self._wanted.set()
         try:
-            yield Follower(self, session, wake)
+            yield follower
         finally:
-            self._followers[session].discard(wake)
+            self._followers[session].discard(follower)
             if not self._followers[session]:
                 self._forget(session)
 
@@ -70,35 +80,44 @@ class ChangeHub:
         for session in changed:
             if session in self._followers:
                 self._news[session] += 1
-                for wake in self._followers[session]:
-                    wake.set()
+                self._wake(session)
 
     async def close(self) -> None:
         """End every follower with ShuttingDown."""
         self._closing = True
-        for session in list(self._followers):
-            self.notify([session])
+        for session in self._followers:
+            self._wake(session)
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *self._reads.values(), return_exceptions=True)
 
-    async def read(self, session: Session, after: int) -> Sequence[MemoryEvent]:
-        """Read the next changes. Raises RevisionOutOfRange, ShuttingDown, what Database raises."""
+    def news(self, session: Session) -> tuple[int, int]:
+        """What is known of a session; another answer than before is a reason to read."""
         if self._closing:
             raise ShuttingDown
+        return self._news[session], self._known.get(session, 0)
+
+    async def read(self, session: Session, after: int) -> Changes:
+        """Read the next changes. Raises RevisionOutOfRange, ShuttingDown, what Database raises."""
         # One read serves all who are at this place and know of the same news.
-        key = (session, after, self._news[session])
+        key = (session, after, self.news(session)[0])
         task = self._reads.get(key)
         if task is None:
             task = self._reads[key] = asyncio.create_task(self._read(session, after))
             task.add_done_callback(lambda _: self._reads.pop(key, None))
-        events = await asyncio.shield(task)
-        reached = events[-1].revision if events else after
-        self._known[session] = max(self._known.get(session, 0), reached)
-        return events
+        changes = await asyncio.shield(task)
+        if changes.revision != self._known.get(session, 0):
+            self._known[session] = changes.revision
+            self._wake(session)
+        return changes
 
-    async def _read(self, session: Session, after: int) -> list[MemoryEvent]:
-        return await self._database.read(lambda c: read_changes(c, session, after))
+    async def _read(self, session: Session, after: int) -> Changes:
+        async with self._reading:
+            return await self._database.read(lambda c: read_changes(c, session, after))
+
+    def _wake(self, session: Session) -> None:
+        for follower in self._followers[session]:
+            follower.wake.set()
 
     def _forget(self, session: Session) -> None:
         del self._followers[session]
@@ -112,21 +131,21 @@ class ChangeHub:
             self._wanted.clear()
 
     async def _poll(self) -> None:
-        """Compare the revisions of watched sessions with those known."""
+        """Look again and again; only now and then while the database tells."""
         while True:
             await self._wanted.wait()
             await asyncio.sleep(LISTENING_POLL_SECONDS if self._listening else POLL_SECONDS)
             try:
-                current = await self._revisions(list(self._followers))
+                await self._look()
             except MemorydError:
                 continue  # health tells of it; the followers wait on
-            # A session that is gone was erased: its followers are to find out.
-            self.notify(s for s, now in current.items() if now != self._known.get(s, 0))
 
-    async def _revisions(self, watched: Sequence[Session]) -> dict[Session, int]:
-        dialect = self._database.dialect
+    async def _look(self) -> None:
+        """Compare the revisions of watched sessions with those known."""
+        dialect, watched = self._database.dialect, list(self._followers)
         found = await self._database.read(lambda c: read_revisions(c, dialect, watched))
-        return {session: found.get(session, 0) for session in watched}
+        # A session that is gone was erased: its followers are to find out.
+        self.notify(s for s in watched if found.get(s, 0) != self._known.get(s, 0))
 
     async def _listen(self) -> None:
         """Hear of other processes' changes, if the database tells."""
@@ -135,8 +154,8 @@ class ChangeHub:
             await self._wanted.wait()
             try:
                 async with self._database.listening(CHANNEL, self._on_payload) as lost:
+                    await self._look()  # for what was missed meanwhile
                     self._listening, back_off = True, POLL_SECONDS
-                    self.notify(list(self._followers))  # of what was missed meanwhile
                     await lost.wait()
             except MemorydError as error:
                 _log.warning("not listening for changes: %s", error)
@@ -153,10 +172,13 @@ class ChangeHub:
 class Follower:
     """One who follows a session."""
 
-    def __init__(self, hub: ChangeHub, session: Session, wake: asyncio.Event) -> None:
+    def __init__(self, hub: ChangeHub, session: Session) -> None:
+        self.wake = asyncio.Event()
+        """Set by the hub when there may be something new."""
         self._hub = hub
         self._session = session
-        self._wake = wake
+        self._read_at: tuple[int, int] | None = None
+        """The hub's news that the last read has brought; None if it left some behind."""
 
     async def after(self, revision: int) -> Sequence[MemoryEvent]:
         """Give the next changes after a revision, as soon as there are any.
@@ -164,8 +186,12 @@ class Follower:
         Raises RevisionOutOfRange, ShuttingDown, and what Database raises.
         """
         while True:
-            self._wake.clear()
-            events = await self._hub.read(self._session, revision)
-            if events:
-                return events
-            await self._wake.wait()
+            self.wake.clear()
+            news = self._hub.news(self._session)
+            if news == self._read_at:
+                await self.wake.wait()
+                continue
+            changes = await self._hub.read(self._session, revision)
+            self._read_at = (news[0], changes.revision) if changes.is_all else None
+            if changes.events:
+                return changes.events

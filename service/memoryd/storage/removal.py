@@ -230,12 +230,9 @@ def _join(
     columns: Sequence[Column[Any]],
 ) -> list[Row[Any]]:
     """Read key and columns of the rows whose key is wanted."""
-    keys = dialect.keys(*key)
-    statement = select(*key, *columns).select_from(
-        keys.source.join(key[0].table, and_(*(c == keys.c[c.name] for c in key)))
-    )
     if not wanted:
         return []
+    statement = dialect.look_up(key, (*key, *columns))
     return list(connection.execute(statement, dialect.bind(key, sorted(set(wanted)))).all())
 
 

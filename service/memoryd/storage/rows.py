@@ -119,9 +119,11 @@ def live() -> ColumnElement[bool]:
     return and_(memories.c.deleted_at.is_(None), unexpired())
 
 
-def effective_importance(dialect: Dialect) -> ColumnElement[float]:
+def effective_importance(
+    dialect: Dialect, columns: Any = memories.c
+) -> ColumnElement[float]:
     """`ranking.effective_importance` in SQL, at NOW with the parameter `half_life_days`."""
-    age = dialect.greatest(0.0, dialect.age_days(memories.c.created_at, NOW))
+    age = dialect.greatest(0.0, dialect.age_days(columns.created_at, NOW))
     decay = func.power(2.0, -age / bindparam("half_life_days"))
-    boost = dialect.least(MAX_ACCESS_BOOST, ACCESS_BOOST * memories.c.access_count)
-    return dialect.least(1.0, memories.c.importance * decay + boost)
+    boost = dialect.least(MAX_ACCESS_BOOST, ACCESS_BOOST * columns.access_count)
+    return dialect.least(1.0, columns.importance * decay + boost)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Column, and_, bindparam, func, select, tuple_, update
+from sqlalchemy import Column, bindparam, func, select, tuple_, update
 
 from memoryd.storage.tables import memories, schema, sessions
 from memoryd.storage.types import UtcDateTime
@@ -92,10 +92,7 @@ def _present(
     connection: Connection, dialect: Dialect, table: Table, rows: Sequence[Row]
 ) -> set[tuple[Any, ...]]:
     key: tuple[Column[Any], ...] = tuple(table.primary_key)
-    keys = dialect.keys(*key)
-    statement = select(*key).select_from(
-        keys.source.join(table, and_(*(c == keys.c[c.name] for c in key)))
-    )
+    statement = dialect.look_up(key, key)
     wanted = [tuple(row[c.name] for c in key) for row in rows]
     return {tuple(row) for row in connection.execute(statement, dialect.bind(key, wanted)).all()}
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Column, Integer, and_, func, select
+from sqlalchemy import Column, Integer, func, select
 
 from memoryd.errors import (
     EtagMismatch,
@@ -544,49 +544,40 @@ def _statements(dialect: Dialect) -> _Statements:
     id_key = (*memory_session, memories.c.id)
     how_many = Column("how_many", Integer)
 
-    def joined(wanted: Iterable[Any], *key: Column[Any]) -> Select[Any]:
-        keys = dialect.keys(*key)
-        on = and_(*(c == keys.c[c.name] for c in key))
-        return select(*wanted).select_from(keys.source.join(key[0].table, on))
-
-    room = dialect.keys(*memory_session, how_many)
-    score = rows.effective_importance(dialect)
-    ranked = (
-        select(
-            *COLUMNS,
-            func.row_number()
-            .over(partition_by=memory_session, order_by=(score, memories.c.revision))
-            .label("place"),
-            room.c["how_many"].label("how_many"),
-        )
-        .select_from(
-            room.source.join(memories, and_(*(c == room.c[c.name] for c in memory_session)))
-        )
-        .where(rows.live())
-        .subquery()
+    in_session = dialect.keys(*memory_session)
+    live_count = (
+        select(func.count())
+        .select_from(memories)
+        .where(*(c == in_session.c[c.name] for c in memory_session), rows.live())
+        .correlate(in_session.source)
+        .scalar_subquery()
     )
+    crowded = dialect.look_up(memory_session, COLUMNS, rows.live(), carried=[how_many]).subquery()
+    score = rows.effective_importance(dialect, crowded.c)
+    ranked = select(
+        crowded,
+        func.row_number()
+        .over(
+            partition_by=(crowded.c.tenant, crowded.c.session_id),
+            order_by=(score, crowded.c.revision),
+        )
+        .label("place"),
+    ).subquery()
+    r = store_requests.c
     return _Statements(
-        by_id=_Statement(id_key, joined(COLUMNS, *id_key)),
+        by_id=_Statement(id_key, dialect.look_up(id_key, COLUMNS)),
         by_content=_Statement(
-            content_key, joined(COLUMNS, *content_key).where(memories.c.deleted_at.is_(None))
+            content_key, dialect.look_up(content_key, COLUMNS, memories.c.deleted_at.is_(None))
         ),
         requests=_Statement(
             request_key,
-            joined(
-                (
-                    *request_key,
-                    store_requests.c.memory_id,
-                    store_requests.c.fingerprint,
-                    store_requests.c.answer,
-                ),
-                *request_key,
-            ),
+            dialect.look_up(request_key, (*request_key, r.memory_id, r.fingerprint, r.answer)),
         ),
         live_counts=_Statement(
             memory_session,
-            joined((*memory_session, func.count()), *memory_session)
-            .where(rows.live())
-            .group_by(*memory_session),
+            select(*(in_session.c[c.name] for c in memory_session), live_count).select_from(
+                in_session.source
+            ),
         ),
         least_important=_Statement(
             (*memory_session, how_many),
