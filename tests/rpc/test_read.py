@@ -17,6 +17,12 @@ ABSENT = "0197d3e2-7a44-7e2a-b2f0-3c1d5e6f7a8b"
 TRIES = 100
 
 
+@pytest.fixture
+async def memory(serve) -> MemoryServiceStub:
+    """Of a server that does not retire what goes unused, so that time can be moved by months."""
+    return (await serve(MEMORY_CLEANUP_DAYS="365")).memory
+
+
 async def remember(memory: MemoryServiceStub, content: str, **fields: object) -> pb.Memory:
     fields = {"session_id": SESSION, "never_expires": True, **fields}
     answer = await memory.StoreMemory(pb.StoreMemoryRequest(content=content, **fields))

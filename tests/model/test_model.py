@@ -1,0 +1,533 @@
+"""The service against the model: hypothesis drives the calls at random.
+
+`HYPOTHESIS_PROFILE=long` runs for as long as `MODEL_EXAMPLES` says, with other calls every time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+
+from memoryd.storage import hub
+from memoryd.storage.access import AccessTracker
+from memoryd.sweeper import Sweeper
+from memoryd.v1 import memory_pb2 as pb
+
+from .model import DEFAULT_PAGE, MAX_PAGE, Refusal
+from .world import World
+
+settings.register_profile(
+    "model",
+    derandomize=True,
+    max_examples=25,
+    stateful_step_count=40,
+    deadline=None,
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+    **({"phases": [__import__("hypothesis").Phase.generate]} if os.environ.get("DBG") else {}),
+)
+settings.register_profile(
+    "long",
+    settings.get_profile("model"),
+    derandomize=False,
+    max_examples=int(os.environ.get("MODEL_EXAMPLES", "1000")),
+    stateful_step_count=80,
+    print_blob=True,
+)
+PROFILE = settings.get_profile(
+    "long" if os.environ.get("HYPOTHESIS_PROFILE") == "long" else "model"
+)
+
+ABSENT = "0197d3e2-7a44-7e2a-b2f0-3c1d5e6f7a8b"
+LAST_PAGE = 200
+
+# Few, so that they meet: in other cases, with other white space and punctuation, and near misses.
+CONTENTS = (
+    "Likes tea",
+    "likes  tea",
+    "LIKES TEA!",
+    " likes\ttea?!",
+    "likes\n\u3000tea;:",
+    "likes tea .",
+    "Likes green tea",
+    "Straße 5",
+    "STRASSE 5",
+    "straße 5.",
+    "İstanbul",
+    "i\u0307stanbul",
+    "caf\u00e9",
+    "cafe\u0301",
+    "x < 5 && y > 3",
+    "!!!",
+    "...",
+    *(f"fact {number}" for number in range(12)),
+)
+TYPES = (pb.CONTENT_TYPE_UNSPECIFIED, pb.CONTENT_TYPE_CONTEXT, pb.CONTENT_TYPE_FACT)
+IMPORTANCES = (0.0, 0.25, 0.5, 0.75, 1.0, 5e-324)
+METADATA: tuple[dict[str, Any], ...] = (
+    {"a": 1},
+    {"a": "1"},
+    {"a": True},
+    {"a": None},
+    {"b": {"c": [1, None, {"d": "x"}]}},
+    {"b": {"c": [1, None, {"d": "y"}]}, "a": 1},
+    {"speaker": "Ada"},
+)
+LARGE_METADATA: dict[str, dict[str, Any]] = {
+    "much": {"p": "x" * 9_000},
+    "as much in other letters": {"q": "ü" * 4_500},
+}
+REQUEST_IDS = tuple(f"0197d3e2-0000-4000-8000-{number:012x}" for number in range(4))
+SPANS = (
+    timedelta(microseconds=1),
+    timedelta(seconds=1),
+    timedelta(minutes=59, seconds=59, microseconds=999_999),
+    timedelta(hours=1),
+    timedelta(hours=24),
+    timedelta(hours=25),
+    timedelta(days=8),
+    timedelta(days=31),
+    timedelta(days=400),
+    timedelta(seconds=-1),
+)
+LIFETIMES = (
+    timedelta(microseconds=1),
+    timedelta(seconds=1),
+    timedelta(hours=1),
+    timedelta(hours=24),
+    timedelta(days=90),
+)
+NO_LIFETIMES = (timedelta(0), timedelta(seconds=-1))
+
+sessions = st.sampled_from("ab")
+servers = st.sampled_from((0, 0, 1))
+picks = st.integers(0, 40)
+expirations = st.one_of(
+    st.tuples(st.sampled_from(("ttl", "expire_time")), st.sampled_from(LIFETIMES)),
+    st.tuples(st.just("never_expires"), st.booleans()),
+)
+stores = st.fixed_dictionaries(
+    {"content": st.sampled_from(CONTENTS)},
+    optional={
+        "content_type": st.sampled_from(TYPES),
+        "importance": st.sampled_from(IMPORTANCES),
+        "metadata": st.sampled_from(METADATA),
+        "expiration": expirations,
+        "request_id": st.sampled_from(REQUEST_IDS),
+    },
+)
+bad_stores = st.one_of(
+    st.builds(
+        lambda store, bad: store | bad,
+        stores,
+        st.sampled_from(({"content": " \t\n"}, {"importance": 1.5})),
+    ),
+    st.builds(
+        lambda store, way, span: store | {"expiration": (way, span)},
+        stores,
+        st.sampled_from(("ttl", "expire_time")),
+        st.sampled_from(NO_LIFETIMES),
+    ),
+)
+edits = st.fixed_dictionaries(
+    {},
+    optional={
+        "content": st.sampled_from(CONTENTS),
+        "content_type": st.sampled_from(TYPES),
+        "importance": st.sampled_from(IMPORTANCES),
+        "metadata": st.sampled_from(METADATA),
+        "expire_time": st.sampled_from(LIFETIMES + NO_LIFETIMES),
+    },
+)
+filters = st.fixed_dictionaries(
+    {},
+    optional={
+        "content_types": st.lists(st.sampled_from(TYPES[1:]), max_size=2),
+        "min_importance": st.sampled_from((0.0, 0.11, 0.33, 0.61)),
+        "metadata": st.sampled_from(METADATA),
+        "created_after": st.sampled_from(SPANS),
+        "created_before": st.sampled_from(SPANS),
+    },
+)
+
+
+class MemoryMachine(RuleBasedStateMachine):
+    """Calls at random; after each change all that the service holds and tells is compared."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world = world
+        world.begin()
+        self.model = world.model
+        self.known: dict[str, list[str]] = {"a": [], "b": []}
+        self.retries: list[pb.StoreMemoryRequest] = []
+        self.bookmarks: list[tuple[str, pb.ListMemoriesRequest, int]] = []
+        self.markers = 0
+
+    def teardown(self) -> None:
+        self.world.end()
+
+    # What rules are made of
+
+    def call(self, via: int, method: str, request: Any) -> Any:
+        """Give the answer, or None where the call was refused, as it had to be."""
+        expected = self.model.refusal(request)
+        answer = self.world.call(via, method, request)
+        if expected is not None or isinstance(answer, Refusal):
+            assert answer == expected
+            return None
+        return answer
+
+    def settle(self, via: int, *names: str) -> None:
+        """Compare all that the other server holds of a session, and what its watcher was told."""
+        for name in dict.fromkeys(names):
+            session_id = self.world.session(name)
+            for row in self.model.rows(session_id):
+                if row.memory_id not in self.known[name]:
+                    self.known[name].append(row.memory_id)
+            request = pb.PurgeMemoriesRequest(session_id=session_id)
+            self.model.purge(request, self.world.call(1 - via, "PurgeMemories", request))
+            self.world.check_watcher(session_id)
+
+    def memory(self, name: str, pick: int) -> str:
+        """Pick any memory that there is or ever was."""
+        known = self.known[name]
+        return known[-1 - pick % len(known)] if known else ABSENT
+
+    def etag(self, memory_id: str, pick: int) -> str:
+        """Pick none, the current one, or one of before."""
+        etags = list(self.model.etags(memory_id).values())
+        return ["", *etags[-1:], *etags[-1:], *etags, "other"][pick % (len(etags) + 2)]
+
+    def store_request(self, name: str, fields: dict[str, Any]) -> pb.StoreMemoryRequest:
+        fields = dict(fields)
+        way, value = fields.pop("expiration", (None, None))
+        if way is not None:
+            fields[way] = self.model.now + value if way == "expire_time" else value
+        return pb.StoreMemoryRequest(session_id=self.world.session(name), **fields)
+
+    def store_one(self, via: int, name: str, request: pb.StoreMemoryRequest) -> None:
+        answer = self.call(via, "StoreMemory", request)
+        if answer is not None:
+            self.model.store(request, answer)
+            if request.request_id:
+                self.retries.append(request)
+        self.settle(via, name)
+
+    def filter(self, fields: dict[str, Any]) -> pb.MemoryFilter:
+        moments = {
+            name: self.model.now - fields[name]
+            for name in ("created_after", "created_before")
+            if name in fields
+        }
+        return pb.MemoryFilter(**{**fields, **moments})
+
+    # Changes
+
+    @rule(via=servers, name=sessions, fields=stores)
+    def store(self, via: int, name: str, fields: dict[str, Any]) -> None:
+        self.store_one(via, name, self.store_request(name, fields))
+
+    @rule(via=servers, name=sessions, fields=bad_stores)
+    def store_badly(self, via: int, name: str, fields: dict[str, Any]) -> None:
+        self.store_one(via, name, self.store_request(name, fields))
+
+    @rule(
+        via=servers,
+        name=sessions,
+        content=st.sampled_from(CONTENTS[:3]),
+        large=st.sampled_from(list(LARGE_METADATA)),
+    )
+    def store_much(self, via: int, name: str, content: str, large: str) -> None:
+        self.store_one(via, name, self.store_request(name, {"content": content, "metadata": LARGE_METADATA[large]}))
+
+    @precondition(lambda self: self.retries)
+    @rule(via=servers, pick=picks)
+    def retry(self, via: int, pick: int) -> None:
+        request = self.retries[-1 - pick % len(self.retries)]
+        self.store_one(via, request.session_id[-1], request)
+
+    @rule(
+        via=servers,
+        items=st.lists(
+            st.tuples(sessions, st.one_of(stores, stores, stores, bad_stores)), max_size=6
+        ),
+    )
+    def store_batch(self, via: int, items: list[tuple[str, dict[str, Any]]]) -> None:
+        self.batch(via, items)
+
+    @rule(
+        via=servers,
+        name=sessions,
+        first=st.integers(0, 11),
+        count=st.integers(5, 12),
+        importance=st.sampled_from(IMPORTANCES),
+    )
+    def fill(self, via: int, name: str, first: int, count: int, importance: float) -> None:
+        facts = range(first, first + count)
+        self.batch(
+            via, [(name, {"content": f"Fact {n % 12}", "importance": importance}) for n in facts]
+        )
+
+    def batch(self, via: int, items: list[tuple[str, dict[str, Any]]]) -> None:
+        request = pb.BatchStoreMemoriesRequest(
+            requests=[self.store_request(name, fields) for name, fields in items]
+        )
+        answer = self.call(via, "BatchStoreMemories", request)
+        if answer is not None:
+            self.model.batch(request, answer)
+        self.settle(via, "a", "b")
+
+    @rule(
+        via=servers,
+        name=sessions,
+        pick=picks,
+        fields=edits,
+        mask=st.sampled_from(("populated", "named", "all")),
+        etag=picks,
+        ttl=st.none() | st.sampled_from(LIFETIMES + NO_LIFETIMES[:1]),
+    )
+    def update(
+        self,
+        via: int,
+        name: str,
+        pick: int,
+        fields: dict[str, Any],
+        mask: str,
+        etag: int,
+        ttl: timedelta | None,
+    ) -> None:
+        memory_id = self.memory(name, pick)
+        paths = {"populated": None, "named": list(fields), "all": ["*"]}[mask]
+        if "expire_time" in fields:
+            fields = {**fields, "expire_time": self.model.now + fields["expire_time"]}
+        request = pb.UpdateMemoryRequest(
+            memory=pb.Memory(
+                session_id=self.world.session(name),
+                memory_id=memory_id,
+                etag=self.etag(memory_id, etag),
+                **fields,
+            ),
+            update_mask=None if paths is None else FieldMask(paths=paths),
+            ttl=ttl,
+        )
+        answer = self.call(via, "UpdateMemory", request)
+        if answer is not None:
+            self.model.update(request, answer)
+        self.settle(via, name)
+
+    @rule(via=servers, name=sessions, pick=picks, etag=picks)
+    def delete(self, via: int, name: str, pick: int, etag: int) -> None:
+        memory_id = self.memory(name, pick)
+        request = pb.DeleteMemoryRequest(
+            session_id=self.world.session(name),
+            memory_id=memory_id,
+            etag=self.etag(memory_id, etag),
+        )
+        answer = self.call(via, "DeleteMemory", request)
+        if answer is not None:
+            self.model.delete(request, answer)
+        self.settle(via, name)
+
+    @rule(via=servers, name=sessions, pick=picks)
+    def undelete(self, via: int, name: str, pick: int) -> None:
+        request = pb.UndeleteMemoryRequest(
+            session_id=self.world.session(name), memory_id=self.memory(name, pick)
+        )
+        answer = self.call(via, "UndeleteMemory", request)
+        if answer is not None:
+            self.model.undelete(request, answer)
+        self.settle(via, name)
+
+    @rule(via=servers, name=sessions, wanted=filters, force=st.booleans())
+    def purge(self, via: int, name: str, wanted: dict[str, Any], force: bool) -> None:
+        request = pb.PurgeMemoriesRequest(
+            session_id=self.world.session(name), filter=self.filter(wanted), force=force
+        )
+        self.model.purge(request, self.call(via, "PurgeMemories", request))
+        self.settle(via, name)
+
+    @rule(via=servers, name=sessions)
+    def erase(self, via: int, name: str) -> None:
+        session_id = self.world.session(name)
+        request = pb.EraseSessionRequest(session_id=session_id)
+        self.model.erase(request, self.call(via, "EraseSession", request))
+        self.world.watcher_of_erased(session_id)
+        self.settle(via, name)
+
+    @rule(span=st.sampled_from(SPANS))
+    def move_time(self, span: timedelta) -> None:
+        self.world.clock.now += span
+
+    @rule(via=servers)
+    def sweep(self, via: int) -> None:
+        self.world.sweep(via)
+
+        def told(session_id: str, count: int) -> list[tuple[int, str]]:
+            place = len(self.model.sessions[session_id].events)
+            events = self.world.watchers[session_id].told[place : place + count]
+            return [(event.change, event.memory.memory_id) for event in events]
+
+        self.model.sweep(told)
+        self.settle(via, "a", "b")
+
+    @rule(via=servers)
+    def restart(self, via: int) -> None:
+        self.world.restart(via)
+
+    # Reads
+
+    @rule(via=servers, name=sessions, pick=picks)
+    def get(self, via: int, name: str, pick: int) -> None:
+        session_id, memory_id = self.world.session(name), self.memory(name, pick)
+        request = pb.GetMemoryRequest(session_id=session_id, memory_id=memory_id)
+        answer = self.call(via, "GetMemory", request)
+        if answer is not None:
+            self.model.check_memory(answer, self.model.sessions[session_id].rows[memory_id])
+
+    @rule(
+        via=servers,
+        name=sessions,
+        wanted=filters,
+        show_deleted=st.booleans(),
+        sizes=st.lists(st.sampled_from((1, 2, 5, 0, 5000)), min_size=1, max_size=3),
+    )
+    def list_all(
+        self, via: int, name: str, wanted: dict[str, Any], show_deleted: bool, sizes: list[int]
+    ) -> None:
+        request = pb.ListMemoriesRequest(
+            session_id=self.world.session(name),
+            filter=self.filter(wanted),
+            show_deleted=show_deleted,
+        )
+        position = 0
+        for place in range(LAST_PAGE):
+            request.page_size = sizes[min(place, len(sizes) - 1)]
+            position = self.page(via, request, position)
+            if not request.page_token:
+                break
+            self.bookmarks.append((name, copy_of(request), position))
+        export = pb.ExportMemoriesRequest(
+            session_id=request.session_id, filter=request.filter, show_deleted=show_deleted
+        )
+        exported = self.world.stream(via, "ExportMemories", export)
+        rows = self.model.listed(request.session_id, request.filter, show_deleted=show_deleted)
+        self.model.check_memories(exported, rows)
+
+    def page(self, via: int, request: pb.ListMemoriesRequest, after: int) -> int:
+        """Ask for the page after a position, set the token of the next, give its position."""
+        answer = self.call(via, "ListMemories", request)
+        rows = self.model.listed(
+            request.session_id, request.filter, show_deleted=request.show_deleted, after=after
+        )
+        size = min(request.page_size or DEFAULT_PAGE, MAX_PAGE)
+        self.model.check_memories(answer.memories, rows[:size])
+        assert bool(answer.next_page_token) == (len(rows) > size)
+        request.page_token = answer.next_page_token
+        return rows[:size][-1].created_revision if rows else after
+
+    @precondition(lambda self: self.bookmarks)
+    @rule(via=servers, pick=picks)
+    def list_on(self, via: int, pick: int) -> None:
+        """Go on from a token of before, whatever has happened since."""
+        name, request, after = self.bookmarks[-1 - pick % len(self.bookmarks)]
+        self.page(via, copy_of(request), after)
+
+    @rule(
+        via=servers,
+        name=sessions,
+        wanted=filters,
+        limit=st.sampled_from((0, 0, 1, 3, 5000)),
+        peek=st.booleans(),
+    )
+    def retrieve(self, via: int, name: str, wanted: dict[str, Any], limit: int, peek: bool) -> None:
+        session_id = self.world.session(name)
+        request = pb.RetrieveMemoriesRequest(
+            session_id=session_id, filter=self.filter(wanted), limit=limit, peek=peek
+        )
+        ids = self.model.retrieved(request, self.call(via, "RetrieveMemories", request))
+        if ids and not peek:
+            self.model.access(session_id, ids)
+            self.world.flush(via, self.model.sessions[session_id].rows[ids[-1]])
+            self.settle(via, name)
+
+    @rule(
+        via=servers,
+        name=sessions,
+        content=st.none() | st.sampled_from(CONTENTS),
+        pick=picks,
+        limits=st.fixed_dictionaries(
+            {},
+            optional={
+                "max_distance": st.sampled_from((0, 3, 10, 30, 64)),
+                "limit": st.sampled_from((0, 1, 3, 5000)),
+            },
+        ),
+    )
+    def find_similar(
+        self, via: int, name: str, content: str | None, pick: int, limits: dict[str, int]
+    ) -> None:
+        target = {"memory_id": self.memory(name, pick)} if content is None else {"content": content}
+        request = pb.FindSimilarMemoriesRequest(
+            session_id=self.world.session(name), **target, **limits
+        )
+        answer = self.call(via, "FindSimilarMemories", request)
+        if answer is not None:
+            self.model.similar(request, answer)
+
+    @rule(via=servers, name=sessions, start=st.integers(0, 60))
+    def follow_from(self, via: int, name: str, start: int) -> None:
+        """Resume from any revision that there was: what is told makes what was known then current.
+
+        A new memory tells when all has been told.
+        """
+        session_id = self.world.session(name)
+        session = self.model.sessions.get(session_id)
+        if session is None:
+            return
+        start = [0, *(event.revision for event in session.events)][start % (len(session.events) + 1)]
+        watcher = self.world.watch(via, session_id, start)
+        self.markers += 1
+        self.store_one(via, name, self.store_request(name, {"content": f"marker {self.markers}"}))
+        self.world.check_resumed(watcher, session, start)
+
+    @rule(via=servers, name=sessions, back=st.integers(0, 3))
+    def follow_erased(self, via: int, name: str, back: int) -> None:
+        """Resume from a revision of a session that has been erased."""
+        session_id = self.world.session(name)
+        last = self.model.erased.get(session_id, 0)
+        if last > back:
+            self.world.check_refused(self.world.watch(via, session_id, last - back))
+
+
+def copy_of(request: pb.ListMemoriesRequest) -> pb.ListMemoriesRequest:
+    copy = pb.ListMemoriesRequest()
+    copy.CopyFrom(request)
+    return copy
+
+
+@pytest.fixture
+def world(database_url: str, clock: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    async def never(_sweeper: Sweeper, _interval_seconds: float) -> None:
+        """Leave sweeping to the rule."""
+
+    # So that nobody waits for what is to happen within a second.
+    monkeypatch.setitem(AccessTracker.__init__.__kwdefaults__, "flush_seconds", 0.0)
+    monkeypatch.setattr(hub, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(Sweeper, "run", never)
+    world = World(database_url, clock)
+    yield world
+    world.close()
+
+
+def test_the_service_does_as_the_model(world: World) -> None:
+    run_state_machine_as_test(partial(MemoryMachine, world), settings=PROFILE)

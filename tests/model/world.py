@@ -1,0 +1,306 @@
+"""Two real servers on one database, driven from outside, with a watcher on every session."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from typing import Any, Protocol, TypeVar
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+from memoryd import sweeper
+from memoryd.secrets import Secrets
+from memoryd.server import Server
+from memoryd.tool_settings import load_configuration
+from memoryd.v1 import memory_pb2 as pb
+from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
+
+from .model import Event, Limits, Model, Refusal, Row, Session
+
+PATIENCE = 10.0
+"""Seconds until what does not come is held to be missing."""
+
+VARIABLES = {"MEMORYD_PORT": "0", "MEMORY_MAX_ENTRIES": "10"}
+LIMITS = Limits(
+    max_entries=10,
+    default_ttl=timedelta(hours=24),
+    cleanup=timedelta(days=30),
+    importance_threshold=0.3,
+    half_life_days=30.0,
+    deleted_retention=timedelta(hours=168),
+    kept_for_retries=sweeper.KEPT_FOR_RETRIES,
+    kept_history=sweeper.KEPT_HISTORY,
+)
+
+OUT_OF_RANGE = Refusal("OUT_OF_RANGE", "REVISION_OUT_OF_RANGE")
+
+T = TypeVar("T")
+
+
+class Clock(Protocol):
+    now: Any
+
+    def __call__(self) -> Any: ...
+
+
+class Watcher:
+    """Follows one session and keeps all that it is told."""
+
+    def __init__(self, stub: MemoryServiceStub, session_id: str, start_revision: int = 0) -> None:
+        self.session_id = session_id
+        self.told: list[pb.WatchMemoriesResponse] = []
+        self.end: Refusal | None = None
+        self._news = asyncio.Event()
+        self.follow(stub, start_revision)
+
+    def follow(self, stub: MemoryServiceStub, start_revision: int) -> None:
+        request = pb.WatchMemoriesRequest(session_id=self.session_id, start_revision=start_revision)
+        self.end = None
+        self._call = stub.WatchMemories(request)
+        self._task = asyncio.create_task(self._read(self._call))
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until it holds, or the stream ends."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not condition() and self.end is None:
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            told = [(e.revision, e.change, e.memory.memory_id) for e in self.told]
+            raise AssertionError(f"a watcher still waits; it has been told of {told}") from None
+
+    async def close(self) -> None:
+        self._call.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _read(self, call: Any) -> None:
+        try:
+            async for event in call:
+                self.told.append(event)
+                self._news.set()
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.CANCELLED:
+                return  # by this test
+            self.end = refusal_of(error)
+        self._news.set()
+
+
+class Node:
+    """One server, and a channel to it."""
+
+    def __init__(self, server: Server, address: str) -> None:
+        self.server = server
+        self.channel = grpc.aio.insecure_channel(address)
+        self.stub = MemoryServiceStub(self.channel)
+
+    async def stop(self) -> None:
+        await self.channel.close()
+        await self.server.stop()
+        assert self.server.database.connections_in_use == 0
+
+
+class World:
+    """What a state machine drives. It owns its event loop; sessions are new in each example."""
+
+    def __init__(self, database_url: str, clock: Clock) -> None:
+        self._runner = asyncio.Runner()
+        self._environ = {"MEMORYD_DATABASE_URL": database_url, **VARIABLES}
+        self._beginning = clock.now
+        self._examples = 0
+        self.clock = clock
+        self.nodes = [self.run(self._start()), self.run(self._start())]
+
+    def begin(self) -> None:
+        """Begin an example."""
+        self._examples += 1
+        self.clock.now = self._beginning
+        self.model = Model(LIMITS, self.clock)
+        self.watchers: dict[str, Watcher] = {}
+        for name in "ab":
+            session_id = self.session(name)
+            self.watchers[session_id] = self.run(self._watch(session_id))
+
+    def end(self) -> None:
+        """End it, and leave nothing of it behind."""
+        for session_id, watcher in self.watchers.items():
+            self.run(watcher.close())
+            request = pb.EraseSessionRequest(session_id=session_id)
+            self.call(0, "EraseSession", request)
+
+    def close(self) -> None:
+        for node in self.nodes:
+            self.run(node.stop())
+        self._runner.close()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._runner.run(work)
+
+    def session(self, name: str) -> str:
+        return f"example-{self._examples}:{name}"
+
+    def call(self, via: int, method: str, request: Any) -> Any:
+        """Give the answer, a Refusal among them, of a call through one of the servers."""
+
+        async def call() -> Any:
+            try:
+                return await getattr(self.nodes[via].stub, method)(request, timeout=PATIENCE)
+            except grpc.aio.AioRpcError as error:
+                return refusal_of(error)
+
+        return self.run(call())
+
+    def stream(self, via: int, method: str, request: Any) -> list[Any]:
+        """Give all answers of a stream that ends."""
+
+        async def read() -> list[Any]:
+            call = getattr(self.nodes[via].stub, method)(request, timeout=PATIENCE)
+            return [answer async for answer in call]
+
+        return self.run(read())
+
+    def watch(self, via: int, session_id: str, start_revision: int) -> Watcher:
+        return self.run(self._watch(session_id, via, start_revision))
+
+    def flush(self, via: int, row: Row) -> None:
+        """Wait until the accesses of a memory have been written behind the read."""
+
+        async def poll() -> None:
+            request = pb.GetMemoryRequest(session_id=row.session_id, memory_id=row.memory_id)
+            async with asyncio.timeout(PATIENCE):
+                while (
+                    await self.nodes[via].stub.GetMemory(request)
+                ).access_count < row.access_count:
+                    await asyncio.sleep(0.002)
+
+        self.run(poll())
+
+    def sweep(self, via: int) -> None:
+        """Sweep once, and wait until the watchers have been told of all that it did."""
+
+        async def sweep() -> None:
+            await self.nodes[via].server.sweeper.run_once()
+            for session_id, watcher in self.watchers.items():
+                request = pb.RetrieveMemoriesRequest(session_id=session_id, peek=True)
+                answer = await self.nodes[via].stub.RetrieveMemories(request)
+                if self.model.revision(session_id) < answer.revision:
+                    await watcher.until(
+                        lambda told=watcher.told, last=answer.revision: (
+                            bool(told) and told[-1].revision >= last
+                        )
+                    )
+
+        self.run(sweep())
+
+    def restart(self, via: int) -> None:
+        """Stop a server and start another in its place; watchers resume where they were."""
+        node = self.nodes[via]
+
+        async def restart() -> None:
+            await node.server.stop()
+            if via == 0:
+                for watcher in self.watchers.values():
+                    await watcher.until(lambda: False)
+                    assert watcher.end == Refusal("UNAVAILABLE", "SHUTTING_DOWN")
+            await node.stop()
+            self.nodes[via] = await self._start()
+            if via == 0:
+                for watcher in self.watchers.values():
+                    start_revision = watcher.told[-1].revision if watcher.told else 0
+                    watcher.follow(self.nodes[0].stub, start_revision)
+
+        self.run(restart())
+
+    def check_watcher(self, session_id: str) -> None:
+        """Check that a watcher has been told of every change, once and in order."""
+        session = self.model.sessions.get(session_id, Session())
+        watcher = self.watchers[session_id]
+        self.run(watcher.until(lambda: len(watcher.told) >= len(session.events)))
+        assert watcher.end is None
+        told = [(e.revision, e.change, e.memory.memory_id) for e in watcher.told]
+        assert told == [(e.revision, e.change, e.memory_id) for e in session.events]
+        for response, event in zip(watcher.told, session.events, strict=True):
+            self.check_event(response, event)
+
+    def check_event(self, response: pb.WatchMemoriesResponse, event: Event) -> None:
+        if event.row is None:
+            identifiers = pb.Memory(
+                session_id=response.memory.session_id,
+                memory_id=event.memory_id,
+                revision=event.revision,
+            )
+            assert response.memory == identifiers
+        else:
+            self.model.check_version(response.memory, event.row)
+
+    def watcher_of_erased(self, session_id: str) -> None:
+        """Check that a watcher of a session that is gone is told so, and begin anew."""
+        watcher = self.watchers[session_id]
+        if watcher.told:
+            self.check_refused(watcher)
+            self.watchers[session_id] = self.watch(0, session_id, 0)
+
+    def check_refused(self, watcher: Watcher) -> None:
+        self.run(watcher.until(lambda: False))
+        assert watcher.end == OUT_OF_RANGE
+
+    def check_resumed(self, watcher: Watcher, session: Session, start: int) -> None:
+        """Check that one who knew what was there at a revision knows by now what there is."""
+        self.run(
+            watcher.until(
+                lambda: bool(watcher.told) and watcher.told[-1].revision >= session.revision
+            )
+        )
+        if watcher.end is not None:
+            assert watcher.end == OUT_OF_RANGE
+            assert 0 < start < session.horizon
+            return
+        self.run(watcher.close())
+        log = {event.revision: event for event in session.events}
+        versions = {(e.memory_id, e.revision): e.row for e in session.events if e.row}
+        known = {row.memory_id: row.revision for row in session.present(start).values()}
+        position = start
+        for told in watcher.told:
+            assert position < told.revision <= session.revision
+            position = told.revision
+            event = log[told.revision]
+            assert (told.change, told.memory.memory_id) == (event.change, event.memory_id)
+            if event.row is None:
+                known.pop(event.memory_id, None)
+                continue
+            version = versions[event.memory_id, told.memory.revision]
+            assert version.revision >= event.revision
+            self.model.check_version(told.memory, version)
+            if version.delete_time is None:
+                known[event.memory_id] = version.revision
+            else:
+                known.pop(event.memory_id, None)
+        present = session.present()
+        assert known == {row.memory_id: row.revision for row in present.values()}
+
+    async def _watch(self, session_id: str, via: int = 0, start_revision: int = 0) -> Watcher:
+        return Watcher(self.nodes[via].stub, session_id, start_revision)
+
+    async def _start(self) -> Node:
+        settings, tools = load_configuration(environ=self._environ, dotenv=None, flags={})
+        server = Server(settings, tools, Secrets.built_in(self._environ), clock=self.clock)
+        return Node(server, await server.start())
+
+
+def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
+    trailers = dict(error.trailing_metadata() or ())
+    details = trailers.get("grpc-status-details-bin")
+    assert isinstance(details, bytes), error
+    info, resource = error_details_pb2.ErrorInfo(), error_details_pb2.ResourceInfo()
+    bad_request = error_details_pb2.BadRequest()
+    for packed in status_pb2.Status.FromString(details).details:
+        for kind in (info, resource, bad_request):
+            packed.Unpack(kind)
+    return Refusal(
+        code=error.code().name,
+        reason=info.reason.removeprefix("ERROR_REASON_"),
+        resource=resource.resource_name,
+        fields=tuple(sorted(violation.field for violation in bad_request.field_violations)),
+    )

@@ -1,0 +1,669 @@
+"""WatchMemories, from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from memoryd.storage import hub
+from memoryd.v1 import memory_pb2 as pb
+from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
+
+CREATED = pb.MEMORY_CHANGE_CREATED
+UPDATED = pb.MEMORY_CHANGE_UPDATED
+DELETED = pb.MEMORY_CHANGE_DELETED
+RESTORED = pb.MEMORY_CHANGE_RESTORED
+EXPIRED = pb.MEMORY_CHANGE_EXPIRED
+PURGED = pb.MEMORY_CHANGE_PURGED
+
+PATIENCE_SECONDS = 60
+
+
+def store(
+    content: str = "prefers e-mail", session_id: str = "user-123", **fields: object
+) -> pb.StoreMemoryRequest:
+    return pb.StoreMemoryRequest(session_id=session_id, content=content, **fields)
+
+
+def named(kind: type, memory: pb.Memory) -> object:
+    return kind(session_id=memory.session_id, memory_id=memory.memory_id)
+
+
+async def updated(memory: MemoryServiceStub, which: pb.Memory, **fields: object) -> pb.Memory:
+    changed = pb.Memory(session_id=which.session_id, memory_id=which.memory_id, **fields)
+    return await memory.UpdateMemory(pb.UpdateMemoryRequest(memory=changed))
+
+
+class Watcher:
+    """A watch that is read by a task of its own."""
+
+    def __init__(
+        self, memory: MemoryServiceStub, start_revision: int = 0, session_id: str = "user-123"
+    ) -> None:
+        request = pb.WatchMemoriesRequest(session_id=session_id, start_revision=start_revision)
+        self.call = memory.WatchMemories(request)
+        self.told: list[pb.WatchMemoriesResponse] = []
+        self._news = asyncio.Condition()
+        self._reader = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        try:
+            async for event in self.call:
+                self.told.append(event)
+                async with self._news:
+                    self._news.notify_all()
+        finally:
+            async with self._news:
+                self._news.notify_all()
+
+    @property
+    def changes(self) -> list[tuple[int, int, str]]:
+        return [(event.revision, event.change, event.memory.memory_id) for event in self.told]
+
+    @property
+    def revisions(self) -> list[int]:
+        return [event.revision for event in self.told]
+
+    async def until(self, revision: int) -> list[pb.WatchMemoriesResponse]:
+        """Wait until a revision was told of."""
+
+        def is_there() -> bool:
+            return bool(self.told) and self.told[-1].revision >= revision
+
+        async with asyncio.timeout(PATIENCE_SECONDS), self._news:
+            await self._news.wait_for(lambda: is_there() or self._reader.done())
+        assert is_there(), f"ended after {self.revisions}"
+        return self.told
+
+    async def end(self) -> None:
+        """Wait for the end of the stream; raises what it ended with."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await self._reader
+
+    async def stop(self) -> None:
+        self.call.cancel()
+        await asyncio.gather(self._reader, return_exceptions=True)
+
+
+@pytest.fixture
+async def watch() -> AsyncIterator[Callable[..., Watcher]]:
+    started: list[Watcher] = []
+
+    def start(*arguments: object, **named_arguments: object) -> Watcher:
+        started.append(Watcher(*arguments, **named_arguments))
+        return started[-1]
+
+    yield start
+    await asyncio.gather(*(watcher.stop() for watcher in started))
+
+
+@pytest.fixture
+async def sql(database_url: str) -> AsyncIterator[Callable]:
+    """Ask the database itself."""
+    engine = create_async_engine(database_url, isolation_level="AUTOCOMMIT")
+
+    async def run(statement: str, **parameters: object) -> list:
+        async with engine.connect() as connection:
+            return list((await connection.execute(text(statement), parameters)).all())
+
+    yield run
+    await engine.dispose()
+
+
+async def test_tells_what_has_changed_and_then_every_change_as_it_commits(memory, watch):
+    stored = [(await memory.StoreMemory(store(f"fact {n}"))).memory for n in range(3)]
+    watcher = watch(memory)
+    await watcher.until(3)
+    stored += [(await memory.StoreMemory(store(f"fact {n}"))).memory for n in range(3, 6)]
+    assert await watcher.until(6) == [
+        pb.WatchMemoriesResponse(change=CREATED, memory=m, revision=m.revision) for m in stored
+    ]
+
+
+async def test_tells_of_every_kind_of_change_once_and_in_order(serve, clock, watch):
+    running = await serve(MEMORY_MAX_ENTRIES="10")
+    memory = running.memory
+    watcher = watch(memory)
+    first = (await memory.StoreMemory(store("Likes tea", importance=0.9))).memory
+    merged = (await memory.StoreMemory(store("likes tea", importance=1))).memory
+    changed = await updated(memory, first, content="Likes coffee")
+    deleted = await memory.DeleteMemory(named(pb.DeleteMemoryRequest, first))
+    restored = await memory.UndeleteMemory(named(pb.UndeleteMemoryRequest, first))
+    brief = (await memory.StoreMemory(store("brief", ttl=timedelta(minutes=1)))).memory
+    await watcher.until(6)
+    clock.move(timedelta(minutes=1))
+    await running.server.sweeper.run_once()
+    await watcher.until(7)
+    crowd = [(await memory.StoreMemory(store(f"fact {n}"))).memory for n in range(9)]
+    last = await memory.StoreMemory(store("one too many", importance=0.8))
+    assert list(last.evicted_memory_ids) == [crowd[0].memory_id]
+    await watcher.until(18)
+    purge = pb.PurgeMemoriesRequest(session_id="user-123", force=True)
+    purge.filter.min_importance = 0.9
+    assert (await memory.PurgeMemories(purge)).purge_count == 1
+    told = await watcher.until(19)
+    assert watcher.changes == [
+        (1, CREATED, first.memory_id),
+        (2, UPDATED, first.memory_id),
+        (3, UPDATED, first.memory_id),
+        (4, DELETED, first.memory_id),
+        (5, RESTORED, first.memory_id),
+        (6, CREATED, brief.memory_id),
+        (7, EXPIRED, brief.memory_id),
+        *((m.revision, CREATED, m.memory_id) for m in crowd),
+        (17, CREATED, last.memory.memory_id),
+        (18, DELETED, crowd[0].memory_id),
+        (19, PURGED, first.memory_id),
+    ]
+    assert [event.memory for event in told[:6]] == [
+        first,
+        merged,
+        changed,
+        deleted,
+        restored,
+        brief,
+    ]
+    assert told[6].memory.content == "brief"
+    assert told[6].memory.HasField("delete_time")
+    assert told[17].memory.HasField("delete_time")
+    assert told[18].memory == pb.Memory(
+        session_id="user-123", memory_id=first.memory_id, revision=19
+    )
+
+
+async def test_a_watcher_from_the_beginning_is_told_the_same_as_one_that_was_there(memory, watch):
+    there = watch(memory)
+    stored = (await memory.StoreMemory(store())).memory
+    for importance in (0.1, 0.2, 0.3):
+        await updated(memory, stored, importance=importance)
+    await memory.DeleteMemory(named(pb.DeleteMemoryRequest, stored))
+    await memory.StoreMemory(store("something else"))
+    assert await watch(memory).until(6) == await there.until(6)
+
+
+async def test_the_start_revision_is_exclusive(memory, watch):
+    for n in range(5):
+        await memory.StoreMemory(store(f"fact {n}"))
+    watcher = watch(memory, 3)
+    at_the_end = watch(memory, 5)
+    await watcher.until(5)
+    await memory.StoreMemory(store("fact 5"))
+    await watcher.until(6)
+    await at_the_end.until(6)
+    assert watcher.revisions == [4, 5, 6]
+    assert at_the_end.revisions == [6]
+
+
+async def test_a_revision_that_was_never_given_is_out_of_range(memory, watch, refused):
+    await memory.StoreMemory(store())
+    refusal = await refused(watch(memory, 2).end())
+    assert (refusal.code, refusal.reason) == (
+        grpc.StatusCode.OUT_OF_RANGE,
+        "REVISION_OUT_OF_RANGE",
+    )
+    refusal = await refused(watch(memory, 1, session_id="no-such-session").end())
+    assert refusal.code == grpc.StatusCode.OUT_OF_RANGE
+
+
+async def test_a_negative_revision_is_refused(memory, watch, refused):
+    refusal = await refused(watch(memory, -1).end())
+    assert list(refusal.violations) == ["start_revision"]
+
+
+async def test_a_session_may_be_watched_before_it_is_there(memory, watch):
+    watcher = watch(memory)
+    await watcher.call.initial_metadata()
+    stored = (await memory.StoreMemory(store())).memory
+    (event,) = await watcher.until(1)
+    assert event.memory == stored
+
+
+async def test_another_session_is_not_told_of(memory, watch):
+    watcher = watch(memory)
+    await memory.StoreMemory(store(session_id="user-124"))
+    await memory.StoreMemory(store())
+    (event,) = await watcher.until(1)
+    assert event.memory.session_id == "user-123"
+
+
+async def test_more_changes_than_one_read_brings_are_told_without_a_gap(memory, watch):
+    batch = [store(f"fact {n}") for n in range(100)]
+    stored = await memory.BatchStoreMemories(pb.BatchStoreMemoriesRequest(requests=batch))
+    for _ in range(3):
+        await memory.BatchStoreMemories(pb.BatchStoreMemoriesRequest(requests=batch))
+    for response in stored.responses[20:40]:
+        await memory.DeleteMemory(named(pb.DeleteMemoryRequest, response.memory))
+    watcher = watch(memory)
+    told = await watcher.until(420)
+    assert watcher.revisions == list(range(1, 421))
+    ids = [response.memory.memory_id for response in stored.responses]
+    assert [event.memory.memory_id for event in told] == [*ids * 4, *ids[20:40]]
+    assert [event.change for event in told] == [CREATED] * 100 + [UPDATED] * 300 + [DELETED] * 20
+
+
+async def test_counting_an_access_is_no_change(memory, watch):
+    watcher = watch(memory)
+    stored = (await memory.StoreMemory(store())).memory
+    await memory.RetrieveMemories(pb.RetrieveMemoriesRequest(session_id="user-123"))
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not (await memory.GetMemory(named(pb.GetMemoryRequest, stored))).access_count:
+            await asyncio.sleep(0.05)
+    await memory.StoreMemory(store("something else"))
+    assert [event.change for event in await watcher.until(2)] == [CREATED, CREATED]
+
+
+# Several servers
+
+
+async def test_changes_through_another_server_are_told_in_order_and_none_is_skipped(serve, watch):
+    here, there = await serve(), await serve()
+    watcher = watch(here.memory)
+    await watcher.call.initial_metadata()
+    stored = (await there.memory.StoreMemory(store())).memory
+    importances = [n / 40 for n in range(40)]
+    for importance in importances:
+        await updated(there.memory, stored, importance=importance)
+    await there.memory.DeleteMemory(named(pb.DeleteMemoryRequest, stored))
+    told = await watcher.until(42)
+    assert watcher.revisions == list(range(1, 43))
+    assert [event.memory.importance for event in told[1:41]] == importances
+    assert told[-1].change == DELETED
+
+
+async def test_all_watchers_of_a_session_hear_of_another_servers_change(serve, watch):
+    """Also those who were there before, when a later one has already read of it."""
+    here, there = await serve(), await serve()
+    await there.memory.StoreMemory(store("fact 0"))
+    watchers = [watch(here.memory)]
+    await watchers[0].until(1)
+    for n in range(1, 6):
+        await there.memory.StoreMemory(store(f"fact {n}"))
+        watchers.append(watch(here.memory))
+        await watchers[-1].until(n + 1)
+    for watcher in watchers:
+        await watcher.until(6)
+        assert watcher.revisions == list(range(1, 7))
+
+
+async def test_what_another_server_sweeps_is_told(serve, clock, watch):
+    here, there = await serve(), await serve()
+    watcher = watch(here.memory)
+    stored = (await here.memory.StoreMemory(store(ttl=timedelta(hours=1)))).memory
+    clock.move(timedelta(hours=1))
+    await there.server.sweeper.run_once()
+    await watcher.until(2)
+    assert watcher.changes == [(1, CREATED, stored.memory_id), (2, EXPIRED, stored.memory_id)]
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("is_back", [True, False], ids=["at once", "after a while"])
+async def test_a_lost_listener_comes_back_and_nothing_is_missed(
+    serve, watch, sql, is_back, monkeypatch
+):
+    # Without the poll, which would find what the listener has missed.
+    monkeypatch.setattr(hub, "LISTENING_POLL_SECONDS", 3600.0)
+    monkeypatch.setattr(hub, "POLL_SECONDS", 0.2)
+    here, there = await serve(), await serve()
+    watcher = watch(here.memory)
+    for n in range(3):
+        await there.memory.StoreMemory(store(f"fact {n}"))
+        await watcher.until(n + 1)
+    assert await listeners(sql, 1) == 1
+    await sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE query LIKE 'LISTEN %' AND datname = current_database()"
+    )
+    if is_back:
+        await listeners(sql, 1)
+    for n in range(3, 10):
+        await there.memory.StoreMemory(store(f"fact {n}"))
+    await watcher.until(10)
+    await listeners(sql, 1)
+    await there.memory.StoreMemory(store("fact 10"))
+    await watcher.until(11)
+    assert watcher.revisions == list(range(1, 12))
+
+
+async def listeners(sql: Callable, wanted: int) -> int:
+    """How many connections listen, once there are as many as wanted."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            ((count,),) = await sql(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE query LIKE 'LISTEN %' AND datname = current_database()"
+            )
+            if count >= wanted:
+                return count
+            await asyncio.sleep(0.02)
+
+
+# Many watchers
+
+
+async def test_two_hundred_watchers_of_one_session_are_all_told_everything(running, watch, sql):
+    memory = running.memory
+    watchers = [watch(memory) for _ in range(200)]
+    in_use = [running.server.database.connections_in_use]
+    for n in range(20):
+        await memory.StoreMemory(store(f"fact {n}"))
+        in_use.append(running.server.database.connections_in_use)
+    for watcher in watchers:
+        await watcher.until(20)
+        assert watcher.revisions == list(range(1, 21))
+    assert max(in_use) <= hub.MAX_READS + 1
+    await one_listener_at_most(running, sql)
+
+
+async def test_two_hundred_watchers_of_different_sessions_are_all_told_everything(
+    serve, watch, sql
+):
+    here, there = await serve(), await serve()
+    sessions = [f"user-{n}" for n in range(200)]
+    watchers = {s: watch(here.memory, session_id=s) for s in sessions}
+    in_use = []
+    for n in range(5):
+        batch = [store(f"fact {n}", session_id=s) for s in sessions]
+        server = (here, there)[n % 2]
+        await server.memory.BatchStoreMemories(pb.BatchStoreMemoriesRequest(requests=batch))
+        in_use.append(here.server.database.connections_in_use)
+    for session_id, watcher in watchers.items():
+        told = await watcher.until(5)
+        assert watcher.revisions == list(range(1, 6))
+        assert {event.memory.session_id for event in told} == {session_id}
+    assert max(in_use) <= hub.MAX_READS + 1
+    await one_listener_at_most(here, sql)
+
+
+async def one_listener_at_most(running, sql):
+    if running.server.database.can_listen:
+        assert await listeners(sql, 1) == 1
+
+
+async def test_watchers_that_come_amid_a_storm_of_writes_miss_nothing(serve, watch):
+    servers = [await serve(MEMORY_MAX_ENTRIES="1000") for _ in range(2)]
+    chance = random.Random(20_260_301)
+
+    async def write(writer: int) -> None:
+        dice = random.Random(writer)
+        memory = servers[writer % 2].memory
+        own = (await memory.StoreMemory(store(f"of writer {writer}", importance=0.9))).memory
+        for n in range(12):
+            match dice.randrange(4):
+                case 0:
+                    await memory.StoreMemory(store(f"shared {n}"))
+                case 1:
+                    await memory.StoreMemory(store(f"fact {writer}/{n}"))
+                case 2:
+                    await updated(memory, own, importance=dice.random())
+                case 3:
+                    await memory.DeleteMemory(named(pb.DeleteMemoryRequest, own))
+                    await memory.UndeleteMemory(named(pb.UndeleteMemoryRequest, own))
+
+    async def watch_later(server: int) -> tuple[int, Watcher]:
+        memory = servers[server].memory
+        await asyncio.sleep(chance.random())
+        answer = await memory.RetrieveMemories(
+            pb.RetrieveMemoriesRequest(session_id="user-123", peek=True)
+        )
+        start = chance.choice([0, answer.revision])
+        return start, watch(memory, start)
+
+    watching = [asyncio.create_task(watch_later(n % 2)) for n in range(4)]
+    await asyncio.gather(*(write(n) for n in range(32)))
+    answer = await servers[0].memory.RetrieveMemories(
+        pb.RetrieveMemoriesRequest(session_id="user-123", peek=True)
+    )
+    assert answer.revision >= 32 * 13
+    for start, watcher in await asyncio.gather(*watching):
+        if start < answer.revision:
+            await watcher.until(answer.revision)
+        assert watcher.revisions == list(range(start + 1, answer.revision + 1))
+
+
+# Erasing and purging
+
+
+async def test_erasing_ends_a_watch_and_what_would_resume_it(serve, watch, refused):
+    here, there = await serve(), await serve()
+    for n in range(3):
+        await here.memory.StoreMemory(store(f"fact {n}"))
+    watchers = [watch(here.memory), watch(there.memory, 1)]
+    for watcher in watchers:
+        await watcher.until(3)
+    await here.memory.EraseSession(pb.EraseSessionRequest(session_id="user-123"))
+    for watcher in (*watchers, watch(here.memory, 3), watch(there.memory, 1)):
+        refusal = await refused(watcher.end())
+        assert (refusal.code, refusal.reason) == (
+            grpc.StatusCode.OUT_OF_RANGE,
+            "REVISION_OUT_OF_RANGE",
+        )
+
+
+async def test_a_session_made_anew_is_not_taken_for_the_erased_one(serve, watch, refused):
+    here, there = await serve(), await serve()
+    for n in range(3):
+        await here.memory.StoreMemory(store(f"fact {n}"))
+    watcher = watch(there.memory)
+    await watcher.until(3)
+    await here.memory.EraseSession(pb.EraseSessionRequest(session_id="user-123"))
+    anew = [(await here.memory.StoreMemory(store(f"anew {n}"))).memory for n in range(5)]
+    for ended in (watcher, *(watch(here.memory, start) for start in (1, 2, 3))):
+        refusal = await refused(ended.end())
+        assert refusal.code == grpc.StatusCode.OUT_OF_RANGE
+    assert {event.memory.content for event in watcher.told} == {"fact 0", "fact 1", "fact 2"}
+    told = await watch(there.memory).until(anew[-1].revision)
+    assert [event.memory for event in told] == anew
+    await watch(there.memory, anew[0].revision).until(anew[-1].revision)
+
+
+async def test_a_session_first_made_after_an_erasure_of_another_is_watched_as_any(memory, watch):
+    await memory.BatchStoreMemories(
+        pb.BatchStoreMemoriesRequest(requests=[store(f"fact {n}") for n in range(20)])
+    )
+    await memory.EraseSession(pb.EraseSessionRequest(session_id="user-123"))
+    watcher = watch(memory, session_id="user-124")
+    stored = [
+        (await memory.StoreMemory(store(f"fact {n}", session_id="user-124"))).memory
+        for n in range(3)
+    ]
+    told = await watcher.until(stored[-1].revision)
+    assert [event.memory for event in told] == stored
+
+
+async def test_a_resume_across_a_purge_tells_of_it_while_that_is_kept(
+    running, clock, watch, refused
+):
+    memory = running.memory
+    first, kept = [
+        (await memory.StoreMemory(store(content, never_expires=True))).memory
+        for content in ("to be purged", "to be kept")
+    ]
+    await updated(memory, first, importance=0.1)
+    purge = pb.PurgeMemoriesRequest(session_id="user-123", force=True)
+    purge.filter.min_importance = 0
+    purge.filter.content_types.append(pb.CONTENT_TYPE_FACT)
+    assert (await memory.PurgeMemories(purge)).purge_count == 0
+    await updated(memory, first, content_type=pb.CONTENT_TYPE_FACT)
+    assert (await memory.PurgeMemories(purge)).purge_count == 1
+    for start in range(5):
+        watcher = watch(memory, start)
+        await watcher.until(5)
+        assert watcher.changes[-1] == (5, PURGED, first.memory_id)
+    clock.move(timedelta(hours=24))
+    await running.server.sweeper.run_once()
+    await watch(memory, 4).until(5)
+    clock.move(timedelta(seconds=1))
+    await running.server.sweeper.run_once()
+    for start in range(1, 5):
+        refusal = await refused(watch(memory, start).end())
+        assert refusal.code == grpc.StatusCode.OUT_OF_RANGE
+    at_the_end = watch(memory, 5)
+    again = await updated(memory, kept, importance=0.7)
+    (event,) = await at_the_end.until(6)
+    assert event.memory == again
+    from_the_beginning = watch(memory)
+    await from_the_beginning.until(6)
+    assert from_the_beginning.changes == [
+        (2, CREATED, kept.memory_id),
+        (6, UPDATED, kept.memory_id),
+    ]
+
+
+async def test_versions_no_longer_kept_are_skipped_for_the_latest(running, clock, watch):
+    memory = running.memory
+    first, second = [
+        (await memory.StoreMemory(store(content, never_expires=True))).memory
+        for content in ("first", "second")
+    ]
+    for importance in (0.1, 0.2, 0.3):
+        await updated(memory, first, importance=importance)
+    clock.move(timedelta(hours=25))
+    await running.server.sweeper.run_once()
+    latest = await updated(memory, second, importance=0.4)
+    watcher = watch(memory, 1)
+    told = await watcher.until(6)
+    assert watcher.changes == [
+        (2, CREATED, second.memory_id),
+        (5, UPDATED, first.memory_id),
+        (6, UPDATED, second.memory_id),
+    ]
+    assert told[1].memory.importance == 0.3
+    assert told[2].memory == latest
+
+
+# The end of a stream
+
+
+async def test_a_stopping_server_ends_its_streams_with_unavailable(serve, watch, refused):
+    running = await serve(MEMORYD_DRAIN_SECONDS="20")
+    await running.memory.StoreMemory(store())
+    watchers = [watch(running.memory), watch(running.memory, session_id="nobody")]
+    await watchers[0].until(1)
+    await watchers[1].call.initial_metadata()
+    async with asyncio.timeout(20):
+        await running.server.stop()
+    for watcher in watchers:
+        refusal = await refused(watcher.end())
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+
+
+async def test_a_cancelled_watcher_leaves_nothing(running, watch, caplog):
+    watchers = [watch(running.memory, session_id=f"user-{n % 3}") for n in range(30)]
+    for watcher in watchers:
+        await watcher.call.initial_metadata()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while running.server.watchers < 30:
+            await asyncio.sleep(0.01)
+    writing = asyncio.gather(
+        *(running.memory.StoreMemory(store(f"fact {n}", f"user-{n % 3}")) for n in range(60))
+    )
+    await asyncio.gather(*(watcher.stop() for watcher in watchers))
+    await writing
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while running.server.watchers:
+            await asyncio.sleep(0.01)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+# Streams that are not read
+
+LARGE = 16_000
+
+
+async def flood(memory: MemoryServiceStub, count: int, offset: int = 0) -> None:
+    """Far more than gRPC takes in for a caller that does not read."""
+    for start in range(offset, offset + count, 50):
+        batch = [
+            store(f"{n:06} " + "x" * LARGE) for n in range(start, min(start + 50, offset + count))
+        ]
+        await memory.BatchStoreMemories(pb.BatchStoreMemoriesRequest(requests=batch))
+
+
+def last_revision(error: grpc.aio.AioRpcError) -> int:
+    status = status_pb2.Status.FromString(
+        dict(error.trailing_metadata())["grpc-status-details-bin"]
+    )
+    info = error_details_pb2.ErrorInfo()
+    assert any(detail.Unpack(info) for detail in status.details)
+    assert info.reason == "ERROR_REASON_WATCHER_TOO_SLOW"
+    return int(info.metadata["last_revision"])
+
+
+async def test_a_watcher_that_does_not_read_is_cut_off_and_resumes_without_loss(serve, watch):
+    running = await serve(MEMORYD_STREAM_STALL_SECONDS="0.5", MEMORY_MAX_ENTRIES="1000")
+    memory = running.memory
+    await flood(memory, 900)
+    unread = memory.WatchMemories(pb.WatchMemoriesRequest(session_id="user-123"))
+    await unread.initial_metadata()
+    reading = watch(memory)
+    await reading.until(900)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while running.server.watchers > 1:
+            await asyncio.sleep(0.02)
+    await memory.StoreMemory(store("after the end"))
+    told = []
+    with pytest.raises(grpc.aio.AioRpcError) as ended:
+        async for event in unread:
+            told.append(event.revision)  # noqa: PERF401  what was read before the end counts
+    assert ended.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    last = last_revision(ended.value)
+    # No more was taken out of the database's hands than the connection takes in.
+    assert 0 < last * LARGE < 8_000_000
+    # It may have been told of one more, whose sending was given up.
+    assert told in (list(range(1, last + 1)), list(range(1, last + 2)))
+    resumed = watch(memory, last)
+    await resumed.until(901)
+    assert resumed.revisions == list(range(last + 1, 902))
+    await reading.until(901)
+    assert reading.revisions == list(range(1, 902))
+
+
+async def test_unread_streams_hold_up_nobody(serve, watch):
+    running = await serve(MEMORYD_STREAM_STALL_SECONDS="5", MEMORY_MAX_ENTRIES="1000")
+    memory = running.memory
+    await flood(memory, 100)
+    async with grpc.aio.insecure_channel(running.address) as channel:
+        unread = [
+            MemoryServiceStub(channel).WatchMemories(pb.WatchMemoriesRequest(session_id="user-123"))
+            for _ in range(50)
+        ]
+        for call in unread:
+            await call.initial_metadata()
+        watcher = watch(memory)
+        await watcher.until(100)
+        assert running.server.database.connections_in_use <= hub.MAX_READS + 1
+        await memory.StoreMemory(store("and one more"))
+        await watcher.until(101)
+        for call in unread:
+            call.cancel()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while running.server.watchers > 1:
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("stall_seconds", ["0.2", "60"], ids=["cut off", "not yet cut off"])
+async def test_an_unread_stream_does_not_keep_a_server_from_stopping(serve, stall_seconds):
+    running = await serve(
+        MEMORYD_STREAM_STALL_SECONDS=stall_seconds,
+        MEMORYD_DRAIN_SECONDS="1",
+        MEMORY_MAX_ENTRIES="1000",
+    )
+    await flood(running.memory, 900)
+    unread = running.memory.WatchMemories(pb.WatchMemoriesRequest(session_id="user-123"))
+    await unread.initial_metadata()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while running.server.watchers == (stall_seconds == "0.2"):
+            await asyncio.sleep(0.02)
+        await running.server.stop()
+    with pytest.raises(grpc.aio.AioRpcError) as ended:
+        async for _ in unread:
+            pass
+    assert ended.value.code() == grpc.StatusCode.UNAVAILABLE

