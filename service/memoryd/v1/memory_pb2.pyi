@@ -907,7 +907,7 @@ class PurgeMemoriesResponse(_message.Message):
     """How many were deleted for good, or would be."""
     @_builtins.property
     def sample(self) -> _containers.RepeatedCompositeFieldContainer[Global___Memory]:
-        """Without `force`, the first few (at most 100) of those that would go."""
+        """Without `force`, the first few (at most 20) of those that would go."""
 
     def __init__(
         self,
