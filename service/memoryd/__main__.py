@@ -78,9 +78,10 @@ def sweep(
     database_url: DatabaseUrl = None,
     once: Annotated[bool, typer.Option("--once", help="Stop when nothing is left.")] = False,  # noqa: FBT002  typer's way of a flag
 ) -> None:
-    """Remove what expired, retire what nobody uses, purge what was deleted long ago.
+    """Remove what has had its time.
 
-    Servers do this by themselves; one process at a time.
+    What expired, what nobody uses, what was deleted long ago. Servers do this by themselves; one
+    process at a time.
     """
     settings, tools = _configuration(database_url=database_url)
     with _logging(settings):
@@ -106,7 +107,7 @@ def import_(
     file: Annotated[Path, typer.Argument(help="What `memoryd export` wrote.", exists=True)],
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Insert what a file has and the database has not; can be begun again."""
+    """Insert what a file has and the database has not."""
     settings, _ = _configuration(database_url=database_url)
     with _logging(settings):
         _run(_import(settings, file))
@@ -156,6 +157,7 @@ async def _database(settings: Settings) -> AsyncIterator[Database]:
     )
     database = Database(settings.database_url.get_secret_value(), options)
     try:
+        await database.try_out()
         await database.check()
         yield database
     finally:

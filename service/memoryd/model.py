@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from memoryd.errors import Violation
+
 DEFAULT_TENANT = "default"
 """Whose data it is while authentication is off."""
 
@@ -135,6 +137,8 @@ class NewMemory:
     """Of the request's arguments; tells a retry from another use of the same request_id."""
     field: str = ""
     """Where in the call it stands (`requests[3]`), for violations that only the store can see."""
+    late: Violation | None = None
+    """What is wrong with it by now, unless it is a retry: its time has passed."""
 
 
 @dataclass(frozen=True, slots=True)

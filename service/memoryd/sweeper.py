@@ -90,6 +90,8 @@ class Sweeper:
                     await self._repeat(self._expire)
             except MemorydError as error:
                 _log.warning("not swept: %s", error)
+            except Exception:  # noqa: BLE001  a sweep that fails is no reason to sweep no more
+                _log.exception("not swept, by a defect")
             await asyncio.sleep(interval_seconds)
 
     async def run_once(self) -> Swept:
@@ -130,14 +132,17 @@ class Sweeper:
 
     def _retire(self, connection: Connection, now: datetime) -> tuple[int, Iterable[Session]]:
         since = now - timedelta(days=self._cleanup_days())
-        found = removal.unused(connection, since, BATCH)
+        found = removal.unused(connection, since, now, BATCH)
         plan = WritePlan(connection, self._database.dialect, now)
         plan.apply([Retire(Session(t, session_id), i, since) for t, session_id, i in found])
         return len(found), plan.changed
 
     def _purge(self, connection: Connection, now: datetime) -> tuple[int, Iterable[Session]]:
-        found = removal.deleted(connection, now - self._retention, BATCH)
-        purged = removal.purge(connection, self._database.dialect, found, now)
+        before = now - self._retention
+        found = removal.deleted(connection, before, BATCH)
+        purged = removal.purge(
+            connection, self._database.dialect, found, now, deleted_before=before
+        )
         return len(found), {Session(tenant, session_id) for tenant, session_id, _ in purged}
 
     def _drop_requests(

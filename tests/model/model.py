@@ -254,6 +254,10 @@ class Model:
         decayed = row.importance * math.pow(2, -age / self.limits.half_life_days)
         return max(0.0, min(1.0, decayed + min(0.2, 0.02 * row.access_count)))
 
+    def has_past(self, changes: int) -> bool:
+        """Tell whether a session has seen so many changes."""
+        return any(len(session.events) >= changes for session in self.sessions.values())
+
     def etags(self, memory_id: str) -> dict[int, str]:
         """Those that have been seen of a memory, by revision."""
         return self._etags.get(memory_id, {})
@@ -262,23 +266,23 @@ class Model:
 
     def refusal(self, request: Any) -> Refusal | None:
         """Tell how a call must be refused; None if it must not."""
+        refusal = None
         match request:
             case pb.StoreMemoryRequest():
-                return self._store_refusal(request)
+                refusal = self._store_refusal(request)
             case pb.BatchStoreMemoriesRequest():
-                return self._batch_refusal(request)
+                refusal = self._batch_refusal(request)
             case pb.GetMemoryRequest():
-                return self._unless_live(request.session_id, request.memory_id)
+                refusal = self._unless_live(request.session_id, request.memory_id)
             case pb.FindSimilarMemoriesRequest() if request.memory_id:
-                return self._unless_live(request.session_id, request.memory_id)
+                refusal = self._unless_live(request.session_id, request.memory_id)
             case pb.DeleteMemoryRequest():
-                return self._unless_current(request.session_id, request.memory_id, request.etag)
+                refusal = self._unless_current(request.session_id, request.memory_id, request.etag)
             case pb.UpdateMemoryRequest():
-                return self._update_refusal(request)
+                refusal = self._update_refusal(request)
             case pb.UndeleteMemoryRequest():
-                return self._undelete_refusal(request)
-            case _:
-                return None
+                refusal = self._undelete_refusal(request)
+        return refusal
 
     def _store_refusal(self, request: pb.StoreMemoryRequest) -> Refusal | None:
         session = self.sessions.get(request.session_id, Session())
@@ -311,6 +315,7 @@ class Model:
 
     def _batch_refusal(self, request: pb.BatchStoreMemoriesRequest) -> Refusal | None:
         bad: list[str] = []
+        is_bad = False  # a retry is not to be refused, whatever its fields are worth by now
         reused: list[str] = []
         used: dict[tuple[str, str], bytes] = {}
         for place, item in enumerate(request.requests):
@@ -320,13 +325,14 @@ class Model:
             if first is not None:
                 used.setdefault((item.session_id, item.request_id), first.arguments)
             is_retry = first is not None and first.arguments == arguments
-            if not is_retry:
-                bad += [f"requests[{place}].{name}" for name in self._bad_fields(item)]
+            fields = [f"requests[{place}].{name}" for name in self._bad_fields(item)]
+            bad += fields
+            is_bad |= bool(fields) and not is_retry
             if item.request_id:
                 before = used.setdefault((item.session_id, item.request_id), arguments)
                 if before != arguments:
                     reused.append(f"requests[{place}].request_id")
-        if bad:
+        if is_bad:
             return _invalid(bad)
         return _reused(reused[0]) if reused else None
 
@@ -349,9 +355,9 @@ class Model:
         paths = _paths(request)
         if "content" in paths and not sanitise(memory.content):
             bad.append("memory.content")
-        if "expire_time" in paths and memory.HasField("expire_time"):
-            if _time(memory.expire_time) <= self.now:
-                bad.append("memory.expire_time")
+        has_end = "expire_time" in paths and memory.HasField("expire_time")
+        if has_end and _time(memory.expire_time) <= self.now:
+            bad.append("memory.expire_time")
         if request.HasField("ttl") and request.ttl.ToTimedelta() <= timedelta(0):
             bad.append("ttl")
         if bad:
@@ -649,20 +655,17 @@ class Model:
     # What is read
 
     def matching(self, rows: Iterable[Row], wanted: pb.MemoryFilter) -> Iterator[Row]:
+        given, metadata = wanted.HasField, plain(wanted.metadata)
         for row in rows:
-            if wanted.content_types and row.content_type not in wanted.content_types:
-                continue
-            if wanted.HasField("min_importance"):
-                if self.effective(row) < wanted.min_importance:
-                    continue
-            if wanted.HasField("created_after") and row.create_time < _time(wanted.created_after):
-                continue
-            if wanted.HasField("created_before"):
-                if row.create_time >= _time(wanted.created_before):
-                    continue
-            if all(
-                key in row.metadata and json_of(row.metadata[key]) == json_of(value)
-                for key, value in plain(wanted.metadata).items()
+            if (
+                (not wanted.content_types or row.content_type in wanted.content_types)
+                and (not given("min_importance") or self.effective(row) >= wanted.min_importance)
+                and (not given("created_after") or row.create_time >= _time(wanted.created_after))
+                and (not given("created_before") or row.create_time < _time(wanted.created_before))
+                and all(
+                    key in row.metadata and json_of(row.metadata[key]) == json_of(value)
+                    for key, value in metadata.items()
+                )
             ):
                 yield row
 

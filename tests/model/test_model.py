@@ -13,9 +13,15 @@ from typing import Any
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Verbosity, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from memoryd.storage import hub
 from memoryd.storage.access import AccessTracker
@@ -33,7 +39,6 @@ settings.register_profile(
     deadline=None,
     report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),
-    **({"phases": [__import__("hypothesis").Phase.generate]} if os.environ.get("DBG") else {}),
 )
 settings.register_profile(
     "long",
@@ -42,6 +47,7 @@ settings.register_profile(
     max_examples=int(os.environ.get("MODEL_EXAMPLES", "1000")),
     stateful_step_count=80,
     print_blob=True,
+    verbosity=Verbosity.verbose,
 )
 PROFILE = settings.get_profile(
     "long" if os.environ.get("HYPOTHESIS_PROFILE") == "long" else "model"
@@ -108,9 +114,11 @@ LIFETIMES = (
 )
 NO_LIFETIMES = (timedelta(0), timedelta(seconds=-1))
 
-sessions = st.sampled_from("ab")
+sessions = st.sampled_from("aaab")
 servers = st.sampled_from((0, 0, 1))
-picks = st.integers(0, 40)
+numbers = st.integers(0, 40)
+picks = st.tuples(st.sampled_from(("live", "live", "live", "deleted", "any")), numbers)
+deleted_picks = st.tuples(st.sampled_from(("deleted", "deleted", "deleted", "any")), numbers)
 expirations = st.one_of(
     st.tuples(st.sampled_from(("ttl", "expire_time")), st.sampled_from(LIFETIMES)),
     st.tuples(st.just("never_expires"), st.booleans()),
@@ -148,7 +156,7 @@ edits = st.fixed_dictionaries(
         "expire_time": st.sampled_from(LIFETIMES + NO_LIFETIMES),
     },
 )
-filters = st.fixed_dictionaries(
+filters = st.just({}) | st.fixed_dictionaries(
     {},
     optional={
         "content_types": st.lists(st.sampled_from(TYPES[1:]), max_size=2),
@@ -170,7 +178,7 @@ class MemoryMachine(RuleBasedStateMachine):
         self.model = world.model
         self.known: dict[str, list[str]] = {"a": [], "b": []}
         self.retries: list[pb.StoreMemoryRequest] = []
-        self.bookmarks: list[tuple[str, pb.ListMemoriesRequest, int]] = []
+        self.bookmarks: list[tuple[pb.ListMemoriesRequest, int]] = []
         self.markers = 0
 
     def teardown(self) -> None:
@@ -198,10 +206,16 @@ class MemoryMachine(RuleBasedStateMachine):
             self.model.purge(request, self.world.call(1 - via, "PurgeMemories", request))
             self.world.check_watcher(session_id)
 
-    def memory(self, name: str, pick: int) -> str:
-        """Pick any memory that there is or ever was."""
-        known = self.known[name]
-        return known[-1 - pick % len(known)] if known else ABSENT
+    def memory(self, name: str, pick: tuple[str, int]) -> str:
+        """Pick a memory that is live, or deleted, or is there or ever was."""
+        kind, number = pick
+        session_id = self.world.session(name)
+        known = {
+            "live": [row.memory_id for row in self.model.live(session_id)],
+            "deleted": [r.memory_id for r in self.model.rows(session_id) if r.delete_time],
+            "any": self.known[name],
+        }[kind]
+        return known[-1 - number % len(known)] if known else ABSENT
 
     def etag(self, memory_id: str, pick: int) -> str:
         """Pick none, the current one, or one of before."""
@@ -233,12 +247,16 @@ class MemoryMachine(RuleBasedStateMachine):
 
     # Changes
 
+    @initialize(count=st.integers(0, 12))
+    def begin(self, count: int) -> None:
+        self.batch(0, [("a", {"content": f"fact {number}"}) for number in range(count)])
+
     @rule(via=servers, name=sessions, fields=stores)
-    def store(self, via: int, name: str, fields: dict[str, Any]) -> None:
+    def store(self, *, via: int, name: str, fields: dict[str, Any]) -> None:
         self.store_one(via, name, self.store_request(name, fields))
 
     @rule(via=servers, name=sessions, fields=bad_stores)
-    def store_badly(self, via: int, name: str, fields: dict[str, Any]) -> None:
+    def store_badly(self, *, via: int, name: str, fields: dict[str, Any]) -> None:
         self.store_one(via, name, self.store_request(name, fields))
 
     @rule(
@@ -247,12 +265,13 @@ class MemoryMachine(RuleBasedStateMachine):
         content=st.sampled_from(CONTENTS[:3]),
         large=st.sampled_from(list(LARGE_METADATA)),
     )
-    def store_much(self, via: int, name: str, content: str, large: str) -> None:
-        self.store_one(via, name, self.store_request(name, {"content": content, "metadata": LARGE_METADATA[large]}))
+    def store_much(self, *, via: int, name: str, content: str, large: str) -> None:
+        fields = {"content": content, "metadata": LARGE_METADATA[large]}
+        self.store_one(via, name, self.store_request(name, fields))
 
     @precondition(lambda self: self.retries)
-    @rule(via=servers, pick=picks)
-    def retry(self, via: int, pick: int) -> None:
+    @rule(via=servers, pick=numbers)
+    def retry(self, *, via: int, pick: int) -> None:
         request = self.retries[-1 - pick % len(self.retries)]
         self.store_one(via, request.session_id[-1], request)
 
@@ -262,7 +281,7 @@ class MemoryMachine(RuleBasedStateMachine):
             st.tuples(sessions, st.one_of(stores, stores, stores, bad_stores)), max_size=6
         ),
     )
-    def store_batch(self, via: int, items: list[tuple[str, dict[str, Any]]]) -> None:
+    def store_batch(self, *, via: int, items: list[tuple[str, dict[str, Any]]]) -> None:
         self.batch(via, items)
 
     @rule(
@@ -272,7 +291,7 @@ class MemoryMachine(RuleBasedStateMachine):
         count=st.integers(5, 12),
         importance=st.sampled_from(IMPORTANCES),
     )
-    def fill(self, via: int, name: str, first: int, count: int, importance: float) -> None:
+    def fill(self, *, via: int, name: str, first: int, count: int, importance: float) -> None:
         facts = range(first, first + count)
         self.batch(
             via, [(name, {"content": f"Fact {n % 12}", "importance": importance}) for n in facts]
@@ -293,14 +312,15 @@ class MemoryMachine(RuleBasedStateMachine):
         pick=picks,
         fields=edits,
         mask=st.sampled_from(("populated", "named", "all")),
-        etag=picks,
+        etag=numbers,
         ttl=st.none() | st.sampled_from(LIFETIMES + NO_LIFETIMES[:1]),
     )
     def update(
         self,
+        *,
         via: int,
         name: str,
-        pick: int,
+        pick: tuple[str, int],
         fields: dict[str, Any],
         mask: str,
         etag: int,
@@ -325,8 +345,8 @@ class MemoryMachine(RuleBasedStateMachine):
             self.model.update(request, answer)
         self.settle(via, name)
 
-    @rule(via=servers, name=sessions, pick=picks, etag=picks)
-    def delete(self, via: int, name: str, pick: int, etag: int) -> None:
+    @rule(via=servers, name=sessions, pick=picks, etag=numbers)
+    def delete(self, *, via: int, name: str, pick: tuple[str, int], etag: int) -> None:
         memory_id = self.memory(name, pick)
         request = pb.DeleteMemoryRequest(
             session_id=self.world.session(name),
@@ -338,8 +358,8 @@ class MemoryMachine(RuleBasedStateMachine):
             self.model.delete(request, answer)
         self.settle(via, name)
 
-    @rule(via=servers, name=sessions, pick=picks)
-    def undelete(self, via: int, name: str, pick: int) -> None:
+    @rule(via=servers, name=sessions, pick=deleted_picks)
+    def undelete(self, *, via: int, name: str, pick: tuple[str, int]) -> None:
         request = pb.UndeleteMemoryRequest(
             session_id=self.world.session(name), memory_id=self.memory(name, pick)
         )
@@ -349,15 +369,16 @@ class MemoryMachine(RuleBasedStateMachine):
         self.settle(via, name)
 
     @rule(via=servers, name=sessions, wanted=filters, force=st.booleans())
-    def purge(self, via: int, name: str, wanted: dict[str, Any], force: bool) -> None:
+    def purge(self, *, via: int, name: str, wanted: dict[str, Any], force: bool) -> None:
         request = pb.PurgeMemoriesRequest(
             session_id=self.world.session(name), filter=self.filter(wanted), force=force
         )
         self.model.purge(request, self.call(via, "PurgeMemories", request))
         self.settle(via, name)
 
+    @precondition(lambda self: self.model.has_past(10))
     @rule(via=servers, name=sessions)
-    def erase(self, via: int, name: str) -> None:
+    def erase(self, *, via: int, name: str) -> None:
         session_id = self.world.session(name)
         request = pb.EraseSessionRequest(session_id=session_id)
         self.model.erase(request, self.call(via, "EraseSession", request))
@@ -365,11 +386,11 @@ class MemoryMachine(RuleBasedStateMachine):
         self.settle(via, name)
 
     @rule(span=st.sampled_from(SPANS))
-    def move_time(self, span: timedelta) -> None:
+    def move_time(self, *, span: timedelta) -> None:
         self.world.clock.now += span
 
     @rule(via=servers)
-    def sweep(self, via: int) -> None:
+    def sweep(self, *, via: int) -> None:
         self.world.sweep(via)
 
         def told(session_id: str, count: int) -> list[tuple[int, str]]:
@@ -381,13 +402,13 @@ class MemoryMachine(RuleBasedStateMachine):
         self.settle(via, "a", "b")
 
     @rule(via=servers)
-    def restart(self, via: int) -> None:
+    def restart(self, *, via: int) -> None:
         self.world.restart(via)
 
     # Reads
 
     @rule(via=servers, name=sessions, pick=picks)
-    def get(self, via: int, name: str, pick: int) -> None:
+    def get(self, *, via: int, name: str, pick: tuple[str, int]) -> None:
         session_id, memory_id = self.world.session(name), self.memory(name, pick)
         request = pb.GetMemoryRequest(session_id=session_id, memory_id=memory_id)
         answer = self.call(via, "GetMemory", request)
@@ -402,7 +423,7 @@ class MemoryMachine(RuleBasedStateMachine):
         sizes=st.lists(st.sampled_from((1, 2, 5, 0, 5000)), min_size=1, max_size=3),
     )
     def list_all(
-        self, via: int, name: str, wanted: dict[str, Any], show_deleted: bool, sizes: list[int]
+        self, *, via: int, name: str, wanted: dict[str, Any], show_deleted: bool, sizes: list[int]
     ) -> None:
         request = pb.ListMemoriesRequest(
             session_id=self.world.session(name),
@@ -415,7 +436,7 @@ class MemoryMachine(RuleBasedStateMachine):
             position = self.page(via, request, position)
             if not request.page_token:
                 break
-            self.bookmarks.append((name, copy_of(request), position))
+            self.bookmarks.append((copy_of(request), position))
         export = pb.ExportMemoriesRequest(
             session_id=request.session_id, filter=request.filter, show_deleted=show_deleted
         )
@@ -436,10 +457,10 @@ class MemoryMachine(RuleBasedStateMachine):
         return rows[:size][-1].created_revision if rows else after
 
     @precondition(lambda self: self.bookmarks)
-    @rule(via=servers, pick=picks)
-    def list_on(self, via: int, pick: int) -> None:
+    @rule(via=servers, pick=numbers)
+    def list_on(self, *, via: int, pick: int) -> None:
         """Go on from a token of before, whatever has happened since."""
-        name, request, after = self.bookmarks[-1 - pick % len(self.bookmarks)]
+        request, after = self.bookmarks[-1 - pick % len(self.bookmarks)]
         self.page(via, copy_of(request), after)
 
     @rule(
@@ -449,7 +470,9 @@ class MemoryMachine(RuleBasedStateMachine):
         limit=st.sampled_from((0, 0, 1, 3, 5000)),
         peek=st.booleans(),
     )
-    def retrieve(self, via: int, name: str, wanted: dict[str, Any], limit: int, peek: bool) -> None:
+    def retrieve(
+        self, *, via: int, name: str, wanted: dict[str, Any], limit: int, peek: bool
+    ) -> None:
         session_id = self.world.session(name)
         request = pb.RetrieveMemoriesRequest(
             session_id=session_id, filter=self.filter(wanted), limit=limit, peek=peek
@@ -474,7 +497,13 @@ class MemoryMachine(RuleBasedStateMachine):
         ),
     )
     def find_similar(
-        self, via: int, name: str, content: str | None, pick: int, limits: dict[str, int]
+        self,
+        *,
+        via: int,
+        name: str,
+        content: str | None,
+        pick: tuple[str, int],
+        limits: dict[str, int],
     ) -> None:
         target = {"memory_id": self.memory(name, pick)} if content is None else {"content": content}
         request = pb.FindSimilarMemoriesRequest(
@@ -485,7 +514,7 @@ class MemoryMachine(RuleBasedStateMachine):
             self.model.similar(request, answer)
 
     @rule(via=servers, name=sessions, start=st.integers(0, 60))
-    def follow_from(self, via: int, name: str, start: int) -> None:
+    def follow_from(self, *, via: int, name: str, start: int) -> None:
         """Resume from any revision that there was: what is told makes what was known then current.
 
         A new memory tells when all has been told.
@@ -494,14 +523,15 @@ class MemoryMachine(RuleBasedStateMachine):
         session = self.model.sessions.get(session_id)
         if session is None:
             return
-        start = [0, *(event.revision for event in session.events)][start % (len(session.events) + 1)]
+        revisions = [0, *(event.revision for event in session.events)]
+        start = revisions[start % len(revisions)]
         watcher = self.world.watch(via, session_id, start)
         self.markers += 1
         self.store_one(via, name, self.store_request(name, {"content": f"marker {self.markers}"}))
         self.world.check_resumed(watcher, session, start)
 
     @rule(via=servers, name=sessions, back=st.integers(0, 3))
-    def follow_erased(self, via: int, name: str, back: int) -> None:
+    def follow_erased(self, *, via: int, name: str, back: int) -> None:
         """Resume from a revision of a session that has been erased."""
         session_id = self.world.session(name)
         last = self.model.erased.get(session_id, 0)

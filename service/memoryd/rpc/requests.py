@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 """What a timestamp can say at the latest."""
 
+IN_THE_PAST = "must lie in the future; to remove a memory now, delete it"
+
 END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
 CHANGEABLE_PATHS = ("content", "content_type", "importance", "metadata", "expire_time")
@@ -60,10 +62,15 @@ class Violations:
 
     def __init__(self) -> None:
         self._found: dict[str, Violation] = {}
+        self._beside: list[Violation] = []
 
     def add(self, field: str, description: str) -> None:
         """Add one, unless the same field has one already, such as from the protos' rules."""
         self._found.setdefault(field, Violation(field, description))
+
+    def add_beside(self, violation: Violation) -> None:
+        """Add one that by itself is none yet: it is told of beside others only."""
+        self._beside.append(violation)
 
     def add_rules(self, message: Message) -> None:
         for violation in _validator.collect_violations(message):
@@ -75,7 +82,8 @@ class Violations:
     def check(self) -> None:
         """Raises InvalidRequest if there are any."""
         if self._found:
-            raise InvalidRequest(*self._found.values())
+            beside = (v for v in self._beside if v.field not in self._found)
+            raise InvalidRequest(*self._found.values(), *beside)
 
 
 class Requests:
@@ -177,6 +185,14 @@ class Requests:
         prefix = f"{field}." if field else ""
         content = self._content(request.content, f"{prefix}content", violations)
         hashes = hashes_of(content)
+        expires_at = self._expiration(request, prefix, violations)
+        late = None
+        if request.HasField("expire_time") and expires_at and expires_at <= self._clock():
+            late = Violation(f"{prefix}expire_time", IN_THE_PAST)
+            if request.request_id:  # it may be a retry, which the store knows
+                violations.add_beside(late)
+            else:
+                violations.add(*late)
         return NewMemory(
             session=session,
             content=content,
@@ -185,10 +201,11 @@ class Requests:
             metadata=self._metadata(request.metadata, f"{prefix}metadata", violations),
             content_hash=hashes.content_hash,
             semantic_hash=hashes.semantic_hash,
-            expires_at=self._expiration(request, prefix, violations),
+            expires_at=expires_at,
             request_id=request.request_id,
             fingerprint=_fingerprint(request) if request.request_id else "",
             field=field,
+            late=late,
         )
 
     def _edit(
@@ -280,7 +297,7 @@ class Requests:
             case "ttl":
                 return self._from_now(request.ttl, f"{prefix}ttl", violations)
             case "expire_time":
-                return self._future(request.expire_time, f"{prefix}expire_time", violations)
+                return _moment(request.expire_time, f"{prefix}expire_time", violations)
             case "never_expires" if request.never_expires:
                 return None
             case _:
@@ -298,7 +315,7 @@ class Requests:
     def _future(self, message: Timestamp, field: str, violations: Violations) -> datetime:
         moment = _moment(message, field, violations)
         if moment <= self._clock():
-            violations.add(field, "must lie in the future; to remove a memory now, delete it")
+            violations.add(field, IN_THE_PAST)
         return moment
 
 

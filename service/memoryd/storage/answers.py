@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from memoryd.model import Change, ContentType, Memory, Stored, StoreOutcome
 
 if TYPE_CHECKING:
-    from memoryd.model import Session
+    from memoryd.model import NewMemory, Session
 
 
 def to_answer(stored: Stored) -> dict[str, Any]:
@@ -25,6 +26,26 @@ def from_answer(session: Session, memory_id: str, answer: dict[str, Any]) -> Sto
         outcome=StoreOutcome(answer["outcome"]),
         evicted_memory_ids=tuple(answer["evicted"]),
     )
+
+
+def blanked(answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer without its text, and what could be made of its text."""
+    nothing = {"content": "", "metadata": {}, "content_hash": "", "semantic_hash": ""}
+    return {**answer, "memory": {**answer["memory"], **nothing}}
+
+
+def filled(stored: Stored, item: NewMemory) -> Stored:
+    """The answer with what was taken out of it, as the caller sends it again."""
+    if stored.memory.content:
+        return stored
+    memory = dataclasses.replace(
+        stored.memory,
+        content=item.content,
+        metadata=item.metadata,
+        content_hash=item.content_hash,
+        semantic_hash=item.semantic_hash,
+    )
+    return dataclasses.replace(stored, memory=memory)
 
 
 def to_state(memory: Memory) -> dict[str, Any]:

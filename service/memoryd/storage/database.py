@@ -24,9 +24,16 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
     from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.pool import QueuePool
 
 T = TypeVar("T")
+
+_GIVING_UP_SECONDS = 0.1
+"""How much longer than its limit a caller waits for the driver to give up."""
+
+_FAREWELL_SECONDS = 2.0
+"""How long the database may take to part from its idle connections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,8 @@ class Database:
         for engine in (self._reader, self._writer):
             event.listen(engine.sync_engine, "connect", self._on_connect)
         self._under_way: set[asyncio.Task[Any]] = set()
+        self._forgetting = asyncio.Lock()
+        self._forgetting_next: asyncio.Task[None] | None = None
 
     def _on_connect(self, connection: DBAPIConnection, _record: object) -> None:
         self.dialect.on_connect(connection, self._options)
@@ -107,6 +116,11 @@ class Database:
         """Whether the schema is the one that this release needs; asks the database."""
         return await self._run(self._read(_schema_state), timeout)
 
+    async def try_out(self) -> None:
+        """Return if it can be used at all; a command's first step, which tells its user most."""
+        with self._translating():
+            await asyncio.to_thread(self.dialect.try_out, make_url(self._url))
+
     async def check(self, *, timeout: float | None = None) -> None:
         """Return if the database answers and its schema fits.
 
@@ -119,7 +133,7 @@ class Database:
     async def migrate(self) -> None:
         """Bring the schema to this release's, if it is not there."""
         with self._translating():
-            await asyncio.to_thread(self.dialect.try_out, make_url(self._url))
+            await self.try_out()
             if await self.schema_state() is not SchemaState.BEHIND:
                 return await self.check()
             try:
@@ -142,11 +156,27 @@ class Database:
         return sum(cast("QueuePool", pool).checkedout() for pool in pools)
 
     async def forget_deleted(self) -> None:
-        """Leave nothing of what was deleted in an embedded database's files."""
-        with self._translating():
-            async with asyncio.timeout(self._options.timeout_seconds):
-                while not await self.read(self.dialect.forget_deleted):  # noqa: ASYNC110  SQLite tells nobody
-                    await asyncio.sleep(0.02)  # somebody is reading the log
+        """Leave nothing of what was deleted in an embedded database's files.
+
+        That takes the longer the larger the file is; those who ask meanwhile share the next time.
+        """
+        if not self.is_embedded:
+            return
+        if self._forgetting_next is None:
+            self._forgetting_next = asyncio.create_task(self._forget_deleted())
+            self._under_way.add(self._forgetting_next)
+            self._forgetting_next.add_done_callback(self._done)
+        await asyncio.shield(self._forgetting_next)
+
+    async def _forget_deleted(self) -> None:
+        async with self._forgetting:
+            self._forgetting_next = None  # who asks from here on has deleted since
+            with self._translating():
+                async with self._writer.connect() as connection:
+                    await connection.run_sync(self.dialect.rewrite)
+                async with asyncio.timeout(self._options.timeout_seconds):
+                    while not await self.read(self.dialect.empty_log):  # noqa: ASYNC110  SQLite tells nobody
+                        await asyncio.sleep(0.02)  # somebody is reading it
 
     @asynccontextmanager
     async def listening(
@@ -169,8 +199,7 @@ class Database:
         """Let what is under way end, and close all connections."""
         while self._under_way:
             await asyncio.gather(*self._under_way, return_exceptions=True)
-        await self._reader.dispose()
-        await self._writer.dispose()
+        await asyncio.gather(_dispose(self._reader), _dispose(self._writer))
 
     async def _read(self, body: Callable[[Connection], T]) -> T:
         async with self._reader.connect() as connection:
@@ -195,21 +224,30 @@ class Database:
             return await connection.run_sync(transaction)
 
     async def _run(self, work: Coroutine[Any, Any, T], timeout: float | None) -> T:
-        task = asyncio.create_task(self._bounded(work, timeout))
+        limit = self._options.timeout_seconds
+        expired: type[DatabaseUnavailable | DeadlineExceeded] = DatabaseUnavailable
+        if timeout is not None and timeout < limit:
+            limit, expired = max(timeout, 0.0), DeadlineExceeded
+        task = asyncio.create_task(self._bounded(work, limit, expired))
         self._under_way.add(task)
         task.add_done_callback(self._done)
-        return await asyncio.shield(task)
+        # A driver may take its time to give a silent connection up; its caller is answered now.
+        done, _ = await asyncio.wait((task,), timeout=limit + _GIVING_UP_SECONDS)
+        if not done:
+            raise expired
+        return task.result()
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._under_way.discard(task)
         if not task.cancelled():
             task.exception()  # the caller may be gone; nobody else would fetch it
 
-    async def _bounded(self, work: Coroutine[Any, Any, T], timeout: float | None) -> T:
-        limit = self._options.timeout_seconds
-        expired: type[DatabaseUnavailable | DeadlineExceeded] = DatabaseUnavailable
-        if timeout is not None and timeout < limit:
-            limit, expired = max(timeout, 0.0), DeadlineExceeded
+    async def _bounded(
+        self,
+        work: Coroutine[Any, Any, T],
+        limit: float,
+        expired: type[DatabaseUnavailable | DeadlineExceeded],
+    ) -> T:
         with self._translating(expired):
             async with asyncio.timeout(limit):
                 return await work
@@ -245,6 +283,17 @@ class Database:
             error = cast("Exception", (error.orig and error.orig.__cause__) or error.orig)
         words = (isinstance(error, OSError) and error.strerror) or str(error)
         return f"{self._place}: {words.partition(chr(10))[0]}"
+
+
+async def _dispose(engine: AsyncEngine) -> None:
+    """Close its idle connections, or cut them if the database is silent."""
+    patience = _FAREWELL_SECONDS
+    while True:
+        try:
+            async with asyncio.timeout(patience):
+                return await engine.dispose()
+        except TimeoutError:
+            patience = 0.05  # one was cut; the others are not waited for again
 
 
 def schema_mismatch(state: SchemaState) -> SchemaMismatch:

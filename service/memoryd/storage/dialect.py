@@ -146,8 +146,12 @@ class Dialect(Protocol):
         """Take a lock between processes for the length of this transaction, if it is free."""
         ...
 
-    def forget_deleted(self, connection: Connection) -> bool:
-        """Leave nothing of what was deleted in an embedded database's files; False: try again."""
+    def rewrite(self, connection: Connection) -> None:
+        """Write an embedded database's file anew, so that it holds nothing that was deleted."""
+        ...
+
+    def empty_log(self, connection: Connection) -> bool:
+        """Empty an embedded database's log; False: somebody is reading it, so try again."""
         ...
 
     def now(self, connection: Connection) -> datetime:
@@ -189,7 +193,11 @@ class PostgresDialect:
         self.driver_errors = (asyncpg.PostgresError, asyncpg.InterfaceError)
 
     def engine_options(self, options: DatabaseOptions) -> Row:
-        arguments: Row = {"timeout": options.timeout_seconds}
+        arguments: Row = {
+            "timeout": options.timeout_seconds,
+            # Without it the driver waits for ever to hear that a query is cancelled.
+            "command_timeout": options.timeout_seconds,
+        }
         if options.pgbouncer:
             # In transaction pooling the next transaction may run on another server connection,
             # so nothing prepared may be kept and no name may be used twice.
@@ -296,8 +304,11 @@ class PostgresDialect:
     def try_lock(self, connection: Connection, key: int) -> bool:
         return bool(connection.execute(select(func.pg_try_advisory_xact_lock(key))).scalar())
 
-    def forget_deleted(self, connection: Connection) -> bool:
-        return True  # vacuum decides when
+    def rewrite(self, connection: Connection) -> None:
+        """The server's own vacuum decides when."""
+
+    def empty_log(self, connection: Connection) -> bool:
+        return True  # it is the server's
 
     def now(self, connection: Connection) -> datetime:
         now: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
@@ -415,9 +426,19 @@ class SqliteDialect:
     def try_lock(self, connection: Connection, key: int) -> bool:
         return True  # a writing transaction has the whole file to itself
 
-    def forget_deleted(self, connection: Connection) -> bool:
-        # Deleted rows are overwritten (secure_delete); their former pages still stand in the log.
-        busy = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar_one()
+    def rewrite(self, connection: Connection) -> None:
+        # Deleted rows are overwritten (secure_delete), but not the copies of them that stay behind
+        # in a page's unused middle when its rows are spread over other pages.
+        connection.exec_driver_sql("VACUUM")
+
+    def empty_log(self, connection: Connection) -> bool:
+        # While it waits for readers, no other process can write; so it does not wait for long.
+        patience = connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one()
+        connection.exec_driver_sql("PRAGMA busy_timeout = 50")
+        try:
+            busy = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar_one()
+        finally:
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {patience}")
         return not busy
 
     def now(self, connection: Connection) -> datetime:
@@ -450,9 +471,11 @@ def dialect_of(url: URL) -> Dialect:
 
 
 def _epoch_seconds(moment: ColumnElement[datetime]) -> Any:
-    # Text such as `2026-01-02 03:04:05.678901`; strftime's own fractions end at milliseconds.
+    # Text such as `2026-01-02 03:04:05.678901`; strftime's own fractions end at milliseconds, and
+    # .9995 would be rounded up to the next second.
     as_text = type_coerce(moment, Text)
-    return cast(func.strftime("%s", as_text), Double) + cast(func.substr(as_text, 20), Double)
+    seconds = func.strftime("%s", func.substr(as_text, 1, 19))
+    return cast(seconds, Double) + cast(func.substr(as_text, 20), Double)
 
 
 def _array_type(c: Column[Any]) -> ARRAY[Any]:

@@ -26,7 +26,8 @@ POLL_SECONDS = 0.5
 LISTENING_POLL_SECONDS = 10.0
 """The same where it does; in case a word of it is lost."""
 
-MAX_BACK_OFF_SECONDS = 5.0
+MIN_BACK_OFF_SECONDS, MAX_BACK_OFF_SECONDS = 0.5, 5.0
+"""Before listening is tried again."""
 
 MAX_READS = 4
 """At a time; callers are to find a connection for theirs, however many followers there are."""
@@ -149,13 +150,13 @@ class ChangeHub:
 
     async def _listen(self) -> None:
         """Hear of other processes' changes, if the database tells."""
-        back_off = POLL_SECONDS
+        back_off = MIN_BACK_OFF_SECONDS
         while self._database.can_listen:
             await self._wanted.wait()
             try:
                 async with self._database.listening(CHANNEL, self._on_payload) as lost:
                     await self._look()  # for what was missed meanwhile
-                    self._listening, back_off = True, POLL_SECONDS
+                    self._listening, back_off = True, MIN_BACK_OFF_SECONDS
                     await lost.wait()
             except MemorydError as error:
                 _log.warning("not listening for changes: %s", error)

@@ -239,8 +239,8 @@ class MemoryStore:
         counts = await self._database.write(
             lambda connection: removal.erase(connection, self._database.dialect, session)
         )
-        await self._database.forget_deleted()
         self._notify([session])
+        await self._database.forget_deleted()
         return counts
 
     async def close(self) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, delete, or_, select, update
 
 from memoryd.model import Change, Session
+from memoryd.storage import answers
 from memoryd.storage.changes import announce
 from memoryd.storage.rows import PRIMARY_KEY, SHARD_KEY
 from memoryd.storage.sessions import lock_sessions
@@ -21,10 +22,10 @@ from memoryd.storage.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Column, Connection, Row, Select, Table
+    from sqlalchemy import Column, Connection, Select, Table
 
     from memoryd.storage.dialect import Dialect
 
@@ -41,19 +42,28 @@ def session_tables() -> list[Table]:
 
 
 def purge(
-    connection: Connection, dialect: Dialect, victims: Sequence[MemoryKey], now: datetime
+    connection: Connection,
+    dialect: Dialect,
+    victims: Sequence[MemoryKey],
+    now: datetime,
+    *,
+    deleted_before: datetime | None = None,
 ) -> list[MemoryKey]:
     """Delete memories for good: rows, history, and their text in answers kept for retries.
 
-    What stays is that each was purged, at a revision of its own. Answers those that were there.
+    What stays is that each was purged, at a revision of its own. Answers those that were there;
+    with `deleted_before` only such as were deleted by then and not restored since.
     """
     revisions = lock_sessions(
         connection, dialect, (Session(tenant, session_id) for tenant, session_id, _ in victims)
     )
     m = memories.c
-    found = _join(
-        connection, dialect, (m.tenant, m.session_id, m.id), victims, [m.created_revision]
+    key = (m.tenant, m.session_id, m.id)
+    found = _look_up(
+        connection, dialect, key, set(victims), [*key, m.created_revision, m.deleted_at]
     )
+    if deleted_before is not None:
+        found = [row for row in found if row.deleted_at and row.deleted_at <= deleted_before]
     found.sort(key=lambda row: (row.tenant, row.session_id, row.created_revision))
     present: list[MemoryKey] = [(row.tenant, row.session_id, row.id) for row in found]
     if not present:
@@ -86,10 +96,11 @@ def purge(
 
 def erase(connection: Connection, dialect: Dialect, session: Session) -> dict[str, int]:
     """Delete every row of a session in every table; answer how many there were in each."""
+    counts = {table.name: 0 for table in session_tables()}
     revisions = lock_sessions(connection, dialect, [session])
-    for revision in revisions.values():
-        _raise_floor(connection, dialect, session.tenant, revision)
-    counts: dict[str, int] = {}
+    if not revisions:
+        return counts  # one that comes into being from here on is another
+    _raise_floor(connection, dialect, session.tenant, revisions[session])
     for table in session_tables():
         of_session = and_(
             table.c.tenant == session.tenant, table.c.session_id == session.session_id
@@ -111,8 +122,8 @@ def expired(connection: Connection, now: datetime, limit: int) -> list[MemoryKey
     )
 
 
-def unused(connection: Connection, since: datetime, limit: int) -> list[MemoryKey]:
-    """Memories that nobody has stored, changed or retrieved since a time."""
+def unused(connection: Connection, since: datetime, now: datetime, limit: int) -> list[MemoryKey]:
+    """Live memories that nobody has stored, changed or retrieved since a time."""
     m = memories.c
     return _keys(
         connection,
@@ -121,6 +132,7 @@ def unused(connection: Connection, since: datetime, limit: int) -> list[MemoryKe
             m.deleted_at.is_(None),
             m.updated_at <= since,
             or_(m.last_accessed.is_(None), m.last_accessed <= since),
+            or_(m.expires_at.is_(None), m.expires_at > now),
         )
         .order_by(m.updated_at)
         .limit(limit),
@@ -150,6 +162,7 @@ def drop_requests(connection: Connection, dialect: Dialect, before: datetime, li
     old = connection.execute(
         select(*key).where(r.created_at < before).order_by(r.created_at).limit(limit)
     ).all()
+    _lock(connection, dialect, old)
     return _delete(connection, dialect, store_requests, REQUEST_KEY, old)
 
 
@@ -165,12 +178,12 @@ def drop_history(connection: Connection, dialect: Dialect, before: datetime, lim
         .order_by(h.recorded_at)
         .limit(limit)
     ).all()
+    _lock(connection, dialect, old)
     horizons: defaultdict[Session, int] = defaultdict(int)
     for tenant, session_id, revision, change in old:
         if change == Change.PURGED.value:
             session = Session(tenant, session_id)
             horizons[session] = max(horizons[session], revision)
-    lock_sessions(connection, dialect, horizons)
     for session, horizon in sorted(horizons.items()):
         connection.execute(
             update(sessions)
@@ -182,6 +195,11 @@ def drop_history(connection: Connection, dialect: Dialect, before: datetime, lim
             .values(horizon=horizon)
         )
     return _delete(connection, dialect, memory_history, HISTORY_KEY, old)
+
+
+def _lock(connection: Connection, dialect: Dialect, rows: Iterable[Sequence[Any]]) -> None:
+    """Lock the sessions of rows, as whoever else deletes rows of theirs does before."""
+    lock_sessions(connection, dialect, (Session(row[0], row[1]) for row in rows))
 
 
 def _delete(
@@ -198,42 +216,40 @@ def _delete(
     return dialect.delete_many(connection, table, key, keys)
 
 
-def _blank_answers(connection: Connection, dialect: Dialect, victims: Sequence[MemoryKey]) -> None:
+def _blank_answers(
+    connection: Connection, dialect: Dialect, victims: Collection[MemoryKey]
+) -> None:
     """Take the text out of the answers; a retry brings its own."""
     r = store_requests.c
-    found = _join(
-        connection,
-        dialect,
-        (r.tenant, r.session_id, r.memory_id),
-        victims,
-        [r.request_id, r.answer],
+    session_key = (r.tenant, r.session_id)
+    owners = {(tenant, session_id) for tenant, session_id, _ in victims}
+    given = _look_up(
+        connection, dialect, session_key, owners, [*session_key, r.memory_id, r.request_id]
     )
-    blanked: list[dict[str, Any]] = [
-        {
-            "tenant": row.tenant,
-            "session_id": row.session_id,
-            "request_id": row.request_id,
-            "answer": row.answer
-            | {"memory": row.answer["memory"] | {"content": "", "metadata": {}}},
-        }
+    gone = set(victims)
+    named = [(t, session_id, i) for t, session_id, m, i in given if (t, session_id, m) in gone]
+    request_key = (*session_key, r.request_id)
+    found = _look_up(connection, dialect, request_key, named, [*request_key, r.answer])
+    blanked = [
+        {**dict(zip(REQUEST_KEY, row, strict=False)), "answer": answers.blanked(row.answer)}
         for row in found
     ]
     if blanked:
         dialect.update_many(connection, store_requests, REQUEST_KEY, blanked)
 
 
-def _join(
+def _look_up(
     connection: Connection,
     dialect: Dialect,
     key: tuple[Column[Any], ...],
-    wanted: Sequence[tuple[Any, ...]],
+    wanted: Collection[tuple[Any, ...]],
     columns: Sequence[Column[Any]],
-) -> list[Row[Any]]:
-    """Read key and columns of the rows whose key is wanted."""
+) -> list[Any]:
+    """Read columns of the rows whose key is wanted."""
     if not wanted:
         return []
-    statement = dialect.look_up(key, (*key, *columns))
-    return list(connection.execute(statement, dialect.bind(key, sorted(set(wanted)))).all())
+    statement = dialect.look_up(key, columns)
+    return list(connection.execute(statement, dialect.bind(key, sorted(wanted))).all())
 
 
 def _raise_floor(connection: Connection, dialect: Dialect, tenant: str, revision: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, func, or_
+from sqlalchemy import Double, and_, bindparam, case, func, or_
 
 from memoryd.model import Change, ContentType, Memory, Session
 from memoryd.ranking import ACCESS_BOOST, MAX_ACCESS_BOOST
@@ -24,6 +24,10 @@ PRIMARY_KEY = (*SHARD_KEY, "id")
 
 NOW = bindparam("now", type_=UtcDateTime)
 """The read's own time."""
+
+_NEGLIGIBLE = 1e-150
+_MAX_HALVINGS = 500.0
+"""So that no product is smaller than a double can be: PostgreSQL makes an error of that."""
 
 
 def memory_of(row: Sequence[Any]) -> Memory:
@@ -119,11 +123,13 @@ def live() -> ColumnElement[bool]:
     return and_(memories.c.deleted_at.is_(None), unexpired())
 
 
-def effective_importance(
-    dialect: Dialect, columns: Any = memories.c
-) -> ColumnElement[float]:
+def effective_importance(dialect: Dialect, columns: Any = memories.c) -> ColumnElement[float]:
     """`ranking.effective_importance` in SQL, at NOW with the parameter `half_life_days`."""
     age = dialect.greatest(0.0, dialect.age_days(columns.created_at, NOW))
-    decay = func.power(2.0, -age / bindparam("half_life_days"))
+    halvings = dialect.least(_MAX_HALVINGS, age / bindparam("half_life_days", type_=Double))
+    decayed = case(
+        (columns.importance > _NEGLIGIBLE, columns.importance * func.power(2.0, -halvings)),
+        else_=0.0,
+    )
     boost = dialect.least(MAX_ACCESS_BOOST, ACCESS_BOOST * columns.access_count)
-    return dialect.least(1.0, columns.importance * decay + boost)
+    return dialect.least(1.0, decayed + boost)

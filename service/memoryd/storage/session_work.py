@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-    from memoryd.model import Capacity, ContentType, Session
+    from memoryd.model import ContentType, Session
+
+    _Rank = tuple[float, int, str]
+    """Effective importance, revision, id."""
 
 
 class SessionWork:
@@ -35,7 +38,12 @@ class SessionWork:
         self.superseded: list[Memory] = []
         """Versions that a change has replaced."""
         self._holders: dict[tuple[ContentType, str], str] = {}
-        self._least_important: list[tuple[float, int, str]] | None = None
+        self._half_life_days: float | None = None
+        """None: nothing can have to go."""
+        self._least_important: list[_Rank] = []
+        """A heap; what ranks otherwise by now stands in it a second time."""
+        self._ranks: dict[str, _Rank] = {}
+        """By id; as they are by now."""
 
     def copy(self) -> SessionWork:
         """The state to go back to if a write is refused in its middle."""
@@ -47,8 +55,9 @@ class SessionWork:
         twin.touched = set(self.touched)
         twin.superseded = list(self.superseded)
         twin._holders = dict(self._holders)
-        if self._least_important is not None:
-            twin._least_important = list(self._least_important)
+        twin._half_life_days = self._half_life_days
+        twin._least_important = list(self._least_important)
+        twin._ranks = dict(self._ranks)
         return twin
 
     def load(self, memories: Iterable[Memory]) -> None:
@@ -58,11 +67,11 @@ class SessionWork:
             if memory.deleted_at is None:
                 self._holders[memory.content_type, memory.content_hash] = memory.memory_id
 
-    def rank_for_eviction(self, capacity: Capacity) -> None:
+    def rank_for_eviction(self, half_life_days: float) -> None:
         """Prepare `evict`. Every live row that may have to go has been loaded."""
-        self._least_important = []
+        self._half_life_days = half_life_days
         for memory in self.rows.values():
-            self._rank(memory, capacity)
+            self._rank(memory)
 
     def live(self, memory_id: str) -> Memory | None:
         memory = self.rows.get(memory_id)
@@ -76,7 +85,7 @@ class SessionWork:
         memory = self.rows[memory_id]
         return None if self.expire(memory) else memory
 
-    def add(self, memory: Memory, capacity: Capacity) -> Memory:
+    def add(self, memory: Memory) -> Memory:
         """A new row, at the next revision."""
         self.revision += 1
         memory = dataclasses.replace(
@@ -84,13 +93,10 @@ class SessionWork:
         )
         self.added.add(memory.memory_id)
         self._put(memory)
-        self.live_count += 1
-        self._rank(memory, capacity)
+        self.live_count += memory.is_live(self.now)
         return memory
 
-    def change(
-        self, memory: Memory, change: Change, capacity: Capacity | None = None, /, **values: Any
-    ) -> Memory:
+    def change(self, memory: Memory, change: Change, /, **values: Any) -> Memory:
         """The row with new values, at the next revision."""
         self.revision += 1
         was_live = memory.is_live(self.now)
@@ -102,8 +108,6 @@ class SessionWork:
         self.live_count += memory.is_live(self.now) - was_live
         if memory.memory_id not in self.added:
             self.changed.add(memory.memory_id)
-        if capacity is not None:
-            self._rank(memory, capacity)
         return memory
 
     def expire(self, memory: Memory) -> bool:
@@ -115,28 +119,30 @@ class SessionWork:
 
     def touch(self, memory: Memory, count: int, at: datetime) -> None:
         """Count accesses; the revision stays."""
-        self.rows[memory.memory_id] = dataclasses.replace(
-            memory,
-            access_count=memory.access_count + count,
-            last_accessed=at if memory.last_accessed is None else max(at, memory.last_accessed),
+        self._put(
+            dataclasses.replace(
+                memory,
+                access_count=memory.access_count + count,
+                last_accessed=at if memory.last_accessed is None else max(at, memory.last_accessed),
+            )
         )
         self.touched.add(memory.memory_id)
 
-    def evict(self, capacity: Capacity, *, keep: str) -> tuple[str, ...]:
+    def evict(self, max_entries: int, *, keep: str) -> tuple[str, ...]:
         """Soft-delete the least effectively important until the limit holds; never `keep`."""
         evicted: list[str] = []
         kept = None
-        while self.live_count > capacity.max_entries and self._least_important:
-            entry = heapq.heappop(self._least_important)
-            memory = self.live(entry[2])
-            if memory is None or memory.revision != entry[1]:
-                continue  # changed since; it stands there again with its new rank, or is gone
-            if memory.memory_id == keep:
-                kept = entry
+        while self.live_count > max_entries and self._least_important:
+            rank = heapq.heappop(self._least_important)
+            memory_id = rank[2]
+            if self._ranks.get(memory_id) is not rank:
+                continue  # it ranks otherwise by now, or is gone
+            if memory_id == keep:
+                kept = rank
                 continue
-            self.change(memory, Change.DELETED, deleted_at=self.now)
-            evicted.append(memory.memory_id)
-        if kept is not None and self._least_important is not None:
+            self.change(self.rows[memory_id], Change.DELETED, deleted_at=self.now)
+            evicted.append(memory_id)
+        if kept is not None:
             heapq.heappush(self._least_important, kept)
         return tuple(evicted)
 
@@ -144,16 +150,21 @@ class SessionWork:
         self.rows[memory.memory_id] = memory
         if memory.deleted_at is None:
             self._holders[memory.content_type, memory.content_hash] = memory.memory_id
+        self._rank(memory)
 
-    def _rank(self, memory: Memory, capacity: Capacity) -> None:
-        if self._least_important is None or not memory.is_live(self.now):
+    def _rank(self, memory: Memory) -> None:
+        if self._half_life_days is None:
+            return
+        if not memory.is_live(self.now):
+            self._ranks.pop(memory.memory_id, None)
             return
         score = effective_importance(
             memory.importance,
             memory.created_at,
             memory.access_count,
             now=self.now,
-            half_life_days=capacity.half_life_days,
+            half_life_days=self._half_life_days,
         )
         # Among equals the one unchanged for longest goes first.
-        heapq.heappush(self._least_important, (score, memory.revision, memory.memory_id))
+        rank = self._ranks[memory.memory_id] = (score, memory.revision, memory.memory_id)
+        heapq.heappush(self._least_important, rank)

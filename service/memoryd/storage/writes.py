@@ -7,13 +7,12 @@ given out in commit order. The unique index on live contents stands behind it al
 
 from __future__ import annotations
 
-import dataclasses
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Column, Integer, func, select
+from sqlalchemy import Column, Integer, bindparam, func, select
 
 from memoryd.errors import (
     EtagMismatch,
@@ -132,7 +131,9 @@ def sessions_of(write: Write) -> Iterable[Session]:
             return (session,)
 
 
-_FLOORS = select(revision_floors.c.tenant, revision_floors.c.revision)
+_FLOORS = select(revision_floors.c.tenant, revision_floors.c.revision).where(
+    revision_floors.c.tenant.in_(bindparam("tenants", expanding=True))
+)
 
 
 class WritePlan:
@@ -145,6 +146,8 @@ class WritePlan:
         self._now = now
         self._work: dict[Session, SessionWork] = {}
         self._requests: dict[tuple[Session, str], _Answered] = {}
+        self._new: list[Session] = []
+        """Sessions that have had no change before."""
 
     def apply(self, writes: Sequence[Write]) -> list[Outcome | MemorydError]:
         """Apply each write or none of it; answer in their order, an error for what was refused."""
@@ -165,25 +168,30 @@ class WritePlan:
         """Lock the session rows, in one order for all, and make those that stores need."""
         storing = {item.session for w in writes if isinstance(w, Store) for item in w.items}
         self._lock_existing(session for write in writes for session in sessions_of(write))
-        missing = sorted(storing - self._work.keys())
-        if missing:
-            # Read after waiting for the rows above: whoever erased one has raised the floor by now.
-            floors = dict(self._connection.execute(_FLOORS).all())
-            begin = {tenant: floor + 1 for tenant, floor in floors.items()}
-            self._dialect.insert_many(
-                self._connection,
-                sessions,
-                [
-                    {
-                        **session._asdict(),
-                        "revision": begin.get(session.tenant, 0),
-                        "horizon": begin.get(session.tenant, 0),
-                    }
-                    for session in missing
-                ],
-                ignore_existing=True,
-            )
+        # Not once: what another process has just made, it may erase before it is locked here.
+        while missing := sorted(storing - self._work.keys()):
+            made = [{**session._asdict(), "revision": 0, "horizon": 0} for session in missing]
+            self._dialect.insert_many(self._connection, sessions, made, ignore_existing=True)
             self._lock_existing(missing)
+        self._raise_above_erased()
+
+    def _raise_above_erased(self) -> None:
+        """Begin new sessions beyond what an erased one of the same name may have had."""
+        self._new = [session for session, work in self._work.items() if work.revision == 0]
+        if not self._new:
+            return
+        # Read while the rows are locked: whoever erased one before has raised the floor by now.
+        tenants = sorted({session.tenant for session in self._new})
+        floors = dict(self._connection.execute(_FLOORS, {"tenants": tenants}).all())
+        raised = [
+            {**session._asdict(), "revision": begin, "horizon": begin}
+            for session in self._new
+            if (begin := floors.get(session.tenant, -1) + 1)
+        ]
+        if raised:
+            self._dialect.update_many(self._connection, sessions, SHARD_KEY, raised)
+            for row in raised:
+                self._work[Session(row["tenant"], row["session_id"])].revision = row["revision"]
 
     def _lock_existing(self, wanted: Iterable[Session]) -> None:
         for session, revision in lock_sessions(self._connection, self._dialect, wanted).items():
@@ -249,20 +257,20 @@ class WritePlan:
                 case Store(items, capacity):
                     for item in items:
                         adding[item.session] += 1
-                        capacities[item.session] = capacity
+                        capacities[item.session] = _tighter(capacities.get(item.session), capacity)
                 case Undelete(session, _, capacity) if session in self._work:
                     adding[session] += 1
-                    capacities[session] = capacity
+                    capacities[session] = _tighter(capacities.get(session), capacity)
         for tenant, session_id, count in self._execute(
             self._statements.live_counts, sorted(adding), now=self._now
         ):
             self._work[Session(tenant, session_id)].live_count = count
         crowded: dict[Session, int] = {}
-        for session, added in adding.items():
-            over = self._work[session].live_count + added - capacities[session].max_entries
+        for session, count in adding.items():
+            over = self._work[session].live_count + count - capacities[session].max_entries
             if over > 0:
                 # Rows read before may be changed and so outrank what they were; read as many more.
-                crowded[session] = over + added + len(self._work[session].rows)
+                crowded[session] = over + count + len(self._work[session].rows)
         half_lives = {capacity.half_life_days for capacity in capacities.values()}
         for half_life_days in half_lives:
             keys = [
@@ -274,7 +282,7 @@ class WritePlan:
                 self._statements.least_important, keys, now=self._now, half_life_days=half_life_days
             )
         for session in crowded:
-            self._work[session].rank_for_eviction(capacities[session])
+            self._work[session].rank_for_eviction(capacities[session].half_life_days)
 
     def _take_in(
         self, statement: _Statement, keys: Iterable[tuple[Any, ...]], **parameters: Any
@@ -318,6 +326,7 @@ class WritePlan:
     def _decide(self, write: Write) -> Outcome:
         match write:
             case Store(items, capacity):
+                self._check_times(items)
                 return tuple(self._store(item, capacity) for item in items)
             case Update(edit):
                 return self._update(edit)
@@ -345,25 +354,30 @@ class WritePlan:
             case Retire(_, _, unused_since) if memory.is_unused_since(unused_since, self._now):
                 work.change(memory, Change.DELETED, deleted_at=self._now)
 
+    def _check_times(self, items: Sequence[NewMemory]) -> None:
+        """Refuse what has expired before it came; a retry is answered all the same."""
+        late = [item.late for item in items if item.late is not None and not self._is_retry(item)]
+        if late:
+            raise InvalidRequest(*late)
+
+    def _is_retry(self, item: NewMemory) -> bool:
+        answered = self._requests.get((item.session, item.request_id))
+        return answered is not None and answered.fingerprint == item.fingerprint
+
     def _store(self, item: NewMemory, capacity: Capacity) -> Stored:
         if item.request_id:
             answered = self._requests.get((item.session, item.request_id))
             if answered is not None:
                 if answered.fingerprint != item.fingerprint:
                     raise RequestIdReused(_path(item, "request_id"))
-                return _as_requested(answered.stored, item)
+                return answers.filled(answered.stored, item)
         work = self._work[item.session]
         held = work.holder(item.content_type, item.content_hash)
         if held is None:
-            memory = work.add(self._new_row(item), capacity)
-            stored = Stored(
-                memory, StoreOutcome.CREATED, work.evict(capacity, keep=memory.memory_id)
-            )
+            memory, outcome = work.add(self._new_row(item)), StoreOutcome.CREATED
         else:
-            memory = self._merge(work, held, item, capacity)
-            stored = Stored(
-                memory, StoreOutcome.MERGED, work.evict(capacity, keep=memory.memory_id)
-            )
+            memory, outcome = self._merge(work, held, item), StoreOutcome.MERGED
+        stored = Stored(memory, outcome, work.evict(capacity.max_entries, keep=memory.memory_id))
         if item.request_id:
             self._requests[item.session, item.request_id] = _Answered(
                 item.fingerprint, stored, is_new=True
@@ -387,9 +401,7 @@ class WritePlan:
             created_revision=0,
         )
 
-    def _merge(
-        self, work: SessionWork, held: Memory, item: NewMemory, capacity: Capacity
-    ) -> Memory:
+    def _merge(self, work: SessionWork, held: Memory, item: NewMemory) -> Memory:
         metadata = {**held.metadata, **item.metadata}
         size = json_bytes(metadata)
         if size > MAX_METADATA_BYTES:
@@ -404,7 +416,6 @@ class WritePlan:
         return work.change(
             held,
             Change.UPDATED,
-            capacity,
             importance=max(held.importance, item.importance),
             metadata=metadata,
             expires_at=None if None in expirations else max(filter(None, expirations)),
@@ -503,7 +514,11 @@ class WritePlan:
             self._dialect.insert_many(self._connection, store_requests, requests)
         if raised:
             self._dialect.update_many(self._connection, sessions, SHARD_KEY, raised)
-        announce(self._connection, self._dialect, self.changed)
+        changed = set(self.changed)
+        refused = [session._asdict() for session in self._new if session not in changed]
+        if refused:  # all that was for them; they do not come into being
+            self._dialect.delete_many(self._connection, sessions, SHARD_KEY, refused)
+        announce(self._connection, self._dialect, changed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -586,12 +601,9 @@ def _statements(dialect: Dialect) -> _Statements:
     )
 
 
-def _as_requested(stored: Stored, item: NewMemory) -> Stored:
-    """The first answer; what a purge has blanked since is as the caller sends it again."""
-    if stored.memory.content:
-        return stored
-    memory = dataclasses.replace(stored.memory, content=item.content, metadata=item.metadata)
-    return dataclasses.replace(stored, memory=memory)
+def _tighter(one: Capacity | None, other: Capacity) -> Capacity:
+    """The settings may change between two writes; the lower limit says how many may have to go."""
+    return one if one is not None and one.max_entries < other.max_entries else other
 
 
 def _check_etag(memory: Memory, etag: str) -> None:

@@ -1,0 +1,389 @@
+"""Every statement that a call makes finds its rows by an index that begins with the shard key.
+
+The statements are caught on their way to a large database while every call is made, and then
+explained there. `PLAN_ROWS` says how many memories PostgreSQL's holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from memoryd.storage.tables import memories, memory_history, schema, sessions, store_requests
+from memoryd.storage.types import UtcDateTime
+from memoryd.sweeper import Sweeper
+from memoryd.v1 import memory_pb2 as pb
+
+ROWS = {"postgresql": int(os.environ.get("PLAN_ROWS", "1000000")), "sqlite": 120_000}
+IN_SESSION = 50
+FIRST_SESSION = 1_000_000
+LARGE = {table.name: table for table in (memories, memory_history, store_requests, sessions)}
+SHARD_KEY = ["tenant", "session_id"]
+SWEEP = "sweep"
+SWEEPERS = {
+    "ix_memory_expires_at",
+    "ix_memory_updated_at",
+    "ix_memory_deleted_at",
+    "ix_memory_history_recorded_at",
+    "ix_store_requests_created_at",
+}
+"""By which the sweeper looks across sessions for what is due."""
+
+INDEXES = {
+    str(index.name): [column.name for column in index.columns]
+    for table in schema.tables.values()
+    for index in (*table.indexes, table.primary_key)
+}
+
+
+class Statement(NamedTuple):
+    """A statement as the driver was given it."""
+
+    call: str
+    sql: str
+    parameters: tuple[Any, ...]
+
+
+# The large database
+
+
+async def fill(engine: AsyncEngine, rows: int) -> None:
+    """Sessions of fifty memories; one in ten is deleted, one in 10,000 due for each sweep.
+
+    As many sessions again as half the memories are idle: in a small table of sessions it would be
+    right to read all of them where a batch names a thousand.
+    """
+    numbers = sa.select(sa.literal(0).label("n")).cte("numbers", recursive=True)
+    numbers = numbers.union_all(sa.select(numbers.c.n + 1).where(numbers.c.n < rows - 1))
+    n = numbers.c.n
+
+    def moment(days_ago: float) -> sa.ColumnElement[datetime]:
+        now = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)  # as the clock of the tests has it
+        return sa.literal(now - timedelta(days=days_ago), UtcDateTime())
+
+    def one_in_10_000(place: int, due: float, others: float) -> sa.ColumnElement[datetime]:
+        return sa.case((n % 10_000 == place, moment(due)), else_=moment(others))
+
+    key = {
+        "tenant": sa.literal("default"),
+        "session_id": text("session-", n // IN_SESSION + FIRST_SESSION),
+    }
+    memory_id = text("00000000-0000-7000-8000-0000", n + 10_000_000)
+    place = n % IN_SESSION + 1
+    parts: list[tuple[sa.Table, sa.ColumnElement[bool], dict[str, Any]]] = [
+        (sessions, n % IN_SESSION == 0, {**key, "revision": sa.literal(1000)}),
+        (
+            sessions,
+            n % 2 == 0,
+            {
+                "tenant": sa.literal("default"),
+                "session_id": text("idle-", n),
+                "revision": sa.literal(1),
+            },
+        ),
+        (
+            memories,
+            sa.true(),
+            {
+                **key,
+                "id": memory_id,
+                "content_type": sa.literal("fact"),
+                "content": text("sentence ", n),
+                "content_hash": text("hash ", n),
+                "semantic_hash": sa.literal("0123456789abcdef"),
+                "created_at": moment(1),
+                "updated_at": one_in_10_000(1, due=60, others=1),
+                "expires_at": one_in_10_000(2, due=1, others=-30),
+                "deleted_at": sa.case(
+                    (n % 10_000 == 0, moment(30)), (n % 10 == 0, moment(1)), else_=sa.null()
+                ),
+                "revision": place,
+                "created_revision": place,
+            },
+        ),
+        (
+            memory_history,
+            n % 5 == 0,
+            {
+                **key,
+                "revision": place + IN_SESSION,
+                "id": memory_id,
+                "change": sa.literal("purged"),
+                "recorded_at": one_in_10_000(5, due=30, others=0.1),
+            },
+        ),
+        (
+            store_requests,
+            n % 5 == 0,
+            {
+                **key,
+                "request_id": memory_id,
+                "memory_id": sa.literal("none"),
+                "fingerprint": sa.literal(""),
+                "answer": sa.literal({}, sa.JSON()),
+                "created_at": one_in_10_000(0, due=30, others=0.1),
+            },
+        ),
+    ]
+    async with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":  # neither logging nor foreign keys bear on plans
+            await connection.exec_driver_sql("ALTER TABLE memories SET UNLOGGED")
+            await connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
+        for table, condition, columns in parts:
+            wanted = sa.select(*columns.values()).select_from(numbers).where(condition)
+            await connection.execute(sa.insert(table).from_select(list(columns), wanted))
+
+
+def text(prefix: str, number: sa.ColumnElement[int]) -> sa.ColumnElement[str]:
+    return sa.literal(prefix) + sa.cast(number, sa.Text)
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    engine = create_async_engine(database_url)
+    yield engine
+    await engine.dispose()
+
+
+# The calls
+
+
+@contextmanager
+def catching(caught: list[Statement], call: str) -> Iterator[None]:
+    """Catch every statement that any engine of this process executes within the block."""
+
+    def catch(  # as SQLAlchemy calls it
+        _connection: object, _cursor: object, sql: str, parameters: Any, *_rest: object
+    ) -> None:
+        many = isinstance(parameters, list)
+        caught.append(Statement(call, sql, parameters[0] if many else parameters))
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", catch)
+    try:
+        yield
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", catch)
+
+
+def session(number: int) -> str:
+    return f"session-{FIRST_SESSION + number}"
+
+
+SESSION = session(7)
+
+
+def store(content: str, session_id: str = SESSION, **fields: Any) -> pb.StoreMemoryRequest:
+    return pb.StoreMemoryRequest(session_id=session_id, content=content, **fields)
+
+
+def filtered(clock: Any, session_id: str = SESSION) -> dict[str, Any]:
+    """All that a filter can say."""
+    wanted = pb.MemoryFilter(
+        content_types=[pb.CONTENT_TYPE_FACT],
+        min_importance=0.2,
+        created_after=clock.now - timedelta(days=3),
+        created_before=clock.now,
+        metadata={"a": 1},
+    )
+    return {"session_id": session_id, "filter": wanted}
+
+
+async def write(memory: Any, caught: list[Statement]) -> None:
+    with catching(caught, "StoreMemory"):
+        first = await memory.StoreMemory(store("new", request_id=str(uuid.uuid4())))
+        await memory.StoreMemory(store("NEW!"))  # merges
+        await memory.StoreMemory(store("new in a new session", "session-new"))
+    with catching(caught, "BatchStoreMemories"):
+        # The session is full before the last of these: some have to go.
+        crowd = [store(f"one of a crowd {n}", request_id=str(uuid.uuid4())) for n in range(20)]
+        spread = [store("spread", session(n)) for n in range(100, 1080)]
+        answer = await memory.BatchStoreMemories(
+            pb.BatchStoreMemoriesRequest(requests=[*crowd, *spread])
+        )
+        assert any(response.evicted_memory_ids for response in answer.responses)
+    named = {"session_id": SESSION, "memory_id": first.memory.memory_id}
+    changed = pb.Memory(**named, content="newer", content_type=pb.CONTENT_TYPE_FACT)
+    last = {"session_id": SESSION, "memory_id": answer.responses[19].memory.memory_id}
+    with catching(caught, "UpdateMemory"):
+        await memory.UpdateMemory(pb.UpdateMemoryRequest(memory=changed))
+    with catching(caught, "DeleteMemory"):
+        await memory.DeleteMemory(pb.DeleteMemoryRequest(**named))
+        await memory.DeleteMemory(pb.DeleteMemoryRequest(**last))
+    with catching(caught, "UndeleteMemory"):
+        await memory.UndeleteMemory(pb.UndeleteMemoryRequest(**named))
+
+
+async def read(running: Any, clock: Any, caught: list[Statement]) -> None:
+    memory = running.memory
+    with catching(caught, "ListMemories"):
+        for fields in ({"session_id": SESSION}, filtered(clock)):
+            for show_deleted in (False, True):
+                request = pb.ListMemoriesRequest(page_size=20, show_deleted=show_deleted, **fields)
+                page = await memory.ListMemories(request)
+                request.page_token = page.next_page_token
+                page = await memory.ListMemories(request)
+    named = {
+        "session_id": SESSION,
+        "memory_id": (await memory.ListMemories(pb.ListMemoriesRequest(session_id=SESSION)))
+        .memories[0]
+        .memory_id,
+    }
+    with catching(caught, "GetMemory"):
+        await memory.GetMemory(pb.GetMemoryRequest(**named))
+    with catching(caught, "RetrieveMemories"):
+        for fields in ({}, {"query": "one of a crowd"}, {"limit": 100}):
+            await memory.RetrieveMemories(pb.RetrieveMemoriesRequest(session_id=SESSION, **fields))
+        await memory.RetrieveMemories(pb.RetrieveMemoriesRequest(**filtered(clock)))
+        await running.server.flush_accesses()
+    with catching(caught, "FindSimilarMemories"):
+        await memory.FindSimilarMemories(pb.FindSimilarMemoriesRequest(**named))
+    with catching(caught, "WatchMemories"):
+        for start_revision in (0, 1000):
+            call = memory.WatchMemories(
+                pb.WatchMemoriesRequest(session_id=SESSION, start_revision=start_revision)
+            )
+            await call.read()
+            await asyncio.sleep(0.7)  # until the revisions have been looked at again
+            call.cancel()
+    with catching(caught, "ExportMemories"):
+        for fields in ({"session_id": SESSION}, filtered(clock)):
+            async for _ in memory.ExportMemories(pb.ExportMemoriesRequest(**fields)):
+                pass
+
+
+async def remove(running: Any, clock: Any, caught: list[Statement]) -> None:
+    memory = running.memory
+    with catching(caught, "PurgeMemories"):
+        for fields in (filtered(clock, session(8)), {"session_id": session(9)}):
+            for force in (False, True):
+                await memory.PurgeMemories(pb.PurgeMemoriesRequest(force=force, **fields))
+    with catching(caught, "EraseSession"):
+        await memory.EraseSession(pb.EraseSessionRequest(session_id=session(10)))
+    with catching(caught, SWEEP):
+        swept = await running.server.sweeper.run_once()
+        assert min(swept.expired, swept.retired, swept.purged, swept.requests, swept.history) > 0
+
+
+# The plans
+
+
+async def postgres_problems(connection: AsyncConnection, statement: Statement) -> list[str]:
+    """Judge the plan for these parameters, and the one for any."""
+    explain = f"EXPLAIN (FORMAT JSON) {statement.sql}"
+    found = (await connection.exec_driver_sql(explain, statement.parameters)).scalar_one()
+    plans = [("custom", found)]
+    await connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_generic_plan")
+    driver: Any = (await connection.get_raw_connection()).driver_connection
+    await driver.execute(f"PREPARE generic AS {statement.sql}")
+    nulls = ", ".join("NULL" for _ in statement.parameters)
+    arguments = f"({nulls})" if nulls else ""
+    found = await driver.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE generic{arguments}")
+    plans.append(("generic", found))
+    await driver.execute("DEALLOCATE generic")
+    problems = []
+    for kind, plan in plans:
+        parsed = json.loads(plan) if isinstance(plan, str) else plan
+        for node in nodes(parsed[0]["Plan"]):
+            problem = problem_with_node(node, statement.call)
+            if problem:
+                problems.append(f"{kind}: {problem}")
+    return problems
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for part in plan.get("Plans", ()):
+        yield from nodes(part)
+
+
+def problem_with_node(node: dict[str, Any], call: str) -> str:
+    kind, table, index = node["Node Type"], node.get("Relation Name"), node.get("Index Name")
+    if index is not None:
+        return problem_with_index(index, node.get("Index Cond", ""), call)
+    if table in LARGE and kind not in ("ModifyTable", "Bitmap Heap Scan"):
+        return f"{kind} of {table}"
+    return ""
+
+
+def problem_with_index(index: str, condition: str, call: str) -> str:
+    if call == SWEEP and index in SWEEPERS:
+        return ""
+    columns = INDEXES[index]
+    if columns[:2] != SHARD_KEY:
+        return f"{index} begins with {columns[0]}"
+    missing = [name for name in SHARD_KEY if not re.search(rf"\b{name}\b", condition)]
+    return f"{index} is searched without {', '.join(missing)}" if missing else ""
+
+
+async def sqlite_problems(connection: AsyncConnection, statement: Statement) -> list[str]:
+    explain = f"EXPLAIN QUERY PLAN {statement.sql}"
+    found = await connection.exec_driver_sql(explain, statement.parameters)
+    return [problem for row in found if (problem := problem_with_step(row[3], statement.call))]
+
+
+def problem_with_step(step: str, call: str) -> str:
+    match = re.match(r"(SCAN|SEARCH) (\w+)(?: USING (?:COVERING )?INDEX (\w+) \((.*)\))?", step)
+    if match is None or match[2] not in LARGE:
+        return ""
+    index, condition = match[3], match[4]
+    if match[1] == "SEARCH" and call == SWEEP and index in SWEEPERS:
+        return ""
+    if match[1] == "SEARCH" and condition and condition.startswith("tenant=? AND session_id=?"):
+        return ""
+    return step
+
+
+Judge = Callable[[AsyncConnection, Statement], Any]
+
+
+async def problems_of(
+    engine: AsyncEngine, caught: Iterable[Statement], judge: Judge, state: str
+) -> list[str]:
+    problems = []
+    statements = [
+        statement
+        for statement in {(s.call, s.sql): s for s in caught}.values()
+        if any(re.search(rf"\b{table}\b", statement.sql) for table in LARGE)
+    ]
+    assert len(statements) > 40
+    async with engine.connect() as connection:
+        for statement in statements:
+            problems += [
+                f"{statement.call}, {state}, {problem}\n    {statement.sql}"
+                for problem in await judge(connection, statement)
+            ]
+    return problems
+
+
+async def test_no_statement_of_a_call_leaves_its_session(
+    engine, database_kind, serve, clock, monkeypatch
+):
+    async def never(_sweeper: Sweeper, _interval_seconds: float) -> None:
+        """Leave sweeping to the test."""
+
+    monkeypatch.setattr(Sweeper, "run", never)
+    await fill(engine, ROWS[database_kind])
+    running = await serve(MEMORY_MAX_ENTRIES="50")
+    caught: list[Statement] = []
+    await write(running.memory, caught)
+    await read(running, clock, caught)
+    await remove(running, clock, caught)
+    judge = {"postgresql": postgres_problems, "sqlite": sqlite_problems}[database_kind]
+    found = await problems_of(engine, caught, judge, "without statistics")
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql("ANALYZE")
+    await engine.dispose()  # SQLite reads statistics on connecting
+    found += await problems_of(engine, caught, judge, "with statistics")
+    if found:
+        pytest.fail("\n".join(found))
