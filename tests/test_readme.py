@@ -1,17 +1,18 @@
-"""What the README prints is what happens."""
+"""What the README prints is what happens, but for the port: the server is the test's own."""
 
 from __future__ import annotations
 
-import asyncio
-import os
+import contextlib
 import re
 import sys
 from pathlib import Path
 
+import grpc
 import pytest
 
 from memoryd.settings import settings_table
 from memoryd.tool_settings import tool_settings_table
+from memoryd.v1 import tool_config_pb2
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 ADDRESS = "localhost:50051"
@@ -34,31 +35,52 @@ def session() -> list[tuple[str, str]]:
     return [(command, output) for command, _, output in parts]
 
 
-async def run(command: str) -> str:
-    """What a shell prints, with this environment's commands before others."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    process = await asyncio.create_subprocess_shell(
-        command,
-        env={**os.environ, "PATH": path},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    output, _ = await process.communicate()
-    return output.decode()
+@pytest.fixture
+def address(command_line, database_url) -> str:
+    return str(command_line.serve(MEMORYD_DATABASE_URL=database_url).address())
 
 
-async def test_the_session_by_hand_goes_as_printed(running):
+def test_the_session_by_hand_goes_as_printed(command_line, address):
     assert len(session()) == 6
     for command, printed in session():
-        output = await run(command.replace(ADDRESS, running.address))
+        output = command_line.shell(command.replace(ADDRESS, address))
         assert VARIES.sub("…", output) == VARIES.sub("…", printed)
 
 
-async def test_the_python_example_prints_the_memory(running, tmp_path):
+def test_the_python_example_prints_the_memory(command_line, address, tmp_path):
     (example,) = blocks("python")
     file = tmp_path / "example.py"
-    file.write_text(example.replace(ADDRESS, running.address))
-    assert await run(f"'{sys.executable}' '{file}'") == "prefers e-mail\n"
+    file.write_text(example.replace(ADDRESS, address))
+    assert command_line.shell(f"'{sys.executable}' '{file}'") == "prefers e-mail\n"
+
+
+async def test_what_is_not_there_yet_is_named(running):
+    """The README names every method that is missing as a whole, and no other."""
+    config = tool_config_pb2.ToolConfig(tool="rag")
+    request_of = {
+        "ListTools": tool_config_pb2.ListToolsRequest(),
+        "GetToolConfig": tool_config_pb2.GetToolConfigRequest(tool="rag"),
+        "UpdateToolConfig": tool_config_pb2.UpdateToolConfigRequest(tool_config=config),
+        "ResetToolConfig": tool_config_pb2.ResetToolConfigRequest(tool="rag"),
+        "ValidateToolConfig": tool_config_pb2.ValidateToolConfigRequest(tool_config=config),
+        "ListToolConfigRevisions": tool_config_pb2.ListToolConfigRevisionsRequest(tool="rag"),
+        "RollbackToolConfig": tool_config_pb2.RollbackToolConfigRequest(tool="rag", revision=1),
+        "WatchToolConfigs": tool_config_pb2.WatchToolConfigsRequest(),
+    }
+    service = tool_config_pb2.DESCRIPTOR.services_by_name["ToolConfigService"]
+    assert set(request_of) == set(service.methods_by_name)
+    named = re.search(r"ToolConfigService serves what(.*?)\n- ", README, re.DOTALL)
+    assert named is not None
+    for name, request in request_of.items():
+        call = getattr(running.tools, name)(request)
+        if service.methods_by_name[name].server_streaming:
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                await call.read()
+            missing = call.done() and await call.code() is grpc.StatusCode.UNIMPLEMENTED
+            call.cancel()
+        else:
+            missing = await call.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert (f"`{name}`" in named[1]) == missing
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 CANARY = "Xylophon-4711"
 FUTURE = "999_of_the_future"
+COMMANDS_ON_A_DATABASE = (("migrate",), ("sweep", "--once"), ("export", "memories.jsonl"))
 SET_REVISION = "UPDATE alembic_version SET version_num = '{}'"
 
 
@@ -246,9 +247,9 @@ def test_a_postgresql_that_is_not_there_yet_is_waited_for(command_line, migrated
         assert CANARY not in server.log
 
 
-def test_a_database_that_cannot_be_migrated_is_named(command_line):
+def test_a_database_that_does_not_answer_a_command_is_named(command_line):
     url = f"postgresql+asyncpg://memoryd:{CANARY}@127.0.0.1:{free_port()}/memoryd"
-    for command in (("migrate",), ("serve", "--migrate")):
+    for command in (*COMMANDS_ON_A_DATABASE, ("serve", "--migrate")):
         done = command_line.run(*command, MEMORYD_DATABASE_URL=url, MEMORYD_PORT="0")
         assert_refused(done, "the database does not answer", "127.0.0.1")
         assert CANARY not in done.stderr
@@ -264,9 +265,9 @@ def test_an_sqlite_path_that_cannot_be_used_is_named(command_line, tmp_path, kin
         "a folder": tmp_path / "folder",
         "no database": tmp_path / "text",
     }[kind]
-    for command in ("serve", "migrate"):
+    for command in (*COMMANDS_ON_A_DATABASE, ("serve",)):
         url = f"sqlite+aiosqlite:///{path}"
-        done = command_line.run(command, MEMORYD_DATABASE_URL=url, MEMORYD_PORT="0")
+        done = command_line.run(*command, MEMORYD_DATABASE_URL=url, MEMORYD_PORT="0")
         assert_refused(done, str(path))
 
 
@@ -339,7 +340,7 @@ def test_production_refuses_secrets_that_are_literal_or_nowhere(command_line, ke
 
 
 def test_the_module_is_the_command(command_line):
-    for command in ("", "serve", "migrate", "health"):
+    for command in ("", "serve", "migrate", "sweep", "export", "import", "health"):
         assert command_line.shell(f"memoryd {command} --help") == command_line.shell(
             f"{shlex.quote(sys.executable)} -m memoryd {command} --help"
         )
@@ -348,9 +349,12 @@ def test_the_module_is_the_command(command_line):
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ([], ["serve", "migrate", "health"]),
+        ([], ["serve", "migrate", "sweep", "export", "import", "health"]),
         (["serve"], ["--database-url", "--host", "--port", "--migrate", "MEMORYD_DATABASE_URL"]),
         (["migrate"], ["--database-url"]),
+        (["sweep"], ["--once", "--database-url"]),
+        (["export"], ["file", "--deleted", "--database-url"]),
+        (["import"], ["file", "--database-url"]),
         (["health"], ["--host", "--port"]),
     ],
 )
@@ -415,6 +419,12 @@ async def writes_held_up(url: str) -> AsyncIterator[None]:
         await connection.close()
 
 
+async def begun(opened: grpc.aio.Channel) -> None:
+    """Return when the service has begun with all that was sent on the channel before."""
+    for _ in range(5):
+        await ToolConfigServiceStub(opened).ListTools(tool_pb.ListToolsRequest())
+
+
 async def test_sigterm_lets_calls_under_way_end_and_takes_no_new_ones(command_line, database_url):
     server = command_line.serve(
         MEMORYD_DATABASE_URL=database_url,
@@ -433,10 +443,12 @@ async def test_sigterm_lets_calls_under_way_end_and_takes_no_new_ones(command_li
             under_way = MemoryServiceStub(opened).StoreMemory(
                 pb.StoreMemoryRequest(session_id="user-123", content="second")
             )
-            # What is answered on the same connection was sent after it.
-            await ToolConfigServiceStub(opened).ListTools(tool_pb.ListToolsRequest())
+            await begun(opened)
             server.terminate()
             assert (await watch.read()).status == NOT_SERVING
+            with pytest.raises(grpc.aio.AioRpcError) as ended:
+                await watch.read()
+            assert ended.value.code() == grpc.StatusCode.UNAVAILABLE
             with pytest.raises(grpc.RpcError) as refused:
                 await asyncio.to_thread(store, address, "third")
             assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
@@ -465,7 +477,7 @@ async def test_a_call_that_outlasts_the_drain_is_ended(command_line, database_ur
         under_way = MemoryServiceStub(opened).StoreMemory(
             pb.StoreMemoryRequest(session_id="user-123", content="second")
         )
-        await ToolConfigServiceStub(opened).ListTools(tool_pb.ListToolsRequest())
+        await begun(opened)
         server.terminate()
         with pytest.raises(grpc.aio.AioRpcError):
             await under_way

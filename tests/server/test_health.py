@@ -88,25 +88,37 @@ def calls_of_the_database(running, memory_id: str, timeout: float):
 async def execute(url: str, statement: str) -> None:
     """Execute a statement in the database, past the service."""
     if url.startswith("sqlite"):
-        with contextlib.closing(sqlite3.connect(make_url(url).database or "")) as connection:
-            connection.execute(statement)
-            connection.commit()
+        # In a thread: the service in this process may have to go on for the file to become free.
+        async with locked(url) as lock:
+            await asyncio.to_thread(lock.execute, statement)
+            await asyncio.to_thread(lock.commit)
         return
     connection = await asyncpg.connect(url.replace("+asyncpg", ""))
     await connection.execute(statement)
     await connection.close()
 
 
-class Gate:
-    """Stands before a PostgreSQL: lets its connections through, holds them up, or is gone."""
+@contextlib.asynccontextmanager
+async def locked(url: str) -> AsyncIterator[sqlite3.Connection]:
+    """Somebody else is in a writing transaction of the SQLite file until the end of the block."""
+    connection = sqlite3.connect(make_url(url).database or "", check_same_thread=False, timeout=30)
+    with contextlib.closing(connection):
+        await asyncio.to_thread(connection.execute, "BEGIN IMMEDIATE")
+        yield connection
+        await asyncio.to_thread(connection.rollback)
 
-    def __init__(self, folder: str, target: str) -> None:
+
+class Gate:
+    """Stands before a PostgreSQL: lets connections through, holds them up, loses them, is gone."""
+
+    def __init__(self, folder: str, url: str) -> None:
         self.folder = folder
-        self._target = target
+        database, self._target = make_url(url).database, make_url(url).query["host"]
+        self.url = f"postgresql+asyncpg://postgres@/{database}?host={folder}"
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._listener: asyncio.Server | None = None
-        self._pumps: set[asyncio.Task[None]] = set()
+        self._connections: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Let all through."""
@@ -116,42 +128,58 @@ class Gate:
             self._listener = await asyncio.start_unix_server(self._connected, place)
 
     async def hush(self) -> None:
-        """Take connections, and let nothing through, like a network that loses all."""
+        """Take connections, and hold up what they carry."""
         self._flowing.clear()
+
+    async def lose(self) -> None:
+        """As `hush`, and never again let those through that were there before."""
+        self._flowing.clear()
+        self._flowing = asyncio.Event()
 
     async def vanish(self) -> None:
         """Cut all connections, and take no more."""
         if self._listener is not None:
             self._listener.close()
             self._listener = None
-            Path(self.folder, ".s.PGSQL.5432").unlink(missing_ok=True)
-        for pump in self._pumps:
-            pump.cancel()
-        await asyncio.gather(*self._pumps, return_exceptions=True)
+            Path(self.folder, ".s.PGSQL.5432").unlink(missing_ok=True)  # noqa: ASYNC240  at once
+        for connection in self._connections:
+            connection.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
 
-    async def _connected(self, near: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
+    def _connected(self, near: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
+        connection = asyncio.create_task(self._let_through(near, back))
+        self._connections.add(connection)
+        connection.add_done_callback(self._connections.discard)
+
+    async def _let_through(self, near: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
+        flowing = self._flowing
         far, forth = await asyncio.open_unix_connection(f"{self._target}/.s.PGSQL.5432")
-        for reader, writer in ((near, forth), (far, back)):
-            pump = asyncio.create_task(self._pump(reader, writer))
-            self._pumps.add(pump)
-            pump.add_done_callback(self._pumps.discard)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
+        async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             while data := await reader.read(65536):
-                await self._flowing.wait()
+                await flowing.wait()
                 writer.write(data)
                 await writer.drain()
-        writer.close()
+
+        pumps = [asyncio.create_task(pump(*ends)) for ends in ((near, forth), (far, back))]
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in pumps:
+                each.cancel()
+            for writer in (forth, back):
+                writer.close()
+            await asyncio.gather(
+                *pumps, forth.wait_closed(), back.wait_closed(), return_exceptions=True
+            )
 
 
 @pytest.fixture
 async def gate(database_url: str) -> AsyncIterator[Gate]:
     with tempfile.TemporaryDirectory(prefix="pg-") as folder:
-        gate = Gate(folder, str(make_url(database_url).query["host"]))
+        gate = Gate(folder, database_url)
         await gate.open()
         yield gate
-        await gate.open()  # so that what waits can end
         await gate.vanish()
 
 
@@ -211,7 +239,7 @@ async def test_the_health_of_an_unknown_service_is_not_found(running):
 
 
 async def test_a_schema_that_is_migrated_by_a_newer_release_ends_the_service_until_it_fits(
-    running, database_url, eventually, refusal
+    running, database_url, refusal
 ):
     watch = HealthStub(running.channel).Watch(health_pb2.HealthCheckRequest(service=SERVICES[1]))
     assert (await watch.read()).status == Status.SERVING
@@ -236,12 +264,11 @@ async def test_a_schema_that_is_migrated_by_a_newer_release_ends_the_service_unt
 
 
 @only_postgresql
-@pytest.mark.parametrize("kind", ["vanish", "hush"])
+@pytest.mark.parametrize("kind", ["vanish", "hush", "lose"])
 async def test_while_the_database_is_away_calls_are_refused_and_then_go_on(
-    serve, gate, database_url, kind, eventually, refusal
+    serve, gate, kind, eventually, refusal
 ):
-    url = f"postgresql+asyncpg://postgres@/{make_url(database_url).database}?host={gate.folder}"
-    running = await serve(MEMORYD_DATABASE_URL=url, MEMORYD_DATABASE_TIMEOUT_SECONDS="1")
+    running = await serve(MEMORYD_DATABASE_URL=gate.url, MEMORYD_DATABASE_TIMEOUT_SECONDS="1")
     memory_id = await store(running, "before")
     await getattr(gate, kind)()
     for _ in range(2):  # once on connections that were good, once on none
@@ -269,9 +296,8 @@ async def test_while_the_database_is_away_calls_are_refused_and_then_go_on(
 
 
 @only_postgresql
-async def test_a_deadline_holds_while_the_database_is_silent(serve, gate, database_url, eventually):
-    url = f"postgresql+asyncpg://postgres@/{make_url(database_url).database}?host={gate.folder}"
-    running = await serve(MEMORYD_DATABASE_URL=url)
+async def test_a_deadline_holds_while_the_database_is_silent(serve, gate, eventually):
+    running = await serve(MEMORYD_DATABASE_URL=gate.url)
     memory_id = await store(running, "before")
     await gate.hush()
     for call in calls_of_the_database(running, memory_id, timeout=0.3):
@@ -295,15 +321,17 @@ async def test_what_was_acknowledged_outlives_a_crash_of_the_database(
     async def keep_storing() -> None:
         for n in itertools.count():
             try:
-                await store(running, f"fact {n}", timeout=5)
+                await store(running, f"fact {n}", timeout=30)
             except grpc.aio.AioRpcError as refused:
                 assert refused.code() == grpc.StatusCode.UNAVAILABLE  # noqa: PT017  the loop goes on
                 return
             acknowledged.append(f"fact {n}")
 
+    async def some_are_acknowledged() -> bool:
+        return len(acknowledged) >= 20
+
     storing = asyncio.create_task(keep_storing())
-    while len(acknowledged) < 20:
-        await asyncio.sleep(0)
+    await eventually(some_are_acknowledged)
     await asyncio.to_thread(own_postgres.crash)
     await storing
     await eventually(becomes(running, Status.NOT_SERVING))
@@ -321,23 +349,13 @@ async def test_what_was_acknowledged_outlives_a_crash_of_the_database(
 # The SQLite file locked
 
 
-@contextlib.contextmanager
-def locked(url: str) -> Iterator[None]:
-    """Somebody else writes to the file until the end of the block."""
-    connection = sqlite3.connect(make_url(url).database or "", isolation_level=None)
-    with contextlib.closing(connection):
-        connection.execute("BEGIN IMMEDIATE")
-        yield
-        connection.execute("ROLLBACK")
-
-
 @only_sqlite
 async def test_a_locked_file_is_read_and_refuses_writes_until_it_is_free(
     serve, database_url, eventually, refusal
 ):
     running = await serve(MEMORYD_DATABASE_LOCK_TIMEOUT_SECONDS="0.2")
     memory_id = await store(running, "before")
-    with locked(database_url):
+    async with locked(database_url):
         for _ in range(3):
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await store(running, "meanwhile", timeout=30)
@@ -363,9 +381,20 @@ async def test_a_write_waits_for_a_lock_that_is_given_up_in_time(serve, database
     running = await serve(
         MEMORYD_DATABASE_LOCK_TIMEOUT_SECONDS="30", MEMORYD_DATABASE_TIMEOUT_SECONDS="30"
     )
-    with locked(database_url):
+    async with locked(database_url):
         waiting = asyncio.create_task(store(running, "meanwhile"))
         assert await contents(running) == []
         assert not waiting.done()
     await waiting
     assert await contents(running) == ["meanwhile"]
+
+
+@only_postgresql
+async def test_a_server_stops_while_the_database_is_silent(serve, gate):
+    running = await serve(MEMORYD_DATABASE_URL=gate.url, MEMORYD_DATABASE_TIMEOUT_SECONDS="1")
+    await store(running, "before")
+    await asyncio.gather(*(contents(running) for _ in range(20)))  # so that several are connected
+    await gate.hush()
+    async with asyncio.timeout(30):
+        await running.server.stop()
+    assert running.server.database.connections_in_use == 0

@@ -1,0 +1,358 @@
+"""What holds for every call: request ids, cancelling, deadlines, sizes, reflection, defects."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+from typing import TYPE_CHECKING
+
+import asyncpg
+import grpc
+import pytest
+from google.protobuf import descriptor_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
+from sqlalchemy import make_url
+
+from memoryd.v1 import memory_pb2 as pb
+from memoryd.v1 import tool_config_pb2 as tool_pb
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+RECEIVED_BYTES = 4 * 1024 * 1024
+
+only_postgresql = pytest.mark.parametrize("database_kind", ["postgresql"])
+
+
+def store_request(content: str = "prefers e-mail") -> pb.StoreMemoryRequest:
+    return pb.StoreMemoryRequest(session_id="user-123", content=content)
+
+
+def list_request() -> pb.ListMemoriesRequest:
+    return pb.ListMemoriesRequest(session_id="user-123", page_size=1000)
+
+
+async def contents(memory) -> list[str]:
+    return [stored.content for stored in (await memory.ListMemories(list_request())).memories]
+
+
+def padded(size: int) -> bytes:
+    """A request to list, of that many bytes, with a field that this release does not know."""
+    request = list_request().SerializeToString()
+    # Number 1000, length-delimited, the length in four bytes.
+    room = size - len(request) - 6
+    length = bytes((room >> shift) & 0x7F | (0x80 if shift < 21 else 0) for shift in (0, 7, 14, 21))
+    return request + b"\xc2\x3e" + length + bytes(room)
+
+
+# Request ids
+
+
+async def test_a_call_is_given_a_request_id_of_its_own(memory):
+    seen = set()
+    for _ in range(3):
+        call = memory.ListMemories(list_request())
+        await call
+        seen.add(dict(await call.trailing_metadata())["x-request-id"])
+    assert len(seen) == 3
+    assert all(len(request_id) >= 16 for request_id in seen)
+
+
+@pytest.mark.parametrize("given", ["7", "0197d3e2-7a44-7e2a-b2f0-3c1d5e6f7a8b", "a/b:c=d+e@f.g_h~"])
+async def test_a_request_id_of_the_callers_own_is_kept(memory, refusal, given):
+    metadata = [("x-request-id", given)]
+    call = memory.ListMemories(list_request(), metadata=metadata)
+    await call
+    assert dict(await call.trailing_metadata())["x-request-id"] == given
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await memory.ListMemories(pb.ListMemoriesRequest(), metadata=metadata)
+    assert refusal(refused.value).request_id == given
+
+
+@pytest.mark.parametrize("given", ["", "x" * 129, "a b", "1 code=OK ms=0", '{"a":1}', "a;b", "<b>"])
+async def test_a_request_id_that_could_forge_the_log_is_replaced(memory, given):
+    call = memory.ListMemories(list_request(), metadata=[("x-request-id", given)])
+    await call
+    answered = dict(await call.trailing_metadata())["x-request-id"]
+    assert answered
+    assert given not in answered or not given
+
+
+# Cancelling
+
+
+async def test_cancelled_calls_leave_the_service_whole(serve, eventually):
+    running = await serve(MEMORY_MAX_ENTRIES="1000")
+    memory, database = running.memory, running.server.database
+    first = (await memory.StoreMemory(store_request("first"))).memory
+    get_request = pb.GetMemoryRequest(session_id="user-123", memory_id=first.memory_id)
+    for round_ in range(4):
+        stores = {f"fact {round_}-{n}": None for n in range(64)}
+        calls = {name: memory.StoreMemory(store_request(name)) for name in stores}
+        gets = [memory.GetMemory(get_request) for _ in range(64)]
+        tasks = [asyncio.ensure_future(_outcome(call)) for call in (*calls.values(), *gets)]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for call in (*calls.values(), *gets):
+            call.cancel()
+        outcomes = await asyncio.gather(*tasks)
+        assert set(outcomes) <= {grpc.StatusCode.OK, grpc.StatusCode.CANCELLED}
+        acknowledged = {
+            name for name, code in zip(calls, outcomes, strict=False) if code is grpc.StatusCode.OK
+        }
+        assert acknowledged <= set(await contents(memory))
+
+    async def whole() -> bool:
+        return database.connections_in_use == 0
+
+    await eventually(whole)
+    await memory.StoreMemory(store_request("last"))
+    assert "last" in await contents(memory)
+
+
+async def _outcome(call) -> grpc.StatusCode:
+    """How it ends; cancelling a call by hand is no reason to cancel who waits for it."""
+    with contextlib.suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
+        await call
+    return await call.code()
+
+
+# Deadlines
+
+
+@contextlib.asynccontextmanager
+async def writes_held_up(url: str) -> AsyncIterator[None]:
+    """Until the end of the block no write to a session that exists can commit."""
+    if url.startswith("sqlite"):
+        file = make_url(url).database or ""
+        connection = sqlite3.connect(file, check_same_thread=False, timeout=30)
+        with contextlib.closing(connection):
+            # In a thread: the service in this process may have to go on for the file to be free.
+            await asyncio.to_thread(connection.execute, "BEGIN IMMEDIATE")
+            yield
+            await asyncio.to_thread(connection.rollback)
+        return
+    async with postgres(url) as connection, connection.transaction():
+        await connection.execute("SELECT FROM sessions FOR UPDATE")
+        yield
+
+
+@contextlib.asynccontextmanager
+async def postgres(url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def test_a_deadline_ends_a_write_that_waits_for_a_lock(running, database_url, eventually):
+    memory = running.memory
+    await memory.StoreMemory(store_request("before"))
+    async with writes_held_up(database_url):
+        for call in (memory.StoreMemory(store_request("late"), timeout=0.3) for _ in range(8)):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call
+            assert refused.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        # Reading goes on meanwhile.
+        assert await contents(memory) == ["before"]
+
+    async def whole() -> bool:
+        return running.server.database.connections_in_use == 0
+
+    await eventually(whole)
+    await memory.StoreMemory(store_request("after"))
+    assert set(await contents(memory)) >= {"before", "after"}
+
+
+@only_postgresql
+async def test_callers_that_have_gone_leave_no_queries_behind(running, database_url, eventually):
+    memory = running.memory
+    stored = (await memory.StoreMemory(store_request("before"))).memory
+    key = {"session_id": "user-123", "memory_id": stored.memory_id}
+    async with postgres(database_url) as other, postgres(database_url) as observer:
+
+        async def nothing_is_running() -> bool:
+            count = await observer.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND state <> 'idle' AND pid NOT IN (pg_backend_pid(), $1)",
+                other.get_server_pid(),
+            )
+            return count == 0
+
+        async with other.transaction():
+            await other.execute("LOCK TABLE memories IN ACCESS EXCLUSIVE MODE")
+            calls = [
+                call
+                for _ in range(32)
+                for call in (
+                    memory.GetMemory(pb.GetMemoryRequest(**key), timeout=0.3),
+                    memory.DeleteMemory(pb.DeleteMemoryRequest(**key), timeout=0.3),
+                    memory.ListMemories(list_request(), timeout=0.3),
+                )
+            ]
+            assert set(await asyncio.gather(*map(_outcome, calls))) == {
+                grpc.StatusCode.DEADLINE_EXCEEDED
+            }
+            # Though the lock is still held.
+            await eventually(nothing_is_running)
+    assert await contents(memory) in (["before"], [])  # the first deletion had begun
+
+
+async def test_a_deadline_that_has_passed_is_refused_at_once(running):
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await running.memory.ListMemories(list_request(), timeout=0)
+    assert refused.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+# Sizes
+
+
+async def test_messages_of_up_to_four_mebibytes_are_received(running):
+    call = running.channel.unary_unary(
+        "/memoryd.v1.MemoryService/ListMemories",
+        response_deserializer=pb.ListMemoriesResponse.FromString,
+    )
+    assert len(padded(RECEIVED_BYTES)) == RECEIVED_BYTES
+    assert await call(padded(RECEIVED_BYTES)) == pb.ListMemoriesResponse()
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call(padded(RECEIVED_BYTES + 1))
+    assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    # The connection is none the worse for it.
+    assert await call(padded(100)) == pb.ListMemoriesResponse()
+
+
+async def test_the_largest_message_is_a_setting(serve):
+    running = await serve(MEMORYD_MAX_MESSAGE_BYTES=str(128 * 1024))
+    call = running.channel.unary_unary("/memoryd.v1.MemoryService/ListMemories")
+    await call(padded(128 * 1024))
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call(padded(128 * 1024 + 1))
+    assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+# Reflection
+
+
+async def test_reflection_tells_of_every_service_and_its_messages(running):
+    reflect = ServerReflectionStub(running.channel).ServerReflectionInfo
+    requests = [
+        reflection_pb2.ServerReflectionRequest(list_services=""),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol="memoryd.v1.MemoryService"),
+        reflection_pb2.ServerReflectionRequest(
+            file_containing_symbol="memoryd.v1.ToolConfigService"
+        ),
+    ]
+    listed, *files = [answer async for answer in reflect(iter(requests))]
+    assert {service.name for service in listed.list_services_response.service} == {
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1alpha.ServerReflection",
+        "memoryd.v1.MemoryService",
+        "memoryd.v1.ToolConfigService",
+    }
+    described = [
+        descriptor_pb2.FileDescriptorProto.FromString(
+            answer.file_descriptor_response.file_descriptor_proto[0]
+        )
+        for answer in files
+    ]
+    assert [file.service[0].name for file in described] == ["MemoryService", "ToolConfigService"]
+
+
+# Defects
+
+
+async def test_a_defect_tells_its_caller_a_request_id_and_the_log_the_rest(
+    memory, monkeypatch, caplog, refusal
+):
+    def broken(*_arguments: object, **_named: object) -> None:
+        raise RuntimeError("secret words of /some/path")
+
+    await memory.StoreMemory(store_request())
+    monkeypatch.setattr("memoryd.rpc.memory.rank", broken)
+    with caplog.at_level(logging.INFO), pytest.raises(grpc.aio.AioRpcError) as refused:
+        await memory.RetrieveMemories(pb.RetrieveMemoriesRequest(session_id="user-123"))
+    found = refusal(refused.value)
+    assert found.code == grpc.StatusCode.INTERNAL
+    assert found.reason == "INTERNAL"
+    assert found.request_id
+    assert found.request_id in found.message
+    assert found.details["RequestInfo"].request_id == found.request_id
+    trailers = dict(refused.value.trailing_metadata())
+    assert b"secret words" not in trailers["grpc-status-details-bin"]
+    assert "secret words" not in found.message
+
+    defect, call = [
+        record
+        for record in caplog.records
+        if getattr(record, "request_id", None) == found.request_id
+    ]
+    assert (defect.levelname, defect.exc_info[0]) == ("ERROR", RuntimeError)
+    assert (call.code, call.method) == ("INTERNAL", "/memoryd.v1.MemoryService/RetrieveMemories")
+
+
+async def test_a_defect_in_one_write_is_that_writes_alone(memory, monkeypatch):
+    def broken(*_arguments: object, **_named: object) -> str:
+        raise RuntimeError
+
+    await memory.StoreMemory(store_request("before"))
+    with monkeypatch.context() as patched:
+        patched.setattr("memoryd.rpc.requests.hashes_of", broken)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await memory.StoreMemory(store_request("meanwhile"))
+        assert refused.value.code() == grpc.StatusCode.INTERNAL
+    await memory.StoreMemory(store_request("after"))
+    assert await contents(memory) == ["before", "after"]
+
+
+# The log
+
+
+async def test_a_call_is_logged_with_the_code_that_its_caller_sees(
+    running, database_url, caplog, eventually
+):
+    memory = running.memory
+    await memory.StoreMemory(store_request("before"))
+    codes = {
+        "ok": grpc.StatusCode.OK,
+        "bad": grpc.StatusCode.INVALID_ARGUMENT,
+        "absent": grpc.StatusCode.NOT_FOUND,
+        "late": grpc.StatusCode.DEADLINE_EXCEEDED,
+        "gone": grpc.StatusCode.CANCELLED,
+        "unknown": grpc.StatusCode.UNIMPLEMENTED,
+    }
+    absent = pb.GetMemoryRequest(
+        session_id="user-123", memory_id="0197d3e2-7a44-7e2a-b2f0-3c1d5e6f7a8b"
+    )
+    guess = running.channel.unary_unary("/memoryd.v1.MemoryService/Guess")
+
+    def named(name: str) -> list[tuple[str, str]]:
+        return [("x-request-id", name)]
+
+    with caplog.at_level(logging.INFO, "memoryd.access"):
+        async with writes_held_up(database_url):
+            calls = {
+                "ok": memory.ListMemories(list_request(), metadata=named("ok")),
+                "bad": memory.ListMemories(pb.ListMemoriesRequest(), metadata=named("bad")),
+                "absent": memory.GetMemory(absent, metadata=named("absent")),
+                "late": memory.StoreMemory(store_request(), timeout=0.3, metadata=named("late")),
+                "gone": memory.StoreMemory(store_request(), metadata=named("gone")),
+                "unknown": guess(b"", metadata=named("unknown")),
+            }
+            for _ in range(5):  # by then it has begun
+                await running.tools.ListTools(tool_pb.ListToolsRequest())
+            calls["gone"].cancel()
+            outcomes = {name: await _outcome(call) for name, call in calls.items()}
+        assert outcomes == codes
+
+        def logged() -> dict[str, str]:
+            records = [r for r in caplog.records if r.name == "memoryd.access"]
+            return {r.request_id: r.code for r in records if r.request_id in codes}
+
+        async def all_are_logged() -> bool:
+            return len(logged()) == len(codes)
+
+        await eventually(all_are_logged)
+    assert logged() == {name: code.name for name, code in codes.items()}
