@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import json
 import re
@@ -26,6 +27,7 @@ from pydantic import (
 )
 
 from memoryd.secrets import (
+    PATIENCE_SECONDS,
     REFERENCE_FORMS,
     MalformedReferenceError,
     SecretReference,
@@ -58,6 +60,9 @@ TOOLS: Final = ("rag", "memory", "escalation", "attachment", "crm", "billing", "
 
 INT32_MAX: Final = 2**31 - 1
 """What an int32 carries: the bound of settings that have none of their own."""
+
+START_PATIENCE_SECONDS: Final = 15.0
+"""How long the start waits for the providers of secrets; no caller does yet."""
 
 _LONE_WORD_WEIGHT = 0.8
 _MAX_ITEMS = 1000
@@ -466,7 +471,10 @@ def judge_settings(
 
 
 async def check(config: ToolConfig, secrets: Secrets) -> list[ConfigWarning]:
-    """Tell what is doubtful about a valid configuration."""
+    """Tell what is doubtful about a valid configuration.
+
+    Waits for a secret's provider as long as `Secrets.resolve` does, and no longer.
+    """
     tool, settings = config.tool, config.settings
 
     def warning(name: str, doubt: str, remedy: str) -> ConfigWarning:
@@ -489,6 +497,10 @@ async def check(config: ToolConfig, secrets: Secrets) -> list[ConfigWarning]:
         if unavailable := await _unavailable(settings.api_key, secrets):
             doubt = f"{settings.api_key.source} resolves to nothing: {unavailable.reason}"
             warnings.append(warning("api_key", doubt, unavailable.remedy))
+        elif stale := secrets.refresh_failure(settings.api_key):
+            source = settings.api_key.source
+            doubt = f"{source} cannot be read anew, its last value serves: {stale.reason}"
+            warnings.append(warning("api_key", doubt, stale.remedy))
     return warnings
 
 
@@ -497,33 +509,37 @@ async def require_secrets(configs: Mapping[str, ToolConfig], secrets: Secrets) -
 
     Tools that are off count too; one may be switched on while the service runs.
     """
-    problems = []
-    for config in configs.values():
-        settings = config.settings
-        if not isinstance(settings, ApiSettings):
-            continue
-        if unavailable := await _unavailable(settings.api_key, secrets):
-            found = f"resolves to nothing: {unavailable.reason}"
-            problems.append(
-                Problem(
-                    settings.variable("api_key"),
-                    settings.api_key.source,
-                    found,
-                    unavailable.remedy,
-                )
-            )
+    with_key = [
+        config.settings for config in configs.values() if isinstance(config.settings, ApiSettings)
+    ]
+    found = await asyncio.gather(
+        *(
+            _unavailable(settings.api_key, secrets, patience=START_PATIENCE_SECONDS)
+            for settings in with_key
+        )
+    )
+    problems = [
+        Problem(
+            settings.variable("api_key"),
+            settings.api_key.source,
+            f"resolves to nothing: {unavailable.reason}",
+            unavailable.remedy,
+        )
+        for settings, unavailable in zip(with_key, found, strict=True)
+        if unavailable
+    ]
     if problems:
         raise SettingsError(problems)
 
 
 async def _unavailable(
-    reference: SecretReference, secrets: Secrets
+    reference: SecretReference, secrets: Secrets, *, patience: float = PATIENCE_SECONDS
 ) -> SecretUnavailableError | None:
     """Answer why a reference resolves to nothing; None where it resolves or there is none."""
     if not reference:
         return None
     try:
-        await secrets.resolve(reference)
+        await secrets.resolve(reference, patience=patience)
     except SecretUnavailableError as error:
         return error
     return None

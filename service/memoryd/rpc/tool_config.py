@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hashlib
 import json
@@ -42,14 +43,15 @@ class ToolConfigService(tool_config_pb2_grpc.ToolConfigServiceServicer):
     async def ListTools(
         self, request: tool_config_pb2.ListToolsRequest, context: Context
     ) -> tool_config_pb2.ListToolsResponse:
+        configs = list(self._configs.values())
+        # At once, so that slow secrets are waited for once and not one after the other.
+        warnings = await asyncio.gather(*(check(config, self._secrets) for config in configs))
         return tool_config_pb2.ListToolsResponse(
             tools=[
                 tool_config_pb2.ToolSummary(
-                    tool=config.tool,
-                    enabled=config.enabled,
-                    warnings=_warnings(await check(config, self._secrets)),
+                    tool=config.tool, enabled=config.enabled, warnings=_warnings(found)
                 )
-                for config in self._configs.values()
+                for config, found in zip(configs, warnings, strict=True)
             ]
         )
 
