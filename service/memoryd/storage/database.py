@@ -19,7 +19,7 @@ from memoryd.storage.dialect import dialect_of, to_json
 from memoryd.storage.migrate import HEAD, SchemaState, migrate, schema_state
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
     from typing import Any
 
     from sqlalchemy import Connection
@@ -150,9 +150,12 @@ class Database:
 
     @asynccontextmanager
     async def listening(
-        self, channel: str, heard: Callable[[str], None]
+        self, heard: Mapping[str, Callable[[str], None]]
     ) -> AsyncIterator[asyncio.Event]:
-        """Hear of notifications until the end of the block; the event tells of their end."""
+        """Hear of notifications until the end of the block; the event tells of their end.
+
+        `heard` is called with the payload, by the channel.
+        """
         lost = asyncio.Event()
         with self._translating():
             async with asyncio.timeout(self._options.timeout_seconds):
@@ -160,7 +163,8 @@ class Database:
         try:
             with self._translating():
                 driver = (await connection.get_raw_connection()).driver_connection
-                await self.dialect.listen(driver, channel, heard, lost.set)
+                for channel, callback in heard.items():
+                    await self.dialect.listen(driver, channel, callback, lost.set)
             yield lost
         finally:
             await connection.close()
