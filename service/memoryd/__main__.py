@@ -66,8 +66,10 @@ def serve(  # noqa: PLR0917  typer takes them by name
     settings, tools = _configuration(
         database_url=database_url, host=host, port=port, log_level=log_level, log_format=log_format
     )
-    # gRPC's core writes past the log; what it has to say, its callers here say in their words.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # gRPC's core writes past the log; what it has to say, its callers here say in their words. Told
+    # to say more, it would show headers and messages.
+    os.environ["GRPC_VERBOSITY"] = "NONE"
+    os.environ.pop("GRPC_TRACE", None)
     with _logging(settings):
         _run(_serve(settings, tools, migrate_first=migrate))
 

@@ -54,7 +54,13 @@ class Database:
 
     def __init__(self, url: str, options: DatabaseOptions | None = None) -> None:
         self._options = options or DatabaseOptions()
-        parsed = make_url(url)
+        try:
+            parsed = make_url(url)
+        except ValueError:  # its text would show part of the URL, such as of a password
+            raise ValueError(
+                "the database's URL has a port that is no number; write @, : and / in a password"
+                " as %40, %3A and %2F"
+            ) from None
         self._url = url
         self._place = parsed.host or parsed.query.get("host") or parsed.database
         self._known_state = SchemaState.CURRENT
