@@ -194,8 +194,9 @@ class Server:
         return f"{bracketed}:{port}"
 
     async def _warn(self) -> None:
-        for config in self._tools.now.configs.values():
-            for warning in await check(config, self._secrets):
+        configs = self._tools.now.configs.values()
+        for warnings in await asyncio.gather(*(check(config, self._secrets) for config in configs)):
+            for warning in warnings:
                 _log.warning("%s: %s", warning.path, warning.description)
 
     async def _sweep(self) -> None:
@@ -206,6 +207,11 @@ class Server:
     def watchers(self) -> int:
         """How many streams follow a session."""
         return self._hub.followers
+
+    @property
+    def tool_watchers(self) -> int:
+        """How many streams follow the tools' configuration."""
+        return self._tools.followers
 
     async def flush_accesses(self) -> None:
         """Write the accesses that have been counted so far."""

@@ -25,7 +25,7 @@ from memoryd.tool_overrides import ENABLED, document, layered, marker, token_of
 from memoryd.tool_settings import LOST_LITERAL, MemorySettings, gives_literal, judge_settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -129,6 +129,8 @@ class ToolConfigs:
         self._adopted = 0
         self._reads: dict[tuple[int, int], asyncio.Task[list[ToolConfig]]] = {}
         self._reading = asyncio.Semaphore(MAX_READS)
+        self.followers = 0
+        """How many there are."""
 
     def __getitem__(self, tool: str) -> ToolConfig:
         return self._now.configs[tool]
@@ -226,26 +228,30 @@ class ToolConfigs:
             lambda c: storage.read_revisions(c, tool, before=before, limit=limit), timeout=timeout
         )
 
-    async def following(self, after: int) -> AsyncIterator[ToolConfig]:
+    async def following(self, after: int) -> AsyncGenerator[ToolConfig, None]:
         """Give each change after a revision, in order, once: the tool as it was set by it.
 
         Raises RevisionOutOfRange, ShuttingDown, and what Database raises.
         """
         seen: Snapshot | None = None
-        while True:
-            changed, now = self._changed, self._now
-            if self._closing:
-                raise ShuttingDown
-            if now is seen or now.revision == after:
-                await changed.wait()
-                continue
-            batch = await self._changes(after)
-            for config in batch:
-                yield config
-            if batch:
-                after = batch[-1].revision
-            else:
-                seen = now
+        self.followers += 1
+        try:
+            while True:
+                changed, now = self._changed, self._now
+                if self._closing:
+                    raise ShuttingDown
+                if now is seen or now.revision == after:
+                    await changed.wait()
+                    continue
+                batch = await self._changes(after)
+                for config in batch:
+                    yield config
+                if batch:
+                    after = batch[-1].revision
+                else:
+                    seen = now
+        finally:
+            self.followers -= 1
 
     def check(self, tool: str, values: Mapping[str, Any]) -> None:
         """Judge values for a tool as it is now. Raises InvalidRequest with every violation."""

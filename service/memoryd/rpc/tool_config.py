@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from google.rpc import error_details_pb2
@@ -42,8 +44,7 @@ class ToolConfigService(tool_config_pb2_grpc.ToolConfigServiceServicer):
         self, request: tool_config_pb2.ListToolsRequest, context: Context
     ) -> tool_config_pb2.ListToolsResponse:
         answer = tool_config_pb2.ListToolsResponse()
-        for config in self._configs.now.configs.values():
-            message = await self._message(config)
+        for message in await self._messages(self._configs.now.configs.values()):
             answer.tools.add(
                 tool=message.tool,
                 enabled=message.enabled,
@@ -158,20 +159,25 @@ class ToolConfigService(tool_config_pb2_grpc.ToolConfigServiceServicer):
         if not after:
             now = self._configs.now
             after = now.revision
-            *others, last = now.configs.values()
-            for config in (*others, last):
+            messages = await self._messages(now.configs.values())
+            for message in messages:
                 yield tool_config_pb2.WatchToolConfigsResponse(
                     change=tool_config_pb2.TOOL_CONFIG_CHANGE_SNAPSHOT,
-                    tool_config=await self._message(config),
+                    tool_config=message,
                     # Who resumes from a part of the snapshot needs it anew.
-                    revision=after if config is last else 0,
+                    revision=after if message is messages[-1] else 0,
                 )
-        async for config in self._configs.following(after):
-            yield tool_config_pb2.WatchToolConfigsResponse(
-                change=tool_config_pb2.TOOL_CONFIG_CHANGE_UPDATED,
-                tool_config=await self._message(config),
-                revision=config.revision,
-            )
+        async with aclosing(self._configs.following(after)) as changes:
+            async for config in changes:
+                yield tool_config_pb2.WatchToolConfigsResponse(
+                    change=tool_config_pb2.TOOL_CONFIG_CHANGE_UPDATED,
+                    tool_config=await self._message(config),
+                    revision=config.revision,
+                )
+
+    async def _messages(self, configs: Iterable[ToolConfig]) -> list[tool_config_pb2.ToolConfig]:
+        # At once, so that slow secrets are waited for once and not one after the other.
+        return await asyncio.gather(*map(self._message, configs))
 
     async def _message(self, config: ToolConfig) -> tool_config_pb2.ToolConfig:
         message = config_message(config, stale_since=self._configs.stale_since)
