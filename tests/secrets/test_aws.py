@@ -241,15 +241,32 @@ async def test_a_key_that_is_denied_is_a_warning_with_the_remedy(aws, serve):
     assert any("has no secret none" in warning.description for warning in answer.warnings)
 
 
-async def test_slow_providers_are_waited_for_once_and_not_for_long(aws, serve):
+BOTH_KEYS = {f"{tool}_API_KEY": f"secretsmanager://aws/{tool}" for tool in ("CRM", "BILLING")}
+
+
+async def test_a_slow_provider_is_a_warning_and_no_slow_call(aws, serve):
     aws.open.clear()
-    keys = {f"{tool}_API_KEY": f"secretsmanager://aws/{tool}" for tool in ("CRM", "BILLING")}
-    tools = (await serve(**keys, **aws.variables)).tools
+    tools = (await serve(**BOTH_KEYS, **aws.variables)).tools
     listed = (await tools.ListTools(pb.ListToolsRequest())).tools
-    assert sorted(aws.asked) == ["BILLING", "CRM"]  # both at once, each for the first time
-    slow = [w.description for summary in listed for w in summary.warnings]
+    slow = [warning.description for summary in listed for warning in summary.warnings]
     assert len(slow) == 2
     assert all(f"did not answer within {PATIENCE_SECONDS:g} s" in text for text in slow)
+
+
+async def test_the_secrets_of_all_tools_are_waited_for_at_once(serve, monkeypatch):
+    both = asyncio.Barrier(2)
+
+    async def resolve(*_: object, **__: object) -> SecretStr:
+        async with asyncio.timeout(PLENTY):
+            await both.wait()  # one after the other, the first would wait for ever
+        return SecretStr("value")
+
+    monkeypatch.setattr(Secrets, "resolve", resolve)
+    tools = (await serve(**BOTH_KEYS)).tools
+    await tools.ListTools(pb.ListToolsRequest())
+    watching = tools.WatchToolConfigs(pb.WatchToolConfigsRequest())
+    assert (await watching.read()).tool_config.tool == "rag"
+    watching.cancel()
 
 
 PRODUCTION = {"MEMORYD_ENVIRONMENT": "production", "CRM_API_KEY": "secretsmanager://aws/crm"}
