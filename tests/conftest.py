@@ -292,6 +292,11 @@ class Process:
         self.terminate()
         return self.wait()
 
+    def abort(self) -> int:
+        """Have it crash, and answer its exit code."""
+        self._process.send_signal(signal.SIGABRT)
+        return self.wait()
+
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()

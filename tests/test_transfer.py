@@ -15,6 +15,7 @@ from sqlalchemy import select
 from memoryd.storage.database import Database
 from memoryd.storage.tables import schema
 from memoryd.v1 import memory_pb2 as pb
+from memoryd.v1 import tool_config_pb2 as tool_pb
 
 
 @pytest.fixture
@@ -80,6 +81,12 @@ async def filled(running, memory, clock, database_url):
     await memory.EraseSession(pb.EraseSessionRequest(session_id="user-2"))
     await memory.RetrieveMemories(pb.RetrieveMemoriesRequest(session_id="user-0", limit=100))
     await running.server.flush_accesses()
+    for search_k in (6, 7):
+        await running.tools.UpdateToolConfig(
+            tool_pb.UpdateToolConfigRequest(
+                tool_config=tool_pb.ToolConfig(tool="rag", rag={"search_k": search_k})
+            )
+        )
     assert three
     return database_url
 
@@ -107,6 +114,24 @@ async def test_a_copy_goes_on_where_the_first_was(filled, other_url, tmp_path, r
         pb.StoreMemoryRequest(session_id="user-0", content="something new")
     )
     assert stored.memory.revision == before.revision + 1
+    config = tool_pb.ToolConfig(tool="rag", rag={"search_k": 8})
+    changed = await copy.tools.UpdateToolConfig(tool_pb.UpdateToolConfigRequest(tool_config=config))
+    assert (changed.revision, changed.rag.search_k) == (3, 8)
+
+
+async def test_revisions_of_tools_go_on_beyond_those_that_were_imported(
+    filled, other_url, tmp_path, serve
+):
+    copy = await serve(MEMORYD_DATABASE_URL=other_url)
+    request = tool_pb.UpdateToolConfigRequest(
+        tool_config=tool_pb.ToolConfig(tool="crm", crm={"timeout": 3})
+    )
+    assert (await copy.tools.UpdateToolConfig(request)).revision == 1
+    file = tmp_path / "export.jsonl"
+    memoryd("export", file, filled, "--deleted")
+    memoryd("import", file, other_url)
+    request.tool_config.crm.timeout = 4
+    assert (await copy.tools.UpdateToolConfig(request)).revision == 3
 
 
 async def test_tombstones_come_along_only_where_asked(filled, other_url, tmp_path):

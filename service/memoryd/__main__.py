@@ -1,12 +1,13 @@
-"""The command line: serve, migrate, health, sweep, export, import."""
+"""The command line: serve, migrate, health, config, sweep, export, import."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Mapping
     from contextlib import AbstractContextManager
 
+    from memoryd.secrets import Secrets
     from memoryd.server import Server
     from memoryd.settings import Settings
     from memoryd.storage.database import Database
+    from memoryd.tool_configs import ToolConfigs
     from memoryd.tool_settings import ToolConfig
 
 HEALTH_TIMEOUT_SECONDS = 3.0
@@ -37,6 +40,13 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+config_app = typer.Typer(
+    help="The configuration: environment, defaults, and the database's overrides if it answers.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(config_app, name="config")
 
 DatabaseUrl = Annotated[str | None, typer.Option(help="MEMORYD_DATABASE_URL")]
 Host = Annotated[str | None, typer.Option(help="MEMORYD_HOST")]
@@ -56,8 +66,10 @@ def serve(  # noqa: PLR0917  typer takes them by name
     settings, tools = _configuration(
         database_url=database_url, host=host, port=port, log_level=log_level, log_format=log_format
     )
-    # gRPC's core writes past the log; what it has to say, its callers here say in their words.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # gRPC's core writes past the log; what it has to say, its callers here say in their words. Told
+    # to say more, it would show headers and messages.
+    os.environ["GRPC_VERBOSITY"] = "NONE"
+    os.environ.pop("GRPC_TRACE", None)
     with _logging(settings):
         _run(_serve(settings, tools, migrate_first=migrate))
 
@@ -138,6 +150,27 @@ def health(host: Host = None, port: Port = None) -> None:
         raise typer.Exit(1)
 
 
+@config_app.command()
+def show(database_url: DatabaseUrl = None) -> None:
+    """Print every setting, its value, and where that comes from; of secrets only their place."""
+    settings, tools = _configuration(database_url=database_url)
+    flags = {"database_url"} if database_url is not None else set()
+    values = settings.model_dump(mode="json")
+    values["database_url"] = _place(settings)
+    for name, value in values.items():
+        given = "environment" if name in settings.model_fields_set else "default"
+        origin = "command line" if name in flags else given
+        print(f"{settings.variable(name)} = {json.dumps(value, ensure_ascii=False)}  # {origin}")
+    _run(_show(settings, tools))
+
+
+@config_app.command()
+def check(database_url: DatabaseUrl = None) -> None:
+    """Exit 0 if a server would start with these settings; print what is doubtful about them."""
+    settings, tools = _configuration(database_url=database_url)
+    _run(_check(settings, tools))
+
+
 def _logging(settings: Settings) -> AbstractContextManager[None]:
     from memoryd.logs import logging_to  # noqa: PLC0415  only what a command needs is loaded
 
@@ -164,10 +197,14 @@ async def _database(settings: Settings) -> AsyncIterator[Database]:
         await database.close()
 
 
-async def _sweep(settings: Settings, tools: Mapping[str, ToolConfig], *, once: bool) -> None:
-    from memoryd.server import sweeper_of  # noqa: PLC0415  only what a command needs is loaded
+async def _sweep(settings: Settings, base: Mapping[str, ToolConfig], *, once: bool) -> None:
+    from memoryd.server import sweeper_of, tool_configs_of  # noqa: PLC0415  only what a command needs is loaded
 
-    async with _database(settings) as database:
+    async with (
+        _database(settings) as database,
+        aclosing(tool_configs_of(database, settings, base)) as tools,
+    ):
+        await tools.start()
         sweeper = sweeper_of(database, settings, tools)
         if once:
             print(await sweeper.run_once())
@@ -176,6 +213,84 @@ async def _sweep(settings: Settings, tools: Mapping[str, ToolConfig], *, once: b
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, sweeping.cancel)
         await asyncio.gather(sweeping, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _tool_configs(
+    settings: Settings, base: Mapping[str, ToolConfig]
+) -> AsyncIterator[ToolConfigs]:
+    """The tools' configuration, with the database's overrides if it answers."""
+    from sqlalchemy import make_url  # noqa: PLC0415  only what a command needs is loaded
+
+    from memoryd.server import tool_configs_of  # noqa: PLC0415  as above
+    from memoryd.storage.database import Database, DatabaseOptions  # noqa: PLC0415  as above
+
+    url = settings.database_url.get_secret_value()
+    # To look into a file that is not there would make it.
+    file = make_url(url).database or ""
+    is_there = not url.startswith("sqlite") or await asyncio.to_thread(Path(file).exists)
+    database = Database(url, DatabaseOptions(pgbouncer=settings.database_pgbouncer))
+    try:
+        tools = tool_configs_of(database, settings, base)
+        if is_there:
+            await tools.refresh()
+        yield tools
+    finally:
+        await database.close()
+
+
+async def _show(settings: Settings, base: Mapping[str, ToolConfig]) -> None:
+    from memoryd.tool_settings import shown_values  # noqa: PLC0415  only what a command needs is loaded
+
+    async with _tool_configs(settings, base) as tools:
+        print(f"# overrides: {_overrides(tools)}")
+        for config in tools.now.configs.values():
+            for path, value in shown_values(config).items():
+                origin = config.provenance[path].name.lower()
+                name = f"{config.tool}.{path}" if path == "enabled" else path
+                print(f"{name} = {json.dumps(value, ensure_ascii=False)}  # {origin}")
+
+
+async def _check(settings: Settings, base: Mapping[str, ToolConfig]) -> None:
+    from memoryd.settings import Environment  # noqa: PLC0415  only what a command needs is loaded
+    from memoryd.tool_settings import check, require_secrets  # noqa: PLC0415  as above
+
+    secrets = _secrets()
+    if settings.environment is Environment.PRODUCTION:
+        await require_secrets(base, secrets)
+    async with _tool_configs(settings, base) as tools:
+        warnings = [
+            warning
+            for config in tools.now.configs.values()
+            for warning in await check(config, secrets)
+        ]
+        print(f"overrides: {_overrides(tools)}")
+    for warning in warnings:
+        print(f"warning: {warning.path}: {warning.description}")
+    print(f"no problems; warnings: {len(warnings)}")
+
+
+def _overrides(tools: ToolConfigs) -> str:
+    """What is known of the overrides."""
+    if tools.stale_since is not None:
+        return "not known, since the database does not answer, or has not this release's schema"
+    return f"at revision {tools.now.revision}"
+
+
+def _place(settings: Settings) -> str:
+    """The database's URL without what may be secret in it."""
+    from sqlalchemy import URL, make_url  # noqa: PLC0415  only what a command needs is loaded
+
+    url = make_url(settings.database_url.get_secret_value())
+    shown = URL.create(url.drivername, host=url.host, port=url.port, database=url.database)
+    return shown.render_as_string()
+
+
+def _secrets() -> Secrets:
+    from memoryd.secrets import Secrets  # noqa: PLC0415  only what a command needs is loaded
+    from memoryd.settings import merge_variables  # noqa: PLC0415  as above
+
+    return Secrets.built_in(merge_variables(environ=os.environ, dotenv=Path(".env")))
 
 
 async def _export(settings: Settings, file: Path, *, with_deleted: bool) -> None:
@@ -203,12 +318,11 @@ async def _import(settings: Settings, file: Path) -> None:
 async def _serve(
     settings: Settings, tools: Mapping[str, ToolConfig], *, migrate_first: bool
 ) -> None:
-    from memoryd.secrets import Secrets  # noqa: PLC0415  only what a command needs is loaded
-    from memoryd.server import Server  # noqa: PLC0415  as above
-    from memoryd.settings import Environment, merge_variables  # noqa: PLC0415  as above
+    from memoryd.server import Server  # noqa: PLC0415  only what a command needs is loaded
+    from memoryd.settings import Environment  # noqa: PLC0415  as above
     from memoryd.tool_settings import require_secrets  # noqa: PLC0415  as above
 
-    secrets = Secrets.built_in(merge_variables(environ=os.environ, dotenv=Path(".env")))
+    secrets = _secrets()
     if settings.environment is Environment.PRODUCTION:
         await require_secrets(tools, secrets)
     stopping = asyncio.Event()

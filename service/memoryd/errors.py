@@ -2,9 +2,11 @@
 
 MemorydError
 ├── InvalidRequest            the caller's arguments break a rule; every violation at once
-│   └── RequestIdReused
+│   ├── RequestIdReused
+│   └── LiteralSecret         a secret itself, where only its place is accepted
 ├── MalformedMessage          bytes that are no message of the type
 ├── MemoryNotFound
+├── ToolConfigRevisionNotFound
 ├── MemoryAlreadyExists       another live memory holds the content
 ├── MemoryNotDeleted          nothing to undelete
 ├── EtagMismatch
@@ -50,6 +52,10 @@ class RequestIdReused(InvalidRequest):
         )
 
 
+class LiteralSecret(InvalidRequest):
+    pass
+
+
 class MalformedMessage(MemorydError):
     def __init__(self, message_type: str) -> None:
         super().__init__(
@@ -61,6 +67,15 @@ class MemoryNotFound(MemorydError):
     def __init__(self, memory_id: str) -> None:
         super().__init__(f"memory {memory_id} is not in the session")
         self.memory_id = memory_id
+
+
+class ToolConfigRevisionNotFound(MemorydError):
+    def __init__(self, tool: str, revision: int) -> None:
+        super().__init__(
+            f"{tool} has no revision {revision}, or it is no longer kept; list the tool's revisions"
+        )
+        self.tool = tool
+        self.revision = revision
 
 
 class MemoryAlreadyExists(MemorydError):

@@ -22,9 +22,11 @@ from memoryd.settings import Environment
 from memoryd.storage.access import AccessTracker
 from memoryd.storage.database import Database, DatabaseOptions
 from memoryd.storage.hub import ChangeHub
+from memoryd.storage.listener import Listener
 from memoryd.storage.memories import MemoryStore
 from memoryd.sweeper import Sweeper
-from memoryd.tool_settings import MemorySettings
+from memoryd.tool_configs import ToolConfigs
+from memoryd.tool_settings import check
 from memoryd.v1 import memory_pb2, memory_pb2_grpc, tool_config_pb2, tool_config_pb2_grpc
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ def utc_now() -> datetime:
 def sweeper_of(
     database: Database,
     settings: Settings,
-    tools: Mapping[str, ToolConfig],
+    tools: ToolConfigs,
     *,
     notify: Callable[[Iterable[Session]], None] = lambda _: None,
     clock: Callable[[Connection], datetime] | None = None,
@@ -68,15 +70,21 @@ def sweeper_of(
         database,
         notify,
         clock=clock or database.dialect.now,
-        cleanup_days=lambda: _memory_settings(tools).cleanup_days,
+        cleanup_days=lambda: tools.memory_settings.cleanup_days,
         retention=timedelta(hours=settings.deleted_retention_hours),
     )
 
 
-def _memory_settings(tools: Mapping[str, ToolConfig]) -> MemorySettings:
-    current = tools["memory"].settings
-    assert isinstance(current, MemorySettings)  # noqa: S101  for the type checker
-    return current
+def tool_configs_of(
+    database: Database,
+    settings: Settings,
+    base: Mapping[str, ToolConfig],
+    *,
+    clock: Callable[[], datetime] = utc_now,
+) -> ToolConfigs:
+    """Build the tools' configuration over what environment and defaults make."""
+    production = settings.environment is Environment.PRODUCTION
+    return ToolConfigs(base, database, clock=clock, production=production)
 
 
 class Server:
@@ -106,7 +114,10 @@ class Server:
                 pgbouncer=settings.database_pgbouncer,
             ),
         )
-        self._hub = ChangeHub(self.database)
+        self._listener = Listener(self.database)
+        self._hub = ChangeHub(self.database, self._listener)
+        self._secrets = secrets
+        self._tools = tool_configs_of(self.database, settings, tools, clock=clock)
         self._store = MemoryStore(
             self.database,
             clock,
@@ -115,17 +126,15 @@ class Server:
             batch_limit=settings.write_batch_limit,
         )
         self._accesses = AccessTracker(self._store)
-
-        def memory_settings() -> MemorySettings:
-            return _memory_settings(tools)
-
         requests = Requests(
-            settings.content_policy, clock, lambda: timedelta(hours=memory_settings().ttl_hours)
+            settings.content_policy,
+            clock,
+            lambda: timedelta(hours=self._tools.memory_settings.ttl_hours),
         )
         self.sweeper = sweeper_of(
             self.database,
             settings,
-            tools,
+            self._tools,
             notify=self._hub.notify,
             clock=None if clock is utc_now else lambda _: clock(),
         )
@@ -144,13 +153,15 @@ class Server:
                 self._hub,
                 requests,
                 clock=clock,
-                options=MemoryServiceOptions(settings.importance_half_life_days, memory_settings),
+                options=MemoryServiceOptions(
+                    settings.importance_half_life_days, lambda: self._tools.memory_settings
+                ),
             ),
             self._server,
         )
         production = settings.environment is Environment.PRODUCTION
         tool_config_pb2_grpc.add_ToolConfigServiceServicer_to_server(
-            ToolConfigService(tools, secrets, production=production), self._server
+            ToolConfigService(self._tools, secrets, production=production), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
         health_service = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
@@ -166,6 +177,9 @@ class Server:
         """
         if self.database.is_embedded or migrate_first:
             await self.database.migrate()
+        await self._tools.start(self._listener)
+        await self._warn()
+        self._listener.start()
         host, port = self._settings.host, self._settings.port
         bracketed = f"[{host}]" if ":" in host else host
         try:
@@ -179,6 +193,12 @@ class Server:
         self._sweeping = asyncio.create_task(self._sweep(), name="sweeper")
         return f"{bracketed}:{port}"
 
+    async def _warn(self) -> None:
+        configs = self._tools.now.configs.values()
+        for warnings in await asyncio.gather(*(check(config, self._secrets) for config in configs)):
+            for warning in warnings:
+                _log.warning("%s: %s", warning.path, warning.description)
+
     async def _sweep(self) -> None:
         await self.health.is_serving.wait()  # it would only say once more what is wrong
         await self.sweeper.run(self._settings.sweep_seconds)
@@ -187,6 +207,11 @@ class Server:
     def watchers(self) -> int:
         """How many streams follow a session."""
         return self._hub.followers
+
+    @property
+    def tool_watchers(self) -> int:
+        """How many streams follow the tools' configuration."""
+        return self._tools.followers
 
     async def flush_accesses(self) -> None:
         """Write the accesses that have been counted so far."""
@@ -200,6 +225,8 @@ class Server:
             self._sweeping.cancel()
             await asyncio.gather(self._sweeping, return_exceptions=True)
         await self._hub.close()
+        await self._tools.aclose()
+        await self._listener.close()
         await draining
         await self._accesses.close()
         await self._store.close()

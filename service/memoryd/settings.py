@@ -21,6 +21,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from memoryd.model import ContentPolicy
+from memoryd.secrets import Unpicklable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -121,7 +122,7 @@ Boolean = Annotated[bool, BeforeValidator(_boolean)]
 """A bool, or the text `true` or `false`; nothing else, in no other case."""
 
 
-class SettingsModel(BaseSettings):
+class SettingsModel(Unpicklable, BaseSettings):
     """Settings that are read from variables; built by hand, it reads nothing but its arguments."""
 
     model_config = SettingsConfigDict(

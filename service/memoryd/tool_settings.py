@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, ClassVar, Final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -26,6 +28,7 @@ from pydantic import (
 )
 
 from memoryd.secrets import (
+    PATIENCE_SECONDS,
     REFERENCE_FORMS,
     MalformedReferenceError,
     SecretReference,
@@ -58,6 +61,12 @@ TOOLS: Final = ("rag", "memory", "escalation", "attachment", "crm", "billing", "
 
 INT32_MAX: Final = 2**31 - 1
 """What an int32 carries: the bound of settings that have none of their own."""
+
+START_PATIENCE_SECONDS: Final = 15.0
+"""How long the start waits for the providers of secrets; no caller does yet."""
+
+LOST_LITERAL: Final = SecretReference("literal")
+"""Stands for a literal secret that another process has, and this one has not."""
 
 _LONE_WORD_WEIGHT = 0.8
 _MAX_ITEMS = 1000
@@ -379,6 +388,21 @@ class ToolConfig:
     settings: ToolSettings
     provenance: Mapping[str, Provenance]
     """Every setting by its path: `enabled`, `rag.chunk_size`."""
+    revision: int = 0
+    """Of the last runtime change; 0: none yet."""
+    set_aside: tuple[ConfigWarning, ...] = ()
+    """Overrides that do not hold, since this release refuses them."""
+
+    @property
+    def values(self) -> dict[str, object]:
+        """The settings by their names, typed."""
+        return {name: getattr(self.settings, name) for name in type(self.settings).model_fields}
+
+    @property
+    def etag(self) -> str:
+        """Of the revision and all that a caller can see; a secret counts by its place."""
+        seen = [self.revision, self.enabled, self.settings.model_dump(mode="json")]
+        return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -466,13 +490,16 @@ def judge_settings(
 
 
 async def check(config: ToolConfig, secrets: Secrets) -> list[ConfigWarning]:
-    """Tell what is doubtful about a valid configuration."""
+    """Tell what is doubtful about a valid configuration.
+
+    Waits for a secret's provider as long as `Secrets.resolve` does, and no longer.
+    """
     tool, settings = config.tool, config.settings
 
     def warning(name: str, doubt: str, remedy: str) -> ConfigWarning:
         return ConfigWarning(f"{tool}.{name}", f"{doubt}; {remedy}")
 
-    warnings = []
+    warnings = list(config.set_aside)
     if (
         isinstance(settings, EscalationSettings)
         and settings.notification_enabled
@@ -489,6 +516,10 @@ async def check(config: ToolConfig, secrets: Secrets) -> list[ConfigWarning]:
         if unavailable := await _unavailable(settings.api_key, secrets):
             doubt = f"{settings.api_key.source} resolves to nothing: {unavailable.reason}"
             warnings.append(warning("api_key", doubt, unavailable.remedy))
+        elif stale := secrets.refresh_failure(settings.api_key):
+            source = settings.api_key.source
+            doubt = f"{source} cannot be read anew, its last value serves: {stale.reason}"
+            warnings.append(warning("api_key", doubt, stale.remedy))
     return warnings
 
 
@@ -497,33 +528,42 @@ async def require_secrets(configs: Mapping[str, ToolConfig], secrets: Secrets) -
 
     Tools that are off count too; one may be switched on while the service runs.
     """
-    problems = []
-    for config in configs.values():
-        settings = config.settings
-        if not isinstance(settings, ApiSettings):
-            continue
-        if unavailable := await _unavailable(settings.api_key, secrets):
-            found = f"resolves to nothing: {unavailable.reason}"
-            problems.append(
-                Problem(
-                    settings.variable("api_key"),
-                    settings.api_key.source,
-                    found,
-                    unavailable.remedy,
-                )
-            )
+    with_key = [
+        config.settings for config in configs.values() if isinstance(config.settings, ApiSettings)
+    ]
+    found = await asyncio.gather(
+        *(
+            _unavailable(settings.api_key, secrets, patience=START_PATIENCE_SECONDS)
+            for settings in with_key
+        )
+    )
+    problems = [
+        Problem(
+            settings.variable("api_key"),
+            settings.api_key.source,
+            f"resolves to nothing: {unavailable.reason}",
+            unavailable.remedy,
+        )
+        for settings, unavailable in zip(with_key, found, strict=True)
+        if unavailable
+    ]
     if problems:
         raise SettingsError(problems)
 
 
 async def _unavailable(
-    reference: SecretReference, secrets: Secrets
+    reference: SecretReference, secrets: Secrets, *, patience: float = PATIENCE_SECONDS
 ) -> SecretUnavailableError | None:
     """Answer why a reference resolves to nothing; None where it resolves or there is none."""
     if not reference:
         return None
+    if reference == LOST_LITERAL:
+        return SecretUnavailableError(
+            "it was given at run time to another process, and is kept nowhere else",
+            f"give a reference: {REFERENCE_FORMS}",
+        )
     try:
-        await secrets.resolve(reference)
+        await secrets.resolve(reference, patience=patience)
     except SecretUnavailableError as error:
         return error
     return None
@@ -548,6 +588,44 @@ def _judge(
             and _is_literal(value)
         ]
     return (None if faults else settings), faults
+
+
+def shown_settings(settings: ToolSettings) -> dict[str, Any]:
+    """What may be shown, as plain JSON; a text that is not given is left out.
+
+    Of a secret only whether there is one, and where it comes from: `has_api_key`, `api_key_source`.
+    """
+    shown: dict[str, Any] = {}
+    for name, value in settings.model_dump(mode="json").items():
+        if type(settings).model_fields[name].annotation is SecretReference:
+            shown[f"has_{name}"] = bool(value)
+            shown[f"{name}_source"] = value
+        elif value != "":
+            shown[name] = value
+    return shown
+
+
+def shown_values(config: ToolConfig) -> dict[str, Any]:
+    """Every value by its path, as plain JSON; of a secret where it comes from."""
+    settings = config.settings.model_dump(mode="json")
+    return {"enabled": config.enabled} | {f"{config.tool}.{n}": v for n, v in settings.items()}
+
+
+def default_of(tool: str, name: str) -> object:
+    """What this release sets where nobody else does; `enabled` is the tool's switch."""
+    if name == "enabled":
+        return _Switches.model_fields[tool].default
+    info = SETTINGS_OF[tool].model_fields[name]
+    return info.get_default(call_default_factory=True, validated_data={})
+
+
+def gives_literal(tool: str, values: Mapping[str, object]) -> bool:
+    """Whether a secret itself is among the values."""
+    fields = SETTINGS_OF[tool].model_fields
+    return any(
+        name in fields and fields[name].annotation is SecretReference and _is_literal(value)
+        for name, value in values.items()
+    )
 
 
 def _is_literal(value: object) -> bool:

@@ -654,6 +654,17 @@ async def test_rebuilt_tables_leave_no_contents_behind(database: Database, tmp_p
     assert {held.count(secret.encode()) for secret in secrets} == {1}
 
 
+async def test_the_tools_tables_hold_nothing_of_a_session(database: Database) -> None:
+    await database.upgrade()
+    schema = await database.schema()
+    for table in ("tool_config_head", "tool_configs", "tool_config_revisions"):
+        assert await database.rows(table) == []
+        assert not {"tenant", "session_id"} & set(schema[table]["columns"])
+        assert schema[table]["references"] == []
+    await database.downgrade(REVISIONS[3])
+    assert not [table for table in await database.schema() if table.startswith("tool_")]
+
+
 async def test_there_is_no_offline_script(database: Database) -> None:
     config = alembic_config(database.url)
     config.output_buffer = io.StringIO()

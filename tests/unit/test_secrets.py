@@ -1,6 +1,7 @@
 """References to secrets: how they are read, who resolves them, and that no value shows."""
 
 import copy
+import pickle
 
 import pytest
 from pydantic import SecretStr
@@ -88,7 +89,7 @@ def test_references_compare_by_what_they_name() -> None:
     assert one != other
     assert SecretReference.parse("a") != SecretReference.parse("b")
     assert one != "env://A"
-    assert copy.deepcopy(one) == one
+    assert copy.deepcopy(one) == copy.copy(one) == one
 
 
 def test_a_literal_is_not_shown() -> None:
@@ -96,6 +97,20 @@ def test_a_literal_is_not_shown() -> None:
     assert str(reference) == "literal"
     assert repr(reference) == "SecretReference('literal')"
     assert CANARY not in f"{[reference]} {reference.literal!r} {reference.literal}"
+
+
+@pytest.mark.parametrize(
+    "holder",
+    [
+        SecretReference.parse(CANARY),
+        EnvironmentSecrets({"A": CANARY}),
+        Secrets.built_in({"A": CANARY}),
+    ],
+)
+def test_what_may_hold_a_secret_is_not_pickled(holder: object) -> None:
+    with pytest.raises(TypeError, match="may hold secrets") as caught:
+        pickle.dumps(holder)
+    assert CANARY not in f"{caught.value} {holder!r} {holder}"
 
 
 async def test_the_environment_is_read() -> None:
@@ -121,7 +136,8 @@ async def test_what_resolves_to_nothing_says_why_and_what_to_do() -> None:
 
 
 async def test_a_scheme_without_provider_says_so() -> None:
-    error = await unavailable(Secrets.built_in({}), "secretsmanager://aws/crm")
+    secrets = Secrets({"env": EnvironmentSecrets({})})
+    error = await unavailable(secrets, "secretsmanager://aws/crm")
     assert error.reason == "this service has no provider for secretsmanager://"
     assert error.remedy == "keep the secret where it has one: env://"
 

@@ -27,6 +27,7 @@ MAX_VIOLATIONS_BYTES = 3_600
 """gRPC clients take 8 KiB of trailers by default: the message twice and all of this in base64."""
 
 MEMORY_TYPE = "memoryd.v1.Memory"
+TOOL_CONFIG_REVISION_TYPE = "memoryd.v1.ToolConfigRevision"
 
 _TABLE: dict[type[errors.MemorydError], tuple[grpc.StatusCode, Reason.ValueType]] = {
     errors.InvalidRequest: (
@@ -41,9 +42,17 @@ _TABLE: dict[type[errors.MemorydError], tuple[grpc.StatusCode, Reason.ValueType]
         grpc.StatusCode.INVALID_ARGUMENT,
         error_reason_pb2.ERROR_REASON_REQUEST_ID_REUSED,
     ),
+    errors.LiteralSecret: (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        error_reason_pb2.ERROR_REASON_LITERAL_SECRET,
+    ),
     errors.MemoryNotFound: (
         grpc.StatusCode.NOT_FOUND,
         error_reason_pb2.ERROR_REASON_MEMORY_NOT_FOUND,
+    ),
+    errors.ToolConfigRevisionNotFound: (
+        grpc.StatusCode.NOT_FOUND,
+        error_reason_pb2.ERROR_REASON_TOOL_CONFIG_REVISION_NOT_FOUND,
     ),
     errors.MemoryAlreadyExists: (
         grpc.StatusCode.ALREADY_EXISTS,
@@ -132,6 +141,14 @@ def _details(error: errors.MemorydError) -> list[Message]:
             details.append(
                 error_details_pb2.ResourceInfo(
                     resource_type=MEMORY_TYPE, resource_name=memory_id, description=str(error)
+                )
+            )
+        case errors.ToolConfigRevisionNotFound(tool=tool, revision=revision):
+            details.append(
+                error_details_pb2.ResourceInfo(
+                    resource_type=TOOL_CONFIG_REVISION_TYPE,
+                    resource_name=f"{tool}/{revision}",
+                    description=str(error),
                 )
             )
         case errors.SessionFull():

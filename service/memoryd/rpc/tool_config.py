@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-import hashlib
-import json
-from typing import TYPE_CHECKING, Any, NoReturn
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
 
 from google.rpc import error_details_pb2
 
-from memoryd.errors import NotImplementedYet
-from memoryd.rpc.tool_convert import given_settings, settings_message
-from memoryd.tool_settings import ConfigWarning, Provenance, Violation, check, judge_settings
+from memoryd.errors import InvalidRequest
+from memoryd.rpc import page_token, tool_requests
+from memoryd.rpc.call import current_call
+from memoryd.rpc.memory import DEFAULT_PAGE_SIZE, MAX_PAGE_BYTES, MAX_PAGE_SIZE
+from memoryd.rpc.tool_convert import config_message, given_settings, revision_message
+from memoryd.tool_configs import Change
+from memoryd.tool_settings import ConfigWarning, Violation, check, judge_settings
 from memoryd.v1 import tool_config_pb2, tool_config_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import AsyncIterator, Iterable
 
     import grpc
 
+    from memoryd import errors
     from memoryd.secrets import Secrets
+    from memoryd.tool_configs import ToolConfigs
     from memoryd.tool_settings import ToolConfig
 
     Context = grpc.aio.ServicerContext[Any, Any]
 
-_PROTO_PROVENANCE = {
-    Provenance.DEFAULT: tool_config_pb2.PROVENANCE_DEFAULT,
-    Provenance.ENVIRONMENT: tool_config_pb2.PROVENANCE_ENVIRONMENT,
-    Provenance.OVERRIDE: tool_config_pb2.PROVENANCE_OVERRIDE,
-}
+READ_SIZE = 50
+"""Revisions that are read at once; a page may take several."""
 
 
 class ToolConfigService(tool_config_pb2_grpc.ToolConfigServiceServicer):
-    def __init__(
-        self, configs: Mapping[str, ToolConfig], secrets: Secrets, *, production: bool
-    ) -> None:
+    def __init__(self, configs: ToolConfigs, secrets: Secrets, *, production: bool) -> None:
         self._configs = configs
         self._secrets = secrets
         self._production = production
@@ -42,32 +43,88 @@ class ToolConfigService(tool_config_pb2_grpc.ToolConfigServiceServicer):
     async def ListTools(
         self, request: tool_config_pb2.ListToolsRequest, context: Context
     ) -> tool_config_pb2.ListToolsResponse:
-        return tool_config_pb2.ListToolsResponse(
-            tools=[
-                tool_config_pb2.ToolSummary(
-                    tool=config.tool,
-                    enabled=config.enabled,
-                    warnings=_warnings(await check(config, self._secrets)),
-                )
-                for config in self._configs.values()
-            ]
-        )
+        answer = tool_config_pb2.ListToolsResponse()
+        for message in await self._messages(self._configs.now.configs.values()):
+            answer.tools.add(
+                tool=message.tool,
+                enabled=message.enabled,
+                warnings=message.warnings,
+                revision=message.revision,
+                stale=message.stale,
+                stale_since=message.stale_since if message.stale else None,
+            )
+        return answer
 
     async def GetToolConfig(
         self, request: tool_config_pb2.GetToolConfigRequest, context: Context
     ) -> tool_config_pb2.ToolConfig:
-        config = self._configs[request.tool]
-        message = tool_config_pb2.ToolConfig(
-            tool=config.tool,
-            enabled=config.enabled,
-            provenance={
-                path: _PROTO_PROVENANCE[layer] for path, layer in config.provenance.items()
-            },
-            warnings=_warnings(await check(config, self._secrets)),
-            etag=_etag(config),
+        return await self._message(self._configs[request.tool])
+
+    async def UpdateToolConfig(
+        self, request: tool_config_pb2.UpdateToolConfigRequest, context: Context
+    ) -> tool_config_pb2.ToolConfig:
+        given = request.tool_config
+        values, violations = tool_requests.update_values(request)
+        if violations:
+            try:
+                self._configs.check(given.tool, values)
+            except InvalidRequest as refusal:
+                violations += refusal.violations
+        _refuse(violations)
+        config = await self._configs.update(
+            given.tool,
+            values,
+            _change(request.reason, given.etag),
+            validate_only=request.validate_only,
         )
-        getattr(message, config.tool).CopyFrom(settings_message(config.settings))
+        message = await self._message(config)
+        if request.validate_only:
+            message.ClearField("etag")  # nothing has it
         return message
+
+    async def ResetToolConfig(
+        self, request: tool_config_pb2.ResetToolConfigRequest, context: Context
+    ) -> tool_config_pb2.ToolConfig:
+        paths, violations = tool_requests.reset_paths(request)
+        _refuse(violations)
+        return await self._message(
+            await self._configs.reset(request.tool, paths, _change(request.reason))
+        )
+
+    async def RollbackToolConfig(
+        self, request: tool_config_pb2.RollbackToolConfigRequest, context: Context
+    ) -> tool_config_pb2.ToolConfig:
+        return await self._message(
+            await self._configs.rollback(request.tool, request.revision, _change(request.reason))
+        )
+
+    async def ListToolConfigRevisions(
+        self, request: tool_config_pb2.ListToolConfigRevisionsRequest, context: Context
+    ) -> tool_config_pb2.ListToolConfigRevisionsResponse:
+        answer = tool_config_pb2.ListToolConfigRevisionsResponse()
+        before = page_token.decode(request) or None
+        left, room = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE), MAX_PAGE_BYTES
+        while True:
+            # One more than wanted tells whether there is another page.
+            limit = min(left + 1, READ_SIZE)
+            found = await self._configs.revisions(
+                request.tool,
+                before=before,
+                limit=limit,
+                timeout=current_call().time_remaining(),
+            )
+            for revision in found:
+                message = revision_message(revision)
+                room -= message.ByteSize()
+                if not left or (answer.revisions and room < 0):
+                    position = answer.revisions[-1].revision
+                    answer.next_page_token = page_token.encode(position, request)
+                    return answer
+                answer.revisions.append(message)
+                left -= 1
+            if len(found) < limit:
+                return answer
+            before = found[-1].revision
 
     async def ValidateToolConfig(
         self, request: tool_config_pb2.ValidateToolConfigRequest, context: Context
@@ -79,16 +136,9 @@ class ToolConfigService(tool_config_pb2_grpc.ToolConfigServiceServicer):
         warnings: Iterable[ConfigWarning] = ()
         other = given.WhichOneof("settings")
         if other is not None and other != given.tool:
-            violations = [
-                Violation(
-                    other, f"are the settings of another tool; {given.tool} takes {given.tool}"
-                )
-            ]
+            violations = [Violation(other, tool_requests.another_tools_settings(given.tool))]
         else:
-            current = {
-                name: getattr(config.settings, name) for name in type(config.settings).model_fields
-            }
-            values = current | (given_settings(getattr(given, other)) if other else {})
+            values = config.values | (given_settings(getattr(given, other)) if other else {})
             settings, violations = judge_settings(given.tool, values, production=self._production)
             if settings is not None:
                 warnings = await check(
@@ -102,33 +152,50 @@ class ToolConfigService(tool_config_pb2_grpc.ToolConfigServiceServicer):
             ],
         )
 
-    def UpdateToolConfig(self, request: Any, context: Context) -> NoReturn:
-        raise _later()
+    async def WatchToolConfigs(
+        self, request: tool_config_pb2.WatchToolConfigsRequest, context: Context
+    ) -> AsyncIterator[tool_config_pb2.WatchToolConfigsResponse]:
+        after = request.start_revision
+        if not after:
+            now = self._configs.now
+            after = now.revision
+            messages = await self._messages(now.configs.values())
+            for message in messages:
+                yield tool_config_pb2.WatchToolConfigsResponse(
+                    change=tool_config_pb2.TOOL_CONFIG_CHANGE_SNAPSHOT,
+                    tool_config=message,
+                    # Who resumes from a part of the snapshot needs it anew.
+                    revision=after if message is messages[-1] else 0,
+                )
+        async with aclosing(self._configs.following(after)) as changes:
+            async for config in changes:
+                yield tool_config_pb2.WatchToolConfigsResponse(
+                    change=tool_config_pb2.TOOL_CONFIG_CHANGE_UPDATED,
+                    tool_config=await self._message(config),
+                    revision=config.revision,
+                )
 
-    def ResetToolConfig(self, request: Any, context: Context) -> NoReturn:
-        raise _later()
+    async def _messages(self, configs: Iterable[ToolConfig]) -> list[tool_config_pb2.ToolConfig]:
+        # At once, so that slow secrets are waited for once and not one after the other.
+        return await asyncio.gather(*map(self._message, configs))
 
-    def ListToolConfigRevisions(self, request: Any, context: Context) -> NoReturn:
-        raise _later()
-
-    def RollbackToolConfig(self, request: Any, context: Context) -> NoReturn:
-        raise _later()
-
-    def WatchToolConfigs(self, request: Any, context: Context) -> NoReturn:
-        raise _later()
+    async def _message(self, config: ToolConfig) -> tool_config_pb2.ToolConfig:
+        message = config_message(config, stale_since=self._configs.stale_since)
+        message.warnings.extend(_warnings(await check(config, self._secrets)))
+        return message
 
 
-def _later() -> NotImplementedYet:
-    return NotImplementedYet("this method comes with a later release of memoryd")
+def _change(reason: str, etag: str = "") -> Change:
+    call = current_call()
+    return Change(call.tenant, reason, etag, call.time_remaining())
+
+
+def _refuse(violations: list[errors.Violation]) -> None:
+    if violations:
+        raise InvalidRequest(*violations)
 
 
 def _warnings(warnings: Iterable[ConfigWarning]) -> list[tool_config_pb2.ToolConfigWarning]:
     return [
         tool_config_pb2.ToolConfigWarning(field=w.path, description=w.description) for w in warnings
     ]
-
-
-def _etag(config: ToolConfig) -> str:
-    """Of all that a caller can see; a secret counts by its reference."""
-    seen = [config.enabled, config.settings.model_dump(mode="json")]
-    return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:16]

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memoryd.secrets import SecretReference
+from google.protobuf import json_format
+
+from memoryd.rpc.convert import timestamp
+from memoryd.tool_settings import Provenance, shown_settings
 from memoryd.v1 import tool_config_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from google.protobuf.message import Message
 
-    from memoryd.tool_settings import ToolSettings
+    from memoryd.storage.tool_configs import Revision
+    from memoryd.tool_settings import ToolConfig
+
+_PROTO_PROVENANCE = {
+    Provenance.DEFAULT: tool_config_pb2.PROVENANCE_DEFAULT,
+    Provenance.ENVIRONMENT: tool_config_pb2.PROVENANCE_ENVIRONMENT,
+    Provenance.OVERRIDE: tool_config_pb2.PROVENANCE_OVERRIDE,
+}
 
 MESSAGE_OF: Mapping[str, type[Message]] = {
     "rag": tool_config_pb2.RagSettings,
@@ -25,17 +36,41 @@ MESSAGE_OF: Mapping[str, type[Message]] = {
 }
 
 
-def settings_message(settings: ToolSettings) -> Message:
-    """What callers see: of a secret only whether there is one, and where it comes from."""
-    values: dict[str, Any] = {}
-    for name in type(settings).model_fields:
-        value = getattr(settings, name)
-        if isinstance(value, SecretReference):
-            values[f"has_{name}"] = bool(value)
-            values[f"{name}_source"] = value.source
-        elif value != "":  # a text that is not given stays absent
-            values[name] = value
-    return MESSAGE_OF[settings.tool](**values)
+def config_message(
+    config: ToolConfig, *, stale_since: datetime | None
+) -> tool_config_pb2.ToolConfig:
+    """All that callers see but the warnings.
+
+    `stale_since`: when it was last known to be current; None where it is.
+    """
+    message = tool_config_pb2.ToolConfig(
+        tool=config.tool,
+        enabled=config.enabled,
+        provenance={path: _PROTO_PROVENANCE[layer] for path, layer in config.provenance.items()},
+        revision=config.revision,
+        etag=config.etag,
+    )
+    getattr(message, config.tool).CopyFrom(
+        MESSAGE_OF[config.tool](**shown_settings(config.settings))
+    )
+    if stale_since is not None:
+        message.stale = True
+        message.stale_since.CopyFrom(timestamp(stale_since))
+    return message
+
+
+def revision_message(revision: Revision) -> tool_config_pb2.ToolConfigRevision:
+    """A change as it was recorded; what another release knew and this one does not is left out."""
+    message = tool_config_pb2.ToolConfigRevision(
+        revision=revision.revision,
+        tool=revision.tool,
+        change_time=timestamp(revision.change_time),
+        actor=revision.actor,
+        reason=revision.reason,
+    )
+    json_format.ParseDict(dict(revision.before), message.before, ignore_unknown_fields=True)
+    json_format.ParseDict(dict(revision.after), message.after, ignore_unknown_fields=True)
+    return message
 
 
 def given_settings(message: Message) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from memoryd.storage.dialect import dialect_of, to_json
 from memoryd.storage.migrate import HEAD, SchemaState, migrate, schema_state
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
     from typing import Any
 
     from sqlalchemy import Connection
@@ -61,7 +61,13 @@ class Database:
 
     def __init__(self, url: str, options: DatabaseOptions | None = None) -> None:
         self._options = options or DatabaseOptions()
-        parsed = make_url(url)
+        try:
+            parsed = make_url(url)
+        except ValueError:  # its text would show part of the URL, such as of a password
+            raise ValueError(
+                "the database's URL has a port that is no number; write @, : and / in a password"
+                " as %40, %3A and %2F"
+            ) from None
         self._url = url
         self._place = parsed.host or parsed.query.get("host") or parsed.database
         self._known_state = SchemaState.CURRENT
@@ -180,9 +186,12 @@ class Database:
 
     @asynccontextmanager
     async def listening(
-        self, channel: str, heard: Callable[[str], None]
+        self, heard: Mapping[str, Callable[[str], None]]
     ) -> AsyncIterator[asyncio.Event]:
-        """Hear of notifications until the end of the block; the event tells of their end."""
+        """Hear of notifications until the end of the block; the event tells of their end.
+
+        `heard` is called with the payload, by the channel.
+        """
         lost = asyncio.Event()
         with self._translating():
             async with asyncio.timeout(self._options.timeout_seconds):
@@ -190,7 +199,8 @@ class Database:
         try:
             with self._translating():
                 driver = (await connection.get_raw_connection()).driver_connection
-                await self.dialect.listen(driver, channel, heard, lost.set)
+                for channel, callback in heard.items():
+                    await self.dialect.listen(driver, channel, callback, lost.set)
             yield lost
         finally:
             await connection.close()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import random
 from collections import defaultdict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     from memoryd.model import MemoryEvent, Session
     from memoryd.storage.changes import Changes
     from memoryd.storage.database import Database
+    from memoryd.storage.listener import Listener
 
 POLL_SECONDS = 0.5
 """Between two looks at the revisions of watched sessions, where the database tells nothing."""
@@ -26,13 +25,8 @@ POLL_SECONDS = 0.5
 LISTENING_POLL_SECONDS = 10.0
 """The same where it does; in case a word of it is lost."""
 
-MIN_BACK_OFF_SECONDS, MAX_BACK_OFF_SECONDS = 0.5, 5.0
-"""Before listening is tried again."""
-
 MAX_READS = 4
 """At a time; callers are to find a connection for theirs, however many followers there are."""
-
-_log = logging.getLogger(__name__)
 
 
 class ChangeHub:
@@ -41,8 +35,9 @@ class ChangeHub:
     Followers at the same place share one read too.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, listener: Listener) -> None:
         self._database = database
+        self._listener = listener
         self._followers: defaultdict[Session, set[Follower]] = defaultdict(set)
         self._by_print: defaultdict[str, set[Session]] = defaultdict(set)
         self._known: dict[Session, int] = {}
@@ -50,12 +45,9 @@ class ChangeHub:
         self._reads: dict[tuple[Session, int, int], asyncio.Task[Changes]] = {}
         self._reading = asyncio.Semaphore(MAX_READS)
         self._closing = False
-        self._listening = False
         self._wanted = asyncio.Event()
-        self._tasks = [
-            asyncio.create_task(self._poll(), name="change poll"),
-            asyncio.create_task(self._listen(), name="change listener"),
-        ]
+        listener.subscribe(CHANNEL, self._on_payload, self._look)
+        self._polling = asyncio.create_task(self._poll(), name="change poll")
 
     @property
     def followers(self) -> int:
@@ -88,9 +80,8 @@ class ChangeHub:
         self._closing = True
         for session in self._followers:
             self._wake(session)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, *self._reads.values(), return_exceptions=True)
+        self._polling.cancel()
+        await asyncio.gather(self._polling, *self._reads.values(), return_exceptions=True)
 
     def news(self, session: Session) -> tuple[int, int]:
         """What is known of a session; another answer than before is a reason to read."""
@@ -135,7 +126,9 @@ class ChangeHub:
         """Look again and again; only now and then while the database tells."""
         while True:
             await self._wanted.wait()
-            await asyncio.sleep(LISTENING_POLL_SECONDS if self._listening else POLL_SECONDS)
+            await asyncio.sleep(
+                LISTENING_POLL_SECONDS if self._listener.is_listening else POLL_SECONDS
+            )
             try:
                 await self._look()
             except MemorydError:
@@ -144,26 +137,11 @@ class ChangeHub:
     async def _look(self) -> None:
         """Compare the revisions of watched sessions with those known."""
         dialect, watched = self._database.dialect, list(self._followers)
+        if not watched:
+            return
         found = await self._database.read(lambda c: read_revisions(c, dialect, watched))
         # A session that is gone was erased: its followers are to find out.
         self.notify(s for s in watched if found.get(s, 0) != self._known.get(s, 0))
-
-    async def _listen(self) -> None:
-        """Hear of other processes' changes, if the database tells."""
-        back_off = MIN_BACK_OFF_SECONDS
-        while self._database.can_listen:
-            await self._wanted.wait()
-            try:
-                async with self._database.listening(CHANNEL, self._on_payload) as lost:
-                    await self._look()  # for what was missed meanwhile
-                    self._listening, back_off = True, MIN_BACK_OFF_SECONDS
-                    await lost.wait()
-            except MemorydError as error:
-                _log.warning("not listening for changes: %s", error)
-            finally:
-                self._listening = False
-            await asyncio.sleep(back_off * random.uniform(0.5, 1.5))  # noqa: S311  jitter
-            back_off = min(2 * back_off, MAX_BACK_OFF_SECONDS)
 
     def _on_payload(self, payload: str) -> None:
         for part in payload.split():

@@ -25,6 +25,7 @@ REVISIONS = (
     "002_add_content_hashing",
     "003_add_tenants_and_revisions",
     "004_add_history",
+    "005_add_tool_configs",
 )
 """Oldest first."""
 

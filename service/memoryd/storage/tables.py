@@ -1,6 +1,7 @@
 """One schema for both databases. `migrations/` leads there; a test finds any difference.
 
-Every unique key begins with the shard key `(tenant, session_id)`.
+Every unique key of what belongs to sessions begins with the shard key `(tenant, session_id)`. The
+tables of the tools' configuration belong to no session: a few rows, the same for everybody.
 """
 
 from __future__ import annotations
@@ -155,4 +156,46 @@ store_requests = Table(
         ondelete="CASCADE",
     ),
     Index("ix_store_requests_created_at", "created_at"),
+)
+
+# One row, made by the first change: the last revision that was given out. Its lock puts those who
+# change tools in line, so that revisions become visible in their order.
+tool_config_head = Table(
+    "tool_config_head",
+    schema,
+    Column("id", Integer, autoincrement=False, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    # Up to it not every revision is kept any more.
+    Column("horizon", BigInteger, nullable=False),
+    PrimaryKeyConstraint("id", name="pk_tool_config_head"),
+    CheckConstraint("id = 1", name="ck_tool_config_head_single"),
+)
+
+# The overrides that hold. Of a secret a reference or a marker, never a value.
+tool_configs = Table(
+    "tool_configs",
+    schema,
+    Column("tool", String(32), nullable=False),
+    # Values by their path: {"enabled": true, "rag.chunk_size": 600}.
+    Column("overrides", JSON, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    PrimaryKeyConstraint("tool", name="pk_tool_configs"),
+)
+
+tool_config_revisions = Table(
+    "tool_config_revisions",
+    schema,
+    Column("revision", BigInteger, autoincrement=False, nullable=False),
+    Column("tool", String(32), nullable=False),
+    Column("change_time", UtcDateTime, nullable=False),
+    # The tenant that made it.
+    Column("actor", String(64), nullable=False),
+    Column("reason", Text, nullable=False),
+    # The effective configuration as callers saw it where the change was made, as proto JSON.
+    Column("before", JSON, nullable=False),
+    Column("after", JSON, nullable=False),
+    # All of the tool's overrides after it.
+    Column("overrides", JSON, nullable=False),
+    PrimaryKeyConstraint("revision", name="pk_tool_config_revisions"),
+    Index("ix_tool_config_revisions_tool", "tool", "revision"),
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column, bindparam, func, select, tuple_, update
 
-from memoryd.storage.tables import memories, schema, sessions
+from memoryd.storage.tables import memories, schema, sessions, tool_config_head
 from memoryd.storage.types import UtcDateTime
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ def write_rows(
     new = dialect.insert_many(connection, table, typed, ignore_existing=True)
     if table is sessions:
         _raise_revisions(connection, typed)
+    if table is tool_config_head:
+        _raise_head(connection, typed)
     present = _present(connection, dialect, table, typed) if new < len(rows) else None
     key = [c.name for c in table.primary_key]
     refused = [
@@ -112,6 +114,15 @@ def _raise_revisions(connection: Connection, rows: Sequence[Row]) -> None:
         statement,
         [{"t": row["tenant"], "s": row["session_id"], "r": row["revision"]} for row in rows],
     )
+
+
+def _raise_head(connection: Connection, rows: Sequence[Row]) -> None:
+    """The same for the revisions of the tools' configuration."""
+    for row in rows:
+        for c in (tool_config_head.c.revision, tool_config_head.c.horizon):
+            connection.execute(
+                update(tool_config_head).where(c < row[c.name]).values({c.name: row[c.name]})
+            )
 
 
 def _plain(value: Any) -> Any:

@@ -113,6 +113,8 @@ class ToolConfig(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    STALE_FIELD_NUMBER: _builtins.int
+    STALE_SINCE_FIELD_NUMBER: _builtins.int
     tool: _builtins.str
     """Which tool: `rag`, `memory`, `escalation`, `attachment`, `crm`, `billing` or `inventory`."""
     enabled: _builtins.bool
@@ -121,7 +123,11 @@ class ToolConfig(_message.Message):
     """The revision of the last runtime change of this tool; 0: none yet."""
     etag: _builtins.str
     """Opaque. Changes with the configuration. Where a request carries it, a value that is not the current one is refused
-    with ABORTED.
+    with ABORTED. Absent in an answer to `validate_only`.
+    """
+    stale: _builtins.bool
+    """Whether the service does not reach its database, so that overrides made meanwhile are not in it. What it knew last
+    goes on being served; after a start without the database, the environment and the defaults.
     """
     @_builtins.property
     def rag(self) -> Global___RagSettings:
@@ -159,6 +165,10 @@ class ToolConfig(_message.Message):
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolConfigWarning]:
         """What is doubtful about it, though it serves."""
 
+    @_builtins.property
+    def stale_since(self) -> _timestamp_pb2.Timestamp:
+        """If stale: when it was last known to be current."""
+
     def __init__(
         self,
         *,
@@ -175,10 +185,12 @@ class ToolConfig(_message.Message):
         warnings: _abc.Iterable[Global___ToolConfigWarning] | None = ...,
         revision: _builtins.int = ...,
         etag: _builtins.str = ...,
+        stale: _builtins.bool = ...,
+        stale_since: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "attachment", b"attachment", "billing", b"billing", "crm", b"crm", "enabled", b"enabled", "escalation", b"escalation", "inventory", b"inventory", "memory", b"memory", "rag", b"rag", "settings", b"settings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "attachment", b"attachment", "billing", b"billing", "crm", b"crm", "enabled", b"enabled", "escalation", b"escalation", "inventory", b"inventory", "memory", b"memory", "rag", b"rag", "settings", b"settings", "stale_since", b"stale_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "attachment", b"attachment", "billing", b"billing", "crm", b"crm", "enabled", b"enabled", "escalation", b"escalation", "etag", b"etag", "inventory", b"inventory", "memory", b"memory", "provenance", b"provenance", "rag", b"rag", "revision", b"revision", "settings", b"settings", "tool", b"tool", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "attachment", b"attachment", "billing", b"billing", "crm", b"crm", "enabled", b"enabled", "escalation", b"escalation", "etag", b"etag", "inventory", b"inventory", "memory", b"memory", "provenance", b"provenance", "rag", b"rag", "revision", b"revision", "settings", b"settings", "stale", b"stale", "stale_since", b"stale_since", "tool", b"tool", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__enabled: _TypeAlias = _typing.Literal["enabled"]  # noqa: Y015
     _WhichOneofArgType__enabled: _TypeAlias = _typing.Literal["_enabled", b"_enabled"]  # noqa: Y015
@@ -647,15 +659,23 @@ class ToolSummary(_message.Message):
     ENABLED_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    STALE_FIELD_NUMBER: _builtins.int
+    STALE_SINCE_FIELD_NUMBER: _builtins.int
     tool: _builtins.str
     """See ToolConfig.tool."""
     enabled: _builtins.bool
     """Whether agents may use it."""
     revision: _builtins.int
     """See ToolConfig.revision."""
+    stale: _builtins.bool
+    """See ToolConfig.stale."""
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolConfigWarning]:
         """See ToolConfig.warnings."""
+
+    @_builtins.property
+    def stale_since(self) -> _timestamp_pb2.Timestamp:
+        """See ToolConfig.stale_since."""
 
     def __init__(
         self,
@@ -664,10 +684,12 @@ class ToolSummary(_message.Message):
         enabled: _builtins.bool | None = ...,
         warnings: _abc.Iterable[Global___ToolConfigWarning] | None = ...,
         revision: _builtins.int = ...,
+        stale: _builtins.bool = ...,
+        stale_since: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "enabled", b"enabled"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "enabled", b"enabled", "stale_since", b"stale_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "enabled", b"enabled", "revision", b"revision", "tool", b"tool", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "enabled", b"enabled", "revision", b"revision", "stale", b"stale", "stale_since", b"stale_since", "tool", b"tool", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__enabled: _TypeAlias = _typing.Literal["enabled"]  # noqa: Y015
     _WhichOneofArgType__enabled: _TypeAlias = _typing.Literal["_enabled", b"_enabled"]  # noqa: Y015
@@ -717,7 +739,10 @@ class UpdateToolConfigRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """`enabled`, `rag.chunk_size`, … Omitted: the populated fields."""
+        """`enabled`, `rag.chunk_size`, … Omitted: the populated fields; `*`: all of the tool. A path whose field is unset
+        overrides with the default of this release, a map or list with none; ResetToolConfig is what drops overrides.
+        Output-only paths are ignored.
+        """
 
     def __init__(
         self,
@@ -995,7 +1020,7 @@ class WatchToolConfigsResponse(_message.Message):
     change: Global___ToolConfigChange.ValueType
     """What it tells."""
     revision: _builtins.int
-    """Resume from it."""
+    """Resume from it. In a snapshot only the last event has it: one that was cut off is begun anew."""
     @_builtins.property
     def tool_config(self) -> Global___ToolConfig:
         """The whole configuration after it."""

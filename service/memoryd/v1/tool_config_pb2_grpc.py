@@ -107,14 +107,14 @@ class ToolConfigServiceServicer:
 
     def UpdateToolConfig(self, request, context):
         """Overrides settings at run time; every replica sees it within a second. ABORTED where `tool_config.etag` is given and
-        not the current one.
+        not the current one. What changes no override makes no revision.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResetToolConfig(self, request, context):
-        """Drops overrides; a revision of its own.
+        """Drops overrides; a revision of its own. Where there is nothing to drop, the configuration as it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -128,21 +128,23 @@ class ToolConfigServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListToolConfigRevisions(self, request, context):
-        """Every change of a tool's configuration, newest first.
+        """Every change of a tool's configuration, newest first; the last 1,000 of each tool are kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RollbackToolConfig(self, request, context):
-        """Brings back the overrides as they were after a revision; a revision of its own.
+        """Brings back the overrides as they were after a revision; a revision of its own. NOT_FOUND where the tool has none
+        such.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchToolConfigs(self, request, context):
-        """A snapshot of all seven tools, then every change once, in order. OUT_OF_RANGE for a revision older than what is kept.
+        """A snapshot of all seven tools, then every change once, in order. OUT_OF_RANGE for a revision older than what is
+        kept, or one that was never given.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

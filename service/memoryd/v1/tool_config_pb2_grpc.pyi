@@ -45,18 +45,22 @@ class ToolConfigServiceStub:
     """One tool's effective configuration."""
     UpdateToolConfig: _grpc.UnaryUnaryMultiCallable[_tool_config_pb2.UpdateToolConfigRequest, _tool_config_pb2.ToolConfig]
     """Overrides settings at run time; every replica sees it within a second. ABORTED where `tool_config.etag` is given and
-    not the current one.
+    not the current one. What changes no override makes no revision.
     """
     ResetToolConfig: _grpc.UnaryUnaryMultiCallable[_tool_config_pb2.ResetToolConfigRequest, _tool_config_pb2.ToolConfig]
-    """Drops overrides; a revision of its own."""
+    """Drops overrides; a revision of its own. Where there is nothing to drop, the configuration as it is."""
     ValidateToolConfig: _grpc.UnaryUnaryMultiCallable[_tool_config_pb2.ValidateToolConfigRequest, _tool_config_pb2.ValidateToolConfigResponse]
     """What would be wrong with a configuration, or doubtful; changes nothing."""
     ListToolConfigRevisions: _grpc.UnaryUnaryMultiCallable[_tool_config_pb2.ListToolConfigRevisionsRequest, _tool_config_pb2.ListToolConfigRevisionsResponse]
-    """Every change of a tool's configuration, newest first."""
+    """Every change of a tool's configuration, newest first; the last 1,000 of each tool are kept."""
     RollbackToolConfig: _grpc.UnaryUnaryMultiCallable[_tool_config_pb2.RollbackToolConfigRequest, _tool_config_pb2.ToolConfig]
-    """Brings back the overrides as they were after a revision; a revision of its own."""
+    """Brings back the overrides as they were after a revision; a revision of its own. NOT_FOUND where the tool has none
+    such.
+    """
     WatchToolConfigs: _grpc.UnaryStreamMultiCallable[_tool_config_pb2.WatchToolConfigsRequest, _tool_config_pb2.WatchToolConfigsResponse]
-    """A snapshot of all seven tools, then every change once, in order. OUT_OF_RANGE for a revision older than what is kept."""
+    """A snapshot of all seven tools, then every change once, in order. OUT_OF_RANGE for a revision older than what is
+    kept, or one that was never given.
+    """
 
 @_typing.type_check_only
 class ToolConfigServiceAsyncStub(ToolConfigServiceStub):
@@ -75,18 +79,22 @@ class ToolConfigServiceAsyncStub(ToolConfigServiceStub):
     """One tool's effective configuration."""
     UpdateToolConfig: _aio.UnaryUnaryMultiCallable[_tool_config_pb2.UpdateToolConfigRequest, _tool_config_pb2.ToolConfig]  # type: ignore[assignment]
     """Overrides settings at run time; every replica sees it within a second. ABORTED where `tool_config.etag` is given and
-    not the current one.
+    not the current one. What changes no override makes no revision.
     """
     ResetToolConfig: _aio.UnaryUnaryMultiCallable[_tool_config_pb2.ResetToolConfigRequest, _tool_config_pb2.ToolConfig]  # type: ignore[assignment]
-    """Drops overrides; a revision of its own."""
+    """Drops overrides; a revision of its own. Where there is nothing to drop, the configuration as it is."""
     ValidateToolConfig: _aio.UnaryUnaryMultiCallable[_tool_config_pb2.ValidateToolConfigRequest, _tool_config_pb2.ValidateToolConfigResponse]  # type: ignore[assignment]
     """What would be wrong with a configuration, or doubtful; changes nothing."""
     ListToolConfigRevisions: _aio.UnaryUnaryMultiCallable[_tool_config_pb2.ListToolConfigRevisionsRequest, _tool_config_pb2.ListToolConfigRevisionsResponse]  # type: ignore[assignment]
-    """Every change of a tool's configuration, newest first."""
+    """Every change of a tool's configuration, newest first; the last 1,000 of each tool are kept."""
     RollbackToolConfig: _aio.UnaryUnaryMultiCallable[_tool_config_pb2.RollbackToolConfigRequest, _tool_config_pb2.ToolConfig]  # type: ignore[assignment]
-    """Brings back the overrides as they were after a revision; a revision of its own."""
+    """Brings back the overrides as they were after a revision; a revision of its own. NOT_FOUND where the tool has none
+    such.
+    """
     WatchToolConfigs: _aio.UnaryStreamMultiCallable[_tool_config_pb2.WatchToolConfigsRequest, _tool_config_pb2.WatchToolConfigsResponse]  # type: ignore[assignment]
-    """A snapshot of all seven tools, then every change once, in order. OUT_OF_RANGE for a revision older than what is kept."""
+    """A snapshot of all seven tools, then every change once, in order. OUT_OF_RANGE for a revision older than what is
+    kept, or one that was never given.
+    """
 
 class ToolConfigServiceServicer(metaclass=_abc_1.ABCMeta):
     """Serves how the agents' tools are set: `rag`, `memory`, `escalation`, `attachment` (on by default), `crm`, `billing`,
@@ -120,7 +128,7 @@ class ToolConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tool_config_pb2.ToolConfig, _abc.Awaitable[_tool_config_pb2.ToolConfig]]:
         """Overrides settings at run time; every replica sees it within a second. ABORTED where `tool_config.etag` is given and
-        not the current one.
+        not the current one. What changes no override makes no revision.
         """
 
     @_abc_1.abstractmethod
@@ -129,7 +137,7 @@ class ToolConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_config_pb2.ResetToolConfigRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tool_config_pb2.ToolConfig, _abc.Awaitable[_tool_config_pb2.ToolConfig]]:
-        """Drops overrides; a revision of its own."""
+        """Drops overrides; a revision of its own. Where there is nothing to drop, the configuration as it is."""
 
     @_abc_1.abstractmethod
     def ValidateToolConfig(
@@ -145,7 +153,7 @@ class ToolConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_config_pb2.ListToolConfigRevisionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tool_config_pb2.ListToolConfigRevisionsResponse, _abc.Awaitable[_tool_config_pb2.ListToolConfigRevisionsResponse]]:
-        """Every change of a tool's configuration, newest first."""
+        """Every change of a tool's configuration, newest first; the last 1,000 of each tool are kept."""
 
     @_abc_1.abstractmethod
     def RollbackToolConfig(
@@ -153,7 +161,9 @@ class ToolConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_config_pb2.RollbackToolConfigRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tool_config_pb2.ToolConfig, _abc.Awaitable[_tool_config_pb2.ToolConfig]]:
-        """Brings back the overrides as they were after a revision; a revision of its own."""
+        """Brings back the overrides as they were after a revision; a revision of its own. NOT_FOUND where the tool has none
+        such.
+        """
 
     @_abc_1.abstractmethod
     def WatchToolConfigs(
@@ -161,6 +171,8 @@ class ToolConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_config_pb2.WatchToolConfigsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_tool_config_pb2.WatchToolConfigsResponse], _abc.AsyncIterator[_tool_config_pb2.WatchToolConfigsResponse]]:
-        """A snapshot of all seven tools, then every change once, in order. OUT_OF_RANGE for a revision older than what is kept."""
+        """A snapshot of all seven tools, then every change once, in order. OUT_OF_RANGE for a revision older than what is
+        kept, or one that was never given.
+        """
 
 def add_ToolConfigServiceServicer_to_server(servicer: ToolConfigServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

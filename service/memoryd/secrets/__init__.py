@@ -5,34 +5,49 @@ needs it. A new provider is one class, and one line of `SCHEMES`.
 """
 
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Protocol, Self
+from typing import Final, NoReturn, Protocol, Self, SupportsIndex
 
 from pydantic import SecretStr
+
+from memoryd.secrets.aws import AwsSecretsManager
+from memoryd.secrets.cache import SecretCache
+from memoryd.secrets.errors import MalformedReferenceError, SecretUnavailableError
+
+__all__ = [
+    "PATIENCE_SECONDS",
+    "REFERENCE_FORMS",
+    "SCHEMES",
+    "EnvironmentSecrets",
+    "MalformedReferenceError",
+    "Scheme",
+    "SecretProvider",
+    "SecretReference",
+    "SecretUnavailableError",
+    "Secrets",
+    "Unpicklable",
+]
+
+PATIENCE_SECONDS: Final = 2.0
+"""How long a call waits for a provider, unless it says otherwise."""
 
 _LITERAL: Final = "literal"
 _URI = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<name>.*)", re.DOTALL)
 
 
-class MalformedReferenceError(ValueError):
-    """A reference of a known scheme that names nothing. Its message holds none of it."""
+class Unpicklable:
+    """What may hold secrets in plain text once it is pickled, and so is not."""
+
+    __slots__ = ()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError(f"{type(self).__name__} may hold secrets, and is not pickled")
 
 
-class SecretUnavailableError(Exception):
-    """A secret that cannot be had: `reason` says why, `remedy` what to do; neither its value."""
-
-    def __init__(self, reason: str, remedy: str) -> None:
-        super().__init__(reason, remedy)
-        self.reason = reason
-        self.remedy = remedy
-
-    def __str__(self) -> str:
-        return f"{self.reason}; {self.remedy}"
-
-
-class SecretReference:
+class SecretReference(Unpicklable):
     """Where a secret comes from: a place that a provider reads, a literal, or nowhere. Immutable.
 
     True where there is one. `repr` and `str` never show a literal.
@@ -92,6 +107,12 @@ class SecretReference:
     def __hash__(self) -> int:
         return hash((self.source, self._literal))
 
+    def __copy__(self) -> Self:
+        return self  # immutable
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
     def __repr__(self) -> str:
         return f"SecretReference({self.source!r})"
 
@@ -100,14 +121,14 @@ class SecretReference:
 
 
 class SecretProvider(Protocol):
-    """Reads the secrets of one scheme. May wait, never blocks the event loop."""
+    """Reads the secrets of one scheme. May wait, never blocks the event loop, keeps nothing."""
 
     async def resolve(self, reference: SecretReference) -> SecretStr:
         """Answer the value, never empty; raises `SecretUnavailableError`."""
         ...
 
 
-class EnvironmentSecrets:
+class EnvironmentSecrets(Unpicklable):
     """`env://NAME`: the variable NAME of the given mapping."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
@@ -134,8 +155,10 @@ class Scheme:
     form: str
     """How it is written, for messages."""
     name_pattern: re.Pattern[str]
-    provider: Callable[[Mapping[str, str]], SecretProvider] | None
-    """Builds the provider over the service's variables; None: this release has none."""
+    provider: Callable[[Mapping[str, str]], SecretProvider]
+    """Builds the provider over the service's variables."""
+    remote: bool = False
+    """Whether reading takes a while, and may fail: what was read is cached."""
 
 
 SCHEMES: Final[Mapping[str, Scheme]] = MappingProxyType(
@@ -144,7 +167,8 @@ SCHEMES: Final[Mapping[str, Scheme]] = MappingProxyType(
         "secretsmanager": Scheme(
             "secretsmanager://aws/NAME[#json-key]",
             re.compile(r"aws/[A-Za-z0-9/_+=.@:-]{1,512}(#[^#\s]{1,256})?"),
-            None,
+            AwsSecretsManager,
+            remote=True,
         ),
     }
 )
@@ -153,34 +177,57 @@ REFERENCE_FORMS: Final = " or ".join(scheme.form for scheme in SCHEMES.values())
 """The references there are, as a phrase for messages."""
 
 
-class Secrets:
+class Secrets(Unpicklable):
     """Resolves any reference through the provider of its scheme."""
 
-    def __init__(self, providers: Mapping[str, SecretProvider]) -> None:
-        self._providers = providers
+    def __init__(
+        self,
+        providers: Mapping[str, SecretProvider],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Serve the schemes of `providers`; `clock` answers seconds, for what is cached."""
+        self._caches = {
+            scheme: SecretCache(provider, clock)
+            for scheme, provider in providers.items()
+            if SCHEMES[scheme].remote
+        }
+        self._providers = {
+            scheme: provider for scheme, provider in providers.items() if scheme not in self._caches
+        }
 
     @classmethod
-    def built_in(cls, variables: Mapping[str, str]) -> Self:
-        """Every provider of this release; `variables` is what `env://` reads."""
+    def built_in(
+        cls, variables: Mapping[str, str], *, clock: Callable[[], float] = time.monotonic
+    ) -> Self:
+        """Every provider of this release; `variables` is what `env://` reads, and AWS's set-up."""
         return cls(
-            {
-                name: scheme.provider(variables)
-                for name, scheme in SCHEMES.items()
-                if scheme.provider is not None
-            }
+            {name: scheme.provider(variables) for name, scheme in SCHEMES.items()}, clock=clock
         )
 
-    async def resolve(self, reference: SecretReference) -> SecretStr:
-        """Answer the value, never empty; raises `SecretUnavailableError`."""
+    async def resolve(
+        self, reference: SecretReference, *, patience: float = PATIENCE_SECONDS
+    ) -> SecretStr:
+        """Answer the value, never empty, within `patience` seconds.
+
+        Raises `SecretUnavailableError`. A value that could not be refreshed still serves.
+        """
         if not reference:
             raise SecretUnavailableError("no secret is given", f"give {REFERENCE_FORMS}")
         if reference.is_literal:
             return reference.literal
+        if cache := self._caches.get(reference.scheme):
+            return await cache.resolve(reference, patience=patience)
         provider = self._providers.get(reference.scheme)
         if provider is None:
-            served = ", ".join(f"{scheme}://" for scheme in self._providers)
+            served = ", ".join(f"{scheme}://" for scheme in (*self._providers, *self._caches))
             raise SecretUnavailableError(
                 f"this service has no provider for {reference.scheme}://",
                 f"keep the secret where it has one: {served}",
             )
         return await provider.resolve(reference)
+
+    def refresh_failure(self, reference: SecretReference) -> SecretUnavailableError | None:
+        """Why only the last value of a resolved reference serves; None where it is a fresh one."""
+        cache = self._caches.get(reference.scheme)
+        return cache.refresh_failure(reference) if cache else None

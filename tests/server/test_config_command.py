@@ -1,0 +1,123 @@
+"""`memoryd config show` and `memoryd config check`, as real processes."""
+
+from __future__ import annotations
+
+import socket
+
+import grpc
+import pytest
+
+from memoryd.v1 import tool_config_pb2 as pb
+from memoryd.v1.tool_config_pb2_grpc import ToolConfigServiceStub
+
+CANARY = "canary-77aa1e"
+AWAY = "postgresql+asyncpg://somebody:{}@127.0.0.1:1/nowhere?password={}"
+
+
+async def update(running, tool: str, **fields: object) -> None:
+    config = pb.ToolConfig(tool=tool, **fields)
+    await running.tools.UpdateToolConfig(pb.UpdateToolConfigRequest(tool_config=config))
+
+
+async def test_every_setting_is_shown_with_its_layer(running, command_line, database_url):
+    await update(running, "rag", rag={"chunk_size": 700})
+    (command_line.folder / ".env").write_text("RAG_SEARCH_K=7\nMEMORYD_PORT=50099\n")
+    done = command_line.run(
+        "config", "show", "--database-url", database_url, RAG_CHUNK_SIZE="600", RAG_CACHE_TTL="60"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    for line in (
+        "MEMORYD_PORT = 50099  # environment",
+        'MEMORYD_HOST = "127.0.0.1"  # default',
+        "# overrides: at revision 1",
+        "rag.enabled = true  # default",
+        "rag.chunk_size = 700  # override",
+        "rag.search_k = 7  # environment",
+        "rag.cache_ttl = 60  # environment",
+        "memory.max_entries = 100  # default",
+    ):
+        assert line in lines
+    (url,) = (line for line in lines if line.startswith("MEMORYD_DATABASE_URL"))
+    assert url.endswith("# command line")
+
+
+def test_no_secret_is_shown(command_line):
+    variables = {
+        "MEMORYD_DATABASE_URL": AWAY.format(CANARY, CANARY),
+        "CRM_API_KEY": CANARY,
+        "BILLING_API_KEY": "env://THE_KEY",
+        "THE_KEY": CANARY,
+    }
+    for command in ("show", "check"):
+        done = command_line.run("config", command, **variables)
+        assert done.returncode == 0
+        assert CANARY not in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        assert "overrides: not known" in done.stdout
+    shown = command_line.run("config", "show", **variables).stdout
+    assert 'crm.api_key = "literal"  # environment' in shown
+    assert 'billing.api_key = "env://THE_KEY"  # environment' in shown
+    assert 'MEMORYD_DATABASE_URL = "postgresql+asyncpg://127.0.0.1:1/nowhere"' in shown
+
+
+def test_looking_makes_no_database(command_line):
+    assert command_line.run("config", "show").returncode == 0
+    sound = command_line.run("config", "check")
+    assert (sound.returncode, sound.stderr) == (0, "")
+    assert sound.stdout.endswith("no problems; warnings: 0\n")
+    assert list(command_line.folder.iterdir()) == []
+
+
+async def test_what_is_doubtful_is_told(running, command_line, database_url):
+    await update(running, "crm", enabled=True, crm={"api_key": CANARY})
+    done = command_line.run(
+        "config", "check", MEMORYD_DATABASE_URL=database_url, ESCALATION_NOTIFICATION_ENABLED="true"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    for path in ("crm.api_endpoint", "crm.api_key", "escalation.notification_enabled"):
+        assert f"warning: {path}: " in done.stdout
+    assert done.stdout.splitlines()[-1] == "no problems; warnings: 3"
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"RAG_CHUNK_SIZE": "1", "MEMORYD_PORT": "x"}, ("RAG_CHUNK_SIZE", "MEMORYD_PORT")),
+        ({"MEMORYD_ENVIRONMENT": "production", "CRM_API_KEY": CANARY}, ("CRM_API_KEY", "env://")),
+        (
+            {"MEMORYD_ENVIRONMENT": "production", "CRM_API_KEY": "env://MISSING"},
+            ("CRM_API_KEY", "MISSING"),
+        ),
+    ],
+    ids=["bounds", "a literal in production", "a missing secret in production"],
+)
+def test_a_problem_is_told_and_fails(command_line, variables, words):
+    done = command_line.run("config", "check", **variables)
+    assert done.returncode == 1
+    assert all(word in done.stderr for word in words)
+    assert CANARY not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_warnings_are_logged_at_the_start(command_line):
+    server = command_line.serve(ENABLE_CRM_TOOL="true")
+    server.address()
+    assert "crm.api_endpoint: crm is enabled without api_endpoint" in server.log
+    assert server.stop() == 0
+
+
+def test_a_server_that_starts_without_its_database_serves_what_the_environment_says(command_line):
+    # The port is known beforehand, since only a server that is ready names it.
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    server = command_line.serve(
+        MEMORYD_DATABASE_URL=AWAY.format("a", "b"), MEMORYD_PORT=str(port), RAG_SEARCH_K="8"
+    )
+    with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.enable_http_proxy", 0)]) as opened:
+        config = ToolConfigServiceStub(opened).GetToolConfig(
+            pb.GetToolConfigRequest(tool="rag"), wait_for_ready=True, timeout=30
+        )
+    assert (config.rag.search_k, config.stale) == (8, True)
+    assert config.HasField("stale_since")
+    assert server.stop() == 0
