@@ -196,6 +196,7 @@ class Database:
         with self._translating():
             async with asyncio.timeout(self._options.timeout_seconds):
                 connection = await self._listener.connect()
+        driver = None
         try:
             with self._translating():
                 driver = (await connection.get_raw_connection()).driver_connection
@@ -203,6 +204,10 @@ class Database:
                     await self.dialect.listen(driver, channel, callback, lost.set)
             yield lost
         finally:
+            # Not the polite way alone: it would wait for ever for a network that loses all.
+            if driver is not None:
+                await self.dialect.hang_up(driver)
+            await connection.invalidate()
             await connection.close()
 
     async def close(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -140,6 +140,10 @@ class Dialect(Protocol):
         self, connection: Any, channel: str, heard: Callable[[str], None], lost: Callable[[], None]
     ) -> None:
         """On the driver's own connection: hear of notifications until the connection is lost."""
+        ...
+
+    async def hang_up(self, connection: Any) -> None:
+        """End a connection that listened, within a second whether the database answers or not."""
         ...
 
     def try_lock(self, connection: Connection, key: int) -> bool:
@@ -301,6 +305,10 @@ class PostgresDialect:
         connection.add_termination_listener(lambda _: lost())
         await connection.add_listener(channel, lambda *arguments: heard(arguments[-1]))
 
+    async def hang_up(self, connection: Any) -> None:
+        with suppress(TimeoutError, OSError, *self.driver_errors):
+            await connection.close(timeout=1)
+
     def try_lock(self, connection: Connection, key: int) -> bool:
         return bool(connection.execute(select(func.pg_try_advisory_xact_lock(key))).scalar())
 
@@ -422,6 +430,9 @@ class SqliteDialect:
         self, connection: Any, channel: str, heard: Callable[[str], None], lost: Callable[[], None]
     ) -> None:
         """Nothing is ever heard."""
+
+    async def hang_up(self, connection: Any) -> None:
+        """Nothing listens."""
 
     def try_lock(self, connection: Connection, key: int) -> bool:
         return True  # a writing transaction has the whole file to itself
