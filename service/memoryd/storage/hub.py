@@ -140,6 +140,8 @@ class ChangeHub:
                 await self._look()
             except MemorydError:
                 continue  # health tells of it; the followers wait on
+            except Exception:  # noqa: BLE001  without the poll they would wait in vain
+                _log.exception("not looking for changes, by a defect")
 
     async def _look(self) -> None:
         """Compare the revisions of watched sessions with those known."""
@@ -160,6 +162,8 @@ class ChangeHub:
                     await lost.wait()
             except MemorydError as error:
                 _log.warning("not listening for changes: %s", error)
+            except Exception:  # noqa: BLE001  as above
+                _log.exception("not listening for changes, by a defect")
             finally:
                 self._listening = False
             await asyncio.sleep(back_off * random.uniform(0.5, 1.5))  # noqa: S311  jitter
