@@ -26,7 +26,7 @@ serve: .venv/.installed ## serve on 127.0.0.1:50051 with an SQLite file (MEMORYD
 	@exec .venv/bin/memoryd serve $(ARGS)
 
 test: .venv/.installed ## run every test, on SQLite and PostgreSQL (ARGS="-k ...")
-	$(RUN) pytest $(ARGS)
+	$(RUN) pytest -n auto --dist worksteal $(ARGS)
 
 lint: lint-python lint-protos lint-docker ## check style, types, layers, protos, stubs, Dockerfile and compose file
 

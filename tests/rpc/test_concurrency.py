@@ -176,18 +176,24 @@ async def test_accesses_are_counted_in_full_when_the_servers_have_stopped(serve)
 async def test_changed_memories_can_be_evicted_like_others(stubs):
     stored = [await remember(stubs[0], f"fact {number}") for number in range(LIMIT)]
 
-    async def update(caller: int, stub: MemoryServiceStub) -> None:
+    async def update(caller: int, stub: MemoryServiceStub) -> pb.Memory:
         memory = pb.Memory(
             session_id=SESSION, memory_id=stored[caller % LIMIT].memory_id, metadata={"n": caller}
         )
-        await stub.UpdateMemory(pb.UpdateMemoryRequest(memory=memory))
+        return await stub.UpdateMemory(pb.UpdateMemoryRequest(memory=memory))
 
-    for number in range(LIMIT):
-        # An update may come too late for a memory that has been evicted.
-        updates = [update(*each) for each in enumerate(stubs)]
-        more = stubs[-1].StoreMemory(store(f"more {number}", importance=0.6))
-        await asyncio.gather(*updates, more, return_exceptions=True)
-        assert len(await live(stubs[0])) == LIMIT
+    # While these are written, what comes after gathers and is written as one.
+    long = pb.BatchStoreMemoriesRequest(requests=[store(f"{n}", "elsewhere") for n in range(1000)])
+    blocking = asyncio.gather(*(stub.BatchStoreMemories(long) for stub in stubs[:2]))
+    await asyncio.sleep(0.05)
+    updating = asyncio.create_task(outcomes(update(*each) for each in enumerate(stubs)))
+    await asyncio.sleep(0.01)
+    answer = await stubs[0].StoreMemory(store("more", importance=0.6))
+    assert len(answer.evicted_memory_ids) == 1
+    await blocking
+    _, codes = await updating
+    assert set(codes) <= {"NOT_FOUND"}  # of the other server, too late for the one that had to go
+    assert len(await live(stubs[0])) == LIMIT
 
 
 # Many sessions at once

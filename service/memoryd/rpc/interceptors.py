@@ -7,7 +7,7 @@ import logging
 import re
 import time
 import uuid
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -18,7 +18,7 @@ from memoryd.rpc.call import Call, enter
 from memoryd.rpc.status import status_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
     from google.protobuf.message import Message
 
@@ -162,12 +162,14 @@ async def _send(
     """Write each answer as the caller reads; nothing gathers for one that does not."""
     # At once: it tells the caller that the stream is there, and a first answer that is given up
     # while it waits would leave gRPC in doubt whether this was sent.
-    await context.send_initial_metadata(())
+    with _reaching_caller():
+        await context.send_initial_metadata(())
     last_revision = getattr(request, "start_revision", None)
     async for answer in answers:
         try:
-            async with asyncio.timeout(stall_seconds):
-                await context.write(answer)
+            with _reaching_caller():
+                async with asyncio.timeout(stall_seconds):
+                    await context.write(answer)
         except TimeoutError:
             raise StreamStalled(last_revision) from None
         if last_revision is not None:
@@ -183,11 +185,21 @@ async def _abort(context: Context, call: Call, status: Status, error: Exception)
         log.error(
             "defect", exc_info=error, extra={"request_id": call.request_id, "method": call.method}
         )
-    await context.abort(
-        status.code,
-        status.message,
-        ((DETAILS_TRAILER, status.details), (REQUEST_ID_HEADER, call.request_id)),
-    )
+    with _reaching_caller():
+        await context.abort(
+            status.code,
+            status.message,
+            ((DETAILS_TRAILER, status.details), (REQUEST_ID_HEADER, call.request_id)),
+        )
+
+
+@contextmanager
+def _reaching_caller() -> Iterator[None]:
+    """Take what gRPC raises if the caller has gone for the cancellation that it is about to be."""
+    try:
+        yield
+    except grpc.aio.InternalError:
+        raise asyncio.CancelledError from None
 
 
 def _request_id(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:

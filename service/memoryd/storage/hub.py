@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ LISTENING_POLL_SECONDS = 10.0
 
 MAX_READS = 4
 """At a time; callers are to find a connection for theirs, however many followers there are."""
+
+_log = logging.getLogger(__name__)
 
 
 class ChangeHub:
@@ -133,6 +136,8 @@ class ChangeHub:
                 await self._look()
             except MemorydError:
                 continue  # health tells of it; the followers wait on
+            except Exception:  # noqa: BLE001  without the poll they would wait in vain
+                _log.exception("not looking for changes, by a defect")
 
     async def _look(self) -> None:
         """Compare the revisions of watched sessions with those known."""

@@ -69,6 +69,8 @@ class Listener:
             except MemorydError as error:
                 if back_off == BACK_OFF_SECONDS:  # once, however long it lasts
                     _log.warning("not listening for changes: %s", error)
+            except Exception:  # noqa: BLE001  without it nobody would hear again
+                _log.exception("not listening for changes, by a defect")
             finally:
                 self.is_listening = False
             for look in self._looks:

@@ -1,0 +1,233 @@
+"""Writes that share a transaction come to the same as one after the other, each in its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from memoryd.content import hashes_of
+from memoryd.errors import MemorydError
+from memoryd.model import (
+    Capacity,
+    ContentType,
+    Memory,
+    MemoryEdit,
+    NewMemory,
+    Session,
+    Stored,
+)
+from memoryd.storage.database import Database
+from memoryd.storage.rows import memory_of
+from memoryd.storage.tables import memories, memory_history, sessions, store_requests
+from memoryd.storage.writes import (
+    Delete,
+    Expire,
+    Outcome,
+    Retire,
+    Store,
+    Touch,
+    Undelete,
+    Update,
+    Write,
+    WritePlan,
+)
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+BEGINNING = NOW - timedelta(days=2)
+CAPACITY = Capacity(max_entries=4, half_life_days=30.0)
+AT_FIRST = 6
+"""Memories: two live, two deleted, two expired that nobody has swept."""
+
+numbers = itertools.count()
+
+
+class Plan(NamedTuple):
+    """A write, with a memory by its place among the first."""
+
+    kind: str
+    place: int = 0
+    contents: tuple[str, ...] = ("fact 0",)
+    importance: float | None = None
+    request_id: str = ""
+    is_late: bool = False
+    """Whether it names an etag of before."""
+
+
+places = st.integers(0, AT_FIRST - 1)
+contents = st.sampled_from([f"fact {number}" for number in range(9)])
+importances = st.sampled_from((None, 0.0, 0.5, 0.9))
+plans = st.one_of(
+    st.builds(
+        Plan,
+        st.just("store"),
+        contents=st.lists(contents, min_size=1, max_size=3).map(tuple),
+        importance=importances,
+        request_id=st.sampled_from(("", "", "first", "second")),
+    ),
+    st.builds(
+        Plan,
+        st.just("update"),
+        places,
+        st.lists(contents, max_size=1).map(tuple),
+        importances,
+        is_late=st.booleans(),
+    ),
+    st.builds(Plan, st.sampled_from(("delete", "undelete", "expire", "retire")), places),
+    st.builds(Plan, st.just("touch"), places, importance=st.sampled_from((1, 3, 20))),
+)
+
+
+def new(session: Session, content: str, **fields: Any) -> NewMemory:
+    hashes = hashes_of(content)
+    fields = {"importance": 0.5, "expires_at": None, **fields}
+    return NewMemory(
+        session=session,
+        content=content,
+        content_type=ContentType.FACT,
+        metadata={},
+        content_hash=hashes.content_hash,
+        semantic_hash=hashes.semantic_hash,
+        **fields,
+    )
+
+
+def write_of(plan: Plan, session: Session, first: Sequence[Memory]) -> Write:
+    memory_id = first[plan.place].memory_id
+    importance = 0.5 if plan.importance is None else plan.importance
+    writes: dict[str, Callable[[], Write]] = {
+        "store": lambda: store_of(plan, session, importance),
+        "update": lambda: update_of(plan, session, memory_id),
+        "delete": lambda: Delete(session, memory_id),
+        "undelete": lambda: Undelete(session, memory_id, CAPACITY),
+        "expire": lambda: Expire(session, memory_id),
+        "retire": lambda: Retire(session, memory_id, NOW - timedelta(days=1)),
+        "touch": lambda: Touch(session, memory_id, int(importance), NOW),
+    }
+    return writes[plan.kind]()
+
+
+def store_of(plan: Plan, session: Session, importance: float) -> Store:
+    items = []
+    for content in plan.contents:
+        item = new(session, content, importance=importance, request_id=plan.request_id)
+        items.append(dataclasses.replace(item, fingerprint=item.content_hash))
+    return Store(tuple(items), CAPACITY)
+
+
+def update_of(plan: Plan, session: Session, memory_id: str) -> Update:
+    values: dict[str, Any] = {}
+    for content in plan.contents:
+        hashes = hashes_of(content)
+        values = {"content": content, **dataclasses.asdict(hashes)}
+    if plan.importance is not None:
+        values["importance"] = plan.importance
+    return Update(MemoryEdit(session, memory_id, etag="r0" if plan.is_late else "", **values))
+
+
+class Bench:
+    """One session of a database."""
+
+    def __init__(self, database: Database, name: str) -> None:
+        self._database = database
+        self.session = Session("default", name)
+        self.first: list[Memory] = []
+
+    async def apply(self, *writes: Write, now: datetime = NOW) -> Sequence[Outcome | MemorydError]:
+        return await self._database.write(
+            lambda connection: WritePlan(connection, self._database.dialect, now).apply(writes)
+        )
+
+    async def begin(self) -> None:
+        for place in range(AT_FIRST):
+            expires_at = BEGINNING + timedelta(days=1) if place >= 4 else None
+            store = Store((new(self.session, f"fact {place}", expires_at=expires_at),), CAPACITY)
+            ((stored,),) = await self.apply(store, now=BEGINNING)  # type: ignore[misc]
+            assert isinstance(stored, Stored)
+            self.first.append(stored.memory)
+            if place in (2, 3):
+                await self.apply(Delete(self.session, stored.memory.memory_id), now=BEGINNING)
+
+    async def state(self) -> list[list[Any]]:
+        """All rows of the session, without what differs from one to another."""
+
+        def body(connection: sa.Connection) -> list[list[Any]]:
+            found = []
+            for table, order in (
+                (sessions, "revision"),
+                (memories, "created_revision"),
+                (memory_history, "revision"),
+                (store_requests, "request_id"),
+            ):
+                of_session = table.c.session_id == self.session.session_id
+                rows = connection.execute(sa.select(table).where(of_session).order_by(order))
+                found.append([self._plain(row._asdict()) for row in rows])
+            return found
+
+        return await self._database.read(body)
+
+    async def plain(self, outcomes: Sequence[Outcome | MemorydError]) -> list[str]:
+        """Outcomes, without what differs from one session to another."""
+
+        def names(connection: sa.Connection) -> dict[str, str]:
+            of_session = memories.c.session_id == self.session.session_id
+            rows = connection.execute(sa.select(memories).where(of_session)).all()
+            return {m.memory_id: f"<{m.created_revision}>" for m in map(memory_of, rows)}
+
+        known = await self._database.read(names)
+        texts = []
+        for outcome in outcomes:
+            text = repr(outcome).replace(self.session.session_id, "…")
+            for memory_id, name in known.items():
+                text = text.replace(memory_id, name)
+            texts.append(text)
+        return texts
+
+    @staticmethod
+    def _plain(row: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in row.items()
+            if name not in ("session_id", "id", "memory_id", "answer")
+        }
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = Database(database_url)
+    yield database
+    await database.close()
+
+
+@settings(
+    max_examples=60,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(st.lists(plans, min_size=2, max_size=10))
+@example([*(Plan("update", place, (), 0.9) for place in (0, 1)), Plan("store", 0, ("a", "b", "c"))])
+@example([*(Plan("undelete", place) for place in (2, 3)), Plan("store", 0, ("a", "b", "c"))])
+@example([Plan("touch", 0, importance=20), Plan("store", 0, ("a", "b", "c"))])
+async def test_a_group_comes_to_the_same_as_its_writes(
+    database: Database, planned: list[Plan]
+) -> None:
+    together, apart = (Bench(database, f"bench-{next(numbers):06}") for _ in range(2))
+    for bench in (together, apart):
+        await bench.begin()
+    grouped = [write_of(plan, together.session, together.first) for plan in planned]
+    single = [write_of(plan, apart.session, apart.first) for plan in planned]
+    try:
+        outcomes = await together.apply(*grouped)
+    except sa.exc.IntegrityError:
+        return  # contents changed hands within the group: its writes are tried one by one
+    expected = [outcome for write in single for outcome in await apart.apply(write)]
+    assert await together.plain(outcomes) == await apart.plain(expected)
+    assert await together.state() == await apart.state()
