@@ -22,7 +22,6 @@ from memoryd.model import (
     MemoryEdit,
     NewMemory,
     Session,
-    Stored,
 )
 from memoryd.storage.database import Database
 from memoryd.storage.rows import memory_of
@@ -68,6 +67,7 @@ plans = st.one_of(
     st.builds(
         Plan,
         st.just("store"),
+        st.just(0),
         contents=st.lists(contents, min_size=1, max_size=3).map(tuple),
         importance=importances,
         request_id=st.sampled_from(("", "", "first", "second")),
@@ -146,14 +146,15 @@ class Bench:
         )
 
     async def begin(self) -> None:
-        for place in range(AT_FIRST):
-            expires_at = BEGINNING + timedelta(days=1) if place >= 4 else None
-            store = Store((new(self.session, f"fact {place}", expires_at=expires_at),), CAPACITY)
-            ((stored,),) = await self.apply(store, now=BEGINNING)  # type: ignore[misc]
-            assert isinstance(stored, Stored)
-            self.first.append(stored.memory)
-            if place in (2, 3):
-                await self.apply(Delete(self.session, stored.memory.memory_id), now=BEGINNING)
+        expiries = [None] * 4 + [BEGINNING + timedelta(days=1)] * 2
+        items = [new(self.session, f"fact {n}", expires_at=e) for n, e in enumerate(expiries)]
+        roomy = dataclasses.replace(CAPACITY, max_entries=AT_FIRST)
+        (stored,) = await self.apply(Store(tuple(items), roomy), now=BEGINNING)
+        assert isinstance(stored, tuple)
+        self.first = [each.memory for each in stored]
+        await self.apply(
+            *(Delete(self.session, memory.memory_id) for memory in self.first[2:4]), now=BEGINNING
+        )
 
     async def state(self) -> list[list[Any]]:
         """All rows of the session, without what differs from one to another."""

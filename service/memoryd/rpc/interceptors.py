@@ -166,14 +166,15 @@ async def _send(
         await context.send_initial_metadata(())
     last_revision = getattr(request, "start_revision", None)
     async for answer in answers:
+        if last_revision is not None:
+            # Also if it is given up below: gRPC has it by then, and tells no end before it.
+            last_revision = answer.revision
         try:
             with _reaching_caller():
                 async with asyncio.timeout(stall_seconds):
                     await context.write(answer)
         except TimeoutError:
             raise StreamStalled(last_revision) from None
-        if last_revision is not None:
-            last_revision = answer.revision
 
 
 async def _unknown_method(_request: bytes, _context: Context) -> bytes:
