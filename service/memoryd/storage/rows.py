@@ -119,9 +119,7 @@ def live() -> ColumnElement[bool]:
     return and_(memories.c.deleted_at.is_(None), unexpired())
 
 
-def effective_importance(
-    dialect: Dialect, columns: Any = memories.c
-) -> ColumnElement[float]:
+def effective_importance(dialect: Dialect, columns: Any = memories.c) -> ColumnElement[float]:
     """`ranking.effective_importance` in SQL, at NOW with the parameter `half_life_days`."""
     age = dialect.greatest(0.0, dialect.age_days(columns.created_at, NOW))
     decay = func.power(2.0, -age / bindparam("half_life_days"))
