@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import sys
 from pathlib import Path
 
-import grpc
 import pytest
 
 from memoryd.settings import settings_table
 from memoryd.tool_settings import tool_settings_table
-from memoryd.v1 import tool_config_pb2
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 ADDRESS = "localhost:50051"
@@ -52,35 +49,6 @@ def test_the_python_example_prints_the_memory(command_line, address, tmp_path):
     file = tmp_path / "example.py"
     file.write_text(example.replace(ADDRESS, address))
     assert command_line.shell(f"'{sys.executable}' '{file}'") == "prefers e-mail\n"
-
-
-async def test_what_is_not_there_yet_is_named(running):
-    """The README names every method that is missing as a whole, and no other."""
-    config = tool_config_pb2.ToolConfig(tool="rag")
-    request_of = {
-        "ListTools": tool_config_pb2.ListToolsRequest(),
-        "GetToolConfig": tool_config_pb2.GetToolConfigRequest(tool="rag"),
-        "UpdateToolConfig": tool_config_pb2.UpdateToolConfigRequest(tool_config=config),
-        "ResetToolConfig": tool_config_pb2.ResetToolConfigRequest(tool="rag"),
-        "ValidateToolConfig": tool_config_pb2.ValidateToolConfigRequest(tool_config=config),
-        "ListToolConfigRevisions": tool_config_pb2.ListToolConfigRevisionsRequest(tool="rag"),
-        "RollbackToolConfig": tool_config_pb2.RollbackToolConfigRequest(tool="rag", revision=1),
-        "WatchToolConfigs": tool_config_pb2.WatchToolConfigsRequest(),
-    }
-    service = tool_config_pb2.DESCRIPTOR.services_by_name["ToolConfigService"]
-    assert set(request_of) == set(service.methods_by_name)
-    named = re.search(r"ToolConfigService serves what(.*?)\n- ", README, re.DOTALL)
-    assert named is not None
-    for name, request in request_of.items():
-        call = getattr(running.tools, name)(request)
-        if service.methods_by_name[name].server_streaming:
-            with contextlib.suppress(grpc.aio.AioRpcError):
-                await call.read()
-            missing = call.done() and await call.code() is grpc.StatusCode.UNIMPLEMENTED
-            call.cancel()
-        else:
-            missing = await call.code() is grpc.StatusCode.UNIMPLEMENTED
-        assert (f"`{name}`" in named[1]) == missing
 
 
 @pytest.mark.parametrize(

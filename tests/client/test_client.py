@@ -851,6 +851,8 @@ async def test_a_watch_that_is_left_is_ended_at_the_server(rig: Rig, service: st
     async with contextlib.aclosing(watch):
         async for change in watch:
             assert change.revision == 1
+            async with asyncio.timeout(10):
+                await rig.server.held.wait()  # the event has left its hands
             break
     async with asyncio.timeout(10):
         await rig.server.cancelled.wait()

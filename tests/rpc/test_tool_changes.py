@@ -585,8 +585,10 @@ async def test_without_the_database_what_was_known_is_served_as_stale(serve, sql
 async def test_a_locked_file_refuses_changes_and_serves_what_is_known(serve, database_url, refused):
     tools = (await serve(MEMORYD_DATABASE_LOCK_TIMEOUT_SECONDS="0.2")).tools
     file = make_url(database_url).database or ""
-    with closing(sqlite3.connect(file, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
+    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    with closing(other):
+        # In a thread: the server of this process may hold the lock, and needs the loop to end.
+        await asyncio.to_thread(other.execute, "BEGIN IMMEDIATE")
         refusal = await refused(update(tools, "rag", rag={"chunk_size": 700}))
         assert (refusal.code, refusal.reason) == (
             grpc.StatusCode.UNAVAILABLE,
