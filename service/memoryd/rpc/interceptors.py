@@ -32,6 +32,8 @@ log = logging.getLogger("memoryd.access")
 REQUEST_ID_HEADER = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
 """Nothing that could be taken for another field of a log line."""
+TRANSIT_SECONDS = 0.1
+"""How much earlier than here a deadline may pass at the caller, who then cancels."""
 DETAILS_TRAILER = "grpc-status-details-bin"
 
 
@@ -214,8 +216,9 @@ def _request_id(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
 
 
 def _log(call: Call, code: grpc.StatusCode, started: float) -> None:
-    if code is grpc.StatusCode.CANCELLED and call.time_remaining() == 0:
-        code = grpc.StatusCode.DEADLINE_EXCEEDED  # gRPC cancels the handler then, too
+    left = call.time_remaining()
+    if code is grpc.StatusCode.CANCELLED and left is not None and left < TRANSIT_SECONDS:
+        code = grpc.StatusCode.DEADLINE_EXCEEDED  # the handler is cancelled then, too
     log.info(
         "call",
         extra={
