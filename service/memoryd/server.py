@@ -126,10 +126,13 @@ class Server:
             batch_limit=settings.write_batch_limit,
         )
         self._accesses = AccessTracker(self._store)
+        production = settings.environment is Environment.PRODUCTION
+        tool_service = ToolConfigService(self._tools, secrets, production=production)
         requests = Requests(
             settings.content_policy,
             clock,
             lambda: timedelta(hours=self._tools.memory_settings.ttl_hours),
+            judge_other=tool_service.violations_of,
         )
         self.sweeper = sweeper_of(
             self.database,
@@ -159,10 +162,7 @@ class Server:
             ),
             self._server,
         )
-        production = settings.environment is Environment.PRODUCTION
-        tool_config_pb2_grpc.add_ToolConfigServiceServicer_to_server(
-            ToolConfigService(self._tools, secrets, production=production), self._server
-        )
+        tool_config_pb2_grpc.add_ToolConfigServiceServicer_to_server(tool_service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
         health_service = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
         reflection.enable_server_reflection(

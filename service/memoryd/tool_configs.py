@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import secrets as random_tokens
@@ -36,10 +37,7 @@ if TYPE_CHECKING:
     from memoryd.tool_settings import ToolConfig, ToolSettings
 
 POLL_SECONDS = 0.5
-"""Between two looks at the overrides, where the database tells nothing."""
-
-LISTENING_POLL_SECONDS = 5.0
-"""The same where it does; in case a word of it is lost."""
+"""Between two looks at the overrides; SQLite tells nothing, a word of PostgreSQL's may be lost."""
 
 MAX_READS = 2
 """Of those who follow, at a time; one read serves all who are at the same place."""
@@ -119,7 +117,6 @@ class ToolConfigs:
         self._production = production
         self._literals = _Literals()
         self._now = Snapshot(0, base)
-        self._listener: Listener | None = None
         self._refreshing: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
@@ -152,8 +149,7 @@ class ToolConfigs:
         return None if self._reachable else self._known_at
 
     async def start(self, listener: Listener | None = None) -> None:
-        """Read what holds, and keep up with it; without a listener by looking now and then."""
-        self._listener = listener
+        """Read what holds, and keep up with it: at once where a listener hears of changes."""
         if listener is not None:
             listener.subscribe(CHANNEL, lambda _: self._wake.set(), self._look)
         await self.refresh()
@@ -390,13 +386,9 @@ class ToolConfigs:
     async def _keep_up(self) -> None:
         """Look whenever the database tells of a change, and every now and then."""
         while True:
-            told = self._listener is not None and self._listener.is_listening
-            seconds = LISTENING_POLL_SECONDS if told and self._reachable else POLL_SECONDS
-            try:
-                async with asyncio.timeout(seconds):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(POLL_SECONDS):
                     await self._wake.wait()
-            except TimeoutError:
-                pass
             self._wake.clear()
             await self.refresh()
 

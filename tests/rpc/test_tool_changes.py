@@ -200,6 +200,11 @@ async def test_bounds_are_enforced_and_all_violations_told(tools, refused):
     mask = ("rag.chunk_size", "rag.nonsense")
     refusal = await refused(update(tools, "rag", mask, rag=bad))
     assert sorted(refusal.violations) == ["tool_config.rag.chunk_size", "update_mask"]
+    # And with what breaks a rule of the proto.
+    refusal = await refused(update(tools, "rag", mask, rag=bad, reason="x" * 1025))
+    assert sorted(refusal.violations) == ["reason", "tool_config.rag.chunk_size", "update_mask"]
+    refusal = await refused(reset(tools, "rag", "rag.nonsense", reason="x" * 1025))
+    assert sorted(refusal.violations) == ["paths", "reason"]
     # Against what holds, not against the defaults.
     await update(tools, "rag", rag={"chunk_overlap": 400})
     refusal = await refused(update(tools, "rag", rag={"chunk_size": 300}))
@@ -406,6 +411,10 @@ async def test_revisions_are_listed_by_page(tools, refused):
     negative = pb.ListToolConfigRevisionsRequest(tool="rag", page_size=-1)
     refusal = await refused(tools.ListToolConfigRevisions(negative))
     assert list(refusal.violations) == ["page_size"]
+    negative.page_token = token
+    negative.tool = "crm"
+    refusal = await refused(tools.ListToolConfigRevisions(negative))
+    assert sorted(refusal.violations) == ["page_size", "page_token"]
 
 
 async def test_more_revisions_than_one_read_brings_are_one_page(tools):

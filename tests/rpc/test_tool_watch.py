@@ -190,7 +190,7 @@ async def test_many_watchers_of_two_servers_miss_nothing_amid_many_writers(serve
 @pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
 async def test_a_lost_listener_comes_back_and_nothing_is_missed(serve, watch, sql, monkeypatch):
     # Without the poll, which would find what the listener has missed.
-    monkeypatch.setattr(tool_configs, "LISTENING_POLL_SECONDS", 3600.0)
+    monkeypatch.setattr(tool_configs, "POLL_SECONDS", 3600.0)
     here, there = await serve(), await serve()
     watcher = watch(here.tools)
     await watcher.until(7)

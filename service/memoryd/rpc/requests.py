@@ -94,10 +94,14 @@ class Requests:
         policy: ContentPolicy,
         clock: Callable[[], datetime],
         default_ttl: Callable[[], timedelta],
+        *,
+        judge_other: Callable[[Message], Iterable[Violation]],
     ) -> None:
+        """`judge_other` tells what is wrong with requests of other services than MemoryService."""
         self._policy = policy
         self._clock = clock
         self._default_ttl = default_ttl
+        self._judge_other = judge_other
 
     def check(self, message: Message) -> None:
         """Judge a message by its proto's rules; if it breaks one, by all that is known."""
@@ -126,6 +130,9 @@ class Requests:
                 | memory_pb2.ExportMemoriesRequest()
             ):
                 self._filter(message.filter, violations)
+            case _:
+                for violation in self._judge_other(message):
+                    violations.add(*violation)
         violations.check()
 
     def new_memory(

@@ -19,9 +19,10 @@ from memoryd.tool_settings import ConfigWarning, Violation, check, judge_setting
 from memoryd.v1 import tool_config_pb2, tool_config_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     import grpc
+    from google.protobuf.message import Message
 
     from memoryd import errors
     from memoryd.secrets import Secrets
@@ -66,10 +67,7 @@ class ToolConfigService(tool_config_pb2_grpc.ToolConfigServiceServicer):
         given = request.tool_config
         values, violations = tool_requests.update_values(request)
         if violations:
-            try:
-                self._configs.check(given.tool, values)
-            except InvalidRequest as refusal:
-                violations += refusal.violations
+            violations += self._bounds(given.tool, values)
         _refuse(violations)
         config = await self._configs.update(
             given.tool,
@@ -175,6 +173,21 @@ class ToolConfigService(tool_config_pb2_grpc.ToolConfigServiceServicer):
                     revision=config.revision,
                 )
 
+    def violations_of(self, request: Message) -> list[errors.Violation]:
+        """What is wrong with a request beside what its proto's rules tell."""
+        match request:
+            case tool_config_pb2.UpdateToolConfigRequest():
+                values, violations = tool_requests.update_values(request)
+                return violations + self._bounds(request.tool_config.tool, values)
+            case tool_config_pb2.ResetToolConfigRequest():
+                return tool_requests.reset_paths(request)[1]
+            case tool_config_pb2.ListToolConfigRevisionsRequest():
+                return _violations(lambda: page_token.decode(request))
+        return []
+
+    def _bounds(self, tool: str, values: dict[str, Any]) -> list[errors.Violation]:
+        return _violations(lambda: self._configs.check(tool, values)) if values else []
+
     async def _messages(self, configs: Iterable[ToolConfig]) -> list[tool_config_pb2.ToolConfig]:
         # At once, so that slow secrets are waited for once and not one after the other.
         return await asyncio.gather(*map(self._message, configs))
@@ -188,6 +201,14 @@ class ToolConfigService(tool_config_pb2_grpc.ToolConfigServiceServicer):
 def _change(reason: str, etag: str = "") -> Change:
     call = current_call()
     return Change(call.tenant, reason, etag, call.time_remaining())
+
+
+def _violations(judge: Callable[[], object]) -> list[errors.Violation]:
+    try:
+        judge()
+    except InvalidRequest as refusal:
+        return list(refusal.violations)
+    return []
 
 
 def _refuse(violations: list[errors.Violation]) -> None:
