@@ -105,17 +105,33 @@ class RevisionOutOfRange(MemorydError):
     pass
 
 
-class StreamStalled(MemorydError):
-    def __init__(self, last_revision: int | None) -> None:
+class StreamEnded(MemorydError):
+    """A stream that the service ended."""
+
+    def __init__(self, cause: str, last_revision: int | None) -> None:
         remedy = "ask again" if last_revision is None else f"resume from revision {last_revision}"
-        super().__init__(f"the stream was not read for too long; {remedy}")
+        super().__init__(f"the stream {cause}; {remedy}")
         self.last_revision = last_revision
         """Of the last message sent; None for a stream that has nothing to resume from."""
+
+
+class StreamStalled(StreamEnded):
+    def __init__(self, last_revision: int | None) -> None:
+        super().__init__("was not read for too long", last_revision)
+
+
+class StreamIdle(StreamEnded):
+    def __init__(self, last_revision: int | None) -> None:
+        super().__init__("had nothing to tell for long", last_revision)
 
 
 class Overloaded(MemorydError):
     retry_after = 0.5
     """Seconds."""
+
+
+class ClientLimitReached(Overloaded):
+    pass
 
 
 class DatabaseUnavailable(MemorydError):

@@ -17,6 +17,9 @@ DEFAULT_TENANT = "default"
 
 DEFAULT_IMPORTANCE = 0.5
 
+MAX_BATCH = 1000
+"""Memories that one call may store, as the contract has it."""
+
 
 class Session(NamedTuple):
     """The shard key: every statement on memories names it, and no query crosses it."""

@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 
 from memoryd.rpc.health import HealthMonitor
 from memoryd.rpc.interceptors import CallPipeline
+from memoryd.rpc.limits import Limits
 from memoryd.rpc.memory import MemoryService, MemoryServiceOptions
 from memoryd.rpc.requests import Requests
 from memoryd.rpc.tool_config import ToolConfigService
@@ -132,6 +133,7 @@ class Server:
             settings.content_policy,
             clock,
             lambda: timedelta(hours=self._tools.memory_settings.ttl_hours),
+            max_batch=settings.max_batch_size,
             judge_other=tool_service.violations_of,
         )
         self.sweeper = sweeper_of(
@@ -144,9 +146,7 @@ class Server:
         self._sweeping: asyncio.Task[None] | None = None
         self.health = HealthMonitor(self.database.check, SERVICES)
         self._server = grpc.aio.server(
-            interceptors=[
-                CallPipeline(requests.check, stall_seconds=settings.stream_stall_seconds)
-            ],
+            interceptors=[CallPipeline(requests.check, _limits(settings))],
             options=_channel_options(settings),
         )
         memory_pb2_grpc.add_MemoryServiceServicer_to_server(
@@ -244,11 +244,29 @@ def _obstacle(host: str, port: int) -> str:
     return "it was in use just now"
 
 
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        calls=settings.max_calls,
+        calls_per_client=settings.max_calls_per_client,
+        streams=settings.max_streams,
+        streams_per_client=settings.max_streams_per_client,
+        stream_stall_seconds=settings.stream_stall_seconds,
+        stream_idle_seconds=settings.stream_idle_seconds,
+    )
+
+
 def _channel_options(settings: Settings) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", 0),  # a second server on the port is a mistake to be told of
+        # What the limits of calls cannot reach: those whose request never comes to its end.
+        (
+            "grpc.max_concurrent_streams",
+            settings.max_calls_per_client + settings.max_streams_per_client,
+        ),
+        ("grpc.max_connection_age_ms", int(settings.connection_age_seconds * 1000)),
+        ("grpc.max_connection_age_grace_ms", int(settings.connection_grace_seconds * 1000)),
         ("grpc.keepalive_time_ms", int(settings.keepalive_seconds * 1000)),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from memoryd.model import ContentPolicy
+from memoryd.model import MAX_BATCH, ContentPolicy
 from memoryd.secrets import Unpicklable
 
 if TYPE_CHECKING:
@@ -468,6 +468,33 @@ class Settings(SettingsModel):
             "seconds."
         ),
     )
+    stream_idle_seconds: Number = Field(
+        default=3600.0,
+        gt=0,
+        le=86400,
+        description=(
+            "How long a stream may have nothing to tell before it is ended with UNAVAILABLE, in "
+            "seconds; its caller resumes."
+        ),
+    )
+    max_calls: Integer = Field(
+        default=4000,
+        ge=1,
+        le=1_000_000,
+        description="The most calls under way; beyond it a call is refused.",
+    )
+    max_calls_per_client: Integer = Field(
+        default=2000, ge=1, le=1_000_000, description="The same for one client address."
+    )
+    max_streams: Integer = Field(
+        default=4000,
+        ge=1,
+        le=1_000_000,
+        description="The most streams (watches, exports) under way; beyond it one is refused.",
+    )
+    max_streams_per_client: Integer = Field(
+        default=1000, ge=1, le=1_000_000, description="The same for one client address."
+    )
     write_queue_limit: Integer = Field(
         default=10_000,
         ge=1,
@@ -482,6 +509,24 @@ class Settings(SettingsModel):
         ge=128 * 1024,
         le=1024 * 1024 * 1024,
         description="The largest message the server receives, in bytes.",
+    )
+    max_batch_size: Integer = Field(
+        default=MAX_BATCH, ge=1, le=MAX_BATCH, description="The most memories in one batch."
+    )
+    connection_age_seconds: Number = Field(
+        default=3600.0,
+        ge=1,
+        le=1_000_000,
+        description=(
+            "How old a connection gets before its client is asked to make a new one, in seconds; "
+            "so that clients spread over the servers there are."
+        ),
+    )
+    connection_grace_seconds: Number = Field(
+        default=60.0,
+        ge=1,
+        le=86400,
+        description="How long calls and streams on such a connection may go on, in seconds.",
     )
     keepalive_seconds: Number = Field(
         default=60.0,

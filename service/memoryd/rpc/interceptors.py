@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from memoryd.errors import MalformedMessage, NotImplementedYet, StreamStalled
+from memoryd.errors import MalformedMessage, NotImplementedYet, StreamIdle, StreamStalled
 from memoryd.rpc.call import Call, enter
+from memoryd.rpc.limits import Slots
 from memoryd.rpc.status import status_of
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
+    from memoryd.rpc.limits import Limits
     from memoryd.rpc.status import Status
 
     Behaviour = Callable[..., Any]
@@ -40,13 +42,16 @@ DETAILS_TRAILER = "grpc-status-details-bin"
 class CallPipeline(grpc.aio.ServerInterceptor):
     """Wraps each method once and keeps it: a call then costs no set-up of its own.
 
-    `check` is given every request of this service's own methods before their handler. A stream that
-    is not read for `stall_seconds` is ended.
+    `check` is given every request of this service's own methods before their handler.
     """
 
-    def __init__(self, check: Callable[[Message], None], *, stall_seconds: float) -> None:
+    def __init__(self, check: Callable[[Message], None], limits: Limits) -> None:
         self._check = check
-        self._stall_seconds = stall_seconds
+        self._limits = limits
+        self._calls = Slots("calls", limits.calls, limits.calls_per_client)
+        self._streams = Slots("streams", limits.streams, limits.streams_per_client)
+        # Apart, so that no load makes the service look dead.
+        self._others = Slots("calls", limits.calls, limits.calls_per_client)
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(
@@ -61,22 +66,26 @@ class CallPipeline(grpc.aio.ServerInterceptor):
         if wrapped is None:
             handler = await continuation(handler_call_details)
             if handler is None:  # not kept: the names of methods that do not exist have no end
-                return _unary(_Method(method, _unknown_method, bytes, None, None))
+                return _unary(_Method(method, _unknown_method, bytes, None, None), self._others)
             wrapped = self._wrapped[method] = self._wrap(method, handler)
         return wrapped
 
     def _wrap(
         self, method: str, handler: grpc.RpcMethodHandler[Any, Any]
     ) -> grpc.RpcMethodHandler[Any, Any]:
-        check = self._check if method.startswith("/memoryd.") else None
+        ours = method.startswith("/memoryd.")
+        check = self._check if ours else None
         decode = handler.request_deserializer or bytes
         encode = handler.response_serializer
         if handler.unary_unary is not None:
-            return _unary(_Method(method, handler.unary_unary, decode, check, encode))
+            unary = _Method(method, handler.unary_unary, decode, check, encode)
+            return _unary(unary, self._calls if ours else self._others)
         if handler.unary_stream is not None:
-            return _streaming(
-                _Method(method, handler.unary_stream, decode, check, encode), self._stall_seconds
-            )
+            streaming = _Method(method, handler.unary_stream, decode, check, encode)
+            slots = self._streams if ours else self._others
+            # A watch of health has nothing to tell for as long as all goes well.
+            idle_seconds = self._limits.stream_idle_seconds if ours else None
+            return _streaming(streaming, slots, self._limits.stream_stall_seconds, idle_seconds)
         return handler  # reflection's: requests come as a stream of another service's
 
 
@@ -113,13 +122,14 @@ class _Method:
         return request
 
 
-def _unary(method: _Method) -> grpc.RpcMethodHandler[Any, Any]:
+def _unary(method: _Method, slots: Slots) -> grpc.RpcMethodHandler[Any, Any]:
     async def serve(data: bytes, context: Context) -> Any:
         started = time.perf_counter()
         call = method.enter(context)
         code = grpc.StatusCode.CANCELLED  # unless it comes to an end
         try:
-            answer = await method.behaviour(method.request(data), context)
+            with slots.taken(context.peer()):
+                answer = await method.behaviour(method.request(data), context)
             code = grpc.StatusCode.OK
         except grpc.aio.AbortError:
             code = context.code() or grpc.StatusCode.UNKNOWN
@@ -135,15 +145,18 @@ def _unary(method: _Method) -> grpc.RpcMethodHandler[Any, Any]:
     return grpc.unary_unary_rpc_method_handler(serve, None, method.encode)
 
 
-def _streaming(method: _Method, stall_seconds: float) -> grpc.RpcMethodHandler[Any, Any]:
+def _streaming(
+    method: _Method, slots: Slots, stall_seconds: float, idle_seconds: float | None
+) -> grpc.RpcMethodHandler[Any, Any]:
     async def serve(data: bytes, context: Context) -> None:
         started = time.perf_counter()
         call = method.enter(context)
         code = grpc.StatusCode.CANCELLED  # unless it comes to an end
         try:
-            request = method.request(data)
-            async with aclosing(method.behaviour(request, context)) as answers:
-                await _send(answers, request, context, stall_seconds)
+            with slots.taken(context.peer()):
+                request = method.request(data)
+                async with aclosing(method.behaviour(request, context)) as answers:
+                    await _send(answers, request, context, stall_seconds, idle_seconds)
             code = grpc.StatusCode.OK
         except grpc.aio.AbortError:
             code = context.code() or grpc.StatusCode.UNKNOWN
@@ -159,7 +172,11 @@ def _streaming(method: _Method, stall_seconds: float) -> grpc.RpcMethodHandler[A
 
 
 async def _send(
-    answers: AsyncIterator[Any], request: Any, context: Context, stall_seconds: float
+    answers: AsyncIterator[Any],
+    request: Any,
+    context: Context,
+    stall_seconds: float,
+    idle_seconds: float | None,
 ) -> None:
     """Write each answer as the caller reads; nothing gathers for one that does not."""
     # At once: it tells the caller that the stream is there, and a first answer that is given up
@@ -167,7 +184,16 @@ async def _send(
     with _reaching_caller():
         await context.send_initial_metadata(())
     last_revision = getattr(request, "start_revision", None)
-    async for answer in answers:
+    while True:
+        try:
+            async with asyncio.timeout(idle_seconds) as patience:
+                answer = await anext(answers)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            if patience.expired():
+                raise StreamIdle(last_revision) from None
+            raise
         if last_revision is not None:
             # Also if it is given up below: gRPC has it by then, and tells no end before it.
             last_revision = answer.revision

@@ -44,9 +44,8 @@ CHANGEABLE_PATHS = ("content", "content_type", "importance", "metadata", "expire
 
 MAX_MASK_PATHS = 64
 
-MAX_BATCH = 1000
 MAX_FILTER_TYPES = 16
-"""As the protos have them; longer lists are refused unread, since judging them takes long."""
+"""As the protos have it; longer lists are refused unread, since judging them takes long."""
 
 MAX_METADATA_WIRE_BYTES = 6 * MAX_METADATA_BYTES
 """No metadata within its limit is larger as a message: a digit and its comma take eleven bytes."""
@@ -95,18 +94,23 @@ class Requests:
         clock: Callable[[], datetime],
         default_ttl: Callable[[], timedelta],
         *,
+        max_batch: int,
         judge_other: Callable[[Message], Iterable[Violation]],
     ) -> None:
-        """`judge_other` tells what is wrong with requests of other services than MemoryService."""
+        """Take at most `max_batch` memories at once.
+
+        `judge_other` tells what is wrong with requests of other services than MemoryService.
+        """
         self._policy = policy
         self._clock = clock
         self._default_ttl = default_ttl
+        self._max_batch = max_batch
         self._judge_other = judge_other
 
     def check(self, message: Message) -> None:
         """Judge a message by its proto's rules; if it breaks one, by all that is known."""
         violations = Violations()
-        _check_lengths(message, violations)
+        self._check_lengths(message, violations)
         violations.check()
         violations.add_rules(message)
         if not violations:
@@ -134,6 +138,25 @@ class Requests:
                 for violation in self._judge_other(message):
                     violations.add(*violation)
         violations.check()
+
+    def _check_lengths(self, message: Message, violations: Violations) -> None:
+        """Judge what is refused unread, since judging it takes long."""
+        match message:
+            case memory_pb2.BatchStoreMemoriesRequest() if len(message.requests) > self._max_batch:
+                violations.add(
+                    "requests",
+                    f"must be at most {self._max_batch:,}, these are {len(message.requests):,};"
+                    " send them in several calls",
+                )
+            case (
+                memory_pb2.ListMemoriesRequest()
+                | memory_pb2.RetrieveMemoriesRequest()
+                | memory_pb2.PurgeMemoriesRequest()
+                | memory_pb2.ExportMemoriesRequest()
+            ) if len(message.filter.content_types) > MAX_FILTER_TYPES:
+                violations.add(
+                    "filter.content_types", "has more types than there are; give each once"
+                )
 
     def new_memory(
         self, request: memory_pb2.StoreMemoryRequest, session_of: Callable[[str], Session]
@@ -324,23 +347,6 @@ class Requests:
         if moment <= self._clock():
             violations.add(field, IN_THE_PAST)
         return moment
-
-
-def _check_lengths(message: Message, violations: Violations) -> None:
-    match message:
-        case memory_pb2.BatchStoreMemoriesRequest() if len(message.requests) > MAX_BATCH:
-            violations.add(
-                "requests",
-                f"must be at most {MAX_BATCH:,}, these are {len(message.requests):,};"
-                " send them in several calls",
-            )
-        case (
-            memory_pb2.ListMemoriesRequest()
-            | memory_pb2.RetrieveMemoriesRequest()
-            | memory_pb2.PurgeMemoriesRequest()
-            | memory_pb2.ExportMemoriesRequest()
-        ) if len(message.filter.content_types) > MAX_FILTER_TYPES:
-            violations.add("filter.content_types", "has more types than there are; give each once")
 
 
 def _paths(request: memory_pb2.UpdateMemoryRequest, violations: Violations) -> Iterable[str]:

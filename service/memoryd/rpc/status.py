@@ -75,9 +75,17 @@ _TABLE: dict[type[errors.MemorydError], tuple[grpc.StatusCode, Reason.ValueType]
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         error_reason_pb2.ERROR_REASON_WATCHER_TOO_SLOW,
     ),
+    errors.StreamIdle: (
+        grpc.StatusCode.UNAVAILABLE,
+        error_reason_pb2.ERROR_REASON_STREAM_IDLE,
+    ),
     errors.Overloaded: (
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         error_reason_pb2.ERROR_REASON_OVERLOADED,
+    ),
+    errors.ClientLimitReached: (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        error_reason_pb2.ERROR_REASON_CLIENT_LIMIT_REACHED,
     ),
     errors.DatabaseUnavailable: (
         grpc.StatusCode.UNAVAILABLE,
@@ -123,7 +131,7 @@ def status_of(error: Exception, request_id: str) -> Status:
         )
     code, reason = _TABLE[type(error)]
     facts = {}
-    if isinstance(error, errors.StreamStalled) and error.last_revision is not None:
+    if isinstance(error, errors.StreamEnded) and error.last_revision is not None:
         facts["last_revision"] = str(error.last_revision)
     return _status(code, reason, str(error), _details(error), facts)
 

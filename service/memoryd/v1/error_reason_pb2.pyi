@@ -76,6 +76,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """CANCELLED. The caller gave the call up."""
     ERROR_REASON_LITERAL_SECRET: _ErrorReason.ValueType  # 20
     """INVALID_ARGUMENT. A literal secret was given where only references are accepted."""
+    ERROR_REASON_CLIENT_LIMIT_REACHED: _ErrorReason.ValueType  # 21
+    """RESOURCE_EXHAUSTED. This client has as many calls or streams under way as one may have.
+    `google.rpc.RetryInfo` says when to retry.
+    """
+    ERROR_REASON_STREAM_IDLE: _ErrorReason.ValueType  # 22
+    """UNAVAILABLE. The stream had nothing to tell for so long that it was ended. `google.rpc.ErrorInfo.metadata` holds
+    under `last_revision` the revision to resume from.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused: `google.rpc.ErrorInfo.reason` carries the name of one of these values, beside the domain
@@ -137,4 +145,12 @@ ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 19
 """CANCELLED. The caller gave the call up."""
 ERROR_REASON_LITERAL_SECRET: ErrorReason.ValueType  # 20
 """INVALID_ARGUMENT. A literal secret was given where only references are accepted."""
+ERROR_REASON_CLIENT_LIMIT_REACHED: ErrorReason.ValueType  # 21
+"""RESOURCE_EXHAUSTED. This client has as many calls or streams under way as one may have.
+`google.rpc.RetryInfo` says when to retry.
+"""
+ERROR_REASON_STREAM_IDLE: ErrorReason.ValueType  # 22
+"""UNAVAILABLE. The stream had nothing to tell for so long that it was ended. `google.rpc.ErrorInfo.metadata` holds
+under `last_revision` the revision to resume from.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

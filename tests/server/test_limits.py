@@ -1,0 +1,160 @@
+"""Limits against abuse: what is too much is refused at once, and costs nobody else anything."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from memoryd.errors import ClientLimitReached, Overloaded
+from memoryd.rpc.limits import Slots
+from memoryd.v1 import memory_pb2 as pb
+from memoryd.v1 import tool_config_pb2 as tool_pb
+from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+
+
+def store_request(number: int) -> pb.StoreMemoryRequest:
+    return pb.StoreMemoryRequest(session_id="user-123", content=f"fact {number}")
+
+
+def watch_request(after: int = 0) -> pb.WatchMemoriesRequest:
+    return pb.WatchMemoriesRequest(session_id="user-123", start_revision=after)
+
+
+async def read_all(stream) -> list[int]:
+    return [event.revision async for event in stream]
+
+
+@pytest.mark.parametrize(
+    ("variable", "reason"),
+    [("MEMORYD_MAX_CALLS", "OVERLOADED"), ("MEMORYD_MAX_CALLS_PER_CLIENT", "CLIENT_LIMIT_REACHED")],
+)
+async def test_calls_over_the_limit_are_refused_and_told_when_to_retry(
+    serve, refusal, variable, reason
+):
+    running = await serve(**{variable: "2"})
+    health = health_pb2_grpc.HealthStub(running.channel)
+
+    async def store(number: int) -> str:
+        try:
+            await running.memory.StoreMemory(store_request(number))
+        except grpc.aio.AioRpcError as error:
+            refused = refusal(error)
+            assert refused.code == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert refused.details["RetryInfo"].retry_delay.ToMilliseconds() > 0
+            return refused.reason
+        return "stored"
+
+    async def ask() -> str:
+        answer = await health.Check(health_pb2.HealthCheckRequest())
+        return "serving" if answer.status == SERVING else "not serving"
+
+    outcomes = Counter(await asyncio.gather(*map(store, range(100)), *(ask() for _ in range(100))))
+    assert outcomes["stored"] >= 2
+    assert outcomes["serving"] == 100
+    assert outcomes[reason] == 100 - outcomes["stored"] > 0
+    # Whatever became of them, they hold no place any more.
+    listed = await running.memory.ListMemories(pb.ListMemoriesRequest(session_id="user-123"))
+    assert len(listed.memories) == outcomes["stored"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "reason"),
+    [
+        ("MEMORYD_MAX_STREAMS", "OVERLOADED"),
+        ("MEMORYD_MAX_STREAMS_PER_CLIENT", "CLIENT_LIMIT_REACHED"),
+    ],
+)
+async def test_streams_over_the_limit_are_refused_until_others_end(
+    serve, refusal, eventually, variable, reason
+):
+    running = await serve(**{variable: "2"})
+    watches = [running.memory.WatchMemories(watch_request()) for _ in range(2)]
+    for watch in watches:
+        await watch.initial_metadata()
+    for stream in (
+        running.memory.WatchMemories(watch_request()),
+        running.tools.WatchToolConfigs(tool_pb.WatchToolConfigsRequest()),
+        running.memory.ExportMemories(pb.ExportMemoriesRequest(session_id="user-123")),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stream.read()
+        assert refusal(refused.value).reason == reason
+    await running.memory.StoreMemory(store_request(1))  # calls have places of their own
+    watches[0].cancel()
+
+    async def has_room() -> bool:
+        stream = running.memory.ExportMemories(pb.ExportMemoriesRequest(session_id="user-123"))
+        try:
+            return [memory.content async for memory in stream] == ["fact 1"]
+        except grpc.aio.AioRpcError:
+            return False
+
+    await eventually(has_room)
+    assert (await watches[1].read()).memory.content == "fact 1"
+
+
+def test_a_client_is_an_address_and_takes_no_other_clients_places():
+    slots = Slots("calls", limit=3, limit_per_client=2)
+    with slots.taken("ipv4:10.0.0.7:1111"), slots.taken("ipv4:10.0.0.7:2222"):
+        with pytest.raises(ClientLimitReached), slots.taken("ipv4:10.0.0.7:3333"):
+            pass
+        with (
+            slots.taken("ipv6:%5B::1%5D:1111"),
+            pytest.raises(Overloaded),
+            slots.taken("ipv4:10.0.0.8:1111"),
+        ):
+            pass
+        with slots.taken("ipv4:10.0.0.8:1111"):
+            pass
+    with slots.taken("ipv4:10.0.0.7:3333"), slots.taken("unix:"):
+        pass
+
+
+async def test_a_stream_with_nothing_to_tell_is_ended_and_resumes_without_loss(serve, refusal):
+    running = await serve(MEMORYD_STREAM_IDLE_SECONDS="0.3")
+    for number in range(3):
+        await running.memory.StoreMemory(store_request(number))
+    watch = running.memory.WatchMemories(watch_request())
+    assert [(await watch.read()).revision for _ in range(3)] == [1, 2, 3]
+    with pytest.raises(grpc.aio.AioRpcError) as ended:
+        await watch.read()
+    idle = refusal(ended.value)
+    assert (idle.code, idle.reason) == (grpc.StatusCode.UNAVAILABLE, "STREAM_IDLE")
+    last = int(idle.details["ErrorInfo"].metadata["last_revision"])
+    await running.memory.StoreMemory(store_request(3))
+    assert (await running.memory.WatchMemories(watch_request(last)).read()).revision == 4
+    with pytest.raises(grpc.aio.AioRpcError) as ended:
+        await read_all(running.tools.WatchToolConfigs(tool_pb.WatchToolConfigsRequest()))
+    assert refusal(ended.value).reason == "STREAM_IDLE"
+
+
+async def test_the_size_of_a_batch_is_a_setting(serve, refusal):
+    running = await serve(MEMORYD_MAX_BATCH_SIZE="2")
+    requests = [store_request(number) for number in range(3)]
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await running.memory.BatchStoreMemories(pb.BatchStoreMemoriesRequest(requests=requests))
+    (violation,) = refusal(refused.value).details["BadRequest"].field_violations
+    assert violation.field == "requests"
+    assert "at most 2, these are 3" in violation.description
+    batch = pb.BatchStoreMemoriesRequest(requests=requests[:2])
+    assert len((await running.memory.BatchStoreMemories(batch)).responses) == 2
+
+
+async def test_an_old_connection_is_given_up_and_no_call_fails_by_it(serve):
+    running = await serve(MEMORYD_CONNECTION_AGE_SECONDS="1", MEMORYD_CONNECTION_GRACE_SECONDS="1")
+    async with grpc.aio.insecure_channel(running.address) as channel:
+        memory = MemoryServiceStub(channel)
+        watching = asyncio.create_task(read_all(memory.WatchMemories(watch_request())))
+        number = 0
+        while not watching.done():
+            await memory.StoreMemory(store_request(number % 10))
+            number += 1
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            await watching
+        assert ended.value.code() == grpc.StatusCode.UNAVAILABLE
