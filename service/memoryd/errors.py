@@ -63,6 +63,13 @@ class MalformedMessage(MemorydError):
         )
 
 
+class MessageTooLarge(MemorydError):
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(
+            f"the message has {size:,} bytes and may have {limit:,}; send less in one call"
+        )
+
+
 class MemoryNotFound(MemorydError):
     def __init__(self, memory_id: str) -> None:
         super().__init__(f"memory {memory_id} is not in the session")

@@ -250,6 +250,7 @@ def _limits(settings: Settings) -> Limits:
         calls_per_client=settings.max_calls_per_client,
         streams=settings.max_streams,
         streams_per_client=settings.max_streams_per_client,
+        message_bytes=settings.max_message_bytes,
         stream_stall_seconds=settings.stream_stall_seconds,
         stream_idle_seconds=settings.stream_idle_seconds,
     )
@@ -257,7 +258,8 @@ def _limits(settings: Settings) -> Limits:
 
 def _channel_options(settings: Settings) -> list[tuple[str, int]]:
     return [
-        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        # What is larger than may be is received still, so that the refusal can say why.
+        ("grpc.max_receive_message_length", 2 * settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", 0),  # a second server on the port is a mistake to be told of
         # What the limits of calls cannot reach: those whose request never comes to its end.

@@ -210,7 +210,7 @@ async def test_a_deadline_that_has_passed_is_refused_at_once(running):
 # Sizes
 
 
-async def test_messages_of_up_to_four_mebibytes_are_received(running):
+async def test_messages_of_up_to_four_mebibytes_are_received(running, refusal):
     call = running.channel.unary_unary(
         "/memoryd.v1.MemoryService/ListMemories",
         response_deserializer=pb.ListMemoriesResponse.FromString,
@@ -219,6 +219,11 @@ async def test_messages_of_up_to_four_mebibytes_are_received(running):
     assert await call(padded(RECEIVED_BYTES)) == pb.ListMemoriesResponse()
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await call(padded(RECEIVED_BYTES + 1))
+    told = refusal(refused.value)
+    assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE")
+    assert "4,194,305 bytes and may have 4,194,304" in told.message
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call(padded(2 * RECEIVED_BYTES + 1))
     assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     # The connection is none the worse for it.
     assert await call(padded(100)) == pb.ListMemoriesResponse()

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from memoryd.errors import MalformedMessage, NotImplementedYet, StreamIdle, StreamStalled
+from memoryd.errors import (
+    MalformedMessage,
+    MessageTooLarge,
+    NotImplementedYet,
+    StreamIdle,
+    StreamStalled,
+)
 from memoryd.rpc.call import Call, enter
 from memoryd.rpc.limits import Slots
 from memoryd.rpc.status import status_of
@@ -66,7 +72,8 @@ class CallPipeline(grpc.aio.ServerInterceptor):
         if wrapped is None:
             handler = await continuation(handler_call_details)
             if handler is None:  # not kept: the names of methods that do not exist have no end
-                return _unary(_Method(method, _unknown_method, bytes, None, None), self._others)
+                unknown = _Method(method, _unknown_method, bytes, None, None, self._limits)
+                return _unary(unknown, self._others)
             wrapped = self._wrapped[method] = self._wrap(method, handler)
         return wrapped
 
@@ -78,10 +85,10 @@ class CallPipeline(grpc.aio.ServerInterceptor):
         decode = handler.request_deserializer or bytes
         encode = handler.response_serializer
         if handler.unary_unary is not None:
-            unary = _Method(method, handler.unary_unary, decode, check, encode)
+            unary = _Method(method, handler.unary_unary, decode, check, encode, self._limits)
             return _unary(unary, self._calls if ours else self._others)
         if handler.unary_stream is not None:
-            streaming = _Method(method, handler.unary_stream, decode, check, encode)
+            streaming = _Method(method, handler.unary_stream, decode, check, encode, self._limits)
             slots = self._streams if ours else self._others
             # A watch of health has nothing to tell for as long as all goes well.
             idle_seconds = self._limits.stream_idle_seconds if ours else None
@@ -99,12 +106,14 @@ class _Method:
         decode: Callable[[bytes], Any],
         check: Callable[[Message], None] | None,
         encode: Callable[[Any], bytes] | None,
+        limits: Limits,
     ) -> None:
         self.name = name
         self.behaviour = behaviour
         self.encode = encode
         self._decode = decode
         self._check = check
+        self._max_bytes = limits.message_bytes
 
     def enter(self, context: Context) -> Call:
         call = Call(self.name, _request_id(context.invocation_metadata()), context.time_remaining)
@@ -113,6 +122,8 @@ class _Method:
         return call
 
     def request(self, data: bytes) -> Any:
+        if len(data) > self._max_bytes:
+            raise MessageTooLarge(len(data), self._max_bytes)
         try:
             request = self._decode(data)
         except DecodeError:

@@ -21,6 +21,7 @@ class Limits:
     calls_per_client: int
     streams: int
     streams_per_client: int
+    message_bytes: int
     stream_stall_seconds: float
     """How long a stream may go unread."""
     stream_idle_seconds: float

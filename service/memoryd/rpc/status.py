@@ -38,6 +38,10 @@ _TABLE: dict[type[errors.MemorydError], tuple[grpc.StatusCode, Reason.ValueType]
         grpc.StatusCode.INVALID_ARGUMENT,
         error_reason_pb2.ERROR_REASON_MALFORMED_MESSAGE,
     ),
+    errors.MessageTooLarge: (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        error_reason_pb2.ERROR_REASON_MESSAGE_TOO_LARGE,
+    ),
     errors.RequestIdReused: (
         grpc.StatusCode.INVALID_ARGUMENT,
         error_reason_pb2.ERROR_REASON_REQUEST_ID_REUSED,

@@ -84,6 +84,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE. The stream had nothing to tell for so long that it was ended. `google.rpc.ErrorInfo.metadata` holds
     under `last_revision` the revision to resume from.
     """
+    ERROR_REASON_MESSAGE_TOO_LARGE: _ErrorReason.ValueType  # 23
+    """RESOURCE_EXHAUSTED. The message is larger than the service takes. One of more than twice that size is refused by
+    gRPC itself, and carries no details.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused: `google.rpc.ErrorInfo.reason` carries the name of one of these values, beside the domain
@@ -152,5 +156,9 @@ ERROR_REASON_CLIENT_LIMIT_REACHED: ErrorReason.ValueType  # 21
 ERROR_REASON_STREAM_IDLE: ErrorReason.ValueType  # 22
 """UNAVAILABLE. The stream had nothing to tell for so long that it was ended. `google.rpc.ErrorInfo.metadata` holds
 under `last_revision` the revision to resume from.
+"""
+ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 23
+"""RESOURCE_EXHAUSTED. The message is larger than the service takes. One of more than twice that size is refused by
+gRPC itself, and carries no details.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
