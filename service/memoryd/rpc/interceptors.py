@@ -72,7 +72,7 @@ class CallPipeline(grpc.aio.ServerInterceptor):
         if wrapped is None:
             handler = await continuation(handler_call_details)
             if handler is None:  # not kept: the names of methods that do not exist have no end
-                unknown = _Method(method, _unknown_method, bytes, None, None, self._limits)
+                unknown = _Method(method, _unknown_method, None, None, self._limits)
                 return _unary(unknown, self._others)
             wrapped = self._wrapped[method] = self._wrap(method, handler)
         return wrapped
@@ -80,19 +80,17 @@ class CallPipeline(grpc.aio.ServerInterceptor):
     def _wrap(
         self, method: str, handler: grpc.RpcMethodHandler[Any, Any]
     ) -> grpc.RpcMethodHandler[Any, Any]:
-        ours = method.startswith("/memoryd.")
+        ours, limits = method.startswith("/memoryd."), self._limits
         check = self._check if ours else None
-        decode = handler.request_deserializer or bytes
-        encode = handler.response_serializer
         if handler.unary_unary is not None:
-            unary = _Method(method, handler.unary_unary, decode, check, encode, self._limits)
+            unary = _Method(method, handler.unary_unary, handler, check, limits)
             return _unary(unary, self._calls if ours else self._others)
         if handler.unary_stream is not None:
-            streaming = _Method(method, handler.unary_stream, decode, check, encode, self._limits)
+            streaming = _Method(method, handler.unary_stream, handler, check, limits)
             slots = self._streams if ours else self._others
             # A watch of health has nothing to tell for as long as all goes well.
-            idle_seconds = self._limits.stream_idle_seconds if ours else None
-            return _streaming(streaming, slots, self._limits.stream_stall_seconds, idle_seconds)
+            idle_seconds = limits.stream_idle_seconds if ours else None
+            return _streaming(streaming, slots, limits.stream_stall_seconds, idle_seconds)
         return handler  # reflection's: requests come as a stream of another service's
 
 
@@ -103,15 +101,15 @@ class _Method:
         self,
         name: str,
         behaviour: Behaviour,
-        decode: Callable[[bytes], Any],
+        handler: grpc.RpcMethodHandler[Any, Any] | None,
         check: Callable[[Message], None] | None,
-        encode: Callable[[Any], bytes] | None,
         limits: Limits,
     ) -> None:
         self.name = name
         self.behaviour = behaviour
-        self.encode = encode
-        self._decode = decode
+        self.encode = None if handler is None else handler.response_serializer
+        decode = None if handler is None else handler.request_deserializer
+        self._decode: Callable[[bytes], Any] = decode or bytes
         self._check = check
         self._max_bytes = limits.message_bytes
 
