@@ -125,6 +125,7 @@ class Server:
             self._hub.notify,
             queue_limit=settings.write_queue_limit,
             batch_limit=settings.write_batch_limit,
+            snapshot_bytes=settings.session_cache_bytes,
         )
         self._accesses = AccessTracker(self._store)
         production = settings.environment is Environment.PRODUCTION

@@ -504,6 +504,15 @@ class Settings(SettingsModel):
     write_batch_limit: Integer = Field(
         default=500, ge=1, le=10_000, description="The most writes of one group commit."
     )
+    session_cache_bytes: Integer = Field(
+        default=32 * 1024 * 1024,
+        ge=0,
+        le=1024**4,
+        description=(
+            "How much memory sessions that are kept for retrieval may take, in bytes; the longest "
+            "unused go first."
+        ),
+    )
     max_message_bytes: Integer = Field(
         default=4 * 1024 * 1024,
         ge=128 * 1024,

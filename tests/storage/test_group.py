@@ -24,7 +24,7 @@ from memoryd.model import (
     Session,
 )
 from memoryd.storage.database import Database
-from memoryd.storage.rows import memory_of
+from memoryd.storage.rows import COLUMNS, memory_of
 from memoryd.storage.tables import memories, memory_history, sessions, store_requests
 from memoryd.storage.writes import (
     Delete,
@@ -179,7 +179,7 @@ class Bench:
 
         def names(connection: sa.Connection) -> dict[str, str]:
             of_session = memories.c.session_id == self.session.session_id
-            rows = connection.execute(sa.select(memories).where(of_session)).all()
+            rows = connection.execute(sa.select(*COLUMNS).where(of_session)).all()
             return {m.memory_id: f"<{m.created_revision}>" for m in map(memory_of, rows)}
 
         known = await self._database.read(names)
@@ -196,7 +196,8 @@ class Bench:
         return {
             name: value
             for name, value in row.items()
-            if name not in ("session_id", "id", "memory_id", "answer")
+            # The accesses of a group raise their counter together.
+            if name not in ("session_id", "id", "memory_id", "answer", "access_revision")
         }
 
 

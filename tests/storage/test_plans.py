@@ -138,7 +138,8 @@ async def fill(engine: AsyncEngine, rows: int) -> None:
     ]
     async with engine.begin() as connection:
         if engine.dialect.name == "postgresql":  # neither logging nor foreign keys bear on plans
-            await connection.exec_driver_sql("ALTER TABLE memories SET UNLOGGED")
+            for table in ("memory_vectors", "memories"):  # what refers to others first
+                await connection.exec_driver_sql(f"ALTER TABLE {table} SET UNLOGGED")
             await connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
         for table, condition, columns in parts:
             wanted = sa.select(*columns.values()).select_from(numbers).where(condition)

@@ -64,6 +64,8 @@ def any_value(column: sa.Column[Any]) -> object:
             return {}
         case sa.Integer() | sa.Float():
             return 1
+        case sa.LargeBinary():
+            return b"x"
         case _:
             return "x"
 

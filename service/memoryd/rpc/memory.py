@@ -132,13 +132,10 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
     async def RetrieveMemories(
         self, request: memory_pb2.RetrieveMemoriesRequest, context: Context
     ) -> memory_pb2.RetrieveMemoriesResponse:
-        call = current_call()
         wanted = self._requests.filter(request.filter)
         query = request.query.strip()
         now = self._clock()
-        revision, memories = await self._store.live(
-            call.session(request.session_id), now=now, timeout=call.time_remaining()
-        )
+        revision, memories = await self._live(request.session_id, now)
         min_importance = wanted.min_importance
         if min_importance is None and not query:
             min_importance = self._options.settings().importance_threshold
@@ -191,12 +188,9 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
     ) -> memory_pb2.FindSimilarMemoriesResponse:
         if request.HasField("min_similarity"):
             raise NotImplementedYet("min_similarity comes with a later release; use max_distance")
-        call = current_call()
         now = self._clock()
         text = self._requests.target(request)
-        _, memories = await self._store.live(
-            call.session(request.session_id), now=now, timeout=call.time_remaining()
-        )
+        _, memories = await self._live(request.session_id, now)
         target = text or _semantic_hash(memories, request.memory_id)
         max_distance = (
             request.max_distance if request.HasField("max_distance") else DEFAULT_DISTANCE
@@ -282,6 +276,16 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
             for memory in page.memories:
                 yield self._message(memory)
             after = page.next_after
+
+    async def _live(self, session_id: str, now: datetime) -> tuple[int, list[Memory]]:
+        """A session's revision, and its live memories in creation order."""
+        call = current_call()
+        snapshot = await self._store.snapshots.current(
+            call.session(session_id), now=now, timeout=call.time_remaining()
+        )
+        if snapshot is None:
+            return 0, []
+        return snapshot.revision, [m for m in snapshot.memories.values() if m.is_live(now)]
 
     def _capacity(self) -> Capacity:
         return Capacity(self._options.settings().max_entries, self._options.half_life_days)

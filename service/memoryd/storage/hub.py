@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from memoryd.errors import MemorydError, ShuttingDown
 from memoryd.storage.changes import CHANNEL, fingerprint, read_changes
-from memoryd.storage.sessions import read_revisions
+from memoryd.storage.sessions import read_counters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -144,9 +144,10 @@ class ChangeHub:
         dialect, watched = self._database.dialect, list(self._followers)
         if not watched:
             return
-        found = await self._database.read(lambda c: read_revisions(c, dialect, watched))
+        found = await self._database.read(lambda c: read_counters(c, dialect, watched))
+        revisions = {session: counters.revision for session, counters in found.items()}
         # A session that is gone was erased: its followers are to find out.
-        self.notify(s for s in watched if found.get(s, 0) != self._known.get(s, 0))
+        self.notify(s for s in watched if revisions.get(s, 0) != self._known.get(s, 0))
 
     def _on_payload(self, payload: str) -> None:
         for part in payload.split():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import and_, bindparam, select
@@ -13,16 +14,18 @@ from memoryd.metadata import contains
 from memoryd.model import Page
 from memoryd.storage import removal, rows
 from memoryd.storage.group_commit import GroupCommit
+from memoryd.storage.group_read import GroupRead
 from memoryd.storage.rows import COLUMNS, memory_of
 from memoryd.storage.sessions import lock_sessions
-from memoryd.storage.tables import memories, sessions
+from memoryd.storage.snapshots import Snapshots
+from memoryd.storage.tables import memories
 from memoryd.storage.writes import Delete, Store, Touch, Undelete, Update
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from datetime import datetime
 
-    from sqlalchemy import ColumnElement, Connection
+    from sqlalchemy import ColumnElement, Connection, Select
 
     from memoryd.model import (
         Capacity,
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
         Stored,
     )
     from memoryd.storage.database import Database
+    from memoryd.storage.dialect import Dialect
+    from memoryd.storage.removal import MemoryKey
 
 MAX_PAGE_BYTES = 3 * 1024 * 1024
 """A page ends early rather than grow over what a gRPC client receives by default, 4 MiB."""
@@ -46,25 +51,12 @@ PURGE_BATCH = 1000
 _SESSION = and_(
     memories.c.tenant == bindparam("tenant"), memories.c.session_id == bindparam("session_id")
 )
-_GET = select(*COLUMNS).where(_SESSION, memories.c.id == bindparam("id"), rows.live())
-# The revision and the rows in one statement, so that they belong together.
-_LIVE = (
-    select(sessions.c.revision, *COLUMNS)
-    .select_from(
-        sessions.outerjoin(
-            memories,
-            and_(
-                memories.c.tenant == sessions.c.tenant,
-                memories.c.session_id == sessions.c.session_id,
-                rows.live(),
-            ),
-        )
-    )
-    .where(
-        sessions.c.tenant == bindparam("tenant"), sessions.c.session_id == bindparam("session_id")
-    )
-    .order_by(memories.c.created_revision)
-)
+_KEY = tuple(memories.c[name] for name in rows.PRIMARY_KEY)
+
+
+@cache
+def _by_id(dialect: Dialect) -> Select[Any]:
+    return dialect.look_up(_KEY, COLUMNS, memories.c.deleted_at.is_(None))
 
 
 class MemoryStore:
@@ -81,12 +73,16 @@ class MemoryStore:
         *,
         queue_limit: int,
         batch_limit: int,
+        snapshot_bytes: int,
     ) -> None:
         self._database = database
         self._notify = notify
         self._commits = GroupCommit(
             database, clock, notify, queue_limit=queue_limit, batch_limit=batch_limit
         )
+        self._by_id: GroupRead[MemoryKey, Memory] = GroupRead(database, self._read_by_id)
+        self.snapshots = Snapshots(database, max_bytes=snapshot_bytes)
+        """Sessions in memory."""
 
     async def store(self, items: Sequence[NewMemory], capacity: Capacity) -> tuple[Stored, ...]:
         """Store all of them or none.
@@ -115,29 +111,17 @@ class MemoryStore:
         self, session: Session, memory_id: str, *, now: datetime, timeout: float | None
     ) -> Memory:
         """Raises MemoryNotFound."""
-
-        def body(connection: Connection) -> Memory | None:
-            row = connection.execute(
-                _GET, {**session._asdict(), "id": memory_id, "now": now}
-            ).first()
-            return None if row is None else memory_of(row)
-
-        memory = await self._database.read(body, timeout=timeout)
-        if memory is None:
+        memory = await self._by_id.get((*session, memory_id), timeout=timeout)
+        if memory is None or not memory.is_live(now):
             raise MemoryNotFound(memory_id)
         return memory
 
-    async def live(
-        self, session: Session, *, now: datetime, timeout: float | None
-    ) -> tuple[int, list[Memory]]:
-        """The session's revision, and all its live memories in creation order."""
-
-        def body(connection: Connection) -> tuple[int, list[Memory]]:
-            found = connection.execute(_LIVE, {**session._asdict(), "now": now}).all()
-            revision = found[0][0] if found else 0
-            return revision, [memory_of(row[1:]) for row in found if row[1] is not None]
-
-        return await self._database.read(body, timeout=timeout)
+    def _read_by_id(
+        self, connection: Connection, wanted: Collection[MemoryKey]
+    ) -> dict[MemoryKey, Memory]:
+        dialect = self._database.dialect
+        found = connection.execute(_by_id(dialect), dialect.bind(_KEY, sorted(wanted))).all()
+        return {(*m.session, m.memory_id): m for m in map(memory_of, found)}
 
     async def page(
         self,
@@ -239,6 +223,7 @@ class MemoryStore:
         counts = await self._database.write(
             lambda connection: removal.erase(connection, self._database.dialect, session)
         )
+        self.snapshots.forget(session)
         self._notify([session])
         await self._database.forget_deleted()
         return counts
@@ -246,6 +231,7 @@ class MemoryStore:
     async def close(self) -> None:
         """Commit what is waiting."""
         await self._commits.close()
+        await self.snapshots.close()
 
     def _matching(
         self,

@@ -26,6 +26,7 @@ REVISIONS = (
     "003_add_tenants_and_revisions",
     "004_add_history",
     "005_add_tool_configs",
+    "006_add_recall",
 )
 """Oldest first."""
 

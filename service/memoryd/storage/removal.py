@@ -54,9 +54,10 @@ def purge(
     What stays is that each was purged, at a revision of its own. Answers those that were there;
     with `deleted_before` only such as were deleted by then and not restored since.
     """
-    revisions = lock_sessions(
+    locked = lock_sessions(
         connection, dialect, (Session(tenant, session_id) for tenant, session_id, _ in victims)
     )
+    revisions = {session: counters.revision for session, counters in locked.items()}
     m = memories.c
     key = (m.tenant, m.session_id, m.id)
     found = _look_up(
@@ -97,16 +98,16 @@ def purge(
 def erase(connection: Connection, dialect: Dialect, session: Session) -> dict[str, int]:
     """Delete every row of a session in every table; answer how many there were in each."""
     counts = {table.name: 0 for table in session_tables()}
-    revisions = lock_sessions(connection, dialect, [session])
-    if not revisions:
+    locked = lock_sessions(connection, dialect, [session])
+    if not locked:
         return counts  # one that comes into being from here on is another
-    _raise_floor(connection, dialect, session.tenant, revisions[session])
+    _raise_floor(connection, dialect, session.tenant, locked[session].revision)
     for table in session_tables():
         of_session = and_(
             table.c.tenant == session.tenant, table.c.session_id == session.session_id
         )
         counts[table.name] = connection.execute(delete(table).where(of_session)).rowcount
-    announce(connection, dialect, revisions)
+    announce(connection, dialect, locked)
     return counts
 
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from memoryd.storage.dialect import Dialect
 
-COLUMNS = tuple(memories.c)
+COLUMNS = tuple(c for c in memories.c if c is not memories.c.access_revision)
+"""What a record holds."""
 SHARD_KEY = ("tenant", "session_id")
 PRIMARY_KEY = (*SHARD_KEY, "id")
 
@@ -93,7 +94,7 @@ def changed_columns(memory: Memory) -> dict[str, Any]:
     }
 
 
-def access_columns(memory: Memory) -> dict[str, Any]:
+def access_columns(memory: Memory, access_revision: int) -> dict[str, Any]:
     """Key and what access tracking writes."""
     return {
         "tenant": memory.session.tenant,
@@ -101,6 +102,7 @@ def access_columns(memory: Memory) -> dict[str, Any]:
         "id": memory.memory_id,
         "access_count": memory.access_count,
         "last_accessed": memory.last_accessed,
+        "access_revision": access_revision,
     }
 
 

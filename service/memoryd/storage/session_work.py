@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 class SessionWork:
     """The rows of one session that were read, and what becomes of them. Knows no database."""
 
-    def __init__(self, session: Session, revision: int, now: datetime) -> None:
+    def __init__(
+        self, session: Session, revision: int, access_revision: int, now: datetime
+    ) -> None:
         self.session = session
         self.now = now
         self.revision = revision
+        self.access_revision = access_revision
         self.live_count = 0
         self.rows: dict[str, Memory] = {}
         """By id; as they are after the changes so far."""
@@ -47,7 +50,7 @@ class SessionWork:
 
     def copy(self) -> SessionWork:
         """The state to go back to if a write is refused in its middle."""
-        twin = SessionWork(self.session, self.revision, self.now)
+        twin = SessionWork(self.session, self.revision, self.access_revision, self.now)
         twin.live_count = self.live_count
         twin.rows = dict(self.rows)
         twin.added = set(self.added)
@@ -126,6 +129,8 @@ class SessionWork:
                 last_accessed=at if memory.last_accessed is None else max(at, memory.last_accessed),
             )
         )
+        if not self.touched:
+            self.access_revision += 1
         self.touched.add(memory.memory_id)
 
     def evict(self, max_entries: int, *, keep: str) -> tuple[str, ...]:

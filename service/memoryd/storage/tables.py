@@ -15,6 +15,7 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     String,
@@ -36,6 +37,8 @@ sessions = Table(
     Column("revision", BigInteger, nullable=False),
     # Before it not every purge is known any more.
     Column("horizon", BigInteger, nullable=False, server_default=text("0")),
+    # Raised by every transaction that counts accesses, which change no revision.
+    Column("access_revision", BigInteger, nullable=False, server_default=text("0")),
     PrimaryKeyConstraint("tenant", "session_id", name="pk_sessions"),
 )
 
@@ -61,6 +64,8 @@ memories = Table(
     Column("revision", BigInteger, nullable=False),
     Column("created_revision", BigInteger, nullable=False),
     Column("change", String(16), nullable=False, server_default=text("'created'")),
+    # The session's, when an access was last counted.
+    Column("access_revision", BigInteger, nullable=False, server_default=text("0")),
     PrimaryKeyConstraint("tenant", "session_id", "id", name="pk_memories"),
     ForeignKeyConstraint(
         ["tenant", "session_id"],
@@ -101,6 +106,27 @@ memories = Table(
         "deleted_at",
         sqlite_where=text("deleted_at IS NOT NULL"),
         postgresql_where=text("deleted_at IS NOT NULL"),
+    ),
+)
+
+# What an embedder made of a memory's content, to be made again at any time.
+memory_vectors = Table(
+    "memory_vectors",
+    schema,
+    Column("tenant", String(64), nullable=False),
+    Column("session_id", String(255), nullable=False),
+    Column("id", String(36), nullable=False),
+    Column("embedder", String(128), nullable=False),
+    # Of the content that it was made of.
+    Column("content_hash", String(64), nullable=False),
+    # Floats of 16 bits, little-endian.
+    Column("vector", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("tenant", "session_id", "id", name="pk_memory_vectors"),
+    ForeignKeyConstraint(
+        ["tenant", "session_id", "id"],
+        ["memories.tenant", "memories.session_id", "memories.id"],
+        name="fk_memory_vectors_memory",
+        ondelete="CASCADE",
     ),
 )
 

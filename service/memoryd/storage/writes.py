@@ -194,8 +194,10 @@ class WritePlan:
                 self._work[Session(row["tenant"], row["session_id"])].revision = row["revision"]
 
     def _lock_existing(self, wanted: Iterable[Session]) -> None:
-        for session, revision in lock_sessions(self._connection, self._dialect, wanted).items():
-            self._work[session] = SessionWork(session, revision, self._now)
+        for session, counters in lock_sessions(self._connection, self._dialect, wanted).items():
+            self._work[session] = SessionWork(
+                session, counters.revision, counters.access_revision, self._now
+            )
 
     def _load(self, writes: Sequence[Write]) -> None:
         ids: set[tuple[str, str, str]] = set()
@@ -469,13 +471,13 @@ class WritePlan:
         updated: list[dict[str, Any]] = []
         touched: list[dict[str, Any]] = []
         added: list[dict[str, Any]] = []
-        raised: list[dict[str, Any]] = []
         for work in self._work.values():
             updated += [rows.changed_columns(work.rows[i]) for i in work.changed]
-            touched += [rows.access_columns(work.rows[i]) for i in work.touched - work.added]
+            touched += [
+                rows.access_columns(work.rows[i], work.access_revision)
+                for i in work.touched - work.added
+            ]
             added += [rows.all_columns(work.rows[i]) for i in work.added]
-            if work.changed or work.added:
-                raised.append({**work.session._asdict(), "revision": work.revision})
         # What leaves the live rows does so before what takes its place.
         updated.sort(key=lambda row: row["deleted_at"] is None)
         requests = [
@@ -512,9 +514,21 @@ class WritePlan:
             self._dialect.insert_many(self._connection, memories, added)
         if requests:
             self._dialect.insert_many(self._connection, store_requests, requests)
-        if raised:
-            self._dialect.update_many(self._connection, sessions, SHARD_KEY, raised)
+        self._save_sessions()
+
+    def _save_sessions(self) -> None:
         changed = set(self.changed)
+        raised = [
+            {**session._asdict(), "revision": self._work[session].revision} for session in changed
+        ]
+        accessed = [
+            {**session._asdict(), "access_revision": work.access_revision}
+            for session, work in self._work.items()
+            if work.touched
+        ]
+        for counters in (raised, accessed):
+            if counters:
+                self._dialect.update_many(self._connection, sessions, SHARD_KEY, counters)
         refused = [session._asdict() for session in self._new if session not in changed]
         if refused:  # all that was for them; they do not come into being
             self._dialect.delete_many(self._connection, sessions, SHARD_KEY, refused)

@@ -1,0 +1,296 @@
+"""Sessions as they are, kept in memory: read once, then brought up to date from what has changed.
+
+Whoever asks gets a session at least as new as the database had it when they asked: its counters are
+looked up each time, and only where they have moved are rows read, those that changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections import OrderedDict
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import and_, bindparam, select
+
+from memoryd.errors import MemorydError
+from memoryd.model import Change
+from memoryd.storage import rows
+from memoryd.storage.group_read import GroupRead
+from memoryd.storage.rows import COLUMNS, memory_of
+from memoryd.storage.sessions import Counters, read_counters
+from memoryd.storage.tables import memories, memory_history, sessions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+    from memoryd.model import Memory, Session
+    from memoryd.storage.database import Database
+
+RELOAD_CHANGES = 500
+"""From so many changes on, a session is read anew rather than brought up to date."""
+
+MEMORY_BYTES = 1_200
+"""A record in memory, beside the text of its content and metadata."""
+
+ERASED_SECONDS = 60.0
+"""Between two looks for kept sessions that another process has erased."""
+
+_NOWHERE = Counters(-1, -1, -1)
+
+
+def _in_session(table: Any) -> Any:
+    return and_(*(table.c[name] == bindparam(name) for name in rows.SHARD_KEY))
+
+
+# The counters and the rows in one statement, so that they belong together.
+_LIVE = (
+    select(*(sessions.c[name] for name in Counters._fields), *COLUMNS)
+    .select_from(
+        sessions.outerjoin(
+            memories,
+            and_(*(memories.c[n] == sessions.c[n] for n in rows.SHARD_KEY), rows.live()),
+        )
+    )
+    .where(_in_session(sessions))
+    .order_by(memories.c.created_revision)
+)
+_CHANGED = (
+    select(*COLUMNS)
+    .where(_in_session(memories), memories.c.revision > bindparam("after"))
+    .order_by(memories.c.created_revision)
+)
+_PURGED = select(memory_history.c.id).where(
+    _in_session(memory_history),
+    memory_history.c.revision > bindparam("after"),
+    memory_history.c.change == Change.PURGED.value,
+)
+_ACCESSED = select(memories.c.id, memories.c.access_count, memories.c.last_accessed).where(
+    _in_session(memories), memories.c.access_revision > bindparam("after")
+)
+
+
+class Snapshot:
+    """One session's memories that are not deleted. Those that have expired since are among them."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.memories: dict[str, Memory] = {}
+        """By id, in creation order."""
+        self.changed: set[str] = set()
+        """Ids of memories that came, went or changed since somebody emptied this set."""
+        self.accessed: set[str] = set()
+        """Ids of memories whose accesses were counted since somebody emptied this set."""
+        self.derived: Any = None
+        """What somebody has made of it; goes with it."""
+        self.derived_bytes = 0
+        self.counters = _NOWHERE
+        self.content_bytes = 0
+        self.refreshing = asyncio.Lock()
+
+    @property
+    def revision(self) -> int:
+        return self.counters.revision
+
+    @property
+    def nbytes(self) -> int:
+        """About what it takes."""
+        return self.content_bytes + self.derived_bytes
+
+    def is_behind(self, counters: Counters) -> bool:
+        return (
+            self.counters.revision < counters.revision
+            or self.counters.access_revision < counters.access_revision
+        )
+
+    def reset(self, counters: Counters, found: Iterable[Memory]) -> None:
+        """Let it be what was read."""
+        self.changed |= self.memories.keys()
+        self.memories = {}
+        self.content_bytes = 0
+        self.counters = counters
+        for memory in found:
+            self._put(memory)
+
+    def update(self, counters: Counters, news: _News) -> None:
+        """Take in what has changed."""
+        revision = max(self.counters.revision, counters.revision)
+        for memory in news.changed:
+            revision = max(revision, memory.revision)
+            if memory.deleted_at is None:
+                self._put(memory)
+            else:
+                self._drop(memory.memory_id)
+        for memory_id in news.purged:
+            self._drop(memory_id)
+        for memory_id, access_count, last_accessed in news.accessed:
+            memory_known = self.memories.get(memory_id)
+            if memory_known is not None:
+                self.memories[memory_id] = dataclasses.replace(
+                    memory_known, access_count=access_count, last_accessed=last_accessed
+                )
+                self.accessed.add(memory_id)
+        access_revision = max(self.counters.access_revision, counters.access_revision)
+        self.counters = Counters(revision, access_revision, counters.horizon)
+
+    def _put(self, memory: Memory) -> None:
+        known = self.memories.get(memory.memory_id)
+        if known is not None:
+            self.content_bytes -= _bytes_of(known)
+        elif (
+            self.memories
+            and memory.created_revision < next(reversed(self.memories.values())).created_revision
+        ):
+            # One that was deleted before and has been restored: to its place.
+            later = {
+                i: m
+                for i, m in self.memories.items()
+                if m.created_revision > memory.created_revision
+            }
+            for memory_id in later:
+                del self.memories[memory_id]
+            self.memories[memory.memory_id] = memory
+            self.memories |= later
+        self.memories[memory.memory_id] = memory
+        self.content_bytes += _bytes_of(memory)
+        self.changed.add(memory.memory_id)
+
+    def _drop(self, memory_id: str) -> None:
+        known = self.memories.pop(memory_id, None)
+        if known is not None:
+            self.content_bytes -= _bytes_of(known)
+            self.changed.add(memory_id)
+
+
+class _News(NamedTuple):
+    changed: Sequence[Memory]
+    purged: Sequence[str]
+    accessed: Sequence[tuple[str, int, datetime]]
+
+
+class Snapshots:
+    """The sessions that were asked for last, as far as there is room."""
+
+    def __init__(self, database: Database, *, max_bytes: int) -> None:
+        self._database = database
+        self._max_bytes = max_bytes
+        self._kept: OrderedDict[Session, Snapshot] = OrderedDict()
+        self._bytes: dict[Session, int] = {}
+        self._total = 0
+        self._counters: GroupRead[Session, Counters] = GroupRead(
+            database, lambda c, wanted: read_counters(c, database.dialect, wanted)
+        )
+        self._forgetting = asyncio.create_task(self._forget_erased(), name="snapshots")
+
+    @property
+    def nbytes(self) -> int:
+        """About what all of them take."""
+        return self._total
+
+    async def current(
+        self, session: Session, *, now: datetime, timeout: float | None
+    ) -> Snapshot | None:
+        """The session as it is; None where there is none. Raises what Database raises.
+
+        It changes under later calls: who has it makes use of it before awaiting anything.
+        """
+        counters = await self._counters.get(session, timeout=timeout)
+        if counters is None:
+            self.forget(session)
+            return None
+        snapshot = self._kept.get(session)
+        if snapshot is None:
+            snapshot = self._kept[session] = Snapshot(session)
+        if snapshot.is_behind(counters):
+            async with snapshot.refreshing:
+                if snapshot.is_behind(counters):
+                    await self._refresh(snapshot, counters, now, timeout)
+        self.account(snapshot)
+        return snapshot if snapshot.counters is not _NOWHERE else None
+
+    def account(self, snapshot: Snapshot) -> None:
+        """Note that it was used, and what it takes by now; the longest unused make room."""
+        session = snapshot.session
+        if self._kept.get(session) is not snapshot:
+            return  # forgotten since
+        self._kept.move_to_end(session)
+        self._total += snapshot.nbytes - self._bytes.get(session, 0)
+        self._bytes[session] = snapshot.nbytes
+        while self._total > self._max_bytes and self._kept:
+            self.forget(next(iter(self._kept)))
+
+    def forget(self, session: Session) -> None:
+        """Keep nothing of a session."""
+        self._kept.pop(session, None)
+        self._total -= self._bytes.pop(session, 0)
+
+    async def close(self) -> None:
+        """Keep nothing any more."""
+        self._forgetting.cancel()
+        await asyncio.gather(self._forgetting, return_exceptions=True)
+        for session in list(self._kept):
+            self.forget(session)
+
+    async def _refresh(
+        self, snapshot: Snapshot, counters: Counters, now: datetime, timeout: float | None
+    ) -> None:
+        known, key = snapshot.counters, snapshot.session._asdict()
+        # Whoever is before the horizon may have missed a purge, or know another session.
+        if known.revision < counters.horizon or (
+            counters.revision - known.revision > RELOAD_CHANGES
+        ):
+            counters, found = await self._database.read(
+                lambda c: _read_live(c, key, now), timeout=timeout
+            )
+            snapshot.reset(counters, found)
+        else:
+            news = await self._database.read(
+                lambda c: _read_news(c, key, known, counters), timeout=timeout
+            )
+            snapshot.update(counters, news)
+
+    async def _forget_erased(self) -> None:
+        """Let go of what another process has erased, though nobody asks for it any more."""
+        while True:
+            await asyncio.sleep(ERASED_SECONDS)
+            with suppress(MemorydError):  # health tells of it
+                for session in list(self._kept):
+                    if await self._counters.get(session, timeout=None) is None:
+                        self.forget(session)
+
+
+def _read_live(
+    connection: Connection, key: dict[str, Any], now: datetime
+) -> tuple[Counters, list[Memory]]:
+    found = connection.execute(_LIVE, {**key, "now": now}).all()
+    if not found:
+        return _NOWHERE, []
+    width = len(Counters._fields)
+    counters = Counters(*found[0][:width])
+    return counters, [memory_of(row[width:]) for row in found if row[width] is not None]
+
+
+def _read_news(
+    connection: Connection, key: dict[str, Any], known: Counters, counters: Counters
+) -> _News:
+    changed: list[Memory] = []
+    purged: Sequence[str] = ()
+    accessed: Sequence[Any] = ()
+    if counters.revision > known.revision:
+        parameters = {**key, "after": known.revision}
+        changed = [memory_of(row) for row in connection.execute(_CHANGED, parameters).all()]
+        # After the rows: whatever was purged up to the latest of them is among these.
+        purged = connection.execute(_PURGED, parameters).scalars().all()
+    if counters.access_revision > known.access_revision:
+        parameters = {**key, "after": known.access_revision}
+        accessed = connection.execute(_ACCESSED, parameters).all()
+    return _News(changed, purged, [(row[0], row[1], row[2]) for row in accessed])
+
+
+def _bytes_of(memory: Memory) -> int:
+    # A character takes up to four bytes; metadata as much as its values and their boxes, roughly.
+    return MEMORY_BYTES + len(memory.content.encode()) + 3 * len(str(memory.metadata))
