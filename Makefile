@@ -62,7 +62,7 @@ bench: .venv/.installed ## run the benchmarks
 
 lock: .venv/.tools ## pin anew what pyproject.toml asks for (UPGRADE=1: the newest of all)
 	$(LOCK) --all-extras --output-file constraints.txt
-	$(LOCK) --extra server --extra aws --constraints constraints.txt --output-file constraints-server.txt
+	$(LOCK) --extra server --extra aws --extra semantic --constraints constraints.txt --output-file constraints-server.txt
 
 clean: ## remove all that make made: .venv, caches, builds
 	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist service/*.egg-info

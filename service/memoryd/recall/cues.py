@@ -1,0 +1,109 @@
+"""What the form of a text says about what it can answer, and of a query about what is asked.
+
+The words of a language stand in one table; a language without one has fewer cues.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+@dataclass(frozen=True, slots=True)
+class _Language:
+    months: str
+    """The twelve, in order."""
+    times: re.Pattern[str]
+    """Words that place something in time."""
+    numbers: re.Pattern[str]
+    asks_when: re.Pattern[str]
+    asks_amount: re.Pattern[str]
+    asks_name: re.Pattern[str]
+
+
+_LANGUAGES = {
+    "en": _Language(
+        months="January February March April May June"
+        " July August September October November December",
+        times=re.compile(
+            "yesterday|today|tomorrow|tonight|last|next|ago|recently|since|soon"
+            "|(?:day|week|weekend|month|year)s?|spring|summer|autumn|fall|winter"
+            "|(?:mon|tues|wednes|thurs|fri|satur|sun)day"
+            "|january|february|march|april|may|june|july|august|(?:septem|octo|novem|decem)ber"
+            r"|(?:19|20)\d\d"
+        ),
+        numbers=re.compile(
+            r"\d.*|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|dozen|couple|few"
+            "|several|once|twice"
+        ),
+        asks_when=re.compile(
+            r"\W*(?:when|how long|(?:what|which) (?:date|day|week|month|year|time)) "
+        ),
+        asks_amount=re.compile(r"\bhow (?:many|much|often|long|old)\b"),
+        asks_name=re.compile(r"\b(?:who|whom|whose|where|which|names?)\b"),
+    )
+}
+
+# An annotation in brackets at the end, as of a picture that was shared, is not what was said.
+_ANNOTATION = re.compile(r"\s*\[[^\][]*\]\s*$")
+_QUESTION_MARKS = ("?", "\N{FULLWIDTH QUESTION MARK}", "\N{ARABIC QUESTION MARK}")
+_NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]+")
+
+_MOST_TIMES = 2
+_MOST_NAMES = 3
+
+
+class TextForm(NamedTuple):
+    """Of a memory's text."""
+
+    question: float
+    """1 if it ends in a question."""
+    times: float
+    """How many of its words place something in time, at most 2."""
+    numbers: float
+    """1 if it holds a number."""
+    names: float
+    """How many capitalised words stand inside its sentences, at most 3."""
+
+
+class QueryForm(NamedTuple):
+    """What a query asks for; each 0 or 1."""
+
+    when: float
+    amount: float
+    name: float
+
+
+def text_form(text: str, words: list[str], language: str) -> TextForm:
+    """The form of a memory's text, given with its words in lower case."""
+    spoken = _ANNOTATION.sub("", text) if text.endswith("]") else text
+    question = float(spoken.rstrip().endswith(_QUESTION_MARKS))
+    known = _LANGUAGES.get(language)
+    if known is None:
+        return TextForm(question, 0.0, 0.0, 0.0)
+    times = sum(bool(known.times.fullmatch(word)) for word in words)
+    numbers = any(map(known.numbers.fullmatch, words))
+    names = len(_NAME.findall(text))
+    return TextForm(
+        question, float(min(times, _MOST_TIMES)), float(numbers), float(min(names, _MOST_NAMES))
+    )
+
+
+def query_form(query: str, language: str) -> QueryForm:
+    """What a query asks for."""
+    known = _LANGUAGES.get(language)
+    if known is None:
+        return QueryForm(0.0, 0.0, 0.0)
+    lower = query.lower()
+    return QueryForm(
+        float(bool(known.asks_when.match(lower))),
+        float(bool(known.asks_amount.search(lower))),
+        float(bool(known.asks_name.search(lower))),
+    )
+
+
+def month_name(month: int, language: str) -> str:
+    """The name of a month (1 to 12) in a language, or nothing where it is not known."""
+    known = _LANGUAGES.get(language)
+    return known.months.split()[month - 1] if known else ""

@@ -1,0 +1,180 @@
+"""The order in which memories answer a query, and how each score came about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from memoryd.ranking import ACCESS_BOOST, MAX_ACCESS_BOOST, SECONDS_A_DAY
+from memoryd.recall.diversity import choose
+from memoryd.recall.embedding import WordEmbedder
+from memoryd.recall.signals import CUES, NEIGHBOURS, RELEVANCE, neighbourhood, signals, understand
+from memoryd.recall.weights import (
+    DEFAULT_IMPORTANCE_WEIGHT,
+    IMPORTANCE_SCALE,
+    WITH_SENTENCES,
+    WITH_WORDS,
+    WITHOUT_EMBEDDER,
+    Weights,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from datetime import datetime
+
+    from numpy.typing import NDArray
+
+    from memoryd.recall.embedding import Embedder
+    from memoryd.recall.index import SessionIndex
+    from memoryd.recall.signals import Signals
+
+    Floats = NDArray[np.float64]
+
+PARTS = ("lexical", "semantic", "context", "speaker", "temporal", "form", "importance")
+_TEMPORAL = ("span", "when")
+_FORM = ("amount", "name", "question", "length", "information", "opening")
+
+_SCORE_DECIMALS = 9
+_SPARE_CANDIDATES = 20
+"""How many more than twice the results wanted are looked at for diversity."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A memory and the shares of its score, which add up to it."""
+
+    session: int
+    """Which of the indexes given holds it."""
+    memory_id: str
+    lexical: float
+    """From words that it shares with the query."""
+    semantic: float
+    """From what it means; 0 without an embedder, and until its vector is made."""
+    context: float
+    """From how relevant its neighbours in its episode are."""
+    speaker: float
+    """From being said by the one whom the query names."""
+    temporal: float
+    """From when it happened, where the query names a time, and from times that it names itself."""
+    form: float
+    """From how much it tells, whether it asks, and whether it holds what kind of thing is asked."""
+    importance: float
+    diversity: float = 0.0
+    """Below 0 where it repeats a result before it."""
+
+    @property
+    def score(self) -> float:
+        """The higher the better; comparable within one answer only."""
+        return (
+            self.lexical + self.semantic + self.context + self.speaker
+            + self.temporal + self.form + self.importance + self.diversity
+        )  # fmt: skip
+
+
+def rank(
+    text: str,
+    indexes: Sequence[SessionIndex],
+    *,
+    now: datetime,
+    half_life_days: float,
+    limit: int,
+    allowed: Sequence[Collection[str] | None] = (),
+    embedder: Embedder | None = None,
+    importance_weight: float = DEFAULT_IMPORTANCE_WEIGHT,
+    diverse: bool = True,
+) -> list[Ranked]:
+    """The best `limit` memories of some sessions for a query, best first.
+
+    `allowed` has for each index the ids that may be answered, or None for all; scores are the same
+    whatever it says. Among equals the earlier session and the older memory come first. A query
+    that has nothing in common with any memory is answered by importance.
+    """
+    count = sum(map(len, indexes))
+    if not count or limit < 1:
+        return []
+    query = understand(text, indexes)
+    found = signals(query, indexes, now=now, embedder=embedder)
+    weights = weights_for(embedder if found.embedded else None)
+    parts = np.zeros((len(PARTS), count))
+    if found.relevance.any():
+        parts[:-1] = relevance_parts(found, indexes, weights)
+    effective = np.concatenate([_effective_importance(i, now, half_life_days) for i in indexes])
+    parts[-1] = importance_weight * IMPORTANCE_SCALE * effective
+
+    scores = np.round(parts.sum(axis=0), _SCORE_DECIMALS)
+    wanted = _allowed(indexes, allowed)
+    order = np.argsort(-scores, kind="stable")
+    order = order[wanted[order]]
+    sizes = np.cumsum([0, *map(len, indexes)])
+    sessions = np.searchsorted(sizes, order, side="right") - 1
+    places = [(int(s), int(p)) for s, p in zip(sessions, order - sizes[sessions], strict=True)]
+    if diverse:
+        candidates = places[: 2 * limit + _SPARE_CANDIDATES]
+        picked = choose(
+            scores[order[: len(candidates)]], [(indexes[s], p) for s, p in candidates], limit
+        )
+    else:
+        picked = [(place, 0.0) for place in range(min(limit, len(order)))]
+    return [
+        Ranked(
+            session := places[i][0],
+            indexes[session].ids[places[i][1]],
+            **dict(zip(PARTS, parts[:, order[i]].tolist(), strict=True)),
+            diversity=lost,
+        )
+        for i, lost in picked
+    ]
+
+
+def weights_for(embedder: Embedder | None) -> Weights:
+    """The weights for what an embedder adds; without one, for words alone."""
+    if embedder is None:
+        return WITHOUT_EMBEDDER
+    return WITH_WORDS if isinstance(embedder, WordEmbedder) else WITH_SENTENCES
+
+
+def relevance_parts(found: Signals, indexes: Sequence[SessionIndex], weights: Weights) -> Floats:
+    """All parts but importance, in the order of `PARTS`. Shape (6, memories)."""
+    of = {name: getattr(weights, name) for name in (*RELEVANCE, *NEIGHBOURS, *CUES)}
+    weighed = found.relevance * np.array([[of[name]] for name in RELEVANCE])
+    own = weighed.sum(axis=0)
+    starts = np.cumsum([0, *map(len, indexes)])
+    near = np.hstack(
+        [
+            neighbourhood(index, own[start : start + len(index)])
+            for index, start in zip(indexes, starts, strict=False)
+        ]
+    )
+    cues = {name: of[name] * row for name, row in zip(CUES, found.cues, strict=True)}
+    return np.stack(
+        [
+            weighed[:-1].sum(axis=0),
+            weighed[-1],
+            np.array([of[name] for name in NEIGHBOURS]) @ near,
+            cues["speaker"],
+            np.sum([cues[name] for name in _TEMPORAL], axis=0),
+            np.sum([cues[name] for name in _FORM], axis=0),
+        ]
+    )
+
+
+def _effective_importance(index: SessionIndex, now: datetime, half_life_days: float) -> Floats:
+    """`ranking.effective_importance` of each memory. Shape (memories,)."""
+    rows = index.rows
+    age_days = np.maximum(0.0, now.timestamp() - rows["created_at"]) / SECONDS_A_DAY
+    boost = np.minimum(MAX_ACCESS_BOOST, ACCESS_BOOST * rows["access_count"])
+    decayed: Floats = rows["importance"] * np.exp2(-age_days / half_life_days)
+    return np.minimum(1.0, decayed + boost)
+
+
+def _allowed(
+    indexes: Sequence[SessionIndex], allowed: Sequence[Collection[str] | None]
+) -> NDArray[np.bool_]:
+    masks = [np.ones(len(index), np.bool_) for index in indexes]
+    for index, mask, ids in zip(indexes, masks, allowed, strict=False):
+        if ids is not None:
+            mask[:] = False
+            mask[[index.place(memory_id) for memory_id in ids if memory_id in index]] = True
+    return np.concatenate(masks)

@@ -1,0 +1,306 @@
+"""The recall data of one session, in memory, brought up to date from what changed."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from memoryd.recall.cues import month_name, text_form
+from memoryd.recall.text import DEFAULT_LANGUAGE, analyser
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from numpy.typing import NDArray
+
+NO_EPISODE = -1
+
+_ROW = np.dtype(
+    [
+        ("created", np.int64),
+        ("created_at", np.float64),
+        ("occurred_at", np.float64),
+        ("importance", np.float64),
+        ("access_count", np.int32),
+        ("speaker", np.int32),
+        ("episode", np.int32),
+        ("terms", np.int32),
+        ("question", np.float32),
+        ("times", np.float32),
+        ("numbers", np.float32),
+        ("names", np.float32),
+        ("has_vector", np.bool_),
+    ]
+)
+
+# Of a Python string, its place in a list and its entry in a dict, in bytes, beyond its characters.
+_BYTES_A_KEY = 49 + 8 + 100
+
+_TOLERATED_UNUSED_TERMS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What recall knows of a memory."""
+
+    memory_id: str
+    content: str
+    created: int
+    """Its place in creation order (`Memory.created_revision`), unique in its session."""
+    created_at: datetime
+    importance: float
+    access_count: int = 0
+    speaker: str = ""
+    occurred_at: datetime | None = None
+    """None: when it was created."""
+    episode: str = ""
+    """Empty: of no episode, and so without neighbours."""
+    vector: NDArray[np.float16] | None = None
+    """Shape (dimensions,), of length 1; None until it is made, and without an embedder."""
+
+
+class SessionIndex:
+    """One session's memories as arrays, in creation order whatever order they came in.
+
+    Not safe for use by several threads while it is updated. What depends on the order of updates
+    (the numbers of terms, speakers and episodes) reaches no score.
+    """
+
+    def __init__(
+        self,
+        documents: Iterable[Document] = (),
+        *,
+        dimensions: int = 0,
+        language: str = DEFAULT_LANGUAGE,
+    ) -> None:
+        """`dimensions`: of the documents' vectors; 0 without an embedder."""
+        self.language = language
+        self._analyser = analyser(language)
+        self.ids: list[str] = []
+        """In creation order, as are all arrays."""
+        self._places: dict[str, int] = {}
+        self.speakers: dict[str, int] = {}
+        self._episodes: dict[str, int] = {}
+        self._vocabulary: dict[str, int] = {}
+        self._frequencies = np.zeros(0, np.int32)
+        self.rows = np.zeros(0, _ROW)
+        self.tokens = np.zeros(0, np.int32)
+        """The terms of all memories, one memory after the other."""
+        self.holders = np.zeros(0, np.int32)
+        """Which memory each token belongs to."""
+        self.vectors = np.zeros((0, dimensions), np.float16)
+        """Shape (memories, dimensions); zeros where there is none."""
+        self._derive()
+        self.update(documents)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __contains__(self, memory_id: object) -> bool:
+        return memory_id in self._places
+
+    @property
+    def nbytes(self) -> int:
+        """What the index holds, in bytes; Python's own share is estimated, from above."""
+        arrays = (
+            *(self.rows, self.tokens, self.holders, self.vectors, self._frequencies),
+            *(self.idf, self.information, self.by_episode, self.episode_starts),
+        )
+        names = (self.ids, self._vocabulary, self.speakers, self._episodes)
+        keys = sum(len(kept) * _BYTES_A_KEY + sum(map(len, kept)) for kept in names)
+        return sum(array.nbytes for array in arrays) + keys
+
+    def place(self, memory_id: str) -> int:
+        """Where in the arrays a memory stands. Raises `KeyError`."""
+        return self._places[memory_id]
+
+    def own_numbers(self, place: int) -> NDArray[np.int32]:
+        """The numbers of the terms of a memory's content, in order."""
+        held = self._held(place)
+        return held[len(held) - int(self.rows["terms"][place]) :]
+
+    def own_terms(self, place: int) -> set[str]:
+        """The terms of a memory's content."""
+        return {self._terms[number] for number in self.own_numbers(place).tolist()}
+
+    def is_own_token(self) -> NDArray[np.bool_]:
+        """Which of `tokens` are of a memory's content, not of who said it when."""
+        ends = np.cumsum(self.lengths)
+        own: NDArray[np.bool_] = (
+            np.arange(len(self.tokens)) >= (ends - self.rows["terms"])[self.holders]
+        )
+        return own
+
+    @property
+    def rarest_idf(self) -> float:
+        """The IDF of a term that no memory holds."""
+        return float(inverse_document_frequency(np.zeros(1, np.int32), len(self))[0])
+
+    @property
+    def terms_known(self) -> int:
+        """Numbers of terms are below this."""
+        return len(self._frequencies)
+
+    def number(self, term: str) -> int | None:
+        """The number of a term, unless none is known."""
+        return self._vocabulary.get(term)
+
+    def frequency(self, term: str) -> int:
+        """How many memories hold a term."""
+        number = self._vocabulary.get(term)
+        return 0 if number is None else int(self._frequencies[number])
+
+    def is_said_by(self, speaker: str) -> NDArray[np.float64]:
+        """1 for each memory of a speaker, given in lower case; else 0. Shape (memories,)."""
+        numbers = [number for name, number in self.speakers.items() if name.lower() == speaker]
+        return np.isin(self.rows["speaker"], numbers).astype(np.float64)
+
+    def update(self, changed: Iterable[Document], removed: Iterable[str] = ()) -> None:
+        """Take in new and changed memories and drop removed ones; ids not held are passed over."""
+        fresh = {document.memory_id: document for document in changed}
+        gone = [self._places[i] for i in {*removed, *fresh} if i in self._places]
+        if not fresh and not gone:
+            return
+        kept = np.ones(len(self.ids), np.bool_)
+        kept[gone] = False
+        for place in gone:
+            np.subtract.at(self._frequencies, np.unique(self._held(place)), 1)
+        rows, tokens = self._analysed([*fresh.values()])
+        self._arrange(kept, [*fresh.values()], rows, tokens)
+        if self._is_stale():
+            self._renumber()
+        self._derive()
+
+    def _held(self, place: int) -> NDArray[np.int32]:
+        start, end = np.searchsorted(self.holders, (place, place + 1))
+        return self.tokens[start:end]
+
+    def _analysed(
+        self, documents: list[Document]
+    ) -> tuple[NDArray[np.void], list[NDArray[np.int32]]]:
+        rows = np.zeros(len(documents), _ROW)
+        tokens: list[NDArray[np.int32]] = []
+        vocabulary = self._vocabulary
+        for place, document in enumerate(documents):
+            words = self._analyser.words(document.content)
+            terms = self._analyser.terms(words)
+            own = len(terms)
+            terms = [*self._heading(document), *terms]
+            numbers = [vocabulary.setdefault(term, len(vocabulary)) for term in terms]
+            tokens.append(np.array(numbers, np.int32))
+            rows[place] = (
+                document.created,
+                document.created_at.timestamp(),
+                (document.occurred_at or document.created_at).timestamp(),
+                document.importance,
+                document.access_count,
+                self.speakers.setdefault(sys.intern(document.speaker), len(self.speakers)),
+                self._episodes.setdefault(document.episode, len(self._episodes))
+                if document.episode
+                else NO_EPISODE,
+                own,
+                *text_form(document.content, words, self.language),
+                document.vector is not None,
+            )
+        return rows, tokens
+
+    def _heading(self, document: Document) -> list[str]:
+        """Who said it and when, as terms: a query may name them instead of what was said."""
+        day = document.occurred_at
+        said = document.speaker
+        if day is not None:
+            said += f" {day.day} {month_name(day.month, self.language)} {day.year}"
+        return self._analyser.terms(self._analyser.words(said)) if said else []
+
+    def _arrange(
+        self,
+        kept: NDArray[np.bool_],
+        fresh: list[Document],
+        rows: NDArray[np.void],
+        tokens: list[NDArray[np.int32]],
+    ) -> None:
+        """Put what was kept and what is new into creation order."""
+        known = len(self._vocabulary) - len(self._frequencies)
+        self._frequencies = np.concatenate([self._frequencies, np.zeros(known, np.int32)])
+        for held in tokens:
+            self._frequencies[np.unique(held)] += 1
+        kept_tokens = kept[self.holders]
+        kept_count = int(np.count_nonzero(kept))
+        renumbered = np.cumsum(kept, dtype=np.int32) - 1
+        holders = np.concatenate(
+            [
+                renumbered[self.holders[kept_tokens]],
+                np.repeat(np.arange(kept_count, kept_count + len(fresh)), [*map(len, tokens)]),
+            ]
+        ).astype(np.int32)
+        all_tokens = np.concatenate([self.tokens[kept_tokens], *tokens])
+        all_rows = np.concatenate([self.rows[kept], rows])
+        vectors = np.zeros((len(fresh), self.vectors.shape[1]), np.float16)
+        for row, document in zip(vectors, fresh, strict=True):
+            if document.vector is not None:
+                row[:] = document.vector
+        all_vectors = np.concatenate([self.vectors[kept], vectors])
+        ids = [memory_id for memory_id, keep in zip(self.ids, kept, strict=True) if keep]
+        ids += [document.memory_id for document in fresh]
+
+        order = np.argsort(all_rows["created"], kind="stable")
+        place_of = np.empty(len(order), np.int32)
+        place_of[order] = np.arange(len(order), dtype=np.int32)
+        holders = place_of[holders]
+        token_order = np.argsort(holders, kind="stable")
+        self.rows = all_rows[order]
+        self.vectors = all_vectors[order]
+        self.tokens, self.holders = all_tokens[token_order], holders[token_order]
+        self.ids = [ids[place] for place in order.tolist()]
+        self._places = {memory_id: place for place, memory_id in enumerate(self.ids)}
+
+    def _derive(self) -> None:
+        """What follows from the memories together."""
+        count = len(self.ids)
+        self._terms = [*self._vocabulary]
+        self.idf = inverse_document_frequency(self._frequencies, count)
+        """Of each term in this session."""
+        self.lengths = np.bincount(self.holders, minlength=count)
+        self.information = np.bincount(self.holders, self.idf[self.tokens], minlength=count)
+        """How much each memory tells, as the sum of its terms' IDF."""
+        episodes = self.rows["episode"]
+        self.by_episode = np.argsort(episodes, kind="stable")
+        """The memories, those of one episode together, in creation order there."""
+        grouped = episodes[self.by_episode]
+        self.episode_starts = np.flatnonzero(np.r_[True, grouped[1:] != grouped[:-1]][:count])
+
+    def _is_stale(self) -> bool:
+        """Whether most terms known are held by no memory any more."""
+        unused = np.count_nonzero(self._frequencies == 0)
+        return int(unused) > max(_TOLERATED_UNUSED_TERMS, len(self._frequencies) // 2)
+
+    def _renumber(self) -> None:
+        """Forget the terms, speakers and episodes that no memory holds."""
+        used = np.flatnonzero(self._frequencies)
+        self.tokens = np.searchsorted(used, self.tokens).astype(np.int32)
+        self._frequencies = self._frequencies[used]
+        self._vocabulary = _renumbered(self._vocabulary, used)
+        for field, names in (("speaker", self.speakers), ("episode", self._episodes)):
+            values = self.rows[field]
+            present = np.unique(values[values != NO_EPISODE])
+            values[values != NO_EPISODE] = np.searchsorted(present, values[values != NO_EPISODE])
+            kept = _renumbered(names, present)
+            names.clear()
+            names.update(kept)
+
+
+def inverse_document_frequency(
+    frequencies: NDArray[np.int32], documents: int
+) -> NDArray[np.float64]:
+    """ln(1 + (N − n + ½) / (n + ½)), as BM25 weighs a term that n of N documents hold."""
+    held: NDArray[np.float64] = frequencies.astype(np.float64)
+    return np.log1p((documents - held + 0.5) / (held + 0.5))
+
+
+def _renumbered(names: dict[str, int], used: NDArray[np.int64]) -> dict[str, int]:
+    by_number = {number: name for name, number in names.items()}
+    return {by_number[number]: new for new, number in enumerate(used.tolist())}

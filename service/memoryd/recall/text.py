@@ -1,0 +1,119 @@
+"""Texts as terms: words without stop words, stemmed; scripts without spaces as bigrams."""
+
+from __future__ import annotations
+
+import functools
+import unicodedata
+from typing import TYPE_CHECKING
+
+import regex
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+DEFAULT_LANGUAGE = "en"
+
+MAX_WORD_CHARS = 64
+"""Of a longer run only the head is kept: it is no word, and equal heads are enough to find it."""
+
+_CACHED_WORDS = 65_536
+
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー"
+# Marks belong to words (`regex` counts them, `re` does not); apostrophes between letters join.
+_WORD = regex.compile(
+    rf"[{_UNSPACED}]+|[\w--[_{_UNSPACED}]]+(?:['\u2019][\w--[_{_UNSPACED}]]+)*", regex.V1
+)
+_UNSPACED_RUN = regex.compile(rf"[{_UNSPACED}]+", regex.V1)
+
+_STOP_WORD_LISTS = {
+    "da": "DANISH",
+    "de": "GERMAN",
+    "en": "EN_PLUS",
+    "es": "SPANISH",
+    "fr": "FRENCH",
+    "it": "ITALIAN",
+    "ko": "KOREAN",
+    "nl": "DUTCH",
+    "no": "NORWEGIAN",
+    "pt": "PORTUGUESE",
+    "ru": "RUSSIAN",
+    "sv": "SWEDISH",
+    "tr": "TURKISH",
+    "zh": "CHINESE",
+}
+
+
+class Analyser:
+    """What a language makes of a text; `analyser` gives the one of a language."""
+
+    def __init__(self, language: str) -> None:
+        self.language = language
+        self._stop_words = _stop_words(language)
+        self._stem = _stemmer(language)
+        self._term_of = functools.lru_cache(_CACHED_WORDS)(self._term)
+
+    def words(self, text: str) -> list[str]:
+        """Words in lower case and compatibility form (NFKC), in order, stop words among them."""
+        words: list[str] = []
+        for word in _WORD.findall(_folded(text)):
+            if not word.isascii() and _UNSPACED_RUN.match(word):
+                words += _bigrams(word)
+            else:
+                words.append(word[:MAX_WORD_CHARS])
+        return words
+
+    def term(self, word: str) -> str:
+        """What `word` is indexed as: its stem, or nothing if it is a stop word."""
+        return self._term_of(word)
+
+    def terms(self, words: Iterable[str]) -> list[str]:
+        """The terms of `words`, in order, repeats kept."""
+        return [term for term in map(self._term_of, words) if term]
+
+    def _term(self, word: str) -> str:
+        word = word.replace("\u2019", "'")
+        if word in self._stop_words:
+            return ""
+        word = word.removesuffix("'s").replace("'", "")
+        if word in self._stop_words:
+            return ""
+        return self._stem(word)
+
+
+@functools.lru_cache
+def analyser(language: str = DEFAULT_LANGUAGE) -> Analyser:
+    """The analyser of a language, given as an ISO 639-1 code.
+
+    A language without a stop word list keeps every word, one without a stemmer every ending.
+    """
+    return Analyser(language)
+
+
+def _folded(text: str) -> str:
+    lower = text.lower()
+    return lower if lower.isascii() else unicodedata.normalize("NFKC", lower)
+
+
+def _bigrams(run: str) -> list[str]:
+    return [run] if len(run) == 1 else [run[i : i + 2] for i in range(len(run) - 1)]
+
+
+def _stop_words(language: str) -> frozenset[str]:
+    name = _STOP_WORD_LISTS.get(language)
+    if name is None:
+        return frozenset()
+    from bm25s import stopwords  # noqa: PLC0415  a third of a second
+
+    words: Iterable[str] = getattr(stopwords, f"STOPWORDS_{name}")
+    return frozenset(form for word in words for form in (word, word.replace("'", "")))
+
+
+def _stemmer(language: str) -> Callable[[str], str]:
+    import Stemmer  # noqa: PLC0415  as above
+
+    try:
+        stemmer = Stemmer.Stemmer(language)
+    except KeyError:
+        return str
+    stem: Callable[[str], str] = stemmer.stemWord
+    return stem

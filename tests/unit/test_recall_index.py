@@ -1,0 +1,110 @@
+"""A session's index is the same whatever order changes came in."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memoryd.recall.fusion import rank
+from memoryd.recall.index import Document, SessionIndex
+from memoryd.recall.similarity import similar_to_memory, similar_to_text
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+WORDS = ["red", "blue", "house", "garden", "running", "ran", "cat", "dogs", "piano", "2024", "why"]
+
+
+def document(number, content, *, speaker="", episode="", vector=None, importance=0.5):
+    return Document(
+        memory_id=f"m{number}",
+        content=content,
+        created=number,
+        created_at=START + timedelta(minutes=number),
+        importance=importance,
+        speaker=speaker,
+        episode=episode,
+        vector=None if vector is None else np.array(vector, np.float16),
+    )
+
+
+def ranked(index, query, **options):
+    given_ = {"now": START, "half_life_days": 30.0, "limit": 100} | options
+    return rank(query, [index], **given_)
+
+
+contents = st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join)
+documents = st.builds(
+    document,
+    st.integers(0, 12),
+    contents,
+    speaker=st.sampled_from(["", "Ann", "Ben"]),
+    episode=st.sampled_from(["", "a", "b"]),
+)
+changes = st.lists(
+    st.tuples(st.lists(documents, max_size=4), st.lists(st.integers(0, 12), max_size=3)), max_size=8
+)
+
+
+@settings(deadline=None)
+@given(changes, contents)
+def test_updates_lead_where_building_anew_leads(steps, query):
+    index = SessionIndex()
+    held = {}
+    for changed, removed in steps:
+        index.update(changed, [f"m{number}" for number in removed])
+        for number in removed:
+            held.pop(f"m{number}", None)
+        held |= {d.memory_id: d for d in changed}
+    rebuilt = SessionIndex(held.values())
+    assert index.ids == rebuilt.ids
+    assert ranked(index, query) == ranked(rebuilt, query)
+    assert similar_to_text(index, query).tolist() == similar_to_text(rebuilt, query).tolist()
+    for memory_id in index.ids:
+        assert (
+            similar_to_memory(index, memory_id).tolist()
+            == similar_to_memory(rebuilt, memory_id).tolist()
+        )
+
+
+@settings(deadline=None)
+@given(st.lists(documents, min_size=1, max_size=12), contents, st.booleans())
+def test_parts_add_up_and_scores_fall(held, query, diverse):
+    found = ranked(SessionIndex(held), query, diverse=diverse)
+    assert len(found) == len({d.memory_id for d in held})
+    for result in found:
+        parts = (
+            result.lexical, result.semantic, result.context, result.speaker, result.temporal,
+            result.form, result.importance, result.diversity,
+        )  # fmt: skip
+        assert result.score == pytest.approx(sum(parts))
+    scores = [round(result.score, 8) for result in found]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_what_was_removed_is_found_no_more():
+    index = SessionIndex([document(1, "a red house"), document(2, "a blue house")])
+    index.update([], ["m1", "unknown"])
+    assert [r.memory_id for r in ranked(index, "red")] == ["m2"]
+    assert index.frequency("red") == 0
+    assert "m1" not in index
+    assert "m2" in index
+
+
+def test_terms_that_no_memory_holds_any_more_are_forgotten():
+    index = SessionIndex([document(0, "stays here", speaker="Ann", episode="e")])
+    for number in range(1, 8):
+        text = " ".join(f"word{number}x{place}" for place in range(400))
+        index.update([document(1, text, speaker=f"S{number}", episode=f"e{number}")])
+    assert index.terms_known < 1900
+    assert ranked(index, "word7x3")[0].memory_id == "m1"
+    assert ranked(index, "stays")[0].memory_id == "m0"
+
+
+def test_the_estimate_of_bytes_grows_with_what_is_held():
+    small = SessionIndex([document(0, "a red house")], dimensions=256)
+    large = SessionIndex(
+        [document(n, f"a red house number {n}") for n in range(100)], dimensions=256
+    )
+    assert small.nbytes < large.nbytes
+    assert large.nbytes > large.vectors.nbytes
