@@ -1,4 +1,4 @@
-"""The command line: serve, migrate, health, config, sweep, export, import."""
+"""The command line: serve, migrate, health, config, sweep, reindex, export, import."""
 
 from __future__ import annotations
 
@@ -98,6 +98,17 @@ def sweep(
     settings, tools = _configuration(database_url=database_url)
     with _logging(settings):
         _run(_sweep(settings, tools, once=once))
+
+
+@app.command()
+def reindex(database_url: DatabaseUrl = None) -> None:
+    """Make the vectors that are missing, or were made by another embedder.
+
+    Servers make those of a session when it is next searched; this makes all, and they may run on.
+    """
+    settings, _ = _configuration(database_url=database_url)
+    with _logging(settings):
+        _run(_reindex(settings))
 
 
 @app.command(name="export")
@@ -291,6 +302,20 @@ def _secrets() -> Secrets:
     from memoryd.settings import merge_variables  # noqa: PLC0415  as above
 
     return Secrets.built_in(merge_variables(environ=os.environ, dotenv=Path(".env")))
+
+
+async def _reindex(settings: Settings) -> None:
+    from memoryd.progress import progress  # noqa: PLC0415  only what a command needs is loaded
+    from memoryd.server import vector_maker_of  # noqa: PLC0415  as above
+
+    async with _database(settings) as database:
+        maker = vector_maker_of(database, settings)
+        if maker is None:
+            raise ValueError("MEMORYD_EMBEDDER is none, so there are no vectors to be made")
+        async with aclosing(maker):
+            with progress("embedding", await maker.lacking()) as advance:
+                count = await maker.reindex(advance)
+    print(f"made {count:,} vectors with {maker.embedder.name}")
 
 
 async def _export(settings: Settings, file: Path, *, with_deleted: bool) -> None:

@@ -13,6 +13,9 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from memoryd.recall.embedding import EmbedderUnavailable, load
+from memoryd.retrieval.engine import Retrieval
+from memoryd.retrieval.vectors import VectorMaker
 from memoryd.rpc.health import HealthMonitor
 from memoryd.rpc.interceptors import CallPipeline
 from memoryd.rpc.limits import Limits
@@ -88,6 +91,15 @@ def tool_configs_of(
     return ToolConfigs(base, database, clock=clock, production=production)
 
 
+def vector_maker_of(database: Database, settings: Settings) -> VectorMaker | None:
+    """Build what makes vectors, if anything is to. Raises ValueError where it cannot be had."""
+    try:
+        embedder = load(settings.embedder)
+    except EmbedderUnavailable as error:
+        raise ValueError(f"{settings.variable('embedder')}: {error}") from error
+    return None if embedder is None else VectorMaker(database, embedder)
+
+
 class Server:
     """The service, on one address and one database."""
 
@@ -101,7 +113,8 @@ class Server:
     ) -> None:
         """Build it all, where an event loop runs.
 
-        Raises ValueError for an SQLite database without a file.
+        Raises ValueError for an SQLite database without a file, and for an embedder that is not to
+        be had.
         """
         self._settings = settings
         self._url = settings.database_url.get_secret_value()
@@ -128,6 +141,13 @@ class Server:
             snapshot_bytes=settings.session_cache_bytes,
         )
         self._accesses = AccessTracker(self._store)
+        self._vectors = vector_maker_of(self.database, settings)
+        retrieval = Retrieval(
+            self._store.snapshots,
+            self._vectors,
+            language=settings.recall_language,
+            half_life_days=settings.importance_half_life_days,
+        )
         production = settings.environment is Environment.PRODUCTION
         tool_service = ToolConfigService(self._tools, secrets, production=production)
         requests = Requests(
@@ -155,6 +175,7 @@ class Server:
                 self._store,
                 self._accesses,
                 self._hub,
+                retrieval,
                 requests,
                 clock=clock,
                 options=MemoryServiceOptions(
@@ -230,6 +251,8 @@ class Server:
         await self._listener.close()
         await draining
         await self._accesses.close()
+        if self._vectors is not None:
+            await self._vectors.aclose()
         await self._store.close()
         await self.database.close()
         _log.info("stopped")

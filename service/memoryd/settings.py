@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import enum
+import importlib.util
 import io
 import re
 from collections.abc import Mapping
@@ -365,6 +366,24 @@ def _host(host: str) -> str:
     return host.strip("[]")
 
 
+def _embedder(choice: str) -> str:
+    if choice not in ("none", "static", "minilm") and not re.fullmatch(
+        r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", choice
+    ):
+        raise ValueError
+    return choice
+
+
+def _installed_embedder() -> str:
+    return "none" if importlib.util.find_spec("wordllama") is None else "static"
+
+
+def _language(name: str) -> str:
+    if not re.fullmatch(r"[a-z]{2,3}", name):
+        raise ValueError
+    return name
+
+
 _DatabaseUrl = Annotated[
     SecretStr,
     AfterValidator(_database_url),
@@ -372,6 +391,15 @@ _DatabaseUrl = Annotated[
         "sqlite+aiosqlite:///FILE or postgresql+asyncpg://USER:PASSWORD@HOST:PORT/DATABASE",
         secret=True,
     ),
+]
+_Embedder = Annotated[
+    str, AfterValidator(_embedder), Accepts("none, static, minilm or package.module:Class")
+]
+_Language = Annotated[
+    str,
+    BeforeValidator(_lower_case),
+    AfterValidator(_language),
+    Accepts("a language's code by ISO 639, such as de"),
 ]
 _Host = Annotated[str, AfterValidator(_host), Accepts("an IP address or a host name")]
 
@@ -503,6 +531,21 @@ class Settings(SettingsModel):
     )
     write_batch_limit: Integer = Field(
         default=500, ge=1, le=10_000, description="The most writes of one group commit."
+    )
+    embedder: _Embedder = Field(
+        default_factory=_installed_embedder,
+        description=(
+            "What makes vectors of contents and queries: static (the extra semantic; where it is "
+            "missing, none is the default), minilm (the extra minilm), a class by its import path, "
+            "or none, so that words alone decide what is relevant."
+        ),
+    )
+    recall_language: _Language = Field(
+        default="en",
+        description=(
+            "The language of contents and queries, for stop words and stemming; in one without a "
+            "stemmer words are taken as they are."
+        ),
     )
     session_cache_bytes: Integer = Field(
         default=32 * 1024 * 1024,

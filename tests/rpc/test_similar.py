@@ -109,8 +109,8 @@ async def test_a_distance_of_zero_is_told(memory):
     )
     (result,) = answer.results
     assert result.HasField("distance")
-    assert not result.HasField("similarity")
-    assert result == pb.SimilarMemory(memory=one, distance=0)
+    assert result == pb.SimilarMemory(memory=one, distance=0, similarity=result.similarity)
+    assert result.similarity == pytest.approx(1, abs=1e-3)
 
 
 async def test_a_memory_is_not_among_those_similar_to_it(memory):

@@ -276,7 +276,7 @@ async def test_a_defect_tells_its_caller_a_request_id_and_the_log_the_rest(
         raise RuntimeError("secret words of /some/path")
 
     await memory.StoreMemory(store_request())
-    monkeypatch.setattr("memoryd.rpc.memory.rank", broken)
+    monkeypatch.setattr("memoryd.rpc.convert.breakdown_message", broken)
     with caplog.at_level(logging.INFO), pytest.raises(grpc.aio.AioRpcError) as refused:
         await memory.RetrieveMemories(pb.RetrieveMemoriesRequest(session_id="user-123"))
     found = refusal(refused.value)

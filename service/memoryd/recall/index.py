@@ -154,6 +154,10 @@ class SessionIndex:
         number = self._vocabulary.get(term)
         return 0 if number is None else int(self._frequencies[number])
 
+    def count_accesses(self, memory_id: str, count: int) -> None:
+        """Let a memory have been accessed so often. Raises `KeyError`."""
+        self.rows["access_count"][self._places[memory_id]] = count
+
     def is_said_by(self, speaker: str) -> NDArray[np.float64]:
         """1 for each memory of a speaker, given in lower case; else 0. Shape (memories,)."""
         numbers = [number for name, number in self.speakers.items() if name.lower() == speaker]

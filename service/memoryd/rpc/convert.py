@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from google.protobuf.struct_pb2 import Struct, Value
 
     from memoryd.model import Memory, MemoryEvent, Session, Stored
+    from memoryd.recall.fusion import Ranked
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -47,6 +48,19 @@ _PROTO_CHANGE = {
     Change.EXPIRED: memory_pb2.MEMORY_CHANGE_EXPIRED,
     Change.PURGED: memory_pb2.MEMORY_CHANGE_PURGED,
 }
+
+
+def breakdown_message(ranked: Ranked) -> memory_pb2.ScoreBreakdown:
+    return memory_pb2.ScoreBreakdown(
+        lexical=ranked.lexical,
+        importance=ranked.importance,
+        semantic=ranked.semantic,
+        context=ranked.context,
+        speaker=ranked.speaker,
+        temporal=ranked.temporal,
+        form=ranked.form,
+        diversity=ranked.diversity,
+    )
 
 
 def memory_message(memory: Memory, *, now: datetime, half_life_days: float) -> memory_pb2.Memory:

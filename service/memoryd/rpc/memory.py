@@ -6,22 +6,21 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from memoryd.content import hamming
-from memoryd.errors import MemoryNotFound, NotImplementedYet
-from memoryd.metadata import contains
 from memoryd.model import Capacity
-from memoryd.recall.engine import rank
+from memoryd.recall.weights import DEFAULT_IMPORTANCE_WEIGHT
+from memoryd.retrieval.engine import Wanted
 from memoryd.rpc import convert, page_token
 from memoryd.rpc.call import current_call
 from memoryd.v1 import memory_pb2, memory_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable
     from datetime import datetime
 
     import grpc
 
-    from memoryd.model import Memory, MemoryFilter
+    from memoryd.model import Memory
+    from memoryd.retrieval.engine import Retrieval
     from memoryd.rpc.requests import Requests
     from memoryd.storage.access import AccessTracker
     from memoryd.storage.hub import ChangeHub
@@ -56,6 +55,7 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
         store: MemoryStore,
         accesses: AccessTracker,
         hub: ChangeHub,
+        retrieval: Retrieval,
         requests: Requests,
         *,
         clock: Callable[[], datetime],
@@ -64,6 +64,7 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
         self._store = store
         self._accesses = accesses
         self._hub = hub
+        self._retrieval = retrieval
         self._requests = requests
         self._clock = clock
         self._options = options
@@ -132,35 +133,46 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
     async def RetrieveMemories(
         self, request: memory_pb2.RetrieveMemoriesRequest, context: Context
     ) -> memory_pb2.RetrieveMemoriesResponse:
-        wanted = self._requests.filter(request.filter)
+        call, now = current_call(), self._clock()
         query = request.query.strip()
-        now = self._clock()
-        revision, memories = await self._live(request.session_id, now)
-        min_importance = wanted.min_importance
+        sessions = [
+            call.session(name) for name in dict.fromkeys((request.session_id, *request.session_ids))
+        ]
+        given = self._requests.filter(request.filter)
+        min_importance = given.min_importance
         if min_importance is None and not query:
             min_importance = self._options.settings().importance_threshold
-        results = rank(
-            [memory for memory in memories if _matches(memory, wanted)],
-            query,
-            min_importance=min_importance,
+        wanted = Wanted(
+            given,
+            min_importance,
             limit=min(request.limit or DEFAULT_RESULTS, MAX_RESULTS),
-            now=now,
-            half_life_days=self._options.half_life_days,
+            importance_weight=request.importance_weight
+            if request.HasField("importance_weight")
+            else DEFAULT_IMPORTANCE_WEIGHT,
+            diverse=request.diversify or not request.HasField("diversify"),
         )
+        timeout = call.time_remaining()
+        if query:
+            found = await self._retrieval.relevant(
+                sessions, query, wanted, now=now, timeout=timeout
+            )
+        else:
+            found = await self._retrieval.important(sessions, wanted, now=now, timeout=timeout)
         if not request.peek:
-            self._accesses.record((result.memory for result in results), now)
+            self._accesses.record((memory for memory, _ in found.results), now)
         return memory_pb2.RetrieveMemoriesResponse(
             results=[
                 memory_pb2.RetrievedMemory(
-                    memory=self._message(result.memory, now),
-                    score=result.score,
-                    breakdown=memory_pb2.ScoreBreakdown(
-                        lexical=result.lexical, importance=result.importance
-                    ),
+                    memory=self._message(memory, now),
+                    score=ranked.score,
+                    breakdown=convert.breakdown_message(ranked),
                 )
-                for result in results
+                for memory, ranked in found.results
             ],
-            revision=revision,
+            revision=found.revisions[sessions[0]],
+            revisions={s.session_id: n for s, n in found.revisions.items()}
+            if len(sessions) > 1
+            else None,
         )
 
     async def UpdateMemory(
@@ -186,26 +198,32 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
     async def FindSimilarMemories(
         self, request: memory_pb2.FindSimilarMemoriesRequest, context: Context
     ) -> memory_pb2.FindSimilarMemoriesResponse:
-        if request.HasField("min_similarity"):
-            raise NotImplementedYet("min_similarity comes with a later release; use max_distance")
-        now = self._clock()
-        text = self._requests.target(request)
-        _, memories = await self._live(request.session_id, now)
-        target = text or _semantic_hash(memories, request.memory_id)
-        max_distance = (
-            request.max_distance if request.HasField("max_distance") else DEFAULT_DISTANCE
+        call, now = current_call(), self._clock()
+        content, semantic_hash = self._requests.target(request)
+        found = await self._retrieval.similar(
+            call.session(request.session_id),
+            content=content,
+            semantic_hash=semantic_hash,
+            memory_id=request.memory_id,
+            now=now,
+            timeout=call.time_remaining(),
         )
-        distances = [
-            (hamming(target, memory.semantic_hash), memory)
-            for memory in memories
-            if memory.memory_id != request.memory_id
-        ]
-        near = [found for found in distances if found[0] <= max_distance]
-        near.sort(key=lambda found: (found[0], found[1].created_revision))
+        by_similarity = request.HasField("min_similarity")
+        if by_similarity:
+            found = [one for one in found if one.similarity >= request.min_similarity]
+        if request.HasField("max_distance") or not by_similarity:
+            given = request.HasField("max_distance")
+            most = request.max_distance if given else DEFAULT_DISTANCE
+            found = [one for one in found if one.distance <= most]
+        found.sort(key=lambda one: -one.similarity if by_similarity else one.distance)
         return memory_pb2.FindSimilarMemoriesResponse(
             results=[
-                memory_pb2.SimilarMemory(memory=self._message(memory, now), distance=distance)
-                for distance, memory in near[: min(request.limit or DEFAULT_RESULTS, MAX_RESULTS)]
+                memory_pb2.SimilarMemory(
+                    memory=self._message(one.memory, now),
+                    distance=one.distance,
+                    similarity=one.similarity,
+                )
+                for one in found[: min(request.limit or DEFAULT_RESULTS, MAX_RESULTS)]
             ]
         )
 
@@ -277,16 +295,6 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
                 yield self._message(memory)
             after = page.next_after
 
-    async def _live(self, session_id: str, now: datetime) -> tuple[int, list[Memory]]:
-        """A session's revision, and its live memories in creation order."""
-        call = current_call()
-        snapshot = await self._store.snapshots.current(
-            call.session(session_id), now=now, timeout=call.time_remaining()
-        )
-        if snapshot is None:
-            return 0, []
-        return snapshot.revision, [m for m in snapshot.memories.values() if m.is_live(now)]
-
     def _capacity(self) -> Capacity:
         return Capacity(self._options.settings().max_entries, self._options.half_life_days)
 
@@ -294,20 +302,3 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
         return convert.memory_message(
             memory, now=now or self._clock(), half_life_days=self._options.half_life_days
         )
-
-
-def _semantic_hash(memories: Iterable[Memory], memory_id: str) -> str:
-    for memory in memories:
-        if memory.memory_id == memory_id:
-            return memory.semantic_hash
-    raise MemoryNotFound(memory_id)
-
-
-def _matches(memory: Memory, wanted: MemoryFilter) -> bool:
-    """All of a filter but importance, which ranking sees to."""
-    return (
-        (not wanted.content_types or memory.content_type in wanted.content_types)
-        and (wanted.created_after is None or memory.created_at >= wanted.created_after)
-        and (wanted.created_before is None or memory.created_at < wanted.created_before)
-        and contains(memory.metadata, wanted.metadata)
-    )

@@ -196,14 +196,14 @@ class Requests:
         violations.check()
         return wanted
 
-    def target(self, request: memory_pb2.FindSimilarMemoriesRequest) -> str:
-        """Give the semantic hash of the text to compare with; empty where a memory is named."""
+    def target(self, request: memory_pb2.FindSimilarMemoriesRequest) -> tuple[str, str]:
+        """Give the text to compare with and its semantic hash; empty where a memory is named."""
         if not request.HasField("content"):
-            return ""
+            return "", ""
         violations = Violations()
         content = self._content(request.content, "content", violations)
         violations.check()
-        return hashes_of(content).semantic_hash
+        return content, hashes_of(content).semantic_hash
 
     def _new_memory(
         self,

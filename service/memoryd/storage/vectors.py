@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import and_, bindparam, or_, select, tuple_
+from sqlalchemy import and_, bindparam, func, or_, select, tuple_
 
 from memoryd.model import Session
 from memoryd.storage.rows import PRIMARY_KEY
@@ -78,6 +78,12 @@ def write_vectors(
         dialect.delete_many(connection, memory_vectors, PRIMARY_KEY, rows)
         dialect.insert_many(connection, memory_vectors, rows)
     return len(rows)
+
+
+def count_unembedded(connection: Connection, embedder: str) -> int:
+    """How many live memories lack a vector by this embedder."""
+    counted = select(func.count()).select_from(_UNEMBEDDED.order_by(None).subquery())
+    return connection.execute(counted, {"embedder": embedder}).scalar_one()
 
 
 def read_unembedded(

@@ -533,6 +533,9 @@ class RetrieveMemoriesRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     PEEK_FIELD_NUMBER: _builtins.int
+    IMPORTANCE_WEIGHT_FIELD_NUMBER: _builtins.int
+    SESSION_IDS_FIELD_NUMBER: _builtins.int
+    DIVERSIFY_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """See Memory.session_id."""
     query: _builtins.str
@@ -541,11 +544,21 @@ class RetrieveMemoriesRequest(_message.Message):
     """At most so many results. 0 is 10; over 100 is 100."""
     peek: _builtins.bool
     """True: look without leaving a trace; the access is not counted."""
+    importance_weight: _builtins.float
+    """How much effective importance tempers relevance to the query, 0.0 (not at all) to 1.0. Unset: 0.2. Without a query
+    importance alone decides.
+    """
+    diversify: _builtins.bool
+    """Whether a near duplicate of a better result gives way to others, with a query. Unset: true."""
     @_builtins.property
     def filter(self) -> Global___MemoryFilter:
         """Which ones. Without `min_importance`, a call with no query applies the tool configuration's
         `memory.importance_threshold`.
         """
+
+    @_builtins.property
+    def session_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Further sessions to rank across, at most 16."""
 
     def __init__(
         self,
@@ -555,12 +568,22 @@ class RetrieveMemoriesRequest(_message.Message):
         filter: Global___MemoryFilter | None = ...,
         limit: _builtins.int = ...,
         peek: _builtins.bool = ...,
+        importance_weight: _builtins.float | None = ...,
+        session_ids: _abc.Iterable[_builtins.str] | None = ...,
+        diversify: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_diversify", b"_diversify", "_importance_weight", b"_importance_weight", "diversify", b"diversify", "filter", b"filter", "importance_weight", b"importance_weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "limit", b"limit", "peek", b"peek", "query", b"query", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_diversify", b"_diversify", "_importance_weight", b"_importance_weight", "diversify", b"diversify", "filter", b"filter", "importance_weight", b"importance_weight", "limit", b"limit", "peek", b"peek", "query", b"query", "session_id", b"session_id", "session_ids", b"session_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__diversify: _TypeAlias = _typing.Literal["diversify"]  # noqa: Y015
+    _WhichOneofArgType__diversify: _TypeAlias = _typing.Literal["_diversify", b"_diversify"]  # noqa: Y015
+    _WhichOneofReturnType__importance_weight: _TypeAlias = _typing.Literal["importance_weight"]  # noqa: Y015
+    _WhichOneofArgType__importance_weight: _TypeAlias = _typing.Literal["_importance_weight", b"_importance_weight"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__diversify) -> _WhichOneofReturnType__diversify | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__importance_weight) -> _WhichOneofReturnType__importance_weight | None: ...
 
 Global___RetrieveMemoriesRequest: _TypeAlias = RetrieveMemoriesRequest  # noqa: Y015
 
@@ -570,23 +593,49 @@ class RetrieveMemoriesResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class RevisionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     RESULTS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    REVISIONS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The session's revision that the answer reflects; 0 for a session without memories."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___RetrievedMemory]:
         """Best first."""
 
+    @_builtins.property
+    def revisions(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Where several sessions were asked for: the same of each, by its id."""
+
     def __init__(
         self,
         *,
         results: _abc.Iterable[Global___RetrievedMemory] | None = ...,
         revision: _builtins.int = ...,
+        revisions: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results", "revision", b"revision", "revisions", b"revisions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -634,19 +683,43 @@ class ScoreBreakdown(_message.Message):
 
     LEXICAL_FIELD_NUMBER: _builtins.int
     IMPORTANCE_FIELD_NUMBER: _builtins.int
+    SEMANTIC_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    SPEAKER_FIELD_NUMBER: _builtins.int
+    TEMPORAL_FIELD_NUMBER: _builtins.int
+    FORM_FIELD_NUMBER: _builtins.int
+    DIVERSITY_FIELD_NUMBER: _builtins.int
     lexical: _builtins.float
-    """From the words that the query and the content share. 0 without a query."""
+    """From the words that the query and the content share. This and all others but importance: 0 without a query."""
     importance: _builtins.float
     """From the effective importance."""
+    semantic: _builtins.float
+    """From what it means. 0 without an embedder, and until the memory's vector is made."""
+    context: _builtins.float
+    """From how relevant its neighbours in its episode are."""
+    speaker: _builtins.float
+    """From being said by the one whom the query names."""
+    temporal: _builtins.float
+    """From when it happened, where the query names or asks for a time."""
+    form: _builtins.float
+    """From how much it tells, whether it asks, and whether it holds the kind of thing that the query asks for."""
+    diversity: _builtins.float
+    """Below 0 where it repeats a better result."""
     def __init__(
         self,
         *,
         lexical: _builtins.float = ...,
         importance: _builtins.float = ...,
+        semantic: _builtins.float = ...,
+        context: _builtins.float = ...,
+        speaker: _builtins.float = ...,
+        temporal: _builtins.float = ...,
+        form: _builtins.float = ...,
+        diversity: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["importance", b"importance", "lexical", b"lexical"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "diversity", b"diversity", "form", b"form", "importance", b"importance", "lexical", b"lexical", "semantic", b"semantic", "speaker", b"speaker", "temporal", b"temporal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -741,7 +814,7 @@ class SimilarMemory(_message.Message):
     distance: _builtins.int
     """Hamming distance of the semantic hashes, 0–64 bits."""
     similarity: _builtins.float
-    """The recall engine's similarity, 0.0–1.0. Absent where no engine that measures it is configured."""
+    """The recall engine's similarity, 0.0–1.0: of what the texts mean, as far as the memory has a vector; else of words."""
     @_builtins.property
     def memory(self) -> Global___Memory:
         """The memory."""

@@ -1,0 +1,352 @@
+"""Retrieval: the memories of sessions, from storage, in the order that recall puts them in."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from memoryd.errors import MemoryNotFound
+from memoryd.metadata import contains
+from memoryd.recall.embedding import WordEmbedder
+from memoryd.recall.fusion import PARTS, Ranked, rank
+from memoryd.recall.index import Document, SessionIndex
+from memoryd.recall.signals import understand
+from memoryd.recall.similarity import similar_to_memory, similar_to_text
+from memoryd.retrieval.prepared import Prepared
+from memoryd.storage.vectors import Unembedded
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from memoryd.model import Memory, MemoryFilter, Session
+    from memoryd.recall.embedding import Embedder
+    from memoryd.retrieval.vectors import VectorMaker, Vectors
+    from memoryd.storage.snapshots import Snapshot, Snapshots
+
+    Floats = NDArray[np.float64]
+    Mask = NDArray[np.bool_]
+
+INLINE_MEMORIES = 30
+"""What an index takes over on the event loop, in about 2 ms; more is indexed in a thread."""
+
+PATIENCE_SECONDS = 0.25
+"""How long a call waits for vectors that are being made; without them the words decide."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a call asks for."""
+
+    filter: MemoryFilter
+    min_importance: float | None
+    """Of effective importance; the filter's own says nothing here."""
+    limit: int
+    importance_weight: float
+    """How much effective importance tempers relevance, 0–1."""
+    diverse: bool
+    """Whether near duplicates give way to others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieved:
+    results: Sequence[tuple[Memory, Ranked]]
+    """Memories and how they came to their places; best first."""
+    revisions: Mapping[Session, int]
+    """Of each session, as the results reflect it; 0 for one without memories."""
+
+
+@dataclass(frozen=True, slots=True)
+class Similar:
+    """A memory, and how near it is to what was asked about."""
+
+    memory: Memory
+    distance: int
+    """Hamming distance of the semantic hashes, 0–64 bits."""
+    similarity: float
+    """0–1."""
+
+
+class Retrieval:
+    """`now` is the caller's own time, `timeout` in seconds. Methods raise what Database raises."""
+
+    def __init__(
+        self,
+        snapshots: Snapshots,
+        vectors: VectorMaker | None,
+        *,
+        language: str,
+        half_life_days: float,
+    ) -> None:
+        """Without `vectors` the words alone decide what is relevant."""
+        self._snapshots = snapshots
+        self._vectors = vectors
+        self._language = language
+        self._warming: asyncio.Task[None] | None = None
+        self._half_life_days = half_life_days
+
+    async def important(
+        self, sessions: Sequence[Session], wanted: Wanted, *, now: datetime, timeout: float | None
+    ) -> Retrieved:
+        """The memories that are effectively the most important; older first among equals."""
+        snapshots = await self._current(sessions, now, timeout)
+        found: list[tuple[Memory, Ranked]] = []
+        for number, snapshot in enumerate(snapshots):
+            prepared = _prepared(snapshot)
+            importance = prepared.effective_importance(now, self._half_life_days)
+            order = np.argsort(-importance, kind="stable")
+            order = order[_mask(prepared, wanted, importance, now)[order]]
+            for place in order[: wanted.limit].tolist():
+                memory = prepared.memories[place]
+                found.append((memory, _by_importance(number, memory, importance[place].item())))
+            self._account(snapshot, prepared)
+        found.sort(key=lambda result: -result[1].score)
+        return Retrieved(found[: wanted.limit], _revisions(sessions, snapshots))
+
+    async def relevant(
+        self,
+        sessions: Sequence[Session],
+        query: str,
+        wanted: Wanted,
+        *,
+        now: datetime,
+        timeout: float | None,
+    ) -> Retrieved:
+        """The memories that have most to do with a query, tempered by their importance."""
+        snapshots = await self._current(sessions, now, timeout)
+        await self._warm_up()
+        for snapshot in snapshots:
+            await self._index(snapshot)
+        embedder = await self._embedder_for(query, snapshots)
+        # Nothing is awaited from here on: what is read now belongs together.
+        prepared = [_prepared(snapshot) for snapshot in snapshots]
+        indexes = [self._index_of(one) for one in prepared]
+        importances = [one.effective_importance(now, self._half_life_days) for one in prepared]
+        ranked = rank(
+            query,
+            indexes,
+            now=now,
+            half_life_days=self._half_life_days,
+            limit=wanted.limit,
+            allowed=[
+                _allowed(one, _mask(one, wanted, importance, now))
+                for one, importance in zip(prepared, importances, strict=True)
+            ],
+            embedder=embedder,
+            importance_weight=wanted.importance_weight,
+            diverse=wanted.diverse,
+        )
+        for snapshot, one in zip(snapshots, prepared, strict=True):
+            self._account(snapshot, one)
+        return Retrieved(
+            [(prepared[r.session].memory(r.memory_id), r) for r in ranked],
+            _revisions(sessions, snapshots),
+        )
+
+    async def similar(
+        self,
+        session: Session,
+        *,
+        content: str,
+        semantic_hash: str,
+        memory_id: str,
+        now: datetime,
+        timeout: float | None,
+    ) -> list[Similar]:
+        """Every live memory of a session, compared with a text or with one of them, left out.
+
+        In creation order. Raises MemoryNotFound where there is no such `memory_id`; empty, it is
+        the text that counts.
+        """
+        await self._warm_up()
+        vector = None if self._vectors is None or not content else await self._vectors.of(content)
+        snapshots = await self._current([session], now, timeout)
+        if not snapshots:
+            if memory_id:
+                raise MemoryNotFound(memory_id)
+            return []
+        (snapshot,) = snapshots
+        await self._index(snapshot)
+        prepared = _prepared(snapshot)
+        index, live = self._index_of(prepared), prepared.is_live(now)
+        place = prepared.place(memory_id)
+        if memory_id and (place is None or not live[place]):
+            raise MemoryNotFound(memory_id)
+        if place is None:
+            similarities = similar_to_text(index, content, vector)
+        else:
+            similarities = similar_to_memory(index, memory_id)
+            semantic_hash = prepared.memories[place].semantic_hash
+            live[place] = False
+        distances = prepared.distances(semantic_hash)
+        self._account(snapshot, prepared)
+        return [
+            Similar(prepared.memories[i], distances[i].item(), similarities[i].item())
+            for i in np.flatnonzero(live).tolist()
+        ]
+
+    async def _warm_up(self) -> None:
+        """Load in a thread what the first query would load on the event loop, once."""
+        if self._warming is None:
+            self._warming = asyncio.create_task(asyncio.to_thread(self._load), name="warm up")
+        await asyncio.shield(self._warming)
+
+    def _load(self) -> None:
+        moment = datetime.now(UTC)
+        embedder = None if self._vectors is None else self._vectors.embedder
+        document = Document("", "word", 1, moment, 0.5)
+        if embedder is not None:
+            (vector,) = embedder.embed(["word"]).astype(np.float16)
+            document = dataclasses.replace(document, vector=vector)
+        rank(
+            "word last week",
+            [self._build([document])],
+            now=moment,
+            half_life_days=1.0,
+            limit=1,
+            embedder=embedder,
+        )
+
+    async def _embedder_for(self, query: str, snapshots: Sequence[Snapshot]) -> Embedder | None:
+        """The embedder, with what takes it long done already: the vector of the query."""
+        if self._vectors is None:
+            return None
+        embedder = self._vectors.embedder
+        if isinstance(embedder, WordEmbedder):
+            return embedder
+        text = understand(query, [self._index_of(_prepared(s)) for s in snapshots]).without_names
+        return _Foreseen(embedder, text, await self._vectors.of(text))
+
+    async def _current(
+        self, sessions: Sequence[Session], now: datetime, timeout: float | None
+    ) -> list[Snapshot]:
+        """Those sessions that there are, as they are."""
+        found = await asyncio.gather(
+            *(self._snapshots.current(session, now=now, timeout=timeout) for session in sessions)
+        )
+        return [snapshot for snapshot in found if snapshot is not None]
+
+    async def _index(self, snapshot: Snapshot) -> None:
+        """See that the index has all but a few memories, and the vectors that can be had."""
+        await self._have_vectors(snapshot)
+        if _prepared(snapshot).unindexed <= INLINE_MEMORIES:
+            return
+        # What it is made of stays as it is meanwhile; others may rank by the index of before.
+        async with snapshot.refreshing:
+            prepared = _prepared(snapshot)
+            if prepared.unindexed > INLINE_MEMORIES:
+                documents = prepared.documents()
+                index = await asyncio.to_thread(self._build, documents)
+                prepared.adopt(index, documents)
+
+    def _index_of(self, prepared: Prepared) -> SessionIndex:
+        """The index of a session as it is now; a few memories are taken over here."""
+        if prepared.index is None:
+            documents = prepared.documents()
+            prepared.adopt(self._build(documents), documents)
+        return prepared.up_to_date_index()
+
+    async def _have_vectors(self, snapshot: Snapshot) -> None:
+        if self._vectors is None:
+            return
+        prepared = _prepared(snapshot)
+        missing = prepared.without_vector()
+        if len(missing) > INLINE_MEMORIES:
+            kept = await self._vectors.stored({_key(m): m.content_hash for m in missing})
+            prepared.take_vectors({key[2]: found for key, found in kept.items()})
+            missing = prepared.without_vector()
+        if not missing:
+            return
+
+        def take(made: Vectors) -> None:
+            prepared.take_vectors({key[2]: found for key, found in made.items()})
+
+        texts = [Unembedded(_key(m), m.content, m.content_hash) for m in missing]
+        making = self._vectors.make(texts, take)
+        if making is not None:
+            prepared.expect(missing)
+            await asyncio.wait({making}, timeout=PATIENCE_SECONDS)
+
+    def _build(self, documents: Sequence[Document]) -> SessionIndex:
+        dimensions = 0 if self._vectors is None else self._vectors.embedder.dimensions
+        return SessionIndex(documents, dimensions=dimensions, language=self._language)
+
+    def _account(self, snapshot: Snapshot, prepared: Prepared) -> None:
+        snapshot.derived_bytes = prepared.nbytes
+        self._snapshots.account(snapshot)
+
+
+class _Foreseen:
+    """An embedder that has embedded one text before."""
+
+    def __init__(self, embedder: Embedder, text: str, vector: NDArray[np.float32]) -> None:
+        self.name = embedder.name
+        self.dimensions = embedder.dimensions
+        self._embedder = embedder
+        self._text = text
+        self._vector = vector
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return self._vector[np.newaxis] if [*texts] == [self._text] else self._embedder.embed(texts)
+
+
+def _prepared(snapshot: Snapshot) -> Prepared:
+    """What retrieval has made of a session, as the session is now."""
+    prepared = snapshot.derived
+    if not isinstance(prepared, Prepared):
+        prepared = snapshot.derived = Prepared()
+        snapshot.changed |= snapshot.memories.keys()
+    prepared.refresh(snapshot)
+    return prepared
+
+
+def _key(memory: Memory) -> tuple[str, str, str]:
+    return (*memory.session, memory.memory_id)
+
+
+def _by_importance(session: int, memory: Memory, importance: float) -> Ranked:
+    nothing = dict.fromkeys(PARTS, 0.0)
+    return Ranked(session, memory.memory_id, **{**nothing, "importance": importance})
+
+
+def _allowed(prepared: Prepared, mask: Mask) -> set[str] | None:
+    if mask.all():
+        return None
+    return {prepared.memories[place].memory_id for place in np.flatnonzero(mask).tolist()}
+
+
+def _mask(prepared: Prepared, wanted: Wanted, importance: Floats, now: datetime) -> Mask:
+    """Which memories may be answered."""
+    mask = prepared.is_live(now)
+    if wanted.min_importance is not None:
+        mask &= importance >= wanted.min_importance
+    if _narrows(wanted.filter):
+        mask &= np.fromiter((_matches(m, wanted.filter) for m in prepared.memories), np.bool_)
+    return mask
+
+
+def _narrows(wanted: MemoryFilter) -> bool:
+    return bool(
+        wanted.content_types or wanted.metadata or wanted.created_after or wanted.created_before
+    )
+
+
+def _matches(memory: Memory, wanted: MemoryFilter) -> bool:
+    """All of a filter but importance."""
+    return (
+        (not wanted.content_types or memory.content_type in wanted.content_types)
+        and (wanted.created_after is None or memory.created_at >= wanted.created_after)
+        and (wanted.created_before is None or memory.created_at < wanted.created_before)
+        and contains(memory.metadata, wanted.metadata)
+    )
+
+
+def _revisions(sessions: Sequence[Session], snapshots: Sequence[Snapshot]) -> dict[Session, int]:
+    known = {snapshot.session: snapshot.revision for snapshot in snapshots}
+    return {session: known.get(session, 0) for session in sessions}

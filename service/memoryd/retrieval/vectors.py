@@ -1,0 +1,157 @@
+"""Makes the vectors that memories lack, and keeps them in the database; nobody waits for that."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from memoryd.errors import MemorydError
+from memoryd.storage.vectors import (
+    Unembedded,
+    Vector,
+    count_unembedded,
+    read_unembedded,
+    read_vectors,
+    write_vectors,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from memoryd.recall.embedding import Embedder
+    from memoryd.storage.database import Database
+    from memoryd.storage.removal import MemoryKey
+
+    Floats16 = NDArray[np.float16]
+    Vectors = Mapping[MemoryKey, tuple[str, Floats16]]
+    """By memory, with the hash of the content that each was made of."""
+
+BATCH = 64
+"""Texts that are embedded at once: others get their turn between two batches."""
+
+MAX_PENDING = 20_000
+"""Texts that wait. Those beyond are ranked without a vector, and come again when next retrieved."""
+
+STORED = np.dtype("<f2")
+
+_log = logging.getLogger(__name__)
+
+
+class VectorMaker:
+    """One embedder, in a thread of its own."""
+
+    def __init__(self, database: Database, embedder: Embedder) -> None:
+        self.embedder = embedder
+        self._database = database
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="embedder")
+        self._pending = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def of(self, text: str) -> NDArray[np.float32]:
+        """The vector of a text."""
+        loop = asyncio.get_running_loop()
+        vectors = await loop.run_in_executor(self._thread, self.embedder.embed, [text])
+        vector: NDArray[np.float32] = vectors[0]
+        return vector
+
+    async def stored(self, wanted: Mapping[MemoryKey, str]) -> Vectors:
+        """The vectors kept of memories, given with their content hashes; not of other contents.
+
+        Raises what Database raises.
+        """
+        name, dialect = self.embedder.name, self._database.dialect
+        found = await self._database.read(lambda c: read_vectors(c, dialect, name, wanted.keys()))
+        size = self.embedder.dimensions * STORED.itemsize
+        return {
+            key: (vector.content_hash, np.frombuffer(vector.data, STORED))
+            for key, vector in found.items()
+            if vector.content_hash == wanted[key] and len(vector.data) == size
+        }
+
+    def make(
+        self, wanted: Sequence[Unembedded], made: Callable[[Vectors], None]
+    ) -> asyncio.Task[None] | None:
+        """Begin to make vectors; `made` is given each batch of them. None: too many are waiting."""
+        if self._pending + len(wanted) > MAX_PENDING:
+            return None
+        self._pending += len(wanted)
+        return self._begin(self._make(wanted, made), "vectors")
+
+    async def lacking(self) -> int:
+        """How many live memories lack a vector. Raises what Database raises."""
+        return await self._database.read(lambda c: count_unembedded(c, self.embedder.name))
+
+    async def reindex(self, progress: Callable[[int], None]) -> int:
+        """Make every vector that is lacking in the database; answer how many.
+
+        `progress` is given how many more are done. Raises what Database raises.
+        """
+        total, after = 0, None
+        while True:
+            batch = await self._database.read(
+                lambda c, a=after: read_unembedded(c, self.embedder.name, a, BATCH)  # type: ignore[misc]
+            )
+            if not batch:
+                return total
+            after = batch[-1].key
+            vectors = await self._embed(batch)
+            total += await self._keep(batch, vectors)
+            progress(len(batch))
+
+    async def aclose(self) -> None:
+        """Give up what is not begun, and keep what is made."""
+        self._closed = True
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _begin(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _make(self, wanted: Sequence[Unembedded], made: Callable[[Vectors], None]) -> None:
+        try:
+            for start in range(0, len(wanted), BATCH):
+                batch = wanted[start : start + BATCH]
+                vectors = await self._embed(batch)
+                made(
+                    {
+                        item.key: (item.content_hash, vector)
+                        for item, vector in zip(batch, vectors, strict=True)
+                    }
+                )
+                self._begin(self._keep_behind(batch, vectors), "keep vectors")
+        except Exception:  # noqa: BLE001  whatever it is, nobody waits for it
+            if not self._closed:
+                _log.exception("the embedder failed; memories are ranked by their words")
+        finally:
+            self._pending -= len(wanted)
+
+    async def _embed(self, batch: Sequence[Unembedded]) -> Floats16:
+        texts = [item.content for item in batch]
+        vectors = await asyncio.get_running_loop().run_in_executor(
+            self._thread, self.embedder.embed, texts
+        )
+        return vectors.astype(np.float16)
+
+    async def _keep(self, batch: Iterable[Unembedded], vectors: Floats16) -> int:
+        kept = {
+            item.key: Vector(item.content_hash, vector.astype(STORED).tobytes())
+            for item, vector in zip(batch, vectors, strict=True)
+        }
+        name, dialect = self.embedder.name, self._database.dialect
+        return await self._database.write(lambda c: write_vectors(c, dialect, name, kept))
+
+    async def _keep_behind(self, batch: Collection[Unembedded], vectors: Floats16) -> None:
+        try:
+            await self._keep(batch, vectors)
+        except MemorydError:
+            _log.warning("vectors lost; they are made again", extra={"count": len(batch)})

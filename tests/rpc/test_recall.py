@@ -1,0 +1,244 @@
+"""Retrieval with a query, from outside: meaning, context, cues, several sessions, shares."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import pytest
+
+from memoryd.v1 import memory_pb2 as pb
+
+PARTS = ("lexical", "importance", "semantic", "context", "speaker", "temporal", "form", "diversity")
+
+TALK = [
+    ("Ann", "2023-05-08T13:56:00Z", "1", "I went to a support group yesterday and it was powerful"),
+    ("Ben", "2023-05-08T13:57:00Z", "1", "Tell me more, what did you hear there?"),
+    ("Ann", "2023-05-08T13:58:00Z", "1", "The stories were inspiring, I felt thankful"),
+    ("Ben", "2023-06-20T09:00:00Z", "2", "I signed up for a pottery class last week"),
+    ("Ann", "2023-06-20T09:01:00Z", "2", "Nice! My kids love painting sunsets with me"),
+    ("Ben", "2023-08-01T18:00:00Z", "3", "We hiked in the mountains and saw a waterfall"),
+    ("Ann", "2023-08-01T18:01:00Z", "3", "My daughter adopted a puppy called Oscar"),
+]
+
+
+async def tell(memory, *contents: str, session_id: str = "user-123", **fields) -> None:
+    for content in contents:
+        await memory.StoreMemory(
+            pb.StoreMemoryRequest(session_id=session_id, content=content, **fields)
+        )
+
+
+async def tell_talk(memory) -> None:
+    for speaker, occurred_at, episode, content in TALK:
+        metadata = {"speaker": speaker, "occurred_at": occurred_at, "episode": episode}
+        await tell(memory, content, metadata=metadata)
+
+
+async def ask(memory, query: str, session_id: str = "user-123", **fields):
+    return await memory.RetrieveMemories(
+        pb.RetrieveMemoriesRequest(session_id=session_id, query=query, peek=True, **fields)
+    )
+
+
+def contents(answer) -> list[str]:
+    return [result.memory.content for result in answer.results]
+
+
+async def test_the_shares_add_up_to_the_score_and_the_score_orders(memory):
+    await tell_talk(memory)
+    for query in ("When did Ben sign up for pottery?", "puppy", "what did Ann feel in May 2023"):
+        answer = await ask(memory, query)
+        assert len(answer.results) == len(TALK)
+        for result in answer.results:
+            shares = [getattr(result.breakdown, part) for part in PARTS]
+            assert math.isclose(sum(shares), result.score, abs_tol=1e-9)
+        scores = [result.score for result in answer.results]
+        assert scores == sorted(scores, reverse=True)
+
+
+async def test_words_are_found_in_other_forms(memory):
+    await tell_talk(memory)
+    assert "waterfall" in contents(await ask(memory, "hiking on a mountain"))[0]
+
+
+async def test_what_is_meant_is_found_without_a_common_word(serve):
+    memory = (await serve(MEMORYD_EMBEDDER="static")).memory
+    await tell(memory, "the dog has fleas", "pays by credit card", "speaks Portuguese")
+    answer = await ask(memory, "which languages can the customer talk")
+    assert contents(answer)[0] == "speaks Portuguese"
+    assert answer.results[0].breakdown.semantic > 0
+    assert answer.results[0].breakdown.lexical <= 0
+
+
+async def test_without_an_embedder_the_service_is_whole(serve):
+    memory = (await serve(MEMORYD_EMBEDDER="none")).memory
+    await tell_talk(memory)
+    answer = await ask(memory, "pottery class")
+    assert "pottery" in contents(answer)[0]
+    assert all(result.breakdown.semantic == 0 for result in answer.results)
+
+
+async def test_a_speaker_named_and_a_time_named_count(memory):
+    await tell_talk(memory)
+    answer = await ask(memory, "What did Ann say about her daughter?")
+    best = answer.results[0]
+    assert "Oscar" in best.memory.content
+    assert best.breakdown.speaker > 0
+    answer = await ask(memory, "what happened in August 2023?")
+    assert {result.memory.metadata["episode"] for result in answer.results[:2]} == {"3"}
+    assert answer.results[0].breakdown.temporal > 0
+
+
+async def test_importance_weighs_as_far_as_asked(memory):
+    await tell(memory, "the invoice for the desk is open", importance=0.1)
+    await tell(memory, "the invoice for the lamp is open", importance=1.0)
+    for weight in (0.0, 0.5, 1.0):
+        for result in (await ask(memory, "invoice", importance_weight=weight)).results:
+            share = result.breakdown.importance
+            assert share == pytest.approx(result.memory.effective_importance * 5 * weight)
+    best = contents(await ask(memory, "invoice for the desk", importance_weight=0))[0]
+    assert "desk" in best
+
+
+async def test_near_duplicates_give_way_unless_told_otherwise(memory):
+    await tell(memory, *(f"order 4711 is late again today {n}" for n in range(6)))
+    await tell(memory, "order 9 was late in spring")
+    await tell(memory, "likes tea", "works in Porto", "has two cats")
+    assert "order 9 was late in spring" not in contents(
+        await ask(memory, "order 4711 late today", limit=5, diversify=False)
+    )
+    answer = await ask(memory, "order 4711 late today", limit=5)
+    assert "order 9 was late in spring" in contents(answer)
+    assert any(result.breakdown.diversity < 0 for result in answer.results)
+
+
+async def test_several_sessions_are_ranked_together(memory, refused):
+    await tell(memory, "prefers e-mail", "likes tea", session_id="a")
+    await tell(memory, "the e-mail address is new", session_id="b")
+    await tell(memory, "e-mail bounced twice", session_id="c")
+    answer = await ask(memory, "e-mail", "a", session_ids=["b", "missing", "a"])
+    assert set(contents(answer)[:2]) == {"prefers e-mail", "the e-mail address is new"}
+    assert len(answer.results) == 3
+    assert dict(answer.revisions) == {"a": 2, "b": 1, "missing": 0}
+    assert answer.revision == 2
+    important = await ask(memory, "", "a", session_ids=["b", "c"])
+    assert len(important.results) == 4
+    refusal = await refused(ask(memory, "x", "a", session_ids=["b"] * 17))
+    assert list(refusal.violations) == ["session_ids"]
+    refusal = await refused(ask(memory, "x", "a", session_ids=["b", "../c"]))
+    assert list(refusal.violations) == ["session_ids[1]"]
+
+
+async def test_a_weight_out_of_bounds_is_refused(memory, refused):
+    for weight in (-0.1, 1.1, math.nan, math.inf):
+        refusal = await refused(ask(memory, "x", importance_weight=weight))
+        assert list(refusal.violations) == ["importance_weight"]
+
+
+async def test_what_has_just_changed_is_ranked_as_it_is(memory):
+    await tell_talk(memory)
+    await ask(memory, "puppy")
+    await tell(memory, "the puppy needs a vet")
+    found = await ask(memory, "vet for the puppy")
+    assert contents(found)[0] == "the puppy needs a vet"
+    vet = found.results[0].memory
+    vet.content = "the parrot needs a cage"
+    await memory.UpdateMemory(
+        pb.UpdateMemoryRequest(
+            memory=pb.Memory(
+                session_id=vet.session_id, memory_id=vet.memory_id, content=vet.content
+            )
+        )
+    )
+    assert contents(await ask(memory, "parrot cage"))[0] == "the parrot needs a cage"
+    await memory.DeleteMemory(
+        pb.DeleteMemoryRequest(session_id=vet.session_id, memory_id=vet.memory_id)
+    )
+    assert "the parrot needs a cage" not in contents(await ask(memory, "parrot cage"))
+    await memory.UndeleteMemory(
+        pb.UndeleteMemoryRequest(session_id=vet.session_id, memory_id=vet.memory_id)
+    )
+    assert contents(await ask(memory, "parrot cage"))[0] == "the parrot needs a cage"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "the of and to it",
+        "?!… —",
+        "word " * 3_276 + "word",
+        "x" * 16_384,
+        "ένα σκυλί",
+        "猫が好きです",
+        "\u200b",
+        "in the year 99999999999",
+        "last week " * 1000,
+    ],
+    ids=[
+        "stop words",
+        "signs",
+        "long",
+        "one word",
+        "Greek",
+        "Japanese",
+        "nothing",
+        "year",
+        "dates",
+    ],
+)
+async def test_odd_queries_are_answered(memory, query):
+    await tell_talk(memory)
+    assert len((await ask(memory, query)).results) == len(TALK)
+
+
+async def test_odd_metadata_is_stored_and_not_ranked_by(memory):
+    for n, odd in enumerate(({}, [], 7, None, True, "", "never", "x" * 500)):
+        await tell(
+            memory,
+            f"the kettle is broken {n}",
+            metadata={"speaker": odd, "occurred_at": odd, "episode": odd},
+        )
+    assert len((await ask(memory, "broken kettle yesterday")).results) == 8
+
+
+async def test_chinese_is_found_by_its_characters(memory):
+    await tell(memory, "他喜欢喝绿茶", "订单四七一一延迟了", "他住在北京")
+    assert contents(await ask(memory, "绿茶"))[0] == "他喜欢喝绿茶"
+
+
+async def test_another_language_is_stemmed_by_its_own_rules(serve):
+    memory = (await serve(MEMORYD_RECALL_LANGUAGE="de", MEMORYD_EMBEDDER="none")).memory
+    await tell(memory, "hat zwei Häuser am See", "mag Tee", "wohnt in Porto")
+    answer = await ask(memory, "Haus")
+    assert contents(answer)[0] == "hat zwei Häuser am See"
+    assert answer.results[0].breakdown.lexical > 0
+
+
+async def test_vectors_outlive_a_restart_and_go_with_their_memories(serve, tables):
+    memory = (await serve(MEMORYD_EMBEDDER="static")).memory
+    await tell_talk(memory)
+    before = await ask(memory, "pets")
+    async with asyncio.timeout(30):
+        while (await tables.naming("user-123"))["memory_vectors"] < len(TALK):  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0.02)
+    other = (await serve(MEMORYD_EMBEDDER="static")).memory
+    assert (await ask(other, "pets")).results == before.results
+    await memory.EraseSession(pb.EraseSessionRequest(session_id="user-123"))
+    assert not any((await tables.naming("user-123")).values())
+    assert not (await ask(other, "pets")).results
+
+
+async def test_similarity_finds_a_paraphrase_that_no_distance_finds(serve):
+    memory = (await serve(MEMORYD_EMBEDDER="static")).memory
+    await tell(memory, "he adores hot tea at breakfast", "the order is late", "works in Porto")
+    paraphrase = "he loves a warm tea in the morning"
+    request = pb.FindSimilarMemoriesRequest(session_id="user-123", content=paraphrase)
+    assert not (await memory.FindSimilarMemories(request)).results
+    request.min_similarity = 0.3
+    (result,) = (await memory.FindSimilarMemories(request)).results
+    assert result.memory.content == "he adores hot tea at breakfast"
+    assert 0.3 <= result.similarity < 1
+    assert result.distance > 10
+    request.max_distance = 5
+    assert not (await memory.FindSimilarMemories(request)).results
