@@ -7,6 +7,7 @@ MemorydError
 ├── MalformedMessage          bytes that are no message of the type
 ├── MemoryNotFound
 ├── ToolConfigRevisionNotFound
+├── ServiceNotFound           of a health check
 ├── MemoryAlreadyExists       another live memory holds the content
 ├── MemoryNotDeleted          nothing to undelete
 ├── EtagMismatch
@@ -76,6 +77,13 @@ class ToolConfigRevisionNotFound(MemorydError):
         )
         self.tool = tool
         self.revision = revision
+
+
+class ServiceNotFound(MemorydError):
+    def __init__(self, service: str) -> None:
+        super().__init__("this server has no such service; its reflection lists those it has")
+        self.service = service
+        """As the caller wrote it: of any length."""
 
 
 class MemoryAlreadyExists(MemorydError):

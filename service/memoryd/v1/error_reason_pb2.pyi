@@ -76,6 +76,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """CANCELLED. The caller gave the call up."""
     ERROR_REASON_LITERAL_SECRET: _ErrorReason.ValueType  # 20
     """INVALID_ARGUMENT. A literal secret was given where only references are accepted."""
+    ERROR_REASON_SERVICE_NOT_FOUND: _ErrorReason.ValueType  # 21
+    """NOT_FOUND. `grpc.health.v1.Health` was asked for a service that is not here."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused: `google.rpc.ErrorInfo.reason` carries the name of one of these values, beside the domain
@@ -137,4 +139,6 @@ ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 19
 """CANCELLED. The caller gave the call up."""
 ERROR_REASON_LITERAL_SECRET: ErrorReason.ValueType  # 20
 """INVALID_ARGUMENT. A literal secret was given where only references are accepted."""
+ERROR_REASON_SERVICE_NOT_FOUND: ErrorReason.ValueType  # 21
+"""NOT_FOUND. `grpc.health.v1.Health` was asked for a service that is not here."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
