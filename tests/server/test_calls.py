@@ -261,6 +261,17 @@ async def test_reflection_tells_of_every_service_and_its_messages(running):
     assert [file.service[0].name for file in described] == ["MemoryService", "ToolConfigService"]
 
 
+async def test_reflection_refuses_bytes_that_are_no_request(running, refusal):
+    path = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+    listing = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
+    stream = running.channel.stream_stream(path)(iter([listing, b"\xff"]))
+    assert await stream.read()
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await stream.read()
+    found = refusal(refused.value)
+    assert (found.code, found.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_MESSAGE")
+
+
 # Defects
 
 

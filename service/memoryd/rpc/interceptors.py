@@ -14,7 +14,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from memoryd.errors import MalformedMessage, NotImplementedYet, StreamStalled
-from memoryd.rpc.call import Call, enter
+from memoryd.rpc.call import Call, enter, offloaded
 from memoryd.rpc.status import status_of
 
 if TYPE_CHECKING:
@@ -74,10 +74,24 @@ class CallPipeline(grpc.aio.ServerInterceptor):
         if handler.unary_unary is not None:
             return _unary(_Method(method, handler.unary_unary, decode, check, encode))
         if handler.unary_stream is not None:
-            return _streaming(
-                _Method(method, handler.unary_stream, decode, check, encode), self._stall_seconds
+            return grpc.unary_stream_rpc_method_handler(
+                _streaming(
+                    _Method(method, handler.unary_stream, decode, check, encode),
+                    self._stall_seconds,
+                ),
+                None,
+                encode,
             )
-        return handler  # reflection's: requests come as a stream of another service's
+        behaviour: Any = handler.stream_stream  # reflection's
+        return grpc.stream_stream_rpc_method_handler(
+            _streaming(
+                _Method(method, behaviour, decode, check, encode),
+                self._stall_seconds,
+                takes_stream=True,
+            ),
+            None,
+            encode,
+        )
 
 
 class _Method:
@@ -103,7 +117,16 @@ class _Method:
         context.set_trailing_metadata(((REQUEST_ID_HEADER, call.request_id),))
         return call
 
-    def request(self, data: bytes) -> Any:
+    async def request(self, data: bytes) -> Any:
+        """Give the request that the bytes are. Raises MalformedMessage, and what the check does."""
+        return await offloaded(len(data), self._judged, data)
+
+    async def requests(self, stream: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        """Give the requests of a stream, as they come."""
+        async for data in stream:
+            yield await self.request(data)
+
+    def _judged(self, data: bytes) -> Any:
         try:
             request = self._decode(data)
         except DecodeError:
@@ -119,7 +142,7 @@ def _unary(method: _Method) -> grpc.RpcMethodHandler[Any, Any]:
         call = method.enter(context)
         code = grpc.StatusCode.CANCELLED  # unless it comes to an end
         try:
-            answer = await method.behaviour(method.request(data), context)
+            answer = await method.behaviour(await method.request(data), context)
             code = grpc.StatusCode.OK
         except grpc.aio.AbortError:
             code = context.code() or grpc.StatusCode.UNKNOWN
@@ -135,13 +158,15 @@ def _unary(method: _Method) -> grpc.RpcMethodHandler[Any, Any]:
     return grpc.unary_unary_rpc_method_handler(serve, None, method.encode)
 
 
-def _streaming(method: _Method, stall_seconds: float) -> grpc.RpcMethodHandler[Any, Any]:
-    async def serve(data: bytes, context: Context) -> None:
+def _streaming(
+    method: _Method, stall_seconds: float, *, takes_stream: bool = False
+) -> Callable[[Any, Context], Awaitable[None]]:
+    async def serve(data: Any, context: Context) -> None:
         started = time.perf_counter()
         call = method.enter(context)
         code = grpc.StatusCode.CANCELLED  # unless it comes to an end
         try:
-            request = method.request(data)
+            request = method.requests(data) if takes_stream else await method.request(data)
             async with aclosing(method.behaviour(request, context)) as answers:
                 await _send(answers, request, context, stall_seconds)
             code = grpc.StatusCode.OK
@@ -155,7 +180,7 @@ def _streaming(method: _Method, stall_seconds: float) -> grpc.RpcMethodHandler[A
         finally:
             _log(call, code, started)
 
-    return grpc.unary_stream_rpc_method_handler(serve, None, method.encode)
+    return serve
 
 
 async def _send(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from memoryd.metadata import contains
 from memoryd.model import Capacity
 from memoryd.recall.engine import rank
 from memoryd.rpc import convert, page_token
-from memoryd.rpc.call import current_call
+from memoryd.rpc.call import current_call, offloaded
 from memoryd.v1 import memory_pb2, memory_pb2_grpc
 
 if TYPE_CHECKING:
@@ -38,9 +37,6 @@ DEFAULT_RESULTS = 10
 MAX_RESULTS = 100
 DEFAULT_DISTANCE = 10
 PURGE_SAMPLE = 20
-
-OFFLOAD_BYTES = 64 * 1024
-"""A batch over this size is checked and hashed in a thread, so that other calls go on meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +67,8 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
     async def StoreMemory(
         self, request: memory_pb2.StoreMemoryRequest, context: Context
     ) -> memory_pb2.StoreMemoryResponse:
-        item = self._requests.new_memory(request, current_call().session)
+        session_of = current_call().session
+        item = await offloaded(request.ByteSize(), self._requests.new_memory, request, session_of)
         (stored,) = await self._store.store((item,), self._capacity())
         return convert.store_response(stored, half_life_days=self._options.half_life_days)
 
@@ -79,10 +76,9 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
         self, request: memory_pb2.BatchStoreMemoriesRequest, context: Context
     ) -> memory_pb2.BatchStoreMemoriesResponse:
         session_of = current_call().session
-        if request.ByteSize() > OFFLOAD_BYTES:
-            items = await asyncio.to_thread(self._requests.new_memories, request, session_of)
-        else:
-            items = self._requests.new_memories(request, session_of)
+        items = await offloaded(
+            request.ByteSize(), self._requests.new_memories, request, session_of
+        )
         stored = await self._store.store(items, self._capacity()) if items else ()
         half_life_days = self._options.half_life_days
         return memory_pb2.BatchStoreMemoriesResponse(
@@ -170,7 +166,8 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
         self, request: memory_pb2.UpdateMemoryRequest, context: Context
     ) -> memory_pb2.Memory:
         session = current_call().session(request.memory.session_id)
-        return self._message(await self._store.update(self._requests.edit(request, session)))
+        edit = await offloaded(request.ByteSize(), self._requests.edit, request, session)
+        return self._message(await self._store.update(edit))
 
     async def DeleteMemory(
         self, request: memory_pb2.DeleteMemoryRequest, context: Context
@@ -193,7 +190,7 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
             raise NotImplementedYet("min_similarity comes with a later release; use max_distance")
         call = current_call()
         now = self._clock()
-        text = self._requests.target(request)
+        text = await offloaded(request.ByteSize(), self._requests.target, request)
         _, memories = await self._store.live(
             call.session(request.session_id), now=now, timeout=call.time_remaining()
         )
