@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import grpc
 from google.protobuf import descriptor_pool, struct_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -33,6 +34,18 @@ METHODS: tuple[MethodDescriptor, ...] = tuple(
     for service in SERVICES
     for method in descriptor_pool.Default().FindServiceByName(service).methods
 )
+
+ALLOWED = {
+    grpc.StatusCode.OK,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.ALREADY_EXISTS,
+    grpc.StatusCode.ABORTED,
+    grpc.StatusCode.OUT_OF_RANGE,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.UNIMPLEMENTED,
+}
+"""What a call may end with, whatever its request is."""
 
 SESSION = "fuzz-1"
 MEMORY_IDS = tuple(f"00000000-0000-7000-8000-00000000000{place}" for place in range(3))

@@ -28,7 +28,17 @@ from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1 import tool_config_pb2
 from memoryd.v1.error_reason_pb2 import ErrorReason
 
-from .messages import MEMORY_IDS, METHODS, SESSION, VALID, filled, is_endless, path_of, wires
+from .messages import (
+    ALLOWED,
+    MEMORY_IDS,
+    METHODS,
+    SESSION,
+    VALID,
+    filled,
+    is_endless,
+    path_of,
+    wires,
+)
 
 PATIENCE = 20.0
 """Seconds until a call counts as hanging."""
@@ -45,17 +55,6 @@ PROFILE = settings(
     # The server serves one example after the other: that it lasts is what is tested.
     suppress_health_check=list(HealthCheck),
 )
-
-ALLOWED = {
-    grpc.StatusCode.OK,
-    grpc.StatusCode.INVALID_ARGUMENT,
-    grpc.StatusCode.NOT_FOUND,
-    grpc.StatusCode.ALREADY_EXISTS,
-    grpc.StatusCode.ABORTED,
-    grpc.StatusCode.OUT_OF_RANGE,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-    grpc.StatusCode.UNIMPLEMENTED,
-}
 
 REASONS = frozenset(ErrorReason.keys())
 
