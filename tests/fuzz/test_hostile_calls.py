@@ -49,7 +49,7 @@ PROFILE = settings(
     derandomize=not IS_LONG,
     database=None,
     deadline=None,
-    max_examples=EXAMPLES if IS_LONG else 150,
+    max_examples=EXAMPLES if IS_LONG else 300,
     print_blob=IS_LONG,
     report_multiple_bugs=False,
     # The server serves one example after the other: that it lasts is what is tested.
@@ -219,6 +219,36 @@ async def test_as_much_as_a_message_holds_is_judged_in_time(attacker, name):
     method, request = LARGE[name]
     code = await attacker.call(_named(method), request().SerializeToString())
     assert code in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
+
+
+async def test_what_decompresses_to_more_than_a_message_holds_is_refused(running):
+    store = running.channel.unary_unary(path_of(_named("StoreMemory")))
+    bomb = pb.StoreMemoryRequest(session_id=SESSION, content=" " * 5 * LARGEST)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await store(bomb.SerializeToString(), compression=grpc.Compression.Gzip, timeout=PATIENCE)
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 100,
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        bytes(range(256)),
+    ],
+    ids=["HTTP/1.1", "TLS", "broken frames", "silence", "noise"],
+)
+async def test_what_is_no_grpc_harms_nobody(running, attacker, data):
+    host, _, port = running.address.rpartition(":")
+    for _ in range(20):
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(data)
+        await writer.drain()
+        writer.close()
+    request = VALID["StoreMemory"][0].SerializeToString()
+    assert await attacker.call(_named("StoreMemory"), request) is grpc.StatusCode.OK
 
 
 @pytest.mark.parametrize("method", ["StoreMemory", "UpdateMemory", "FindSimilarMemories"])
