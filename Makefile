@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test lint lint-python lint-protos lint-docker format generate baseline bench lock clean FORCE
+.PHONY: help install serve test fuzz fuzz-requests fuzz-calls lint lint-python lint-protos lint-docker format generate baseline bench lock clean FORCE
 
 # make PYTHON=python3.13 install
 CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
@@ -27,6 +27,14 @@ serve: .venv/.installed ## serve on 127.0.0.1:50051 with an SQLite file (MEMORYD
 
 test: .venv/.installed ## run every test, on SQLite and PostgreSQL (ARGS="-k ...")
 	$(RUN) pytest -n auto --dist worksteal $(ARGS)
+
+fuzz: fuzz-requests fuzz-calls ## look for requests that do harm (FUZZ_SECONDS=600, FUZZ_EXAMPLES=20000)
+
+fuzz-requests: .venv/.installed
+	$(RUN) python -m tests.fuzz.target .fuzz $(or $(FUZZ_SECONDS),600)
+
+fuzz-calls: .venv/.installed
+	HYPOTHESIS_PROFILE=long FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),20000) $(RUN) pytest tests/fuzz
 
 lint: lint-python lint-protos lint-docker ## check style, types, layers, protos, stubs, Dockerfile and compose file
 
@@ -65,7 +73,7 @@ lock: .venv/.tools ## pin anew what pyproject.toml asks for (UPGRADE=1: the newe
 	$(LOCK) --extra server --extra aws --extra semantic --constraints constraints.txt --output-file constraints-server.txt
 
 clean: ## remove all that make made: .venv, caches, builds
-	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist service/*.egg-info
+	rm -rf .venv .fuzz .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist service/*.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # For every Python and platform; no index is written down, nor taken from this machine's configuration.

@@ -82,9 +82,10 @@ def _sanitise(text: str) -> str:
     else:
         return _disarm(text)
     # What is longer is not stored anyway, and the second reader is not linear.
-    if len(text) <= MAX_CONTENT_CHARS and markup.knows_element(text):
-        return _disarm(text)
-    return text
+    if len(text) > MAX_CONTENT_CHARS:
+        return text
+    hostile = markup.knows_element(text) or markup.hides_script_uri(text)
+    return _disarm(text) if hostile else text
 
 
 def _sanitise_once(text: str, *, first: bool) -> str:

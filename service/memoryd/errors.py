@@ -5,20 +5,24 @@ MemorydError
 │   ├── RequestIdReused
 │   └── LiteralSecret         a secret itself, where only its place is accepted
 ├── MalformedMessage          bytes that are no message of the type
+├── MessageTooLarge
 ├── MemoryNotFound
 ├── ToolConfigRevisionNotFound
+├── ServiceNotFound           of a health check
 ├── MemoryAlreadyExists       another live memory holds the content
 ├── MemoryNotDeleted          nothing to undelete
 ├── EtagMismatch
 ├── SessionFull
 ├── RevisionOutOfRange
 ├── StreamStalled             the caller does not read what it asked for
+├── StreamIdle                nothing has happened for long that it could tell
 ├── Overloaded                more work is waiting than is accepted
+│   └── ClientLimitReached    one client's share of it
 ├── DatabaseUnavailable
 ├── SchemaMismatch            the database's schema is not this release's
 ├── ShuttingDown
 ├── DeadlineExceeded
-└── NotImplementedYet         in the contract, not in this release
+└── UnknownMethod
 """
 
 from __future__ import annotations
@@ -85,6 +89,13 @@ class ToolConfigRevisionNotFound(MemorydError):
         self.revision = revision
 
 
+class ServiceNotFound(MemorydError):
+    def __init__(self, service: str) -> None:
+        super().__init__("this server has no such service; its reflection lists those it has")
+        self.service = service
+        """As the caller wrote it: of any length."""
+
+
 class MemoryAlreadyExists(MemorydError):
     def __init__(self, memory_id: str) -> None:
         super().__init__(f"memory {memory_id} of the session has this content and type")
@@ -112,24 +123,22 @@ class RevisionOutOfRange(MemorydError):
     pass
 
 
-class StreamEnded(MemorydError):
-    """A stream that the service ended."""
-
-    def __init__(self, cause: str, last_revision: int | None) -> None:
-        remedy = "ask again" if last_revision is None else f"resume from revision {last_revision}"
-        super().__init__(f"the stream {cause}; {remedy}")
+class StreamStalled(MemorydError):
+    def __init__(self, last_revision: int | None) -> None:
+        super().__init__(f"the stream was not read for too long; {_resume(last_revision)}")
         self.last_revision = last_revision
         """Of the last message sent; None for a stream that has nothing to resume from."""
 
 
-class StreamStalled(StreamEnded):
+class StreamIdle(MemorydError):
     def __init__(self, last_revision: int | None) -> None:
-        super().__init__("was not read for too long", last_revision)
+        super().__init__(f"the stream had nothing to tell for long; {_resume(last_revision)}")
+        self.last_revision = last_revision
+        """As that of StreamStalled."""
 
 
-class StreamIdle(StreamEnded):
-    def __init__(self, last_revision: int | None) -> None:
-        super().__init__("had nothing to tell for long", last_revision)
+def _resume(last_revision: int | None) -> str:
+    return "ask again" if last_revision is None else f"resume from revision {last_revision}"
 
 
 class Overloaded(MemorydError):
@@ -165,5 +174,5 @@ class DeadlineExceeded(MemorydError):
         super().__init__("the deadline passed before the work was done")
 
 
-class NotImplementedYet(MemorydError):
+class UnknownMethod(MemorydError):
     pass

@@ -13,6 +13,7 @@ nh3 (Ammonia, on a parser that follows the same standard) removes nothing here. 
 opinion, `knows_element`, for which a whole parser reads the result.
 """
 
+import html
 import re
 from typing import TYPE_CHECKING
 
@@ -324,6 +325,18 @@ def strip_script_uris(text: str) -> str:
     if _BARE_COLON.search(text) or _REFERENCE.search(text):
         return _SCRIPT_URI.sub("", text)
     return text
+
+
+def hides_script_uri(text: str) -> bool:
+    """Tell whether character references, decoded once or twice, spell a script URI.
+
+    For a text that `strip_script_uris` leaves as it is: it reads references as anybody writes them,
+    and does not see one whose own digits are references (``&#&#49;06;``).
+    """
+    if "&" not in text:
+        return False
+    once = html.unescape(text)
+    return any(strip_script_uris(read) != read for read in {once, html.unescape(once)})
 
 
 def join_split(text: str) -> str:

@@ -286,7 +286,7 @@ class Model:
 
     def _store_refusal(self, request: pb.StoreMemoryRequest) -> Refusal | None:
         session = self.sessions.get(request.session_id, Session())
-        first = session.requests.get(request.request_id)
+        first = session.requests.get(request.request_id.lower())
         if first is not None and first.arguments == arguments_of(request):
             return None  # a retry is answered, even if by now its arguments would be refused
         bad = self._bad_fields(request)
@@ -321,15 +321,16 @@ class Model:
         for place, item in enumerate(request.requests):
             arguments = arguments_of(item)
             session = self.sessions.get(item.session_id, Session())
-            first = session.requests.get(item.request_id)
+            request_id = item.request_id.lower()
+            first = session.requests.get(request_id)
             if first is not None:
-                used.setdefault((item.session_id, item.request_id), first.arguments)
+                used.setdefault((item.session_id, request_id), first.arguments)
             is_retry = first is not None and first.arguments == arguments
             fields = [f"requests[{place}].{name}" for name in self._bad_fields(item)]
             bad += fields
             is_bad |= bool(fields) and not is_retry
-            if item.request_id:
-                before = used.setdefault((item.session_id, item.request_id), arguments)
+            if request_id:
+                before = used.setdefault((item.session_id, request_id), arguments)
                 if before != arguments:
                     reused.append(f"requests[{place}].request_id")
         if is_bad:
@@ -398,7 +399,7 @@ class Model:
 
     def store(self, request: pb.StoreMemoryRequest, answer: pb.StoreMemoryResponse) -> None:
         session = self.sessions.get(request.session_id)
-        first = session and session.requests.get(request.request_id)
+        first = session and session.requests.get(request.request_id.lower())
         if session is not None and first is not None:
             return self._check_replay(session, first, answer)
         if session is None:
@@ -407,7 +408,7 @@ class Model:
         if request.request_id:
             kept = pb.StoreMemoryResponse()
             kept.CopyFrom(answer)
-            session.requests[request.request_id] = FirstAnswer(
+            session.requests[request.request_id.lower()] = FirstAnswer(
                 arguments_of(request), kept, self.now
             )
         return None

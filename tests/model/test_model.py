@@ -92,7 +92,10 @@ LARGE_METADATA: dict[str, dict[str, Any]] = {
     "much": {"p": "x" * 9_000},
     "as much in other letters": {"q": "ü" * 4_500},
 }
-REQUEST_IDS = tuple(f"0197d3e2-0000-4000-8000-{number:012x}" for number in range(4))
+REQUEST_IDS = (
+    *(f"0197d3e2-0000-4000-8000-{number:012x}" for number in range(4)),
+    "0197D3E2-0000-4000-8000-000000000000",  # the first one in upper case
+)
 SPANS = (
     timedelta(microseconds=1),
     timedelta(seconds=1),

@@ -139,6 +139,23 @@ async def test_a_retried_request_gets_the_first_answer_again(memory, clock):
     assert await live(memory) == []
 
 
+async def test_a_request_id_is_the_same_in_upper_and_lower_case(memory, refused):
+    request_id = str(uuid.uuid4())
+    first = await memory.StoreMemory(store(request_id=request_id))
+    assert await memory.StoreMemory(store(request_id=request_id.upper())) == first
+    other = store("something else", request_id=request_id.upper())
+    assert (await refused(memory.StoreMemory(other))).reason == "REQUEST_ID_REUSED"
+    batch = pb.BatchStoreMemoriesRequest(
+        requests=[
+            store("another", request_id=str(uuid.UUID(int=0xA << 124)).upper()),
+            store("yet another", request_id=str(uuid.UUID(int=0xA << 124))),
+        ]
+    )
+    refusal = await refused(memory.BatchStoreMemories(batch))
+    assert list(refusal.violations) == ["requests[1].request_id"]
+    assert await live(memory) == [first.memory]
+
+
 async def test_a_request_id_with_other_arguments_is_refused(memory):
     request_id = str(uuid.uuid4())
     await memory.StoreMemory(store(request_id=request_id))

@@ -212,13 +212,15 @@ async def test_bounds_are_enforced_and_all_violations_told(tools, refused):
     assert (await get(tools, "rag")).revision == 1
 
 
-async def test_an_unknown_tool_a_long_reason_and_no_configuration_are_refused(tools, refused):
+async def test_an_unknown_tool_a_bad_reason_and_no_configuration_are_refused(tools, refused):
     for call, field in (
         (update(tools, "rags"), "tool_config.tool"),
         (reset(tools, "rags"), "tool"),
         (rollback(tools, "rags", 1), "tool"),
         (rollback(tools, "rag", 0), "revision"),
         (update(tools, "rag", reason="x" * 1025), "reason"),
+        (update(tools, "rag", rag={"chunk_size": 300}, reason="a\0b"), "reason"),
+        (reset(tools, "rag", reason="\0"), "reason"),
         (tools.UpdateToolConfig(pb.UpdateToolConfigRequest()), "tool_config"),
     ):
         refusal = await refused(call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
@@ -11,6 +12,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
+from memoryd.errors import RevisionOutOfRange
 from memoryd.storage import hub, listener
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
@@ -611,6 +613,28 @@ async def test_a_cancelled_watcher_leaves_nothing(running, watch, caplog):
     await asyncio.gather(*(watcher.stop() for watcher in watchers))
     await writing
     await eventually(lambda: not running.server.watchers)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_a_read_that_fails_when_all_who_wait_have_gone_is_nobodys_error(
+    running, watch, monkeypatch, caplog
+):
+    begun, gone = asyncio.Event(), asyncio.Event()
+
+    async def read(*_: object) -> None:
+        begun.set()
+        await gone.wait()
+        raise RevisionOutOfRange
+
+    monkeypatch.setattr(hub.ChangeHub, "_read", read)
+    watcher = watch(running.memory)
+    await begun.wait()
+    await watcher.stop()
+    await eventually(lambda: not running.server.watchers)
+    gone.set()
+    for _ in range(5):
+        await asyncio.sleep(0)  # so that the read comes to its end
+    gc.collect()  # which is when asyncio tells of errors that nobody has seen
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 

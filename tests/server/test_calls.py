@@ -266,6 +266,17 @@ async def test_reflection_tells_of_every_service_and_its_messages(running):
     assert [file.service[0].name for file in described] == ["MemoryService", "ToolConfigService"]
 
 
+async def test_reflection_refuses_bytes_that_are_no_request(running, refusal):
+    path = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+    listing = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
+    stream = running.channel.stream_stream(path)(iter([listing, b"\xff"]))
+    assert await stream.read()
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await stream.read()
+    found = refusal(refused.value)
+    assert (found.code, found.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_MESSAGE")
+
+
 # Defects
 
 
@@ -285,6 +296,8 @@ async def test_a_defect_tells_its_caller_a_request_id_and_the_log_the_rest(
     assert found.request_id
     assert found.request_id in found.message
     assert found.details["RequestInfo"].request_id == found.request_id
+    assert found.details.keys() == {"ErrorInfo", "RequestInfo"}
+    assert not found.details["ErrorInfo"].metadata
     trailers = dict(refused.value.trailing_metadata())
     assert b"secret words" not in trailers["grpc-status-details-bin"]
     assert "secret words" not in found.message
@@ -296,6 +309,23 @@ async def test_a_defect_tells_its_caller_a_request_id_and_the_log_the_rest(
     ]
     assert (defect.levelname, defect.exc_info[0]) == ("ERROR", RuntimeError)
     assert (call.code, call.method) == ("INTERNAL", "/memoryd.v1.MemoryService/RetrieveMemories")
+
+
+async def test_a_defect_in_a_stream_tells_a_request_id_and_nothing_else(
+    memory, monkeypatch, refusal
+):
+    def broken(*_arguments: object, **_named: object) -> None:
+        raise RuntimeError("secret words of /some/path")
+
+    await memory.StoreMemory(store_request())
+    monkeypatch.setattr("memoryd.rpc.convert.memory_message", broken)
+    stream = memory.ExportMemories(pb.ExportMemoriesRequest(session_id="user-123"))
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await anext(aiter(stream))
+    found = refusal(refused.value)
+    assert found.code == grpc.StatusCode.INTERNAL
+    assert found.message == f"internal error; quote request id {found.request_id}"
+    assert found.details.keys() == {"ErrorInfo", "RequestInfo"}
 
 
 async def test_a_defect_in_one_write_is_that_writes_alone(memory, monkeypatch):

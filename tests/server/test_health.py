@@ -225,10 +225,13 @@ async def test_health_is_told_for_the_whole_and_for_each_service(running):
     )
 
 
-async def test_the_health_of_an_unknown_service_is_not_found(running):
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await health(running, "memoryd.v1.Guess")
-    assert refused.value.code() == grpc.StatusCode.NOT_FOUND
+async def test_the_health_of_an_unknown_service_is_not_found(running, refusal):
+    for service in ("memoryd.v1.Guess", "é" * 100_000):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await health(running, service)
+        found = refusal(refused.value)
+        assert (found.code, found.reason) == (grpc.StatusCode.NOT_FOUND, "SERVICE_NOT_FOUND")
+        assert service.startswith(found.details["ResourceInfo"].resource_name)
     request = health_pb2.HealthCheckRequest(service="memoryd.v1.Guess")
     watch = HealthStub(running.channel).Watch(request)
     assert (await watch.read()).status == Status.SERVICE_UNKNOWN

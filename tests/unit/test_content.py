@@ -156,6 +156,12 @@ def test_script_uris_go_up_to_the_next_white_space(uri: str) -> None:
     assert "html" not in result
 
 
+def test_a_script_uri_that_only_decoding_shows_is_disarmed() -> None:
+    assert sanitised("see java&#&#49;15;cript:alert(1)") == "see java##49;15;criptalert(1)"
+    harmless = "AT&amp;T, &lt;b&gt;, &#&#49;15; and JavaScript&colon; The Good Parts"
+    assert sanitised(harmless) == harmless
+
+
 def test_controls_become_spaces_and_blanks_one() -> None:
     text = " \u3000a\0b\x0b\x0cc\x1f\x7f\x85d \t\t e\tf \n\n\r\n \tg\n"
     assert clean(text, ContentPolicy.SANITIZE) == "a b c d e f \n\n\r\n g"

@@ -40,7 +40,47 @@ BLANKS_AND_MARKS = list(" \t\n\r\f\0\x01\x1f\x7f\x85\u0301\u200b\u2028\u3000")
 HOSTILE = st.lists(
     st.sampled_from(FRAGMENTS.split()) | st.sampled_from(BLANKS_AND_MARKS), max_size=40
 ).map("".join)
-ANY_TEXT = HOSTILE | st.text()
+PAYLOADS = (
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "<svg><set onbegin=alert(1) attributeName=x></svg>",
+    '<math><mtext><a xlink:href="javascript:alert(1)">y</a></math>',
+    "<iframe srcdoc='<script>alert(1)</script>'></iframe>",
+    '<a href="data:text/html,<script>alert(1)</script>">x</a>',
+    "vbscript:msgbox(1)",
+    "<body onload=alert(1)",
+)
+
+
+@st.composite
+def disguised(draw: st.DrawFn) -> str:
+    """Give something active, hidden in up to four ways over each other."""
+    text = draw(st.sampled_from(PAYLOADS))
+    for _ in range(draw(st.integers(0, 4))):
+        place = draw(st.integers(0, len(text)))
+        match draw(st.integers(0, 7)):
+            case 0:
+                text = "".join(draw(st.sampled_from((c.lower(), c.upper()))) for c in text)
+            case 1:
+                text = html.escape(text)
+            case 2:
+                text = "".join(f"&#{ord(c)};" if draw(st.booleans()) else c for c in text)
+            case 3:
+                text = text[:place] + draw(st.sampled_from(BLANKS_AND_MARKS)) + text[place:]
+            case 4:
+                text = text[:place] + draw(st.sampled_from(PAYLOADS)) + text[place:]
+            case 5:
+                text = (
+                    text[:place] + draw(st.sampled_from(("<b>", "</p>", "<!-- -->"))) + text[place:]
+                )
+            case 6:
+                text = text[:place]
+            case 7:
+                text = draw(st.sampled_from(("<", "<file x='", '"', "<!--", "<p title="))) + text
+    return text
+
+
+ANY_TEXT = HOSTILE | disguised() | st.text()
 NOT_PLAIN = re.compile("[<&]|script[\t\n\r]*:|data[\t\n\r]*:", re.IGNORECASE)
 PLAIN = st.text(
     st.characters(exclude_categories=["Cc", "Cs"], include_characters="\t\n\r"), max_size=200
@@ -56,7 +96,13 @@ ELEMENTS = (
     | nh3.ALLOWED_TAGS
 ) - {"command", "event-source"}
 HTML = constants.namespaces["html"]
-SCRIPT_URI = re.compile("[\t\n\r]*".join("javascript:") + r"\S", re.IGNORECASE)
+CONTAINERS = ("div", "td", "select", "template", "button")
+SCRIPT_URI = re.compile(
+    "|".join(
+        "[\t\n\r]*".join(start) + r"\S" for start in ("javascript:", "vbscript:", "data:text/html")
+    ),
+    re.IGNORECASE,
+)
 
 
 def sanitised(text: str) -> str:
@@ -67,13 +113,14 @@ def sanitised(text: str) -> str:
 
 
 def parsed(text: str) -> Iterator[Element]:
-    """Give the elements that a browser would make of the text, the container first."""
-    fragment = html5lib.parseFragment(text, container="div")
-    return (node for node in fragment.iter() if isinstance(node.tag, str))
+    """Give the elements that a browser would make of the text, wherever it stands."""
+    for container in CONTAINERS:
+        fragment = html5lib.parseFragment(text, container=container)
+        yield from (node for node in fragment.iter() if isinstance(node.tag, str))
 
 
 @PROFILE
-@given(HOSTILE)
+@given(HOSTILE | disguised())
 def test_nothing_active_or_known_to_html_is_left(text: str) -> None:
     result = sanitised(text)
     assert not SCRIPT_URI.search(result)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from memoryd.model import DEFAULT_TENANT, Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+OFFLOAD_BYTES = 64 * 1024
+"""A request over this size is judged in a thread, so that other calls go on meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +44,10 @@ def current_call() -> Call:
 def enter(call: Call) -> None:
     """Make it the current call of this task, which gRPC made for it."""
     _current.set(call)
+
+
+async def offloaded(size: int, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """Do what grows with a request's size, in bytes: in a thread where it is large."""
+    if size > OFFLOAD_BYTES:
+        return await asyncio.to_thread(work, *arguments, **named)
+    return work(*arguments, **named)

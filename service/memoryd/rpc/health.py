@@ -6,13 +6,14 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from memoryd.errors import DatabaseUnavailable, MemorydError, ShuttingDown
+from memoryd.errors import DatabaseUnavailable, MemorydError, ServiceNotFound, ShuttingDown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+    import grpc
 
     Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -58,7 +59,7 @@ class HealthMonitor(health_pb2_grpc.HealthServicer):
         self, request: health_pb2.HealthCheckRequest, context: Context
     ) -> health_pb2.HealthCheckResponse:
         if request.service not in self._services:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
+            raise ServiceNotFound(request.service)
         return _Answer(status=self._status())
 
     async def List(self, request: Any, context: Context) -> Any:

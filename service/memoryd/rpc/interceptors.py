@@ -16,11 +16,11 @@ from google.protobuf.message import DecodeError
 from memoryd.errors import (
     MalformedMessage,
     MessageTooLarge,
-    NotImplementedYet,
     StreamIdle,
     StreamStalled,
+    UnknownMethod,
 )
-from memoryd.rpc.call import Call, enter
+from memoryd.rpc.call import Call, enter, offloaded
 from memoryd.rpc.limits import Slots
 from memoryd.rpc.status import status_of
 
@@ -90,8 +90,14 @@ class CallPipeline(grpc.aio.ServerInterceptor):
             slots = self._streams if ours else self._others
             # A watch of health has nothing to tell for as long as all goes well.
             idle_seconds = limits.stream_idle_seconds if ours else None
-            return _streaming(streaming, slots, limits.stream_stall_seconds, idle_seconds)
-        return handler  # reflection's: requests come as a stream of another service's
+            serve = _streaming(streaming, slots, limits.stream_stall_seconds, idle_seconds)
+            return grpc.unary_stream_rpc_method_handler(serve, None, streaming.encode)
+        behaviour: Any = handler.stream_stream  # reflection's
+        asking = _Method(method, behaviour, handler, check, limits)
+        serve = _streaming(
+            asking, self._others, limits.stream_stall_seconds, None, takes_stream=True
+        )
+        return grpc.stream_stream_rpc_method_handler(serve, None, asking.encode)
 
 
 class _Method:
@@ -119,9 +125,21 @@ class _Method:
         context.set_trailing_metadata(((REQUEST_ID_HEADER, call.request_id),))
         return call
 
-    def request(self, data: bytes) -> Any:
+    async def request(self, data: bytes) -> Any:
+        """Give the request that the bytes are.
+
+        Raises MessageTooLarge, MalformedMessage, and what the check does.
+        """
         if len(data) > self._max_bytes:
             raise MessageTooLarge(len(data), self._max_bytes)
+        return await offloaded(len(data), self._judged, data)
+
+    async def requests(self, stream: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        """Give the requests of a stream, as they come."""
+        async for data in stream:
+            yield await self.request(data)
+
+    def _judged(self, data: bytes) -> Any:
         try:
             request = self._decode(data)
         except DecodeError:
@@ -138,7 +156,7 @@ def _unary(method: _Method, slots: Slots) -> grpc.RpcMethodHandler[Any, Any]:
         code = grpc.StatusCode.CANCELLED  # unless it comes to an end
         try:
             with slots.taken(context.peer()):
-                answer = await method.behaviour(method.request(data), context)
+                answer = await method.behaviour(await method.request(data), context)
             code = grpc.StatusCode.OK
         except grpc.aio.AbortError:
             code = context.code() or grpc.StatusCode.UNKNOWN
@@ -155,15 +173,20 @@ def _unary(method: _Method, slots: Slots) -> grpc.RpcMethodHandler[Any, Any]:
 
 
 def _streaming(
-    method: _Method, slots: Slots, stall_seconds: float, idle_seconds: float | None
-) -> grpc.RpcMethodHandler[Any, Any]:
-    async def serve(data: bytes, context: Context) -> None:
+    method: _Method,
+    slots: Slots,
+    stall_seconds: float,
+    idle_seconds: float | None,
+    *,
+    takes_stream: bool = False,
+) -> Callable[[Any, Context], Awaitable[None]]:
+    async def serve(data: Any, context: Context) -> None:
         started = time.perf_counter()
         call = method.enter(context)
         code = grpc.StatusCode.CANCELLED  # unless it comes to an end
         try:
             with slots.taken(context.peer()):
-                request = method.request(data)
+                request = method.requests(data) if takes_stream else await method.request(data)
                 async with aclosing(method.behaviour(request, context)) as answers:
                     await _send(answers, request, context, stall_seconds, idle_seconds)
             code = grpc.StatusCode.OK
@@ -177,7 +200,7 @@ def _streaming(
         finally:
             _log(call, code, started)
 
-    return grpc.unary_stream_rpc_method_handler(serve, None, method.encode)
+    return serve
 
 
 async def _send(
@@ -215,7 +238,7 @@ async def _send(
 
 
 async def _unknown_method(_request: bytes, _context: Context) -> bytes:
-    raise NotImplementedYet("this service has no such method; ask its reflection for those it has")
+    raise UnknownMethod("this service has no such method; ask its reflection for those it has")
 
 
 async def _abort(context: Context, call: Call, status: Status, error: Exception) -> None:

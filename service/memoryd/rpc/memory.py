@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ from memoryd.model import Capacity
 from memoryd.recall.weights import DEFAULT_IMPORTANCE_WEIGHT
 from memoryd.retrieval.engine import Wanted
 from memoryd.rpc import convert, page_token
-from memoryd.rpc.call import current_call
+from memoryd.rpc.call import current_call, offloaded
 from memoryd.v1 import memory_pb2, memory_pb2_grpc
 
 if TYPE_CHECKING:
@@ -37,9 +36,6 @@ DEFAULT_RESULTS = 10
 MAX_RESULTS = 100
 DEFAULT_DISTANCE = 10
 PURGE_SAMPLE = 20
-
-OFFLOAD_BYTES = 64 * 1024
-"""A batch over this size is checked and hashed in a thread, so that other calls go on meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +68,8 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
     async def StoreMemory(
         self, request: memory_pb2.StoreMemoryRequest, context: Context
     ) -> memory_pb2.StoreMemoryResponse:
-        item = self._requests.new_memory(request, current_call().session)
+        session_of = current_call().session
+        item = await offloaded(request.ByteSize(), self._requests.new_memory, request, session_of)
         (stored,) = await self._store.store((item,), self._capacity())
         return convert.store_response(stored, half_life_days=self._options.half_life_days)
 
@@ -80,10 +77,9 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
         self, request: memory_pb2.BatchStoreMemoriesRequest, context: Context
     ) -> memory_pb2.BatchStoreMemoriesResponse:
         session_of = current_call().session
-        if request.ByteSize() > OFFLOAD_BYTES:
-            items = await asyncio.to_thread(self._requests.new_memories, request, session_of)
-        else:
-            items = self._requests.new_memories(request, session_of)
+        items = await offloaded(
+            request.ByteSize(), self._requests.new_memories, request, session_of
+        )
         stored = await self._store.store(items, self._capacity()) if items else ()
         half_life_days = self._options.half_life_days
         return memory_pb2.BatchStoreMemoriesResponse(
@@ -179,7 +175,8 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
         self, request: memory_pb2.UpdateMemoryRequest, context: Context
     ) -> memory_pb2.Memory:
         session = current_call().session(request.memory.session_id)
-        return self._message(await self._store.update(self._requests.edit(request, session)))
+        edit = await offloaded(request.ByteSize(), self._requests.edit, request, session)
+        return self._message(await self._store.update(edit))
 
     async def DeleteMemory(
         self, request: memory_pb2.DeleteMemoryRequest, context: Context
@@ -199,7 +196,7 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
         self, request: memory_pb2.FindSimilarMemoriesRequest, context: Context
     ) -> memory_pb2.FindSimilarMemoriesResponse:
         call, now = current_call(), self._clock()
-        content, semantic_hash = self._requests.target(request)
+        content, semantic_hash = await offloaded(request.ByteSize(), self._requests.target, request)
         found = await self._retrieval.similar(
             call.session(request.session_id),
             content=content,

@@ -232,7 +232,7 @@ class Requests:
             content_hash=hashes.content_hash,
             semantic_hash=hashes.semantic_hash,
             expires_at=expires_at,
-            request_id=request.request_id,
+            request_id=request.request_id.lower(),  # a UUID is the same in either case
             fingerprint=_fingerprint(request) if request.request_id else "",
             field=field,
             late=late,

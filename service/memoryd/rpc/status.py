@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 DOMAIN = "memoryd"
 
 MAX_MESSAGE_CHARACTERS = 500
+MAX_NAME_CHARACTERS = 255
 MAX_VIOLATIONS_BYTES = 3_600
 """gRPC clients take 8 KiB of trailers by default: the message twice and all of this in base64."""
 
 MEMORY_TYPE = "memoryd.v1.Memory"
 TOOL_CONFIG_REVISION_TYPE = "memoryd.v1.ToolConfigRevision"
+SERVICE_TYPE = "grpc.Service"
 
 _TABLE: dict[type[errors.MemorydError], tuple[grpc.StatusCode, Reason.ValueType]] = {
     errors.InvalidRequest: (
@@ -57,6 +59,10 @@ _TABLE: dict[type[errors.MemorydError], tuple[grpc.StatusCode, Reason.ValueType]
     errors.ToolConfigRevisionNotFound: (
         grpc.StatusCode.NOT_FOUND,
         error_reason_pb2.ERROR_REASON_TOOL_CONFIG_REVISION_NOT_FOUND,
+    ),
+    errors.ServiceNotFound: (
+        grpc.StatusCode.NOT_FOUND,
+        error_reason_pb2.ERROR_REASON_SERVICE_NOT_FOUND,
     ),
     errors.MemoryAlreadyExists: (
         grpc.StatusCode.ALREADY_EXISTS,
@@ -107,7 +113,7 @@ _TABLE: dict[type[errors.MemorydError], tuple[grpc.StatusCode, Reason.ValueType]
         grpc.StatusCode.DEADLINE_EXCEEDED,
         error_reason_pb2.ERROR_REASON_DEADLINE_EXCEEDED,
     ),
-    errors.NotImplementedYet: (
+    errors.UnknownMethod: (
         grpc.StatusCode.UNIMPLEMENTED,
         error_reason_pb2.ERROR_REASON_NOT_IMPLEMENTED,
     ),
@@ -135,8 +141,12 @@ def status_of(error: Exception, request_id: str) -> Status:
         )
     code, reason = _TABLE[type(error)]
     facts = {}
-    if isinstance(error, errors.StreamEnded) and error.last_revision is not None:
-        facts["last_revision"] = str(error.last_revision)
+    match error:
+        case (
+            errors.StreamStalled(last_revision=int(last))
+            | errors.StreamIdle(last_revision=int(last))
+        ):
+            facts["last_revision"] = str(last)
     return _status(code, reason, str(error), _details(error), facts)
 
 
@@ -160,6 +170,14 @@ def _details(error: errors.MemorydError) -> list[Message]:
                 error_details_pb2.ResourceInfo(
                     resource_type=TOOL_CONFIG_REVISION_TYPE,
                     resource_name=f"{tool}/{revision}",
+                    description=str(error),
+                )
+            )
+        case errors.ServiceNotFound(service=service):
+            details.append(
+                error_details_pb2.ResourceInfo(
+                    resource_type=SERVICE_TYPE,
+                    resource_name=service[:MAX_NAME_CHARACTERS],
                     description=str(error),
                 )
             )

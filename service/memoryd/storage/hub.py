@@ -99,7 +99,7 @@ class ChangeHub:
         task = self._reads.get(key)
         if task is None:
             task = self._reads[key] = asyncio.create_task(self._read(session, after))
-            task.add_done_callback(lambda _: self._reads.pop(key, None))
+            task.add_done_callback(lambda read: self._end(key, read))
         changes = await asyncio.shield(task)
         if changes.revision != self._known.get(session, 0):
             self._known[session] = changes.revision
@@ -109,6 +109,11 @@ class ChangeHub:
     async def _read(self, session: Session, after: int) -> Changes:
         async with self._reading:
             return await self._database.read(lambda c: read_changes(c, session, after))
+
+    def _end(self, key: tuple[Session, int, int], read: asyncio.Task[Changes]) -> None:
+        self._reads.pop(key, None)
+        if not read.cancelled():
+            read.exception()  # seen, also where all who wanted to know have gone
 
     def _wake(self, session: Session) -> None:
         for follower in self._followers[session]:

@@ -69,7 +69,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     same: retry it with the same `request_id`.
     """
     ERROR_REASON_NOT_IMPLEMENTED: _ErrorReason.ValueType  # 17
-    """UNIMPLEMENTED. The method is part of the contract and not of this release."""
+    """UNIMPLEMENTED. There is no such method."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 18
     """INTERNAL. A defect of the service. `google.rpc.RequestInfo.request_id` is in the server's log too."""
     ERROR_REASON_CANCELLED: _ErrorReason.ValueType  # 19
@@ -88,6 +88,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED. The message is larger than the service takes. One of more than twice that size is refused by
     gRPC itself, and carries no details.
     """
+    ERROR_REASON_SERVICE_NOT_FOUND: _ErrorReason.ValueType  # 24
+    """NOT_FOUND. `grpc.health.v1.Health` was asked for a service that is not here."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused: `google.rpc.ErrorInfo.reason` carries the name of one of these values, beside the domain
@@ -142,7 +144,7 @@ ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 16
 same: retry it with the same `request_id`.
 """
 ERROR_REASON_NOT_IMPLEMENTED: ErrorReason.ValueType  # 17
-"""UNIMPLEMENTED. The method is part of the contract and not of this release."""
+"""UNIMPLEMENTED. There is no such method."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 18
 """INTERNAL. A defect of the service. `google.rpc.RequestInfo.request_id` is in the server's log too."""
 ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 19
@@ -161,4 +163,6 @@ ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 23
 """RESOURCE_EXHAUSTED. The message is larger than the service takes. One of more than twice that size is refused by
 gRPC itself, and carries no details.
 """
+ERROR_REASON_SERVICE_NOT_FOUND: ErrorReason.ValueType  # 24
+"""NOT_FOUND. `grpc.health.v1.Health` was asked for a service that is not here."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -303,8 +303,8 @@ class StoreMemoryRequest(_message.Message):
     """True: never. False is as unset."""
     request_id: _builtins.str
     """A UUID of the caller's that names this very request within the session: sent again, it gets the first answer again and
-    changes nothing; sent with other arguments, it is refused. Kept for 24 hours at least. A refused call does not use
-    it up.
+    changes nothing; sent with other arguments, it is refused. Upper and lower case are one. Kept for 24 hours at least.
+    A refused call does not use it up.
     """
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:

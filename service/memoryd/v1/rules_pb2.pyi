@@ -16,6 +16,7 @@ SESSION_ID_FIELD_NUMBER: _builtins.int
 MEMORY_ID_FIELD_NUMBER: _builtins.int
 REQUEST_ID_FIELD_NUMBER: _builtins.int
 TOOL_FIELD_NUMBER: _builtins.int
+STORABLE_FIELD_NUMBER: _builtins.int
 session_id: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
 """A session's name: 1–255 characters of `A–Z a–z 0–9 . _ : @ -`, starting with a letter or digit, without `..`."""
 memory_id: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
@@ -24,3 +25,5 @@ request_id: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules,
 """A request's identifier: any UUID."""
 tool: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
 """One of the seven tools."""
+storable: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
+"""Free text that every database stores."""

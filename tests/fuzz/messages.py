@@ -1,0 +1,380 @@
+"""Requests that mean harm: strategies made from the descriptors, and valid requests to begin with.
+
+Bytes hold placeholders, as long as what stands for them in the end: `filled` puts a stored memory's
+identifier in the place of each of `MEMORY_IDS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pool, struct_pb2
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+from hypothesis import strategies as st
+
+from memoryd.rpc import page_token
+from memoryd.v1 import memory_pb2, tool_config_pb2
+
+SERVICES = (
+    "memoryd.v1.MemoryService",
+    "memoryd.v1.ToolConfigService",
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1alpha.ServerReflection",
+)
+METHODS: tuple[MethodDescriptor, ...] = tuple(
+    method
+    for service in SERVICES
+    for method in descriptor_pool.Default().FindServiceByName(service).methods
+)
+
+ALLOWED = {
+    grpc.StatusCode.OK,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.ALREADY_EXISTS,
+    grpc.StatusCode.ABORTED,
+    grpc.StatusCode.OUT_OF_RANGE,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.UNIMPLEMENTED,
+}
+"""What a call may end with, whatever its request is."""
+
+SESSION = "fuzz-1"
+MEMORY_IDS = tuple(f"00000000-0000-7000-8000-00000000000{place}" for place in range(3))
+REQUEST_ID = "0197d3e2-7a44-4e2a-b2f0-3c1d5e6f7a8b"
+SURROGATE_HERE = "\ufffe"
+"""As long in UTF-8 as the lone surrogate, no text at all, that may be put in its place."""
+
+
+def path_of(method: MethodDescriptor) -> str:
+    return f"/{method.containing_service.full_name}/{method.name}"
+
+
+def is_endless(method: MethodDescriptor) -> bool:
+    """Whether its answers end only with the caller."""
+    return bool(method.server_streaming) and method.name.startswith("Watch")
+
+
+def filled(data: bytes, memory_ids: Sequence[str]) -> bytes:
+    """Put stored memories in the place of the placeholders, as far as there are any."""
+    for placeholder, memory_id in zip(MEMORY_IDS, memory_ids, strict=False):
+        data = data.replace(placeholder.encode(), memory_id.encode())
+    return data
+
+
+# Valid requests
+
+
+def _store(**fields: Any) -> memory_pb2.StoreMemoryRequest:
+    return memory_pb2.StoreMemoryRequest(
+        **{"session_id": SESSION, "content": "Prefers tea over coffee", **fields}
+    )
+
+
+def _config(tool: str, **fields: Any) -> tool_config_pb2.ToolConfig:
+    return tool_config_pb2.ToolConfig(tool=tool, **fields)
+
+
+_FILTER = memory_pb2.MemoryFilter(
+    content_types=[memory_pb2.CONTENT_TYPE_FACT, memory_pb2.CONTENT_TYPE_CONTEXT],
+    min_importance=0.1,
+    metadata={"speaker": "Ada"},
+    created_after=datetime(2026, 1, 1, tzinfo=UTC),
+    created_before=datetime(2027, 1, 1, tzinfo=UTC),
+)
+_ONE = {"session_id": SESSION, "memory_id": MEMORY_IDS[0]}
+_TOOL_CONFIGS = (
+    _config("rag", enabled=True, rag={"chunk_size": 400, "similarity_threshold": 0.5}),
+    _config("memory", memory={"max_entries": 20, "ttl_hours": 48}),
+    _config("escalation", escalation={"keywords": {"fire": 1.0}, "notification_email": "a@b.c"}),
+    _config("attachment", attachment={"allowed_extensions": [".txt"], "max_file_size": 2048}),
+    _config("crm", crm={"api_endpoint": "https://crm.example", "api_key": "env://NO_KEY"}),
+    _config("billing", enabled=False, billing={"api_key": "a literal"}),
+    _config("inventory", inventory={"api_endpoint": "https://stock.example"}),
+)
+
+VALID: Mapping[str, tuple[Message, ...]] = {
+    "StoreMemory": (
+        _store(),
+        _store(importance=0.9, metadata={"a": [1, {"b": None}]}, ttl=timedelta(hours=1)),
+        _store(content="x < 5 && y > 3", never_expires=True, request_id=REQUEST_ID),
+        _store(content="<b>bold</b> text", expire_time=datetime(2030, 1, 1, tzinfo=UTC)),
+    ),
+    "BatchStoreMemories": (
+        memory_pb2.BatchStoreMemoriesRequest(requests=[_store(), _store(content="Likes rain")]),
+    ),
+    "GetMemory": (memory_pb2.GetMemoryRequest(**_ONE),),
+    "ListMemories": (
+        memory_pb2.ListMemoriesRequest(session_id=SESSION, page_size=2, show_deleted=True),
+        memory_pb2.ListMemoriesRequest(session_id=SESSION, filter=_FILTER),
+    ),
+    "RetrieveMemories": (
+        memory_pb2.RetrieveMemoriesRequest(session_id=SESSION),
+        memory_pb2.RetrieveMemoriesRequest(session_id=SESSION, query="tea", filter=_FILTER),
+    ),
+    "FindSimilarMemories": (
+        memory_pb2.FindSimilarMemoriesRequest(session_id=SESSION, content="tea", max_distance=64),
+        memory_pb2.FindSimilarMemoriesRequest(**_ONE, limit=3),
+    ),
+    "UpdateMemory": (
+        memory_pb2.UpdateMemoryRequest(
+            memory=memory_pb2.Memory(**_ONE, content="Drinks tea", importance=0.2),
+            update_mask=FieldMask(paths=["content", "importance"]),
+            ttl=timedelta(days=2),
+        ),
+        memory_pb2.UpdateMemoryRequest(memory=memory_pb2.Memory(**_ONE, metadata={"a": 1})),
+    ),
+    "DeleteMemory": (memory_pb2.DeleteMemoryRequest(**_ONE),),
+    "UndeleteMemory": (memory_pb2.UndeleteMemoryRequest(**_ONE),),
+    "PurgeMemories": (
+        memory_pb2.PurgeMemoriesRequest(session_id=SESSION),
+        memory_pb2.PurgeMemoriesRequest(session_id=SESSION, filter=_FILTER, force=True),
+    ),
+    "EraseSession": (memory_pb2.EraseSessionRequest(session_id="fuzz-2"),),
+    "WatchMemories": (memory_pb2.WatchMemoriesRequest(session_id=SESSION),),
+    "ExportMemories": (memory_pb2.ExportMemoriesRequest(session_id=SESSION, filter=_FILTER),),
+    "ListTools": (tool_config_pb2.ListToolsRequest(),),
+    "GetToolConfig": (tool_config_pb2.GetToolConfigRequest(tool="rag"),),
+    "UpdateToolConfig": tuple(
+        tool_config_pb2.UpdateToolConfigRequest(tool_config=config, reason="because")
+        for config in _TOOL_CONFIGS
+    ),
+    "ResetToolConfig": (
+        tool_config_pb2.ResetToolConfigRequest(tool="rag", paths=["enabled", "rag.chunk_size"]),
+    ),
+    "ValidateToolConfig": tuple(
+        tool_config_pb2.ValidateToolConfigRequest(tool_config=config) for config in _TOOL_CONFIGS
+    ),
+    "ListToolConfigRevisions": (
+        tool_config_pb2.ListToolConfigRevisionsRequest(tool="rag", page_size=1),
+    ),
+    "RollbackToolConfig": (tool_config_pb2.RollbackToolConfigRequest(tool="rag", revision=1),),
+    "WatchToolConfigs": (tool_config_pb2.WatchToolConfigsRequest(),),
+    "Check": (health_pb2.HealthCheckRequest(service="memoryd.v1.MemoryService"),),
+    "List": (GetMessageClass(health_pb2.DESCRIPTOR.message_types_by_name["HealthListRequest"])(),),
+    "Watch": (health_pb2.HealthCheckRequest(),),
+    "ServerReflectionInfo": (
+        reflection_pb2.ServerReflectionRequest(list_services=""),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol="memoryd.v1.Memory"),
+    ),
+}
+"""By the name of the method."""
+
+
+# Hostile values
+
+_TEXTS = (
+    "",
+    " ",
+    "\0",
+    "a\0b",
+    SURROGATE_HERE,
+    "\x1b[31m\r\nforged=line",
+    "'; DROP TABLE memories; --",
+    "1'OR'1'='1",
+    "%00%2e%2e%2f",
+    "../../etc/passwd",
+    "%s%n{0}${jndi:ldap://x}:name",
+    "<script>alert(1)</script>",
+    "<svg><p><style><!--</style><img src=x onerror=alert(1)>--></style>",
+    "&lt;script&gt;&amp;#106;avascript:alert(1)",
+    "java\tscript:alert(1) data:text/html,<p>",
+    "us\u0435r \uff55ser",
+    "\u202eabc\u200b\ufeff\u2028",
+    "e\u0301\u0301\u0301 \U0010ffff 🏳️‍🌈",
+    "\\u0000 \\ud800 \"'`",
+    "İ" * 50,
+    "<a" * 2000,
+    "&" * 2000,
+    "x" * 16_385,
+    "null",
+    "NaN",
+)
+texts = st.one_of(
+    st.sampled_from(_TEXTS),
+    st.text(max_size=40),
+    st.lists(st.sampled_from(_TEXTS), max_size=4).map("".join),
+)
+_INTEGERS = {
+    FieldDescriptor.CPPTYPE_INT32: (0, 1, -1, 2, 50, 1001, 2**31 - 1, -(2**31)),
+    FieldDescriptor.CPPTYPE_INT64: (0, 1, -1, 2**53, 2**53 + 1, 2**63 - 1, -(2**63)),
+    FieldDescriptor.CPPTYPE_UINT32: (0, 1, 2**32 - 1),
+    FieldDescriptor.CPPTYPE_UINT64: (0, 1, 2**64 - 1),
+    FieldDescriptor.CPPTYPE_ENUM: (0, 1, 4, 5, -1, 99, 2**31 - 1, -(2**31)),
+}
+_DOUBLES = (
+    *(0.0, -0.0, 0.3, 0.5, 1.0, 1.5, -1e-300, 5e-324, 1.7976931348623157e308, 1e19),
+    *(2.0**53, 2.0**53 + 2, -(2.0**63), float("nan"), float("inf"), float("-inf")),
+)
+doubles = st.sampled_from(_DOUBLES) | st.floats()
+_NANOS = st.sampled_from((0, 1, -1, 999, 999_999_999, 10**9, -999_999_999, 2**31 - 1, -(2**31)))
+_MOMENTS = (
+    *(0, -1, -62_135_596_800, -62_135_596_801, 253_402_300_799, 253_402_300_800),
+    *(1_772_366_400, 2**63 - 1, -(2**63)),
+)
+_SPANS = (0, 1, -1, 60, 315_576_000_000, 315_576_000_001, -315_576_000_001, *_MOMENTS[4:])
+_PATHS = (
+    *(field.name for field in memory_pb2.Memory.DESCRIPTOR.fields),
+    *("*", "", ".", "enabled", "rag.chunk_size", "crm.api_key", "metadata.a", "content.", "..."),
+)
+_TOOLS = ("rag", "memory", "escalation", "attachment", "crm", "billing", "inventory")
+
+
+def _nested(depth: int) -> dict[str, Any]:
+    value: Any = "core"
+    for level in range(depth):
+        value = [value] if level % 2 else {"a": value}
+    return {"a": value}
+
+
+_KEYS = st.sampled_from(("a", "", "speaker", "occurred_at", "__proto__", "\0", "$.a", "'")) | texts
+_json = st.one_of(
+    st.dictionaries(
+        _KEYS,
+        st.recursive(
+            st.none() | st.booleans() | doubles | texts,
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=3),
+            max_leaves=8,
+        ),
+        max_size=4,
+    ),
+    st.sampled_from((7, 8, 9, 30)).map(_nested),
+    st.just({f"key {number}": number for number in range(3_000)}),
+)
+
+
+def _struct(values: Mapping[str, Any]) -> struct_pb2.Struct:
+    struct = struct_pb2.Struct()
+    struct.update(values)
+    return struct
+
+
+_WELL_KNOWN: Mapping[str, Callable[[type[Message]], st.SearchStrategy[Any]]] = {
+    "google.protobuf.Timestamp": lambda kind: st.builds(
+        kind, seconds=st.sampled_from(_MOMENTS), nanos=_NANOS
+    ),
+    "google.protobuf.Duration": lambda kind: st.builds(
+        kind, seconds=st.sampled_from(_SPANS), nanos=_NANOS
+    ),
+    "google.protobuf.FieldMask": lambda kind: st.builds(
+        kind,
+        paths=st.lists(st.sampled_from(_PATHS) | texts, max_size=6) | st.just(["content"] * 5_000),
+    ),
+    "google.protobuf.Struct": lambda _: _json.map(_struct),
+    # A null value's kind has no number but 0; other numbers are for the bytes to say.
+    "google.protobuf.Value": lambda _: _json.map(
+        lambda v: struct_pb2.Value(struct_value=_struct(v))
+    ),
+}
+_NAMED: Mapping[str, st.SearchStrategy[Any]] = {
+    "session_id": st.sampled_from((SESSION, "fuzz-2", "u" * 255)) | texts,
+    "memory_id": st.sampled_from(MEMORY_IDS) | texts,
+    "request_id": st.sampled_from(("", REQUEST_ID, REQUEST_ID.upper())) | texts,
+    "tool": st.sampled_from(_TOOLS) | texts,
+    "api_key": st.sampled_from(("env://NO_KEY", "env://", "vault://x", "secretsmanager://"))
+    | texts,
+    "service": st.sampled_from(("", *SERVICES)) | texts,
+    "page_token": st.sampled_from(("", "A", "====", "A" * 32, "A" * 1025, "-_-_")) | texts,
+}
+_MAX_REPEATED = 4
+
+
+def of_field(field: FieldDescriptor) -> st.SearchStrategy[Any]:
+    """Give values for one element of a field."""
+    if field.message_type is not None:
+        return of_type(field.message_type)
+    if field.name in _NAMED and field.type == field.TYPE_STRING:
+        return _NAMED[field.name]
+    if field.cpp_type in _INTEGERS:
+        return st.sampled_from(_INTEGERS[field.cpp_type])
+    match field.cpp_type:
+        case FieldDescriptor.CPPTYPE_BOOL:
+            return st.booleans()
+        case FieldDescriptor.CPPTYPE_DOUBLE | FieldDescriptor.CPPTYPE_FLOAT:
+            return doubles
+        case _:
+            return st.binary(max_size=40) if field.type == field.TYPE_BYTES else texts
+
+
+@st.composite
+def _of_fields(draw: st.DrawFn, descriptor: Descriptor) -> Message:
+    message = GetMessageClass(descriptor)()
+    fields = list(descriptor.fields)
+    chosen = draw(st.lists(st.sampled_from(fields), max_size=5, unique=True)) if fields else []
+    for field in chosen:
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            key, value = (field.message_type.fields_by_name[n] for n in ("key", "value"))
+            entries = st.dictionaries(of_field(key), of_field(value), max_size=_MAX_REPEATED)
+            getattr(message, field.name).update(draw(entries))
+        elif field.is_repeated:
+            values = draw(st.lists(of_field(field), max_size=_MAX_REPEATED))
+            getattr(message, field.name).extend(values)
+        elif field.message_type is not None:
+            getattr(message, field.name).CopyFrom(draw(of_field(field)))
+        else:
+            setattr(message, field.name, draw(of_field(field)))
+    return message
+
+
+_known: dict[str, st.SearchStrategy[Any]] = {}
+
+
+def of_type(descriptor: Descriptor) -> st.SearchStrategy[Any]:
+    """Give messages of a type: any of its fields, each with anything that its type can hold."""
+    name = descriptor.full_name
+    if name not in _known:
+        well_known = _WELL_KNOWN.get(name)
+        kind = GetMessageClass(descriptor)
+        _known[name] = (
+            well_known(kind) if well_known else st.deferred(lambda: _of_fields(descriptor))
+        )
+    return _known[name]
+
+
+@st.composite
+def requests(draw: st.DrawFn, method: MethodDescriptor) -> Message:
+    """Give a request of a method: any, or a valid one, most often with something changed."""
+    anything = of_type(method.input_type)
+    if draw(st.integers(0, 4)) == 0:
+        message = draw(anything)
+    else:
+        message = type(VALID[method.name][0])()
+        message.CopyFrom(draw(st.sampled_from(VALID[method.name])))
+        fields = list(message.DESCRIPTOR.fields)
+        for field in draw(st.lists(st.sampled_from(fields), max_size=2)) if fields else ():
+            message.ClearField(field.name)
+            if not field.is_repeated and field.message_type is None:
+                setattr(message, field.name, draw(of_field(field)))
+        if draw(st.booleans()):
+            message.MergeFrom(draw(anything))
+    if "page_token" in message.DESCRIPTOR.fields_by_name and draw(st.booleans()):
+        position = draw(st.sampled_from((0, 1, 2**31, 2**63 - 1, 2**63, 2**64 - 1)))
+        message.page_token = page_token.encode(position, message)
+    return message
+
+
+@st.composite
+def wires(draw: st.DrawFn, method: MethodDescriptor) -> bytes:
+    """Give a request as bytes, now and then with a defect that no encoder makes."""
+    data = draw(requests(method)).SerializeToString()
+    match draw(st.integers(0, 15)):
+        case 0:  # keys of maps twice, several of a oneof, messages in two parts
+            data += draw(requests(method)).SerializeToString()
+        case 1:
+            data = data[: draw(st.integers(0, len(data)))]
+        case 2:
+            data = data.replace(SURROGATE_HERE.encode(), b"\xed\xa0\x80")
+        case 3:
+            place = draw(st.integers(0, len(data)))
+            data = data[:place] + draw(st.binary(min_size=1, max_size=4)) + data[place + 1 :]
+        case 4:  # a field that this release does not know
+            data += b"\xfa\x3f\x05hello"
+    return data

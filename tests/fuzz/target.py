@@ -1,0 +1,237 @@
+"""Coverage-guided fuzzing of a request's way, from bytes to the rows of an SQLite file.
+
+python -m tests.fuzz.target FOLDER [SECONDS]
+
+An input is a method (its first byte) and a request in the bytes that follow. The server is the real
+one but for the network: gRPC's own server is left out, so that all runs in one thread that can be
+followed. What was found to be of use is kept in FOLDER/corpus, and an input that breaks a promise
+is written to FOLDER.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import shutil
+import sys
+from collections import deque
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import atheris
+import grpc
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+
+# Left out is what builds SQL by comparing: atheris never lets go of what it has seen compared.
+with atheris.instrument_imports(
+    include=["memoryd"],
+    exclude=[
+        "memoryd.storage.dialect",
+        "memoryd.storage.memories",
+        "memoryd.storage.removal",
+        "memoryd.storage.rows",
+        "memoryd.storage.tool_configs",
+    ],
+):
+    from memoryd.secrets import Secrets
+    from memoryd.server import Server
+    from memoryd.tool_settings import load_configuration
+    from memoryd.v1 import memory_pb2
+
+from .messages import ALLOWED, METHODS, SESSION, VALID, filled, is_endless, path_of
+
+OURS = tuple(m for m in METHODS if m.containing_service.full_name.startswith("memoryd."))
+MAX_BYTES = 4096
+TEXTS_SHARE = 0.7
+"""Of the mutations, those within a text; other bytes at random are mostly no message at all."""
+PATIENCE = 10
+"""Seconds until an input counts as hanging."""
+WATCHED_SECONDS = 0.01
+"""How long a stream without an end is followed."""
+
+
+class Network:
+    """Stands where gRPC's server would: keeps the handlers, and listens nowhere."""
+
+    def __init__(self, interceptors: list[grpc.aio.ServerInterceptor], options: object) -> None:
+        del options
+        (self._pipeline,) = interceptors
+        self._handlers: dict[str, Any] = {}
+
+    def add_generic_rpc_handlers(self, handlers: object) -> None:
+        """Each comes a second time, by its name."""
+
+    def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
+        self._handlers |= {f"/{service}/{name}": handler for name, handler in handlers.items()}
+
+    def add_insecure_port(self, address: str) -> int:
+        del address
+        return 0
+
+    async def start(self) -> None:
+        pass
+
+    async def handler(self, path: str) -> Any:
+        """Give a method's handler as the pipeline wraps it."""
+
+        async def found(_: object) -> Any:
+            return self._handlers[path]
+
+        return await self._pipeline.intercept_service(found, SimpleNamespace(method=path))
+
+
+class Context:
+    """Of one call: what it answers, or how it is refused."""
+
+    def __init__(self) -> None:
+        self.refused: grpc.StatusCode | None = None
+
+    def invocation_metadata(self) -> tuple[()]:
+        return ()
+
+    def time_remaining(self) -> None:
+        return None
+
+    def set_trailing_metadata(self, metadata: object) -> None:
+        pass
+
+    def code(self) -> grpc.StatusCode | None:
+        return self.refused
+
+    async def abort(self, code: grpc.StatusCode, *details: object) -> None:
+        del details
+        self.refused = code
+        raise grpc.aio.AbortError
+
+    async def send_initial_metadata(self, metadata: object) -> None:
+        pass
+
+    async def write(self, answer: object) -> None:
+        pass
+
+
+class Target:
+    """A server that is given one request after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._memory_ids: deque[str] = deque(maxlen=3)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        self._loop.run_until_complete(self._start(folder / "memoryd.db"))
+
+    async def _start(self, file: Path) -> None:
+        environ = {"MEMORYD_DATABASE_URL": f"sqlite+aiosqlite:///{file}"}
+        settings, tools = load_configuration(environ=environ, dotenv=None, flags={})
+        made: list[Network] = []
+
+        def make(**options: Any) -> Network:
+            made.append(Network(**options))
+            return made[0]
+
+        with mock.patch("grpc.aio.server", make):
+            server = Server(settings, tools, Secrets.built_in(environ))
+        await server.start()
+        (network,) = made
+        self._handlers = [await network.handler(path_of(method)) for method in OURS]
+
+    def __call__(self, data: bytes) -> None:
+        """Fails if the request meets a defect."""
+        if data:
+            number = data[0] % len(OURS)
+            self._loop.run_until_complete(self._call(number, filled(data[1:], self._memory_ids)))
+
+    async def _call(self, number: int, data: bytes) -> None:
+        method, handler, context = OURS[number], self._handlers[number], Context()
+        task = asyncio.ensure_future(_answer(method, handler, data, context))
+        await asyncio.wait([task], timeout=WATCHED_SECONDS if is_endless(method) else None)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+            return
+        if task.cancelled():
+            raise AssertionError(f"{method.name} was given up")
+        error = task.exception()
+        if isinstance(error, grpc.aio.AbortError):
+            if context.refused not in ALLOWED:
+                raise AssertionError(f"{method.name} ended with {context.refused}")
+        elif error is not None:
+            raise error
+        elif method.name == "StoreMemory":
+            stored = memory_pb2.StoreMemoryResponse.FromString(task.result()).memory
+            if stored.session_id == SESSION:
+                self._memory_ids.append(stored.memory_id)
+
+
+async def _answer(method: MethodDescriptor, handler: Any, data: bytes, context: Context) -> bytes:
+    if method.server_streaming:
+        await handler.unary_stream(data, context)
+        return b""
+    return bytes(handler.response_serializer(await handler.unary_unary(data, context)))
+
+
+def seeds() -> Iterator[tuple[str, bytes]]:
+    """Give valid requests of every method, by names of their own."""
+    for number, method in enumerate(OURS):
+        for place, request in enumerate(VALID[method.name]):
+            yield f"{method.name}-{place}", bytes([number]) + request.SerializeToString()
+
+
+def mutated(data: bytes, max_size: int, seed: int) -> bytes:
+    """Change one text of the request, with all lengths around it, or any of its bytes."""
+    dice = random.Random(seed)  # noqa: S311  repeatable, not secret
+    if data and dice.random() < TEXTS_SHARE:
+        request = GetMessageClass(OURS[data[0] % len(OURS)].input_type)()
+        with contextlib.suppress(DecodeError):
+            request.ParseFromString(data[1:])
+            texts = list(_texts(request))
+            if texts:
+                message, name = dice.choice(texts)
+                before = getattr(message, name).encode()
+                after = atheris.Mutate(before, max(1, max_size - len(data) + len(before)))
+                setattr(message, name, after.decode(errors="ignore"))
+                return (data[:1] + request.SerializeToString())[:max_size]
+    return bytes(atheris.Mutate(data, max_size))
+
+
+def _texts(message: Message) -> Iterator[tuple[Message, str]]:
+    """Give the texts that are set, each by its message and its field's name."""
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            if field.type == field.TYPE_STRING and not field.is_repeated:
+                yield message, field.name
+        elif isinstance(value, Message):
+            yield from _texts(value)
+        else:
+            for item in value.values() if isinstance(value, Mapping) else value:
+                if isinstance(item, Message):
+                    yield from _texts(item)
+
+
+def main() -> None:
+    folder, *seconds = sys.argv[1:]
+    corpus = Path(folder) / "corpus"
+    corpus.mkdir(parents=True, exist_ok=True)
+    for name, data in seeds():
+        (corpus / name).write_bytes(data)
+    options = [
+        f"-artifact_prefix={folder}/",
+        f"-max_len={MAX_BYTES}",
+        "-verbosity=0",
+        "-print_final_stats=1",
+        f"-timeout={PATIENCE}",
+        *(f"-max_total_time={number}" for number in seconds),
+    ]
+    target = Target(Path(folder) / "database")
+    atheris.Setup([sys.argv[0], *options, str(corpus)], target, custom_mutator=mutated)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

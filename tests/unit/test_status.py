@@ -1,0 +1,114 @@
+"""The one table from error to status."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2 as details_pb2
+from google.rpc import status_pb2
+
+from memoryd import errors
+from memoryd.rpc.status import DOMAIN, Status, status_of
+from memoryd.v1.error_reason_pb2 import ErrorReason
+
+MEMORY_ID = "0197d3e2-7a44-7e2a-b2f0-3c1d5e6f7a8b"
+HEADER_BYTES = 8_192
+"""Of what a gRPC client takes by default; the details go as base64, the message twice."""
+
+ERRORS = (
+    errors.InvalidRequest(errors.Violation("content", "is empty; send some")),
+    errors.RequestIdReused("requests[1].request_id"),
+    errors.LiteralSecret(errors.Violation("crm.api_key", "is a literal; give a reference")),
+    errors.MalformedMessage("request of /memoryd.v1.MemoryService/StoreMemory"),
+    errors.MessageTooLarge(5_000_000, 4_194_304),
+    errors.MemoryNotFound(MEMORY_ID),
+    errors.ToolConfigRevisionNotFound("rag", 7),
+    errors.ServiceNotFound("é" * 100_000),
+    errors.MemoryAlreadyExists(MEMORY_ID),
+    errors.MemoryNotDeleted(MEMORY_ID),
+    errors.EtagMismatch(f"memory {MEMORY_ID}"),
+    errors.SessionFull(100),
+    errors.RevisionOutOfRange("list anew"),
+    errors.StreamStalled(7),
+    errors.StreamIdle(7),
+    errors.Overloaded("too much at once"),
+    errors.ClientLimitReached("too much at once of one"),
+    errors.DatabaseUnavailable("connection to 10.0.0.1 refused"),
+    errors.SchemaMismatch("migrate it"),
+    errors.ShuttingDown(),
+    errors.DeadlineExceeded(),
+    errors.UnknownMethod("comes later"),
+)
+
+KINDS = (
+    details_pb2.BadRequest,
+    details_pb2.ErrorInfo,
+    details_pb2.QuotaFailure,
+    details_pb2.RequestInfo,
+    details_pb2.ResourceInfo,
+    details_pb2.RetryInfo,
+)
+
+
+def details_of(status: Status) -> dict[str, Message]:
+    found = {}
+    for packed in status_pb2.Status.FromString(status.details).details:
+        (kind,) = (kind for kind in KINDS if packed.Is(kind.DESCRIPTOR))
+        found[kind.DESCRIPTOR.name] = kind.FromString(packed.value)
+    return found
+
+
+def all_errors(kind: type[errors.MemorydError]) -> Iterator[type[errors.MemorydError]]:
+    for below in kind.__subclasses__():
+        yield below
+        yield from all_errors(below)
+
+
+def test_every_error_has_an_example_here() -> None:
+    assert {type(error) for error in ERRORS} == set(all_errors(errors.MemorydError))
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_every_error_has_its_code_and_a_reason_of_its_own(error: errors.MemorydError) -> None:
+    status = status_of(error, "req-7")
+    assert status.code not in {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}
+    details = details_of(status)
+    info = details["ErrorInfo"]
+    assert info.domain == DOMAIN
+    assert ErrorReason.Value(info.reason)
+    assert (
+        sum(
+            details_of(status_of(other, "req-7"))["ErrorInfo"].reason == info.reason
+            for other in ERRORS
+        )
+        == 1
+    )
+    if isinstance(error, errors.InvalidRequest):
+        told = [(v.field, v.description) for v in details["BadRequest"].field_violations]
+        assert told == list(error.violations)
+    if status.code in {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.ALREADY_EXISTS}:
+        assert details["ResourceInfo"].resource_name
+    if status.code is grpc.StatusCode.UNAVAILABLE and hasattr(error, "retry_after"):
+        assert details["RetryInfo"].retry_delay.seconds == int(error.retry_after)
+    assert "10.0.0.1" not in str(status)
+    assert 4 * len(status.details) / 3 + len(status.message) < HEADER_BYTES
+
+
+@pytest.mark.parametrize(
+    "defect",
+    [
+        RuntimeError("SELECT content FROM memories; /var/lib/memoryd.db"),
+        KeyError("the user's password"),
+        UnicodeEncodeError("utf-8", "the user's password", 0, 1, "no"),
+    ],
+)
+def test_a_defect_tells_a_request_id_and_nothing_else(defect: Exception) -> None:
+    status = status_of(defect, "req-7")
+    assert status.code is grpc.StatusCode.INTERNAL
+    assert status.message == "internal error; quote request id req-7"
+    info = details_pb2.ErrorInfo(reason="ERROR_REASON_INTERNAL", domain=DOMAIN)
+    request = details_pb2.RequestInfo(request_id="req-7")
+    assert details_of(status) == {"ErrorInfo": info, "RequestInfo": request}
