@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test fuzz fuzz-requests fuzz-calls lint lint-python lint-protos lint-docker format generate baseline bench lock clean FORCE
+.PHONY: help install serve test fuzz fuzz-requests fuzz-calls lint lint-python lint-protos lint-docker format generate baseline bench bench-recall lock clean FORCE
 
 # make PYTHON=python3.13 install
 CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
@@ -64,9 +64,11 @@ baseline: .venv/.installed .venv/image.binpb ## declare the protos as they are t
 	$(RUN) buf build .venv/image.binpb --exclude-source-info --output protos/baseline.binpb
 
 bench: .venv/.installed ## run the benchmarks
-	@for script in benchmarks/*.py; do \
-		echo "$$script"; $(RUN) python "$$script" $(ARGS) || exit; \
-	done
+	$(RUN) python benchmarks/parts.py
+
+bench-recall: .venv/.installed ## measure retrieval on LoCoMo (LOCOMO=path/to/locomo10.json, ARGS="--embedders none")
+	@test -n "$(LOCOMO)" || { echo 'say where the data is: make bench-recall LOCOMO=path/to/locomo10.json' >&2; exit 1; }
+	$(RUN) python benchmarks/recall.py "$(LOCOMO)" $(ARGS)
 
 lock: .venv/.tools ## pin anew what pyproject.toml asks for (UPGRADE=1: the newest of all)
 	$(LOCK) --all-extras --output-file constraints.txt
