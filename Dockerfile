@@ -17,7 +17,7 @@ COPY service service
 # hadolint ignore=DL3013
 RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir wheels . \
     && pip --python /opt/memoryd/bin/python install --no-cache-dir \
-        --no-index --find-links wheels "memoryd[aws,server]"
+        --no-index --find-links wheels "memoryd[aws,semantic,server]"
 
 
 FROM python:3.13-slim
