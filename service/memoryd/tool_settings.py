@@ -173,18 +173,29 @@ Keywords = Annotated[
     BeforeValidator(_keywords),
     AfterValidator(MappingProxyType),
     PlainSerializer(dict),
-    Accepts('JSON such as {"urgent": 1.0}, or word=0.9,word; weights from 0 to 1, 0.8 if left out'),
+    Accepts(
+        'JSON such as {"urgent": 1.0}, or word=0.9,word; weights from 0 to 1, 0.8 if left out; at'
+        f" most {_MAX_ITEMS:,} words of {_MAX_WORD_CHARACTERS} characters"
+    ),
 ]
 Extensions = Annotated[
     tuple[str, ...],
     BeforeValidator(_extensions),
-    Accepts('JSON such as [".pdf", ".md"], or .pdf,.md; the dot may be left out'),
+    Accepts(
+        'JSON such as [".pdf", ".md"], or .pdf,.md; the dot may be left out; at most'
+        f" {_MAX_ITEMS:,} extensions of {_MAX_EXTENSION_CHARACTERS} characters"
+    ),
 ]
-Email = Annotated[str, AfterValidator(_email), Accepts("one e-mail address, or nothing")]
+Email = Annotated[
+    str, AfterValidator(_email), Accepts("one e-mail address of at most 254 characters, or nothing")
+]
 HttpUrl = Annotated[
     str,
     AfterValidator(_url),
-    Accepts("an http:// or https:// URL with a host, without a password, or nothing"),
+    Accepts(
+        "an http:// or https:// URL with a host, without a password, of at most"
+        f" {_MAX_URL_CHARACTERS:,} characters; or nothing"
+    ),
 ]
 ApiKey = Annotated[
     InstanceOf[SecretReference],

@@ -304,7 +304,7 @@ def test_email(text: str) -> None:
 )
 def test_what_is_no_email(text: str) -> None:
     (problem,) = problems_of({"ESCALATION_NOTIFICATION_EMAIL": text})
-    assert problem.expected == "expected one e-mail address, or nothing"
+    assert problem.expected == "expected one e-mail address of at most 254 characters, or nothing"
 
 
 URLS = [
