@@ -36,9 +36,10 @@ PARTS = ("lexical", "semantic", "context", "speaker", "temporal", "form", "impor
 _TEMPORAL = ("span", "when")
 _FORM = ("amount", "name", "question", "length", "information", "opening")
 
+SPARE_CANDIDATES = 20
+"""How many more memories than are wanted are looked at for diversity."""
+
 _SCORE_DECIMALS = 9
-_SPARE_CANDIDATES = 20
-"""How many more than twice the results wanted are looked at for diversity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ def rank(
     found = signals(query, indexes, now=now, embedder=embedder)
     weights = weights_for(embedder if found.embedded else None)
     parts = np.zeros((len(PARTS), count))
-    if found.relevance.any():
+    if found.matched:
         parts[:-1] = relevance_parts(found, indexes, weights)
     effective = np.concatenate([_effective_importance(i, now, half_life_days) for i in indexes])
     parts[-1] = importance_weight * IMPORTANCE_SCALE * effective
@@ -107,24 +108,26 @@ def rank(
     wanted = _allowed(indexes, allowed)
     order = np.argsort(-scores, kind="stable")
     order = order[wanted[order]]
-    sizes = np.cumsum([0, *map(len, indexes)])
-    sessions = np.searchsorted(sizes, order, side="right") - 1
-    places = [(int(s), int(p)) for s, p in zip(sessions, order - sizes[sessions], strict=True)]
+    order = order[: limit + SPARE_CANDIDATES if diverse else limit]
+    starts = np.cumsum([0, *map(len, indexes)])
+    sessions = (np.searchsorted(starts, order, side="right") - 1).tolist()
+    places = [
+        (session, int(place - starts[session]))
+        for session, place in zip(sessions, order.tolist(), strict=True)
+    ]
     if diverse:
-        candidates = places[: 2 * limit + _SPARE_CANDIDATES]
-        picked = choose(
-            scores[order[: len(candidates)]], [(indexes[s], p) for s, p in candidates], limit
-        )
+        chosen = choose(scores[order], [(indexes[s], place) for s, place in places], limit)
     else:
-        picked = [(place, 0.0) for place in range(min(limit, len(order)))]
+        chosen = [(candidate, 0.0) for candidate in range(len(places))]
     return [
         Ranked(
-            session := places[i][0],
-            indexes[session].ids[places[i][1]],
-            **dict(zip(PARTS, parts[:, order[i]].tolist(), strict=True)),
+            session,
+            indexes[session].ids[place],
+            **dict(zip(PARTS, parts[:, order[candidate]].tolist(), strict=True)),
             diversity=lost,
         )
-        for i, lost in picked
+        for candidate, lost in chosen
+        for session, place in [places[candidate]]
     ]
 
 
