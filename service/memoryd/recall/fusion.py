@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 PARTS = ("lexical", "semantic", "context", "speaker", "temporal", "form", "importance")
-_TEMPORAL = ("span", "when")
-_FORM = ("amount", "name", "question", "length", "information", "opening")
+# Which of `CUES` make which part.
+_SPEAKER, _TEMPORAL, _FORM = slice(0, 1), slice(1, 3), slice(3, None)
 
 SPARE_CANDIDATES = 20
 """How many more memories than are wanted are looked at for diversity."""
@@ -140,27 +140,27 @@ def weights_for(embedder: Embedder | None) -> Weights:
 
 def relevance_parts(found: Signals, indexes: Sequence[SessionIndex], weights: Weights) -> Floats:
     """All parts but importance, in the order of `PARTS`. Shape (6, memories)."""
-    of = {name: getattr(weights, name) for name in (*RELEVANCE, *NEIGHBOURS, *CUES)}
-    weighed = found.relevance * np.array([[of[name]] for name in RELEVANCE])
-    own = weighed.sum(axis=0)
+
+    def of(names: Sequence[str]) -> Floats:
+        return np.array([getattr(weights, name) for name in names])
+
+    own = of(RELEVANCE)
+    relevance = own @ found.relevance
     starts = np.cumsum([0, *map(len, indexes)])
     near = np.hstack(
         [
-            neighbourhood(index, own[start : start + len(index)])
+            neighbourhood(index, relevance[start : start + len(index)])
             for index, start in zip(indexes, starts, strict=False)
         ]
     )
-    cues = {name: of[name] * row for name, row in zip(CUES, found.cues, strict=True)}
-    return np.stack(
-        [
-            weighed[:-1].sum(axis=0),
-            weighed[-1],
-            np.array([of[name] for name in NEIGHBOURS]) @ near,
-            cues["speaker"],
-            np.sum([cues[name] for name in _TEMPORAL], axis=0),
-            np.sum([cues[name] for name in _FORM], axis=0),
-        ]
-    )
+    cues = of(CUES)
+    parts = np.empty((len(PARTS) - 1, len(relevance)))
+    parts[0] = own[:-1] @ found.relevance[:-1]
+    parts[1] = own[-1] * found.relevance[-1]
+    parts[2] = of(NEIGHBOURS) @ near
+    for part, signals_of in zip(parts[3:], (_SPEAKER, _TEMPORAL, _FORM), strict=True):
+        part[:] = cues[signals_of] @ found.cues[signals_of]
+    return parts
 
 
 def _effective_importance(index: SessionIndex, now: datetime, half_life_days: float) -> Floats:

@@ -205,7 +205,7 @@ def _lexical(
         if first in numbers and second in numbers
     ]
     if adjacent:
-        starts = hits[hits + 1 < len(index.tokens)]
+        starts = hits[:-1][np.diff(hits) == 1]
         starts = starts[index.holders[starts] == index.holders[starts + 1]]
         codes = index.tokens[starts].astype(np.int64) * index.terms_known + index.tokens[starts + 1]
         shared = starts[np.isin(codes, adjacent)]
@@ -262,26 +262,34 @@ def _is_concerned(relevance: Floats, indexes: Sequence[SessionIndex]) -> NDArray
 
 
 def _cues(query: Query, indexes: Sequence[SessionIndex], now: datetime) -> Floats:
-    rows = np.concatenate([index.rows for index in indexes])
+    def every(field: str) -> Floats:
+        values: Floats = np.concatenate([index.rows[field] for index in indexes])
+        return values
+
     asked = query_form(query.text, query.language)
-    cues = dict.fromkeys(CUES, np.zeros(len(rows)))
+    cues = np.zeros((len(CUES), sum(map(len, indexes))))
+    row = dict(zip(CUES, cues, strict=True))
     if query.speaker:
-        cues["speaker"] = np.concatenate([index.is_said_by(query.speaker) for index in indexes])
+        row["speaker"][:] = np.concatenate([index.is_said_by(query.speaker) for index in indexes])
     for span in spans(query.text, now, query.language):
-        late = rows["occurred_at"] - span.end
-        nearness = np.where(rows["occurred_at"] < span.start, 0.0, 1 - late / _SPAN_FADES_SECONDS)
-        cues["span"] = np.maximum(cues["span"], np.clip(nearness, 0.0, 1.0))
-    cues["when"] = asked.when * rows["times"]
-    cues["amount"] = asked.amount * rows["numbers"]
-    cues["name"] = asked.name * rows["names"]
+        occurred_at = every("occurred_at")
+        fading = 1 - (occurred_at - span.end) / _SPAN_FADES_SECONDS
+        nearness = np.where(occurred_at < span.start, 0.0, fading.clip(0.0, 1.0))
+        np.maximum(row["span"], nearness, out=row["span"])
+    if asked.when:
+        row["when"][:] = every("times")
+    if asked.amount:
+        row["amount"][:] = every("numbers")
+    if asked.name:
+        row["name"][:] = every("names")
     # Small talk and questions are a conversation's; a fact is not the worse for being short.
-    said = (rows["episode"] != NO_EPISODE).astype(np.float64)
-    cues["question"] = said * rows["question"]
-    cues["length"], cues["information"] = said * standardised(
-        np.hstack([index.extent for index in indexes])
-    )
-    cues["opening"] = np.concatenate([index.opens for index in indexes])
-    return np.stack([cues[name] for name in CUES])
+    said = every("episode") != NO_EPISODE
+    if said.any():
+        row["question"][:] = said * every("question")
+        extent = standardised(np.hstack([index.extent for index in indexes]))
+        row["length"][:], row["information"][:] = said * extent
+        row["opening"][:] = np.concatenate([index.opens for index in indexes])
+    return cues
 
 
 def _best_of_episode(index: SessionIndex, relevance: Floats) -> Floats:

@@ -51,10 +51,15 @@ class StaticEmbedder:
 
     def embed_weighted(self, words: Sequence[str], weights: Sequence[float]) -> NDArray[np.float32]:
         """As in `WordEmbedder`; a word of several tokens is their mean."""
-        total = np.zeros((1, self.dimensions), np.float32)
+        ids: list[int] = []
+        shares: list[float] = []
         for word, weight in zip(words, weights, strict=True):
-            if tokens := self._tokens_of(word):
-                total += weight * self._loaded[0][[*tokens]].mean(axis=0, dtype=np.float32)
+            tokens = self._tokens_of(word)
+            ids += tokens
+            shares += [weight / len(tokens)] * len(tokens) if tokens else []
+        if not ids:
+            return np.zeros(self.dimensions, np.float32)
+        total = np.array([shares], np.float32) @ self._loaded[0][ids].astype(np.float32)
         vector: NDArray[np.float32] = unit_rows(total)[0]
         return vector
 
