@@ -70,6 +70,9 @@ def serve(  # noqa: PLR0917  typer takes them by name
     # to say more, it would show headers and messages.
     os.environ["GRPC_VERBOSITY"] = "NONE"
     os.environ.pop("GRPC_TRACE", None)
+    # Read as numpy is loaded. Its products here are small: spread over all cores, each costs many
+    # times what it takes one of them.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with _logging(settings):
         _run(_serve(settings, tools, migrate_first=migrate))
 

@@ -5,18 +5,30 @@ The words of a language stand in one table; a language without one has fewer cue
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+_CACHED_WORDS = 65_536
+
+
+def _one_of(pattern: str) -> Callable[[str], bool]:
+    matches = re.compile(pattern).fullmatch
+    return functools.lru_cache(_CACHED_WORDS)(lambda word: matches(word) is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class _Language:
     months: str
     """The twelve, in order."""
-    times: re.Pattern[str]
-    """Words that place something in time."""
-    numbers: re.Pattern[str]
+    is_time: Callable[[str], bool]
+    """Whether a word places something in time."""
+    is_number: Callable[[str], bool]
     asks_when: re.Pattern[str]
     asks_amount: re.Pattern[str]
     asks_name: re.Pattern[str]
@@ -26,14 +38,14 @@ _LANGUAGES = {
     "en": _Language(
         months="January February March April May June"
         " July August September October November December",
-        times=re.compile(
-            "yesterday|today|tomorrow|tonight|last|next|ago|recently|since|soon"
+        is_time=_one_of(
+            "yesterday|today|tomorrow|tonight|last|next|ago|just|recently|since|soon"
             "|(?:day|week|weekend|month|year)s?|spring|summer|autumn|fall|winter"
             "|(?:mon|tues|wednes|thurs|fri|satur|sun)day"
             "|january|february|march|april|may|june|july|august|(?:septem|octo|novem|decem)ber"
             r"|(?:19|20)\d\d"
         ),
-        numbers=re.compile(
+        is_number=_one_of(
             r"\d.*|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|dozen|couple|few"
             "|several|once|twice"
         ),
@@ -82,8 +94,8 @@ def text_form(text: str, words: list[str], language: str) -> TextForm:
     known = _LANGUAGES.get(language)
     if known is None:
         return TextForm(question, 0.0, 0.0, 0.0)
-    times = sum(bool(known.times.fullmatch(word)) for word in words)
-    numbers = any(map(known.numbers.fullmatch, words))
+    times = sum(map(known.is_time, words))
+    numbers = any(map(known.is_number, words))
     names = len(_NAME.findall(text))
     return TextForm(
         question, float(min(times, _MOST_TIMES)), float(numbers), float(min(names, _MOST_NAMES))

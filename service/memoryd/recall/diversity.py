@@ -34,31 +34,32 @@ def choose(
 
     Answers their places among the candidates and what each lost, 0 or below; scores less that fall.
     """
+    if not candidates:
+        return []
     repetition = _repetition(candidates)
-    lost = np.zeros(len(scores))
+    if not repetition.any():
+        return [(place, 0.0) for place in range(min(limit, len(scores)))]
+    penalties = np.zeros(len(scores))
     free = np.ones(len(scores), np.bool_)
     chosen: list[tuple[int, float]] = []
     while len(chosen) < min(limit, len(scores)):
-        place = int(np.argmax(np.where(free, scores + lost, -np.inf)))
-        chosen.append((place, float(lost[place])))
+        place = int(np.argmax(np.where(free, scores - penalties, -np.inf)))
+        chosen.append((place, 0.0 - float(penalties[place])))
         free[place] = False
-        lost = np.minimum(lost, -PENALTY * repetition[place])
+        penalties = np.maximum(penalties, PENALTY * repetition[place])
     return chosen
 
 
 def _repetition(candidates: Sequence[tuple[SessionIndex, int]]) -> Floats:
     """How far each candidate repeats each other, 0 to 1. Shape (candidates, candidates)."""
-    numbers: dict[str, int] = {}
-    held = [
-        {numbers.setdefault(term, len(numbers)) for term in index.own_terms(place)}
-        for index, place in candidates
-    ]
-    present = np.zeros((len(held), max(1, len(numbers))), np.float32)
-    for row, terms in zip(present, held, strict=True):
-        row[[*terms]] = 1.0
+    held = [index.own_hashes(place) for index, place in candidates]
+    terms, numbers = np.unique(np.concatenate(held), return_inverse=True)
+    present = np.zeros((len(held), len(terms)), np.float32)
+    present[np.repeat(np.arange(len(held)), [*map(len, held)]), numbers] = 1.0
     sizes = present.sum(axis=1)
     common = present @ present.T
     union = sizes[:, np.newaxis] + sizes - common
     jaccard = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
     repeated: Floats = (jaccard.astype(np.float64) - NEAR_DUPLICATE) / (1 - NEAR_DUPLICATE)
+    np.fill_diagonal(repeated, 0.0)
     return repeated.clip(0.0, 1.0)

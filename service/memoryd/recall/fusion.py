@@ -33,12 +33,13 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 PARTS = ("lexical", "semantic", "context", "speaker", "temporal", "form", "importance")
-_TEMPORAL = ("span", "when")
-_FORM = ("amount", "name", "question", "length", "information", "opening")
+# Which of `CUES` make which part.
+_SPEAKER, _TEMPORAL, _FORM = slice(0, 1), slice(1, 3), slice(3, None)
+
+SPARE_CANDIDATES = 20
+"""How many more memories than are wanted are looked at for diversity."""
 
 _SCORE_DECIMALS = 9
-_SPARE_CANDIDATES = 20
-"""How many more than twice the results wanted are looked at for diversity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ def rank(
     found = signals(query, indexes, now=now, embedder=embedder)
     weights = weights_for(embedder if found.embedded else None)
     parts = np.zeros((len(PARTS), count))
-    if found.relevance.any():
+    if found.matched:
         parts[:-1] = relevance_parts(found, indexes, weights)
     effective = np.concatenate([_effective_importance(i, now, half_life_days) for i in indexes])
     parts[-1] = importance_weight * IMPORTANCE_SCALE * effective
@@ -107,24 +108,26 @@ def rank(
     wanted = _allowed(indexes, allowed)
     order = np.argsort(-scores, kind="stable")
     order = order[wanted[order]]
-    sizes = np.cumsum([0, *map(len, indexes)])
-    sessions = np.searchsorted(sizes, order, side="right") - 1
-    places = [(int(s), int(p)) for s, p in zip(sessions, order - sizes[sessions], strict=True)]
+    order = order[: limit + SPARE_CANDIDATES if diverse else limit]
+    starts = np.cumsum([0, *map(len, indexes)])
+    sessions = (np.searchsorted(starts, order, side="right") - 1).tolist()
+    places = [
+        (session, int(place - starts[session]))
+        for session, place in zip(sessions, order.tolist(), strict=True)
+    ]
     if diverse:
-        candidates = places[: 2 * limit + _SPARE_CANDIDATES]
-        picked = choose(
-            scores[order[: len(candidates)]], [(indexes[s], p) for s, p in candidates], limit
-        )
+        chosen = choose(scores[order], [(indexes[s], place) for s, place in places], limit)
     else:
-        picked = [(place, 0.0) for place in range(min(limit, len(order)))]
+        chosen = [(candidate, 0.0) for candidate in range(len(places))]
     return [
         Ranked(
-            session := places[i][0],
-            indexes[session].ids[places[i][1]],
-            **dict(zip(PARTS, parts[:, order[i]].tolist(), strict=True)),
+            session,
+            indexes[session].ids[place],
+            **dict(zip(PARTS, parts[:, order[candidate]].tolist(), strict=True)),
             diversity=lost,
         )
-        for i, lost in picked
+        for candidate, lost in chosen
+        for session, place in [places[candidate]]
     ]
 
 
@@ -137,27 +140,27 @@ def weights_for(embedder: Embedder | None) -> Weights:
 
 def relevance_parts(found: Signals, indexes: Sequence[SessionIndex], weights: Weights) -> Floats:
     """All parts but importance, in the order of `PARTS`. Shape (6, memories)."""
-    of = {name: getattr(weights, name) for name in (*RELEVANCE, *NEIGHBOURS, *CUES)}
-    weighed = found.relevance * np.array([[of[name]] for name in RELEVANCE])
-    own = weighed.sum(axis=0)
+
+    def of(names: Sequence[str]) -> Floats:
+        return np.array([getattr(weights, name) for name in names])
+
+    own = of(RELEVANCE)
+    relevance = own @ found.relevance
     starts = np.cumsum([0, *map(len, indexes)])
     near = np.hstack(
         [
-            neighbourhood(index, own[start : start + len(index)])
+            neighbourhood(index, relevance[start : start + len(index)])
             for index, start in zip(indexes, starts, strict=False)
         ]
     )
-    cues = {name: of[name] * row for name, row in zip(CUES, found.cues, strict=True)}
-    return np.stack(
-        [
-            weighed[:-1].sum(axis=0),
-            weighed[-1],
-            np.array([of[name] for name in NEIGHBOURS]) @ near,
-            cues["speaker"],
-            np.sum([cues[name] for name in _TEMPORAL], axis=0),
-            np.sum([cues[name] for name in _FORM], axis=0),
-        ]
-    )
+    cues = of(CUES)
+    parts = np.empty((len(PARTS) - 1, len(relevance)))
+    parts[0] = own[:-1] @ found.relevance[:-1]
+    parts[1] = own[-1] * found.relevance[-1]
+    parts[2] = of(NEIGHBOURS) @ near
+    for part, signals_of in zip(parts[3:], (_SPEAKER, _TEMPORAL, _FORM), strict=True):
+        part[:] = cues[signals_of] @ found.cues[signals_of]
+    return parts
 
 
 def _effective_importance(index: SessionIndex, now: datetime, half_life_days: float) -> Floats:

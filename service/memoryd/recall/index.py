@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
+from itertools import compress, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NO_EPISODE = -1
+
+OPENING = 2
+"""How many memories open an episode."""
 
 _ROW = np.dtype(
     [
@@ -83,16 +86,17 @@ class SessionIndex:
         self.ids: list[str] = []
         """In creation order, as are all arrays."""
         self._places: dict[str, int] = {}
-        self.speakers: dict[str, int] = {}
+        self._speakers: dict[str, int] = {}
         self._episodes: dict[str, int] = {}
         self._vocabulary: dict[str, int] = {}
         self._frequencies = np.zeros(0, np.int32)
+        self._hashes = np.zeros(0, np.int64)
         self.rows = np.zeros(0, _ROW)
         self.tokens = np.zeros(0, np.int32)
         """The terms of all memories, one memory after the other."""
         self.holders = np.zeros(0, np.int32)
         """Which memory each token belongs to."""
-        self.vectors = np.zeros((0, dimensions), np.float16)
+        self.vectors = np.zeros((0, dimensions), np.float32)
         """Shape (memories, dimensions); zeros where there is none."""
         self._derive()
         self.update(documents)
@@ -108,9 +112,10 @@ class SessionIndex:
         """What the index holds, in bytes; Python's own share is estimated, from above."""
         arrays = (
             *(self.rows, self.tokens, self.holders, self.vectors, self._frequencies),
-            *(self.idf, self.information, self.by_episode, self.episode_starts),
+            *(self._hashes, self.idf, self.extent, self.lengths, self.ends, self.is_content),
+            *(self.neighbours, self.groups, self.group_sizes, self.opens),
         )
-        names = (self.ids, self._vocabulary, self.speakers, self._episodes)
+        names = (self.ids, self._vocabulary, self._speakers, self._episodes)
         keys = sum(len(kept) * _BYTES_A_KEY + sum(map(len, kept)) for kept in names)
         return sum(array.nbytes for array in arrays) + keys
 
@@ -120,20 +125,12 @@ class SessionIndex:
 
     def own_numbers(self, place: int) -> NDArray[np.int32]:
         """The numbers of the terms of a memory's content, in order."""
-        held = self._held(place)
-        return held[len(held) - int(self.rows["terms"][place]) :]
+        end = int(self.ends[place])
+        return self.tokens[end - int(self.rows["terms"][place]) : end]
 
-    def own_terms(self, place: int) -> set[str]:
-        """The terms of a memory's content."""
-        return {self._terms[number] for number in self.own_numbers(place).tolist()}
-
-    def is_own_token(self) -> NDArray[np.bool_]:
-        """Which of `tokens` are of a memory's content, not of who said it when."""
-        ends = np.cumsum(self.lengths)
-        own: NDArray[np.bool_] = (
-            np.arange(len(self.tokens)) >= (ends - self.rows["terms"])[self.holders]
-        )
-        return own
+    def own_hashes(self, place: int) -> NDArray[np.int64]:
+        """The hashes of the terms of a memory's content, in order; alike in all indexes."""
+        return self._hashes[self.own_numbers(place)]
 
     @property
     def rarest_idf(self) -> float:
@@ -158,9 +155,15 @@ class SessionIndex:
         """Let a memory have been accessed so often. Raises `KeyError`."""
         self.rows["access_count"][self._places[memory_id]] = count
 
+    @property
+    def speakers(self) -> set[str]:
+        """Who said any of the memories, in lower case."""
+        present = set(np.flatnonzero(np.bincount(self.rows["speaker"])).tolist())
+        return {name.lower() for name, number in self._speakers.items() if number in present}
+
     def is_said_by(self, speaker: str) -> NDArray[np.float64]:
         """1 for each memory of a speaker, given in lower case; else 0. Shape (memories,)."""
-        numbers = [number for name, number in self.speakers.items() if name.lower() == speaker]
+        numbers = [number for name, number in self._speakers.items() if name.lower() == speaker]
         return np.isin(self.rows["speaker"], numbers).astype(np.float64)
 
     def update(self, changed: Iterable[Document], removed: Iterable[str] = ()) -> None:
@@ -180,8 +183,8 @@ class SessionIndex:
         self._derive()
 
     def _held(self, place: int) -> NDArray[np.int32]:
-        start, end = np.searchsorted(self.holders, (place, place + 1))
-        return self.tokens[start:end]
+        end = int(self.ends[place])
+        return self.tokens[end - int(self.lengths[place]) : end]
 
     def _analysed(
         self, documents: list[Document]
@@ -202,7 +205,7 @@ class SessionIndex:
                 (document.occurred_at or document.created_at).timestamp(),
                 document.importance,
                 document.access_count,
-                self.speakers.setdefault(sys.intern(document.speaker), len(self.speakers)),
+                self._speakers.setdefault(document.speaker, len(self._speakers)),
                 self._episodes.setdefault(document.episode, len(self._episodes))
                 if document.episode
                 else NO_EPISODE,
@@ -215,10 +218,11 @@ class SessionIndex:
     def _heading(self, document: Document) -> list[str]:
         """Who said it and when, as terms: a query may name them instead of what was said."""
         day = document.occurred_at
-        said = document.speaker
-        if day is not None:
-            said += f" {day.day} {month_name(day.month, self.language)} {day.year}"
-        return self._analyser.terms(self._analyser.words(said)) if said else []
+        date = f"{day.day} {month_name(day.month, self.language)} {day.year}" if day else ""
+        return [
+            *self._analyser.terms_of_label(document.speaker),
+            *self._analyser.terms_of_label(date),
+        ]
 
     def _arrange(
         self,
@@ -228,54 +232,83 @@ class SessionIndex:
         tokens: list[NDArray[np.int32]],
     ) -> None:
         """Put what was kept and what is new into creation order."""
-        known = len(self._vocabulary) - len(self._frequencies)
-        self._frequencies = np.concatenate([self._frequencies, np.zeros(known, np.int32)])
+        new = [hash(term) for term in islice(self._vocabulary, len(self._hashes), None)]
+        self._hashes = np.concatenate([self._hashes, np.array(new, np.int64)])
+        self._frequencies = np.concatenate([self._frequencies, np.zeros(len(new), np.int32)])
         for held in tokens:
             self._frequencies[np.unique(held)] += 1
-        kept_tokens = kept[self.holders]
-        kept_count = int(np.count_nonzero(kept))
-        renumbered = np.cumsum(kept, dtype=np.int32) - 1
-        holders = np.concatenate(
-            [
-                renumbered[self.holders[kept_tokens]],
-                np.repeat(np.arange(kept_count, kept_count + len(fresh)), [*map(len, tokens)]),
-            ]
-        ).astype(np.int32)
-        all_tokens = np.concatenate([self.tokens[kept_tokens], *tokens])
-        all_rows = np.concatenate([self.rows[kept], rows])
-        vectors = np.zeros((len(fresh), self.vectors.shape[1]), np.float16)
-        for row, document in zip(vectors, fresh, strict=True):
-            if document.vector is not None:
-                row[:] = document.vector
-        all_vectors = np.concatenate([self.vectors[kept], vectors])
-        ids = [memory_id for memory_id, keep in zip(self.ids, kept, strict=True) if keep]
-        ids += [document.memory_id for document in fresh]
-
-        order = np.argsort(all_rows["created"], kind="stable")
+        places = np.flatnonzero(kept)
+        created = np.concatenate([self.rows["created"][places], rows["created"]])
+        order = np.argsort(created, kind="stable")
         place_of = np.empty(len(order), np.int32)
         place_of[order] = np.arange(len(order), dtype=np.int32)
-        holders = place_of[holders]
-        token_order = np.argsort(holders, kind="stable")
-        self.rows = all_rows[order]
-        self.vectors = all_vectors[order]
-        self.tokens, self.holders = all_tokens[token_order], holders[token_order]
+        moved, added = place_of[: len(places)], place_of[len(places) :]
+
+        everything = np.empty(len(order), _ROW)
+        everything[moved], everything[added] = self.rows[places], rows
+        self.rows = everything
+        vectors = np.zeros((len(order), self.vectors.shape[1]), np.float32)
+        vectors[moved] = self.vectors if len(places) == len(kept) else self.vectors[places]
+        for place, document in zip(added, fresh, strict=True):
+            if document.vector is not None:
+                vectors[place] = document.vector
+        self.vectors = vectors
+
+        where = np.empty(len(kept), np.int32)
+        where[places] = moved
+        stay = kept[self.holders]
+        holders = np.concatenate([where[self.holders[stay]], np.repeat(added, [*map(len, tokens)])])
+        arranged = np.argsort(holders, kind="stable")
+        self.holders = holders[arranged]
+        self.tokens = np.concatenate([self.tokens[stay], *tokens])[arranged]
+
+        ids = [*compress(self.ids, kept.tolist()), *(document.memory_id for document in fresh)]
         self.ids = [ids[place] for place in order.tolist()]
-        self._places = {memory_id: place for place, memory_id in enumerate(self.ids)}
+        self._places = dict(zip(self.ids, range(len(ids)), strict=True))
 
     def _derive(self) -> None:
         """What follows from the memories together."""
         count = len(self.ids)
-        self._terms = [*self._vocabulary]
         self.idf = inverse_document_frequency(self._frequencies, count)
         """Of each term in this session."""
         self.lengths = np.bincount(self.holders, minlength=count)
-        self.information = np.bincount(self.holders, self.idf[self.tokens], minlength=count)
-        """How much each memory tells, as the sum of its terms' IDF."""
+        self.ends = np.cumsum(self.lengths)
+        """Where in `tokens` those of each memory end."""
+        self.is_content = (
+            np.arange(len(self.tokens)) >= (self.ends - self.rows["terms"])[self.holders]
+        )
+        """Which of `tokens` are of a memory's content, not of who said it when."""
+        information = np.bincount(self.holders, self.idf[self.tokens], minlength=count)
+        self.extent = np.log1p(np.stack([self.rows["terms"], information]))
+        """How long each memory is and how much it tells (the sum of its terms' IDF), as logarithms.
+
+        Shape (2, memories).
+        """
+        self._derive_episodes(count)
+
+    def _derive_episodes(self, count: int) -> None:
         episodes = self.rows["episode"]
-        self.by_episode = np.argsort(episodes, kind="stable")
-        """The memories, those of one episode together, in creation order there."""
-        grouped = episodes[self.by_episode]
-        self.episode_starts = np.flatnonzero(np.r_[True, grouped[1:] != grouped[:-1]][:count])
+        order = np.argsort(episodes, kind="stable")
+        grouped = episodes[order]
+        in_episode = grouped != NO_EPISODE
+        self.neighbours = np.full((3, count), count, np.int32)
+        """Where the memory two before, the one before and the one after stand, in the same episode.
+
+        Shape (3, memories); where there is none, the number of memories.
+        """
+        for row, distance in enumerate((2, 1)):
+            near = in_episode[distance:] & (grouped[distance:] == grouped[:-distance])
+            self.neighbours[row, order[distance:][near]] = order[:-distance][near]
+        self.neighbours[2, order[:-1][near]] = order[1:][near]
+        starts = np.flatnonzero(np.r_[True, grouped[1:] != grouped[:-1]][:count])
+        sizes = np.diff(np.append(starts, count))
+        self.groups = np.empty(count, np.uint16)
+        """The episode of each memory, numbered from 0; those of none together, if there are any."""
+        self.groups[order] = np.repeat(np.arange(len(starts)), sizes)
+        self.group_sizes = sizes
+        self.opens = np.zeros(count)
+        """1 for the first two memories of each episode."""
+        self.opens[order] = in_episode & (np.arange(count) - np.repeat(starts, sizes) < OPENING)
 
     def _is_stale(self) -> bool:
         """Whether most terms known are held by no memory any more."""
@@ -287,8 +320,9 @@ class SessionIndex:
         used = np.flatnonzero(self._frequencies)
         self.tokens = np.searchsorted(used, self.tokens).astype(np.int32)
         self._frequencies = self._frequencies[used]
+        self._hashes = self._hashes[used]
         self._vocabulary = _renumbered(self._vocabulary, used)
-        for field, names in (("speaker", self.speakers), ("episode", self._episodes)):
+        for field, names in (("speaker", self._speakers), ("episode", self._episodes)):
             values = self.rows[field]
             present = np.unique(values[values != NO_EPISODE])
             values[values != NO_EPISODE] = np.searchsorted(present, values[values != NO_EPISODE])

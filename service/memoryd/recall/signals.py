@@ -6,6 +6,7 @@ frequencies, mean length, z-scores) are those of all together, so that scores co
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from memoryd.recall.dates import spans
 from memoryd.recall.embedding import WordEmbedder
 from memoryd.recall.index import NO_EPISODE, inverse_document_frequency
 from memoryd.recall.text import analyser
-from memoryd.recall.weights import BM25_B, BM25_K1
+from memoryd.recall.weights import BM25_B, BM25_K1, FITTED_SIZE, SMALLEST_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,11 +38,12 @@ CUES = (
     *("question", "length", "information", "opening"),
 )
 
+_ANSWERING = slice(CUES.index("when"), CUES.index("name") + 1)
+
 MAX_EMBEDDED_WORDS = 256
 """Of a longer query the first distinct words are embedded; BM25 sees all of them."""
 
 _BEST_OF_EPISODE = 3
-_OPENING_TURNS = 2
 _SPAN_FADES_SECONDS = 7 * 86_400.0
 _COSINE_DECIMALS = 5
 _NO_SPREAD = 1e-9
@@ -52,18 +54,21 @@ class Signals:
     """All of a query's signals over all memories ranked."""
 
     relevance: Floats
-    """Shape (4, memories), in the order of `RELEVANCE`: z-scores."""
+    """Shape (4, memories), in the order of `RELEVANCE`: z-scores, larger among few memories."""
     cues: Floats
     """Shape (9, memories), in the order of `CUES`."""
+    matched: bool
+    """Whether any memory shares a term with the query, or could be compared with its vector."""
     embedded: bool
     """Whether there was anything to compare with the query's vector."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query, taken apart."""
+    """A query, taken apart. Who is named is one signal's to judge, and kept from others."""
 
     text: str
+    text_without_names: str
     words: list[str]
     """Without the names of speakers."""
     terms: list[str]
@@ -73,11 +78,6 @@ class Query:
     """The one whom the query names, in lower case; empty for none or several."""
     language: str
 
-    @property
-    def without_names(self) -> str:
-        """The text for an embedder: who spoke is another signal's to judge."""
-        return " ".join(self.words) if self.name_terms else self.text
-
 
 def understand(text: str, indexes: Sequence[SessionIndex]) -> Query:
     """Take a query apart, knowing who speaks in the sessions."""
@@ -86,7 +86,7 @@ def understand(text: str, indexes: Sequence[SessionIndex]) -> Query:
     words = analysed.words(text)
     present = set(words)
     named: dict[str, set[str]] = {}
-    for speaker in {name.lower() for index in indexes for name in index.speakers}:
+    for speaker in sorted(set().union(*(index.speakers for index in indexes))):
         parts = present.intersection(
             form for part in speaker.split() for form in (part, part + "'s", part + "\u2019s")
         )
@@ -96,12 +96,20 @@ def understand(text: str, indexes: Sequence[SessionIndex]) -> Query:
     others = [word for word in words if word not in names]
     return Query(
         text=text,
+        text_without_names=_without(names, text),
         words=others,
         terms=analysed.terms(others),
         name_terms=analysed.terms(word for word in words if word in names),
         speaker=next(iter(named)) if len(named) == 1 else "",
         language=language,
     )
+
+
+def _without(words: set[str], text: str) -> str:
+    if not words:
+        return text
+    forms = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
+    return " ".join(re.sub(rf"\b(?:{forms})\b", "", text, flags=re.IGNORECASE).split())
 
 
 def signals(
@@ -114,12 +122,16 @@ def signals(
     lexical = np.hstack([_lexical(query, index, weights, mean_length) for index in indexes])
     cosines = _cosines(query, indexes, weights, embedder)
     relevance = np.zeros((len(RELEVANCE), lexical.shape[1]))
-    for row, signal in zip(relevance, lexical, strict=False):
-        row[:] = standardised(signal)
+    relevance[:-1] = standardised(lexical)
     if cosines is not None:
         known = np.concatenate([index.rows["has_vector"] for index in indexes])
         relevance[-1, known] = standardised(cosines[known])
-    return Signals(relevance, _cues(query, indexes, now), embedded=cosines is not None)
+    # A z-score among n is √(n − 1) at most; in a small session it must weigh as much beside cues.
+    relevance *= np.sqrt(max(1.0, FITTED_SIZE / max(SMALLEST_SIZE, lexical.shape[1])))
+    cues = _cues(query, indexes, now)
+    cues[_ANSWERING] *= _is_concerned(relevance, indexes)
+    embedded = cosines is not None
+    return Signals(relevance, cues, matched=embedded or bool(lexical.any()), embedded=embedded)
 
 
 def neighbourhood(index: SessionIndex, relevance: Floats) -> Floats:
@@ -127,27 +139,22 @@ def neighbourhood(index: SessionIndex, relevance: Floats) -> Floats:
 
     `relevance` has shape (memories,), what is answered (4, memories), in the order of `NEIGHBOURS`.
     """
-    order = index.by_episode
-    episodes = index.rows["episode"][order]
-    grouped = relevance[order]
-    shares = np.zeros((len(NEIGHBOURS), len(order)))
-    for row, distance in enumerate((2, 1)):
-        near = (episodes[distance:] == episodes[:-distance]) & (episodes[distance:] != NO_EPISODE)
-        shares[row, distance:] = np.where(near, grouped[:-distance], 0.0)
-    near = (episodes[1:] == episodes[:-1]) & (episodes[1:] != NO_EPISODE)
-    shares[2, :-1] = np.where(near, grouped[1:], 0.0)
-    shares[3] = np.where(episodes != NO_EPISODE, _best_of_episode(index, grouped), 0.0)
-    placed = np.empty_like(shares)
-    placed[:, order] = shares
-    return placed
+    shares = np.empty((len(NEIGHBOURS), len(relevance)))
+    shares[:3] = np.append(relevance, 0.0)[index.neighbours]
+    shares[3] = np.where(
+        index.rows["episode"] != NO_EPISODE, _best_of_episode(index, relevance), 0.0
+    )
+    return shares
 
 
 def standardised(values: Floats) -> Floats:
-    """Z-scores; zeros where all values are equal. Shape as given."""
-    if not len(values):
-        return values
-    spread = float(values.std())
-    return (values - values.mean()) / spread if spread > _NO_SPREAD else np.zeros_like(values)
+    """Z-scores of each row; zeros where all values are equal. Shape as given."""
+    centred: Floats = values - values.mean(axis=-1, keepdims=True)
+    spread = np.sqrt(np.square(centred).mean(axis=-1, keepdims=True))
+    scores: Floats = np.divide(
+        centred, spread, out=np.zeros_like(centred), where=spread > _NO_SPREAD
+    )
+    return scores
 
 
 def _term_weights(query: Query, indexes: Sequence[SessionIndex]) -> dict[str, float]:
@@ -163,24 +170,34 @@ def _lexical(
 ) -> Floats:
     """BM25, adjacent pairs of terms shared, and the weight of the rarest term shared, squared.
 
-    Shape (3, memories). The pairs and the rarest term leave speakers' names out.
+    Shape (3, memories). Pairs and the rarest term are those of contents, and no speakers' names.
     """
     count = len(index)
     found = np.zeros((3, count))
-    numbers = {term: number for term in weights if (number := index.number(term)) is not None}
-    weight = np.zeros(index.terms_known)
-    weight[[*numbers.values()]] = [weights[term] for term in numbers]
-    hits = np.flatnonzero(weight[index.tokens])
+    numbers = {
+        term: number
+        for term in weights
+        if (number := index.number(term)) is not None and index.frequency(term)
+    }
+    terms = [*numbers]
+    # By their place in the query, so that sums do not depend on how terms came to be numbered.
+    asked = np.zeros(index.terms_known, np.int64)
+    asked[[*numbers.values()]] = np.arange(1, len(terms) + 1)
+    hits = np.flatnonzero(asked[index.tokens])
     if not len(hits):
         return found
     pairs, frequency = np.unique(
-        index.holders[hits].astype(np.int64) * index.terms_known + index.tokens[hits],
-        return_counts=True,
+        index.holders[hits] * len(terms) + asked[index.tokens[hits]] - 1, return_counts=True
     )
-    holders, terms = np.divmod(pairs, index.terms_known)
+    holders, places = np.divmod(pairs, len(terms))
+    weight = np.array([weights[term] for term in terms])
     saturation = BM25_K1 * (1 - BM25_B + BM25_B * index.lengths[holders] / mean_length)
-    shares = weight[terms] * frequency * (BM25_K1 + 1) / (frequency + saturation)
+    shares = weight[places] * frequency * (BM25_K1 + 1) / (frequency + saturation)
     found[0] = np.bincount(holders, shares, minlength=count)
+
+    hits = hits[index.is_content[hits]]
+    telling = np.where([term in query.name_terms for term in terms], 0.0, np.square(weight))
+    np.maximum.at(found[2], index.holders[hits], telling[asked[index.tokens[hits]] - 1])
 
     adjacent = [
         numbers[first] * index.terms_known + numbers[second]
@@ -188,14 +205,11 @@ def _lexical(
         if first in numbers and second in numbers
     ]
     if adjacent:
-        starts = hits[hits + 1 < len(index.tokens)]
+        starts = hits[:-1][np.diff(hits) == 1]
         starts = starts[index.holders[starts] == index.holders[starts + 1]]
         codes = index.tokens[starts].astype(np.int64) * index.terms_known + index.tokens[starts + 1]
         shared = starts[np.isin(codes, adjacent)]
         found[1] = np.bincount(index.holders[shared], minlength=count)
-
-    weight[[number for term, number in numbers.items() if term in query.name_terms]] = 0.0
-    np.maximum.at(found[2], holders, np.square(weight[terms]))
     return found
 
 
@@ -211,8 +225,8 @@ def _cosines(
     vector = query_vector(query, weights, embedder)
     if not vector.any():
         return None
-    every = np.concatenate([index.vectors for index in indexes])
-    cosines: Floats = (every.astype(np.float32) @ vector).astype(np.float64)
+    products = np.concatenate([index.vectors @ vector for index in indexes])
+    cosines: Floats = products.astype(np.float64)
     # A sum's last bits depend on where an array lies in memory; the order of results must not.
     return np.round(cosines, _COSINE_DECIMALS)
 
@@ -223,7 +237,7 @@ def query_vector(
     """The query's vector, of shape (dimensions,)."""
     vector: NDArray[np.float32]
     if not isinstance(embedder, WordEmbedder):
-        vector = embedder.embed([query.without_names])[0]
+        vector = embedder.embed([query.text_without_names])[0]
         return vector
     term = analyser(query.language).term
     weighed = {word: weights[term(word)] for word in query.words if term(word)}
@@ -231,45 +245,59 @@ def query_vector(
     return embedder.embed_weighted([*telling], [*telling.values()])
 
 
+def _is_concerned(relevance: Floats, indexes: Sequence[SessionIndex]) -> NDArray[np.bool_]:
+    """Which memories, or neighbours of theirs, are above the average in any relevance signal.
+
+    A date answers "when" only where the rest is about what is asked. Shape (memories,).
+    """
+    above: NDArray[np.bool_] = np.any(relevance > 0, axis=0)
+    concerned = []
+    start = 0
+    for index in indexes:
+        own: NDArray[np.bool_] = above[start : start + len(index)]
+        near: NDArray[np.bool_] = np.append(own, [False])[index.neighbours]
+        concerned.append(own | near.any(axis=0))
+        start += len(index)
+    return np.concatenate(concerned)
+
+
 def _cues(query: Query, indexes: Sequence[SessionIndex], now: datetime) -> Floats:
-    rows = np.concatenate([index.rows for index in indexes])
+    def every(field: str) -> Floats:
+        values: Floats = np.concatenate([index.rows[field] for index in indexes])
+        return values
+
     asked = query_form(query.text, query.language)
-    cues = dict.fromkeys(CUES, np.zeros(len(rows)))
+    cues = np.zeros((len(CUES), sum(map(len, indexes))))
+    row = dict(zip(CUES, cues, strict=True))
     if query.speaker:
-        cues["speaker"] = np.concatenate([index.is_said_by(query.speaker) for index in indexes])
+        row["speaker"][:] = np.concatenate([index.is_said_by(query.speaker) for index in indexes])
     for span in spans(query.text, now, query.language):
-        late = rows["occurred_at"] - span.end
-        nearness = np.where(rows["occurred_at"] < span.start, 0.0, 1 - late / _SPAN_FADES_SECONDS)
-        cues["span"] = np.maximum(cues["span"], np.clip(nearness, 0.0, 1.0))
-    cues["when"] = asked.when * rows["times"]
-    cues["amount"] = asked.amount * rows["numbers"]
-    cues["name"] = asked.name * rows["names"]
-    cues["question"] = rows["question"].astype(np.float64)
-    cues["length"] = standardised(np.log1p(rows["terms"]))
-    cues["information"] = standardised(
-        np.log1p(np.concatenate([index.information for index in indexes]))
-    )
-    cues["opening"] = np.concatenate([_opens_episode(index) for index in indexes])
-    return np.stack([cues[name] for name in CUES])
+        occurred_at = every("occurred_at")
+        fading = 1 - (occurred_at - span.end) / _SPAN_FADES_SECONDS
+        nearness = np.where(occurred_at < span.start, 0.0, fading.clip(0.0, 1.0))
+        np.maximum(row["span"], nearness, out=row["span"])
+    if asked.when:
+        row["when"][:] = every("times")
+    if asked.amount:
+        row["amount"][:] = every("numbers")
+    if asked.name:
+        row["name"][:] = every("names")
+    # Small talk and questions are a conversation's; a fact is not the worse for being short.
+    said = every("episode") != NO_EPISODE
+    if said.any():
+        row["question"][:] = said * every("question")
+        extent = standardised(np.hstack([index.extent for index in indexes]))
+        row["length"][:], row["information"][:] = said * extent
+        row["opening"][:] = np.concatenate([index.opens for index in indexes])
+    return cues
 
 
-def _opens_episode(index: SessionIndex) -> Floats:
-    """1 for the first two turns of each episode."""
-    opens = np.zeros(len(index))
-    first = np.repeat(index.episode_starts, np.diff(np.append(index.episode_starts, len(index))))
-    opens[index.by_episode] = np.arange(len(index)) - first < _OPENING_TURNS
-    opens[index.rows["episode"] == NO_EPISODE] = 0.0
-    return opens
-
-
-def _best_of_episode(index: SessionIndex, grouped: Floats) -> Floats:
-    """For each memory, grouped by episode, the mean of the best three of its episode."""
-    starts = index.episode_starts
-    sizes = np.diff(np.append(starts, len(grouped)))
-    group = np.repeat(np.arange(len(starts)), sizes)
-    falling = grouped[np.lexsort((-grouped, group))]
-    rank = np.arange(len(grouped)) - np.repeat(starts, sizes)
-    best = np.bincount(
-        group, np.where(rank < _BEST_OF_EPISODE, falling, 0.0), minlength=len(starts)
-    )
-    return (best / np.minimum(sizes, _BEST_OF_EPISODE))[group]
+def _best_of_episode(index: SessionIndex, relevance: Floats) -> Floats:
+    """For each memory, the mean relevance of the best three of its episode."""
+    falling = np.argsort(-relevance, kind="stable")
+    by_group = falling[np.argsort(index.groups[falling], kind="stable")]
+    sizes = index.group_sizes
+    rank = np.arange(len(relevance)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    best = by_group[rank < _BEST_OF_EPISODE]
+    total = np.bincount(index.groups[best], relevance[best], minlength=len(sizes))
+    return (total / np.minimum(sizes, _BEST_OF_EPISODE))[index.groups]

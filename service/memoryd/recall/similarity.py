@@ -44,7 +44,7 @@ def similar_to_memory(index: SessionIndex, memory_id: str) -> Floats:
     """As `similar_to_text`, for a memory of the index; to itself it is 1. Raises `KeyError`."""
     place = index.place(memory_id)
     counts = np.bincount(index.own_numbers(place), minlength=index.terms_known).astype(np.float64)
-    vector = index.vectors[place].astype(np.float32) if index.rows["has_vector"][place] else None
+    vector = index.vectors[place] if index.rows["has_vector"][place] else None
     similarities = _similarities(index, counts, 0.0, vector)
     similarities[place] = 1.0
     return similarities
@@ -54,8 +54,7 @@ def _similarities(
     index: SessionIndex, counts: Floats, strangers: float, vector: NDArray[np.float32] | None
 ) -> Floats:
     weights = counts * index.idf**2
-    own = index.is_own_token()
-    tokens, holders = index.tokens[own], index.holders[own]
+    tokens, holders = index.tokens[index.is_content], index.holders[index.is_content]
     # Each token adds its term's weight, so a term that a memory repeats counts as often.
     products = np.bincount(holders, weights[tokens], minlength=len(index))
     length = np.sqrt(float(counts @ weights) + strangers)
@@ -65,7 +64,7 @@ def _similarities(
     )
     if vector is not None:
         known = index.rows["has_vector"]
-        meant = index.vectors.astype(np.float32) @ vector
+        meant = index.vectors @ vector
         cosines = np.where(known, meant.astype(np.float64), cosines)
     similarities: Floats = np.round(np.clip(cosines, 0.0, 1.0), _DECIMALS)
     return similarities

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _PACKAGE = "wordllama"
 _WEIGHTS = "weights/l2_supercat_256.safetensors"
 _TENSOR = "embedding.weight"
+_CACHED_WORDS = 16_384
 _TOKENIZER = "tokenizers/l2_supercat_tokenizer_config.json"
 
 
@@ -32,6 +33,7 @@ class StaticEmbedder:
     dimensions = 256
 
     def __init__(self) -> None:
+        self._tokens_of = functools.lru_cache(_CACHED_WORDS)(self._tokenised)
         self._files = (
             packaged_file(_PACKAGE, _WEIGHTS, extra="semantic"),
             packaged_file(_PACKAGE, _TOKENIZER, extra="semantic"),
@@ -39,27 +41,30 @@ class StaticEmbedder:
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """As in `Embedder`."""
-        return unit_rows(self._sums(texts))
-
-    def embed_weighted(self, words: Sequence[str], weights: Sequence[float]) -> NDArray[np.float32]:
-        """As in `WordEmbedder`; a word of several tokens is their mean."""
-        if not words:
-            return np.zeros(self.dimensions, np.float32)
-        means = self._sums(words, mean=True)
-        weighed = np.asarray(weights, np.float32)[np.newaxis] @ means
-        vector: NDArray[np.float32] = unit_rows(weighed)[0]
-        return vector
-
-    def _sums(self, texts: Sequence[str], *, mean: bool = False) -> NDArray[np.float32]:
         weights, tokenizer = self._loaded
         sums = np.zeros((len(texts), self.dimensions), np.float32)
         encoded = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         for place, tokens in enumerate(encoded):
             if tokens.ids:
-                found = weights[tokens.ids]
-                total = found.sum(axis=0, dtype=np.float32)
-                sums[place] = total / len(found) if mean else total
-        return sums
+                sums[place] = weights[tokens.ids].sum(axis=0, dtype=np.float32)
+        return unit_rows(sums)
+
+    def embed_weighted(self, words: Sequence[str], weights: Sequence[float]) -> NDArray[np.float32]:
+        """As in `WordEmbedder`; a word of several tokens is their mean."""
+        ids: list[int] = []
+        shares: list[float] = []
+        for word, weight in zip(words, weights, strict=True):
+            tokens = self._tokens_of(word)
+            ids += tokens
+            shares += [weight / len(tokens)] * len(tokens) if tokens else []
+        if not ids:
+            return np.zeros(self.dimensions, np.float32)
+        total = np.array([shares], np.float32) @ self._loaded[0][ids].astype(np.float32)
+        vector: NDArray[np.float32] = unit_rows(total)[0]
+        return vector
+
+    def _tokenised(self, word: str) -> tuple[int, ...]:
+        return tuple(self._loaded[1].encode(word, add_special_tokens=False).ids)
 
     @functools.cached_property
     def _loaded(self) -> tuple[NDArray[np.float16], Tokenizer]:

@@ -1,8 +1,9 @@
-"""Texts as terms: words without stop words, stemmed; scripts without spaces as bigrams."""
+"""Texts as terms: words without stop words, stemmed; scripts without spaces by bigrams."""
 
 from __future__ import annotations
 
 import functools
+import re
 import unicodedata
 from typing import TYPE_CHECKING
 
@@ -17,12 +18,16 @@ MAX_WORD_CHARS = 64
 """Of a longer run only the head is kept: it is no word, and equal heads are enough to find it."""
 
 _CACHED_WORDS = 65_536
+_CACHED_LABELS = 1024
 
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー"
 # Marks belong to words (`regex` counts them, `re` does not); apostrophes between letters join.
 _WORD = regex.compile(
     rf"[{_UNSPACED}]+|[\w--[_{_UNSPACED}]]+(?:['\u2019][\w--[_{_UNSPACED}]]+)*", regex.V1
 )
+# The same for what most texts are, several times as fast.
+_ASCII_WORD = re.compile(r"[a-z0-9]+(?:'[a-z0-9]+)*")
+_IDEOGRAPH = regex.compile(r"\p{Han}")
 _UNSPACED_RUN = regex.compile(rf"[{_UNSPACED}]+", regex.V1)
 
 _STOP_WORD_LISTS = {
@@ -51,13 +56,19 @@ class Analyser:
         self._stop_words = _stop_words(language)
         self._stem = _stemmer(language)
         self._term_of = functools.lru_cache(_CACHED_WORDS)(self._term)
+        self._terms_of_label = functools.lru_cache(_CACHED_LABELS)(
+            lambda label: tuple(self.terms(self.words(label)))
+        )
 
     def words(self, text: str) -> list[str]:
         """Words in lower case and compatibility form (NFKC), in order, stop words among them."""
+        folded = _folded(text)
+        if folded.isascii():
+            return [word[:MAX_WORD_CHARS] for word in _ASCII_WORD.findall(folded)]
         words: list[str] = []
-        for word in _WORD.findall(_folded(text)):
+        for word in _WORD.findall(folded):
             if not word.isascii() and _UNSPACED_RUN.match(word):
-                words += _bigrams(word)
+                words += _pieces(word)
             else:
                 words.append(word[:MAX_WORD_CHARS])
         return words
@@ -69,6 +80,10 @@ class Analyser:
     def terms(self, words: Iterable[str]) -> list[str]:
         """The terms of `words`, in order, repeats kept."""
         return [term for term in map(self._term_of, words) if term]
+
+    def terms_of_label(self, label: str) -> tuple[str, ...]:
+        """The terms of a text that many memories share, as a name or a date."""
+        return self._terms_of_label(label)
 
     def _term(self, word: str) -> str:
         word = word.replace("\u2019", "'")
@@ -94,8 +109,10 @@ def _folded(text: str) -> str:
     return lower if lower.isascii() else unicodedata.normalize("NFKC", lower)
 
 
-def _bigrams(run: str) -> list[str]:
-    return [run] if len(run) == 1 else [run[i : i + 2] for i in range(len(run) - 1)]
+def _pieces(run: str) -> list[str]:
+    """Each pair of neighbours, and each ideograph, since one alone may be a word."""
+    pieces = [run[place : place + 2] for place in range(len(run) - 1)]
+    return [*pieces, *_IDEOGRAPH.findall(run)] if pieces else [run]
 
 
 def _stop_words(language: str) -> frozenset[str]:

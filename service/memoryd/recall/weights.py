@@ -35,6 +35,12 @@ class Weights:
     opening: float
 
 
+FITTED_SIZE = 520
+"""About how many memories the sessions have that weights were fitted on."""
+
+SMALLEST_SIZE = 50
+"""Among fewer memories differences are enlarged no further, lest importance count for nothing."""
+
 BM25_K1 = 0.9
 BM25_B = 0.4
 """As Lin, Ma and others set them for short passages (Anserini's defaults)."""
@@ -47,22 +53,22 @@ DEFAULT_IMPORTANCE_WEIGHT = 0.2
 """Enough to order what is equally relevant, too little to lift what is not."""
 
 WITHOUT_EMBEDDER = Weights(
-    bm25=0.244, bigrams=0.083, rarest=0.128, semantic=0.0,
-    two_before=0.507, before=0.666, after=0.317, episode=0.807,
-    speaker=2.64, span=2.309, when=1.274, amount=1.72, name=1.197,
-    question=-0.652, length=-0.315, information=0.631, opening=0.568,
+    bm25=0.19, bigrams=0.088, rarest=0.14, semantic=0.0,
+    two_before=0.526, before=0.697, after=0.335, episode=0.871,
+    speaker=2.601, span=3.514, when=1.258, amount=1.819, name=1.13,
+    question=-0.655, length=-0.334, information=0.644, opening=0.529,
 )  # fmt: skip
 WITH_WORDS = Weights(
-    bm25=0.129, bigrams=0.073, rarest=0.113, semantic=0.315,
-    two_before=0.436, before=0.571, after=0.259, episode=0.891,
-    speaker=2.589, span=3.33, when=1.278, amount=1.559, name=1.172,
-    question=-0.624, length=-0.264, information=0.58, opening=0.627,
+    bm25=0.103, bigrams=0.077, rarest=0.121, semantic=0.268,
+    two_before=0.457, before=0.603, after=0.277, episode=0.971,
+    speaker=2.564, span=4.333, when=1.321, amount=1.544, name=1.157,
+    question=-0.617, length=-0.285, information=0.592, opening=0.584,
 )  # fmt: skip
 """With an embedder that adds up words."""
 WITH_SENTENCES = Weights(
-    bm25=0.127, bigrams=0.077, rarest=0.111, semantic=0.397,
-    two_before=0.376, before=0.499, after=0.234, episode=0.83,
-    speaker=2.646, span=3.403, when=1.307, amount=1.528, name=1.169,
-    question=-0.613, length=-0.234, information=0.483, opening=0.715,
+    bm25=0.093, bigrams=0.082, rarest=0.124, semantic=0.373,
+    two_before=0.375, before=0.528, after=0.239, episode=0.906,
+    speaker=2.579, span=4.304, when=1.315, amount=1.451, name=1.077,
+    question=-0.628, length=-0.195, information=0.457, opening=0.67,
 )  # fmt: skip
 """With an embedder of whole texts."""

@@ -1,0 +1,57 @@
+"""What spans of time a query names."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from memoryd.recall.dates import MOST_SPANS, spans
+
+NOW = datetime(2026, 1, 15, 18, 30, tzinfo=UTC)  # a Thursday
+
+
+def days(query, language="en"):
+    return [
+        tuple(datetime.fromtimestamp(edge, UTC).strftime("%Y-%m-%d") for edge in span)
+        for span in spans(query, NOW, language)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("what happened yesterday?", ("2026-01-14", "2026-01-15")),
+        ("what did I do last week", ("2026-01-05", "2026-01-12")),
+        ("Where was I two weeks ago?", ("2025-12-29", "2026-01-05")),
+        ("the trip in May 2023", ("2023-05-01", "2023-06-01")),
+        ("what was said on 8 May 2023", ("2023-05-08", "2023-05-09")),
+        ("on May 8th, 2023", ("2023-05-08", "2023-05-09")),
+        ("all from 2023-05-08", ("2023-05-08", "2023-05-09")),
+        ("plans made in December", ("2025-12-01", "2026-01-01")),
+        ("what changed in 2022", ("2022-01-01", "2023-01-01")),
+        ("whom did we meet last month", ("2025-12-01", "2026-01-01")),
+        ("where was I on Monday", ("2026-01-12", "2026-01-13")),
+    ],
+)
+def test_a_span_is_understood(query, expected):
+    assert days(query) == [expected]
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["order 4711", "may I ask", "the march of time", "what now", "room 2023", "second choice", ""],
+)
+def test_what_names_no_time_is_none(query):
+    assert days(query) == []
+
+
+def test_another_language():
+    assert days("was war gestern", "de") == [("2026-01-14", "2026-01-15")]
+    assert days("im Mai 2023", "de") == [("2023-05-01", "2023-06-01")]
+
+
+def test_a_language_that_nobody_knows_reads_english_dates():
+    assert days("in May 2023", "xx") == [("2023-05-01", "2023-06-01")]
+
+
+def test_a_long_query_of_dates_is_cut():
+    assert len(days("yesterday " * 1000)) == MOST_SPANS

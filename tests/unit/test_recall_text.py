@@ -1,0 +1,51 @@
+"""Texts as terms, in languages with and without a stemmer, with and without spaces."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memoryd.recall.text import MAX_WORD_CHARS, analyser
+
+
+def terms(text, language="en"):
+    analysed = analyser(language)
+    return analysed.terms(analysed.words(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Running dogs ran", ["run", "dog", "ran"]),
+        ("What is it that you are?", []),
+        ("Don't say we can't", ["say", "cant"]),
+        ("Anna's and Anna\u2019s house", ["anna", "anna", "hous"]),
+        ("snake_case e-mail 4711", ["snake", "case", "e", "mail", "4711"]),
+        ("ＦＵＬＬ width", ["full", "width"]),  # noqa: RUF001
+    ],
+)
+def test_english(text, expected):
+    assert terms(text) == expected
+
+
+def test_scripts_without_spaces_are_cut_into_bigrams():
+    assert terms("東京タワー", "ja") == ["東京", "京タ", "タワ", "ワー", "東", "京"]
+    assert terms("猫 sleeps", "ja") == ["猫", "sleeps"]
+
+
+def test_vowel_signs_belong_to_their_words():
+    assert terms("हिन्दी भाषा", "xx") == ["हिन्दी", "भाषा"]
+
+
+def test_a_language_has_its_own_stop_words_and_stems():
+    assert terms("Die Katzen und der Hund", "de") == ["katz", "hund"]
+
+
+def test_a_language_that_nobody_knows_keeps_all_words():
+    assert terms("The running dogs", "xx") == ["the", "running", "dogs"]
+
+
+@given(st.text(), st.sampled_from(["en", "de", "ja", "xx"]))
+def test_any_text_has_terms_of_bounded_length(text, language):
+    found = terms(text, language)
+    assert all(0 < len(term) <= MAX_WORD_CHARS for term in found)
+    assert found == terms(text.upper().lower(), language) or text.upper().lower() != text.lower()
