@@ -181,13 +181,14 @@ def _lexical(
     }
     terms = [*numbers]
     # By their place in the query, so that sums do not depend on how terms came to be numbered.
-    asked = np.zeros(index.terms_known, np.int64)
+    asked = np.zeros(index.terms_known, np.int32)
     asked[[*numbers.values()]] = np.arange(1, len(terms) + 1)
     hits = np.flatnonzero(asked[index.tokens])
     if not len(hits):
         return found
     pairs, frequency = np.unique(
-        index.holders[hits] * len(terms) + asked[index.tokens[hits]] - 1, return_counts=True
+        index.holders[hits].astype(np.int64) * len(terms) + asked[index.tokens[hits]] - 1,
+        return_counts=True,
     )
     holders, places = np.divmod(pairs, len(terms))
     weight = np.array([weights[term] for term in terms])
