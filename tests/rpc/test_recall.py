@@ -102,13 +102,14 @@ async def test_importance_weighs_as_far_as_asked(memory):
 
 
 async def test_near_duplicates_give_way_unless_told_otherwise(memory):
-    await tell(memory, *(f"order 4711 is late again today {n}" for n in range(6)))
+    late = "the customer says that order 4711 has come late once more and wants a refund for"
+    await tell(memory, *(f"{late} item {n}" for n in range(6)))
     await tell(memory, "order 9 was late in spring")
     await tell(memory, "likes tea", "works in Porto", "has two cats")
     assert "order 9 was late in spring" not in contents(
-        await ask(memory, "order 4711 late today", limit=5, diversify=False)
+        await ask(memory, "did order 4711 come late", limit=5, diversify=False)
     )
-    answer = await ask(memory, "order 4711 late today", limit=5)
+    answer = await ask(memory, "did order 4711 come late", limit=5)
     assert "order 9 was late in spring" in contents(answer)
     assert any(result.breakdown.diversity < 0 for result in answer.results)
 

@@ -36,7 +36,7 @@ PARTS = ("lexical", "semantic", "context", "speaker", "temporal", "form", "impor
 # Which of `CUES` make which part.
 _SPEAKER, _TEMPORAL, _FORM = slice(0, 1), slice(1, 3), slice(3, None)
 
-SPARE_CANDIDATES = 20
+SPARE_CANDIDATES = 10
 """How many more memories than are wanted are looked at for diversity."""
 
 _SCORE_DECIMALS = 9

@@ -247,8 +247,14 @@ class SessionIndex:
         everything = np.empty(len(order), _ROW)
         everything[moved], everything[added] = self.rows[places], rows
         self.rows = everything
-        vectors = np.zeros((len(order), self.vectors.shape[1]), np.float32)
-        vectors[moved] = self.vectors if len(places) == len(kept) else self.vectors[places]
+        # One copy of what may be a megabyte: whatever lands on a new memory's place is overwritten.
+        source = np.zeros(len(order), np.int64)
+        source[moved] = places
+        if len(kept):
+            vectors = self.vectors.take(source, axis=0)
+            vectors[added] = 0.0
+        else:
+            vectors = np.zeros((len(order), self.vectors.shape[1]), np.float32)
         for place, document in zip(added, fresh, strict=True):
             if document.vector is not None:
                 vectors[place] = document.vector

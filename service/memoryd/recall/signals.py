@@ -18,7 +18,7 @@ from memoryd.recall.dates import spans
 from memoryd.recall.embedding import WordEmbedder
 from memoryd.recall.index import NO_EPISODE, inverse_document_frequency
 from memoryd.recall.text import analyser
-from memoryd.recall.weights import BM25_B, BM25_K1, FITTED_SIZE, SMALLEST_SIZE
+from memoryd.recall.weights import BM25_B, BM25_K1, ENOUGH_MEMORIES, USUAL_SPREAD
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,12 +122,10 @@ def signals(
     lexical = np.hstack([_lexical(query, index, weights, mean_length) for index in indexes])
     cosines = _cosines(query, indexes, weights, embedder)
     relevance = np.zeros((len(RELEVANCE), lexical.shape[1]))
-    relevance[:-1] = standardised(lexical)
+    relevance[:-1] = standardised(lexical, _usual_spread(weights))
     if cosines is not None:
         known = np.concatenate([index.rows["has_vector"] for index in indexes])
-        relevance[-1, known] = standardised(cosines[known])
-    # A z-score among n is √(n − 1) at most; in a small session it must weigh as much beside cues.
-    relevance *= np.sqrt(max(1.0, FITTED_SIZE / max(SMALLEST_SIZE, lexical.shape[1])))
+        relevance[-1, known] = standardised(cosines[known], np.array(USUAL_SPREAD["semantic"]))
     cues = _cues(query, indexes, now)
     cues[_ANSWERING] *= _is_concerned(relevance, indexes)
     embedded = cosines is not None
@@ -147,14 +145,27 @@ def neighbourhood(index: SessionIndex, relevance: Floats) -> Floats:
     return shares
 
 
-def standardised(values: Floats) -> Floats:
-    """Z-scores of each row; zeros where all values are equal. Shape as given."""
+def standardised(values: Floats, usual: Floats) -> Floats:
+    """Z-scores of each row; zeros where all values are equal. Shape as given.
+
+    Of less than `ENOUGH_MEMORIES` values the missing ones are taken to spread as is `usual` for the
+    row, about the same mean.
+    """
     centred: Floats = values - values.mean(axis=-1, keepdims=True)
-    spread = np.sqrt(np.square(centred).mean(axis=-1, keepdims=True))
+    count = max(values.shape[-1], ENOUGH_MEMORIES)
+    missing = (count - values.shape[-1]) * np.square(usual)[..., np.newaxis]
+    spread = np.sqrt((np.square(centred).sum(axis=-1, keepdims=True) + missing) / count)
     scores: Floats = np.divide(
         centred, spread, out=np.zeros_like(centred), where=spread > _NO_SPREAD
     )
     return scores
+
+
+def _usual_spread(weights: dict[str, float]) -> Floats:
+    """How far the lexical signals of a query usually lie apart. Shape (3,)."""
+    of = USUAL_SPREAD
+    most = max(weights.values(), default=0.0)
+    return np.array([of["bm25"] * sum(weights.values()), of["bigrams"], of["rarest"] * most * most])
 
 
 def _term_weights(query: Query, indexes: Sequence[SessionIndex]) -> dict[str, float]:
@@ -181,13 +192,14 @@ def _lexical(
     }
     terms = [*numbers]
     # By their place in the query, so that sums do not depend on how terms came to be numbered.
-    asked = np.zeros(index.terms_known, np.int64)
+    asked = np.zeros(index.terms_known, np.int32)
     asked[[*numbers.values()]] = np.arange(1, len(terms) + 1)
     hits = np.flatnonzero(asked[index.tokens])
     if not len(hits):
         return found
     pairs, frequency = np.unique(
-        index.holders[hits] * len(terms) + asked[index.tokens[hits]] - 1, return_counts=True
+        index.holders[hits].astype(np.int64) * len(terms) + asked[index.tokens[hits]] - 1,
+        return_counts=True,
     )
     holders, places = np.divmod(pairs, len(terms))
     weight = np.array([weights[term] for term in terms])
@@ -286,7 +298,8 @@ def _cues(query: Query, indexes: Sequence[SessionIndex], now: datetime) -> Float
     said = every("episode") != NO_EPISODE
     if said.any():
         row["question"][:] = said * every("question")
-        extent = standardised(np.hstack([index.extent for index in indexes]))
+        usual = np.array([USUAL_SPREAD["length"], USUAL_SPREAD["information"]])
+        extent = standardised(np.hstack([index.extent for index in indexes]), usual)
         row["length"][:], row["information"][:] = said * extent
         row["opening"][:] = np.concatenate([index.opens for index in indexes])
     return cues

@@ -220,7 +220,9 @@ class Retrieval:
         embedder = self._vectors.embedder
         if isinstance(embedder, WordEmbedder):
             return embedder
-        text = understand(query, [self._index_of(_prepared(s)) for s in snapshots]).text_without_names
+        text = understand(
+            query, [self._index_of(_prepared(s)) for s in snapshots]
+        ).text_without_names
         return _Foreseen(embedder, text, await self._vectors.of(text))
 
     async def _current(
