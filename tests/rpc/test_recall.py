@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 
+import numpy as np
 import pytest
 
 from memoryd.v1 import memory_pb2 as pb
@@ -43,6 +44,16 @@ async def ask(memory, query: str, session_id: str = "user-123", **fields):
 
 def contents(answer) -> list[str]:
     return [result.memory.content for result in answer.results]
+
+
+async def has_vectors(tables, embedders: list[str]) -> None:
+    """Wait until the database keeps these vectors, given by the names of their embedders."""
+    async with asyncio.timeout(30):
+        while True:
+            rows = await tables.rows("SELECT embedder FROM memory_vectors")
+            if [row.embedder for row in rows] == embedders:
+                return
+            await asyncio.sleep(0.02)
 
 
 async def test_the_shares_add_up_to_the_score_and_the_score_orders(memory):
@@ -220,9 +231,7 @@ async def test_vectors_outlive_a_restart_and_go_with_their_memories(serve, table
     memory = (await serve(MEMORYD_EMBEDDER="static")).memory
     await tell_talk(memory)
     before = await ask(memory, "pets")
-    async with asyncio.timeout(30):
-        while (await tables.naming("user-123"))["memory_vectors"] < len(TALK):  # noqa: ASYNC110  nobody tells
-            await asyncio.sleep(0.02)
+    await has_vectors(tables, ["wordllama-l2-supercat-256"] * len(TALK))
     other = (await serve(MEMORYD_EMBEDDER="static")).memory
     assert (await ask(other, "pets")).results == before.results
     await memory.EraseSession(pb.EraseSessionRequest(session_id="user-123"))
@@ -243,3 +252,81 @@ async def test_similarity_finds_a_paraphrase_that_no_distance_finds(serve):
     assert result.distance > 10
     request.max_distance = 5
     assert not (await memory.FindSimilarMemories(request)).results
+
+
+class Letters:
+    """An embedder that is nobody's: a text's vector counts its letters."""
+
+    name = "letters"
+    dimensions = 26
+    broken = False
+
+    def embed(self, texts):
+        if self.broken:
+            raise RuntimeError("no letters today")
+        counts = np.array([[text.lower().count(chr(97 + i)) for i in range(26)] for text in texts])
+        lengths = np.linalg.norm(counts, axis=1, keepdims=True)
+        return (counts / np.where(lengths, lengths, 1)).astype(np.float32)
+
+
+async def test_an_embedder_may_be_any_class(serve, tables):
+    first = (await serve(MEMORYD_EMBEDDER="static")).memory
+    await tell(first, "abba", "zzz", "mmm")
+    await ask(first, "x")
+    memory = (await serve(MEMORYD_EMBEDDER=f"{__name__}:Letters")).memory
+    answer = await ask(memory, "baab!")
+    assert contents(answer)[0] == "abba"
+    assert answer.results[0].breakdown.semantic > 0
+    await has_vectors(tables, ["letters"] * 3)
+
+
+async def test_a_broken_embedder_leaves_the_words(serve, monkeypatch, caplog):
+    monkeypatch.setattr(Letters, "broken", True)
+    memory = (await serve(MEMORYD_EMBEDDER=f"{__name__}:Letters")).memory
+    await tell_talk(memory)
+    answer = await ask(memory, "pottery class")
+    assert "pottery" in contents(answer)[0]
+    assert any("the embedder failed" in record.message for record in caplog.records)
+
+
+async def test_an_embedder_that_is_not_there_stops_the_start(serve):
+    for choice in ("nowhere:Class", f"{__name__}:Nothing"):
+        with pytest.raises(ValueError, match="MEMORYD_EMBEDDER"):
+            await serve(MEMORYD_EMBEDDER=choice)
+
+
+@pytest.mark.parametrize("kept", ["0", "4000"])
+async def test_sessions_that_find_no_room_in_memory_are_read_anew(serve, kept):
+    memory = (await serve(MEMORYD_SESSION_CACHE_BYTES=kept)).memory
+    for n in range(5):
+        await tell(memory, f"order {n} is late", "likes tea", session_id=f"s{n}")
+    for _ in range(2):
+        for n in range(5):
+            assert contents(await ask(memory, "late order", f"s{n}"))[0] == f"order {n} is late"
+
+
+async def test_two_servers_rank_alike_while_both_change_a_session(serve):
+    one, other = (await serve()).memory, (await serve()).memory
+    for n, (memory, _) in enumerate([(one, 0), (other, 0)] * 6):
+        await tell(memory, f"note {n}: the parcel of customer {n % 3} was returned")
+        here, there = await ask(one, "returned parcel"), await ask(other, "returned parcel")
+        assert len(here.results) == min(n + 1, 10)
+        assert here.results == there.results
+
+
+async def test_reindexing_makes_what_is_missing(serve, tables, command_line, database_url):
+    memory = (await serve(MEMORYD_EMBEDDER="none")).memory
+    await tell_talk(memory)
+    variables = {"MEMORYD_DATABASE_URL": database_url, "MEMORYD_EMBEDDER": "static"}
+    done = await asyncio.to_thread(command_line.run, "reindex", **variables)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"made {len(TALK)} vectors with wordllama-l2-supercat-256\n"
+    assert f"embedding: {len(TALK)} of {len(TALK)}" in done.stderr
+    again = await asyncio.to_thread(command_line.run, "reindex", **variables)
+    assert again.stdout.startswith("made 0 vectors")
+    none = await asyncio.to_thread(
+        command_line.run, "reindex", **{**variables, "MEMORYD_EMBEDDER": "none"}
+    )
+    assert none.returncode == 1
+    assert "MEMORYD_EMBEDDER" in none.stderr
+    await has_vectors(tables, ["wordllama-l2-supercat-256"] * len(TALK))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -199,19 +198,10 @@ class Retrieval:
 
     def _load(self) -> None:
         moment = datetime.now(UTC)
-        embedder = None if self._vectors is None else self._vectors.embedder
-        document = Document("", "word", 1, moment, 0.5)
-        if embedder is not None:
-            (vector,) = embedder.embed(["word"]).astype(np.float16)
-            document = dataclasses.replace(document, vector=vector)
-        rank(
-            "word last week",
-            [self._build([document])],
-            now=moment,
-            half_life_days=1.0,
-            limit=1,
-            embedder=embedder,
-        )
+        index = self._build([Document("", "word", 1, moment, 0.5)])
+        rank("word last week", [index], now=moment, half_life_days=1.0, limit=1)
+        if self._vectors is not None:
+            self._vectors.try_out()
 
     async def _embedder_for(self, query: str, snapshots: Sequence[Snapshot]) -> Embedder | None:
         """The embedder, with what takes it long done already: the vector of the query."""
@@ -223,7 +213,8 @@ class Retrieval:
         text = understand(
             query, [self._index_of(_prepared(s)) for s in snapshots]
         ).text_without_names
-        return _Foreseen(embedder, text, await self._vectors.of(text))
+        vector = await self._vectors.of(text)
+        return None if vector is None else _Foreseen(embedder, text, vector)
 
     async def _current(
         self, sessions: Sequence[Session], now: datetime, timeout: float | None

@@ -40,6 +40,8 @@ MAX_PENDING = 20_000
 
 STORED = np.dtype("<f2")
 
+FAILED = "the embedder failed; memories are ranked by their words"
+
 _log = logging.getLogger(__name__)
 
 
@@ -54,11 +56,21 @@ class VectorMaker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    async def of(self, text: str) -> NDArray[np.float32]:
-        """The vector of a text."""
+    def try_out(self) -> None:
+        """Have the embedder load what it needs; blocks."""
+        self._attempt("word")
+
+    async def of(self, text: str) -> NDArray[np.float32] | None:
+        """The vector of a text; None where the embedder fails."""
         loop = asyncio.get_running_loop()
-        vectors = await loop.run_in_executor(self._thread, self.embedder.embed, [text])
-        vector: NDArray[np.float32] = vectors[0]
+        return await loop.run_in_executor(self._thread, self._attempt, text)
+
+    def _attempt(self, text: str) -> NDArray[np.float32] | None:
+        try:
+            vector: NDArray[np.float32] = self.embedder.embed([text])[0]
+        except Exception:  # noqa: BLE001  it may be anybody's class
+            _log.exception(FAILED)
+            return None
         return vector
 
     async def stored(self, wanted: Mapping[MemoryKey, str]) -> Vectors:
@@ -131,7 +143,7 @@ class VectorMaker:
                 self._begin(self._keep_behind(batch, vectors), "keep vectors")
         except Exception:  # noqa: BLE001  whatever it is, nobody waits for it
             if not self._closed:
-                _log.exception("the embedder failed; memories are ranked by their words")
+                _log.exception(FAILED)
         finally:
             self._pending -= len(wanted)
 

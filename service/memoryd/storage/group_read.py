@@ -1,7 +1,7 @@
 """Many waiting look-ups, one statement.
 
-A statement takes all that is waiting when a place is free, without a timer: a lone look-up waits
-for nobody, and a burst shares its round trips.
+A statement takes all that is waiting, and the next one starts as soon as it has answered, without a
+timer: a lone look-up waits for nobody, and a burst shares its round trips.
 """
 
 from __future__ import annotations
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 T = TypeVar("T")
 
-PLACES = 2
-"""Statements at a time: one that is slow does not hold up all that come after it."""
-
 GROUP_LIMIT = 500
 """Keys of one statement."""
 
@@ -37,7 +34,7 @@ class GroupRead(Generic[K, T]):
         self._read = read
         self._waiting: dict[K, list[asyncio.Future[T | None]]] = {}
         self._timeouts: list[float | None] = []
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way: asyncio.Task[None] | None = None
         self._starting = False
 
     async def get(self, key: K, *, timeout: float | None) -> T | None:
@@ -47,7 +44,7 @@ class GroupRead(Generic[K, T]):
         future: asyncio.Future[T | None] = loop.create_future()
         self._waiting.setdefault(key, []).append(future)
         self._timeouts.append(timeout)
-        if not self._starting and len(self._under_way) < PLACES:
+        if not self._starting and self._under_way is None:
             # Whoever else asks in this turn of the loop comes along.
             self._starting = True
             loop.call_soon(self._start)
@@ -60,13 +57,12 @@ class GroupRead(Generic[K, T]):
         # The most patient one's; the others are cancelled when their time is over.
         timeouts, self._timeouts = self._timeouts, self._timeouts if self._waiting else []
         patience = None if None in timeouts else max(filter(None, timeouts), default=0.0)
-        task = asyncio.create_task(self._settle(group, patience), name="group read")
-        self._under_way.add(task)
-        task.add_done_callback(self._ended)
+        self._under_way = asyncio.create_task(self._settle(group, patience), name="group read")
+        self._under_way.add_done_callback(self._ended)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
-        if self._waiting and not self._starting:
+    def _ended(self, _task: asyncio.Task[None]) -> None:
+        self._under_way = None
+        if self._waiting:
             self._start()
 
     async def _settle(
