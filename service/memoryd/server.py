@@ -235,6 +235,11 @@ class Server:
         """How many streams follow the tools' configuration."""
         return self._tools.followers
 
+    @property
+    def kept_bytes(self) -> int:
+        """About what the sessions kept in memory take."""
+        return self._store.snapshots.nbytes
+
     async def flush_accesses(self) -> None:
         """Write the accesses that have been counted so far."""
         await self._accesses.flush()

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+from memoryd.storage import snapshots
 from memoryd.v1 import memory_pb2 as pb
 
 PARTS = ("lexical", "importance", "semantic", "context", "speaker", "temporal", "form", "diversity")
@@ -330,3 +331,16 @@ async def test_reindexing_makes_what_is_missing(serve, tables, command_line, dat
     assert none.returncode == 1
     assert "MEMORYD_EMBEDDER" in none.stderr
     await has_vectors(tables, ["wordllama-l2-supercat-256"] * len(TALK))
+
+
+async def test_a_session_erased_elsewhere_leaves_the_memory_of_a_server(serve, monkeypatch):
+    monkeypatch.setattr(snapshots, "ERASED_SECONDS", 0.05)
+    here, there = await serve(), await serve()
+    await tell_talk(here.memory)
+    assert (await ask(there.memory, "pottery")).results
+    kept = there.server.kept_bytes
+    assert kept > 0
+    await here.memory.EraseSession(pb.EraseSessionRequest(session_id="user-123"))
+    async with asyncio.timeout(30):
+        while there.server.kept_bytes:  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0.02)

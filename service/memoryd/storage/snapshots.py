@@ -258,8 +258,10 @@ class Snapshots:
         while True:
             await asyncio.sleep(ERASED_SECONDS)
             with suppress(MemorydError):  # health tells of it
-                for session in list(self._kept):
-                    if await self._counters.get(session, timeout=None) is None:
+                kept = list(self._kept)
+                found = await asyncio.gather(*(self._counters.get(s, timeout=None) for s in kept))
+                for session, counters in zip(kept, found, strict=True):
+                    if counters is None:
                         self.forget(session)
 
 
