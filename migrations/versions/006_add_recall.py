@@ -1,5 +1,9 @@
 """What recall keeps: embedding vectors, and a counter that tells which accesses were counted since.
 
+The sweeper's index says that its column is not null: without that it served whoever looks for live
+rows, and PostgreSQL did take it, to read every live row for each key, while it took the table for
+empty.
+
 Compatibility: servers of before go on working beside this one. The accesses that they count do not
 raise the counter, so this release may rank by a count that is behind while they run.
 """
@@ -16,6 +20,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    _index_updated_at("deleted_at IS NULL AND updated_at IS NOT NULL")
     for table in ("sessions", "memories"):
         op.add_column(
             table,
@@ -42,6 +47,18 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    _index_updated_at("deleted_at IS NULL")
     op.drop_table("memory_vectors")
     for table in ("memories", "sessions"):
         op.drop_column(table, "access_revision")
+
+
+def _index_updated_at(condition: str) -> None:
+    op.drop_index("ix_memory_updated_at", table_name="memories")
+    op.create_index(
+        "ix_memory_updated_at",
+        "memories",
+        ["updated_at"],
+        sqlite_where=sa.text("deleted_at IS NULL"),
+        postgresql_where=sa.text(condition),
+    )

@@ -388,3 +388,29 @@ async def test_no_statement_of_a_call_leaves_its_session(
     found += await problems_of(engine, caught, judge, "with statistics")
     if found:
         pytest.fail("\n".join(found))
+
+
+INDEXES_READ = sa.text(
+    "SELECT indexrelname, idx_scan, idx_tup_read FROM pg_stat_user_indexes"
+    " WHERE relname = 'memories'"
+)
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+async def test_a_table_that_grows_under_cached_plans_is_not_read_through_the_sweepers_indexes(
+    memory, engine
+):
+    for start in range(0, 2000, 100):
+        requests = [
+            pb.StoreMemoryRequest(session_id=session(n % 40), content=f"fact {n}")
+            for n in range(start, start + 100)
+        ]
+        await memory.BatchStoreMemories(pb.BatchStoreMemoriesRequest(requests=requests))
+    async with asyncio.timeout(30), engine.connect() as connection:
+        used: dict[str, sa.Row[Any]] = {}
+        while not used or not used["uq_memory_live_content"].idx_scan:
+            await asyncio.sleep(0.1)  # backends report now and then
+            await connection.rollback()
+            used = {row.indexrelname: row for row in await connection.execute(INDEXES_READ)}
+    assert used["ix_memory_updated_at"].idx_tup_read == 0
+    assert used["ix_memory_expires_at"].idx_tup_read == 0

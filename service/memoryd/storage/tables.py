@@ -95,11 +95,13 @@ memories = Table(
         sqlite_where=text("deleted_at IS NULL AND expires_at IS NOT NULL"),
         postgresql_where=text("deleted_at IS NULL AND expires_at IS NOT NULL"),
     ),
+    # That it is not null goes without saying, and keeps the index from those who look for live
+    # rows: of a table that it takes for empty, the planner may prefer any index to theirs.
     Index(
         "ix_memory_updated_at",
         "updated_at",
         sqlite_where=text("deleted_at IS NULL"),
-        postgresql_where=text("deleted_at IS NULL"),
+        postgresql_where=text("deleted_at IS NULL AND updated_at IS NOT NULL"),
     ),
     Index(
         "ix_memory_deleted_at",
