@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
+import statistics
 import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -207,6 +208,16 @@ async def stored_rss(kind: str, count: int) -> dict[str, Any]:
         }
 
 
+def median_of(growth: list[dict[str, Any]], kind: str, memories: int, name: str) -> float:
+    """The median latency of the median round."""
+    wanted = (kind, memories, name)
+    return statistics.median(
+        point["p50"]
+        for point in growth
+        if (point["server"], point["memories"], point["work"]) == wanted
+    )
+
+
 async def run_long(given: argparse.Namespace) -> dict[str, Any]:
     """Measure what grows, and print it beside its targets."""
     growth: list[dict[str, Any]] = []
@@ -219,10 +230,7 @@ async def run_long(given: argparse.Namespace) -> dict[str, Any]:
                 rows += await latencies(kind, memories)
         growth += rows
         for name in METHODS:
-            small, large = (
-                min(r["p50"] for r in rows if (r["memories"], r["work"]) == (size, name))
-                for size in (LEAST, given.memories)
-            )
+            small, large = (median_of(rows, kind, size, name) for size in (LEAST, given.memories))
             told = f"{kind}: p50 of {name} {small:.2f} → {large:.2f} ms, ×"
             print(verdict(told, large / small, GROWTH_BOUND), flush=True)
         row = await stored_rss(kind, given.stored)
@@ -233,5 +241,11 @@ async def run_long(given: argparse.Namespace) -> dict[str, Any]:
         )
         print(verdict(told, row["rss"] / MEBIBYTE, STORED_RSS_BOUND), flush=True)
     if given.plots:
-        plot_growth(growth, given.plots / "table-size.png")
+        sizes = (LEAST, given.memories)
+        lines = {
+            f"{kind} {name}": [median_of(growth, kind, size, name) for size in sizes]
+            for kind in given.kinds
+            for name in METHODS
+        }
+        plot_growth(sizes, lines, given.plots / "table-size.png")
     return {"growth": growth, "stored": stored}

@@ -9,6 +9,7 @@ from results import ECHO
 from work import WORK
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from results import Results
@@ -39,20 +40,14 @@ def plot_load(results: Results, folder: Path) -> None:
     _save(figure, folder / "latency.png")
 
 
-def plot_growth(growth: list[dict[str, Any]], file: Path) -> None:
-    """Median latency of one caller against the number of memories in the tables."""
-    figure, axes = plt.subplots(figsize=(6, 4))
-    for row in sorted({(point["server"], point["work"]) for point in growth}):
-        points = [point for point in growth if (point["server"], point["work"]) == row]
-        axes.plot(
-            [point["memories"] for point in points],
-            [point["p50"] for point in points],
-            marker="o",
-            label=" ".join(row),
-        )
-    axes.set(xscale="log", yscale="log", xlabel="memories in the tables", ylabel="p50, ms")
+def plot_growth(sizes: Sequence[int], lines: Mapping[str, Sequence[float]], file: Path) -> None:
+    """Latencies in milliseconds against the number of memories in the tables."""
+    figure, axes = plt.subplots(figsize=(7, 4))
+    for name, values in lines.items():
+        axes.plot(sizes, values, marker="o", label=name)
+    axes.set(xscale="log", ylim=0, xlabel="memories in the tables", ylabel="p50 of one caller, ms")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     _save(figure, file)
 
 
