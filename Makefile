@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test fuzz fuzz-requests fuzz-calls lint lint-python lint-protos lint-docker format generate baseline bench bench-recall lock clean FORCE
+.PHONY: help install serve test fuzz fuzz-requests fuzz-calls lint lint-python lint-protos lint-docker format generate baseline bench bench-peers bench-recall profile lock clean FORCE
 
 # make PYTHON=python3.13 install
 CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
@@ -66,8 +66,22 @@ generate: .venv/.installed ## generate the stubs under service/ from protos/
 baseline: .venv/.installed .venv/image.binpb ## declare the protos as they are the contract that must not break
 	$(RUN) buf build .venv/image.binpb --exclude-source-info --output protos/baseline.binpb
 
-bench: .venv/.installed ## run the benchmarks
+bench: .venv/.installed ## measure parts, and the service beside a bare echo (ARGS="--rounds 7", ARGS=--long)
 	$(RUN) python benchmarks/parts.py
+	GRPC_VERBOSITY=NONE $(RUN) python benchmarks/service.py $(ARGS)
+
+bench-peers: .venv/.installed build/peers-venv/.installed ## measure LangGraph's stores and mem0 beside the service (ARGS, PEERS_PYTHON)
+	GRPC_VERBOSITY=NONE $(RUN) python benchmarks/peers.py build/peers-venv/bin/python $(ARGS)
+
+# LangGraph's store on SQLite wants a Python whose sqlite3 loads extensions: PEERS_PYTHON says which.
+build/peers-venv/.installed: benchmarks/peers-requirements.txt | .venv/.installed
+	$(or $(PEERS_PYTHON),.venv/bin/python) -m venv --clear build/peers-venv
+	build/peers-venv/bin/python -I -m pip --disable-pip-version-check install --quiet --no-user \
+		--require-hashes --no-deps --only-binary :all: --requirement benchmarks/peers-requirements.txt
+	@touch $@
+
+profile: .venv/.installed ## show where a server's time goes (ARGS="--kind sqlite --work get")
+	GRPC_VERBOSITY=NONE $(RUN) python benchmarks/where.py $(ARGS)
 
 bench-recall: .venv/.installed ## measure retrieval on LoCoMo (LOCOMO=path/to/locomo10.json, ARGS="--embedders none")
 	@test -n "$(LOCOMO)" || { echo 'say where the data is: make bench-recall LOCOMO=path/to/locomo10.json' >&2; exit 1; }
@@ -76,14 +90,16 @@ bench-recall: .venv/.installed ## measure retrieval on LoCoMo (LOCOMO=path/to/lo
 lock: .venv/.tools ## pin anew what pyproject.toml asks for (UPGRADE=1: the newest of all)
 	$(LOCK) --all-extras --output-file constraints.txt
 	$(LOCK) --extra server --extra aws --extra semantic --constraints constraints.txt --output-file constraints-server.txt
+	$(PIN) benchmarks/peers-requirements.in --output-file benchmarks/peers-requirements.txt
 
 clean: ## remove all that make made: .venv, caches, builds
 	rm -rf .venv .fuzz .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist service/*.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # For every Python and platform; no index is written down, nor taken from this machine's configuration.
-LOCK = .venv/bin/uv --no-config pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+PIN = .venv/bin/uv --no-config pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-header --no-emit-index-url $(if $(UPGRADE),--upgrade)
+LOCK = $(PIN) pyproject.toml
 
 # An environment whose Python is gone, too old, or not the one that PYTHON asks for is made anew.
 VERSION := -c 'import sys; sys.exit(sys.version_info < (3, 11) or print(sys.version_info[:2]))' 2>/dev/null

@@ -1,4 +1,4 @@
-"""Servers to measure: `memoryd serve` in a process of its own, on a database of its own."""
+"""Servers to measure, each in a process of its own, and what their processes use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 KINDS = ("sqlite", "postgresql")
 READY = "memoryd ready on "
@@ -58,28 +58,70 @@ class Server:
         return sum(child.cpu_seconds() for child in self.database.children())
 
 
+@dataclass(frozen=True, slots=True)
+class Database:
+    """Where memories may be kept."""
+
+    url: str
+    process: Process | None
+    """PostgreSQL's own; None on SQLite."""
+
+    @property
+    def plain_url(self) -> str:
+        """Without SQLAlchemy's driver: as libpq reads it, or a file's name."""
+        return self.url.replace("+asyncpg", "", 1).removeprefix("sqlite+aiosqlite:///")
+
+
 @contextmanager
 def serving(kind: str, **variables: str) -> Iterator[Server]:
     """A server on a new database of a kind in `KINDS`; `variables` are its environment."""
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        database = None
-        url = f"sqlite+aiosqlite:///{folder / 'memories.db'}"
+    with database(kind) as new, memoryd(new, **variables) as server:
+        yield server
+
+
+@contextmanager
+def database(kind: str) -> Iterator[Database]:
+    """A new database of a kind in `KINDS`, without a schema."""
+    with tempfile.TemporaryDirectory() as folder:
         if kind == "postgresql":
-            url, database = stack.enter_context(postgresql(folder / "postgresql"))
-        environ = {
-            **os.environ,
-            "MEMORYD_DATABASE_URL": url,
-            "MEMORYD_PORT": "0",
-            "MEMORYD_LOG_LEVEL": "warning",
-            **variables,
-        }
-        process = subprocess.Popen(
-            [sys.executable, "-m", "memoryd", "serve", "--migrate"],
-            cwd=folder,
-            env=environ,
-            stdout=subprocess.PIPE,
-            text=True,
+            with postgresql(Path(folder) / "postgresql") as (url, process):
+                yield Database(url, process)
+        else:
+            yield Database(f"sqlite+aiosqlite:///{folder}/memories.db", None)
+
+
+@contextmanager
+def memoryd(
+    kept_in: Database, *, command: Sequence[str] = (), **variables: str
+) -> Iterator[Server]:
+    """`memoryd serve` on a database, run by `command` if one is given."""
+    environ = {
+        **os.environ,
+        "MEMORYD_DATABASE_URL": kept_in.url,
+        "MEMORYD_PORT": "0",
+        "MEMORYD_LOG_LEVEL": "warning",
+        **variables,
+    }
+    arguments = [*command, sys.executable, "-m", "memoryd", "serve", "--migrate"]
+    with started(arguments, environ) as (address, process):
+        yield Server(address, process, kept_in.process)
+
+
+@contextmanager
+def echo(answers: Path) -> Iterator[Server]:
+    """The server of `echo.py`, with the answers of a folder."""
+    script = Path(__file__).with_name("echo.py")
+    with started([sys.executable, str(script), str(answers)], dict(os.environ)) as found:
+        yield Server(*found, None)
+
+
+@contextmanager
+def started(arguments: Sequence[str], environ: dict[str, str]) -> Iterator[tuple[str, Process]]:
+    """The address in a server's ready line, and its process; terminated in the end."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())  # where no .env lies
+        process = subprocess.Popen(  # noqa: S603  the arguments are ours
+            arguments, cwd=folder, env=environ, stdout=subprocess.PIPE, text=True
         )
         try:
             for line in process.stdout or ():
@@ -87,8 +129,7 @@ def serving(kind: str, **variables: str) -> Iterator[Server]:
                     break
             else:
                 raise SystemExit("the server did not start")
-            address = line.removeprefix(READY).strip()
-            yield Server(address, Process(process.pid), database)
+            yield line.removeprefix(READY).strip(), Process(process.pid)
         finally:
             process.terminate()
             process.wait(60)

@@ -5,15 +5,24 @@ python benchmarks/parts.py
 
 from __future__ import annotations
 
+import asyncio
 import random
+import statistics
 import string
+import time
 import timeit
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from harness import KINDS, database
+
 from memoryd.content import clean, hashes_of, normalise, simhash
-from memoryd.model import ContentPolicy
+from memoryd.ids import uuid7
+from memoryd.model import Capacity, ContentPolicy, ContentType, Memory, NewMemory, Session
+from memoryd.rpc.convert import memory_message
 from memoryd.rpc.requests import Requests
+from memoryd.storage.database import Database
+from memoryd.storage.memories import MemoryStore
 from memoryd.v1 import memory_pb2
 
 if TYPE_CHECKING:
@@ -22,6 +31,8 @@ if TYPE_CHECKING:
 SEED = 7
 ROUNDS = 9
 SECONDS_A_ROUND = 0.05
+COMMITS = 50
+SESSION = Session("default", "user-123")
 
 
 def words(count: int) -> str:
@@ -49,7 +60,11 @@ def judging(content: str) -> Callable[[], object]:
         importance=0.5,
     )
     requests = Requests(
-        ContentPolicy.SANITIZE, lambda: datetime.now(UTC), lambda: timedelta(hours=24)
+        ContentPolicy.SANITIZE,
+        lambda: datetime.now(UTC),
+        lambda: timedelta(hours=24),
+        max_batch=1000,
+        judge_other=lambda _: (),
     )
 
     def judge() -> None:
@@ -57,6 +72,66 @@ def judging(content: str) -> Callable[[], object]:
         clean(message.content, ContentPolicy.SANITIZE)
 
     return judge
+
+
+def new_memory(content: str) -> NewMemory:
+    hashes = hashes_of(content)
+    return NewMemory(
+        session=SESSION,
+        content=content,
+        content_type=ContentType.FACT,
+        importance=0.5,
+        metadata={"source": "chat", "turn": 17},
+        content_hash=hashes.content_hash,
+        semantic_hash=hashes.semantic_hash,
+        expires_at=None,
+    )
+
+
+def converting(content: str) -> Callable[[], object]:
+    """Build what a memory goes through between the store and the wire."""
+    now, new = datetime.now(UTC), new_memory(content)
+    memory = Memory(
+        session=new.session,
+        memory_id=uuid7(),
+        content=new.content,
+        content_type=new.content_type,
+        importance=new.importance,
+        metadata=new.metadata,
+        content_hash=new.content_hash,
+        semantic_hash=new.semantic_hash,
+        created_at=now,
+        updated_at=now,
+        expires_at=now + timedelta(hours=24),
+        revision=7,
+        created_revision=7,
+    )
+    return lambda: memory_message(memory, now=now, half_life_days=30).SerializeToString()
+
+
+async def committing(url: str, size: int) -> float:
+    """Microseconds of one group commit of so many new memories, the median."""
+    kept_in = Database(url)
+    await kept_in.migrate()
+    await kept_in.check()
+    store = MemoryStore(
+        kept_in,
+        lambda: datetime.now(UTC),
+        lambda _: None,
+        queue_limit=10_000,
+        batch_limit=500,
+        snapshot_bytes=0,
+    )
+    plenty = Capacity(max_entries=10**9, half_life_days=30)
+    waits = []
+    for number in range(COMMITS):
+        items = [new_memory(f"{number} {place} {words(15)[:90]}") for place in range(size)]
+        start = time.perf_counter()
+        await store.store(items, plenty)
+        waits.append(time.perf_counter() - start)
+    await store.close()
+    await kept_in.close()
+    return statistics.median(waits) * 1e6
 
 
 def main() -> None:
@@ -71,11 +146,17 @@ def main() -> None:
         ("checking and sanitising 16,384", judging(largest), 250.0),
         ("normalising 100 characters", lambda: normalise(plain), None),
         ("both hashes of 100 characters", lambda: hashes_of(plain), None),
+        ("a memory as a message, encoded", converting(plain), None),
     ]
     print(f"{'part':32}{'µs':>10}{'target':>10}")
     for name, work, target in parts:
         wanted = "" if target is None else f"{target:,.0f}"
         print(f"{name:32}{microseconds(work):10,.1f}{wanted:>10}")
+    for kind in KINDS:
+        for size in (1, 100):
+            with database(kind) as new:
+                took = asyncio.run(committing(new.url, size))
+            print(f"{f'group commit of {size}, {kind}':32}{took:10,.1f}")
 
 
 if __name__ == "__main__":

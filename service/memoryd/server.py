@@ -168,7 +168,7 @@ class Server:
         self.health = HealthMonitor(self.database.check, SERVICES)
         self._server = grpc.aio.server(
             interceptors=[CallPipeline(requests.check, _limits(settings))],
-            options=_channel_options(settings),
+            options=channel_options(settings),
         )
         memory_pb2_grpc.add_MemoryServiceServicer_to_server(
             MemoryService(
@@ -285,7 +285,8 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _channel_options(settings: Settings) -> list[tuple[str, int]]:
+def channel_options(settings: Settings) -> list[tuple[str, int]]:
+    """How gRPC is set up, as channel arguments."""
     return [
         # What is larger than may be is received still, so that the refusal can say why.
         ("grpc.max_receive_message_length", 2 * settings.max_message_bytes),

@@ -1,0 +1,47 @@
+"""Connections of callers to one server."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import grpc.aio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+CONNECTIONS = 4
+TIMEOUT_SECONDS = 30.0
+_OPTIONS = [
+    ("grpc.use_local_subchannel_pool", 1),  # else channels share a connection
+    ("grpc.max_receive_message_length", -1),
+]
+
+
+class Connections:
+    """Channels to one server; calls are given and answer bytes, so that decoding costs nothing."""
+
+    def __init__(self, channels: list[grpc.aio.Channel]) -> None:
+        self._channels = channels
+
+    def calls(self, service: str, method: str) -> list[Callable[[bytes], Awaitable[bytes]]]:
+        """One function for each connection."""
+        return [_call(channel.unary_unary(f"/{service}/{method}")) for channel in self._channels]
+
+
+def _call(multicallable: Any) -> Callable[[bytes], Awaitable[bytes]]:
+    async def call(request: bytes) -> bytes:
+        answer: bytes = await multicallable(request, timeout=TIMEOUT_SECONDS)
+        return answer
+
+    return call
+
+
+@asynccontextmanager
+async def connected(address: str) -> AsyncIterator[Connections]:
+    async with AsyncExitStack() as stack:
+        channels = [
+            await stack.enter_async_context(grpc.aio.insecure_channel(address, _OPTIONS))
+            for _ in range(CONNECTIONS)
+        ]
+        yield Connections(channels)

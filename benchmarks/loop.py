@@ -1,0 +1,84 @@
+"""Callers in a closed loop, and what a server uses for them; needs nothing of the service."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from harness import Server
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What callers saw."""
+
+    calls: int
+    seconds: float
+    p50: float
+    """Milliseconds, like the next two."""
+    p95: float
+    p99: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One round of one server."""
+
+    load: Load
+    cpu: float
+    """Microseconds of the server's processor time a call."""
+    database_cpu: float
+    """The same of PostgreSQL's processes."""
+    rss: int
+    """The server's, in bytes, at its peak until now."""
+
+
+async def drive(
+    once: Callable[[int], Awaitable[float]],
+    *,
+    callers: int,
+    seconds: float,
+    most: int | None = None,
+) -> Load:
+    """Let callers call again and again, for `seconds` or until `most` calls.
+
+    `once` is given the number of the caller, and answers how long it waited, in seconds.
+    """
+    waits: list[float] = []
+    begun = 0
+    start = time.perf_counter()
+    end = start + seconds
+
+    async def caller(number: int) -> None:
+        nonlocal begun
+        while time.perf_counter() < end and (most is None or begun < most):
+            begun += 1
+            waits.append(await once(number))
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(callers):
+            group.create_task(caller(number))
+    took = time.perf_counter() - start
+    p50, p95, p99 = np.percentile(waits, (50, 95, 99)) * 1e3
+    return Load(len(waits), took, float(p50), float(p95), float(p99))
+
+
+async def accounted(server: Server, run: Callable[[], Awaitable[Load]]) -> Sample:
+    """Run calls of a server, with what they make it and its database use."""
+    before, before_database = server.process.cpu_seconds(), server.database_cpu_seconds()
+    load = await run()
+    used = server.process.cpu_seconds() - before
+    used_database = server.database_cpu_seconds() - before_database
+    return Sample(
+        load,
+        used / load.calls * 1e6,
+        used_database / load.calls * 1e6,
+        server.process.rss_bytes("VmHWM"),
+    )

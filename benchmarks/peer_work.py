@@ -1,0 +1,261 @@
+"""What a peer does in a process of its own, in the peers' environment; `peers.py` starts it.
+
+build/peers-venv/bin/python benchmarks/peer_work.py SYSTEM URL POSTMASTER
+
+URL is a database of PostgreSQL, or a folder for what keeps files; POSTMASTER is the process id of
+PostgreSQL, or 0. The first line on standard output names the works that it does, or says why it
+cannot run. Each line on standard input is a round (work, callers, seconds), and is answered by a
+sample as JSON.
+
+Embedders give made-up vectors at once: what making real ones costs is no peer's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import sqlite3
+import sys
+import time
+import uuid
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from harness import Process, Server
+from loop import accounted, drive
+from texts import METADATA, SEED, Texts
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    Work = Callable[[int], Awaitable[object]]
+
+DIMENSIONS = 256
+VECTORS = 1_000
+SMALL, SMALL_SESSIONS = 100, 16
+LARGE = 1_000
+STORE_SESSIONS = 64
+RESULTS = 10
+LOADED_AT_ONCE = 100
+
+
+class CannotRun(Exception):
+    """This environment lacks what the peer needs."""
+
+
+class FixedVectors:
+    """Gives vectors of length 1 that were made before, in turn.
+
+    Not one for all: among equal vectors an index by neighbourhood has nothing to go by.
+    """
+
+    def __init__(self) -> None:
+        drawn = np.random.default_rng(SEED).normal(size=(VECTORS, DIMENSIONS))
+        drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+        self._next = itertools.cycle(drawn.tolist())
+
+    def embed(self, _text: str, _action: str | None = None) -> list[float]:
+        """As mem0 asks."""
+        return next(self._next)
+
+    def embed_batch(self, texts: Sequence[str], _action: str | None = None) -> list[list[float]]:
+        """As mem0 asks for several."""
+        return [next(self._next) for _ in texts]
+
+    async def embed_texts(self, texts: Sequence[str]) -> list[list[float]]:
+        """As LangGraph asks."""
+        return self.embed_batch(texts)
+
+
+class LangGraph:
+    """A LangGraph store, with or without an index."""
+
+    def __init__(self, store: Any, *, indexed: bool) -> None:
+        self._store = store
+        self._indexed = indexed
+        self._texts = Texts(SEED)
+        self._known = itertools.cycle(
+            [(session, f"{place}") for place in range(SMALL) for session in range(SMALL_SESSIONS)]
+        )
+        self._numbers = itertools.count()
+
+    async def fill(self) -> None:
+        await self._store.setup()
+        places = [(f"small-{n}", place) for n in range(SMALL_SESSIONS) for place in range(SMALL)]
+        places += [("large", place) for place in range(LARGE)]
+        for start in range(0, len(places), LOADED_AT_ONCE):
+            await asyncio.gather(
+                *(
+                    self._store.aput(("memories", session), f"{place}", self._value())
+                    for session, place in places[start : start + LOADED_AT_ONCE]
+                )
+            )
+
+    def work(self) -> dict[str, Work]:
+        if self._indexed:
+            return {"store": self._put, "query": self._search_by_query}
+        return {"store": self._put, "get": self._get, "top_small": self._search}
+
+    def _value(self) -> dict[str, Any]:
+        return {
+            "content": self._texts.content(),
+            "importance": self._texts.importance(),
+            "metadata": METADATA,
+        }
+
+    async def _put(self, _caller: int) -> None:
+        session = f"run-{next(self._numbers) % STORE_SESSIONS}"
+        await self._store.aput(("memories", session), str(uuid.uuid4()), self._value())
+
+    async def _get(self, _caller: int) -> None:
+        session, key = next(self._known)
+        found = await self._store.aget(("memories", f"small-{session}"), key)
+        _require(found)
+
+    async def _search(self, _caller: int) -> None:
+        session = f"small-{next(self._numbers) % SMALL_SESSIONS}"
+        found = await self._store.asearch(("memories", session), limit=RESULTS)
+        _require(len(found) == RESULTS)
+
+    async def _search_by_query(self, _caller: int) -> None:
+        found = await self._store.asearch(
+            ("memories", "large"), query=self._texts.query(), limit=RESULTS
+        )
+        _require(len(found) == RESULTS)
+
+
+class Mem0:
+    """mem0 without its language model."""
+
+    def __init__(self, vector_store: dict[str, Any], folder: Path) -> None:
+        from mem0 import Memory  # noqa: PLC0415  of one peer only
+
+        settings = {"provider": "openai", "config": {"api_key": "never used"}}
+        self._memory = Memory.from_config(
+            {
+                "vector_store": vector_store,
+                "llm": settings,
+                "embedder": settings,
+                "history_db_path": str(folder / "history.db"),
+            }
+        )
+        self._memory.embedding_model = FixedVectors()
+        self._texts = Texts(SEED)
+        self._numbers = itertools.count()
+        self._known: list[str] = []
+
+    async def fill(self) -> None:
+        for number in range(SMALL_SESSIONS):
+            for _ in range(SMALL):
+                self._known.append(self._add(f"small-{number}"))
+        for _ in range(LARGE):
+            self._add("large")
+
+    def work(self) -> dict[str, Work]:
+        return {
+            "store": self._store,
+            "get": self._get,
+            "top_small": self._search,
+            "query": self._search_by_query,
+        }
+
+    def _add(self, session: str) -> str:
+        found = self._memory.add(
+            self._texts.content(), user_id=session, metadata=METADATA, infer=False
+        )
+        memory_id: str = found["results"][0]["id"]
+        return memory_id
+
+    async def _store(self, _caller: int) -> None:
+        self._add(f"run-{next(self._numbers) % STORE_SESSIONS}")
+
+    async def _get(self, _caller: int) -> None:
+        _require(self._memory.get(self._known[next(self._numbers) % len(self._known)]))
+
+    async def _search(self, _caller: int) -> None:
+        session = f"small-{next(self._numbers) % SMALL_SESSIONS}"
+        found = self._memory.get_all(filters={"user_id": session}, top_k=RESULTS)
+        _require(len(found["results"]) == RESULTS)
+
+    async def _search_by_query(self, _caller: int) -> None:
+        self._memory.search(
+            self._texts.query(), filters={"user_id": "large"}, top_k=RESULTS, threshold=0.0
+        )
+
+
+def _require(found: object) -> None:
+    """A call that finds nothing would be no work."""
+    if not found:
+        raise SystemExit("a peer did not find what it was asked for")
+
+
+async def opened(system: str, url: str, stack: AsyncExitStack) -> LangGraph | Mem0:
+    """Give a peer by its name, on a database or folder of its own."""
+    name, _, variant = system.partition(" ")
+    indexed = variant == "index"
+    vectors = FixedVectors()
+    index = {"dims": DIMENSIONS, "embed": vectors.embed_texts, "fields": ["content"]}
+    match name:
+        case "AsyncPostgresStore":
+            from langgraph.store.postgres import AsyncPostgresStore  # noqa: PLC0415  one peer
+
+            made = AsyncPostgresStore.from_conn_string(url, index=index if indexed else None)
+            return LangGraph(await stack.enter_async_context(made), indexed=indexed)
+        case "AsyncSqliteStore":
+            if not hasattr(sqlite3.Connection, "enable_load_extension"):
+                raise CannotRun("this Python's sqlite3 loads no extensions")
+            from langgraph.store.sqlite import AsyncSqliteStore  # noqa: PLC0415  one peer
+
+            file = f"{url}/store.db"
+            made = AsyncSqliteStore.from_conn_string(file, index=index if indexed else None)
+            return LangGraph(await stack.enter_async_context(made), indexed=indexed)
+        case "mem0":
+            folder = Path(os.environ["MEM0_DIR"])
+            if variant == "Qdrant":
+                kept_in = {"path": f"{url}/qdrant", "on_disk": True}
+            else:
+                kept_in = {"connection_string": url}
+            config = {
+                **kept_in, "collection_name": "memories", "embedding_model_dims": DIMENSIONS,
+            }  # fmt: skip
+            provider = "qdrant" if variant == "Qdrant" else "pgvector"
+            return Mem0({"provider": provider, "config": config}, folder)
+    raise SystemExit(f"there is no peer {system}")
+
+
+async def main(system: str, url: str, postmaster: int) -> None:
+    here = Server("", Process(os.getpid()), Process(postmaster) if postmaster else None)
+    async with AsyncExitStack() as stack:
+        try:
+            peer = await opened(system, url, stack)
+        except CannotRun as error:
+            print(json.dumps({"cannot": str(error)}), flush=True)
+            return
+        await peer.fill()
+        print(json.dumps(sorted(peer.work())), flush=True)
+        for line in sys.stdin:
+            work, callers, seconds = json.loads(line)
+            call = peer.work()[work]
+
+            async def once(caller: int, call: Work = call) -> float:
+                start = time.perf_counter()
+                await call(caller)
+                return time.perf_counter() - start
+
+            await drive(once, callers=callers, seconds=seconds / 4)
+            sample = await accounted(
+                here,
+                lambda once=once, callers=callers, seconds=seconds: drive(
+                    once, callers=callers, seconds=seconds
+                ),
+            )
+            print(json.dumps(asdict(sample)), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))

@@ -1,0 +1,254 @@
+"""The same work with memoryd and with its peers, on one PostgreSQL and on SQLite.
+
+make bench-peers
+python benchmarks/peers.py PYTHON [--seconds 1] [--rounds 3]
+
+PYTHON is that of the environment of `peers-requirements.txt`. Peers run inside their caller's
+process: their processor time is all that they and the caller use. memoryd's is the server's, and
+the caller's beside it. Nobody's embedder is measured: memoryd runs with words alone, as peers'
+vectors are made up beforehand. Peers validate nothing, hash nothing and look for no duplicates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import tempfile
+from asyncio.subprocess import PIPE
+from collections import defaultdict
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import uvloop
+from connections import connected
+from harness import KINDS, Database, Process, database, memoryd
+from measuring import Target, fill, measure, prepare_requests
+from results import machine, verdict
+from sqlalchemy import make_url
+from work import WORK, Requests
+
+LOADS = {"store": (1, 64, 1000), "get": (1, 64), "top_small": (1, 64), "query": (1, 16)}
+"""What peers can be asked for, and by how many callers at once."""
+PEERS = {
+    "AsyncPostgresStore": "langgraph",
+    "AsyncPostgresStore index": "langgraph_index",
+    "AsyncSqliteStore": "",
+    "AsyncSqliteStore index": "",
+    "mem0 pgvector": "mem0",
+    "mem0 Qdrant": "",
+}
+"""Each with the database that it is given; none: a folder."""
+ONE_CALLER = ("mem0",)
+"""Blocks the loop of its caller, so that others would only wait."""
+BATCH_LOAD = ("batch", 4)
+QUIET = {
+    "ANONYMIZED_TELEMETRY": "false",
+    "HF_HUB_OFFLINE": "1",
+    "LANGCHAIN_TRACING_V2": "false",
+    "LANGSMITH_TRACING": "false",
+    "MEM0_TELEMETRY": "false",
+    "POSTHOG_DISABLED": "1",
+}
+"""Nobody is told of these runs."""
+LEAD = "AsyncPostgresStore"
+ROW = "{:28}{:26}{:>8}{:>13}{:>9}{:>9}{:>14}{:>15}{:>12}"
+
+Rounds = dict[tuple[str, str, int], list[dict[str, float]]]
+
+
+class Peer:
+    """A peer at work in its own process and environment."""
+
+    def __init__(self, process: asyncio.subprocess.Process, works: list[str]) -> None:
+        self._process = process
+        self.works = works
+
+    async def measure(self, work: str, callers: int, seconds: float) -> dict[str, float]:
+        _writer(self._process).write(f"{json.dumps([work, callers, seconds])}\n".encode())
+        sample = await _answer(self._process)
+        return _figures(sample["load"], sample["cpu"], 0.0, sample["database_cpu"], 1)
+
+
+async def start_peer(
+    stack: AsyncExitStack, python: str, system: str, url: str, postmaster: Process
+) -> Peer:
+    folder = stack.enter_context(tempfile.TemporaryDirectory())
+    process = await asyncio.create_subprocess_exec(
+        python,
+        str(Path(__file__).with_name("peer_work.py")),
+        system,
+        url or folder,
+        str(postmaster.pid if url else 0),
+        env={**os.environ, **QUIET, "MEM0_DIR": folder},
+        stdin=PIPE,
+        stdout=PIPE,
+    )
+
+    async def stop() -> None:
+        _writer(process).close()
+        await process.wait()
+
+    stack.push_async_callback(stop)
+    works = await _answer(process)
+    if "cannot" in works:
+        print(f"{system} cannot run here: {works['cannot']}")
+        works = []
+    return Peer(process, works)
+
+
+def _writer(process: asyncio.subprocess.Process) -> asyncio.StreamWriter:
+    if process.stdin is None:
+        raise SystemExit("a peer has no input")
+    return process.stdin
+
+
+async def _answer(process: asyncio.subprocess.Process) -> Any:
+    while process.stdout is not None and (line := await process.stdout.readline()):
+        if line.startswith((b"{", b"[")):  # else something that a library prints
+            return json.loads(line)
+    raise SystemExit("a peer has ended")
+
+
+def _figures(
+    load: dict[str, float], cpu: float, caller_cpu: float, database_cpu: float, memories: int
+) -> dict[str, float]:
+    """Everything for one memory; times in microseconds but for the latencies, in milliseconds."""
+    return {
+        "rate": load["calls"] / load["seconds"] * memories,
+        "p50": load["p50"],
+        "p99": load["p99"],
+        "cpu": cpu / memories,
+        "caller_cpu": caller_cpu / memories,
+        "database_cpu": database_cpu / memories,
+    }
+
+
+async def ours(
+    target: Target, requests: Requests, work: str, callers: int, seconds: float
+) -> dict[str, float]:
+    here = Process(os.getpid())
+    kind = WORK[work]
+    sent = prepare_requests(kind, requests, seconds)
+    before = here.cpu_seconds()
+    sample = await measure(target, kind, sent, callers=callers, seconds=seconds)
+    caller_cpu = (here.cpu_seconds() - before) / sample.load.calls * 1e6
+    load = {name: getattr(sample.load, name) for name in ("calls", "seconds", "p50", "p99")}
+    return _figures(load, sample.cpu, caller_cpu, sample.database_cpu, kind.memories)
+
+
+async def new_database(kept_in: Database, name: str) -> str:
+    """Make another database of the same PostgreSQL; its URL as libpq reads it."""
+    connection = await asyncpg.connect(kept_in.plain_url)
+    await connection.execute(f"CREATE DATABASE {name}")
+    await connection.close()
+    url = make_url(kept_in.plain_url).set(database=name)
+    return url.render_as_string(hide_password=False)
+
+
+async def run(given: argparse.Namespace) -> Rounds:
+    found: Rounds = defaultdict(list)
+    async with AsyncExitStack() as stack:
+        kept = {kind: stack.enter_context(database(kind)) for kind in KINDS}
+        postgres = kept["postgresql"]
+        postmaster = postgres.process
+        if postmaster is None:
+            raise SystemExit("PostgreSQL did not start")
+        peers = {}
+        for system, name in PEERS.items():
+            url = await new_database(postgres, name) if name else ""
+            peers[system] = await start_peer(stack, given.python, system, url, postmaster)
+        targets = []
+        for kind, kept_in in kept.items():
+            server = stack.enter_context(
+                memoryd(
+                    kept_in,
+                    MEMORY_MAX_ENTRIES="1000",
+                    MEMORYD_EMBEDDER="none",
+                    MEMORYD_LOG_LEVEL="error",
+                )
+            )
+            connections = await stack.enter_async_context(connected(server.address))
+            target = Target(kind, server, connections, kept_in)
+            targets.append((target, Requests(await fill(target, vectors=False))))
+        loads = [BATCH_LOAD, *((work, n) for work, several in LOADS.items() for n in several)]
+        for work, callers in loads:
+            for _ in range(given.rounds):
+                for target, requests in targets:
+                    figures = await ours(target, requests, work, callers, given.seconds)
+                    found[work, f"memoryd on {target.name}", callers].append(figures)
+                for system, peer in peers.items():
+                    if work not in peer.works or (system.startswith(ONE_CALLER) and callers > 1):
+                        continue
+                    figures = await peer.measure(work, callers, given.seconds)
+                    found[work, system, callers].append(figures)
+            show(found, work, callers)
+    return found
+
+
+def show(found: Rounds, work: str, callers: int) -> None:
+    for (row, system, count), rounds in found.items():
+        if (row, count) == (work, callers):
+            middle = {
+                name: statistics.median(figures[name] for figures in rounds) for name in rounds[0]
+            }
+            print(
+                ROW.format(
+                    WORK[work].label,
+                    system,
+                    callers,
+                    f"{middle['rate']:,.0f}",
+                    f"{middle['p50']:.2f}",
+                    f"{middle['p99']:.2f}",
+                    f"{middle['cpu']:,.0f}",
+                    f"{middle['caller_cpu']:,.0f}" if middle["caller_cpu"] else "",
+                    f"{middle['database_cpu']:,.0f}",
+                ),
+                flush=True,
+            )
+
+
+def lead(found: Rounds) -> None:
+    """Batches beside LangGraph's puts, by as many callers as it does best with."""
+    best = max(
+        statistics.median(figures["rate"] for figures in rounds)
+        for (work, system, _), rounds in found.items()
+        if (work, system) == ("store", LEAD)
+    )
+    work, callers = BATCH_LOAD
+    batches = found[work, "memoryd on postgresql", callers]
+    rate = statistics.median(figures["rate"] for figures in batches)
+    print(verdict("memories a second in batches, PostgreSQL", rate, round(best), at_least=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("python")
+    parser.add_argument("--seconds", type=float, default=0.7, help="of each round")
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    print(f"{machine()}; {given.rounds} rounds of {given.seconds} s; medians, for one memory")
+    print(
+        ROW.format(
+            "work", "system", "callers", "memories/s", "p50 ms", "p99", "CPU µs", "caller's µs",
+            "DB µs",
+        )
+    )  # fmt: skip
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        found = runner.run(run(given))
+    lead(found)
+    rows = [
+        {"work": work, "system": system, "callers": callers, "rounds": rounds}
+        for (work, system, callers), rounds in found.items()
+    ]
+    Path("build/peers.json").write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()

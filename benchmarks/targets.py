@@ -1,0 +1,84 @@
+"""What the service is to reach, beside what it reached."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from results import Results
+
+MEBIBYTE = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A figure with its bound."""
+
+    row: str
+    kind: str
+    callers: int
+    what: str
+    bound: float
+    value: Callable[[Results], float]
+    at_least: bool = False
+
+    def met(self, value: float) -> bool:
+        return value >= self.bound if self.at_least else value <= self.bound
+
+
+def goals() -> list[Goal]:
+    """Those that one run of the service alone can tell."""
+    found = [
+        _cpu("store", "postgresql", 64, 1.5),
+        _cpu("store", "sqlite", 64, 1.6),
+    ]
+    for kind in ("sqlite", "postgresql"):
+        found += [
+            _rate("store", kind, 64, 0.6),
+            Goal(
+                "store", kind, 1, "p50 above echo's and a commit, ms", 1.0,
+                lambda results, kind=kind: results.over_floor("store", kind),
+            ),
+            Goal(
+                "batch", kind, 16, "server CPU a memory, µs", 35.0,
+                lambda results, kind=kind: results.median("batch", kind, 16, "cpu") / 100,
+            ),
+            _cpu("get", kind, 64, 1.6),
+            _cpu("top_small", kind, 64, 2.0),
+            _cpu("top_large", kind, 64, 2.2),
+            _cpu("query", kind, 64, 3.0),
+            Goal(
+                "query", kind, 1, "p50, ms", 3.0,
+                lambda results, kind=kind: results.median("query", kind, 1, "p50"),
+            ),
+            _cpu("query_changed", kind, 4, 4.0),
+        ]  # fmt: skip
+    return found
+
+
+def _cpu(row: str, kind: str, callers: int, bound: float) -> Goal:
+    return Goal(
+        row, kind, callers, "server CPU, × echo", bound,
+        lambda results: results.ratio(row, kind, callers, "cpu"),
+    )  # fmt: skip
+
+
+def _rate(row: str, kind: str, callers: int, bound: float) -> Goal:
+    return Goal(
+        row, kind, callers, "calls/s, × echo", bound,
+        lambda results: results.ratio(row, kind, callers, "rate"), at_least=True,
+    )  # fmt: skip
+
+
+START_GOALS = (
+    ("ready line, s", "ready_seconds", 1.5, 1.0),
+    ("idle RSS, MB", "idle_rss", 110.0, MEBIBYTE),
+)
+"""Name, attribute of `Start`, bound, and the unit that it counts in."""
+STORED_RSS_BOUND = 160.0
+"""MB, after a million memories stored through a server."""
+GROWTH_BOUND = 1.25
+"""Of the median latency, from 10,000 memories to 10,000,000."""

@@ -1,0 +1,149 @@
+"""The calls that are measured: 100-byte contents, metadata with two keys."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from texts import METADATA, SEED, Texts
+
+from memoryd.v1 import memory_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from google.protobuf.message import Message
+
+SERVICE = "memoryd.v1.MemoryService"
+ECHO_SERVICE = "echo.MemoryService"
+
+STORE_SESSIONS = 64
+"""Enough for a round's stores to evict nothing."""
+BATCH = 100
+
+SMALL, SMALL_SESSIONS = 100, 16
+LARGE, LARGE_SESSIONS = 1_000, 4
+GROWING_ROOM = 64
+"""Memories that a growing session has left before it would evict."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One kind of call; the echo answers the same bytes to it as memoryd."""
+
+    name: str
+    label: str
+    method: str
+    request_type: type[Message]
+    answer_type: type[Message]
+    callers: tuple[int, ...]
+    memories: int = 1
+    """What one call stores."""
+
+
+_RETRIEVE = ("RetrieveMemories", pb.RetrieveMemoriesRequest, pb.RetrieveMemoriesResponse)
+_LOADS = (1, 16, 64, 256)
+
+WORK = {
+    work.name: work
+    for work in (
+        Work(
+            "store", "StoreMemory", "StoreMemory",
+            pb.StoreMemoryRequest, pb.StoreMemoryResponse, _LOADS,
+        ),
+        Work(
+            "batch", "BatchStoreMemories of 100", "BatchStoreMemories",
+            # A hundred callers' would be more than may wait for the database.
+            pb.BatchStoreMemoriesRequest, pb.BatchStoreMemoriesResponse, (1, 16), BATCH,
+        ),
+        Work("get", "GetMemory", "GetMemory", pb.GetMemoryRequest, pb.Memory, _LOADS),
+        Work("top_small", "Retrieve, no query, of 100", *_RETRIEVE, _LOADS),
+        Work("top_large", "Retrieve, no query, of 1,000", *_RETRIEVE, _LOADS),
+        Work("query", "Retrieve, query, of 1,000", *_RETRIEVE, _LOADS),
+        # As many callers as change one session between two questions of each.
+        Work("query_changed", "Retrieve, query, after a store", *_RETRIEVE, (1, 4)),
+    )
+}  # fmt: skip
+
+
+def store_request(texts: Texts, session_id: str) -> pb.StoreMemoryRequest:
+    """A memory of its own for a session."""
+    request = pb.StoreMemoryRequest(
+        session_id=session_id,
+        content=texts.content(),
+        content_type=pb.CONTENT_TYPE_FACT,
+        importance=texts.importance(),
+    )
+    request.metadata.update(METADATA)
+    return request
+
+
+def small_session(number: int) -> str:
+    return f"small-{number % SMALL_SESSIONS}"
+
+
+def large_session(number: int) -> str:
+    return f"large-{number % LARGE_SESSIONS}"
+
+
+def growing_session(number: int) -> str:
+    return f"growing-{number % LARGE_SESSIONS}"
+
+
+def prepared_sessions() -> Iterator[tuple[str, int]]:
+    """What is read from, and how many memories each holds."""
+    for number in range(SMALL_SESSIONS):
+        yield small_session(number), SMALL
+    for number in range(LARGE_SESSIONS):
+        yield large_session(number), LARGE
+        yield growing_session(number), LARGE - GROWING_ROOM
+
+
+class Requests:
+    """Endless requests of each kind, encoded, for a server that holds the prepared sessions."""
+
+    def __init__(self, ids: list[tuple[str, str]]) -> None:
+        """`ids`: session and memory of what may be read by id."""
+        self._ids = ids
+        self._texts = Texts(SEED + 1)
+        self._chance = random.Random(SEED)  # noqa: S311  repeatable, not secret
+        self._runs = 0
+
+    def of(self, name: str) -> Iterator[bytes]:
+        """Requests of one run: stores go to sessions of its own."""
+        self._runs += 1
+        run, number = self._runs, 0
+        while True:
+            yield self._make(name, run, number).SerializeToString()
+            number += 1
+
+    def _make(self, name: str, run: int, number: int) -> Message:
+        target = f"run-{run}-{number % STORE_SESSIONS}"
+        request: Message
+        match name:
+            case "store":
+                request = store_request(self._texts, target)
+            case "growing":
+                request = store_request(self._texts, growing_session(number))
+            case "batch":
+                items = [store_request(self._texts, target) for _ in range(BATCH)]
+                request = pb.BatchStoreMemoriesRequest(requests=items)
+            case "get":
+                session_id, memory_id = self._chance.choice(self._ids)
+                request = pb.GetMemoryRequest(session_id=session_id, memory_id=memory_id)
+            case "top_small":
+                request = pb.RetrieveMemoriesRequest(session_id=small_session(number))
+            case "top_large":
+                request = pb.RetrieveMemoriesRequest(session_id=large_session(number))
+            case "query":
+                request = question(large_session(number), self._texts.query())
+            case "query_changed":
+                request = question(growing_session(number), self._texts.query())
+            case _:
+                raise KeyError(name)
+        return request
+
+
+def question(session_id: str, query: str) -> pb.RetrieveMemoriesRequest:
+    return pb.RetrieveMemoriesRequest(session_id=session_id, query=query)
