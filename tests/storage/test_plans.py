@@ -20,6 +20,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from memoryd.storage import group_commit
 from memoryd.storage.tables import memories, memory_history, schema, sessions, store_requests
 from memoryd.storage.types import UtcDateTime
 from memoryd.sweeper import Sweeper
@@ -374,6 +375,7 @@ async def test_no_statement_of_a_call_leaves_its_session(
         """Leave sweeping to the test."""
 
     monkeypatch.setattr(Sweeper, "run", never)
+    monkeypatch.setattr(group_commit, "ANALYSE_AFTER", ())  # when, is for the test to say
     await fill(engine, ROWS[database_kind])
     running = await serve(MEMORY_MAX_ENTRIES="50")
     caught: list[Statement] = []
@@ -414,3 +416,17 @@ async def test_a_table_that_grows_under_cached_plans_is_not_read_through_the_swe
             used = {row.indexrelname: row for row in await connection.execute(INDEXES_READ)}
     assert used["ix_memory_updated_at"].idx_tup_read == 0
     assert used["ix_memory_expires_at"].idx_tup_read == 0
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+async def test_a_new_table_is_analysed_before_it_is_large(memory, engine):
+    requests = [
+        pb.StoreMemoryRequest(session_id=SESSION, content=f"fact {n}", never_expires=True)
+        for n in range(100)
+    ]
+    await memory.BatchStoreMemories(pb.BatchStoreMemoriesRequest(requests=requests))
+    rows = sa.text("SELECT reltuples FROM pg_class WHERE relname = 'memories'")
+    async with asyncio.timeout(30), engine.connect() as connection:
+        while (await connection.execute(rows)).scalar_one() < 0:  # never analysed
+            await asyncio.sleep(0.05)
+            await connection.rollback()

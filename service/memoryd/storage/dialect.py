@@ -158,6 +158,10 @@ class Dialect(Protocol):
         """Empty an embedded database's log; False: somebody is reading it, so try again."""
         ...
 
+    def analyse(self, connection: Connection, tables: Sequence[Table]) -> None:
+        """Have the planner know how the rows of tables are spread, if it goes by that."""
+        ...
+
     def now(self, connection: Connection) -> datetime:
         """Ask the database for the time."""
         ...
@@ -318,6 +322,10 @@ class PostgresDialect:
     def empty_log(self, connection: Connection) -> bool:
         return True  # it is the server's
 
+    def analyse(self, connection: Connection, tables: Sequence[Table]) -> None:
+        names = ", ".join(table.name for table in tables)
+        connection.exec_driver_sql(f"ANALYZE {names}")
+
     def now(self, connection: Connection) -> datetime:
         now: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
         return now
@@ -451,6 +459,9 @@ class SqliteDialect:
         finally:
             connection.exec_driver_sql(f"PRAGMA busy_timeout = {patience}")
         return not busy
+
+    def analyse(self, connection: Connection, tables: Sequence[Table]) -> None:
+        """A unique index is preferred without."""
 
     def now(self, connection: Connection) -> datetime:
         return datetime.now(UTC)  # this process is the database

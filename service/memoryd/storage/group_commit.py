@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from memoryd.errors import DatabaseUnavailable, MemorydError, Overloaded, ShuttingDown
+from memoryd.storage.tables import schema
 from memoryd.storage.writes import Store, WritePlan
 
 if TYPE_CHECKING:
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     from memoryd.model import Session
     from memoryd.storage.database import Database
     from memoryd.storage.writes import Outcome, Write
+
+ANALYSE_AFTER = (100, 1_000, 10_000)
+"""After how many memories that it has inserted a process has the tables analysed. PostgreSQL's own
+turn comes within a minute; until then a plan may read a whole session for each key, and stays."""
 
 _Waiting = tuple["Write", asyncio.Future[Any]]
 
@@ -52,6 +58,8 @@ class GroupCommit:
         self._weight = 0
         self._arrived = asyncio.Event()
         self._closing = False
+        self._inserted = 0
+        self._analysing: asyncio.Task[None] | None = None
         self._worker = asyncio.create_task(self._work(), name="group commit")
 
     async def submit(self, write: Write) -> Outcome:
@@ -75,6 +83,8 @@ class GroupCommit:
         self._closing = True
         self._arrived.set()
         await self._worker
+        if self._analysing is not None:
+            await self._analysing
 
     async def _work(self) -> None:
         while True:
@@ -123,13 +133,21 @@ class GroupCommit:
                 _settle(future, outcome)
 
     async def _transaction(self, writes: Sequence[Write]) -> Sequence[Outcome | MemorydError]:
-        def body(connection: Connection) -> tuple[list[Outcome | MemorydError], list[Session]]:
+        def body(connection: Connection) -> tuple[list[Outcome | MemorydError], WritePlan]:
             plan = WritePlan(connection, self._database.dialect, self._clock())
-            return plan.apply(writes), plan.changed
+            return plan.apply(writes), plan
 
-        outcomes, changed = await self._database.write(body)
-        self._notify(changed)
+        outcomes, plan = await self._database.write(body)
+        self._notify(plan.changed)
+        before, self._inserted = self._inserted, self._inserted + plan.inserted
+        if any(before < count <= self._inserted for count in ANALYSE_AFTER):
+            self._analysing = asyncio.create_task(self._analyse(), name="analyse")
         return outcomes
+
+    async def _analyse(self) -> None:
+        dialect, tables = self._database.dialect, list(schema.sorted_tables)
+        with suppress(MemorydError):  # it only makes some reads faster
+            await self._database.read(lambda connection: dialect.analyse(connection, tables))
 
 
 def _weight(write: Write) -> int:

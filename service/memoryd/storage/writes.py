@@ -162,6 +162,11 @@ class WritePlan:
         """The sessions that have a new revision."""
         return [work.session for work in self._work.values() if work.changed or work.added]
 
+    @property
+    def inserted(self) -> int:
+        """How many memories are new."""
+        return sum(len(work.added) for work in self._work.values())
+
     # Reading
 
     def _lock(self, writes: Sequence[Write]) -> None:
