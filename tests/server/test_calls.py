@@ -281,16 +281,25 @@ async def test_reflection_refuses_bytes_that_are_no_request(running, refusal):
 
 
 async def test_a_defect_tells_its_caller_a_request_id_and_the_log_the_rest(
-    memory, monkeypatch, caplog, refusal
+    memory, monkeypatch, caplog, refusal, eventually
 ):
     def broken(*_arguments: object, **_named: object) -> None:
         raise RuntimeError("secret words of /some/path")
 
     await memory.StoreMemory(store_request())
     monkeypatch.setattr("memoryd.rpc.convert.breakdown_message", broken)
-    with caplog.at_level(logging.INFO), pytest.raises(grpc.aio.AioRpcError) as refused:
-        await memory.RetrieveMemories(pb.RetrieveMemoriesRequest(session_id="user-123"))
-    found = refusal(refused.value)
+    with caplog.at_level(logging.INFO):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await memory.RetrieveMemories(pb.RetrieveMemoriesRequest(session_id="user-123"))
+        found = refusal(refused.value)
+
+        def records() -> list[logging.LogRecord]:
+            return [r for r in caplog.records if getattr(r, "request_id", "") == found.request_id]
+
+        async def both_are_written() -> bool:  # the caller is told before the second
+            return len(records()) > 1
+
+        await eventually(both_are_written)
     assert found.code == grpc.StatusCode.INTERNAL
     assert found.reason == "INTERNAL"
     assert found.request_id
@@ -302,11 +311,7 @@ async def test_a_defect_tells_its_caller_a_request_id_and_the_log_the_rest(
     assert b"secret words" not in trailers["grpc-status-details-bin"]
     assert "secret words" not in found.message
 
-    defect, call = [
-        record
-        for record in caplog.records
-        if getattr(record, "request_id", None) == found.request_id
-    ]
+    defect, call = records()
     assert (defect.levelname, defect.exc_info[0]) == ("ERROR", RuntimeError)
     assert (call.code, call.method) == ("INTERNAL", "/memoryd.v1.MemoryService/RetrieveMemories")
 

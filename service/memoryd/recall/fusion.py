@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from memoryd.ranking import ACCESS_BOOST, MAX_ACCESS_BOOST, SECONDS_A_DAY
+from memoryd.ranking import effective_importances
 from memoryd.recall.diversity import choose
 from memoryd.recall.embedding import WordEmbedder
 from memoryd.recall.signals import CUES, NEIGHBOURS, RELEVANCE, neighbourhood, signals, understand
@@ -101,8 +101,18 @@ def rank(
     parts = np.zeros((len(PARTS), count))
     if found.matched:
         parts[:-1] = relevance_parts(found, indexes, weights)
-    effective = np.concatenate([_effective_importance(i, now, half_life_days) for i in indexes])
-    parts[-1] = importance_weight * IMPORTANCE_SCALE * effective
+    rows = np.concatenate([index.rows for index in indexes])
+    parts[-1] = (
+        importance_weight
+        * IMPORTANCE_SCALE
+        * effective_importances(
+            rows["importance"],
+            rows["created_at"],
+            rows["access_count"],
+            now=now,
+            half_life_days=half_life_days,
+        )
+    )
 
     scores = np.round(parts.sum(axis=0), _SCORE_DECIMALS)
     wanted = _allowed(indexes, allowed)
@@ -161,15 +171,6 @@ def relevance_parts(found: Signals, indexes: Sequence[SessionIndex], weights: We
     for part, signals_of in zip(parts[3:], (_SPEAKER, _TEMPORAL, _FORM), strict=True):
         part[:] = cues[signals_of] @ found.cues[signals_of]
     return parts
-
-
-def _effective_importance(index: SessionIndex, now: datetime, half_life_days: float) -> Floats:
-    """`ranking.effective_importance` of each memory. Shape (memories,)."""
-    rows = index.rows
-    age_days = np.maximum(0.0, now.timestamp() - rows["created_at"]) / SECONDS_A_DAY
-    boost = np.minimum(MAX_ACCESS_BOOST, ACCESS_BOOST * rows["access_count"])
-    decayed: Floats = rows["importance"] * np.exp2(-age_days / half_life_days)
-    return np.minimum(1.0, decayed + boost)
 
 
 def _allowed(

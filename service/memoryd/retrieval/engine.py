@@ -250,7 +250,7 @@ class Retrieval:
             return
         prepared = _prepared(snapshot)
         missing = prepared.without_vector()
-        if len(missing) > INLINE_MEMORIES:
+        if missing and (prepared.index is None or len(missing) > INLINE_MEMORIES):
             kept = await self._vectors.stored({_key(m): m.content_hash for m in missing})
             prepared.take_vectors({key[2]: found for key, found in kept.items()})
             missing = prepared.without_vector()

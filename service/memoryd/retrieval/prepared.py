@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from memoryd.ranking import ACCESS_BOOST, MAX_ACCESS_BOOST, SECONDS_A_DAY
+from memoryd.ranking import effective_importances
 from memoryd.recall.index import Document, SessionIndex
 
 if TYPE_CHECKING:
@@ -97,9 +97,13 @@ class Prepared:
 
     def effective_importance(self, now: datetime, half_life_days: float) -> Floats:
         """`ranking.effective_importance` of each memory."""
-        age_days = np.maximum(0.0, now.timestamp() - self._created_at) / SECONDS_A_DAY
-        boost = np.minimum(MAX_ACCESS_BOOST, ACCESS_BOOST * self._access_count)
-        return np.minimum(1.0, self._importance * np.exp2(-age_days / half_life_days) + boost)
+        return effective_importances(
+            self._importance,
+            self._created_at,
+            self._access_count,
+            now=now,
+            half_life_days=half_life_days,
+        )
 
     # The index
 
