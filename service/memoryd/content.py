@@ -144,11 +144,6 @@ def simhash(normalised: str) -> str:
     return majority.tobytes()[::-1].hex()
 
 
-def hamming(a: str, b: str) -> int:
-    """Count the bits in which two hashes of 16 hex digits differ: 0 to 64."""
-    return (int(a, 16) ^ int(b, 16)).bit_count()
-
-
 def hashes_of(content: str) -> Hashes:
     """Give both hashes of a content, as it is stored."""
     normalised = normalise(content)

@@ -11,6 +11,7 @@ import enum
 import importlib.util
 import io
 import re
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -131,9 +132,9 @@ class SettingsModel(Unpicklable, BaseSettings):
     )
 
     @classmethod
+    @abstractmethod
     def variable(cls, field_name: str) -> str:
         """Name the variable that sets a field. Names are in capitals and matched exactly."""
-        raise NotImplementedError
 
     @classmethod
     def settings_customise_sources(

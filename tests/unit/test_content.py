@@ -12,7 +12,6 @@ from memoryd.content import (
     Hashes,
     clean,
     content_hash,
-    hamming,
     hashes_of,
     normalise,
     simhash,
@@ -261,10 +260,3 @@ def test_hashes_made_elsewhere_fit() -> None:
     assert hashes == Hashes(
         "31c038ab4cdb4ad9fa37f7eee96641c6230a7afa700508c2d214aff025016bb3", "8d8260250b105960"
     )
-
-
-def test_hamming_counts_bits() -> None:
-    assert hamming("0" * 16, "f" * 16) == 64
-    assert hamming("0000000000000001", "8000000000000001") == 1
-    with pytest.raises(ValueError, match="invalid literal"):
-        hamming("", "0" * 16)

@@ -17,7 +17,6 @@ from memoryd.content import (
     ContentPolicy,
     ContentRefused,
     clean,
-    hamming,
     normalise,
     simhash,
 )
@@ -86,7 +85,6 @@ PLAIN = st.text(
     st.characters(exclude_categories=["Cc", "Cs"], include_characters="\t\n\r"), max_size=200
 ).filter(lambda text: not NOT_PLAIN.search(text))
 WORDS = st.lists(st.text(max_size=8) | st.sampled_from(["tea", "tea,", "the", "a"]), max_size=30)
-HASHES = st.integers(0, 2**64 - 1).map("{:016x}".format)
 
 # From the parsers' own tables, so as not to repeat the module's; html5lib keeps two drafts of HTML.
 ELEMENTS = (
@@ -189,11 +187,3 @@ def reference_simhash(normalised: str) -> str:
 def test_simhash_is_the_contracts(words: list[str]) -> None:
     normalised = normalise(" ".join(words))
     assert simhash(normalised) == reference_simhash(normalised)
-
-
-@PROFILE
-@given(HASHES, HASHES)
-def test_hamming_is_a_distance(a: str, b: str) -> None:
-    unlike = [int(x, 16) ^ int(y, 16) for x, y in zip(a, b, strict=True)]
-    assert hamming(a, b) == hamming(b, a) == sum(map(int.bit_count, unlike))
-    assert hamming(a, a) == 0

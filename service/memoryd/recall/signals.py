@@ -54,7 +54,7 @@ class Signals:
     """All of a query's signals over all memories ranked."""
 
     relevance: Floats
-    """Shape (4, memories), in the order of `RELEVANCE`: z-scores, larger among few memories."""
+    """Shape (4, memories), in the order of `RELEVANCE`: z-scores."""
     cues: Floats
     """Shape (9, memories), in the order of `CUES`."""
     matched: bool
