@@ -381,8 +381,11 @@ class MemoryClient(_Client["MemoryServiceAsyncStub"]):
         session_id: str,
         query: str = "",
         *,
+        session_ids: Iterable[str] = (),
         limit: int = 0,
         peek: bool = False,
+        importance_weight: float | None = None,
+        diversify: bool | None = None,
         timeout: float | None = None,
         **which: Unpack[Filter],
     ) -> memory_pb2.RetrieveMemoriesResponse:
@@ -390,10 +393,19 @@ class MemoryClient(_Client["MemoryServiceAsyncStub"]):
 
         Without a `query` by effective importance, of which the tool configuration asks at least
         `memory.importance_threshold` unless `min_importance` is given; with one by relevance to it.
-        `limit`: 0 is 10, at most 100. Accesses are counted, unless `peek`.
+        `session_ids`: up to 16 further sessions to rank across. `limit`: 0 is 10, at most 100.
+        Accesses are counted, unless `peek`. `importance_weight` (0.0-1.0; None: 0.2) tempers
+        relevance; near duplicates give way unless `diversify` is False.
         """
         request = memory_pb2.RetrieveMemoriesRequest(
-            session_id=session_id, query=query, filter=_filter(which), limit=limit, peek=peek
+            session_id=session_id,
+            query=query,
+            filter=_filter(which),
+            limit=limit,
+            peek=peek,
+            importance_weight=importance_weight,
+            session_ids=session_ids,
+            diversify=diversify,
         )
         return await self._call(self._stub.RetrieveMemories, request, timeout)
 

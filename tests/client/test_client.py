@@ -294,6 +294,20 @@ SENT: list[tuple[Callable[[Rig], Any], str, dict[str, Any]]] = [
         },
     ),
     (
+        lambda rig: rig.memory.retrieve(
+            "s", "tea?", session_ids=["t", "u"], importance_weight=0.0, diversify=False
+        ),
+        "RetrieveMemories",
+        {
+            "session_id": "s",
+            "query": "tea?",
+            "filter": {},
+            "session_ids": ["t", "u"],
+            "importance_weight": 0.0,
+            "diversify": False,
+        },
+    ),
+    (
         lambda rig: rig.memory.find_similar("s", "tea", max_distance=0, limit=2),
         "FindSimilarMemories",
         {"session_id": "s", "content": "tea", "max_distance": 0, "limit": 2},
