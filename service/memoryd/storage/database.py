@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from sqlalchemy import event, text
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -23,17 +23,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sqlalchemy import Connection
-    from sqlalchemy.engine.interfaces import DBAPIConnection
-    from sqlalchemy.ext.asyncio import AsyncEngine
-    from sqlalchemy.pool import QueuePool
 
 T = TypeVar("T")
 
 _GIVING_UP_SECONDS = 0.1
 """How much longer than its limit a caller waits for the driver to give up."""
-
-_FAREWELL_SECONDS = 2.0
-"""How long the database may take to part from its idle connections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,38 +70,35 @@ class Database:
         if self.is_embedded and parsed.database in (None, "", ":memory:"):
             raise ValueError("an SQLite database in memory keeps nothing; name a file")
         common: dict[str, Any] = {
+            "on_connect": lambda connection: self.dialect.on_connect(connection, self._options),
             "pool_timeout": self._options.timeout_seconds,
             "max_overflow": 0,
             "json_serializer": to_json,
             "hide_parameters": True,  # contents never come into an error's text
-            **self.dialect.engine_options(self._options),
         }
-        self._writer = create_async_engine(parsed, pool_size=1, **common)
+        self._writer = self.dialect.pool(parsed, self._options, pool_size=1, **common)
         # Each statement of a reader sees the last commit, and needs no round trip to end.
-        self._reader = create_async_engine(
+        self._reader = self.dialect.pool(
             parsed,
+            self._options,
             pool_size=self._options.pool_size,
             isolation_level="AUTOCOMMIT",
             skip_autocommit_rollback=True,
             **common,
         )
-        # A connection that listens is never given back to a pool.
-        listener_options = {k: v for k, v in common.items() if not k.startswith(("pool_", "max_"))}
-        self._listener = create_async_engine(parsed, poolclass=NullPool, **listener_options)
         self.can_listen = not (self.is_embedded or self._options.pgbouncer)
-        for engine in (self._reader, self._writer):
-            event.listen(engine.sync_engine, "connect", self._on_connect)
+        if self.can_listen:  # on a connection that is never given back to a pool
+            self._listener = create_async_engine(
+                parsed, poolclass=NullPool, **self.dialect.engine_options(self._options)
+            )
         self._under_way: set[asyncio.Task[Any]] = set()
         self._forgetting = asyncio.Lock()
         self._forgetting_next: asyncio.Task[None] | None = None
 
-    def _on_connect(self, connection: DBAPIConnection, _record: object) -> None:
-        self.dialect.on_connect(connection, self._options)
-
     async def read(self, body: Callable[[Connection], T], *, timeout: float | None = None) -> T:
         """Run `body` in autocommit: one statement sees one state."""
         self._require_schema()
-        return await self._run(self._read(body), timeout)
+        return await self._run(self._reader.run(body), timeout)
 
     async def write(self, body: Callable[[Connection], T], *, timeout: float | None = None) -> T:
         """Run `body` in a transaction of its own that is committed when this returns."""
@@ -120,7 +111,7 @@ class Database:
 
     async def schema_state(self, *, timeout: float | None = None) -> SchemaState:
         """Whether the schema is the one that this release needs; asks the database."""
-        return await self._run(self._read(_schema_state), timeout)
+        return await self._run(self._reader.run(_schema_state), timeout)
 
     async def try_out(self) -> None:
         """Return if it can be used at all; a command's first step, which tells its user most."""
@@ -158,8 +149,7 @@ class Database:
     @property
     def connections_in_use(self) -> int:
         """How many are checked out of the pools."""
-        pools = (self._reader.sync_engine.pool, self._writer.sync_engine.pool)
-        return sum(cast("QueuePool", pool).checkedout() for pool in pools)
+        return self._reader.in_use + self._writer.in_use
 
     async def forget_deleted(self) -> None:
         """Leave nothing of what was deleted in an embedded database's files.
@@ -178,8 +168,7 @@ class Database:
         async with self._forgetting:
             self._forgetting_next = None  # who asks from here on has deleted since
             with self._translating():
-                async with self._writer.connect() as connection:
-                    await connection.run_sync(self.dialect.rewrite)
+                await self._writer.run(self.dialect.rewrite)
                 async with asyncio.timeout(self._options.timeout_seconds):
                     while not await self.read(self.dialect.empty_log):  # noqa: ASYNC110  SQLite tells nobody
                         await asyncio.sleep(0.02)  # somebody is reading it
@@ -214,19 +203,14 @@ class Database:
         """Let what is under way end, and close all connections."""
         while self._under_way:
             await asyncio.gather(*self._under_way, return_exceptions=True)
-        await asyncio.gather(_dispose(self._reader), _dispose(self._writer))
-
-    async def _read(self, body: Callable[[Connection], T]) -> T:
-        async with self._reader.connect() as connection:
-            return await connection.run_sync(body)
+        await asyncio.gather(self._reader.close(), self._writer.close())
 
     async def _snapshot(self, body: Callable[[Connection], T]) -> T:
         def transaction(connection: Connection) -> T:
             self.dialect.begin_snapshot(connection)
             return body(connection)
 
-        async with self._writer.connect() as connection:
-            return await connection.run_sync(transaction)
+        return await self._writer.run(transaction)
 
     async def _write(self, body: Callable[[Connection], T]) -> T:
         def transaction(connection: Connection) -> T:
@@ -235,8 +219,7 @@ class Database:
             connection.commit()
             return result
 
-        async with self._writer.connect() as connection:
-            return await connection.run_sync(transaction)
+        return await self._writer.run(transaction)
 
     async def _run(self, work: Coroutine[Any, Any, T], timeout: float | None) -> T:
         limit = self._options.timeout_seconds
@@ -298,17 +281,6 @@ class Database:
             error = cast("Exception", (error.orig and error.orig.__cause__) or error.orig)
         words = (isinstance(error, OSError) and error.strerror) or str(error)
         return f"{self._place}: {words.partition(chr(10))[0]}"
-
-
-async def _dispose(engine: AsyncEngine) -> None:
-    """Close its idle connections, or cut them if the database is silent."""
-    patience = _FAREWELL_SECONDS
-    while True:
-        try:
-            async with asyncio.timeout(patience):
-                return await engine.dispose()
-        except TimeoutError:
-            patience = 0.05  # one was cut; the others are not waited for again
 
 
 def schema_mismatch(state: SchemaState) -> SchemaMismatch:

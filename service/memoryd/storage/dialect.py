@@ -31,6 +31,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
+from memoryd.storage.pools import LoopPool, ThreadPool
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.functions import Function
 
     from memoryd.storage.database import DatabaseOptions
+    from memoryd.storage.pools import Pool
 
 Row = dict[str, Any]
 
@@ -72,6 +75,8 @@ class Dialect(Protocol):
     def __hash__(self) -> int: ...
 
     def engine_options(self, options: DatabaseOptions) -> Row: ...
+
+    def pool(self, url: URL, options: DatabaseOptions, **arguments: Any) -> Pool: ...
 
     def on_connect(self, connection: DBAPIConnection, options: DatabaseOptions) -> None: ...
 
@@ -214,7 +219,10 @@ class PostgresDialect:
             arguments["prepared_statement_name_func"] = lambda: ""
         else:
             arguments["server_settings"] = self._server_settings(options)
-        return {"connect_args": arguments, "pool_pre_ping": True}
+        return {"connect_args": arguments}
+
+    def pool(self, url: URL, options: DatabaseOptions, **arguments: Any) -> Pool:
+        return LoopPool(url, pool_pre_ping=True, **self.engine_options(options), **arguments)
 
     def on_connect(self, connection: DBAPIConnection, options: DatabaseOptions) -> None:
         """All is set by `engine_options`."""
@@ -353,6 +361,9 @@ class SqliteDialect:
 
     def engine_options(self, options: DatabaseOptions) -> Row:
         return {"connect_args": {"timeout": options.lock_timeout_seconds}}
+
+    def pool(self, url: URL, options: DatabaseOptions, **arguments: Any) -> Pool:
+        return ThreadPool(url.set(drivername="sqlite"), **self.engine_options(options), **arguments)
 
     def on_connect(self, connection: DBAPIConnection, options: DatabaseOptions) -> None:
         # The driver's own BEGIN comes late and is never IMMEDIATE; ours are explicit.

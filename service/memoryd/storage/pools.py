@@ -1,0 +1,138 @@
+"""Pools of connections: of a driver that waits on the event loop, and of one that blocks a thread.
+
+A body is a plain function of a `Connection` for either. On the event loop it yields at each
+statement; in a thread it runs from end to end, so that a transaction costs one change of threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+
+from sqlalchemy import create_engine, event
+from sqlalchemy.ext.asyncio import create_async_engine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy import Connection
+    from sqlalchemy.engine import URL
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import QueuePool
+
+T = TypeVar("T")
+
+_FAREWELL_SECONDS = 2.0
+"""How long the database may take to part from its idle connections."""
+
+
+class Pool(Protocol):
+    @property
+    def in_use(self) -> int:
+        """Connections that are checked out."""
+        ...
+
+    async def run(self, body: Callable[[Connection], T]) -> T:
+        """Give a body a connection; if this is cancelled, what it was doing is given up."""
+        ...
+
+    async def close(self) -> None:
+        """Close the idle connections; nothing is under way any more."""
+        ...
+
+
+class LoopPool:
+    """Of a driver that waits on the event loop."""
+
+    def __init__(
+        self, url: URL, *, on_connect: Callable[[DBAPIConnection], None], **options: Any
+    ) -> None:
+        self._engine = create_async_engine(url, **options)
+        event.listen(self._engine.sync_engine, "connect", lambda c, _record: on_connect(c))
+
+    @property
+    def in_use(self) -> int:
+        return cast("QueuePool", self._engine.sync_engine.pool).checkedout()
+
+    async def run(self, body: Callable[[Connection], T]) -> T:
+        async with self._engine.connect() as connection:
+            return await connection.run_sync(body)
+
+    async def close(self) -> None:
+        """Close the idle connections, or cut them if the database is silent."""
+        patience = _FAREWELL_SECONDS
+        while True:
+            try:
+                async with asyncio.timeout(patience):
+                    return await self._engine.dispose()
+            except TimeoutError:
+                patience = 0.05  # one was cut; the others are not waited for again
+
+
+class ThreadPool:
+    """Of a driver that blocks: as many threads as connections."""
+
+    def __init__(
+        self,
+        url: URL,
+        *,
+        on_connect: Callable[[DBAPIConnection], None],
+        pool_size: int,
+        **options: Any,
+    ) -> None:
+        self._engine = create_engine(url, pool_size=pool_size, **options)
+        event.listen(self._engine, "connect", lambda c, _record: on_connect(c))
+        self._threads = ThreadPoolExecutor(pool_size, thread_name_prefix="database")
+
+    @property
+    def in_use(self) -> int:
+        return cast("QueuePool", self._engine.pool).checkedout()
+
+    async def run(self, body: Callable[[Connection], T]) -> T:
+        statement = _Interruptible()
+
+        def work() -> T:
+            with self._engine.connect() as connection, statement.on(connection):
+                return body(connection)
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except asyncio.CancelledError:
+            statement.interrupt()
+            raise
+
+    async def close(self) -> None:
+        """Close the idle connections; the last one empties the log, which takes its time."""
+        await asyncio.to_thread(self._engine.dispose)
+        self._threads.shutdown(wait=False)
+
+
+class _Interruptible:
+    """What a thread is doing on a connection, to be ended from another."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._driver: Any = None
+        self._interrupted = False
+
+    @contextmanager
+    def on(self, connection: Connection) -> Iterator[None]:
+        """Let statements on the connection be interrupted, up to the end of the block."""
+        with self._lock:
+            if self._interrupted:
+                raise InterruptedError
+            self._driver = connection.connection.driver_connection
+        try:
+            yield
+        finally:
+            with self._lock:  # from here on it is another's
+                self._driver = None
+
+    def interrupt(self) -> None:
+        with self._lock:
+            self._interrupted = True
+            if self._driver is not None:
+                self._driver.interrupt()
