@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -17,9 +17,9 @@ from memoryd.recall.embedding import EmbedderUnavailable, load
 from memoryd.retrieval.engine import Retrieval
 from memoryd.retrieval.vectors import VectorMaker
 from memoryd.rpc.health import HealthMonitor
-from memoryd.rpc.interceptors import CallPipeline
 from memoryd.rpc.limits import Limits
 from memoryd.rpc.memory import MemoryService, MemoryServiceOptions
+from memoryd.rpc.pipeline import CallPipeline
 from memoryd.rpc.requests import Requests
 from memoryd.rpc.tool_config import ToolConfigService
 from memoryd.settings import Environment
@@ -166,10 +166,8 @@ class Server:
         )
         self._sweeping: asyncio.Task[None] | None = None
         self.health = HealthMonitor(self.database.check, SERVICES)
-        self._server = grpc.aio.server(
-            interceptors=[CallPipeline(requests.check, _limits(settings))],
-            options=channel_options(settings),
-        )
+        pipeline = CallPipeline(requests.check, _limits(settings))
+        methods = cast("grpc.aio.Server", pipeline)
         memory_pb2_grpc.add_MemoryServiceServicer_to_server(
             MemoryService(
                 self._store,
@@ -182,14 +180,15 @@ class Server:
                     settings.importance_half_life_days, lambda: self._tools.memory_settings
                 ),
             ),
-            self._server,
+            methods,
         )
-        tool_config_pb2_grpc.add_ToolConfigServiceServicer_to_server(tool_service, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
+        tool_config_pb2_grpc.add_ToolConfigServiceServicer_to_server(tool_service, methods)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, methods)
         health_service = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
         reflection.enable_server_reflection(
-            (*SERVICES, health_service, reflection.SERVICE_NAME), self._server
+            (*SERVICES, health_service, reflection.SERVICE_NAME), methods
         )
+        self._server = grpc.aio.server(handlers=(pipeline,), options=channel_options(settings))
 
     async def start(self, *, migrate_first: bool = False) -> str:
         """Listen, and return the address as HOST:PORT.

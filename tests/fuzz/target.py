@@ -59,16 +59,9 @@ WATCHED_SECONDS = 0.01
 class Network:
     """Stands where gRPC's server would: keeps the handlers, and listens nowhere."""
 
-    def __init__(self, interceptors: list[grpc.aio.ServerInterceptor], options: object) -> None:
+    def __init__(self, handlers: tuple[grpc.GenericRpcHandler], options: object) -> None:
         del options
-        (self._pipeline,) = interceptors
-        self._handlers: dict[str, Any] = {}
-
-    def add_generic_rpc_handlers(self, handlers: object) -> None:
-        """Each comes a second time, by its name."""
-
-    def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
-        self._handlers |= {f"/{service}/{name}": handler for name, handler in handlers.items()}
+        (self._methods,) = handlers
 
     def add_insecure_port(self, address: str) -> int:
         del address
@@ -77,13 +70,9 @@ class Network:
     async def start(self) -> None:
         pass
 
-    async def handler(self, path: str) -> Any:
+    def handler(self, path: str) -> Any:
         """Give a method's handler as the pipeline wraps it."""
-
-        async def found(_: object) -> Any:
-            return self._handlers[path]
-
-        return await self._pipeline.intercept_service(found, SimpleNamespace(method=path))
+        return self._methods.service(SimpleNamespace(method=path))
 
 
 class Context:
@@ -142,7 +131,7 @@ class Target:
             server = Server(settings, tools, Secrets.built_in(environ))
         await server.start()
         (network,) = made
-        self._handlers = [await network.handler(path_of(method)) for method in OURS]
+        self._handlers = [network.handler(path_of(method)) for method in OURS]
 
     def __call__(self, data: bytes) -> None:
         """Fails if the request meets a defect."""

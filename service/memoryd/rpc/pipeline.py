@@ -25,7 +25,7 @@ from memoryd.rpc.limits import Slots
 from memoryd.rpc.status import status_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 
     from google.protobuf.message import Message
 
@@ -45,8 +45,13 @@ TRANSIT_SECONDS = 0.1
 DETAILS_TRAILER = "grpc-status-details-bin"
 
 
-class CallPipeline(grpc.aio.ServerInterceptor):
-    """Wraps each method once and keeps it: a call then costs no set-up of its own.
+class CallPipeline(grpc.GenericRpcHandler):
+    """All methods of a server, each wrapped once: a call then costs no set-up of its own.
+
+    Stands in the place of a `grpc.aio.Server` where services add their methods, and is the only
+    handler that the server itself is given. Interceptors would cost every call a chain of
+    coroutines, and methods registered with gRPC's core a task that waits for each of them, which
+    every call goes through.
 
     `check` is given every request of this service's own methods before their handler.
     """
@@ -60,22 +65,25 @@ class CallPipeline(grpc.aio.ServerInterceptor):
         self._others = Slots("calls", limits.calls, limits.calls_per_client)
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
-    async def intercept_service(
-        self,
-        continuation: Callable[
-            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]
-        ],
-        handler_call_details: grpc.HandlerCallDetails,
+    def add_generic_rpc_handlers(self, handlers: object) -> None:
+        """Each comes a second time, by its name."""
+
+    def add_registered_method_handlers(
+        self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+    ) -> None:
+        """Take a service's methods, by their names."""
+        for name, handler in handlers.items():
+            method = f"/{service}/{name}"
+            self._wrapped[method] = self._wrap(method, handler)
+
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
     ) -> grpc.RpcMethodHandler[Any, Any]:
+        """Give what serves a method; for one that there is not, what says so."""
         method = handler_call_details.method
-        wrapped = self._wrapped.get(method)
-        if wrapped is None:
-            handler = await continuation(handler_call_details)
-            if handler is None:  # not kept: the names of methods that do not exist have no end
-                unknown = _Method(method, _unknown_method, None, None, self._limits)
-                return _unary(unknown, self._others)
-            wrapped = self._wrapped[method] = self._wrap(method, handler)
-        return wrapped
+        return self._wrapped.get(method) or _unary(
+            _Method(method, _unknown_method, None, None, self._limits), self._others
+        )
 
     def _wrap(
         self, method: str, handler: grpc.RpcMethodHandler[Any, Any]
@@ -274,6 +282,8 @@ def _request_id(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
 
 
 def _log(call: Call, code: grpc.StatusCode, started: float) -> None:
+    if not log.isEnabledFor(logging.INFO):
+        return
     left = call.time_remaining()
     if code is grpc.StatusCode.CANCELLED and left is not None and left < TRANSIT_SECONDS:
         code = grpc.StatusCode.DEADLINE_EXCEEDED  # the handler is cancelled then, too
