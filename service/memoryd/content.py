@@ -9,6 +9,7 @@ Texts are any that UTF-8 can carry (gRPC lets in no others); a lone surrogate is
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -28,6 +29,18 @@ _DELETE_SYNTAX = str.maketrans("", "", "<:&")
 
 _SIMHASH_BITS = 64
 _NEW_SHA256 = hashlib.sha256()
+
+# Sums of single bits, each in a lane of an integer.
+_SPREAD_TOKENS = 64
+"""Of a longer text the words are not kept: most would be new, and would drive out others."""
+_SPREAD_CACHE = 8192
+"""Words kept, of some 300 bytes each."""
+_LANE_BYTES = 2
+_SPREAD_BYTE = [b"".join(bytes([byte >> bit & 1, 0]) for bit in range(8)) for byte in range(256)]
+_ONE_A_LANE = int.from_bytes(b"\1\0" * _SIMHASH_BITS, "little")
+_BELOW_TOP_BIT = 0x7FFF
+_TOP_BIT = bytes(ord("0") + (byte >> 7) for byte in range(256))
+"""By a lane's upper byte: its topmost bit, as a digit."""
 
 
 class ContentRefused(ValueError):
@@ -129,19 +142,36 @@ def simhash(normalised: str) -> str:
     bit; bit i of a token is bit ``i % 8``, least significant first, of byte ``i // 8`` of its
     SHA-256; the sum's sign gives bit i of the hash, and a sum of zero leaves it unset.
     """
-    digests = []
-    for token in normalised.encode().split(b" "):
-        if token:
-            sha256 = _NEW_SHA256.copy()  # made a sixth faster than a new one
-            sha256.update(token)
-            digests.append(sha256.digest())
-    if not digests:
-        return "0" * (_SIMHASH_BITS // 4)
-    heads = np.frombuffer(b"".join(digests), np.uint8).reshape(len(digests), -1)
+    tokens = [token for token in normalised.encode().split(b" ") if token]
+    if len(tokens) > _SPREAD_TOKENS:
+        return _simhash_of_many(tokens)
+    # All 64 sums at once, each in a lane of its own within one integer. With as much added as a
+    # majority falls short of the lane's topmost bit, that bit tells.
+    total = _ONE_A_LANE * (_BELOW_TOP_BIT - len(tokens) // 2) + sum(map(_spread, tokens))
+    tops = total.to_bytes(_SIMHASH_BITS * _LANE_BYTES, "big")[::_LANE_BYTES]
+    return f"{int(tops.translate(_TOP_BIT), 2):0{_SIMHASH_BITS // 4}x}"
+
+
+@lru_cache(maxsize=_SPREAD_CACHE)
+def _spread(token: bytes) -> int:
+    """The bits of a token, each in its lane; texts repeat most of their words."""
+    head = _sha256(token)[: _SIMHASH_BITS // 8]
+    return int.from_bytes(b"".join([_SPREAD_BYTE[byte] for byte in head]), "little")
+
+
+def _simhash_of_many(tokens: list[bytes]) -> str:
+    """The same where words are too many to be kept."""
+    heads = np.frombuffer(b"".join(map(_sha256, tokens)), np.uint8).reshape(len(tokens), -1)
     bits = np.unpackbits(heads[:, : _SIMHASH_BITS // 8], axis=1, bitorder="little")
     ones = np.add.reduce(bits, axis=0, dtype=np.uint32)
-    majority = np.packbits(ones > len(digests) // 2, bitorder="little")
+    majority = np.packbits(ones > len(tokens) // 2, bitorder="little")
     return majority.tobytes()[::-1].hex()
+
+
+def _sha256(token: bytes) -> bytes:
+    sha256 = _NEW_SHA256.copy()  # made a sixth faster than a new one
+    sha256.update(token)
+    return sha256.digest()
 
 
 def hashes_of(content: str) -> Hashes:

@@ -16,9 +16,13 @@ MAX_METADATA_DEPTH = 8
 """Containers inside each other, the outermost counted."""
 
 
+to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+"""Compact JSON, in the key order given."""
+
+
 def json_bytes(metadata: Mapping[str, Any]) -> int:
     """Size as compact JSON, in bytes of UTF-8."""
-    text = json.dumps(metadata, ensure_ascii=False, separators=(",", ":"))
+    text = to_json(metadata)
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 

@@ -14,8 +14,8 @@ import json
 from typing import TYPE_CHECKING, Any, TextIO
 
 from memoryd.errors import MemorydError
+from memoryd.metadata import to_json
 from memoryd.progress import progress
-from memoryd.storage.dialect import to_json
 from memoryd.storage.migrate import HEAD
 from memoryd.storage.transfer import BATCH, TABLES, count_rows, read_rows, write_rows
 

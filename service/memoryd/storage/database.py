@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from memoryd.errors import DatabaseUnavailable, DeadlineExceeded, SchemaMismatch
-from memoryd.storage.dialect import dialect_of, to_json
+from memoryd.metadata import to_json
+from memoryd.storage.dialect import dialect_of
 from memoryd.storage.migrate import HEAD, SchemaState, migrate, schema_state
 
 if TYPE_CHECKING:
@@ -136,10 +137,11 @@ class Database:
             try:
                 await migrate(self._url)
             except DBAPIError as error:
-                if not self.dialect.is_schema_mismatch(error):
+                if error.orig is None or not self.dialect.is_schema_mismatch(error.orig):
                     raise
+                cause = self._cause(error.orig)
                 raise SchemaMismatch(
-                    f"the tables are not those of the revision they claim: {self._cause(error)}"
+                    f"the tables are not those of the revision they claim: {cause}"
                 ) from error
 
     def _require_schema(self) -> None:
@@ -214,10 +216,9 @@ class Database:
 
     async def _write(self, body: Callable[[Connection], T]) -> T:
         def transaction(connection: Connection) -> T:
-            self.dialect.begin_write(connection, self._options)
-            result = body(connection)
-            connection.commit()
-            return result
+            with connection.begin():  # not by itself, as statements past SQLAlchemy begin nothing
+                self.dialect.begin_write(connection, self._options)
+                return body(connection)
 
         return await self._writer.run(transaction)
 
@@ -261,24 +262,23 @@ class Database:
             raise DatabaseUnavailable("every connection is in use") from error
         except TimeoutError as error:
             raise expired from error
-        except DBAPIError as error:
-            raise self._translate(error) from error
+        except OSError as error:
+            raise DatabaseUnavailable(self._cause(error)) from error
         except Exception as error:
-            if isinstance(error, (OSError, *self.dialect.driver_errors)):
-                raise DatabaseUnavailable(self._cause(error)) from error
+            driver_error = error.orig if isinstance(error, DBAPIError) else error
+            if not isinstance(driver_error, self.dialect.driver_errors):
+                raise
+            if self.dialect.is_schema_mismatch(driver_error):
+                raise schema_mismatch(SchemaState.BEHIND) from error
+            if self.dialect.is_unavailable(driver_error) or (
+                isinstance(error, DBAPIError) and error.connection_invalidated
+            ):
+                raise DatabaseUnavailable(self._cause(driver_error)) from error
             raise
-
-    def _translate(self, error: DBAPIError) -> Exception:
-        if self.dialect.is_schema_mismatch(error):
-            return schema_mismatch(SchemaState.BEHIND)
-        if error.connection_invalidated or self.dialect.is_unavailable(error):
-            return DatabaseUnavailable(self._cause(error))
-        return error
 
     def _cause(self, error: Exception) -> str:
         """Where and what, for the operator; the driver's later lines would show values of rows."""
-        if isinstance(error, DBAPIError):
-            error = cast("Exception", (error.orig and error.orig.__cause__) or error.orig)
+        error = cast("Exception", error.__cause__ or error)  # the driver's own, where adapted
         words = (isinstance(error, OSError) and error.strerror) or str(error)
         return f"{self._place}: {words.partition(chr(10))[0]}"
 
@@ -298,7 +298,7 @@ def _schema_state(connection: Connection) -> SchemaState:
             connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all()
         )
     except DBAPIError as error:
-        if dialect_of(connection.engine.url).is_schema_mismatch(error):
+        if error.orig and dialect_of(connection.engine.url).is_schema_mismatch(error.orig):
             return schema_state(())
         raise
     return schema_state(versions)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from contextlib import closing, suppress
 from datetime import UTC, datetime
@@ -31,6 +30,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
+from memoryd.metadata import to_json
+from memoryd.storage import direct
 from memoryd.storage.pools import LoopPool, ThreadPool
 
 if TYPE_CHECKING:
@@ -39,18 +40,12 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, FromClause, Select, Table
     from sqlalchemy.engine import URL
     from sqlalchemy.engine.interfaces import DBAPIConnection
-    from sqlalchemy.exc import DBAPIError
     from sqlalchemy.sql.functions import Function
 
     from memoryd.storage.database import DatabaseOptions
     from memoryd.storage.pools import Pool
 
 Row = dict[str, Any]
-
-
-def to_json(value: object) -> str:
-    """Compact, in the key order given."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 class Keys:
@@ -69,7 +64,7 @@ class Dialect(Protocol):
 
     @property
     def driver_errors(self) -> tuple[type[Exception], ...]:
-        """What the driver raises where SQLAlchemy does not wrap it: on connecting."""
+        """What the driver raises where SQLAlchemy does not wrap it."""
         ...
 
     def __hash__(self) -> int: ...
@@ -177,11 +172,13 @@ class Dialect(Protocol):
 
     def greatest(self, *values: Any) -> Function[Any]: ...
 
-    def is_unavailable(self, error: DBAPIError) -> bool:
-        """Whether it is the database's state, not the statement, that is at fault."""
+    def is_unavailable(self, error: Exception) -> bool:
+        """Whether, by the driver's error, the database's state is at fault, not the statement."""
         ...
 
-    def is_schema_mismatch(self, error: DBAPIError) -> bool: ...
+    def is_schema_mismatch(self, error: Exception) -> bool:
+        """Whether the driver's error is about a table or column that is not there."""
+        ...
 
 
 class PostgresDialect:
@@ -202,8 +199,16 @@ class PostgresDialect:
 
     def __init__(self) -> None:
         import asyncpg  # noqa: PLC0415  SQLite does without
+        from sqlalchemy.dialects.postgresql.asyncpg import (  # noqa: PLC0415
+            AsyncAdapt_asyncpg_dbapi,
+        )
 
-        self.driver_errors = (asyncpg.PostgresError, asyncpg.InterfaceError)
+        # The last: what the driver's face for SQLAlchemy makes of them.
+        self.driver_errors = (
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+            AsyncAdapt_asyncpg_dbapi.Error,
+        )
 
     def engine_options(self, options: DatabaseOptions) -> Row:
         arguments: Row = {
@@ -222,7 +227,7 @@ class PostgresDialect:
         return {"connect_args": arguments}
 
     def pool(self, url: URL, options: DatabaseOptions, **arguments: Any) -> Pool:
-        return LoopPool(url, pool_pre_ping=True, **self.engine_options(options), **arguments)
+        return LoopPool(url, **self.engine_options(options), **arguments)
 
     def on_connect(self, connection: DBAPIConnection, options: DatabaseOptions) -> None:
         """All is set by `engine_options`."""
@@ -292,21 +297,21 @@ class PostgresDialect:
     ) -> int:
         names = tuple(rows[0])
         statement = _insert_unnest(table, names, ignore_existing)
-        return connection.execute(statement, _arrays(table, names, rows)).rowcount
+        return direct.execute(connection, statement, _arrays(table, names, rows))
 
     def update_many(
         self, connection: Connection, table: Table, key: Sequence[str], rows: Sequence[Row]
     ) -> None:
         names = tuple(rows[0])
-        connection.execute(_update_unnest(table, tuple(key), names), _arrays(table, names, rows))
+        direct.execute(
+            connection, _update_unnest(table, tuple(key), names), _arrays(table, names, rows)
+        )
 
     def delete_many(
         self, connection: Connection, table: Table, key: Sequence[str], rows: Sequence[Row]
     ) -> int:
         names = tuple(key)
-        return connection.execute(
-            _delete_unnest(table, names), _arrays(table, names, rows)
-        ).rowcount
+        return direct.execute(connection, _delete_unnest(table, names), _arrays(table, names, rows))
 
     def notify(self, connection: Connection, channel: str, payload: str) -> None:
         connection.execute(select(func.pg_notify(channel, payload)))
@@ -347,12 +352,12 @@ class PostgresDialect:
     def greatest(self, *values: Any) -> Function[Any]:
         return func.greatest(*values)
 
-    def is_unavailable(self, error: DBAPIError) -> bool:
-        code = getattr(error.orig, "sqlstate", None)
+    def is_unavailable(self, error: Exception) -> bool:
+        code = getattr(error, "sqlstate", None)
         return code is None or code.startswith(self._UNAVAILABLE_CLASSES)
 
-    def is_schema_mismatch(self, error: DBAPIError) -> bool:
-        return getattr(error.orig, "sqlstate", None) in self._SCHEMA_CODES
+    def is_schema_mismatch(self, error: Exception) -> bool:
+        return getattr(error, "sqlstate", None) in self._SCHEMA_CODES
 
 
 class SqliteDialect:
@@ -421,16 +426,15 @@ class SqliteDialect:
         *,
         ignore_existing: bool = False,
     ) -> int:
-        statement = insert(table)
-        return connection.execute(
-            statement.prefix_with("OR IGNORE") if ignore_existing else statement, rows
-        ).rowcount
+        statement = _insert_each(table, tuple(rows[0]), ignore_existing)
+        return direct.execute_each(connection, statement, rows)
 
     def update_many(
         self, connection: Connection, table: Table, key: Sequence[str], rows: Sequence[Row]
     ) -> None:
         names = tuple(rows[0])
-        connection.execute(
+        direct.execute_each(
+            connection,
             _update_each(table, tuple(key), names),
             [{f"value_{name}": row[name] for name in names} for row in rows],
         )
@@ -440,7 +444,7 @@ class SqliteDialect:
     ) -> int:
         names = tuple(key)
         parameters = [{f"value_{name}": row[name] for name in names} for row in rows]
-        return connection.execute(_delete_each(table, names), parameters).rowcount
+        return direct.execute_each(connection, _delete_each(table, names), parameters)
 
     def notify(self, connection: Connection, channel: str, payload: str) -> None:
         """Other processes poll."""
@@ -486,16 +490,16 @@ class SqliteDialect:
     def greatest(self, *values: Any) -> Function[Any]:
         return func.max(*values)
 
-    def is_unavailable(self, error: DBAPIError) -> bool:
+    def is_unavailable(self, error: Exception) -> bool:
         # Locked, full, read-only, gone: all are operational errors, and so are mistakes in SQL. A
         # broken file, or one that is no database, is the bare base class.
-        return type(error.orig).__name__ in (
+        return type(error).__name__ in (
             "DatabaseError",
             "OperationalError",
         ) and not self.is_schema_mismatch(error)
 
-    def is_schema_mismatch(self, error: DBAPIError) -> bool:
-        return str(error.orig).startswith(("no such table", "no such column", "table "))
+    def is_schema_mismatch(self, error: Exception) -> bool:
+        return str(error).startswith(("no such table", "no such column", "table "))
 
 
 def dialect_of(url: URL) -> Dialect:
@@ -556,6 +560,12 @@ def _update_unnest(table: Table, key: tuple[str, ...], names: tuple[str, ...]) -
 def _delete_unnest(table: Table, key: tuple[str, ...]) -> Any:
     values = _unnest([table.c[name] for name in key], "value")
     return delete(table).where(*(table.c[name] == values.c[name] for name in key))
+
+
+@cache
+def _insert_each(table: Table, names: tuple[str, ...], ignore_existing: bool) -> Any:  # noqa: FBT001  a cache key
+    statement = insert(table).values({name: bindparam(name) for name in names})
+    return statement.prefix_with("OR IGNORE") if ignore_existing else statement
 
 
 @cache

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from memoryd.errors import DatabaseUnavailable, MemorydError, Overloaded, ShuttingDown
+from memoryd.storage.kept_counts import KeptCounts
 from memoryd.storage.tables import schema
 from memoryd.storage.writes import Store, WritePlan
 
@@ -57,6 +58,7 @@ class GroupCommit:
         self._waiting: deque[_Waiting] = deque()
         self._weight = 0
         self._arrived = asyncio.Event()
+        self._counts = KeptCounts()
         self._closing = False
         self._inserted = 0
         self._analysing: asyncio.Task[None] | None = None
@@ -134,10 +136,11 @@ class GroupCommit:
 
     async def _transaction(self, writes: Sequence[Write]) -> Sequence[Outcome | MemorydError]:
         def body(connection: Connection) -> tuple[list[Outcome | MemorydError], WritePlan]:
-            plan = WritePlan(connection, self._database.dialect, self._clock())
+            plan = WritePlan(connection, self._database.dialect, self._clock(), self._counts)
             return plan.apply(writes), plan
 
         outcomes, plan = await self._database.write(body)
+        plan.remember()
         self._notify(plan.changed)
         before, self._inserted = self._inserted, self._inserted + plan.inserted
         if any(before < count <= self._inserted for count in ANALYSE_AFTER):

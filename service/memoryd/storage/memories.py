@@ -12,7 +12,7 @@ from sqlalchemy import and_, bindparam, select
 from memoryd.errors import MemoryNotFound
 from memoryd.metadata import contains
 from memoryd.model import Page
-from memoryd.storage import removal, rows
+from memoryd.storage import direct, removal, rows
 from memoryd.storage.group_commit import GroupCommit
 from memoryd.storage.group_read import GroupRead
 from memoryd.storage.rows import COLUMNS, memory_of
@@ -120,7 +120,7 @@ class MemoryStore:
         self, connection: Connection, wanted: Collection[MemoryKey]
     ) -> dict[MemoryKey, Memory]:
         dialect = self._database.dialect
-        found = connection.execute(_by_id(dialect), dialect.bind(_KEY, sorted(wanted))).all()
+        found = direct.fetch(connection, _by_id(dialect), dialect.bind(_KEY, sorted(wanted)))
         return {(*m.session, m.memory_id): m for m in map(memory_of, found)}
 
     async def page(

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from sqlalchemy import create_engine, event
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class LoopPool:
     ) -> None:
         self._engine = create_async_engine(url, **options)
         event.listen(self._engine.sync_engine, "connect", lambda c, _record: on_connect(c))
+        event.listen(self._engine.sync_engine, "checkout", _refuse_closed)
 
     @property
     def in_use(self) -> int:
@@ -70,6 +72,16 @@ class LoopPool:
                     return await self._engine.dispose()
             except TimeoutError:
                 patience = 0.05  # one was cut; the others are not waited for again
+
+
+def _refuse_closed(connection: Any, _record: object, _proxy: object) -> None:
+    """Give out no connection that the database has ended; the driver hears of it at once.
+
+    Asking the database each time would cost a round trip, and say no more of a network that has
+    fallen silent.
+    """
+    if connection.driver_connection.is_closed():
+        raise InvalidatePoolError("closed by the database")
 
 
 class ThreadPool:

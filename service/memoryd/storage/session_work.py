@@ -30,6 +30,8 @@ class SessionWork:
         self.revision = revision
         self.access_revision = access_revision
         self.live_count = 0
+        self.kept_count: int | None = None
+        """Rows that are not deleted, expired ones included; None: not counted."""
         self.rows: dict[str, Memory] = {}
         """By id; as they are after the changes so far."""
         self.added: set[str] = set()
@@ -52,6 +54,7 @@ class SessionWork:
         """The state to go back to if a write is refused in its middle."""
         twin = SessionWork(self.session, self.revision, self.access_revision, self.now)
         twin.live_count = self.live_count
+        twin.kept_count = self.kept_count
         twin.rows = dict(self.rows)
         twin.added = set(self.added)
         twin.changed = set(self.changed)
@@ -97,18 +100,20 @@ class SessionWork:
         self.added.add(memory.memory_id)
         self._put(memory)
         self.live_count += memory.is_live(self.now)
+        self._count_kept(memory.deleted_at is None)
         return memory
 
     def change(self, memory: Memory, change: Change, /, **values: Any) -> Memory:
         """The row with new values, at the next revision."""
         self.revision += 1
-        was_live = memory.is_live(self.now)
+        was_live, was_kept = memory.is_live(self.now), memory.deleted_at is None
         if memory.deleted_at is None:
             del self._holders[memory.content_type, memory.content_hash]
         self.superseded.append(memory)
         memory = dataclasses.replace(memory, revision=self.revision, change=change, **values)
         self._put(memory)
         self.live_count += memory.is_live(self.now) - was_live
+        self._count_kept((memory.deleted_at is None) - was_kept)
         if memory.memory_id not in self.added:
             self.changed.add(memory.memory_id)
         return memory
@@ -150,6 +155,10 @@ class SessionWork:
         if kept is not None:
             heapq.heappush(self._least_important, kept)
         return tuple(evicted)
+
+    def _count_kept(self, change: int) -> None:
+        if self.kept_count is not None:
+            self.kept_count += change
 
     def _put(self, memory: Memory) -> None:
         self.rows[memory.memory_id] = memory

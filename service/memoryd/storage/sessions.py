@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import Select, and_, select
 
 from memoryd.model import Session
+from memoryd.storage import direct
 from memoryd.storage.tables import sessions
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def _read(
     in_order = sorted(set(wanted))
     if not in_order:
         return {}
-    found = connection.execute(_statement(dialect, lock), dialect.bind(KEY, in_order)).all()
+    found = direct.fetch(connection, _statement(dialect, lock), dialect.bind(KEY, in_order))
     return {Session(*row[:2]): Counters(*row[2:]) for row in found}
 
 

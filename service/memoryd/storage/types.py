@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import DateTime
 from sqlalchemy.types import TypeDecorator
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.engine import Dialect
 
 
@@ -21,21 +23,39 @@ class UtcDateTime(TypeDecorator[datetime]):
     impl = DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError(f"a time without a time zone cannot be stored: {value!r}")
-        value = value.astimezone(UTC)
-        return value if dialect.name == "postgresql" else value.replace(tzinfo=None)
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
+        to_driver = _same if dialect.name == "postgresql" else _text
 
-    def process_result_value(
+        def process(value: datetime | None) -> datetime | str | None:
+            if value is None:
+                return None
+            if value.tzinfo is None:
+                raise ValueError(f"a time without a time zone cannot be stored: {value!r}")
+            return to_driver(value)
+
+        return process
+
+    def result_processor(
         self,
-        value: datetime | None,
-        dialect: Dialect,  # noqa: ARG002  as SQLAlchemy calls it
-    ) -> datetime | None:
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            return value.replace(tzinfo=UTC)
-        return value.astimezone(UTC)
+        dialect: Dialect,
+        coltype: object,  # noqa: ARG002  as SQLAlchemy calls it
+    ) -> Callable[[Any], Any]:
+        from_driver = _utc if dialect.name == "postgresql" else _moment
+        return lambda value: None if value is None else from_driver(value)
+
+
+def _same(value: datetime) -> datetime:
+    return value
+
+
+def _text(value: datetime) -> str:
+    """Such as `2026-01-02 03:04:05.678901`: in UTC, so that text sorts as time does."""
+    return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+
+
+def _utc(value: datetime) -> datetime:
+    return value.astimezone(UTC)
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)

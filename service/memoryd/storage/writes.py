@@ -38,8 +38,9 @@ from memoryd.model import (
     StoreOutcome,
     Unset,
 )
-from memoryd.storage import answers, rows
+from memoryd.storage import answers, direct, rows
 from memoryd.storage.changes import announce
+from memoryd.storage.kept_counts import KeptCounts
 from memoryd.storage.rows import COLUMNS, PRIMARY_KEY, SHARD_KEY
 from memoryd.storage.session_work import SessionWork
 from memoryd.storage.sessions import lock_sessions
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Connection, Select
+    from sqlalchemy import ColumnElement, Connection, Select
 
     from memoryd.storage.dialect import Dialect
 
@@ -139,14 +140,21 @@ _FLOORS = select(revision_floors.c.tenant, revision_floors.c.revision).where(
 class WritePlan:
     """Some writes, applied in their order within one transaction."""
 
-    def __init__(self, connection: Connection, dialect: Dialect, now: datetime) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        dialect: Dialect,
+        now: datetime,
+        counts: KeptCounts | None = None,
+    ) -> None:
         self._connection = connection
+        self._counts = counts or KeptCounts()
         self._dialect = dialect
         self._statements = _statements(dialect)
         self._now = now
         self._work: dict[Session, SessionWork] = {}
         self._requests: dict[tuple[Session, str], _Answered] = {}
-        self._new: list[Session] = []
+        self._new: set[Session] = set()
         """Sessions that have had no change before."""
 
     def apply(self, writes: Sequence[Write]) -> list[Outcome | MemorydError]:
@@ -156,6 +164,12 @@ class WritePlan:
         outcomes = [self._attempt(write) for write in writes]
         self._save()
         return outcomes
+
+    def remember(self) -> None:
+        """Keep what the next plan can use; to be called when this one is committed."""
+        for session, work in self._work.items():
+            if work.kept_count is not None:
+                self._counts.put(session, work.revision, work.kept_count)
 
     @property
     def changed(self) -> list[Session]:
@@ -182,7 +196,7 @@ class WritePlan:
 
     def _raise_above_erased(self) -> None:
         """Begin new sessions beyond what an erased one of the same name may have had."""
-        self._new = [session for session, work in self._work.items() if work.revision == 0]
+        self._new = {session for session, work in self._work.items() if work.revision == 0}
         if not self._new:
             return
         # Read while the rows are locked: whoever erased one before has raised the floor by now.
@@ -268,16 +282,25 @@ class WritePlan:
                 case Undelete(session, _, capacity) if session in self._work:
                     adding[session] += 1
                     capacities[session] = _tighter(capacities.get(session), capacity)
+        self._count(adding)
+        full = {
+            session
+            for session, count in adding.items()
+            if self._work[session].live_count + count > capacities[session].max_entries
+        }
+        # Of what is kept, some may have expired.
         for tenant, session_id, count in self._execute(
-            self._statements.live_counts, sorted(adding), now=self._now
+            self._statements.live_counts, sorted(full), now=self._now
         ):
             self._work[Session(tenant, session_id)].live_count = count
         crowded: dict[Session, int] = {}
-        for session, count in adding.items():
-            over = self._work[session].live_count + count - capacities[session].max_entries
+        for session in full:
+            over = (
+                self._work[session].live_count + adding[session] - capacities[session].max_entries
+            )
             if over > 0:
                 # Rows read before may be changed and so outrank what they were; read as many more.
-                crowded[session] = over + count + len(self._work[session].rows)
+                crowded[session] = over + adding[session] + len(self._work[session].rows)
         half_lives = {capacity.half_life_days for capacity in capacities.values()}
         for half_life_days in half_lives:
             keys = [
@@ -290,6 +313,24 @@ class WritePlan:
             )
         for session in crowded:
             self._work[session].rank_for_eviction(capacities[session].half_life_days)
+
+    def _count(self, sessions: Iterable[Session]) -> None:
+        """Count what is kept; of what is live, that is an upper bound."""
+        unknown: list[Session] = []
+        for session in sessions:
+            work = self._work[session]
+            work.kept_count = (
+                0 if session in self._new else self._counts.get(session, work.revision)
+            )
+            if work.kept_count is None:
+                unknown.append(session)
+            else:
+                work.live_count = work.kept_count
+        for tenant, session_id, count in self._execute(
+            self._statements.kept_counts, sorted(unknown)
+        ):
+            work = self._work[Session(tenant, session_id)]
+            work.live_count = work.kept_count = count
 
     def _take_in(
         self, statement: _Statement, keys: Iterable[tuple[Any, ...]], **parameters: Any
@@ -307,7 +348,7 @@ class WritePlan:
         if not keys:
             return ()
         bound = self._dialect.bind(statement.columns, keys)
-        return self._connection.execute(statement.select, {**bound, **parameters}).all()
+        return direct.fetch(self._connection, statement.select, {**bound, **parameters})
 
     def _row(self, session: Session, memory_id: str) -> Memory | None:
         work = self._work.get(session)
@@ -562,6 +603,7 @@ class _Statements:
     by_id: _Statement
     by_content: _Statement
     requests: _Statement
+    kept_counts: _Statement
     live_counts: _Statement
     least_important: _Statement
 
@@ -578,14 +620,18 @@ def _statements(dialect: Dialect) -> _Statements:
     id_key = (*memory_session, memories.c.id)
     how_many = Column("how_many", Integer)
 
-    in_session = dialect.keys(*memory_session)
-    live_count = (
-        select(func.count())
-        .select_from(memories)
-        .where(*(c == in_session.c[c.name] for c in memory_session), rows.live())
-        .correlate(in_session.source)
-        .scalar_subquery()
-    )
+    def counts(condition: ColumnElement[bool]) -> _Statement:
+        in_session = dialect.keys(*memory_session)
+        count = (
+            select(func.count())
+            .select_from(memories)
+            .where(*(c == in_session.c[c.name] for c in memory_session), condition)
+            .correlate(in_session.source)
+            .scalar_subquery()
+        )
+        counted = select(*(in_session.c[c.name] for c in memory_session), count)
+        return _Statement(memory_session, counted.select_from(in_session.source))
+
     crowded = dialect.look_up(memory_session, COLUMNS, rows.live(), carried=[how_many]).subquery()
     score = rows.effective_importance(dialect, crowded.c)
     ranked = select(
@@ -607,12 +653,8 @@ def _statements(dialect: Dialect) -> _Statements:
             request_key,
             dialect.look_up(request_key, (*request_key, r.memory_id, r.fingerprint, r.answer)),
         ),
-        live_counts=_Statement(
-            memory_session,
-            select(*(in_session.c[c.name] for c in memory_session), live_count).select_from(
-                in_session.source
-            ),
-        ),
+        kept_counts=counts(memories.c.deleted_at.is_(None)),
+        live_counts=counts(rows.live()),
         least_important=_Statement(
             (*memory_session, how_many),
             select(*(ranked.c[c.name] for c in COLUMNS)).where(ranked.c.place <= ranked.c.how_many),
