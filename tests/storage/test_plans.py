@@ -11,16 +11,17 @@ import json
 import os
 import re
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
+from unittest import mock
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from memoryd.storage import group_commit
+from memoryd.storage import direct, group_commit
 from memoryd.storage.tables import memories, memory_history, schema, sessions, store_requests
 from memoryd.storage.types import UtcDateTime
 from memoryd.sweeper import Sweeper
@@ -171,10 +172,21 @@ def catching(caught: list[Statement], call: str) -> Iterator[None]:
         many = isinstance(parameters, list)
         caught.append(Statement(call, sql, parameters[0] if many else parameters))
 
+    class Catching(direct.Prepared):
+        """Of the statements that go past SQLAlchemy."""
+
+        def encode(self, given: Mapping[str, Any]) -> list[Any]:
+            values = super().encode(given)
+            caught.append(Statement(call, self.sql, tuple(values)))
+            return values
+
+    direct.prepared.cache_clear()
     sa.event.listen(sa.Engine, "before_cursor_execute", catch)
     try:
-        yield
+        with mock.patch.object(direct, "Prepared", Catching):
+            yield
     finally:
+        direct.prepared.cache_clear()
         sa.event.remove(sa.Engine, "before_cursor_execute", catch)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import JSON
+from sqlalchemy import ARRAY, JSON
 
 from memoryd.storage.types import UtcDateTime
 
@@ -22,24 +22,25 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Dialect, Executable
     from sqlalchemy.sql.compiler import SQLCompiler
+    from sqlalchemy.types import TypeEngine
 
 
 def fetch(
     connection: Connection, statement: Executable, parameters: Mapping[str, Any]
 ) -> Sequence[Sequence[Any]]:
     """The rows of a select, with Python's values."""
-    prepared = _prepared(statement, connection.dialect)
+    sending = prepared(statement, connection.dialect)
     with closing(connection.connection.cursor()) as cursor:
-        cursor.execute(prepared.sql, prepared.encode(parameters))
+        cursor.execute(sending.sql, sending.encode(parameters))
         found = cursor.fetchall()
-    return prepared.decode(found)
+    return sending.decode(found)
 
 
 def execute(connection: Connection, statement: Executable, parameters: Mapping[str, Any]) -> int:
     """Send what answers no rows; give the number of those that it was about."""
-    prepared = _prepared(statement, connection.dialect)
+    sending = prepared(statement, connection.dialect)
     with closing(connection.connection.cursor()) as cursor:
-        cursor.execute(prepared.sql, prepared.encode(parameters))
+        cursor.execute(sending.sql, sending.encode(parameters))
         return cursor.rowcount
 
 
@@ -47,35 +48,33 @@ def execute_each(
     connection: Connection, statement: Executable, rows: Iterable[Mapping[str, Any]]
 ) -> int:
     """Send the same for each row; give the number of all rows that it was about."""
-    prepared = _prepared(statement, connection.dialect)
+    sending = prepared(statement, connection.dialect)
     with closing(connection.connection.cursor()) as cursor:
-        cursor.executemany(prepared.sql, [prepared.encode(row) for row in rows])
+        cursor.executemany(sending.sql, [sending.encode(row) for row in rows])
         return cursor.rowcount
 
 
 @dataclass(frozen=True, slots=True)
-class _Parameter:
-    name: str
-    encoder: Callable[[Any], Any] | None
-    """None: the driver takes it as it is."""
-    constant: Any
-    """Of the statement itself; None where the caller gives it."""
+class Prepared:
+    """A statement as one database's driver takes it."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
     sql: str
-    parameters: tuple[_Parameter, ...]
-    """In the driver's order."""
+    names: tuple[str, ...]
+    """Of the parameters, in the driver's order."""
+    constants: Mapping[str, Any]
+    """Parameters of the statement itself."""
+    encoders: tuple[tuple[int, Callable[[Any], Any]], ...]
+    """Of those parameters that need one."""
     decoders: tuple[tuple[int, Callable[[Any], Any]], ...]
     """Of those columns that need one."""
 
-    def encode(self, given: Mapping[str, Any]) -> tuple[Any, ...]:
-        values = []
-        for parameter in self.parameters:
-            value = given.get(parameter.name, parameter.constant)
-            values.append(value if parameter.encoder is None else parameter.encoder(value))
-        return tuple(values)
+    def encode(self, given: Mapping[str, Any]) -> list[Any]:
+        if self.constants:
+            given = {**self.constants, **given}
+        values = [given[name] for name in self.names]
+        for place, encoder in self.encoders:
+            values[place] = encoder(values[place])
+        return values
 
     def decode(self, found: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
         if not self.decoders:
@@ -90,17 +89,30 @@ class _Prepared:
 
 
 @cache
-def _prepared(statement: Any, dialect: Dialect) -> _Prepared:
+def prepared(statement: Any, dialect: Dialect) -> Prepared:
+    """Compile a statement, once."""
     compiled: SQLCompiler = statement.compile(dialect=dialect)
-    parameters = []
-    for name in compiled.positiontup or ():
-        bound = compiled.binds[name]
-        encoder = bound.type.dialect_impl(dialect).bind_processor(dialect)
-        parameters.append(_Parameter(name, encoder, bound.value))
-    decoders = []
-    for place, column in enumerate(statement.selected_columns if statement.is_select else ()):
-        if isinstance(column.type, (UtcDateTime, JSON)):  # others come as they are
-            decoder = column.type.dialect_impl(dialect).result_processor(dialect, None)
-            if decoder is not None:
-                decoders.append((place, decoder))
-    return _Prepared(compiled.string, tuple(parameters), tuple(decoders))
+    names = tuple(compiled.positiontup or ())
+    encoders = ((place, _encoder(compiled.binds[n].type, dialect)) for place, n in enumerate(names))
+    columns = statement.selected_columns if statement.is_select else ()
+    decoders = ((place, _decoder(column.type, dialect)) for place, column in enumerate(columns))
+    return Prepared(
+        compiled.string,
+        names,
+        {name: bound.value for name in names if (bound := compiled.binds[name]).value is not None},
+        tuple((place, encoder) for place, encoder in encoders if encoder is not None),
+        tuple((place, decoder) for place, decoder in decoders if decoder is not None),
+    )
+
+
+def _encoder(type_: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
+    if isinstance(type_, ARRAY):
+        of_item = _encoder(type_.item_type, dialect)
+        return None if of_item is None else lambda values: [of_item(value) for value in values]
+    return type_.dialect_impl(dialect).bind_processor(dialect)
+
+
+def _decoder(type_: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
+    if not isinstance(type_, (UtcDateTime, JSON)):
+        return None  # the driver gives it as it is
+    return type_.dialect_impl(dialect).result_processor(dialect, None)

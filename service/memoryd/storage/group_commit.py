@@ -1,7 +1,8 @@
 """Many waiting writes, one transaction.
 
-A transaction takes all that is waiting, and the next one starts as soon as it has committed: there
-is no timer, so a lone write waits for nobody, and a burst shares one commit.
+A transaction takes all that is waiting, and the next one starts as soon as it has committed and
+nobody else comes along: there is no timer, so a lone write waits for nobody, and a burst shares one
+commit.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from memoryd.errors import DatabaseUnavailable, MemorydError, Overloaded, ShuttingDown
 from memoryd.storage.kept_counts import KeptCounts
 from memoryd.storage.tables import schema
+from memoryd.storage.turns import while_more_come
 from memoryd.storage.writes import Store, WritePlan
 
 if TYPE_CHECKING:
@@ -96,6 +98,7 @@ class GroupCommit:
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
+            await while_more_come(lambda: len(self._waiting))
             batch = self._next_batch()
             if batch:
                 await self._commit(batch)

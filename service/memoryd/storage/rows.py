@@ -116,6 +116,31 @@ def all_columns(memory: Memory) -> dict[str, Any]:
     }
 
 
+def inserted(added: Sequence[Memory]) -> list[dict[str, Any]]:
+    """The columns of new rows, but for those that are at their defaults in each of them."""
+    if any(memory.change is not Change.CREATED or memory.access_count for memory in added):
+        return [all_columns(memory) for memory in added]
+    return [
+        {
+            "tenant": memory.session.tenant,
+            "session_id": memory.session.session_id,
+            "id": memory.memory_id,
+            "content_type": memory.content_type.value,
+            "content": memory.content,
+            "metadata": memory.metadata,
+            "importance": memory.importance,
+            "created_at": memory.created_at,
+            "updated_at": memory.updated_at,
+            "content_hash": memory.content_hash,
+            "semantic_hash": memory.semantic_hash,
+            "expires_at": memory.expires_at,
+            "revision": memory.revision,
+            "created_revision": memory.created_revision,
+        }
+        for memory in added
+    ]
+
+
 def unexpired() -> ColumnElement[bool]:
     return or_(memories.c.expires_at.is_(None), memories.c.expires_at > NOW)
 

@@ -91,17 +91,13 @@ class SessionWork:
         memory = self.rows[memory_id]
         return None if self.expire(memory) else memory
 
-    def add(self, memory: Memory) -> Memory:
-        """A new row, at the next revision."""
-        self.revision += 1
-        memory = dataclasses.replace(
-            memory, revision=self.revision, created_revision=self.revision, change=Change.CREATED
-        )
+    def add(self, memory: Memory) -> None:
+        """A new row; its revision is the session's next."""
+        self.revision = memory.revision
         self.added.add(memory.memory_id)
         self._put(memory)
         self.live_count += memory.is_live(self.now)
-        self._count_kept(memory.deleted_at is None)
-        return memory
+        self._count_kept(1)
 
     def change(self, memory: Memory, change: Change, /, **values: Any) -> Memory:
         """The row with new values, at the next revision."""

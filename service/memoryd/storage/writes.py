@@ -422,7 +422,8 @@ class WritePlan:
         work = self._work[item.session]
         held = work.holder(item.content_type, item.content_hash)
         if held is None:
-            memory, outcome = work.add(self._new_row(item)), StoreOutcome.CREATED
+            memory, outcome = self._new_row(item, work.revision + 1), StoreOutcome.CREATED
+            work.add(memory)
         else:
             memory, outcome = self._merge(work, held, item), StoreOutcome.MERGED
         stored = Stored(memory, outcome, work.evict(capacity.max_entries, keep=memory.memory_id))
@@ -432,7 +433,7 @@ class WritePlan:
             )
         return stored
 
-    def _new_row(self, item: NewMemory) -> Memory:
+    def _new_row(self, item: NewMemory, revision: int) -> Memory:
         return Memory(
             session=item.session,
             memory_id=uuid7(self._now),
@@ -445,8 +446,8 @@ class WritePlan:
             created_at=self._now,
             updated_at=self._now,
             expires_at=item.expires_at,
-            revision=0,
-            created_revision=0,
+            revision=revision,
+            created_revision=revision,
         )
 
     def _merge(self, work: SessionWork, held: Memory, item: NewMemory) -> Memory:
@@ -516,14 +517,14 @@ class WritePlan:
     def _save(self) -> None:
         updated: list[dict[str, Any]] = []
         touched: list[dict[str, Any]] = []
-        added: list[dict[str, Any]] = []
+        added: list[Memory] = []
         for work in self._work.values():
             updated += [rows.changed_columns(work.rows[i]) for i in work.changed]
             touched += [
                 rows.access_columns(work.rows[i], work.access_revision)
                 for i in work.touched - work.added
             ]
-            added += [rows.all_columns(work.rows[i]) for i in work.added]
+            added += [work.rows[i] for i in work.added]
         # What leaves the live rows does so before what takes its place.
         updated.sort(key=lambda row: row["deleted_at"] is None)
         requests = [
@@ -557,7 +558,7 @@ class WritePlan:
         if touched:
             self._dialect.update_many(self._connection, memories, PRIMARY_KEY, touched)
         if added:
-            self._dialect.insert_many(self._connection, memories, added)
+            self._dialect.insert_many(self._connection, memories, rows.inserted(added))
         if requests:
             self._dialect.insert_many(self._connection, store_requests, requests)
         self._save_sessions()
