@@ -140,7 +140,7 @@ class Server:
             batch_limit=settings.write_batch_limit,
             snapshot_bytes=settings.session_cache_bytes,
         )
-        self._accesses = AccessTracker(self._store)
+        self._accesses = AccessTracker(self.database, self._store.snapshots)
         self._vectors = vector_maker_of(self.database, settings)
         retrieval = Retrieval(
             self._store.snapshots,
