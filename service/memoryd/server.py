@@ -21,6 +21,7 @@ from memoryd.rpc.limits import Limits
 from memoryd.rpc.memory import MemoryService, MemoryServiceOptions
 from memoryd.rpc.pipeline import CallPipeline
 from memoryd.rpc.requests import Requests
+from memoryd.rpc.results import ENCODING
 from memoryd.rpc.tool_config import ToolConfigService
 from memoryd.settings import Environment
 from memoryd.storage.access import AccessTracker
@@ -145,6 +146,7 @@ class Server:
         retrieval = Retrieval(
             self._store.snapshots,
             self._vectors,
+            encoding=ENCODING,
             language=settings.recall_language,
             half_life_days=settings.importance_half_life_days,
         )

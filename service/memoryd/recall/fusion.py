@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from memoryd.ranking import effective_importances
 from memoryd.recall.diversity import choose
 from memoryd.recall.embedding import WordEmbedder
 from memoryd.recall.signals import CUES, NEIGHBOURS, RELEVANCE, neighbourhood, signals, understand
@@ -42,8 +40,7 @@ SPARE_CANDIDATES = 10
 _SCORE_DECIMALS = 9
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
+class Ranked(NamedTuple):
     """A memory and the shares of its score, which add up to it."""
 
     session: int
@@ -101,18 +98,8 @@ def rank(
     parts = np.zeros((len(PARTS), count))
     if found.matched:
         parts[:-1] = relevance_parts(found, indexes, weights)
-    rows = np.concatenate([index.rows for index in indexes])
-    parts[-1] = (
-        importance_weight
-        * IMPORTANCE_SCALE
-        * effective_importances(
-            rows["importance"],
-            rows["created_at"],
-            rows["access_count"],
-            now=now,
-            half_life_days=half_life_days,
-        )
-    )
+    importance = [index.effective_importance(now, half_life_days) for index in indexes]
+    parts[-1] = importance_weight * IMPORTANCE_SCALE * np.concatenate(importance)
 
     scores = np.round(parts.sum(axis=0), _SCORE_DECIMALS)
     wanted = _allowed(indexes, allowed)

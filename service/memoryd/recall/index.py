@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from memoryd.ranking import Importances
 from memoryd.recall.cues import month_name, text_form
 from memoryd.recall.text import DEFAULT_LANGUAGE, analyser
 
@@ -89,6 +90,9 @@ class SessionIndex:
         self._speakers: dict[str, int] = {}
         self._episodes: dict[str, int] = {}
         self._vocabulary: dict[str, int] = {}
+        self._characters = 0
+        """Of all the terms."""
+        self._other_characters = 0
         self._frequencies = np.zeros(0, np.int32)
         self._hashes = np.zeros(0, np.int64)
         self.rows = np.zeros(0, _ROW)
@@ -116,7 +120,7 @@ class SessionIndex:
             *(self.neighbours, self.groups, self.group_sizes, self.opens),
         )
         names = (self.ids, self._vocabulary, self._speakers, self._episodes)
-        keys = sum(len(kept) * _BYTES_A_KEY + sum(map(len, kept)) for kept in names)
+        keys = sum(map(len, names)) * _BYTES_A_KEY + self._characters + self._other_characters
         return sum(array.nbytes for array in arrays) + keys
 
     def place(self, memory_id: str) -> int:
@@ -154,6 +158,17 @@ class SessionIndex:
     def count_accesses(self, memory_id: str, count: int) -> None:
         """Let a memory have been accessed so often. Raises `KeyError`."""
         self.rows["access_count"][self._places[memory_id]] = count
+        self._importances.clear()
+
+    def effective_importance(self, now: datetime, half_life_days: float) -> NDArray[np.float64]:
+        """`ranking.effective_importance` of each memory. Shape (memories,)."""
+        known = self._importances.get(half_life_days)
+        if known is None:
+            rows = self.rows
+            known = self._importances[half_life_days] = Importances(
+                rows["importance"], rows["created_at"], rows["access_count"], half_life_days
+            )
+        return known.at(now)
 
     @property
     def speakers(self) -> set[str]:
@@ -232,7 +247,9 @@ class SessionIndex:
         tokens: list[NDArray[np.int32]],
     ) -> None:
         """Put what was kept and what is new into creation order."""
-        new = [hash(term) for term in islice(self._vocabulary, len(self._hashes), None)]
+        terms = [*islice(self._vocabulary, len(self._hashes), None)]
+        self._characters += sum(map(len, terms))
+        new = [*map(hash, terms)]
         self._hashes = np.concatenate([self._hashes, np.array(new, np.int64)])
         self._frequencies = np.concatenate([self._frequencies, np.zeros(len(new), np.int32)])
         for held in tokens:
@@ -269,12 +286,14 @@ class SessionIndex:
         self.tokens = np.concatenate([self.tokens[stay], *tokens])[arranged]
 
         ids = [*compress(self.ids, kept.tolist()), *(document.memory_id for document in fresh)]
+        self._other_characters = sum(map(len, (*ids, *self._speakers, *self._episodes)))
         self.ids = [ids[place] for place in order.tolist()]
         self._places = dict(zip(self.ids, range(len(ids)), strict=True))
 
     def _derive(self) -> None:
         """What follows from the memories together."""
         count = len(self.ids)
+        self._importances: dict[float, Importances] = {}
         self.idf = inverse_document_frequency(self._frequencies, count)
         """Of each term in this session."""
         self.lengths = np.bincount(self.holders, minlength=count)
@@ -328,6 +347,7 @@ class SessionIndex:
         self._frequencies = self._frequencies[used]
         self._hashes = self._hashes[used]
         self._vocabulary = _renumbered(self._vocabulary, used)
+        self._characters = sum(map(len, self._vocabulary))
         for field, names in (("speaker", self._speakers), ("episode", self._episodes)):
             values = self.rows[field]
             present = np.unique(values[values != NO_EPISODE])
