@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from memoryd.ranking import Importances
+from memoryd.recall.corpus import NO_EPISODE, Corpus
 from memoryd.recall.cues import month_name, text_form
 from memoryd.recall.text import DEFAULT_LANGUAGE, analyser
 
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-NO_EPISODE = -1
-
 OPENING = 2
 """How many memories open an episode."""
+
+SIGNATURE_BITS = 256
+"""Of what terms a memory's content has; several terms may share a bit."""
 
 _ROW = np.dtype(
     [
@@ -38,11 +40,17 @@ _ROW = np.dtype(
         ("numbers", np.float32),
         ("names", np.float32),
         ("has_vector", np.bool_),
+        # How many different terms the content has, and a bit for each by its hash.
+        ("distinct", np.int32),
+        ("signature", np.uint64, SIGNATURE_BITS // 64),
     ]
 )
 
 # Of a Python string, its place in a list and its entry in a dict, in bytes, beyond its characters.
 _BYTES_A_KEY = 49 + 8 + 100
+
+_CORPUS_BYTES = 20 * 8
+"""Of a memory: its places in the arrays of a corpus, all of them."""
 
 _TOLERATED_UNUSED_TERMS = 1000
 
@@ -96,12 +104,13 @@ class SessionIndex:
         self._frequencies = np.zeros(0, np.int32)
         self._hashes = np.zeros(0, np.int64)
         self.rows = np.zeros(0, _ROW)
-        self.tokens = np.zeros(0, np.int32)
+        self.tokens = np.zeros(0, np.int64)
         """The terms of all memories, one memory after the other."""
-        self.holders = np.zeros(0, np.int32)
+        self.holders = np.zeros(0, np.int64)
         """Which memory each token belongs to."""
         self.vectors = np.zeros((0, dimensions), np.float32)
         """Shape (memories, dimensions); zeros where there is none."""
+        self._corpus: Corpus | None = None
         self._derive()
         self.update(documents)
 
@@ -121,13 +130,13 @@ class SessionIndex:
         )
         names = (self.ids, self._vocabulary, self._speakers, self._episodes)
         keys = sum(map(len, names)) * _BYTES_A_KEY + self._characters + self._other_characters
-        return sum(array.nbytes for array in arrays) + keys
+        return sum(array.nbytes for array in arrays) + len(self) * _CORPUS_BYTES + keys
 
     def place(self, memory_id: str) -> int:
         """Where in the arrays a memory stands. Raises `KeyError`."""
         return self._places[memory_id]
 
-    def own_numbers(self, place: int) -> NDArray[np.int32]:
+    def own_numbers(self, place: int) -> NDArray[np.int64]:
         """The numbers of the terms of a memory's content, in order."""
         end = int(self.ends[place])
         return self.tokens[end - int(self.rows["terms"][place]) : end]
@@ -135,6 +144,13 @@ class SessionIndex:
     def own_hashes(self, place: int) -> NDArray[np.int64]:
         """The hashes of the terms of a memory's content, in order; alike in all indexes."""
         return self._hashes[self.own_numbers(place)]
+
+    @property
+    def corpus(self) -> Corpus:
+        """This session alone, as what is ranked."""
+        if self._corpus is None:
+            self._corpus = Corpus([self])
+        return self._corpus
 
     @property
     def rarest_idf(self) -> float:
@@ -197,23 +213,24 @@ class SessionIndex:
             self._renumber()
         self._derive()
 
-    def _held(self, place: int) -> NDArray[np.int32]:
+    def _held(self, place: int) -> NDArray[np.int64]:
         end = int(self.ends[place])
         return self.tokens[end - int(self.lengths[place]) : end]
 
     def _analysed(
         self, documents: list[Document]
-    ) -> tuple[NDArray[np.void], list[NDArray[np.int32]]]:
+    ) -> tuple[NDArray[np.void], list[NDArray[np.int64]]]:
         rows = np.zeros(len(documents), _ROW)
-        tokens: list[NDArray[np.int32]] = []
+        tokens: list[NDArray[np.int64]] = []
         vocabulary = self._vocabulary
         for place, document in enumerate(documents):
             words = self._analyser.words(document.content)
             terms = self._analyser.terms(words)
             own = len(terms)
+            distinct = set(terms)
             terms = [*self._heading(document), *terms]
             numbers = [vocabulary.setdefault(term, len(vocabulary)) for term in terms]
-            tokens.append(np.array(numbers, np.int32))
+            tokens.append(np.array(numbers, np.int64))
             rows[place] = (
                 document.created,
                 document.created_at.timestamp(),
@@ -227,6 +244,8 @@ class SessionIndex:
                 own,
                 *text_form(document.content, words, self.language),
                 document.vector is not None,
+                len(distinct),
+                _signature(distinct),
             )
         return rows, tokens
 
@@ -244,7 +263,7 @@ class SessionIndex:
         kept: NDArray[np.bool_],
         fresh: list[Document],
         rows: NDArray[np.void],
-        tokens: list[NDArray[np.int32]],
+        tokens: list[NDArray[np.int64]],
     ) -> None:
         """Put what was kept and what is new into creation order."""
         terms = [*islice(self._vocabulary, len(self._hashes), None)]
@@ -277,7 +296,7 @@ class SessionIndex:
                 vectors[place] = document.vector
         self.vectors = vectors
 
-        where = np.empty(len(kept), np.int32)
+        where = np.empty(len(kept), np.int64)
         where[places] = moved
         stay = kept[self.holders]
         holders = np.concatenate([where[self.holders[stay]], np.repeat(added, [*map(len, tokens)])])
@@ -294,6 +313,7 @@ class SessionIndex:
         """What follows from the memories together."""
         count = len(self.ids)
         self._importances: dict[float, Importances] = {}
+        self._corpus = None
         self.idf = inverse_document_frequency(self._frequencies, count)
         """Of each term in this session."""
         self.lengths = np.bincount(self.holders, minlength=count)
@@ -343,7 +363,7 @@ class SessionIndex:
     def _renumber(self) -> None:
         """Forget the terms, speakers and episodes that no memory holds."""
         used = np.flatnonzero(self._frequencies)
-        self.tokens = np.searchsorted(used, self.tokens).astype(np.int32)
+        self.tokens = np.searchsorted(used, self.tokens)
         self._frequencies = self._frequencies[used]
         self._hashes = self._hashes[used]
         self._vocabulary = _renumbered(self._vocabulary, used)
@@ -363,6 +383,13 @@ def inverse_document_frequency(
     """ln(1 + (N − n + ½) / (n + ½)), as BM25 weighs a term that n of N documents hold."""
     held: NDArray[np.float64] = frequencies.astype(np.float64)
     return np.log1p((documents - held + 0.5) / (held + 0.5))
+
+
+def _signature(terms: Iterable[str]) -> NDArray[np.uint64]:
+    signature = 0
+    for term in terms:
+        signature |= 1 << hash(term) % SIGNATURE_BITS
+    return np.frombuffer(signature.to_bytes(SIGNATURE_BITS // 8, "little"), np.uint64)
 
 
 def _renumbered(names: dict[str, int], used: NDArray[np.int64]) -> dict[str, int]:

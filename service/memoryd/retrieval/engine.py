@@ -11,8 +11,8 @@ import numpy as np
 
 from memoryd.errors import MemoryNotFound
 from memoryd.metadata import contains
-from memoryd.recall.embedding import WordEmbedder
-from memoryd.recall.fusion import PARTS, Ranked, rank
+from memoryd.recall.embedding import adds_up_words
+from memoryd.recall.fusion import PARTS, Ranked, highest, rank
 from memoryd.recall.index import Document, SessionIndex
 from memoryd.recall.signals import understand
 from memoryd.recall.similarity import similar_to_memory, similar_to_text
@@ -115,7 +115,7 @@ class Retrieval:
             mask = _mask(prepared, wanted, importance, now)
             found += [
                 _by_importance(number, prepared, place, importance[place].item())
-                for place in _highest(importance, mask, wanted.limit)
+                for place in highest(importance, mask, wanted.limit)
             ]
             self._account(snapshot, prepared)
         if len(snapshots) > 1:
@@ -133,6 +133,8 @@ class Retrieval:
     ) -> Retrieved:
         """The memories that have most to do with a query, tempered by their importance."""
         snapshots = await self._current(sessions, now, timeout)
+        if not snapshots:
+            return Retrieved([], _revisions(sessions, snapshots))
         await self._warm_up()
         for snapshot in snapshots:
             await self._index(snapshot)
@@ -236,7 +238,7 @@ class Retrieval:
         if self._vectors is None:
             return None
         embedder = self._vectors.embedder
-        if isinstance(embedder, WordEmbedder):
+        if adds_up_words(self._vectors.embedder):
             return embedder
         text = understand(
             query, [self._index_of(self._prepared(s)) for s in snapshots]
@@ -321,18 +323,6 @@ class _Foreseen:
 
 def _key(memory: Memory) -> tuple[str, str, str]:
     return (*memory.session, memory.memory_id)
-
-
-def _highest(values: Floats, mask: Mask | None, limit: int) -> list[int]:
-    """Where the highest values stand, the earlier first among equals."""
-    places = np.arange(len(values)) if mask is None else np.flatnonzero(mask)
-    if limit < len(places):
-        among = values if mask is None else values[places]
-        least = np.partition(among, len(among) - limit)[len(among) - limit]
-        places = places[among >= least]
-    order = np.argsort(-values[places], kind="stable")[:limit]
-    highest: list[int] = places[order].tolist()
-    return highest
 
 
 def _by_importance(session: int, prepared: Prepared, place: int, importance: float) -> Result:
