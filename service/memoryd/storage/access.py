@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import Column, Integer, and_, func, update
 
 from memoryd.errors import MemorydError
+from memoryd.storage import direct
 from memoryd.storage.rows import PRIMARY_KEY, SHARD_KEY
 from memoryd.storage.sessions import lock_sessions
 from memoryd.storage.tables import memories, sessions
@@ -126,14 +127,13 @@ def _count(
     if not found:
         return found
     raised = {session: counters.access_revision + 1 for session, counters in found.items()}
-    database = connection.dialect
-    as_stored: Any = UtcDateTime().dialect_impl(database).bind_processor(database)
+    as_stored = UtcDateTime().bind_processor(connection.dialect)
     rows = [
         (*session, memory_id, accesses.times, as_stored(accesses.last), raised[session])
         for session in found
         for memory_id, accesses in sorted(counted[session].items())
     ]
-    connection.execute(_statement(dialect), dialect.bind(_COLUMNS, rows))
+    direct.execute(connection, _statement(dialect), dialect.bind(_COLUMNS, rows))
     dialect.update_many(
         connection,
         sessions,

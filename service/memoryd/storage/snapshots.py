@@ -16,7 +16,7 @@ from sqlalchemy import and_, bindparam, select
 
 from memoryd.errors import MemorydError
 from memoryd.model import Change
-from memoryd.storage import rows
+from memoryd.storage import direct, rows
 from memoryd.storage.group_read import GroupRead
 from memoryd.storage.rows import COLUMNS, memory_of
 from memoryd.storage.sessions import Counters, read_counters
@@ -322,7 +322,7 @@ class Snapshots:
 def _read_live(
     connection: Connection, key: dict[str, Any], now: datetime
 ) -> tuple[Counters, list[Memory]]:
-    found = connection.execute(_LIVE, {**key, "now": now}).all()
+    found = direct.fetch(connection, _LIVE, {**key, "now": now})
     if not found:
         return _NOWHERE, []
     width = len(Counters._fields)
@@ -338,12 +338,12 @@ def _read_news(
     accessed: Sequence[Any] = ()
     if counters.revision > known.revision:
         parameters = {**key, "after": known.revision}
-        changed = [memory_of(row) for row in connection.execute(_CHANGED, parameters).all()]
+        changed = [memory_of(row) for row in direct.fetch(connection, _CHANGED, parameters)]
         # After the rows: whatever was purged up to the latest of them is among these.
-        purged = connection.execute(_PURGED, parameters).scalars().all()
+        purged = [row[0] for row in direct.fetch(connection, _PURGED, parameters)]
     if counters.access_revision > known.access_revision:
         parameters = {**key, "after": known.access_revision}
-        accessed = connection.execute(_ACCESSED, parameters).all()
+        accessed = direct.fetch(connection, _ACCESSED, parameters)
     return _News(changed, purged, [(row[0], row[1], row[2]) for row in accessed])
 
 
