@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from memoryd.recall.episodes import NO_EPISODE
 from memoryd.recall.weights import ENOUGH_MEMORIES, USUAL_SPREAD
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
     Mask = NDArray[np.bool_]
-
-NO_EPISODE = -1
 
 BEST_OF_EPISODE = 3
 
@@ -118,18 +117,18 @@ class Corpus:
         """
         usual = np.array([USUAL_SPREAD["length"], USUAL_SPREAD["information"]])
         extent = standardised(np.hstack([index.extent for index in self.indexes]), usual)
-        opens = np.concatenate([index.opens for index in self.indexes])
+        opens = np.concatenate([index.episodes.opens for index in self.indexes])
         rows: Floats = np.vstack([self._every("question"), extent, opens])
         return rows if self.in_episode is None else rows * self.in_episode
 
     @cached_property
     def neighbours(self) -> NDArray[np.int64]:
-        """`SessionIndex.neighbours` of all. Shape (3, memories)."""
-        moved = [
-            np.where(index.neighbours == len(index), len(self), index.neighbours + start)
-            for index, start in zip(self.indexes, self.starts, strict=False)
-        ]
-        return np.hstack(moved).astype(np.int64)
+        """`Episodes.neighbours` of all. Shape (3, memories)."""
+        moved = []
+        for index, start in zip(self.indexes, self.starts, strict=False):
+            own = index.episodes.neighbours.astype(np.int64)
+            moved.append(np.where(own == len(index), len(self), own + start))
+        return np.hstack(moved)
 
     @cached_property
     def _episodes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -140,10 +139,10 @@ class Corpus:
         numbers = []
         highest = 0
         for index in self.indexes:
-            own = index.groups.astype(np.int64) + highest
+            own = index.episodes.groups + highest
             own[index.rows["episode"] == NO_EPISODE] = NO_EPISODE
             numbers.append(own)
-            highest += len(index.group_sizes)
+            highest += index.episodes.count
         every = np.concatenate(numbers)
         order = np.argsort(every, kind="stable")
         order = order[every[order] != NO_EPISODE]

@@ -195,7 +195,7 @@ def _lexical(
     weight = np.array([weights[term] for term in terms])
     found[0] = _bm25(index, holders, places, weight, mean_length)
 
-    of_content = index.is_content[hits]
+    of_content = hits >= index.ends[holders] - index.rows["terms"][holders]
     if not of_content.all():
         hits, places, holders = hits[of_content], places[of_content], holders[of_content]
     telling = np.square(weight)

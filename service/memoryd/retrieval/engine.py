@@ -267,8 +267,12 @@ class Retrieval:
             prepared = self._prepared(snapshot)
             if prepared.unindexed > INLINE_MEMORIES:
                 documents = prepared.documents()
-                index = await asyncio.to_thread(self._build, documents)
-                prepared.adopt(index, documents)
+                prepared.is_being_indexed = True
+                try:
+                    index = await asyncio.to_thread(self._build, documents)
+                    prepared.adopt(index, documents)
+                finally:
+                    prepared.is_being_indexed = False
 
     def _index_of(self, prepared: Prepared) -> SessionIndex:
         """The index of a session as it is now; a few memories are taken over here."""

@@ -79,6 +79,8 @@ class Prepared:
         self.index: SessionIndex | None = None
         self._unindexed: set[str] = set()
         """Ids of memories whose place in the index is not what it has to be."""
+        self.is_being_indexed = False
+        """Whether an index is made of all memories, to be adopted."""
         self._embedded: dict[str, str] = {}
         """Of which content hash each vector in the index was made, by memory id."""
         self._arrived: dict[str, tuple[str, Vector]] = {}
@@ -218,10 +220,21 @@ class Prepared:
 
     def take_vectors(self, vectors: Mapping[str, tuple[str, Vector]]) -> None:
         """Have vectors, with their contents' hashes, come into the index with the next update."""
-        self._arrived |= vectors
-        self._unindexed |= vectors.keys() & self.places.keys()
-        for memory_id in vectors:
+        for memory_id, (content_hash, vector) in vectors.items():
             self._wanted.pop(memory_id, None)
+            memory = self._found(memory_id)
+            if (
+                self.index is not None
+                and not self.is_being_indexed
+                and memory_id not in self._unindexed
+                and memory is not None
+                and memory.content_hash == content_hash
+            ):
+                self.index.set_vector(memory_id, vector)
+                self._embedded[memory_id] = content_hash
+            else:
+                self._arrived[memory_id] = content_hash, vector
+                self._unindexed |= {memory_id} & self.places.keys()
 
     def documents(self) -> list[Document]:
         """All memories, with the vectors that are there."""
@@ -229,7 +242,7 @@ class Prepared:
 
     def adopt(self, index: SessionIndex, documents: Iterable[Document]) -> None:
         """Let an index of all memories be the one, built of these documents."""
-        self.index = index
+        self.index, self.is_being_indexed = index, False
         self._embedded = {}
         self._take_over(documents)
         # Vectors that have come meanwhile are next.
