@@ -68,10 +68,15 @@ def cases(conversation: Conversation, embedder: Embedder | None) -> list[Case]:
     found = []
     for question in conversation.questions:
         seen = signals(understand(question.text, [index]), [index], now=NOW, embedder=embedder)
-        near = np.stack([neighbourhood(index, row) for row in seen.relevance])
+        near = np.stack([neighbourhood(index.corpus, row) for row in seen.relevance])
         gold = np.array(sorted(index.place(turn) for turn in question.evidence))
         found.append(Case(question, index, gold, seen, near))
     return found
+
+
+def cues(seen: Signals) -> Floats:
+    """Shape (cues, memories), in the order of `CUES`."""
+    return np.array([seen.cues.get(name, np.zeros(len(seen.corpus))) for name in CUES])
 
 
 def fit(training: list[Case]) -> Weights:
@@ -84,13 +89,13 @@ def fit(training: list[Case]) -> Weights:
         for case in training:
             relevance = own @ case.seen.relevance
             tables.append(
-                np.vstack([relevance, neighbourhood(case.index, relevance), case.seen.cues])
+                np.vstack([relevance, neighbourhood(case.index.corpus, relevance), cues(case.seen)])
             )
         solved = newton(tables, training)
         own, near, others = own * solved[0], solved[1:5] / solved[0], solved[5:]
         tables = [
             np.vstack(
-                [case.seen.relevance + np.einsum("n,rnm->rm", near, case.near), case.seen.cues]
+                [case.seen.relevance + np.einsum("n,rnm->rm", near, case.near), cues(case.seen)]
             )
             for case in training
         ]
@@ -149,7 +154,7 @@ def derivatives(
 
 def measures(case: Case, weights: Weights) -> list[float]:
     """Recall at 5, 10, 25 and 50 and nDCG at 10, in per cent."""
-    scores = relevance_parts(case.seen, [case.index], weights).sum(axis=0)
+    scores = np.sum([*relevance_parts(case.seen, weights).values()], axis=0)
     found = [case.index.ids[place] for place in np.argsort(-scores, kind="stable")[:50]]
     evidence = case.question.evidence
     shares = [recall(found, evidence, k) for k in (5, 10, 25, 50)]

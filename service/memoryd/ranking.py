@@ -39,19 +39,33 @@ def effective_importance(
     return min(1.0, decayed + min(MAX_ACCESS_BOOST, ACCESS_BOOST * access_count))
 
 
-def effective_importances(
-    importance: Floats,
-    created_at: Floats,
-    access_count: Floats,
-    *,
-    now: datetime,
-    half_life_days: float,
-) -> Floats:
-    """`effective_importance` of many memories, given and answered in arrays of one shape.
+class Importances:
+    """`effective_importance` of many memories at any time; what the time does not bear on is kept.
 
-    `created_at` is in seconds since 1970, UTC.
+    2^(−age / half-life) is a product of two powers: of the time since the youngest memory, one for
+    all, and of how much older each is than that one.
     """
-    age_days = np.maximum(0.0, now.timestamp() - created_at) / SECONDS_A_DAY
-    boost = np.minimum(MAX_ACCESS_BOOST, ACCESS_BOOST * access_count)
-    effective: Floats = np.minimum(1.0, importance * np.exp2(-age_days / half_life_days) + boost)
-    return effective
+
+    def __init__(
+        self, importance: Floats, created_at: Floats, access_count: Floats, half_life_days: float
+    ) -> None:
+        """The arrays have one shape; `created_at` is in seconds since 1970, UTC."""
+        self._half_life = half_life_days * SECONDS_A_DAY
+        self._given = importance, created_at
+        self._youngest = created_at.max(initial=-math.inf).item()
+        self._relative: Floats = importance * np.exp2(
+            (created_at - self._youngest) / self._half_life
+        )
+        self._boost: Floats = np.minimum(MAX_ACCESS_BOOST, ACCESS_BOOST * access_count)
+
+    def at(self, now: datetime) -> Floats:
+        """The effective importances, in an array of their shape."""
+        since = now.timestamp() - self._youngest
+        if since < 0:  # a clock was moved
+            importance, created_at = self._given
+            age = np.maximum(0.0, now.timestamp() - created_at)
+            effective = importance * np.exp2(-age / self._half_life)
+        else:
+            effective = self._relative * math.exp2(-since / self._half_life)
+        effective += self._boost
+        return np.minimum(effective, 1.0, out=effective)

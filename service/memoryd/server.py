@@ -21,6 +21,7 @@ from memoryd.rpc.limits import Limits
 from memoryd.rpc.memory import MemoryService, MemoryServiceOptions
 from memoryd.rpc.pipeline import CallPipeline
 from memoryd.rpc.requests import Requests
+from memoryd.rpc.results import ENCODING
 from memoryd.rpc.tool_config import ToolConfigService
 from memoryd.settings import Environment
 from memoryd.storage.access import AccessTracker
@@ -140,11 +141,12 @@ class Server:
             batch_limit=settings.write_batch_limit,
             snapshot_bytes=settings.session_cache_bytes,
         )
-        self._accesses = AccessTracker(self._store)
+        self._accesses = AccessTracker(self.database, self._store.snapshots)
         self._vectors = vector_maker_of(self.database, settings)
         retrieval = Retrieval(
             self._store.snapshots,
             self._vectors,
+            encoding=ENCODING,
             language=settings.recall_language,
             half_life_days=settings.importance_half_life_days,
         )

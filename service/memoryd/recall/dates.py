@@ -45,6 +45,8 @@ def spans(query: str, now: datetime, language: str) -> list[Span]:
     more counts after "in", "since", "of" or "during", a weekday after "on" or "last". A date
     without a year is the last one before `now`.
     """
+    if not _may_name_some(query, language):
+        return []
     day = now.astimezone(UTC).date().isoformat()
     named = (_span(match[0], day, language) for match in _phrases(language).finditer(query))
     return list(islice((span for span in named if span), MOST_SPANS))
@@ -78,6 +80,34 @@ def _span(phrase: str, day: str, language: str) -> Span | None:
         case _:
             end = start + timedelta(days=1)
     return Span(start.timestamp(), end.timestamp())
+
+
+def _may_name_some(query: str, language: str) -> bool:
+    """Whether it is worth the search: some digit or some part of a phrase is there."""
+    if not query.isascii():
+        return True
+    hints, lower = _hints(language), query.lower()
+    return hints is None or any(hint in lower for hint in hints) or any(map(str.isdigit, lower))
+
+
+@functools.lru_cache
+def _hints(language: str) -> tuple[str, ...] | None:
+    """What phrases without a digit hold, one of these each, in lower case; None: no telling."""
+    tables = _tables(language) or _tables(DEFAULT_LANGUAGE) or {}
+    named = [form for name in (*_MONTHS, *_WEEKDAYS) for form in tables[name]]
+    named += [form for forms in tables["relative-type"].values() for form in forms]
+    hints = {form.lower() for form in named if len(form) >= _SHORTEST_NAME}
+    for meaning, forms in tables["relative-type-regex"].items():
+        for form in forms if meaning.endswith(" ago") else ():
+            plain = [part for part in form.replace(_NUMBER, " ").lower().split() if part.isalpha()]
+            if not plain:
+                return None
+            hints.add(plain[-1])
+    return tuple(
+        hint
+        for hint in sorted(hints)
+        if not any(other != hint and other in hint for other in hints)
+    )
 
 
 @functools.lru_cache

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from memoryd.recall.index import SessionIndex
+    from memoryd.recall.corpus import Corpus
 
     Floats = NDArray[np.float64]
 
@@ -28,17 +28,21 @@ PENALTY = 5.0
 
 
 def choose(
-    scores: Floats, candidates: Sequence[tuple[SessionIndex, int]], limit: int
+    scores: Floats, corpus: Corpus, candidates: Sequence[int], limit: int
 ) -> list[tuple[int, float]]:
     """Choose up to `limit` of the candidates, given best first with their scores.
 
     Answers their places among the candidates and what each lost, 0 or below; scores less that fall.
     """
-    if not candidates:
-        return []
-    repetition = _repetition(candidates)
-    if not repetition.any():
-        return [(place, 0.0) for place in range(min(limit, len(scores)))]
+    first = [(place, 0.0) for place in range(min(limit, len(scores)))]
+    suspects = _suspects(corpus, candidates)
+    if not len(suspects):
+        return first
+    found = _repetition([corpus.own_hashes(candidates[place]) for place in suspects.tolist()])
+    if not found.any():
+        return first
+    repetition = np.zeros((len(scores), len(scores)))
+    repetition[np.ix_(suspects, suspects)] = found
     penalties = np.zeros(len(scores))
     free = np.ones(len(scores), np.bool_)
     chosen: list[tuple[int, float]] = []
@@ -50,9 +54,23 @@ def choose(
     return chosen
 
 
-def _repetition(candidates: Sequence[tuple[SessionIndex, int]]) -> Floats:
-    """How far each candidate repeats each other, 0 to 1. Shape (candidates, candidates)."""
-    held = [index.own_hashes(place) for index, place in candidates]
+def _suspects(corpus: Corpus, candidates: Sequence[int]) -> NDArray[np.int64]:
+    """Which candidates may repeat another; the others certainly do not.
+
+    Each bit that only one of two has set stands for at least one term that only this one has.
+    """
+    signatures, sizes = corpus.signatures[candidates], corpus.distinct_terms[candidates]
+    alone = np.bitwise_count(signatures[:, np.newaxis] & ~signatures).sum(axis=2, dtype=np.int64)
+    in_common = sizes[:, np.newaxis] - alone
+    possible = np.minimum(in_common, in_common.T)
+    union = sizes[:, np.newaxis] + sizes - possible
+    alike = possible > NEAR_DUPLICATE * union
+    np.fill_diagonal(alike, val=False)
+    return np.flatnonzero(alike.any(axis=1))
+
+
+def _repetition(held: Sequence[NDArray[np.int64]]) -> Floats:
+    """How far each repeats each other, 0 to 1, given the hashes of their terms. A square."""
     terms, numbers = np.unique(np.concatenate(held), return_inverse=True)
     present = np.zeros((len(held), len(terms)), np.float32)
     present[np.repeat(np.arange(len(held)), [*map(len, held)]), numbers] = 1.0

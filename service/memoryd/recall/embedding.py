@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeGuard, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +48,11 @@ class WordEmbedder(Protocol):
 
         Shape: (dimensions,); zeros where there is nothing to embed.
         """
+
+
+def adds_up_words(embedder: Embedder) -> TypeGuard[WordEmbedder]:
+    """Whether it is a WordEmbedder; quicker than `isinstance` tells."""
+    return hasattr(embedder, "embed_weighted")
 
 
 def load(choice: str) -> Embedder | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from memoryd.ranking import effective_importances
+from memoryd.recall.corpus import corpus_of
 from memoryd.recall.diversity import choose
-from memoryd.recall.embedding import WordEmbedder
+from memoryd.recall.embedding import adds_up_words
 from memoryd.recall.signals import CUES, NEIGHBOURS, RELEVANCE, neighbourhood, signals, understand
 from memoryd.recall.weights import (
     DEFAULT_IMPORTANCE_WEIGHT,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 PARTS = ("lexical", "semantic", "context", "speaker", "temporal", "form", "importance")
 # Which of `CUES` make which part.
-_SPEAKER, _TEMPORAL, _FORM = slice(0, 1), slice(1, 3), slice(3, None)
+_CUES_OF = {"speaker": CUES[:1], "temporal": CUES[1:3], "form": CUES[3:]}
 
 SPARE_CANDIDATES = 10
 """How many more memories than are wanted are looked at for diversity."""
@@ -42,8 +42,7 @@ SPARE_CANDIDATES = 10
 _SCORE_DECIMALS = 9
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
+class Ranked(NamedTuple):
     """A memory and the shares of its score, which add up to it."""
 
     session: int
@@ -92,90 +91,101 @@ def rank(
     whatever it says. Among equals the earlier session and the older memory come first. A query
     that has nothing in common with any memory is answered by importance.
     """
-    count = sum(map(len, indexes))
-    if not count or limit < 1:
+    if not any(map(len, indexes)) or limit < 1:
         return []
+    corpus = corpus_of(indexes)
     query = understand(text, indexes)
     found = signals(query, indexes, now=now, embedder=embedder)
-    weights = weights_for(embedder if found.embedded else None)
-    parts = np.zeros((len(PARTS), count))
+    parts: dict[str, Floats] = {}
     if found.matched:
-        parts[:-1] = relevance_parts(found, indexes, weights)
-    rows = np.concatenate([index.rows for index in indexes])
-    parts[-1] = (
-        importance_weight
-        * IMPORTANCE_SCALE
-        * effective_importances(
-            rows["importance"],
-            rows["created_at"],
-            rows["access_count"],
-            now=now,
-            half_life_days=half_life_days,
-        )
-    )
+        parts = relevance_parts(found, weights_for(embedder if found.embedded else None))
+    importance = [index.effective_importance(now, half_life_days) for index in indexes]
+    parts["importance"] = importance_weight * IMPORTANCE_SCALE * np.concatenate(importance)
 
-    scores = np.round(parts.sum(axis=0), _SCORE_DECIMALS)
-    wanted = _allowed(indexes, allowed)
-    order = np.argsort(-scores, kind="stable")
-    order = order[wanted[order]]
-    order = order[: limit + SPARE_CANDIDATES if diverse else limit]
-    starts = np.cumsum([0, *map(len, indexes)])
-    sessions = (np.searchsorted(starts, order, side="right") - 1).tolist()
-    places = [
-        (session, int(place - starts[session]))
-        for session, place in zip(sessions, order.tolist(), strict=True)
-    ]
+    scores = np.zeros(len(corpus))
+    for part in parts.values():
+        scores += part
+    np.round(scores, _SCORE_DECIMALS, out=scores)
+    most = limit + SPARE_CANDIDATES if diverse else limit
+    order = highest(scores, _allowed(indexes, allowed), most)
     if diverse:
-        chosen = choose(scores[order], [(indexes[s], place) for s, place in places], limit)
+        chosen = choose(scores[order], corpus, order, limit)
     else:
-        chosen = [(candidate, 0.0) for candidate in range(len(places))]
-    return [
-        Ranked(
-            session,
-            indexes[session].ids[place],
-            **dict(zip(PARTS, parts[:, order[candidate]].tolist(), strict=True)),
-            diversity=lost,
-        )
-        for candidate, lost in chosen
-        for session, place in [places[candidate]]
-    ]
+        chosen = [(candidate, 0.0) for candidate in range(len(order))]
+    nothing = [0.0] * len(order)
+    shares = [parts[part][order].tolist() if part in parts else nothing for part in PARTS]
+    of_each = [*zip(*shares, strict=True)]
+    ranked = []
+    for candidate, lost in chosen:
+        session = corpus.session_of(order[candidate])
+        memory_id = indexes[session].ids[order[candidate] - corpus.starts[session]]
+        ranked.append(Ranked(session, memory_id, *of_each[candidate], lost))  # type: ignore[call-arg]
+    return ranked
+
+
+def highest(values: Floats, mask: NDArray[np.bool_] | None, limit: int) -> list[int]:
+    """Where the `limit` highest values stand that the mask allows, the earlier first among equals.
+
+    Without a mask all are allowed.
+    """
+    if mask is not None:
+        values = np.where(mask, values, -np.inf)
+        limit = min(limit, int(np.count_nonzero(mask)))
+    if limit < 1:
+        return []
+    if limit < len(values):
+        least = np.partition(values, len(values) - limit)[len(values) - limit]
+        places = np.flatnonzero(values >= least)
+        order = places[np.argsort(-values[places], kind="stable")[:limit]]
+    else:
+        order = np.argsort(-values, kind="stable")
+    found: list[int] = order.tolist()
+    return found
 
 
 def weights_for(embedder: Embedder | None) -> Weights:
     """The weights for what an embedder adds; without one, for words alone."""
     if embedder is None:
         return WITHOUT_EMBEDDER
-    return WITH_WORDS if isinstance(embedder, WordEmbedder) else WITH_SENTENCES
+    return WITH_WORDS if adds_up_words(embedder) else WITH_SENTENCES
 
 
-def relevance_parts(found: Signals, indexes: Sequence[SessionIndex], weights: Weights) -> Floats:
-    """All parts but importance, in the order of `PARTS`. Shape (6, memories)."""
+def relevance_parts(found: Signals, weights: Weights) -> dict[str, Floats]:
+    """Those of `PARTS` that are not 0 for all, but importance, in their order."""
+    of = _arrays(weights)
+    parts = {"lexical": of.relevance[:-1] @ found.relevance[:-1]}
+    if found.embedded:
+        parts["semantic"] = of.relevance[-1] * found.relevance[-1]
+    if found.corpus.in_episode is not None:
+        relevance = parts["lexical"] + parts["semantic"] if found.embedded else parts["lexical"]
+        parts["context"] = of.neighbours @ neighbourhood(found.corpus, relevance)
+    for part, names in _CUES_OF.items():
+        shares = [getattr(weights, name) * found.cues[name] for name in names if name in found.cues]
+        if shares:
+            parts[part] = functools.reduce(np.add, shares)
+    return parts
 
+
+class _Arrays(NamedTuple):
+    """Weights in the order of the signals that they are of."""
+
+    relevance: Floats
+    neighbours: Floats
+
+
+@functools.lru_cache
+def _arrays(weights: Weights) -> _Arrays:
     def of(names: Sequence[str]) -> Floats:
         return np.array([getattr(weights, name) for name in names])
 
-    own = of(RELEVANCE)
-    relevance = own @ found.relevance
-    starts = np.cumsum([0, *map(len, indexes)])
-    near = np.hstack(
-        [
-            neighbourhood(index, relevance[start : start + len(index)])
-            for index, start in zip(indexes, starts, strict=False)
-        ]
-    )
-    cues = of(CUES)
-    parts = np.empty((len(PARTS) - 1, len(relevance)))
-    parts[0] = own[:-1] @ found.relevance[:-1]
-    parts[1] = own[-1] * found.relevance[-1]
-    parts[2] = of(NEIGHBOURS) @ near
-    for part, signals_of in zip(parts[3:], (_SPEAKER, _TEMPORAL, _FORM), strict=True):
-        part[:] = cues[signals_of] @ found.cues[signals_of]
-    return parts
+    return _Arrays(of(RELEVANCE), of(NEIGHBOURS))
 
 
 def _allowed(
     indexes: Sequence[SessionIndex], allowed: Sequence[Collection[str] | None]
-) -> NDArray[np.bool_]:
+) -> NDArray[np.bool_] | None:
+    if all(ids is None for ids in allowed):
+        return None
     masks = [np.ones(len(index), np.bool_) for index in indexes]
     for index, mask, ids in zip(indexes, masks, allowed, strict=False):
         if ids is not None:

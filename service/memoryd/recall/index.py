@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import compress, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from memoryd.ranking import Importances
+from memoryd.recall.corpus import Corpus
 from memoryd.recall.cues import month_name, text_form
+from memoryd.recall.episodes import NO_EPISODE, Episodes
 from memoryd.recall.text import DEFAULT_LANGUAGE, analyser
 
 if TYPE_CHECKING:
@@ -17,10 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-NO_EPISODE = -1
-
-OPENING = 2
-"""How many memories open an episode."""
+SIGNATURE_BITS = 256
+"""Of what terms a memory's content has; several terms may share a bit."""
 
 _ROW = np.dtype(
     [
@@ -37,11 +39,21 @@ _ROW = np.dtype(
         ("numbers", np.float32),
         ("names", np.float32),
         ("has_vector", np.bool_),
+        # How many different terms the content has, and a bit for each by its hash.
+        ("distinct", np.int32),
+        ("signature", np.uint64, SIGNATURE_BITS // 64),
     ]
 )
 
-# Of a Python string, its place in a list and its entry in a dict, in bytes, beyond its characters.
-_BYTES_A_KEY = 49 + 8 + 100
+# Of a Python string, its place in a list and its entry in a dict, in bytes, beyond its characters;
+# and of a term's IDF.
+_BYTES_A_KEY = 49 + 8 + 100 + 8
+
+_DERIVED_BYTES = 30 * 8
+"""Of a memory: its places in the arrays that are made when asked for, a corpus' among them."""
+
+_SPARE_ROOM = 8
+"""When vectors move, there is room for one more of so many."""
 
 _TOLERATED_UNUSED_TERMS = 1000
 
@@ -89,16 +101,24 @@ class SessionIndex:
         self._speakers: dict[str, int] = {}
         self._episodes: dict[str, int] = {}
         self._vocabulary: dict[str, int] = {}
+        self._characters = 0
+        """Of all the names held."""
         self._frequencies = np.zeros(0, np.int32)
         self._hashes = np.zeros(0, np.int64)
         self.rows = np.zeros(0, _ROW)
-        self.tokens = np.zeros(0, np.int32)
+        self.tokens = np.zeros(0, np.int64)
         """The terms of all memories, one memory after the other."""
-        self.holders = np.zeros(0, np.int32)
+        self.holders = np.zeros(0, np.int64)
         """Which memory each token belongs to."""
-        self.vectors = np.zeros((0, dimensions), np.float32)
-        """Shape (memories, dimensions); zeros where there is none."""
-        self._derive()
+        self.lengths = np.zeros(0, np.int64)
+        """How many terms each memory has."""
+        self.ends = np.zeros(0, np.int64)
+        """Where in `tokens` those of each memory end."""
+        self._room = np.zeros((0, dimensions), np.float32)
+        self.vectors = self._room
+        """Shape (memories, dimensions); zeros where there is none. The first rows of the room."""
+        self._corpus: Corpus | None = None
+        self._forget_derived()
         self.update(documents)
 
     def __len__(self) -> int:
@@ -111,19 +131,18 @@ class SessionIndex:
     def nbytes(self) -> int:
         """What the index holds, in bytes; Python's own share is estimated, from above."""
         arrays = (
-            *(self.rows, self.tokens, self.holders, self.vectors, self._frequencies),
-            *(self._hashes, self.idf, self.extent, self.lengths, self.ends, self.is_content),
-            *(self.neighbours, self.groups, self.group_sizes, self.opens),
+            *(self.rows, self.tokens, self.holders, self._room, self.lengths, self.ends),
+            *(self._frequencies, self._hashes),
         )
         names = (self.ids, self._vocabulary, self._speakers, self._episodes)
-        keys = sum(len(kept) * _BYTES_A_KEY + sum(map(len, kept)) for kept in names)
-        return sum(array.nbytes for array in arrays) + keys
+        keys = sum(map(len, names)) * _BYTES_A_KEY + self._characters
+        return sum(array.nbytes for array in arrays) + len(self) * _DERIVED_BYTES + keys
 
     def place(self, memory_id: str) -> int:
         """Where in the arrays a memory stands. Raises `KeyError`."""
         return self._places[memory_id]
 
-    def own_numbers(self, place: int) -> NDArray[np.int32]:
+    def own_numbers(self, place: int) -> NDArray[np.int64]:
         """The numbers of the terms of a memory's content, in order."""
         end = int(self.ends[place])
         return self.tokens[end - int(self.rows["terms"][place]) : end]
@@ -131,6 +150,13 @@ class SessionIndex:
     def own_hashes(self, place: int) -> NDArray[np.int64]:
         """The hashes of the terms of a memory's content, in order; alike in all indexes."""
         return self._hashes[self.own_numbers(place)]
+
+    @property
+    def corpus(self) -> Corpus:
+        """This session alone, as what is ranked."""
+        if self._corpus is None:
+            self._corpus = Corpus([self])
+        return self._corpus
 
     @property
     def rarest_idf(self) -> float:
@@ -154,6 +180,17 @@ class SessionIndex:
     def count_accesses(self, memory_id: str, count: int) -> None:
         """Let a memory have been accessed so often. Raises `KeyError`."""
         self.rows["access_count"][self._places[memory_id]] = count
+        self._importances.clear()
+
+    def effective_importance(self, now: datetime, half_life_days: float) -> NDArray[np.float64]:
+        """`ranking.effective_importance` of each memory. Shape (memories,)."""
+        known = self._importances.get(half_life_days)
+        if known is None:
+            rows = self.rows
+            known = self._importances[half_life_days] = Importances(
+                rows["importance"], rows["created_at"], rows["access_count"], half_life_days
+            )
+        return known.at(now)
 
     @property
     def speakers(self) -> set[str]:
@@ -176,29 +213,43 @@ class SessionIndex:
         kept[gone] = False
         for place in gone:
             np.subtract.at(self._frequencies, np.unique(self._held(place)), 1)
-        rows, tokens = self._analysed([*fresh.values()])
-        self._arrange(kept, [*fresh.values()], rows, tokens)
-        if self._is_stale():
-            self._renumber()
-        self._derive()
+        documents = sorted(fresh.values(), key=lambda document: document.created)
+        rows, tokens = self._analysed(documents)
+        self._count_terms(tokens)
+        if not gone and (not self.ids or documents[0].created > self.rows["created"][-1]):
+            self._append(documents, rows, tokens)
+        else:
+            self._arrange(kept, documents, rows, tokens)
+            if self._is_stale():
+                self._renumber()
+        self._forget_derived()
 
-    def _held(self, place: int) -> NDArray[np.int32]:
+    def set_vector(self, memory_id: str, vector: NDArray[np.float16]) -> None:
+        """Let a memory have a vector. Raises `KeyError`."""
+        place = self._places[memory_id]
+        self.vectors[place] = vector
+        self.rows["has_vector"][place] = True
+        self._corpus = None
+
+    def _held(self, place: int) -> NDArray[np.int64]:
         end = int(self.ends[place])
         return self.tokens[end - int(self.lengths[place]) : end]
 
     def _analysed(
         self, documents: list[Document]
-    ) -> tuple[NDArray[np.void], list[NDArray[np.int32]]]:
+    ) -> tuple[NDArray[np.void], list[NDArray[np.int64]]]:
         rows = np.zeros(len(documents), _ROW)
-        tokens: list[NDArray[np.int32]] = []
+        tokens: list[NDArray[np.int64]] = []
         vocabulary = self._vocabulary
+        known = [(names, len(names)) for names in (self._speakers, self._episodes)]
         for place, document in enumerate(documents):
             words = self._analyser.words(document.content)
             terms = self._analyser.terms(words)
             own = len(terms)
+            distinct = set(terms)
             terms = [*self._heading(document), *terms]
             numbers = [vocabulary.setdefault(term, len(vocabulary)) for term in terms]
-            tokens.append(np.array(numbers, np.int32))
+            tokens.append(np.array(numbers, np.int64))
             rows[place] = (
                 document.created,
                 document.created_at.timestamp(),
@@ -212,7 +263,11 @@ class SessionIndex:
                 own,
                 *text_form(document.content, words, self.language),
                 document.vector is not None,
+                len(distinct),
+                _signature(distinct),
             )
+        for names, count in known:
+            self._characters += sum(map(len, islice(names, count, None)))
         return rows, tokens
 
     def _heading(self, document: Document) -> list[str]:
@@ -224,19 +279,50 @@ class SessionIndex:
             *self._analyser.terms_of_label(date),
         ]
 
+    def _count_terms(self, tokens: list[NDArray[np.int64]]) -> None:
+        terms = [*islice(self._vocabulary, len(self._hashes), None)]
+        self._characters += sum(map(len, terms))
+        new = [*map(hash, terms)]
+        self._hashes = np.concatenate([self._hashes, np.array(new, np.int64)])
+        self._frequencies = np.concatenate([self._frequencies, np.zeros(len(new), np.int32)])
+        for held in tokens:
+            self._frequencies[np.unique(held)] += 1
+
+    def _append(
+        self, documents: list[Document], rows: NDArray[np.void], tokens: list[NDArray[np.int64]]
+    ) -> None:
+        """Put what is younger than all others behind them."""
+        before, count = len(self), len(self) + len(documents)
+        if count > len(self._room):
+            room = np.zeros((count + count // _SPARE_ROOM, self._room.shape[1]), np.float32)
+            room[:before] = self.vectors
+            self._room = room
+        self.vectors = self._room[:count]
+        self.vectors[before:] = 0.0
+        self._put_vectors(range(before, count), documents)
+        lengths = [*map(len, tokens)]
+        self.rows = np.concatenate([self.rows, rows])
+        self.tokens = np.concatenate([self.tokens, *tokens])
+        self.holders = np.concatenate([self.holders, np.repeat(np.arange(before, count), lengths)])
+        self.lengths = np.concatenate([self.lengths, lengths])
+        self.ends = np.cumsum(self.lengths)
+        self.ids += [document.memory_id for document in documents]
+        self._places.update(zip(self.ids[before:], range(before, count), strict=True))
+        self._characters += sum(map(len, self.ids[before:]))
+
+    def _put_vectors(self, places: Iterable[int], documents: list[Document]) -> None:
+        for place, document in zip(places, documents, strict=True):
+            if document.vector is not None:
+                self.vectors[place] = document.vector
+
     def _arrange(
         self,
         kept: NDArray[np.bool_],
         fresh: list[Document],
         rows: NDArray[np.void],
-        tokens: list[NDArray[np.int32]],
+        tokens: list[NDArray[np.int64]],
     ) -> None:
         """Put what was kept and what is new into creation order."""
-        new = [hash(term) for term in islice(self._vocabulary, len(self._hashes), None)]
-        self._hashes = np.concatenate([self._hashes, np.array(new, np.int64)])
-        self._frequencies = np.concatenate([self._frequencies, np.zeros(len(new), np.int32)])
-        for held in tokens:
-            self._frequencies[np.unique(held)] += 1
         places = np.flatnonzero(kept)
         created = np.concatenate([self.rows["created"][places], rows["created"]])
         order = np.argsort(created, kind="stable")
@@ -255,66 +341,49 @@ class SessionIndex:
             vectors[added] = 0.0
         else:
             vectors = np.zeros((len(order), self.vectors.shape[1]), np.float32)
-        for place, document in zip(added, fresh, strict=True):
-            if document.vector is not None:
-                vectors[place] = document.vector
-        self.vectors = vectors
+        self.vectors = self._room = vectors
+        self._put_vectors(added.tolist(), fresh)
 
-        where = np.empty(len(kept), np.int32)
+        where = np.empty(len(kept), np.int64)
         where[places] = moved
         stay = kept[self.holders]
         holders = np.concatenate([where[self.holders[stay]], np.repeat(added, [*map(len, tokens)])])
         arranged = np.argsort(holders, kind="stable")
         self.holders = holders[arranged]
         self.tokens = np.concatenate([self.tokens[stay], *tokens])[arranged]
+        self.lengths = np.bincount(self.holders, minlength=len(order))
+        self.ends = np.cumsum(self.lengths)
 
         ids = [*compress(self.ids, kept.tolist()), *(document.memory_id for document in fresh)]
+        self._characters += sum(map(len, ids)) - sum(map(len, self.ids))
         self.ids = [ids[place] for place in order.tolist()]
         self._places = dict(zip(self.ids, range(len(ids)), strict=True))
 
-    def _derive(self) -> None:
-        """What follows from the memories together."""
-        count = len(self.ids)
-        self.idf = inverse_document_frequency(self._frequencies, count)
+    def _forget_derived(self) -> None:
+        """Let what follows from the memories together be found anew when asked for."""
+        self._importances: dict[float, Importances] = {}
+        self._corpus = None
+        for name in ("idf", "extent", "episodes"):
+            self.__dict__.pop(name, None)
+
+    @cached_property
+    def idf(self) -> NDArray[np.float64]:
         """Of each term in this session."""
-        self.lengths = np.bincount(self.holders, minlength=count)
-        self.ends = np.cumsum(self.lengths)
-        """Where in `tokens` those of each memory end."""
-        self.is_content = (
-            np.arange(len(self.tokens)) >= (self.ends - self.rows["terms"])[self.holders]
-        )
-        """Which of `tokens` are of a memory's content, not of who said it when."""
-        information = np.bincount(self.holders, self.idf[self.tokens], minlength=count)
-        self.extent = np.log1p(np.stack([self.rows["terms"], information]))
+        return inverse_document_frequency(self._frequencies, len(self))
+
+    @cached_property
+    def extent(self) -> NDArray[np.float64]:
         """How long each memory is and how much it tells (the sum of its terms' IDF), as logarithms.
 
         Shape (2, memories).
         """
-        self._derive_episodes(count)
+        information = np.bincount(self.holders, self.idf[self.tokens], minlength=len(self))
+        extent: NDArray[np.float64] = np.log1p(np.stack([self.rows["terms"], information]))
+        return extent
 
-    def _derive_episodes(self, count: int) -> None:
-        episodes = self.rows["episode"]
-        order = np.argsort(episodes, kind="stable")
-        grouped = episodes[order]
-        in_episode = grouped != NO_EPISODE
-        self.neighbours = np.full((3, count), count, np.int32)
-        """Where the memory two before, the one before and the one after stand, in the same episode.
-
-        Shape (3, memories); where there is none, the number of memories.
-        """
-        for row, distance in enumerate((2, 1)):
-            near = in_episode[distance:] & (grouped[distance:] == grouped[:-distance])
-            self.neighbours[row, order[distance:][near]] = order[:-distance][near]
-        self.neighbours[2, order[:-1][near]] = order[1:][near]
-        starts = np.flatnonzero(np.r_[True, grouped[1:] != grouped[:-1]][:count])
-        sizes = np.diff(np.append(starts, count))
-        self.groups = np.empty(count, np.uint16)
-        """The episode of each memory, numbered from 0; those of none together, if there are any."""
-        self.groups[order] = np.repeat(np.arange(len(starts)), sizes)
-        self.group_sizes = sizes
-        self.opens = np.zeros(count)
-        """1 for the first two memories of each episode."""
-        self.opens[order] = in_episode & (np.arange(count) - np.repeat(starts, sizes) < OPENING)
+    @cached_property
+    def episodes(self) -> Episodes:
+        return Episodes(self.rows["episode"])
 
     def _is_stale(self) -> bool:
         """Whether most terms known are held by no memory any more."""
@@ -324,10 +393,12 @@ class SessionIndex:
     def _renumber(self) -> None:
         """Forget the terms, speakers and episodes that no memory holds."""
         used = np.flatnonzero(self._frequencies)
-        self.tokens = np.searchsorted(used, self.tokens).astype(np.int32)
+        self.tokens = np.searchsorted(used, self.tokens)
         self._frequencies = self._frequencies[used]
         self._hashes = self._hashes[used]
-        self._vocabulary = _renumbered(self._vocabulary, used)
+        kept = _renumbered(self._vocabulary, used)
+        self._characters += sum(map(len, kept)) - sum(map(len, self._vocabulary))
+        self._vocabulary = kept
         for field, names in (("speaker", self._speakers), ("episode", self._episodes)):
             values = self.rows[field]
             present = np.unique(values[values != NO_EPISODE])
@@ -343,6 +414,13 @@ def inverse_document_frequency(
     """ln(1 + (N − n + ½) / (n + ½)), as BM25 weighs a term that n of N documents hold."""
     held: NDArray[np.float64] = frequencies.astype(np.float64)
     return np.log1p((documents - held + 0.5) / (held + 0.5))
+
+
+def _signature(terms: Iterable[str]) -> NDArray[np.uint64]:
+    signature = 0
+    for term in terms:
+        signature |= 1 << hash(term) % SIGNATURE_BITS
+    return np.frombuffer(signature.to_bytes(SIGNATURE_BITS // 8, "little"), np.uint64)
 
 
 def _renumbered(names: dict[str, int], used: NDArray[np.int64]) -> dict[str, int]:

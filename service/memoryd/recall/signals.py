@@ -1,8 +1,4 @@
-"""What speaks for each memory, given a query: one row a signal, one column a memory.
-
-Memories of several sessions stand one session after the other; the statistics (document
-frequencies, mean length, z-scores) are those of all together, so that scores compare.
-"""
+"""What speaks for each memory, given a query: one row a signal, one column a memory."""
 
 from __future__ import annotations
 
@@ -13,19 +9,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from memoryd.recall.corpus import corpus_of, standardised
 from memoryd.recall.cues import query_form
 from memoryd.recall.dates import spans
-from memoryd.recall.embedding import WordEmbedder
-from memoryd.recall.index import NO_EPISODE, inverse_document_frequency
+from memoryd.recall.embedding import adds_up_words
+from memoryd.recall.index import inverse_document_frequency
 from memoryd.recall.text import analyser
-from memoryd.recall.weights import BM25_B, BM25_K1, ENOUGH_MEMORIES, USUAL_SPREAD
+from memoryd.recall.weights import BM25_B, BM25_K1, USUAL_SPREAD
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from numpy.typing import NDArray
 
+    from memoryd.recall.corpus import Corpus
     from memoryd.recall.embedding import Embedder
     from memoryd.recall.index import SessionIndex
 
@@ -37,26 +35,26 @@ CUES = (
     *("speaker", "span", "when", "amount", "name"),
     *("question", "length", "information", "opening"),
 )
-
-_ANSWERING = slice(CUES.index("when"), CUES.index("name") + 1)
+_ANSWERING = ("when", "amount", "name")
+_CONVERSATIONAL = CUES[CUES.index("question") :]
 
 MAX_EMBEDDED_WORDS = 256
 """Of a longer query the first distinct words are embedded; BM25 sees all of them."""
 
-_BEST_OF_EPISODE = 3
 _SPAN_FADES_SECONDS = 7 * 86_400.0
-_COSINE_DECIMALS = 5
-_NO_SPREAD = 1e-9
+_COSINE_SCALE = 100_000.0
+"""A cosine counts in its first five decimals."""
 
 
 @dataclass(frozen=True, slots=True)
 class Signals:
     """All of a query's signals over all memories ranked."""
 
+    corpus: Corpus
     relevance: Floats
     """Shape (4, memories), in the order of `RELEVANCE`: z-scores."""
-    cues: Floats
-    """Shape (9, memories), in the order of `CUES`."""
+    cues: Mapping[str, Floats]
+    """Those of `CUES` that the query, or the sessions, give rise to; others are 0 for all."""
     matched: bool
     """Whether any memory shares a term with the query, or could be compared with its vector."""
     embedded: bool
@@ -81,12 +79,12 @@ class Query:
 
 def understand(text: str, indexes: Sequence[SessionIndex]) -> Query:
     """Take a query apart, knowing who speaks in the sessions."""
-    language = indexes[0].language
-    analysed = analyser(language)
+    corpus = corpus_of(indexes)
+    analysed = analyser(corpus.language)
     words = analysed.words(text)
     present = set(words)
     named: dict[str, set[str]] = {}
-    for speaker in sorted(set().union(*(index.speakers for index in indexes))):
+    for speaker in corpus.speakers:
         parts = present.intersection(
             form for part in speaker.split() for form in (part, part + "'s", part + "\u2019s")
         )
@@ -101,7 +99,7 @@ def understand(text: str, indexes: Sequence[SessionIndex]) -> Query:
         terms=analysed.terms(others),
         name_terms=analysed.terms(word for word in words if word in names),
         speaker=next(iter(named)) if len(named) == 1 else "",
-        language=language,
+        language=corpus.language,
     )
 
 
@@ -116,49 +114,42 @@ def signals(
     query: Query, indexes: Sequence[SessionIndex], *, now: datetime, embedder: Embedder | None
 ) -> Signals:
     """All signals of a query for the memories of some sessions, one session after the other."""
-    weights = _term_weights(query, indexes)
-    tokens = sum(len(index.tokens) for index in indexes)
-    mean_length = tokens / max(1, sum(map(len, indexes))) or 1.0
-    lexical = np.hstack([_lexical(query, index, weights, mean_length) for index in indexes])
-    cosines = _cosines(query, indexes, weights, embedder)
-    relevance = np.zeros((len(RELEVANCE), lexical.shape[1]))
-    relevance[:-1] = standardised(lexical, _usual_spread(weights))
+    corpus = corpus_of(indexes)
+    weights = _term_weights(query, corpus)
+    relevance = np.zeros((len(RELEVANCE), len(corpus)))
+    lexical = relevance[:-1]
+    matched = [
+        _lexical(query, index, weights, corpus.mean_length, lexical[:, start : start + len(index)])
+        for index, start in zip(indexes, corpus.starts, strict=False)
+    ]
+    if any(matched):
+        relevance[:-1] = standardised(lexical, _usual_spread(weights))
+    cosines = _cosines(query, corpus, weights, embedder)
     if cosines is not None:
-        known = np.concatenate([index.rows["has_vector"] for index in indexes])
-        relevance[-1, known] = standardised(cosines[known], np.array(USUAL_SPREAD["semantic"]))
-    cues = _cues(query, indexes, now)
-    cues[_ANSWERING] *= _is_concerned(relevance, indexes)
+        usual = np.array(USUAL_SPREAD["semantic"] * _COSINE_SCALE)
+        if corpus.has_vector is None:
+            relevance[-1] = standardised(cosines, usual)
+        else:
+            relevance[-1, corpus.has_vector] = standardised(cosines[corpus.has_vector], usual)
+    cues = _cues(query, corpus, now)
+    if any(name in cues for name in _ANSWERING):
+        concerned = _is_concerned(relevance, corpus)
+        for name in _ANSWERING:
+            if name in cues:
+                cues[name] = cues[name] * concerned
     embedded = cosines is not None
-    return Signals(relevance, cues, matched=embedded or bool(lexical.any()), embedded=embedded)
+    return Signals(corpus, relevance, cues, matched=embedded or any(matched), embedded=embedded)
 
 
-def neighbourhood(index: SessionIndex, relevance: Floats) -> Floats:
+def neighbourhood(corpus: Corpus, relevance: Floats) -> Floats:
     """How relevant a memory's neighbours in its episode are; zeros where it has none.
 
     `relevance` has shape (memories,), what is answered (4, memories), in the order of `NEIGHBOURS`.
     """
     shares = np.empty((len(NEIGHBOURS), len(relevance)))
-    shares[:3] = np.append(relevance, 0.0)[index.neighbours]
-    shares[3] = np.where(
-        index.rows["episode"] != NO_EPISODE, _best_of_episode(index, relevance), 0.0
-    )
+    shares[:3] = np.append(relevance, 0.0)[corpus.neighbours]
+    shares[3] = corpus.best_of_episode(relevance)
     return shares
-
-
-def standardised(values: Floats, usual: Floats) -> Floats:
-    """Z-scores of each row; zeros where all values are equal. Shape as given.
-
-    Of less than `ENOUGH_MEMORIES` values the missing ones are taken to spread as is `usual` for the
-    row, about the same mean.
-    """
-    centred: Floats = values - values.mean(axis=-1, keepdims=True)
-    count = max(values.shape[-1], ENOUGH_MEMORIES)
-    missing = (count - values.shape[-1]) * np.square(usual)[..., np.newaxis]
-    spread = np.sqrt((np.square(centred).sum(axis=-1, keepdims=True) + missing) / count)
-    scores: Floats = np.divide(
-        centred, spread, out=np.zeros_like(centred), where=spread > _NO_SPREAD
-    )
-    return scores
 
 
 def _usual_spread(weights: dict[str, float]) -> Floats:
@@ -168,79 +159,98 @@ def _usual_spread(weights: dict[str, float]) -> Floats:
     return np.array([of["bm25"] * sum(weights.values()), of["bigrams"], of["rarest"] * most * most])
 
 
-def _term_weights(query: Query, indexes: Sequence[SessionIndex]) -> dict[str, float]:
+def _term_weights(query: Query, corpus: Corpus) -> dict[str, float]:
     """The IDF of each of the query's terms over all the sessions."""
     terms = list(dict.fromkeys((*query.terms, *query.name_terms)))
-    frequencies = [sum(index.frequency(term) for index in indexes) for term in terms]
-    idf = inverse_document_frequency(np.array(frequencies, np.int32), sum(map(len, indexes)))
+    frequencies = np.array([corpus.frequency(term) for term in terms], np.int32)
+    idf = inverse_document_frequency(frequencies, len(corpus))
     return dict(zip(terms, idf.tolist(), strict=True))
 
 
 def _lexical(
-    query: Query, index: SessionIndex, weights: dict[str, float], mean_length: float
-) -> Floats:
+    query: Query,
+    index: SessionIndex,
+    weights: dict[str, float],
+    mean_length: float,
+    found: Floats,
+) -> bool:
     """BM25, adjacent pairs of terms shared, and the weight of the rarest term shared, squared.
 
-    Shape (3, memories). Pairs and the rarest term are those of contents, and no speakers' names.
+    They are put into `found`: shape (3, memories), zeros so far. Pairs and the rarest term are
+    those of contents, and no speakers' names. Answers whether there are any.
     """
-    count = len(index)
-    found = np.zeros((3, count))
-    numbers = {
-        term: number
-        for term in weights
-        if (number := index.number(term)) is not None and index.frequency(term)
-    }
-    terms = [*numbers]
-    # By their place in the query, so that sums do not depend on how terms came to be numbered.
-    asked = np.zeros(index.terms_known, np.int32)
-    asked[[*numbers.values()]] = np.arange(1, len(terms) + 1)
-    hits = np.flatnonzero(asked[index.tokens])
+    numbers = {term: number for term in weights if (number := index.number(term)) is not None}
+    if not numbers:
+        return False
+    terms, where = [*numbers], [*numbers.values()]
+    wanted = np.zeros(index.terms_known, np.bool_)
+    wanted[where] = True
+    hits = np.flatnonzero(wanted.take(index.tokens))
     if not len(hits):
-        return found
-    pairs, frequency = np.unique(
-        index.holders[hits].astype(np.int64) * len(terms) + asked[index.tokens[hits]] - 1,
-        return_counts=True,
-    )
-    holders, places = np.divmod(pairs, len(terms))
+        return False
+    # By their place in the query, so that sums do not depend on how terms came to be numbered.
+    place_of = np.zeros(index.terms_known, np.int64)
+    place_of[where] = np.arange(len(terms))
+    places, holders = place_of[index.tokens[hits]], index.holders[hits]
     weight = np.array([weights[term] for term in terms])
+    found[0] = _bm25(index, holders, places, weight, mean_length)
+
+    of_content = hits >= index.ends[holders] - index.rows["terms"][holders]
+    if not of_content.all():
+        hits, places, holders = hits[of_content], places[of_content], holders[of_content]
+    telling = np.square(weight)
+    if query.name_terms:
+        telling[[place for place, term in enumerate(terms) if term in query.name_terms]] = 0.0
+    np.maximum.at(found[2], holders, telling[places])
+
+    starts = np.flatnonzero((np.diff(hits) == 1) & (np.diff(holders) == 0))
+    if len(starts):
+        order = {term: place for place, term in enumerate(terms)}
+        adjacent = {
+            order[first] * len(terms) + order[second]
+            for first, second in pairwise(query.terms)
+            if first in order and second in order
+        }
+        codes = (places[starts] * len(terms) + places[starts + 1]).tolist()
+        shared = [code in adjacent for code in codes]
+        found[1] = np.bincount(holders[starts[shared]], minlength=len(index))
+    return True
+
+
+def _bm25(
+    index: SessionIndex,
+    holders: NDArray[np.int64],
+    places: NDArray[np.int64],
+    weight: Floats,
+    mean_length: float,
+) -> Floats:
+    """BM25, given which memory holds which of the query's terms, in the order of memories."""
+    pairs = holders * len(weight) + places
+    pairs.sort()
+    firsts = np.flatnonzero(np.concatenate([[True], pairs[1:] != pairs[:-1]]))
+    frequency = np.diff(firsts, append=len(pairs))
+    holders, places = np.divmod(pairs[firsts], len(weight))
     saturation = BM25_K1 * (1 - BM25_B + BM25_B * index.lengths[holders] / mean_length)
     shares = weight[places] * frequency * (BM25_K1 + 1) / (frequency + saturation)
-    found[0] = np.bincount(holders, shares, minlength=count)
-
-    hits = hits[index.is_content[hits]]
-    telling = np.where([term in query.name_terms for term in terms], 0.0, np.square(weight))
-    np.maximum.at(found[2], index.holders[hits], telling[asked[index.tokens[hits]] - 1])
-
-    adjacent = [
-        numbers[first] * index.terms_known + numbers[second]
-        for first, second in pairwise(query.terms)
-        if first in numbers and second in numbers
-    ]
-    if adjacent:
-        starts = hits[:-1][np.diff(hits) == 1]
-        starts = starts[index.holders[starts] == index.holders[starts + 1]]
-        codes = index.tokens[starts].astype(np.int64) * index.terms_known + index.tokens[starts + 1]
-        shared = starts[np.isin(codes, adjacent)]
-        found[1] = np.bincount(index.holders[shared], minlength=count)
-    return found
+    return np.bincount(holders, shares, minlength=len(index)).astype(np.float64, copy=False)
 
 
 def _cosines(
-    query: Query,
-    indexes: Sequence[SessionIndex],
-    weights: dict[str, float],
-    embedder: Embedder | None,
+    query: Query, corpus: Corpus, weights: dict[str, float], embedder: Embedder | None
 ) -> Floats | None:
-    """The cosine of the query's vector with each memory's; None where either side has none."""
-    if embedder is None or not any(index.rows["has_vector"].any() for index in indexes):
+    """The cosine of the query's vector with each memory's, times `_COSINE_SCALE`.
+
+    None where either side has none.
+    """
+    if embedder is None or not corpus.has_any_vector:
         return None
     vector = query_vector(query, weights, embedder)
     if not vector.any():
         return None
-    products = np.concatenate([index.vectors @ vector for index in indexes])
-    cosines: Floats = products.astype(np.float64)
+    products = np.concatenate([index.vectors @ vector for index in corpus.indexes])
     # A sum's last bits depend on where an array lies in memory; the order of results must not.
-    return np.round(cosines, _COSINE_DECIMALS)
+    cosines: Floats = np.rint(products.astype(np.float64) * _COSINE_SCALE)
+    return cosines
 
 
 def query_vector(
@@ -248,7 +258,7 @@ def query_vector(
 ) -> NDArray[np.float32]:
     """The query's vector, of shape (dimensions,)."""
     vector: NDArray[np.float32]
-    if not isinstance(embedder, WordEmbedder):
+    if not adds_up_words(embedder):
         vector = embedder.embed([query.text_without_names])[0]
         return vector
     term = analyser(query.language).term
@@ -257,60 +267,35 @@ def query_vector(
     return embedder.embed_weighted([*telling], [*telling.values()])
 
 
-def _is_concerned(relevance: Floats, indexes: Sequence[SessionIndex]) -> NDArray[np.bool_]:
+def _is_concerned(relevance: Floats, corpus: Corpus) -> NDArray[np.bool_]:
     """Which memories, or neighbours of theirs, are above the average in any relevance signal.
 
     A date answers "when" only where the rest is about what is asked. Shape (memories,).
     """
     above: NDArray[np.bool_] = np.any(relevance > 0, axis=0)
-    concerned = []
-    start = 0
-    for index in indexes:
-        own: NDArray[np.bool_] = above[start : start + len(index)]
-        near: NDArray[np.bool_] = np.append(own, [False])[index.neighbours]
-        concerned.append(own | near.any(axis=0))
-        start += len(index)
-    return np.concatenate(concerned)
+    if corpus.in_episode is None:
+        return above
+    near: NDArray[np.bool_] = np.append(above, [False])[corpus.neighbours]
+    return above | near.any(axis=0)
 
 
-def _cues(query: Query, indexes: Sequence[SessionIndex], now: datetime) -> Floats:
-    def every(field: str) -> Floats:
-        values: Floats = np.concatenate([index.rows[field] for index in indexes])
-        return values
-
-    asked = query_form(query.text, query.language)
-    cues = np.zeros((len(CUES), sum(map(len, indexes))))
-    row = dict(zip(CUES, cues, strict=True))
+def _cues(query: Query, corpus: Corpus, now: datetime) -> dict[str, Floats]:
+    cues: dict[str, Floats] = {}
     if query.speaker:
-        row["speaker"][:] = np.concatenate([index.is_said_by(query.speaker) for index in indexes])
+        cues["speaker"] = np.concatenate([i.is_said_by(query.speaker) for i in corpus.indexes])
     for span in spans(query.text, now, query.language):
-        occurred_at = every("occurred_at")
-        fading = 1 - (occurred_at - span.end) / _SPAN_FADES_SECONDS
-        nearness = np.where(occurred_at < span.start, 0.0, fading.clip(0.0, 1.0))
-        np.maximum(row["span"], nearness, out=row["span"])
+        fading = 1 - (corpus.occurred_at - span.end) / _SPAN_FADES_SECONDS
+        nearness = np.where(corpus.occurred_at < span.start, 0.0, fading.clip(0.0, 1.0))
+        known = cues.get("span")
+        cues["span"] = nearness if known is None else np.maximum(known, nearness)
+    asked = query_form(query.text, query.language)
     if asked.when:
-        row["when"][:] = every("times")
+        cues["when"] = corpus.times
     if asked.amount:
-        row["amount"][:] = every("numbers")
+        cues["amount"] = corpus.numbers
     if asked.name:
-        row["name"][:] = every("names")
+        cues["name"] = corpus.names
     # Small talk and questions are a conversation's; a fact is not the worse for being short.
-    said = every("episode") != NO_EPISODE
-    if said.any():
-        row["question"][:] = said * every("question")
-        usual = np.array([USUAL_SPREAD["length"], USUAL_SPREAD["information"]])
-        extent = standardised(np.hstack([index.extent for index in indexes]), usual)
-        row["length"][:], row["information"][:] = said * extent
-        row["opening"][:] = np.concatenate([index.opens for index in indexes])
+    if corpus.in_episode is not None:
+        cues |= zip(_CONVERSATIONAL, corpus.conversational, strict=True)
     return cues
-
-
-def _best_of_episode(index: SessionIndex, relevance: Floats) -> Floats:
-    """For each memory, the mean relevance of the best three of its episode."""
-    falling = np.argsort(-relevance, kind="stable")
-    by_group = falling[np.argsort(index.groups[falling], kind="stable")]
-    sizes = index.group_sizes
-    rank = np.arange(len(relevance)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    best = by_group[rank < _BEST_OF_EPISODE]
-    total = np.bincount(index.groups[best], relevance[best], minlength=len(sizes))
-    return (total / np.minimum(sizes, _BEST_OF_EPISODE))[index.groups]

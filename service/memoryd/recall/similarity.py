@@ -54,7 +54,9 @@ def _similarities(
     index: SessionIndex, counts: Floats, strangers: float, vector: NDArray[np.float32] | None
 ) -> Floats:
     weights = counts * index.idf**2
-    tokens, holders = index.tokens[index.is_content], index.holders[index.is_content]
+    begins = index.ends - index.rows["terms"]
+    of_content = np.arange(len(index.tokens)) >= begins[index.holders]
+    tokens, holders = index.tokens[of_content], index.holders[of_content]
     # Each token adds its term's weight, so a term that a memory repeats counts as often.
     products = np.bincount(holders, weights[tokens], minlength=len(index))
     length = np.sqrt(float(counts @ weights) + strangers)

@@ -59,8 +59,9 @@ class StaticEmbedder:
             shares += [weight / len(tokens)] * len(tokens) if tokens else []
         if not ids:
             return np.zeros(self.dimensions, np.float32)
-        total = np.array([shares], np.float32) @ self._loaded[0][ids].astype(np.float32)
-        vector: NDArray[np.float32] = unit_rows(total)[0]
+        total = (np.array([shares], np.float32) @ self._loaded[0][ids].astype(np.float32))[0]
+        length = np.sqrt(np.add.reduce(total * total))
+        vector: NDArray[np.float32] = total / length if length else total
         return vector
 
     def _tokenised(self, word: str) -> tuple[int, ...]:

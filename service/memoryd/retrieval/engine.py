@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from memoryd.errors import MemoryNotFound
 from memoryd.metadata import contains
-from memoryd.recall.embedding import WordEmbedder
-from memoryd.recall.fusion import PARTS, Ranked, rank
+from memoryd.recall.embedding import adds_up_words
+from memoryd.recall.fusion import PARTS, Ranked, highest, rank
 from memoryd.recall.index import Document, SessionIndex
 from memoryd.recall.signals import understand
 from memoryd.recall.similarity import similar_to_memory, similar_to_text
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from memoryd.model import Memory, MemoryFilter, Session
     from memoryd.recall.embedding import Embedder
+    from memoryd.retrieval.prepared import Encoded, Encoding
     from memoryd.retrieval.vectors import VectorMaker, Vectors
     from memoryd.storage.snapshots import Snapshot, Snapshots
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 INLINE_MEMORIES = 30
 """What an index takes over on the event loop, in about 2 ms; more is indexed in a thread."""
+
+_NOTHING = {part: 0.0 for part in PARTS if part != "importance"}
 
 PATIENCE_SECONDS = 0.25
 """How long a call waits for vectors that are being made; without them the words decide."""
@@ -53,10 +56,18 @@ class Wanted:
     """Whether near duplicates give way to others."""
 
 
+class Result(NamedTuple):
+    encoded: Encoded
+    """The memory, but for its effective importance."""
+    effective_importance: float
+    ranked: Ranked
+    """How it came to its place."""
+
+
 @dataclass(frozen=True, slots=True)
 class Retrieved:
-    results: Sequence[tuple[Memory, Ranked]]
-    """Memories and how they came to their places; best first."""
+    results: Sequence[Result]
+    """Best first."""
     revisions: Mapping[Session, int]
     """Of each session, as the results reflect it; 0 for one without memories."""
 
@@ -80,10 +91,12 @@ class Retrieval:
         snapshots: Snapshots,
         vectors: VectorMaker | None,
         *,
+        encoding: Encoding,
         language: str,
         half_life_days: float,
     ) -> None:
         """Without `vectors` the words alone decide what is relevant."""
+        self._encoding = encoding
         self._snapshots = snapshots
         self._vectors = vectors
         self._language = language
@@ -95,17 +108,18 @@ class Retrieval:
     ) -> Retrieved:
         """The memories that are effectively the most important; older first among equals."""
         snapshots = await self._current(sessions, now, timeout)
-        found: list[tuple[Memory, Ranked]] = []
+        found: list[Result] = []
         for number, snapshot in enumerate(snapshots):
-            prepared = _prepared(snapshot)
+            prepared = self._prepared(snapshot)
             importance = prepared.effective_importance(now, self._half_life_days)
-            order = np.argsort(-importance, kind="stable")
-            order = order[_mask(prepared, wanted, importance, now)[order]]
-            for place in order[: wanted.limit].tolist():
-                memory = prepared.memories[place]
-                found.append((memory, _by_importance(number, memory, importance[place].item())))
+            mask = _mask(prepared, wanted, importance, now)
+            found += [
+                _by_importance(number, prepared, place, importance[place].item())
+                for place in highest(importance, mask, wanted.limit)
+            ]
             self._account(snapshot, prepared)
-        found.sort(key=lambda result: -result[1].score)
+        if len(snapshots) > 1:
+            found.sort(key=lambda result: -result.effective_importance)
         return Retrieved(found[: wanted.limit], _revisions(sessions, snapshots))
 
     async def relevant(
@@ -119,12 +133,14 @@ class Retrieval:
     ) -> Retrieved:
         """The memories that have most to do with a query, tempered by their importance."""
         snapshots = await self._current(sessions, now, timeout)
+        if not snapshots:
+            return Retrieved([], _revisions(sessions, snapshots))
         await self._warm_up()
         for snapshot in snapshots:
             await self._index(snapshot)
         embedder = await self._embedder_for(query, snapshots)
         # Nothing is awaited from here on: what is read now belongs together.
-        prepared = [_prepared(snapshot) for snapshot in snapshots]
+        prepared = [self._prepared(snapshot) for snapshot in snapshots]
         indexes = [self._index_of(one) for one in prepared]
         importances = [one.effective_importance(now, self._half_life_days) for one in prepared]
         ranked = rank(
@@ -143,10 +159,13 @@ class Retrieval:
         )
         for snapshot, one in zip(snapshots, prepared, strict=True):
             self._account(snapshot, one)
-        return Retrieved(
-            [(prepared[r.session].memory(r.memory_id), r) for r in ranked],
-            _revisions(sessions, snapshots),
-        )
+        results = []
+        for found in ranked:
+            of_session = prepared[found.session]
+            place = of_session.places[found.memory_id]
+            importance = importances[found.session][place].item()
+            results.append(Result(of_session.encoded(place), importance, found))
+        return Retrieved(results, _revisions(sessions, snapshots))
 
     async def similar(
         self,
@@ -172,9 +191,11 @@ class Retrieval:
             return []
         (snapshot,) = snapshots
         await self._index(snapshot)
-        prepared = _prepared(snapshot)
+        prepared = self._prepared(snapshot)
         index, live = self._index_of(prepared), prepared.is_live(now)
-        place = prepared.place(memory_id)
+        if live is None:
+            live = np.ones(len(prepared.memories), np.bool_)
+        place = prepared.places.get(memory_id)
         if memory_id and (place is None or not live[place]):
             raise MemoryNotFound(memory_id)
         if place is None:
@@ -189,6 +210,15 @@ class Retrieval:
             Similar(prepared.memories[i], distances[i].item(), similarities[i].item())
             for i in np.flatnonzero(live).tolist()
         ]
+
+    def _prepared(self, snapshot: Snapshot) -> Prepared:
+        """What retrieval has made of a session, as the session is now."""
+        prepared = snapshot.derived
+        if not isinstance(prepared, Prepared):
+            prepared = snapshot.derived = Prepared(self._encoding)
+            snapshot.changed |= snapshot.memories.keys()
+        prepared.refresh(snapshot)
+        return prepared
 
     async def _warm_up(self) -> None:
         """Load in a thread what the first query would load on the event loop, once."""
@@ -208,10 +238,10 @@ class Retrieval:
         if self._vectors is None:
             return None
         embedder = self._vectors.embedder
-        if isinstance(embedder, WordEmbedder):
+        if adds_up_words(self._vectors.embedder):
             return embedder
         text = understand(
-            query, [self._index_of(_prepared(s)) for s in snapshots]
+            query, [self._index_of(self._prepared(s)) for s in snapshots]
         ).text_without_names
         vector = await self._vectors.of(text)
         return None if vector is None else _Foreseen(embedder, text, vector)
@@ -220,23 +250,29 @@ class Retrieval:
         self, sessions: Sequence[Session], now: datetime, timeout: float | None
     ) -> list[Snapshot]:
         """Those sessions that there are, as they are."""
-        found = await asyncio.gather(
-            *(self._snapshots.current(session, now=now, timeout=timeout) for session in sessions)
-        )
+        looking = (self._snapshots.current(s, now=now, timeout=timeout) for s in sessions)
+        if len(sessions) == 1:  # most often; a task would cost more than the look
+            found = [await next(looking)]
+        else:
+            found = await asyncio.gather(*looking)
         return [snapshot for snapshot in found if snapshot is not None]
 
     async def _index(self, snapshot: Snapshot) -> None:
         """See that the index has all but a few memories, and the vectors that can be had."""
         await self._have_vectors(snapshot)
-        if _prepared(snapshot).unindexed <= INLINE_MEMORIES:
+        if self._prepared(snapshot).unindexed <= INLINE_MEMORIES:
             return
         # What it is made of stays as it is meanwhile; others may rank by the index of before.
         async with snapshot.refreshing:
-            prepared = _prepared(snapshot)
+            prepared = self._prepared(snapshot)
             if prepared.unindexed > INLINE_MEMORIES:
                 documents = prepared.documents()
-                index = await asyncio.to_thread(self._build, documents)
-                prepared.adopt(index, documents)
+                prepared.is_being_indexed = True
+                try:
+                    index = await asyncio.to_thread(self._build, documents)
+                    prepared.adopt(index, documents)
+                finally:
+                    prepared.is_being_indexed = False
 
     def _index_of(self, prepared: Prepared) -> SessionIndex:
         """The index of a session as it is now; a few memories are taken over here."""
@@ -248,7 +284,7 @@ class Retrieval:
     async def _have_vectors(self, snapshot: Snapshot) -> None:
         if self._vectors is None:
             return
-        prepared = _prepared(snapshot)
+        prepared = self._prepared(snapshot)
         missing = prepared.without_vector()
         if missing and (prepared.index is None or len(missing) > INLINE_MEMORIES):
             kept = await self._vectors.stored({_key(m): m.content_hash for m in missing})
@@ -289,38 +325,31 @@ class _Foreseen:
         return self._vector[np.newaxis] if [*texts] == [self._text] else self._embedder.embed(texts)
 
 
-def _prepared(snapshot: Snapshot) -> Prepared:
-    """What retrieval has made of a session, as the session is now."""
-    prepared = snapshot.derived
-    if not isinstance(prepared, Prepared):
-        prepared = snapshot.derived = Prepared()
-        snapshot.changed |= snapshot.memories.keys()
-    prepared.refresh(snapshot)
-    return prepared
-
-
 def _key(memory: Memory) -> tuple[str, str, str]:
     return (*memory.session, memory.memory_id)
 
 
-def _by_importance(session: int, memory: Memory, importance: float) -> Ranked:
-    nothing = dict.fromkeys(PARTS, 0.0)
-    return Ranked(session, memory.memory_id, **{**nothing, "importance": importance})
+def _by_importance(session: int, prepared: Prepared, place: int, importance: float) -> Result:
+    encoded = prepared.encoded(place)
+    ranked = Ranked(session, encoded.memory.memory_id, **_NOTHING, importance=importance)
+    return Result(encoded, importance, ranked)
 
 
-def _allowed(prepared: Prepared, mask: Mask) -> set[str] | None:
-    if mask.all():
+def _allowed(prepared: Prepared, mask: Mask | None) -> set[str] | None:
+    if mask is None or mask.all():
         return None
     return {prepared.memories[place].memory_id for place in np.flatnonzero(mask).tolist()}
 
 
-def _mask(prepared: Prepared, wanted: Wanted, importance: Floats, now: datetime) -> Mask:
-    """Which memories may be answered."""
+def _mask(prepared: Prepared, wanted: Wanted, importance: Floats, now: datetime) -> Mask | None:
+    """Which memories may be answered; None: all of them."""
     mask = prepared.is_live(now)
     if wanted.min_importance is not None:
-        mask &= importance >= wanted.min_importance
+        important: Mask = importance >= wanted.min_importance
+        mask = important if mask is None else mask & important
     if _narrows(wanted.filter):
-        mask &= np.fromiter((_matches(m, wanted.filter) for m in prepared.memories), np.bool_)
+        matching = np.fromiter((_matches(m, wanted.filter) for m in prepared.memories), np.bool_)
+        mask = matching if mask is None else mask & matching
     return mask
 
 

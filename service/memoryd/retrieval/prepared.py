@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from memoryd.ranking import effective_importances
+from memoryd.ranking import Importances
 from memoryd.recall.index import Document, SessionIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -27,14 +27,60 @@ ARRAY_BYTES = 5 * 8 + 8
 """Of a memory: its places in the arrays, and in the list of memories."""
 
 
+ENCODED_BYTES = 350
+"""Of an encoded memory: its boxes, beside the bytes themselves."""
+
+_ROW = np.dtype(
+    [
+        ("importance", np.float64),
+        ("access_count", np.float64),
+        ("created_at", np.float64),
+        ("expires_at", np.float64),
+        ("semantic_hash", np.uint64),
+    ]
+)
+
+
+class Encoding(NamedTuple):
+    """How memories are encoded for callers: in two parts, which make one put together."""
+
+    lasting: Callable[[Memory], bytes]
+    """What stays the same until the memory's next revision."""
+    accesses: Callable[[Memory], bytes]
+    """How often and when it was accessed."""
+
+
+class Encoded(NamedTuple):
+    """A memory as callers are sent it, but for what the time bears on."""
+
+    memory: Memory
+    lasting: bytes
+    accesses: bytes
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.lasting) + len(self.accesses) + ENCODED_BYTES
+
+
 class Prepared:
     """One session's memories as arrays, in creation order; and their index, once there is one."""
 
-    def __init__(self) -> None:
-        self._arrange([])
+    def __init__(self, encoding: Encoding) -> None:
+        self._encoding = encoding
+        self.memories: list[Memory] = []
+        """In creation order, as are all arrays."""
+        self.places: dict[str, int] = {}
+        """Where each memory stands, by its id."""
+        self._rows = np.zeros(0, _ROW)
+        self._derive()
+        self._encoded: dict[str, Encoded] = {}
+        """By memory id; some may be of what has been superseded."""
+        self._encoded_bytes = 0
         self.index: SessionIndex | None = None
         self._unindexed: set[str] = set()
         """Ids of memories whose place in the index is not what it has to be."""
+        self.is_being_indexed = False
+        """Whether an index is made of all memories, to be adopted."""
         self._embedded: dict[str, str] = {}
         """Of which content hash each vector in the index was made, by memory id."""
         self._arrived: dict[str, tuple[str, Vector]] = {}
@@ -46,64 +92,109 @@ class Prepared:
         """Take over what has changed in the session."""
         if snapshot.changed:
             self._unindexed |= snapshot.changed
+            for memory_id in snapshot.changed & self._encoded.keys():
+                self._forget_encoded(memory_id)
+            if not self._replace(snapshot):
+                self._arrange([*snapshot.memories.values()])
             snapshot.changed.clear()
+        for memory_id in snapshot.accessed & self.places.keys():
+            place = self.places[memory_id]
+            memory = self.memories[place] = snapshot.memories[memory_id]
+            self._rows["access_count"][place] = memory.access_count
+            if self.index is not None and memory_id in self.index:
+                self.index.count_accesses(memory_id, memory.access_count)
+        if snapshot.accessed:
+            self._importances.clear()
             snapshot.accessed.clear()
-            self._arrange([*snapshot.memories.values()])
-        elif snapshot.accessed:
-            for memory_id in snapshot.accessed & self._places.keys():
-                place = self._places[memory_id]
-                self.memories[place] = snapshot.memories[memory_id]
-                self._access_count[place] = self.memories[place].access_count
-                if self.index is not None and memory_id in self.index:
-                    self.index.count_accesses(memory_id, self.memories[place].access_count)
-            snapshot.accessed.clear()
+
+    def _replace(self, snapshot: Snapshot) -> bool:
+        """Put what has changed in its place, unless something new belongs before others."""
+        self._drop({i for i in snapshot.changed & self.places.keys() if i not in snapshot.memories})
+        known = snapshot.changed & self.places.keys()
+        last = self.memories[-1].created_revision if self.memories else -1
+        new = [snapshot.memories[i] for i in snapshot.changed - known if i in snapshot.memories]
+        if any(memory.created_revision <= last for memory in new):
+            return False
+        new.sort(key=lambda memory: memory.created_revision)
+        for memory_id in known:
+            place = self.places[memory_id]
+            self.memories[place] = snapshot.memories[memory_id]
+            self._rows[place] = _row(self.memories[place])
+        for memory in new:
+            self.places[memory.memory_id] = len(self.memories)
+            self.memories.append(memory)
+        self._rows = np.append(self._rows, np.array([_row(memory) for memory in new], _ROW))
+        self._derive()
+        return True
+
+    def _drop(self, memory_ids: set[str]) -> None:
+        if not memory_ids:
+            return
+        self._rows = np.delete(self._rows, [self.places[i] for i in memory_ids])
+        self.memories = [m for m in self.memories if m.memory_id not in memory_ids]
+        self.places = {memory.memory_id: place for place, memory in enumerate(self.memories)}
 
     def _arrange(self, memories: list[Memory]) -> None:
         self.memories = memories
-        """In creation order, as are all arrays."""
-        self._places = {memory.memory_id: place for place, memory in enumerate(memories)}
-        self._importance = np.array([m.importance for m in memories], np.float64)
-        self._access_count = np.array([m.access_count for m in memories], np.float64)
-        self._created_at = np.array([m.created_at.timestamp() for m in memories], np.float64)
-        self._semantic_hash = np.array([int(m.semantic_hash, 16) for m in memories], np.uint64)
-        self._expires_at = np.array(
-            [NEVER if m.expires_at is None else m.expires_at.timestamp() for m in memories],
-            np.float64,
-        )
+        self.places = {memory.memory_id: place for place, memory in enumerate(memories)}
+        self._rows = np.array([_row(memory) for memory in memories], _ROW)
+        self._derive()
+
+    def _derive(self) -> None:
+        self._importances: dict[float, Importances] = {}
+        self._first_expiry = self._rows["expires_at"].min(initial=NEVER).item()
 
     @property
     def nbytes(self) -> int:
         """About what it takes beside the memories themselves."""
         index = 0 if self.index is None else self.index.nbytes
-        return ARRAY_BYTES * len(self.memories) + index
-
-    def place(self, memory_id: str) -> int | None:
-        """Where a memory stands, if it is there."""
-        return self._places.get(memory_id)
-
-    def memory(self, memory_id: str) -> Memory:
-        """A memory that is there."""
-        return self.memories[self._places[memory_id]]
+        return ARRAY_BYTES * len(self.memories) + self._encoded_bytes + index
 
     def distances(self, semantic_hash: str) -> NDArray[np.uint8]:
         """Hamming distances of the memories' semantic hashes to this one, in bits."""
-        unlike = self._semantic_hash ^ np.uint64(int(semantic_hash, 16))
+        unlike = self._rows["semantic_hash"] ^ np.uint64(int(semantic_hash, 16))
         distances: NDArray[np.uint8] = np.bitwise_count(unlike)
         return distances
 
-    def is_live(self, now: datetime) -> NDArray[np.bool_]:
-        """Which memories have not expired."""
-        return self._expires_at > now.timestamp()
+    def is_live(self, now: datetime) -> NDArray[np.bool_] | None:
+        """Which memories have not expired; None: all of them."""
+        moment = now.timestamp()
+        if self._first_expiry > moment:
+            return None
+        live: NDArray[np.bool_] = self._rows["expires_at"] > moment
+        return live
 
     def effective_importance(self, now: datetime, half_life_days: float) -> Floats:
         """`ranking.effective_importance` of each memory."""
-        return effective_importances(
-            self._importance,
-            self._created_at,
-            self._access_count,
-            now=now,
-            half_life_days=half_life_days,
+        known = self._importances.get(half_life_days)
+        if known is None:
+            rows = self._rows
+            known = self._importances[half_life_days] = Importances(
+                rows["importance"], rows["created_at"], rows["access_count"], half_life_days
+            )
+        return known.at(now)
+
+    def encoded(self, place: int) -> Encoded:
+        """What a caller is sent of a memory, but for what the time bears on."""
+        memory = self.memories[place]
+        known = self._encoded.get(memory.memory_id)
+        if known is not None:
+            if known.memory is memory:
+                return known
+            self._forget_encoded(memory.memory_id)
+        lasting = (
+            known.lasting
+            if known is not None and known.memory.revision == memory.revision
+            else self._encoding.lasting(memory)
         )
+        made = self._encoded[memory.memory_id] = Encoded(
+            memory, lasting, self._encoding.accesses(memory)
+        )
+        self._encoded_bytes += made.nbytes
+        return made
+
+    def _forget_encoded(self, memory_id: str) -> None:
+        self._encoded_bytes -= self._encoded.pop(memory_id).nbytes
 
     # The index
 
@@ -129,10 +220,21 @@ class Prepared:
 
     def take_vectors(self, vectors: Mapping[str, tuple[str, Vector]]) -> None:
         """Have vectors, with their contents' hashes, come into the index with the next update."""
-        self._arrived |= vectors
-        self._unindexed |= vectors.keys() & self._places.keys()
-        for memory_id in vectors:
+        for memory_id, (content_hash, vector) in vectors.items():
             self._wanted.pop(memory_id, None)
+            memory = self._found(memory_id)
+            if (
+                self.index is not None
+                and not self.is_being_indexed
+                and memory_id not in self._unindexed
+                and memory is not None
+                and memory.content_hash == content_hash
+            ):
+                self.index.set_vector(memory_id, vector)
+                self._embedded[memory_id] = content_hash
+            else:
+                self._arrived[memory_id] = content_hash, vector
+                self._unindexed |= {memory_id} & self.places.keys()
 
     def documents(self) -> list[Document]:
         """All memories, with the vectors that are there."""
@@ -140,11 +242,11 @@ class Prepared:
 
     def adopt(self, index: SessionIndex, documents: Iterable[Document]) -> None:
         """Let an index of all memories be the one, built of these documents."""
-        self.index = index
+        self.index, self.is_being_indexed = index, False
         self._embedded = {}
         self._take_over(documents)
         # Vectors that have come meanwhile are next.
-        self._unindexed = self._arrived.keys() & self._places.keys()
+        self._unindexed = self._arrived.keys() & self.places.keys()
 
     def up_to_date_index(self) -> SessionIndex:
         """The index, with all that has changed taken over."""
@@ -152,7 +254,7 @@ class Prepared:
         if self._unindexed:
             changed = [memory for memory in map(self._found, self._unindexed) if memory is not None]
             documents = [self._document(memory) for memory in changed]
-            removed = [i for i in self._unindexed if i not in self._places]
+            removed = [i for i in self._unindexed if i not in self.places]
             self.index.update(documents, removed)
             for memory_id in removed:
                 self._embedded.pop(memory_id, None)
@@ -168,13 +270,13 @@ class Prepared:
             if document.vector is None:
                 self._embedded.pop(memory_id, None)
                 continue
-            content_hash = self.memories[self._places[memory_id]].content_hash
+            content_hash = self.memories[self.places[memory_id]].content_hash
             self._embedded[memory_id] = content_hash
             if self._arrived.get(memory_id, ("",))[0] == content_hash:
                 del self._arrived[memory_id]
 
     def _found(self, memory_id: str) -> Memory | None:
-        place = self._places.get(memory_id)
+        place = self.places.get(memory_id)
         return None if place is None else self.memories[place]
 
     def _has_vector(self, memory: Memory) -> bool:
@@ -208,6 +310,16 @@ class Prepared:
             episode=episode if isinstance(episode, str) else "",
             vector=self._vector(memory),
         )
+
+
+def _row(memory: Memory) -> tuple[float, int, float, float, int]:
+    return (
+        memory.importance,
+        memory.access_count,
+        memory.created_at.timestamp(),
+        NEVER if memory.expires_at is None else memory.expires_at.timestamp(),
+        int(memory.semantic_hash, 16),
+    )
 
 
 def _moment(value: object) -> datetime | None:

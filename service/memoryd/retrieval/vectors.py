@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from memoryd.errors import MemorydError
+from memoryd.recall.embedding import adds_up_words
 from memoryd.storage.vectors import (
     Unembedded,
     Vector,
@@ -20,7 +22,7 @@ from memoryd.storage.vectors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -34,6 +36,12 @@ if TYPE_CHECKING:
 
 BATCH = 64
 """Texts that are embedded at once: others get their turn between two batches."""
+
+INLINE = 4
+"""Texts that an embedder of words is given on the event loop: a thread would cost more."""
+
+KEEP_SECONDS = 0.5
+"""For so long vectors gather that are to be kept in the database, unless they are a batch."""
 
 MAX_PENDING = 20_000
 """Texts that wait. Those beyond are ranked without a vector, and come again when next retrieved."""
@@ -54,6 +62,8 @@ class VectorMaker:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embedder")
         self._pending = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._unkept: dict[MemoryKey, Vector] = {}
+        self._keep_now = asyncio.Event()
         self._closed = False
 
     def try_out(self) -> None:
@@ -90,7 +100,16 @@ class VectorMaker:
     def make(
         self, wanted: Sequence[Unembedded], made: Callable[[Vectors], None]
     ) -> asyncio.Task[None] | None:
-        """Begin to make vectors; `made` is given each batch of them. None: too many are waiting."""
+        """Begin to make vectors; `made` is given each batch of them.
+
+        None: they are made already, or too many are waiting.
+        """
+        if len(wanted) <= INLINE and not self._pending and adds_up_words(self.embedder):
+            try:
+                self._made(wanted, self._embedded(wanted), made)
+            except Exception:  # noqa: BLE001  it may be anybody's class
+                _log.exception(FAILED)
+            return None
         if self._pending + len(wanted) > MAX_PENDING:
             return None
         self._pending += len(wanted)
@@ -114,13 +133,14 @@ class VectorMaker:
                 return total
             after = batch[-1].key
             vectors = await self._embed(batch)
-            total += await self._keep(batch, vectors)
+            total += await self._keep(_as_kept(batch, vectors))
             progress(len(batch))
 
     async def aclose(self) -> None:
         """Give up what is not begun, and keep what is made."""
         self._closed = True
         self._thread.shutdown(wait=False, cancel_futures=True)
+        self._keep_now.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _begin(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
@@ -133,37 +153,55 @@ class VectorMaker:
         try:
             for start in range(0, len(wanted), BATCH):
                 batch = wanted[start : start + BATCH]
-                vectors = await self._embed(batch)
-                made(
-                    {
-                        item.key: (item.content_hash, vector)
-                        for item, vector in zip(batch, vectors, strict=True)
-                    }
-                )
-                self._begin(self._keep_behind(batch, vectors), "keep vectors")
+                self._made(batch, await self._embed(batch), made)
         except Exception:  # noqa: BLE001  whatever it is, nobody waits for it
             if not self._closed:
                 _log.exception(FAILED)
         finally:
             self._pending -= len(wanted)
 
-    async def _embed(self, batch: Sequence[Unembedded]) -> Floats16:
-        texts = [item.content for item in batch]
-        vectors = await asyncio.get_running_loop().run_in_executor(
-            self._thread, self.embedder.embed, texts
+    def _made(
+        self,
+        batch: Sequence[Unembedded],
+        vectors: Floats16,
+        made: Callable[[Vectors], None],
+    ) -> None:
+        made(
+            {
+                item.key: (item.content_hash, vector)
+                for item, vector in zip(batch, vectors, strict=True)
+            }
         )
-        return vectors.astype(np.float16)
+        if not self._unkept:
+            self._keep_now.clear()
+            self._begin(self._keep_behind(), "keep vectors")
+        self._unkept |= _as_kept(batch, vectors)
+        if len(self._unkept) >= BATCH or self._closed:
+            self._keep_now.set()
 
-    async def _keep(self, batch: Iterable[Unembedded], vectors: Floats16) -> int:
-        kept = {
-            item.key: Vector(item.content_hash, vector.astype(STORED).tobytes())
-            for item, vector in zip(batch, vectors, strict=True)
-        }
+    def _embedded(self, batch: Sequence[Unembedded]) -> Floats16:
+        return self.embedder.embed([item.content for item in batch]).astype(np.float16)
+
+    async def _embed(self, batch: Sequence[Unembedded]) -> Floats16:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._embedded, batch)
+
+    async def _keep(self, kept: Mapping[MemoryKey, Vector]) -> int:
         name, dialect = self.embedder.name, self._database.dialect
         return await self._database.write(lambda c: write_vectors(c, dialect, name, kept))
 
-    async def _keep_behind(self, batch: Collection[Unembedded], vectors: Floats16) -> None:
+    async def _keep_behind(self) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._keep_now.wait(), KEEP_SECONDS)
+        kept, self._unkept = self._unkept, {}
         try:
-            await self._keep(batch, vectors)
+            await self._keep(kept)
         except MemorydError:
-            _log.warning("vectors lost; they are made again", extra={"count": len(batch)})
+            _log.warning("vectors lost; they are made again", extra={"count": len(kept)})
+
+
+def _as_kept(batch: Sequence[Unembedded], vectors: Floats16) -> dict[MemoryKey, Vector]:
+    return {
+        item.key: Vector(item.content_hash, vector.astype(STORED).tobytes())
+        for item, vector in zip(batch, vectors, strict=True)
+    }

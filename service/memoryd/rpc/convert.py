@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from google.protobuf.struct_pb2 import Struct, Value
 
     from memoryd.model import Memory, MemoryEvent, Session, Stored
-    from memoryd.recall.fusion import Ranked
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -50,40 +49,39 @@ _PROTO_CHANGE = {
 }
 
 
-def breakdown_message(ranked: Ranked) -> memory_pb2.ScoreBreakdown:
-    return memory_pb2.ScoreBreakdown(
-        lexical=ranked.lexical,
-        importance=ranked.importance,
-        semantic=ranked.semantic,
-        context=ranked.context,
-        speaker=ranked.speaker,
-        temporal=ranked.temporal,
-        form=ranked.form,
-        diversity=ranked.diversity,
+def memory_message(memory: Memory, *, now: datetime, half_life_days: float) -> memory_pb2.Memory:
+    """The memory as callers see it at `now`."""
+    message = lasting_message(memory)
+    message.effective_importance = effective_importance(
+        memory.importance,
+        memory.created_at,
+        memory.access_count,
+        now=now,
+        half_life_days=half_life_days,
+    )
+    message.MergeFrom(accesses_message(memory))
+    return message
+
+
+def accesses_message(memory: Memory) -> memory_pb2.Memory:
+    """The part that tells of a memory's accesses."""
+    return memory_pb2.Memory(
+        access_count=memory.access_count, last_access_time=_optional_timestamp(memory.last_accessed)
     )
 
 
-def memory_message(memory: Memory, *, now: datetime, half_life_days: float) -> memory_pb2.Memory:
-    """The memory as callers see it at `now`."""
+def lasting_message(memory: Memory) -> memory_pb2.Memory:
+    """The part that stays the same until the memory's next revision."""
     message = memory_pb2.Memory(
         session_id=memory.session.session_id,
         memory_id=memory.memory_id,
         content=memory.content,
         content_type=_PROTO_CONTENT_TYPE[memory.content_type],
         importance=memory.importance,
-        effective_importance=effective_importance(
-            memory.importance,
-            memory.created_at,
-            memory.access_count,
-            now=now,
-            half_life_days=half_life_days,
-        ),
         content_hash=memory.content_hash,
         semantic_hash=memory.semantic_hash,
-        access_count=memory.access_count,
         create_time=timestamp(memory.created_at),
         update_time=timestamp(memory.updated_at),
-        last_access_time=_optional_timestamp(memory.last_accessed),
         delete_time=_optional_timestamp(memory.deleted_at),
         expire_time=_optional_timestamp(memory.expires_at),
         revision=memory.revision,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from memoryd.model import Capacity
+from memoryd.model import Capacity, MemoryFilter
 from memoryd.recall.weights import DEFAULT_IMPORTANCE_WEIGHT
 from memoryd.retrieval.engine import Wanted
 from memoryd.rpc import convert, page_token
 from memoryd.rpc.call import current_call, offloaded
+from memoryd.rpc.results import encoded_response
 from memoryd.v1 import memory_pb2, memory_pb2_grpc
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ MAX_PAGE_BYTES = 4_000_000
 DEFAULT_RESULTS = 10
 MAX_RESULTS = 100
 DEFAULT_DISTANCE = 10
+EVERYTHING = MemoryFilter()
 PURGE_SAMPLE = 20
 
 
@@ -126,15 +128,15 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
             answer.next_page_token = page_token.encode(next_after, request)
         return answer
 
-    async def RetrieveMemories(
+    async def RetrieveMemories(  # type: ignore[override]  # encoded already
         self, request: memory_pb2.RetrieveMemoriesRequest, context: Context
-    ) -> memory_pb2.RetrieveMemoriesResponse:
+    ) -> bytes:
         call, now = current_call(), self._clock()
         query = request.query.strip()
         sessions = [
             call.session(name) for name in dict.fromkeys((request.session_id, *request.session_ids))
         ]
-        given = self._requests.filter(request.filter)
+        given = self._requests.filter(request.filter) if request.HasField("filter") else EVERYTHING
         min_importance = given.min_importance
         if min_importance is None and not query:
             min_importance = self._options.settings().importance_threshold
@@ -155,20 +157,12 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
         else:
             found = await self._retrieval.important(sessions, wanted, now=now, timeout=timeout)
         if not request.peek:
-            self._accesses.record((memory for memory, _ in found.results), now)
-        return memory_pb2.RetrieveMemoriesResponse(
-            results=[
-                memory_pb2.RetrievedMemory(
-                    memory=self._message(memory, now),
-                    score=ranked.score,
-                    breakdown=convert.breakdown_message(ranked),
-                )
-                for memory, ranked in found.results
-            ],
-            revision=found.revisions[sessions[0]],
-            revisions={s.session_id: n for s, n in found.revisions.items()}
-            if len(sessions) > 1
-            else None,
+            self._accesses.record((result.encoded.memory for result in found.results), now)
+        several = len(sessions) > 1
+        return encoded_response(
+            found.results,
+            found.revisions[sessions[0]],
+            {s.session_id: n for s, n in found.revisions.items()} if several else None,
         )
 
     async def UpdateMemory(

@@ -121,7 +121,7 @@ class _Method:
     ) -> None:
         self.name = name
         self.behaviour = behaviour
-        self.encode = None if handler is None else handler.response_serializer
+        self.encode = None if handler is None else _encoder(handler.response_serializer)
         decode = None if handler is None else handler.request_deserializer
         self._decode: Callable[[bytes], Any] = decode or bytes
         self._check = check
@@ -155,6 +155,13 @@ class _Method:
         if self._check is not None:
             self._check(request)
         return request
+
+
+def _encoder(encode: Callable[[Any], bytes] | None) -> Callable[[Any], bytes] | None:
+    """Leave alone what a handler has encoded already."""
+    if encode is None:
+        return None
+    return lambda answer: answer if type(answer) is bytes else encode(answer)
 
 
 def _unary(method: _Method, slots: Slots) -> grpc.RpcMethodHandler[Any, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
@@ -19,7 +18,7 @@ from memoryd.storage.rows import COLUMNS, memory_of
 from memoryd.storage.sessions import lock_sessions
 from memoryd.storage.snapshots import Snapshots
 from memoryd.storage.tables import memories
-from memoryd.storage.writes import Delete, Store, Touch, Undelete, Update
+from memoryd.storage.writes import Delete, Store, Undelete, Update
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -102,10 +101,6 @@ class MemoryStore:
     async def undelete(self, session: Session, memory_id: str, capacity: Capacity) -> Memory:
         """Raises MemoryNotFound, MemoryNotDeleted, MemoryAlreadyExists, SessionFull."""
         return cast("Memory", await self._commits.submit(Undelete(session, memory_id, capacity)))
-
-    async def touch(self, accesses: Iterable[Touch]) -> None:
-        """Count accesses, all in one transaction if no other writes are waiting."""
-        await asyncio.gather(*(self._commits.submit(access) for access in accesses))
 
     async def get(
         self, session: Session, memory_id: str, *, now: datetime, timeout: float | None

@@ -16,19 +16,20 @@ from sqlalchemy import and_, bindparam, select
 
 from memoryd.errors import MemorydError
 from memoryd.model import Change
-from memoryd.storage import rows
+from memoryd.storage import direct, rows
 from memoryd.storage.group_read import GroupRead
 from memoryd.storage.rows import COLUMNS, memory_of
 from memoryd.storage.sessions import Counters, read_counters
 from memoryd.storage.tables import memories, memory_history, sessions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
 
     from memoryd.model import Memory, Session
+    from memoryd.storage.access import Accesses
     from memoryd.storage.database import Database
 
 RELOAD_CHANGES = 500
@@ -91,6 +92,8 @@ class Snapshot:
         self.counters = _NOWHERE
         self.content_bytes = 0
         self.refreshing = asyncio.Lock()
+        self.refreshes = 0
+        """How often rows have been read for it."""
 
     @property
     def revision(self) -> int:
@@ -137,6 +140,20 @@ class Snapshot:
         access_revision = max(self.counters.access_revision, counters.access_revision)
         self.counters = Counters(revision, access_revision, counters.horizon)
 
+    def count_accesses(self, counted: Mapping[str, Accesses]) -> None:
+        """Take in accesses that were counted since, all of them at once."""
+        for memory_id, accesses in counted.items():
+            known = self.memories.get(memory_id)
+            if known is not None:
+                last = known.last_accessed
+                self.memories[memory_id] = dataclasses.replace(
+                    known,
+                    access_count=known.access_count + accesses.times,
+                    last_accessed=accesses.last if last is None else max(last, accesses.last),
+                )
+                self.accessed.add(memory_id)
+        self.counters = self.counters._replace(access_revision=self.counters.access_revision + 1)
+
     def _put(self, memory: Memory) -> None:
         known = self.memories.get(memory.memory_id)
         if known is not None:
@@ -170,6 +187,19 @@ class _News(NamedTuple):
     changed: Sequence[Memory]
     purged: Sequence[str]
     accessed: Sequence[tuple[str, int, datetime]]
+
+
+class Watched(NamedTuple):
+    """A session as it was kept when a transaction began."""
+
+    snapshot: Snapshot
+    refreshes: int
+
+    @property
+    def is_undisturbed(self) -> bool:
+        """Whether no rows have been read since, which may show the transaction's already."""
+        snapshot = self.snapshot
+        return not snapshot.refreshing.locked() and snapshot.refreshes == self.refreshes
 
 
 class Snapshots:
@@ -212,6 +242,29 @@ class Snapshots:
         self.account(snapshot)
         return snapshot if snapshot.counters is not _NOWHERE else None
 
+    def watch(self, sessions: Iterable[Session]) -> dict[Session, Watched]:
+        """Begin a transaction that changes sessions; those of them that are kept."""
+        return {
+            session: Watched(snapshot, snapshot.refreshes)
+            for session in sessions
+            if (snapshot := self._kept.get(session)) is not None
+        }
+
+    def count_accesses(
+        self, watched: Watched | None, before: Counters, counted: Mapping[str, Accesses]
+    ) -> None:
+        """Take in accesses that this process has committed, so that nobody reads them back.
+
+        `before` is how far the session was. One that is not as far, or was read meanwhile, is
+        brought up to date when next asked for.
+        """
+        if (
+            watched is not None
+            and watched.is_undisturbed
+            and watched.snapshot.counters.access_revision == before.access_revision
+        ):
+            watched.snapshot.count_accesses(counted)
+
     def account(self, snapshot: Snapshot) -> None:
         """Note that it was used, and what it takes by now; the longest unused make room."""
         session = snapshot.session
@@ -239,6 +292,7 @@ class Snapshots:
         self, snapshot: Snapshot, counters: Counters, now: datetime, timeout: float | None
     ) -> None:
         known, key = snapshot.counters, snapshot.session._asdict()
+        snapshot.refreshes += 1
         # Whoever is before the horizon may have missed a purge, or know another session.
         if known.revision < counters.horizon or (
             counters.revision - known.revision > RELOAD_CHANGES
@@ -268,7 +322,7 @@ class Snapshots:
 def _read_live(
     connection: Connection, key: dict[str, Any], now: datetime
 ) -> tuple[Counters, list[Memory]]:
-    found = connection.execute(_LIVE, {**key, "now": now}).all()
+    found = direct.fetch(connection, _LIVE, {**key, "now": now})
     if not found:
         return _NOWHERE, []
     width = len(Counters._fields)
@@ -284,12 +338,12 @@ def _read_news(
     accessed: Sequence[Any] = ()
     if counters.revision > known.revision:
         parameters = {**key, "after": known.revision}
-        changed = [memory_of(row) for row in connection.execute(_CHANGED, parameters).all()]
+        changed = [memory_of(row) for row in direct.fetch(connection, _CHANGED, parameters)]
         # After the rows: whatever was purged up to the latest of them is among these.
-        purged = connection.execute(_PURGED, parameters).scalars().all()
+        purged = [row[0] for row in direct.fetch(connection, _PURGED, parameters)]
     if counters.access_revision > known.access_revision:
         parameters = {**key, "after": known.access_revision}
-        accessed = connection.execute(_ACCESSED, parameters).all()
+        accessed = direct.fetch(connection, _ACCESSED, parameters)
     return _News(changed, purged, [(row[0], row[1], row[2]) for row in accessed])
 
 

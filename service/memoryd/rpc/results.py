@@ -1,0 +1,110 @@
+"""The answer to RetrieveMemories, put together from encoded parts.
+
+A message is encoded as its fields, one after the other in any order; a field given in parts is
+their union (https://protobuf.dev/programming-guides/encoding/, "Last One Wins"). So what many
+answers have in common is encoded once, and only what differs is encoded for each.
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from memoryd.recall.fusion import Ranked
+from memoryd.retrieval.prepared import Encoding
+from memoryd.rpc import convert
+from memoryd.v1 import memory_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from google.protobuf.message import Message
+
+    from memoryd.model import Memory
+    from memoryd.retrieval.engine import Result
+
+# Wire types.
+_DOUBLE, _LENGTH = 1, 2
+
+_LENGTHS = 8192
+
+
+def _tag(message: type[Message], field: str, wire_type: int) -> int:
+    return message.DESCRIPTOR.fields_by_name[field].number << 3 | wire_type
+
+
+_RESULT = bytes([_tag(memory_pb2.RetrieveMemoriesResponse, "results", _LENGTH)])
+_MEMORY = bytes([_tag(memory_pb2.RetrievedMemory, "memory", _LENGTH)])
+_EFFECTIVE_IMPORTANCE = _tag(memory_pb2.Memory, "effective_importance", _DOUBLE)
+_SCORE = _tag(memory_pb2.RetrievedMemory, "score", _DOUBLE)
+_BREAKDOWN = _tag(memory_pb2.RetrievedMemory, "breakdown", _LENGTH)
+_PARTS = Ranked._fields[Ranked._fields.index("lexical") :]
+_PART_TAGS = [_tag(memory_pb2.ScoreBreakdown, part, _DOUBLE) for part in _PARTS]
+_FIELD = "Bd"
+_FIELD_BYTES = struct.calcsize(f"<{_FIELD}")
+_BREAKDOWN_BYTES = len(_PARTS) * _FIELD_BYTES
+# What ends a result: effective importance, its memory's last field; its score; its breakdown.
+_END = struct.Struct(f"<{_FIELD}{_FIELD}BB{len(_PARTS) * _FIELD}")
+
+
+def _lasting(memory: Memory) -> bytes:
+    return convert.lasting_message(memory).SerializeToString()
+
+
+def _accesses(memory: Memory) -> bytes:
+    return convert.accesses_message(memory).SerializeToString()
+
+
+ENCODING = Encoding(_lasting, _accesses)
+
+
+def encoded_response(
+    results: Sequence[Result], revision: int, revisions: Mapping[str, int] | None
+) -> bytes:
+    """A RetrieveMemoriesResponse."""
+    parts: list[bytes] = []
+    for (_, lasting, accesses), effective_importance, ranked in results:
+        memory_bytes = len(lasting) + len(accesses) + _FIELD_BYTES
+        memory_length = _length(memory_bytes)
+        beside = len(_MEMORY) + len(memory_length) + _END.size - _FIELD_BYTES
+        parts += (
+            _RESULT,
+            _length(memory_bytes + beside),
+            _MEMORY,
+            memory_length,
+            lasting,
+            accesses,
+            _end(effective_importance, ranked),
+        )
+    rest = memory_pb2.RetrieveMemoriesResponse(revision=revision, revisions=revisions)
+    parts.append(rest.SerializeToString())
+    return b"".join(parts)
+
+
+def _end(effective_importance: float, ranked: Ranked) -> bytes:
+    lexical, semantic, context, speaker, temporal, form, importance, diversity = _PART_TAGS
+    return _END.pack(
+        _EFFECTIVE_IMPORTANCE, effective_importance,
+        _SCORE, ranked.score,
+        _BREAKDOWN, _BREAKDOWN_BYTES,
+        lexical, ranked.lexical,
+        semantic, ranked.semantic,
+        context, ranked.context,
+        speaker, ranked.speaker,
+        temporal, ranked.temporal,
+        form, ranked.form,
+        importance, ranked.importance,
+        diversity, ranked.diversity,
+    )  # fmt: skip
+
+
+@lru_cache(_LENGTHS)
+def _length(count: int) -> bytes:
+    """A number as a varint: seven bits a byte, the lowest first, all but the last marked."""
+    encoded = bytearray()
+    while count >> 7:
+        encoded.append(count & 0x7F | 0x80)
+        count >>= 7
+    encoded.append(count)
+    return bytes(encoded)
