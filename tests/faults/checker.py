@@ -173,6 +173,10 @@ class History:
         if code is not None:
             self.codes[code] += 1
 
+    def now(self) -> float:
+        """The time, as the calls have it."""
+        return self._clock()
+
     def watch(self, session_id: str, start_revision: int = 0) -> Watch:
         """Record a new watcher."""
         watch = Watch(session_id, start_revision)

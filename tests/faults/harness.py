@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
+import sqlite3
 import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import grpc
+from sqlalchemy.engine import make_url
 
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import Call, History, Watch
+from .checker import Call, History, Stored, Watch, read_stored
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from tests.conftest import CommandLine, Process
 
 CALL_SECONDS = 5.0
@@ -37,6 +42,8 @@ KEPT = 8
 ENDS_OF_STREAMS = ("UNAVAILABLE", "CANCELLED")
 """What a watcher may be told when its server goes; it resumes."""
 
+SESSIONS = [f"user-{number}" for number in range(4)]
+
 VARIABLES = {
     "MEMORY_MAX_ENTRIES": str(MAX_ENTRIES),
     "MEMORYD_EMBEDDER": "none",
@@ -51,6 +58,15 @@ CHANNEL_OPTIONS = (
     ("grpc.enable_retries", 0),  # each attempt is seen
     ("grpc.use_local_subchannel_pool", 1),  # each caller has a connection of its own
 )
+
+
+def is_whole(database_url: str) -> bool:
+    """Whether SQLite finds nothing wrong with its file; of PostgreSQL nobody asks it."""
+    url = make_url(database_url)
+    if url.get_backend_name() != "sqlite":
+        return True
+    with contextlib.closing(sqlite3.connect(url.database or "")) as connection:
+        return connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 def open_channel(address: str) -> grpc.aio.Channel:
@@ -120,16 +136,62 @@ class Watcher:
                 self.resumed += 1
                 await asyncio.sleep(PAUSE_SECONDS)
 
+    def stop(self) -> None:
+        self._reading.cancel()
+
     async def until(self, revision: int) -> None:
         """Wait until it was told of a revision, and end."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while self.watch.last_revision < revision and not self._reading.done():
                 self._news.clear()
                 await self._news.wait()
-        self._reading.cancel()
+        self.stop()
         ended = (await asyncio.gather(self._reading, return_exceptions=True))[0]
         if not isinstance(ended, asyncio.CancelledError):
             raise ended
+
+
+class Load:
+    """Writers and watchers of some sessions, for as long as the block lasts."""
+
+    def __init__(
+        self, history: History, address: str, writers: int, sessions: Sequence[str]
+    ) -> None:
+        self.history = history
+        self.watchers: list[Watcher] = []
+        self._channels = [open_channel(address) for _ in range(writers + 1)]
+        self._stubs = [MemoryServiceStub(channel) for channel in self._channels]
+        self._sessions = sessions
+        self._stop = asyncio.Event()
+        self._writing: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        *writing, watching = self._stubs
+        self.watchers = [Watcher(watching, self.history, name) for name in self._sessions]
+        self._writing = [
+            asyncio.create_task(
+                Writer(f"caller {number}", stub, self.history, self._sessions).run(self._stop)
+            )
+            for number, stub in enumerate(writing)
+        ]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for watcher in self.watchers:
+            watcher.stop()
+        for task in self._writing:
+            task.cancel()
+        await asyncio.gather(*self._writing, return_exceptions=True)
+        await asyncio.gather(*(channel.close() for channel in self._channels))
+
+    async def finish(self, database_url: str) -> Stored:
+        """Let writers end what they are at, and watchers hear of all; answer what is stored."""
+        self._stop.set()
+        await asyncio.gather(*self._writing)
+        stored = await read_stored(database_url)
+        for watcher in self.watchers:
+            await watcher.until(stored.revisions.get(watcher.watch.session_id, 0))
+        return stored
 
 
 class Writer:
