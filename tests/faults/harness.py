@@ -162,6 +162,8 @@ class Load:
         self._channels = [open_channel(address) for _ in range(writers + 1)]
         self._stubs = [MemoryServiceStub(channel) for channel in self._channels]
         self._sessions = sessions
+        self.reader = Writer("reader", self._stubs[-1], history, sessions)
+        """For calls of the test's own."""
         self._stop = asyncio.Event()
         self._writing: list[asyncio.Task[None]] = []
 

@@ -14,6 +14,10 @@ class Scale:
     """Of a server under load, on each database."""
     writers: int = 8
     """Callers at once while a server is killed."""
+    full_disks: int = 1
+    """Times that the disk is full under load."""
+    migrated_rows: int = 1_000
+    migration_kills: int = 2
 
 
 SCALE = Scale(

@@ -7,6 +7,7 @@ is no timer, so a lone write waits for nobody, and a burst shares one commit.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 ANALYSE_AFTER = (100, 1_000, 10_000)
 """After how many memories that it has inserted a process has the tables analysed. PostgreSQL's own
 turn comes within a minute; until then a plan may read a whole session for each key, and stays."""
+
+_log = logging.getLogger(__name__)
 
 _Waiting = tuple["Write", asyncio.Future[Any]]
 
@@ -60,6 +63,8 @@ class GroupCommit:
         self._arrived = asyncio.Event()
         self._counts = KeptCounts()
         self._closing = False
+        self._obstacle: str | None = None
+        """Why the last transaction could not be written."""
         self._inserted = 0
         self._analysing: asyncio.Task[None] | None = None
         self._worker = asyncio.create_task(self._work(), name="group commit")
@@ -118,6 +123,7 @@ class GroupCommit:
         try:
             outcomes = await self._transaction([write for write, _ in batch])
         except DatabaseUnavailable as error:
+            self._note(error.cause)
             # Whoever waits behind these would only wait for the same.
             for _, future in (*batch, *self._waiting):
                 _settle(future, error)
@@ -131,8 +137,19 @@ class GroupCommit:
             for item in batch:
                 await self._commit([item])
         else:
+            self._note(None)
             for (_, future), outcome in zip(batch, outcomes, strict=True):
                 _settle(future, outcome)
+
+    def _note(self, obstacle: str | None) -> None:
+        """Tell the operator what callers are not told: a full disk, a lock; and of its end."""
+        if obstacle == self._obstacle:
+            return
+        self._obstacle = obstacle
+        if obstacle is None:
+            _log.info("writing again")
+        else:
+            _log.warning("nothing can be written: %s", obstacle)
 
     async def _transaction(self, writes: Sequence[Write]) -> Sequence[Outcome | MemorydError]:
         def body(connection: Connection) -> tuple[list[Outcome | MemorydError], WritePlan]:
