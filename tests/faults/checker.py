@@ -117,6 +117,8 @@ class Call:
     """None: there was none."""
     code: str | None = None
     """Of the refusal."""
+    details: bytes = b""
+    """Of the refusal: `google.rpc.Status`."""
 
     @property
     def session_id(self) -> str:
@@ -163,6 +165,8 @@ class History:
         try:
             self.end(call, answer=await getattr(stub, method)(request, timeout=timeout))
         except grpc.aio.AioRpcError as error:
+            trailers = dict(error.trailing_metadata() or ())
+            call.details = trailers.get("grpc-status-details-bin", b"")
             self.end(call, code=error.code().name)
         return call
 

@@ -16,6 +16,10 @@ class Scale:
     """Callers at once while a server is killed."""
     full_disks: int = 1
     """Times that the disk is full under load."""
+    overload_milliseconds: int = 1_000
+    """How long a server is overloaded, and how long its peak is measured before."""
+    overload_percent: int = 0
+    """How much of its peak it has to keep up meanwhile, for the processor's time that it gets."""
     migrated_rows: int = 1_000
     migration_kills: int = 2
 
