@@ -260,6 +260,10 @@ class Process:
             )
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def output(self) -> str:
         """What it has written on standard output so far."""
         return self._output.read_text()

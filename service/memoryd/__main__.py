@@ -1,4 +1,4 @@
-"""The command line: serve, migrate, health, config, sweep, reindex, export, import."""
+"""The command line: serve, migrate, health, config, sweep, reindex, backup, export, import."""
 
 from __future__ import annotations
 
@@ -112,6 +112,20 @@ def reindex(database_url: DatabaseUrl = None) -> None:
     settings, _ = _configuration(database_url=database_url)
     with _logging(settings):
         _run(_reindex(settings))
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="The copy; it must not exist yet.")],
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Copy an SQLite database as of one moment, while servers run on.
+
+    To restore it, put it in the database's place while no server runs.
+    """
+    settings, _ = _configuration(database_url=database_url)
+    with _logging(settings):
+        _run(_backup(settings, file))
 
 
 @app.command(name="export")
@@ -319,6 +333,13 @@ async def _reindex(settings: Settings) -> None:
             with progress("embedding", await maker.lacking()) as advance:
                 count = await maker.reindex(advance)
     print(f"made {count:,} vectors with {maker.embedder.name}")
+
+
+async def _backup(settings: Settings, file: Path) -> None:
+    from memoryd.storage.backup import back_up  # noqa: PLC0415  only what a command needs is loaded
+
+    size = await back_up(settings.database_url.get_secret_value(), file)
+    print(f"backed up {size:,} bytes to {file}")
 
 
 async def _export(settings: Settings, file: Path, *, with_deleted: bool) -> None:

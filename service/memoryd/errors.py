@@ -143,7 +143,7 @@ def _resume(last_revision: int | None) -> str:
 
 class Overloaded(MemorydError):
     retry_after = 0.5
-    """Seconds."""
+    """Seconds; who answers a caller may say more, so that not all come back at once."""
 
 
 class ClientLimitReached(Overloaded):

@@ -55,6 +55,10 @@ KEEPALIVE_TIMEOUT_SECONDS = 20
 MIN_PING_INTERVAL_SECONDS = 10
 """Clients and proxies may ping an idle connection this often."""
 
+MAX_PENDING_CALLS = 4_000
+"""Those that have come and been looked at by nobody. Beyond it gRPC itself cancels some, beyond
+twice as many all; they are told nothing else."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -168,7 +172,7 @@ class Server:
         )
         self._sweeping: asyncio.Task[None] | None = None
         self.health = HealthMonitor(self.database.check, SERVICES)
-        pipeline = CallPipeline(requests.check, _limits(settings))
+        pipeline = CallPipeline(requests.check, _limits(settings), self._store.admit_write)
         methods = cast("grpc.aio.Server", pipeline)
         memory_pb2_grpc.add_MemoryServiceServicer_to_server(
             MemoryService(
@@ -292,6 +296,8 @@ def channel_options(settings: Settings) -> list[tuple[str, int]]:
         # What is larger than may be is received still, so that the refusal can say why.
         ("grpc.max_receive_message_length", 2 * settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),
+        ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING_CALLS),
         ("grpc.so_reuseport", 0),  # a second server on the port is a mistake to be told of
         # What the limits of calls cannot reach: those whose request never comes to its end.
         (

@@ -340,7 +340,7 @@ def test_production_refuses_secrets_that_are_literal_or_nowhere(command_line, ke
 
 
 def test_the_module_is_the_command(command_line):
-    for command in ("", "serve", "migrate", "sweep", "export", "import", "health"):
+    for command in ("", "serve", "migrate", "sweep", "backup", "export", "import", "health"):
         assert command_line.shell(f"memoryd {command} --help") == command_line.shell(
             f"{shlex.quote(sys.executable)} -m memoryd {command} --help"
         )
@@ -349,10 +349,11 @@ def test_the_module_is_the_command(command_line):
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ([], ["serve", "migrate", "sweep", "export", "import", "health"]),
+        ([], ["serve", "migrate", "sweep", "backup", "export", "import", "health"]),
         (["serve"], ["--database-url", "--host", "--port", "--migrate", "MEMORYD_DATABASE_URL"]),
         (["migrate"], ["--database-url"]),
         (["sweep"], ["--once", "--database-url"]),
+        (["backup"], ["file", "--database-url", "SQLite"]),
         (["export"], ["file", "--deleted", "--database-url"]),
         (["import"], ["file", "--database-url"]),
         (["health"], ["--host", "--port"]),

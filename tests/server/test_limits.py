@@ -10,7 +10,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from memoryd.errors import ClientLimitReached, Overloaded
-from memoryd.rpc.limits import Slots
+from memoryd.rpc.limits import Returns, Slots
+from memoryd.storage import group_commit
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1 import tool_config_pb2 as tool_pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
@@ -114,6 +115,50 @@ def test_a_client_is_an_address_and_takes_no_other_clients_places():
             pass
     with slots.taken("ipv4:10.0.0.7:3333"), slots.taken("unix:"):
         pass
+
+
+async def test_writes_that_would_wait_for_too_long_are_refused_before_they_are_read(
+    serve, refusal, monkeypatch
+):
+    monkeypatch.setattr(group_commit, "MAX_WAIT_SECONDS", 0.0)
+    running = await serve(MEMORYD_WRITE_BATCH_LIMIT="2")
+    await running.memory.StoreMemory(store_request(0))  # how long one takes is known from here on
+    delays = []
+
+    async def store(number: int) -> str:
+        # Every other one would be refused for what it is.
+        request = store_request(number) if number % 2 else pb.StoreMemoryRequest()
+        try:
+            await running.memory.StoreMemory(request)
+        except grpc.aio.AioRpcError as error:
+            refused = refusal(error)
+            if refused.reason == "OVERLOADED":
+                delays.append(refused.details["RetryInfo"].retry_delay.ToMilliseconds())
+            return refused.reason
+        return "stored"
+
+    outcomes = Counter(await asyncio.gather(*map(store, range(1, 201))))
+    assert set(outcomes) <= {"stored", "OVERLOADED", "INVALID_REQUEST"}
+    assert outcomes["OVERLOADED"] > 100
+    assert min(delays) >= 500
+    assert len(set(delays)) > len(delays) / 2  # not all at once
+    listed = await running.memory.ListMemories(
+        pb.ListMemoriesRequest(session_id="user-123", page_size=1000)
+    )
+    assert len(listed.memories) == outcomes["stored"] + 1
+
+
+def test_those_who_are_refused_come_back_one_after_the_other():
+    now = 1000.0
+    returns = Returns(clock=lambda: now)
+    delays = [returns.give() for _ in range(1000)]
+    assert delays[:3] == pytest.approx([0.5, 0.505, 0.51])
+    assert delays == sorted(delays)
+    crowd = [returns.give() for _ in range(5000)]
+    assert all(5 <= delay <= 10 for delay in crowd[1000:])
+    assert len(set(crowd)) > 4000
+    now += 20
+    assert returns.give() == pytest.approx(0.5)
 
 
 async def test_a_stream_with_nothing_to_tell_is_ended_and_resumes_without_loss(serve, refusal):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING
 from memoryd.errors import ClientLimitReached, Overloaded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,33 @@ class Limits:
     """How long a stream may go unread."""
     stream_idle_seconds: float
     """How long a stream may have nothing to tell."""
+
+
+RETURNS_A_SECOND = 200
+"""How many refused callers are asked back in a second. To refuse one again costs a part of a call's
+work."""
+
+FIRST_RETURN_SECONDS = 0.5
+LAST_RETURN_SECONDS = 10.0
+
+
+class Returns:
+    """When callers that were refused may come back: one after the other."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._next = 0.0
+
+    def give(self) -> float:
+        """Seconds from now, for one more caller."""
+        now = self._clock()
+        last = now + LAST_RETURN_SECONDS
+        self._next = max(self._next + 1 / RETURNS_A_SECOND, now + FIRST_RETURN_SECONDS)
+        if self._next > last:
+            # Too many to give each a place of its own.
+            self._next = last
+            return random.uniform(LAST_RETURN_SECONDS / 2, LAST_RETURN_SECONDS)  # noqa: S311  no secret
+        return self._next - now
 
 
 class Slots:

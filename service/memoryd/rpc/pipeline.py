@@ -16,12 +16,13 @@ from google.protobuf.message import DecodeError
 from memoryd.errors import (
     MalformedMessage,
     MessageTooLarge,
+    Overloaded,
     StreamIdle,
     StreamStalled,
     UnknownMethod,
 )
 from memoryd.rpc.call import Call, enter, offloaded
-from memoryd.rpc.limits import Slots
+from memoryd.rpc.limits import Returns, Slots
 from memoryd.rpc.status import status_of
 
 if TYPE_CHECKING:
@@ -44,6 +45,18 @@ TRANSIT_SECONDS = 0.1
 """How much earlier than here a deadline may pass at the caller, who then cancels."""
 DETAILS_TRAILER = "grpc-status-details-bin"
 
+WRITES = frozenset(
+    f"/memoryd.v1.MemoryService/{name}"
+    for name in (
+        "StoreMemory",
+        "BatchStoreMemories",
+        "UpdateMemory",
+        "DeleteMemory",
+        "UndeleteMemory",
+    )
+)
+"""The methods whose work waits for a commit."""
+
 
 class CallPipeline(grpc.GenericRpcHandler):
     """All methods of a server, each wrapped once: a call then costs no set-up of its own.
@@ -53,12 +66,18 @@ class CallPipeline(grpc.GenericRpcHandler):
     coroutines, and methods registered with gRPC's core a task that waits for each of them, which
     every call goes through.
 
-    `check` is given every request of this service's own methods before their handler.
+    `check` is given every request of this service's own methods before their handler. `admit_write`
+    raises Overloaded where a write would wait for too long; it is asked before the request is read,
+    since to read and judge it may be a large part of the work.
     """
 
-    def __init__(self, check: Callable[[Message], None], limits: Limits) -> None:
+    def __init__(
+        self, check: Callable[[Message], None], limits: Limits, admit_write: Callable[[], None]
+    ) -> None:
         self._check = check
         self._limits = limits
+        self._admit_write = admit_write
+        self._returns = Returns()
         self._calls = Slots("calls", limits.calls, limits.calls_per_client)
         self._streams = Slots("streams", limits.streams, limits.streams_per_client)
         # Apart, so that no load makes the service look dead.
@@ -82,7 +101,7 @@ class CallPipeline(grpc.GenericRpcHandler):
         """Give what serves a method; for one that there is not, what says so."""
         method = handler_call_details.method
         return self._wrapped.get(method) or _unary(
-            _Method(method, _unknown_method, None, None, self._limits), self._others
+            _Method(method, _unknown_method, None, None, self._limits, self._returns), self._others
         )
 
     def _wrap(
@@ -91,17 +110,20 @@ class CallPipeline(grpc.GenericRpcHandler):
         ours, limits = method.startswith("/memoryd."), self._limits
         check = self._check if ours else None
         if handler.unary_unary is not None:
-            unary = _Method(method, handler.unary_unary, handler, check, limits)
+            admit = self._admit_write if method in WRITES else None
+            unary = _Method(
+                method, handler.unary_unary, handler, check, limits, self._returns, admit=admit
+            )
             return _unary(unary, self._calls if ours else self._others)
         if handler.unary_stream is not None:
-            streaming = _Method(method, handler.unary_stream, handler, check, limits)
+            streaming = _Method(method, handler.unary_stream, handler, check, limits, self._returns)
             slots = self._streams if ours else self._others
             # A watch of health has nothing to tell for as long as all goes well.
             idle_seconds = limits.stream_idle_seconds if ours else None
             serve = _streaming(streaming, slots, limits.stream_stall_seconds, idle_seconds)
             return grpc.unary_stream_rpc_method_handler(serve, None, streaming.encode)
         behaviour: Any = handler.stream_stream  # reflection's
-        asking = _Method(method, behaviour, handler, check, limits)
+        asking = _Method(method, behaviour, handler, check, limits, self._returns)
         serve = _streaming(
             asking, self._others, limits.stream_stall_seconds, None, takes_stream=True
         )
@@ -111,13 +133,16 @@ class CallPipeline(grpc.GenericRpcHandler):
 class _Method:
     """One method, with what surrounds its handler."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  built in one place, one after the other
         self,
         name: str,
         behaviour: Behaviour,
         handler: grpc.RpcMethodHandler[Any, Any] | None,
         check: Callable[[Message], None] | None,
         limits: Limits,
+        returns: Returns,
+        *,
+        admit: Callable[[], None] | None = None,
     ) -> None:
         self.name = name
         self.behaviour = behaviour
@@ -126,6 +151,8 @@ class _Method:
         self._decode: Callable[[bytes], Any] = decode or bytes
         self._check = check
         self._max_bytes = limits.message_bytes
+        self._returns = returns
+        self._admit = admit
 
     def enter(self, context: Context) -> Call:
         call = Call(self.name, _request_id(context.invocation_metadata()), context.time_remaining)
@@ -136,8 +163,10 @@ class _Method:
     async def request(self, data: bytes) -> Any:
         """Give the request that the bytes are.
 
-        Raises MessageTooLarge, MalformedMessage, and what the check does.
+        Raises Overloaded, MessageTooLarge, MalformedMessage, and what the check does.
         """
+        if self._admit is not None:
+            self._admit()
         if len(data) > self._max_bytes:
             raise MessageTooLarge(len(data), self._max_bytes)
         return await offloaded(len(data), self._judged, data)
@@ -146,6 +175,12 @@ class _Method:
         """Give the requests of a stream, as they come."""
         async for data in stream:
             yield await self.request(data)
+
+    def status(self, error: Exception, call: Call) -> Status:
+        """What goes over the wire in place of an answer."""
+        if isinstance(error, Overloaded):
+            error.retry_after = self._returns.give()
+        return status_of(error, call.request_id)
 
     def _judged(self, data: bytes) -> Any:
         try:
@@ -177,7 +212,7 @@ def _unary(method: _Method, slots: Slots) -> grpc.RpcMethodHandler[Any, Any]:
             code = context.code() or grpc.StatusCode.UNKNOWN
             raise
         except Exception as error:  # noqa: BLE001  the table has a place for every error
-            status = status_of(error, call.request_id)
+            status = method.status(error, call)
             code = status.code
             await _abort(context, call, status, error)
         finally:
@@ -209,7 +244,7 @@ def _streaming(
             code = context.code() or grpc.StatusCode.UNKNOWN
             raise
         except Exception as error:  # noqa: BLE001  the table has a place for every error
-            status = status_of(error, call.request_id)
+            status = method.status(error, call)
             code = status.code
             await _abort(context, call, status, error)
         finally:

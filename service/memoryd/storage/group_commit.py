@@ -8,6 +8,8 @@ commit.
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -31,6 +33,16 @@ if TYPE_CHECKING:
 ANALYSE_AFTER = (100, 1_000, 10_000)
 """After how many memories that it has inserted a process has the tables analysed. PostgreSQL's own
 turn comes within a minute; until then a plan may read a whole session for each key, and stays."""
+
+MAX_WAIT_SECONDS = 0.5
+"""How long a caller's write may have to wait for its transaction, as far as that can be foreseen.
+Where more come than can be written, those that are let in are then done well before their
+deadlines; else all would wait until theirs had passed, and be written for nobody."""
+
+_MEMORY = 0.8
+"""How much of what was measured before a transaction still counts after it."""
+
+_log = logging.getLogger(__name__)
 
 _Waiting = tuple["Write", asyncio.Future[Any]]
 
@@ -62,9 +74,27 @@ class GroupCommit:
         self._arrived = asyncio.Event()
         self._counts = KeptCounts()
         self._closing = False
+        self._seconds = 0.0
+        """What the last transactions took, the earlier ones counting less."""
+        self._written = 0.0
+        """How much was in them."""
+        self._obstacle: str | None = None
+        """Why the last transaction could not be written."""
         self._inserted = 0
         self._analysing: asyncio.Task[None] | None = None
         self._worker = asyncio.create_task(self._work(), name="group commit")
+
+    def admit(self) -> None:
+        """Raise Overloaded where a further write would have to wait for too long.
+
+        What fits into the next transaction never does.
+        """
+        if self._weight <= self._batch_limit or not self._written:
+            return
+        if self._weight * self._seconds / self._written > MAX_WAIT_SECONDS:
+            raise Overloaded(
+                f"{self._weight:,} writes are waiting, more than is soon done; try again"
+            )
 
     async def submit(self, write: Write) -> Outcome:
         """Return once the write is committed.
@@ -118,9 +148,11 @@ class GroupCommit:
         return batch
 
     async def _commit(self, batch: list[_Waiting]) -> None:
+        begun = time.perf_counter()
         try:
             outcomes = await self._transaction([write for write, _ in batch])
         except DatabaseUnavailable as error:
+            self._note(error.cause)
             # Whoever waits behind these would only wait for the same.
             for _, future in (*batch, *self._waiting):
                 _settle(future, error)
@@ -134,8 +166,21 @@ class GroupCommit:
             for item in batch:
                 await self._commit([item])
         else:
+            self._note(None)
+            self._seconds = self._seconds * _MEMORY + time.perf_counter() - begun
+            self._written = self._written * _MEMORY + sum(_weight(write) for write, _ in batch)
             for (_, future), outcome in zip(batch, outcomes, strict=True):
                 _settle(future, outcome)
+
+    def _note(self, obstacle: str | None) -> None:
+        """Tell the operator what callers are not told: a full disk, a lock; and of its end."""
+        if obstacle == self._obstacle:
+            return
+        self._obstacle = obstacle
+        if obstacle is None:
+            _log.info("writing again")
+        else:
+            _log.warning("nothing can be written: %s", obstacle)
 
     async def _transaction(self, writes: Sequence[Write]) -> Sequence[Outcome | MemorydError]:
         def body(connection: Connection) -> tuple[list[Outcome | MemorydError], WritePlan]:

@@ -83,6 +83,10 @@ class MemoryStore:
         self.snapshots = Snapshots(database, max_bytes=snapshot_bytes)
         """Sessions in memory."""
 
+    def admit_write(self) -> None:
+        """Raise Overloaded where a further write would have to wait for too long."""
+        self._commits.admit()
+
     async def store(self, items: Sequence[NewMemory], capacity: Capacity) -> tuple[Stored, ...]:
         """Store all of them or none.
 

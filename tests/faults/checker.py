@@ -1,0 +1,460 @@
+"""What callers were told, against what the database holds in the end.
+
+A `History` records every call of many callers: its arguments, when it began and ended, and what was
+answered; and what watchers were told. `judge` compares it with `Stored`, what the tables hold, and
+names every promise that was broken. It rests on two habits of a run: no two writes bring the same
+content (but for one that is repeated under its own `request_id`), and nothing is purged, erased or
+evicted meanwhile. Then
+
+- a content says which write brought it, so one that is lost, doubled or half there is seen;
+- every revision of a session is in the tables, so every read can be compared with the state that it
+  claims to show.
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import time
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import grpc
+import sqlalchemy as sa
+from google.protobuf.message import Message
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from memoryd.model import Change
+from memoryd.storage.tables import memories, memory_history, sessions
+from memoryd.v1 import memory_pb2 as pb
+
+IN_DOUBT = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "UNKNOWN", "INTERNAL"})
+"""Codes that leave open whether a write was committed. After any other it was not."""
+
+_ABSENT = "NOT_FOUND"
+_BRINGS_CONTENT = (Change.CREATED, Change.UPDATED)
+
+
+class Broken(enum.Enum):
+    """A promise that was not kept."""
+
+    LOST = "an acknowledged write is not there"
+    DOUBLED = "a write is there twice"
+    HALF = "a batch that failed is there in part"
+    UNWANTED = "something is there that no caller wrote, or that was refused"
+    GAP = "a session's revisions have a gap, or go twice"
+    WATCH = "a watcher was not told each change once and in order"
+    BACKWARDS = "a read shows a state older than what was known before it began"
+    PHANTOM = "a read shows what never was"
+
+
+class Fault(NamedTuple):
+    kind: Broken
+    what: str
+
+
+class Version(NamedTuple):
+    """A memory at one of its revisions, as the tables hold it."""
+
+    session_id: str
+    revision: int
+    memory_id: str
+    change: Change
+    content: str
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a database holds."""
+
+    revisions: Mapping[str, int]
+    """Of each session."""
+    versions: Sequence[Version]
+    """Every version of every memory, the superseded ones among them."""
+
+
+async def read_stored(database_url: str) -> Stored:
+    """Read the tables, past the service."""
+    engine = create_async_engine(database_url)
+    state = memory_history.c.state
+    try:
+        async with engine.connect() as connection:
+            found = await connection.execute(sa.select(sessions.c.session_id, sessions.c.revision))
+            revisions = {row.session_id: row.revision for row in found}
+            table = memories.c
+            current = await connection.execute(
+                sa.select(table.session_id, table.revision, table.id, table.change, table.content)
+            )
+            versions = [Version(s, r, i, Change(c), text) for s, r, i, c, text in current]
+            table = memory_history.c
+            superseded = await connection.execute(
+                sa.select(table.session_id, table.revision, table.id, table.change, state)
+            )
+            versions += [
+                Version(s, r, i, Change(c), was["content"] if was else "")
+                for s, r, i, c, was in superseded
+            ]
+    finally:
+        await engine.dispose()
+    return Stored(revisions, versions)
+
+
+@dataclass(slots=True)
+class Call:
+    """One attempt of a caller."""
+
+    caller: str
+    method: str
+    request: Any
+    started: float
+    """Seconds, of a clock that never goes back."""
+    ended: float | None = None
+    """None: it has not ended."""
+    answer: Any = None
+    """None: there was none."""
+    code: str | None = None
+    """Of the refusal."""
+    details: bytes = b""
+    """Of the refusal: `google.rpc.Status`."""
+
+    @property
+    def session_id(self) -> str:
+        if self.method == "UpdateMemory":
+            return str(self.request.memory.session_id)
+        return str(self.request.session_id)
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether it may have been committed, or not."""
+        return self.answer is None and (self.code is None or self.code in IN_DOUBT)
+
+
+@dataclass
+class Watch:
+    """What one watcher was told of a session, over all its streams."""
+
+    session_id: str
+    start_revision: int = 0
+    told: list[pb.WatchMemoriesResponse] = field(default_factory=list)
+
+    @property
+    def last_revision(self) -> int:
+        return self.told[-1].revision if self.told else self.start_revision
+
+
+class History:
+    """All that callers and watchers were told."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.calls: list[Call] = []
+        self.watches: list[Watch] = []
+        self.codes: Counter[str] = Counter()
+        """How often each refusal was."""
+        self.acknowledged = 0
+        """How many calls were answered."""
+        self._clock = clock
+
+    async def call(self, caller: str, stub: object, request: Message, timeout: float) -> Call:
+        """Make the call that a request is for, and record it; it never raises for a refusal."""
+        method = _METHODS[type(request)]
+        call = Call(caller, method, request, self._clock())
+        self.calls.append(call)
+        try:
+            self.end(call, answer=await getattr(stub, method)(request, timeout=timeout))
+        except grpc.aio.AioRpcError as error:
+            trailers = dict(error.trailing_metadata() or ())
+            call.details = trailers.get("grpc-status-details-bin", b"")
+            self.end(call, code=error.code().name)
+        return call
+
+    def end(self, call: Call, *, answer: Any = None, code: str | None = None) -> None:
+        """Record the end of a call: what was answered, or the code of the refusal."""
+        call.ended, call.answer, call.code = self._clock(), answer, code
+        self.acknowledged += answer is not None
+        if code is not None:
+            self.codes[code] += 1
+
+    def now(self) -> float:
+        """The time, as the calls have it."""
+        return self._clock()
+
+    def watch(self, session_id: str, start_revision: int = 0) -> Watch:
+        """Record a new watcher."""
+        watch = Watch(session_id, start_revision)
+        self.watches.append(watch)
+        return watch
+
+    def longest_unavailability(self) -> float:
+        """Seconds: the longest that no call at all was answered, between the first and the last."""
+        ends = sorted(call.ended for call in self.calls if call.answer is not None and call.ended)
+        return max((later - earlier for earlier, later in itertools.pairwise(ends)), default=0.0)
+
+
+_READS = ("GetMemory", "ListMemories", "RetrieveMemories")
+
+_METHODS = {
+    pb.StoreMemoryRequest: "StoreMemory",
+    pb.BatchStoreMemoriesRequest: "BatchStoreMemories",
+    pb.UpdateMemoryRequest: "UpdateMemory",
+    pb.DeleteMemoryRequest: "DeleteMemory",
+    pb.GetMemoryRequest: "GetMemory",
+    pb.ListMemoriesRequest: "ListMemories",
+    pb.RetrieveMemoriesRequest: "RetrieveMemories",
+}
+
+
+def judge(history: History, stored: Stored, *, across_callers: bool = True) -> list[Fault]:
+    """Name every promise that was broken.
+
+    A read must be no older than what its own caller knew before it began; with `across_callers`,
+    no older than what any caller knew.
+    """
+    tables = _Tables(stored)
+    return [
+        *_judge_revisions(stored),
+        *_judge_batches(history, tables),
+        *_judge_contents(history, tables),
+        *_judge_tables(history, tables),
+        *_judge_deletions(history, tables),
+        *_judge_watches(history, stored, tables),
+        *_judge_reads(history, tables, across_callers=across_callers),
+    ]
+
+
+class _Tables:
+    """What is stored, by what it is looked up by."""
+
+    def __init__(self, stored: Stored) -> None:
+        self.at: dict[tuple[str, int], Version] = {}
+        self.of_memory: dict[tuple[str, str], list[Version]] = defaultdict(list)
+        self.of_session: dict[str, set[str]] = defaultdict(set)
+        self.brought: dict[tuple[str, str], list[Version]] = defaultdict(list)
+        """By session and content: the versions that have it for the first time."""
+        for version in sorted(stored.versions):
+            self.at[version.session_id, version.revision] = version
+            self.of_memory[version.session_id, version.memory_id].append(version)
+            self.of_session[version.session_id].add(version.memory_id)
+            if version.change in _BRINGS_CONTENT:
+                self.brought[version.session_id, version.content].append(version)
+
+    def as_of(self, session_id: str, memory_id: str, revision: int) -> Version | None:
+        """A memory as it was when its session had a revision; None: not yet there."""
+        versions = self.of_memory.get((session_id, memory_id), [])
+        place = bisect_right(versions, revision, key=lambda version: version.revision)
+        return versions[place - 1] if place else None
+
+    def may_be_absent(self, session_id: str, memory_id: str, revision: int) -> bool:
+        """Whether a memory was not there at a revision, or at a later one."""
+        then = self.as_of(session_id, memory_id, revision)
+        return (
+            then is None
+            or then.change is Change.DELETED
+            or any(
+                version.revision > revision and version.change is Change.DELETED
+                for version in self.of_memory[session_id, memory_id]
+            )
+        )
+
+
+def _judge_revisions(stored: Stored) -> Iterator[Fault]:
+    given: dict[str, Counter[int]] = {name: Counter() for name in stored.revisions}
+    for version in stored.versions:
+        given.setdefault(version.session_id, Counter())[version.revision] += 1
+    for name, counts in given.items():
+        wanted = range(1, stored.revisions.get(name, 0) + 1)
+        for revision in sorted({*wanted, *counts}):
+            count = counts[revision]
+            if (count, revision in wanted) != (1, True):
+                yield Fault(Broken.GAP, f"{name}: revision {revision} is there {count} times")
+
+
+class _Brought(NamedTuple):
+    """A content that a call was to bring, and what the answer says about it."""
+
+    session_id: str
+    content: str
+    answer: pb.Memory | None
+
+
+def _contents(call: Call) -> list[_Brought]:
+    answer = call.answer
+    if call.method == "StoreMemory":
+        memory = None if answer is None else answer.memory
+        return [_Brought(call.session_id, call.request.content, memory)]
+    if call.method == "BatchStoreMemories":
+        answers: Iterable[Any] = [None] * len(call.request.requests)
+        if answer is not None:
+            answers = [response.memory for response in answer.responses]
+        return [
+            _Brought(item.session_id, item.content, memory)
+            for item, memory in zip(call.request.requests, answers, strict=True)
+        ]
+    if call.method == "UpdateMemory":
+        return [_Brought(call.session_id, call.request.memory.content, answer)]
+    return []
+
+
+def _judge_batches(history: History, tables: _Tables) -> Iterator[Fault]:
+    for call in history.calls:
+        if call.method == "BatchStoreMemories" and call.answer is None:
+            items = _contents(call)
+            there = sum((item.session_id, item.content) in tables.brought for item in items)
+            if 0 < there < len(items):
+                what = f"{call.caller}: {there} of the {len(items)} with {items[0].content!r}"
+                yield Fault(Broken.HALF, what)
+
+
+def _judge_contents(history: History, tables: _Tables) -> Iterator[Fault]:
+    answered: dict[tuple[str, str], set[tuple[str, int]]] = defaultdict(set)
+    for call in history.calls:
+        for session_id, content, memory in _contents(call):
+            if memory is not None:
+                answered[session_id, content].add((memory.memory_id, memory.revision))
+    for key, places in answered.items():
+        found = [(version.memory_id, version.revision) for version in tables.brought.get(key, ())]
+        if places.difference(found):
+            yield Fault(Broken.LOST, f"{key}: acknowledged as {sorted(places)}, there as {found}")
+        if len(places) > 1:
+            yield Fault(Broken.DOUBLED, f"{key}: acknowledged as {sorted(places)}")
+
+
+def _judge_tables(history: History, tables: _Tables) -> Iterator[Fault]:
+    wanted = {
+        (item.session_id, item.content)
+        for call in history.calls
+        if call.is_in_doubt or call.answer is not None
+        for item in _contents(call)
+    }
+    for key, versions in tables.brought.items():
+        if len(versions) > 1:
+            yield Fault(Broken.DOUBLED, f"{key}: there as {versions}")
+        if key not in wanted:
+            yield Fault(Broken.UNWANTED, f"{key}: there as {versions}")
+
+
+def _judge_deletions(history: History, tables: _Tables) -> Iterator[Fault]:
+    wanted: Counter[tuple[str, str]] = Counter()
+    for call in history.calls:
+        if call.method != "DeleteMemory":
+            continue
+        key = (call.session_id, call.request.memory_id)
+        wanted[key] += call.is_in_doubt or call.answer is not None
+        if call.answer is not None:
+            version = tables.at.get((call.session_id, call.answer.revision))
+            if version is None or (version.memory_id, version.change) != (key[1], Change.DELETED):
+                yield Fault(Broken.LOST, f"{key}: deleted at {call.answer.revision}, is {version}")
+    for key, versions in tables.of_memory.items():
+        count = sum(version.change is Change.DELETED for version in versions)
+        if count > wanted[key]:
+            yield Fault(Broken.UNWANTED, f"{key}: deleted {count} times, wanted {wanted[key]}")
+
+
+def _judge_watches(history: History, stored: Stored, tables: _Tables) -> Iterator[Fault]:
+    for watch in history.watches:
+        name, expected = watch.session_id, watch.start_revision
+        for event in watch.told:
+            expected += 1
+            if event.revision != expected:
+                yield Fault(Broken.WATCH, f"{name}: told {event.revision} instead of {expected}")
+                break
+            version = tables.at.get((name, event.revision))
+            change = pb.MemoryChange.Name(event.change).removeprefix("MEMORY_CHANGE_").lower()
+            told = (event.memory.memory_id, change)
+            if version is None or (version.memory_id, version.change) != told:
+                yield Fault(Broken.WATCH, f"{name}: at {expected} told {told}, is {version}")
+        else:
+            if expected != stored.revisions.get(name, 0):
+                last = stored.revisions.get(name, 0)
+                yield Fault(Broken.WATCH, f"{name}: told up to {expected}, it is at {last}")
+
+
+def _known(call: Call) -> Iterator[tuple[str, int]]:
+    """Of which sessions, and up to which revision at least, an answer shows the state."""
+    answer = call.answer
+    if answer is None:
+        return
+    if call.method == "RetrieveMemories":
+        yield call.session_id, answer.revision
+    for memory in (*_shown(call), *(item.answer for item in _contents(call))):
+        yield memory.session_id, memory.revision
+    if call.method == "DeleteMemory":
+        yield call.session_id, answer.revision
+
+
+def _shown(call: Call) -> Sequence[pb.Memory]:
+    """The memories that a read answers."""
+    if call.answer is None:
+        return ()
+    if call.method == "GetMemory":
+        return (call.answer,)
+    if call.method == "ListMemories":
+        return tuple(call.answer.memories)
+    if call.method == "RetrieveMemories":
+        return tuple(result.memory for result in call.answer.results)
+    return ()
+
+
+def _judge_reads(history: History, tables: _Tables, *, across_callers: bool) -> Iterator[Fault]:
+    """Go through all calls by time, with what was known of each session by then."""
+    known: dict[tuple[str, str], int] = defaultdict(int)
+    floors: dict[int, int] = {}
+    moments = [
+        moment
+        for place, call in enumerate(history.calls)
+        for moment in ((call.started, 0, place), (call.ended, 1, place))
+        if moment[0] is not None
+    ]
+    for _, is_end, place in sorted(moments):
+        call = history.calls[place]
+        whose = "" if across_callers else call.caller
+        if is_end:
+            for session_id, revision in _known(call):
+                known[whose, session_id] = max(known[whose, session_id], revision)
+            if place in floors:
+                yield from _judge_read(call, floors.pop(place), tables)
+        elif call.method in _READS:
+            floors[place] = known[whose, call.session_id]
+
+
+def _judge_read(call: Call, floor: int, tables: _Tables) -> Iterator[Fault]:
+    """Compare one read with the states from a revision on that it may show."""
+    name, who = call.session_id, f"{call.caller}: {call.method} of {call.session_id}"
+    for memory in _shown(call):
+        what = f"{who}: {memory.memory_id} at {memory.revision}"
+        is_so = tables.at.get((name, memory.revision))
+        if is_so is None or (is_so.memory_id, is_so.content) != (memory.memory_id, memory.content):
+            yield Fault(Broken.PHANTOM, f"{what}: there is {is_so}")
+        then = tables.as_of(name, memory.memory_id, floor)
+        if then is not None and memory.revision < then.revision:
+            yield Fault(Broken.BACKWARDS, f"{what}: was {then}")
+    for memory_id in _missing(call, tables):
+        if not tables.may_be_absent(name, memory_id, floor):
+            yield Fault(Broken.BACKWARDS, f"{who}: {memory_id} is absent, was there at {floor}")
+    if call.method == "RetrieveMemories" and call.answer is not None:
+        yield from _judge_retrieval(who, call, floor, tables)
+
+
+def _missing(call: Call, tables: _Tables) -> Iterable[str]:
+    """The memories that a read says are not there."""
+    if call.method == "GetMemory" and call.code == _ABSENT:
+        return (call.request.memory_id,)
+    if call.method == "ListMemories" and call.answer is not None:
+        is_whole = not (call.request.page_token or call.answer.next_page_token)
+        shown = {memory.memory_id for memory in call.answer.memories}
+        return tables.of_session[call.session_id] - shown if is_whole else ()
+    return ()
+
+
+def _judge_retrieval(who: str, call: Call, floor: int, tables: _Tables) -> Iterator[Fault]:
+    """It says which revision it shows, so it can be held to that very state."""
+    revision = call.answer.revision
+    if revision < floor:
+        yield Fault(Broken.BACKWARDS, f"{who}: at {revision}, was at {floor}")
+    for memory in _shown(call):
+        then = tables.as_of(call.session_id, memory.memory_id, revision)
+        if then is None or then.revision != memory.revision:
+            what = f"{memory.memory_id} at {memory.revision} in the state of {revision}"
+            yield Fault(Broken.PHANTOM, f"{who}: {what}: there is {then}")

@@ -1,0 +1,55 @@
+"""The report of the fault suite, printed at the end of a run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from .checker import Broken, Fault, History
+
+HEADINGS = ("faults", "calls", "acknowledged", "lost", "doubled", "other", "longest unavailable")
+ROW = "{:<34}{:>8}{:>10}{:>14}{:>6}{:>9}{:>7}{:>21}"
+
+
+def row(name: str, injected: int, history: History, faults: Sequence[Fault]) -> str:
+    """One line of the table."""
+    counts = Counter(fault.kind for fault in faults)
+    lost, doubled = counts.pop(Broken.LOST, 0), counts.pop(Broken.DOUBLED, 0)
+    return ROW.format(
+        name,
+        f"{injected:,}",
+        f"{len(history.calls):,}",
+        f"{history.acknowledged:,}",
+        lost,
+        doubled,
+        counts.total(),
+        f"{history.longest_unavailability():.2f} s",
+    )
+
+
+@pytest.fixture
+def fault_report(record_property) -> Callable[[str, int, History, Sequence[Fault]], None]:
+    """Have a line printed at the end: name, faults injected, what was recorded, what was broken."""
+
+    def report(name: str, injected: int, history: History, faults: Sequence[Fault]) -> None:
+        record_property("fault_report", row(name, injected, history, faults))
+
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the table. Not under xdist, which collects elsewhere."""
+    rows = [
+        value
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if isinstance(report, pytest.TestReport) and report.when == "call"
+        for name, value in report.user_properties
+        if name == "fault_report"
+    ]
+    if rows:
+        terminalreporter.section("faults")
+        for line in (ROW.format("", *HEADINGS), *rows):
+            terminalreporter.write_line(line)

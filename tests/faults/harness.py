@@ -1,0 +1,288 @@
+"""A server that is killed and comes back, and callers that go on meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import random
+import sqlite3
+import uuid
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import grpc
+from sqlalchemy.engine import make_url
+
+from memoryd.v1 import memory_pb2 as pb
+from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
+
+from .checker import Call, History, Stored, Watch, read_stored
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from tests.conftest import CommandLine, Process
+
+CALL_SECONDS = 5.0
+"""A call's deadline."""
+
+PATIENCE_SECONDS = 60.0
+"""How long something may take to come about at all."""
+
+PAUSE_SECONDS = 0.05
+"""Before a refused call is made again."""
+
+MAX_ENTRIES = 1000
+"""Live memories a session: more than a run stores, so that none is evicted."""
+
+KEPT = 8
+"""Memories that a caller keeps before it deletes the oldest."""
+
+ENDS_OF_STREAMS = ("UNAVAILABLE", "CANCELLED")
+"""What a watcher may be told when its server goes; it resumes."""
+
+SESSIONS = [f"user-{number}" for number in range(4)]
+
+VARIABLES = {
+    "MEMORY_MAX_ENTRIES": str(MAX_ENTRIES),
+    "MEMORYD_EMBEDDER": "none",
+    "MEMORYD_LOG_LEVEL": "warning",
+}
+
+CHANNEL_OPTIONS = (
+    # As the client library has it: a server that is back is found at once.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 200),
+    ("grpc.enable_retries", 0),  # each attempt is seen
+    ("grpc.use_local_subchannel_pool", 1),  # each caller has a connection of its own
+)
+
+
+def is_whole(database_url: str) -> bool:
+    """Whether SQLite finds nothing wrong with its file; of PostgreSQL nobody asks it."""
+    url = make_url(database_url)
+    if url.get_backend_name() != "sqlite":
+        return True
+    with contextlib.closing(sqlite3.connect(url.database or "")) as connection:
+        return connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def open_channel(address: str) -> grpc.aio.Channel:
+    return grpc.aio.insecure_channel(address, CHANNEL_OPTIONS)
+
+
+class ServerProcess:
+    """A `memoryd serve` of its own, which keeps its address however often it is started."""
+
+    def __init__(self, command_line: CommandLine, database_url: str, **variables: str) -> None:
+        self._command_line = command_line
+        self._variables = {**VARIABLES, "MEMORYD_DATABASE_URL": database_url, **variables}
+        self._process: Process | None = None
+        self.address = ""
+
+    @property
+    def process(self) -> Process:
+        assert self._process is not None, "it was not started"
+        return self._process
+
+    async def start(self) -> str:
+        """Start it, wait until it serves, and answer its address."""
+        self._process = self._command_line.serve(**self._variables)
+        self.address = await asyncio.to_thread(self._process.address)
+        self._variables["MEMORYD_PORT"] = self.address.rpartition(":")[2]
+        return self.address
+
+    async def kill(self) -> None:
+        """SIGKILL: it has no time for anything."""
+        await asyncio.to_thread(self.process.kill)
+
+    async def stop(self) -> None:
+        """SIGTERM, and its end."""
+        assert await asyncio.to_thread(self.process.stop) == 0, self.process.log
+
+
+async def acknowledgements(history: History, count: int) -> None:
+    """Wait until so many more calls were answered."""
+    wanted = history.acknowledged + count
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while history.acknowledged < wanted:  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0.005)
+
+
+class Watcher:
+    """Follows a session for as long as it is told to, across the ends of its streams."""
+
+    def __init__(self, stub: MemoryServiceStub, history: History, session_id: str) -> None:
+        self.watch: Watch = history.watch(session_id)
+        self.resumed = 0
+        self._stub = stub
+        self._news = asyncio.Event()
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        while True:
+            request = pb.WatchMemoriesRequest(
+                session_id=self.watch.session_id, start_revision=self.watch.last_revision
+            )
+            try:
+                async for event in self._stub.WatchMemories(request):
+                    self.watch.told.append(event)
+                    self._news.set()
+            except grpc.aio.AioRpcError as error:
+                if error.code().name not in ENDS_OF_STREAMS:
+                    raise
+                self.resumed += 1
+                await asyncio.sleep(PAUSE_SECONDS)
+
+    def stop(self) -> None:
+        self._reading.cancel()
+
+    async def until(self, revision: int) -> None:
+        """Wait until it was told of a revision, and end."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while self.watch.last_revision < revision and not self._reading.done():
+                self._news.clear()
+                await self._news.wait()
+        self.stop()
+        ended = (await asyncio.gather(self._reading, return_exceptions=True))[0]
+        if not isinstance(ended, asyncio.CancelledError):
+            raise ended
+
+
+class Load:
+    """Writers and watchers of some sessions, for as long as the block lasts."""
+
+    def __init__(
+        self, history: History, address: str, writers: int, sessions: Sequence[str]
+    ) -> None:
+        self.history = history
+        self.watchers: list[Watcher] = []
+        self._channels = [open_channel(address) for _ in range(writers + 1)]
+        self._stubs = [MemoryServiceStub(channel) for channel in self._channels]
+        self._sessions = sessions
+        self.reader = Writer("reader", self._stubs[-1], history, sessions)
+        """For calls of the test's own."""
+        self._stop = asyncio.Event()
+        self._writing: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        *writing, watching = self._stubs
+        self.watchers = [Watcher(watching, self.history, name) for name in self._sessions]
+        self._writing = [
+            asyncio.create_task(
+                Writer(f"caller {number}", stub, self.history, self._sessions).run(self._stop)
+            )
+            for number, stub in enumerate(writing)
+        ]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for watcher in self.watchers:
+            watcher.stop()
+        for task in self._writing:
+            task.cancel()
+        await asyncio.gather(*self._writing, return_exceptions=True)
+        await asyncio.gather(*(channel.close() for channel in self._channels))
+
+    async def finish(self, database_url: str) -> Stored:
+        """Let writers end what they are at, and watchers hear of all; answer what is stored."""
+        self._stop.set()
+        await asyncio.gather(*self._writing)
+        stored = await read_stored(database_url)
+        for watcher in self.watchers:
+            await watcher.until(stored.revisions.get(watcher.watch.session_id, 0))
+        return stored
+
+
+class Writer:
+    """Makes random calls, one after the other, until it is told to stop.
+
+    Every content is its own. What may be repeated is repeated until it is answered; after an
+    update in doubt it reads what became of it, and deletes again what is not gone.
+    """
+
+    def __init__(
+        self, name: str, stub: MemoryServiceStub, history: History, sessions: Sequence[str]
+    ) -> None:
+        self.name = name
+        self._stub = stub
+        self._history = history
+        self._sessions = sessions
+        self._random = random.Random(name)  # noqa: S311  no secret
+        self._numbers = itertools.count()
+        self._kept: list[tuple[str, str]] = []
+        """Session and id of memories that only this caller changes, the oldest first."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        kinds = (self._store, self._store, self._store, self._batch, self._update, self._delete)
+        reads = (self._get, self._get, self._list, self._retrieve)
+        while not stop.is_set():
+            await self._random.choice((*kinds, *reads))()
+
+    async def call(self, request: object) -> Call:
+        """Make one attempt."""
+        return await self._history.call(self.name, self._stub, request, CALL_SECONDS)
+
+    async def insist(self, request: object) -> Call:
+        """Repeat a call until it is answered, or refused for good."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while True:
+                call = await self.call(request)
+                if not call.is_in_doubt:
+                    return call
+                await asyncio.sleep(PAUSE_SECONDS)
+
+    def _content(self) -> str:
+        return f"{self.name} says {next(self._numbers)}"
+
+    def _item(self, session_id: str) -> pb.StoreMemoryRequest:
+        return pb.StoreMemoryRequest(
+            session_id=session_id,
+            content=self._content(),
+            never_expires=True,
+            request_id=str(uuid.UUID(int=self._random.getrandbits(128), version=4)),
+        )
+
+    def _session(self) -> str:
+        return self._random.choice(self._sessions)
+
+    async def _store(self) -> None:
+        call = await self.insist(self._item(self._session()))
+        if call.answer is not None:
+            self._kept.append((call.session_id, call.answer.memory.memory_id))
+
+    async def _batch(self) -> None:
+        requests = [self._item(self._session()) for _ in range(3)]
+        call = await self.insist(pb.BatchStoreMemoriesRequest(requests=requests))
+        if call.answer is not None:
+            memories = [response.memory for response in call.answer.responses]
+            self._kept += [(memory.session_id, memory.memory_id) for memory in memories]
+
+    async def _update(self) -> None:
+        if self._kept:
+            session_id, memory_id = self._random.choice(self._kept)
+            changed = pb.Memory(session_id=session_id, memory_id=memory_id, content=self._content())
+            call = await self.call(pb.UpdateMemoryRequest(memory=changed))
+            if call.is_in_doubt:
+                get = pb.GetMemoryRequest(session_id=session_id, memory_id=memory_id)
+                await self.insist(get)
+
+    async def _delete(self) -> None:
+        while len(self._kept) > KEPT:
+            session_id, memory_id = self._kept.pop(0)
+            named = pb.DeleteMemoryRequest(session_id=session_id, memory_id=memory_id)
+            await self.insist(named)
+
+    async def _get(self) -> None:
+        if self._kept:
+            session_id, memory_id = self._random.choice(self._kept)
+            await self.call(pb.GetMemoryRequest(session_id=session_id, memory_id=memory_id))
+
+    async def _list(self) -> None:
+        request = pb.ListMemoriesRequest(session_id=self._session(), page_size=MAX_ENTRIES)
+        await self.call(request)
+
+    async def _retrieve(self) -> None:
+        await self.call(pb.RetrieveMemoriesRequest(session_id=self._session(), query="says"))

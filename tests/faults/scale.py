@@ -1,0 +1,33 @@
+"""How much the fault suite does. Defaults are those of `make test`; `make torture` sets more."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Counts; each may be set by a variable such as `FAULTS_KILLS`."""
+
+    kills: int = 3
+    """Of a server under load, on each database."""
+    writers: int = 8
+    """Callers at once while a server is killed."""
+    full_disks: int = 1
+    """Times that the disk is full under load."""
+    overload_milliseconds: int = 1_000
+    """How long a server is overloaded, and how long its peak is measured before."""
+    overload_percent: int = 0
+    """How much of its peak it has to keep up meanwhile, for the processor's time that it gets."""
+    migrated_rows: int = 1_000
+    migration_kills: int = 2
+
+
+SCALE = Scale(
+    **{
+        f.name: int(os.environ[f"FAULTS_{f.name.upper()}"])
+        for f in fields(Scale)
+        if f"FAULTS_{f.name.upper()}" in os.environ
+    }
+)

@@ -1,0 +1,37 @@
+"""Servers that are killed under load, and what is there afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from .checker import History, judge
+from .harness import SESSIONS, Load, ServerProcess, acknowledgements, is_whole
+from .scale import SCALE
+
+OUTCOMES = {"UNAVAILABLE", "CANCELLED", "NOT_FOUND"}
+"""What a caller may be told while its server is killed and comes back."""
+
+
+async def test_a_server_that_is_killed_loses_and_doubles_nothing(
+    command_line, database_url, database_kind, fault_report
+):
+    history = History()
+    server = ServerProcess(command_line, database_url)
+    moments = random.Random(database_kind)  # noqa: S311  no secret
+    await server.start()
+    async with Load(history, server.address, SCALE.writers, SESSIONS) as load:
+        for _ in range(SCALE.kills):
+            await acknowledgements(history, moments.randrange(10, 200))
+            await asyncio.sleep(moments.uniform(0, 0.01))  # not only as an answer arrives
+            await server.kill()
+            assert is_whole(database_url)
+            await server.start()
+        await acknowledgements(history, 50)
+        stored = await load.finish(database_url)
+    await server.stop()
+    faults = judge(history, stored)
+    fault_report(f"kills, {database_kind}", SCALE.kills, history, faults)
+    assert not faults
+    assert set(history.codes) <= OUTCOMES
+    assert min(watcher.resumed for watcher in load.watchers) >= SCALE.kills

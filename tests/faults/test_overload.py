@@ -1,0 +1,119 @@
+"""Ten times the load that a server can carry."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import Counter
+from pathlib import Path
+
+from google.rpc import error_details_pb2, status_pb2
+
+from memoryd.v1 import memory_pb2 as pb
+from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
+
+from .checker import History, judge, read_stored
+from .harness import CALL_SECONDS, ServerProcess, open_channel
+from .scale import SCALE
+
+BATCH = 100
+CHANNELS = 4
+FACTOR = 10
+CALLERS_AT_THE_PEAK = 8
+MOST_BYTES = 300 * 1024 * 1024
+"""More than ten times the load may never take."""
+
+
+class Crowd:
+    """Callers that store batches, each of sessions of its own so that none is evicted."""
+
+    def __init__(self, history: History, stubs: list[MemoryServiceStub]) -> None:
+        self._history = history
+        self._stubs = itertools.cycle(stubs)
+        self._numbers = itertools.count()
+        self.answered: list[float] = []
+        """When each that was answered was."""
+
+    async def call(self) -> None:
+        number = next(self._numbers)
+        requests = [
+            pb.StoreMemoryRequest(
+                session_id=f"crowd-{number}", content=f"fact {number}-{n}", never_expires=True
+            )
+            for n in range(BATCH)
+        ]
+        batch = pb.BatchStoreMemoriesRequest(requests=requests)
+        call = await self._history.call(f"{number}", next(self._stubs), batch, CALL_SECONDS)
+        if call.answer is not None:
+            self.answered.append(time.monotonic())
+
+    async def in_turn(self, end: float) -> None:
+        """Call again and again until a moment."""
+        while time.monotonic() < end:
+            await self.call()
+
+    async def at_a_rate(self, rate: float, end: float) -> None:
+        """Begin so many calls a second, whatever becomes of those before."""
+        begin, calls = time.monotonic(), []
+        while (now := time.monotonic()) < end:
+            while len(calls) < (now - begin) * rate:
+                calls.append(asyncio.create_task(self.call()))
+            await asyncio.sleep(0.005)
+        await asyncio.gather(*calls)
+
+
+def retry_delays(details: list[bytes]) -> list[float]:
+    """Of the refusals with RetryInfo, in seconds."""
+    found = []
+    for data in details:
+        for detail in status_pb2.Status.FromString(data).details:
+            retry = error_details_pb2.RetryInfo()
+            if detail.Unpack(retry):
+                found.append(retry.retry_delay.ToMilliseconds() / 1000)
+    return found
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+def peak_bytes(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+async def test_ten_times_the_load_is_refused_at_once_and_the_rest_is_done(
+    command_line, database_url, database_kind, fault_report
+):
+    history = History()
+    server = ServerProcess(command_line, database_url)
+    await server.start()
+    pid = server.process.pid
+    channels = [open_channel(server.address) for _ in range(CHANNELS)]
+    crowd = Crowd(history, [MemoryServiceStub(channel) for channel in channels])
+    await crowd.in_turn(time.monotonic() + 0.5)
+
+    span = SCALE.overload_milliseconds / 1000
+    before, used, begin = len(crowd.answered), cpu_seconds(pid), time.monotonic()
+    await asyncio.gather(*(crowd.in_turn(begin + span) for _ in range(CALLERS_AT_THE_PEAK)))
+    count = len(crowd.answered) - before
+    rate, per_cpu = count / (time.monotonic() - begin), count / (cpu_seconds(pid) - used)
+
+    before, used = len(crowd.answered), cpu_seconds(pid)
+    await crowd.at_a_rate(FACTOR * rate, time.monotonic() + span)
+    goodput = (len(crowd.answered) - before) / (cpu_seconds(pid) - used) / per_cpu
+
+    assert peak_bytes(pid) < MOST_BYTES
+    stored = await read_stored(database_url)
+    await asyncio.gather(*(channel.close() for channel in channels))
+    await server.stop()
+    faults = judge(history, stored)
+    fault_report(f"overload, {database_kind}: {goodput:.2f} of peak", FACTOR, history, faults)
+    assert not faults
+    assert set(history.codes) == {"RESOURCE_EXHAUSTED"}
+    delays = retry_delays([call.details for call in history.calls if call.details])
+    assert len(delays) == history.codes["RESOURCE_EXHAUSTED"]
+    assert Counter(delays).most_common(1)[0][1] <= len(delays) / 10 + 1  # they come back in turn
+    assert goodput * 100 >= SCALE.overload_percent

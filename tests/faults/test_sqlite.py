@@ -1,0 +1,262 @@
+"""An SQLite file that is full, read-only, locked, or whose migration is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import resource
+import sqlite3
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
+from sqlalchemy.engine import make_url
+
+from memoryd.storage.migrate import HEAD, REVISIONS, migrate
+from memoryd.v1 import memory_pb2 as pb
+from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
+
+from .checker import History, judge
+from .harness import SESSIONS, Load, ServerProcess, acknowledgements, is_whole, open_channel
+from .scale import SCALE
+
+KILOBYTE = 1024
+
+
+def store_request(content: str) -> pb.StoreMemoryRequest:
+    return pb.StoreMemoryRequest(session_id="user-0", content=content, never_expires=True)
+
+
+async def refused_with(call) -> tuple[str, str]:
+    """The code and the words of a refusal."""
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call
+    return refused.value.code().name, refused.value.details()
+
+
+# A full disk
+
+
+class Disk:
+    """A folder whose file system can be full: a small one of its own.
+
+    Where none may be mounted, a limit on the size of the server's files stands in for it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+        self._is_mounted = subprocess.run(command, check=False, capture_output=True).returncode == 0  # noqa: S603  ours
+        self._ballast = folder / "ballast"
+
+    def fill(self, server: ServerProcess) -> None:
+        """Leave no room for what is written next."""
+        if self._is_mounted:
+            with contextlib.suppress(OSError), self._ballast.open("wb", buffering=0) as ballast:
+                while True:
+                    ballast.write(bytes(KILOBYTE))
+        else:
+            self._limit(server, KILOBYTE)
+
+    def clear(self, server: ServerProcess) -> None:
+        """Make room again."""
+        if self._is_mounted:
+            self._ballast.unlink()
+        else:
+            self._limit(server, resource.RLIM_INFINITY)
+
+    @staticmethod
+    def _limit(server: ServerProcess, size: int) -> None:
+        limits = (size, resource.RLIM_INFINITY)
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, limits)
+
+    def close(self) -> None:
+        if self._is_mounted:
+            subprocess.run(["umount", "--lazy", str(self.folder)], check=True)  # noqa: S603, S607  ours
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    disk = Disk(folder)
+    yield disk
+    disk.close()
+
+
+async def test_a_full_disk_refuses_writes_until_there_is_room_and_breaks_nothing(
+    command_line, disk, fault_report
+):
+    url = f"sqlite+aiosqlite:///{disk.folder}/memoryd.db"
+    history = History()
+    server = ServerProcess(command_line, url)
+    await server.start()
+    async with Load(history, server.address, SCALE.writers, SESSIONS) as load:
+        for _ in range(SCALE.full_disks):
+            await acknowledgements(history, 100)
+            disk.fill(server)
+            refused = history.codes["UNAVAILABLE"]
+            async with asyncio.timeout(60):
+                while history.codes["UNAVAILABLE"] < refused + 20:  # noqa: ASYNC110  nobody tells
+                    await asyncio.sleep(0.01)
+            read = await load.reader.call(pb.ListMemoriesRequest(session_id=SESSIONS[0]))
+            assert read.answer is not None
+            assert is_whole(url)
+            disk.clear(server)
+        await acknowledgements(history, 100)
+        stored = await load.finish(url)
+    await server.stop()
+    assert is_whole(url)
+    faults = judge(history, stored)
+    fault_report("full disk, sqlite", SCALE.full_disks, history, faults)
+    assert not faults
+    assert set(history.codes) <= {"UNAVAILABLE", "NOT_FOUND"}
+    assert "nothing can be written: " in server.process.log
+
+
+# A read-only file
+
+
+@pytest.fixture
+def database_kind() -> str:
+    return "sqlite"
+
+
+@pytest.fixture
+def database_path(database_url: str) -> Path:
+    return Path(make_url(database_url).database or "")
+
+
+async def test_a_read_only_file_is_read_and_its_writes_are_refused(
+    command_line, database_path, database_url
+):
+    server = ServerProcess(command_line, database_url)
+    async with open_channel(await server.start()) as channel:
+        stored = await MemoryServiceStub(channel).StoreMemory(store_request("prefers e-mail"))
+    await server.stop()
+    # For root no file is read-only; opened so, SQLite treats it as any that is.
+    only_read = f"sqlite+aiosqlite:///file:{database_path}?mode=ro&uri=true"
+    server = ServerProcess(command_line, only_read)
+    async with open_channel(await server.start()) as channel:
+        memory = MemoryServiceStub(channel)
+        listed = await memory.ListMemories(pb.ListMemoriesRequest(session_id="user-0"))
+        assert [found.memory_id for found in listed.memories] == [stored.memory.memory_id]
+        found = await memory.RetrieveMemories(
+            pb.RetrieveMemoriesRequest(session_id="user-0", query="mail")
+        )
+        assert [each.memory.memory_id for each in found.results] == [stored.memory.memory_id]
+        code, _ = await refused_with(memory.StoreMemory(store_request("likes tea")))
+        assert code == "UNAVAILABLE"
+        health = HealthStub(channel)
+        assert (await health.Check(health_pb2.HealthCheckRequest())).status == 1
+    await server.stop()
+    assert "nothing can be written: " in server.process.log
+    assert "attempt to write a readonly database" in server.process.log
+    assert is_whole(database_url)
+
+
+# A file that another process writes
+
+
+async def test_another_process_that_writes_is_waited_for_and_its_death_harms_nobody(
+    command_line, database_path, database_url
+):
+    server = ServerProcess(command_line, database_url, MEMORYD_DATABASE_LOCK_TIMEOUT_SECONDS="0.5")
+    script = (
+        "import sqlite3, sys, time\n"
+        "connection = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "connection.execute('BEGIN IMMEDIATE')\n"
+        "connection.execute(\"INSERT INTO revision_floors VALUES ('other', 1)\")\n"
+        "print('writing', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    async with open_channel(await server.start()) as channel:
+        memory = MemoryServiceStub(channel)
+        await memory.StoreMemory(store_request("prefers e-mail"))
+        other = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", script, str(database_path), stdout=asyncio.subprocess.PIPE
+        )
+        assert await other.stdout.readline() == b"writing\n"
+        code, _ = await refused_with(memory.StoreMemory(store_request("likes tea")))
+        assert code == "UNAVAILABLE"
+        listed = await memory.ListMemories(pb.ListMemoriesRequest(session_id="user-0"))
+        assert [found.content for found in listed.memories] == ["prefers e-mail"]
+        other.kill()
+        await other.wait()
+        stored = await memory.StoreMemory(store_request("likes tea"))
+        assert stored.memory.revision == 2
+    await server.stop()
+    assert "nothing can be written: " in server.process.log
+    assert "database is locked" in server.process.log
+    assert is_whole(database_url)
+    with contextlib.closing(sqlite3.connect(database_path)) as connection:
+        assert connection.execute("SELECT * FROM revision_floors").fetchall() == []
+
+
+# A migration
+
+
+def versions_and_count(file: Path) -> tuple[list[str], int]:
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        versions = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+        count = connection.execute("SELECT count(*) FROM memories").fetchone()[0]
+    return [version for (version,) in versions], count
+
+
+async def test_a_migration_that_is_killed_leaves_a_revision_and_is_taken_up_again(
+    command_line, tmp_path, fault_report
+):
+    file = tmp_path / "old.db"
+    url = f"sqlite+aiosqlite:///{file}"
+    await migrate(url, target=REVISIONS[0])
+    begin = datetime(2025, 3, 1, tzinfo=UTC)
+    rows = [
+        (
+            str(uuid.UUID(int=n)),
+            f"user-{n % 50}",
+            f"fact {n}",
+            (begin + timedelta(seconds=n)).isoformat(),
+        )
+        for n in range(SCALE.migrated_rows)
+    ]
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.executemany(
+            "INSERT INTO memories (id, session_id, content, content_type, importance, metadata,"
+            " access_count, created_at, updated_at)"
+            " VALUES (?1, ?2, ?3, 'fact', 0.5, '{}', 0, ?4, ?4)",
+            rows,
+        )
+        connection.commit()
+    moments = random.Random(4711)  # noqa: S311  no secret
+    seen = set()
+    for _ in range(SCALE.migration_kills):
+        process = command_line.serve(MEMORYD_DATABASE_URL=url, MEMORYD_EMBEDDER="none")
+        journals = [Path(f"{file}-wal"), Path(f"{file}-journal")]
+        end = time.monotonic() + 60
+        while not any(journal.exists() for journal in journals):
+            assert time.monotonic() < end
+            await asyncio.sleep(0.002)
+        await asyncio.sleep(moments.uniform(0, 0.3))
+        await asyncio.to_thread(process.kill)
+        assert is_whole(url)
+        (version,), count = versions_and_count(file)
+        seen.add(version)
+        assert version in REVISIONS
+        assert count == SCALE.migrated_rows
+    server = ServerProcess(command_line, url)
+    await server.start()
+    await server.stop()
+    assert versions_and_count(file) == ([HEAD], SCALE.migrated_rows)
+    assert is_whole(url)
+    fault_report(
+        f"killed migration, sqlite, {len(seen)} seen", SCALE.migration_kills, History(), []
+    )
