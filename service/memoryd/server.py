@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from memoryd.recall.embedding import EmbedderUnavailable, load
 from memoryd.retrieval.engine import Retrieval
@@ -191,8 +191,9 @@ class Server:
         tool_config_pb2_grpc.add_ToolConfigServiceServicer_to_server(tool_service, methods)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, methods)
         health_service = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-        reflection.enable_server_reflection(
-            (*SERVICES, health_service, reflection.SERVICE_NAME), methods
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
+            reflection.aio.ReflectionServicer((*SERVICES, health_service, reflection.SERVICE_NAME)),
+            methods,
         )
         self._server = grpc.aio.server(handlers=(pipeline,), options=channel_options(settings))
 

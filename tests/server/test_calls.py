@@ -287,7 +287,7 @@ async def test_a_defect_tells_its_caller_a_request_id_and_the_log_the_rest(
         raise RuntimeError("secret words of /some/path")
 
     await memory.StoreMemory(store_request())
-    monkeypatch.setattr("memoryd.rpc.convert.breakdown_message", broken)
+    monkeypatch.setattr("memoryd.rpc.memory.encoded_response", broken)
     with caplog.at_level(logging.INFO):
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await memory.RetrieveMemories(pb.RetrieveMemoriesRequest(session_id="user-123"))
