@@ -82,7 +82,7 @@ def cues(seen: Signals) -> Floats:
 def fit(training: list[Case]) -> Weights:
     """The weights that put the evidence first, on the whole."""
     own = np.ones(len(RELEVANCE))
-    near = np.array([0.3, 0.5, 0.2, 0.5])
+    near = np.array([0.3, 0.5, 0.2, 0.5, 0.3])
     others = np.zeros(len(CUES))
     for _ in range(ROUNDS):
         tables = []
@@ -91,8 +91,8 @@ def fit(training: list[Case]) -> Weights:
             tables.append(
                 np.vstack([relevance, neighbourhood(case.index.corpus, relevance), cues(case.seen)])
             )
-        solved = newton(tables, training)
-        own, near, others = own * solved[0], solved[1:5] / solved[0], solved[5:]
+        size, near, others = np.split(newton(tables, training), (1, 1 + len(NEIGHBOURS)))
+        own, near = own * size, near / size
         tables = [
             np.vstack(
                 [case.seen.relevance + np.einsum("n,rnm->rm", near, case.near), cues(case.seen)]

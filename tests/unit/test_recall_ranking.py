@@ -9,6 +9,7 @@ import pytest
 from memoryd.ranking import effective_importance
 from memoryd.recall.fusion import rank
 from memoryd.recall.index import Document, SessionIndex
+from memoryd.recall.signals import understand
 
 NOW = datetime(2026, 1, 15, tzinfo=UTC)
 
@@ -157,12 +158,12 @@ def test_neighbours_lend_their_relevance_within_an_episode():
         )
 
     by_id = {r.memory_id: r for r in results("piano", turns("aaab"))}
-    assert by_id["m2"].context > by_id["m3"].context
-    assert ids("piano", turns("aaab"))[:2] == ["m1", "m2"]
+    assert min(by_id["m0"].context, by_id["m2"].context) > by_id["m3"].context
+    assert ids("piano", turns("aaab"))[0] == "m1"
     assert all(r.context == 0 for r in results("piano", turns(["", "", "", ""])))
 
 
-def test_who_is_named_is_preferred_and_not_embedded():
+def test_who_is_named_is_preferred_and_embedded_in_the_first_person():
     embedder = Colours()
     vectors = embedder.embed(["red", "red", "blue"])
     index = index_of(
@@ -173,10 +174,51 @@ def test_who_is_named_is_preferred_and_not_embedded():
     )
     embedder.texts.clear()
     first = results("What of Ben's is red?", index, embedder=embedder)[0]
-    assert embedder.texts == ["What of is red?"]
+    assert embedder.texts == ["What of my is red?"]
     assert first.memory_id == "m1"
     assert first.speaker > 0
     assert all(r.speaker == 0 for r in results("What of Ann's and Ben's is red?", index))
+
+
+@pytest.mark.parametrize(
+    ("query", "language", "told"),
+    [
+        ("Where does Ann Lee live?", "en", "Where does I live?"),
+        ("What is Ann Lee\u2019s job?", "en", "What is my job?"),
+        ("What do Ann and BEN share?", "en", "What do I and I share?"),
+        ("Who lives in Leeds?", "en", "Who lives in Leeds?"),
+        ("Wo wohnt Ann Lee?", "de", "Wo wohnt ?"),
+        ("Ann's", "en", "my"),
+        ("What does V. like?", "en", "What does I. like?"),
+    ],
+)
+def test_names_of_speakers_give_way_to_the_first_person(query, language, told):
+    said = [document(n, "Hello", speaker=name) for n, name in enumerate(("Ann Lee", "Ben", "V"))]
+    assert understand(query, [SessionIndex(said, language=language)]).text_to_embed == told
+
+
+def test_of_what_is_said_by_the_one_named_own_affairs_come_first():
+    index = index_of(
+        document(0, "Your trip to Rome, you told us of it", speaker="Ann"),
+        document(1, "My trip to Rome, I told you of it", speaker="Ann"),
+        document(2, "My trip to Rome, I told you of it", speaker="Ben"),
+        *OTHERS,
+    )
+    found = results("Ann and Rome", index, diverse=False)
+    by_id = {result.memory_id: result for result in found}
+    assert found[0].memory_id == "m1"
+    assert by_id["m1"].speaker > by_id["m0"].speaker > by_id["m2"].speaker == 0
+
+
+def test_the_turn_after_a_relevant_question_answers_it():
+    def turns(question):
+        return index_of(question, "Since my grandmother taught me", *OTHERS, episode="a")
+
+    asked, told = (
+        {r.memory_id: r.context for r in results("piano", turns(text), limit=100)}["m1"]
+        for text in ("Why the piano?", "Why, the piano!")
+    )
+    assert asked > told > 0
 
 
 def test_when_it_happened_counts_where_a_query_says_when():

@@ -104,6 +104,10 @@ class Corpus:
         return self._every("names").astype(np.float64)
 
     @cached_property
+    def of_self(self) -> Floats:
+        return self._every("of_self").astype(np.float64)
+
+    @cached_property
     def in_episode(self) -> Mask | None:
         """Which memories are of an episode; None: none is."""
         said: Mask = self._every("episode") != NO_EPISODE
@@ -129,6 +133,12 @@ class Corpus:
             own = index.episodes.neighbours.astype(np.int64)
             moved.append(np.where(own == len(index), len(self), own + start))
         return np.hstack(moved)
+
+    @cached_property
+    def follows_question(self) -> Floats:
+        """1 for each memory whose previous one in its episode is a question; else 0."""
+        follows: Floats = np.append(self._every("question"), 0.0)[self.neighbours[1]]
+        return follows
 
     @cached_property
     def _episodes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

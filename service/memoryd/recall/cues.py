@@ -22,6 +22,13 @@ def _one_of(pattern: str) -> Callable[[str], bool]:
     return functools.lru_cache(_CACHED_WORDS)(lambda word: matches(word) is not None)
 
 
+class FirstPerson(NamedTuple):
+    """What a speaker says in place of the own name."""
+
+    name: str
+    possessive: str
+
+
 @dataclass(frozen=True, slots=True)
 class _Language:
     months: str
@@ -29,6 +36,11 @@ class _Language:
     is_time: Callable[[str], bool]
     """Whether a word places something in time."""
     is_number: Callable[[str], bool]
+    is_of_self: Callable[[str], bool]
+    """Whether a word is the first person's."""
+    is_of_other: Callable[[str], bool]
+    """Whether a word is the second person's."""
+    first_person: FirstPerson
     asks_when: re.Pattern[str]
     asks_amount: re.Pattern[str]
     asks_name: re.Pattern[str]
@@ -49,6 +61,9 @@ _LANGUAGES = {
             r"\d.*|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|dozen|couple|few"
             "|several|once|twice"
         ),
+        is_of_self=_one_of("(?:i|we)(?:['\u2019](?:m|ve|d|ll|re))?|my|our|me|us|mine|ours"),
+        is_of_other=_one_of("you(?:['\u2019](?:ve|d|ll|re))?|your|yours|u"),
+        first_person=FirstPerson("I", "my"),
         asks_when=re.compile(
             r"\W*(?:when|how long|(?:what|which) (?:date|day|week|month|year|time)) "
         ),
@@ -77,6 +92,8 @@ class TextForm(NamedTuple):
     """1 if it holds a number."""
     names: float
     """How many capitalised words stand inside its sentences, at most 3."""
+    of_self: float
+    """Whether it is about the one who says it (towards 1) or the one addressed (towards -1)."""
 
 
 class QueryForm(NamedTuple):
@@ -93,12 +110,17 @@ def text_form(text: str, words: list[str], language: str) -> TextForm:
     question = float(spoken.rstrip().endswith(_QUESTION_MARKS))
     known = _LANGUAGES.get(language)
     if known is None:
-        return TextForm(question, 0.0, 0.0, 0.0)
+        return TextForm(question, 0.0, 0.0, 0.0, 0.0)
     times = sum(map(known.is_time, words))
     numbers = any(map(known.is_number, words))
     names = len(_NAME.findall(text))
+    first, second = sum(map(known.is_of_self, words)), sum(map(known.is_of_other, words))
     return TextForm(
-        question, float(min(times, _MOST_TIMES)), float(numbers), float(min(names, _MOST_NAMES))
+        question,
+        float(min(times, _MOST_TIMES)),
+        float(numbers),
+        float(min(names, _MOST_NAMES)),
+        (first - second) / (first + second + 1),
     )
 
 
@@ -113,6 +135,12 @@ def query_form(query: str, language: str) -> QueryForm:
         float(bool(known.asks_amount.search(lower))),
         float(bool(known.asks_name.search(lower))),
     )
+
+
+def first_person(language: str) -> FirstPerson:
+    """What speakers of a language say for themselves; nothing where it is not known."""
+    known = _LANGUAGES.get(language)
+    return known.first_person if known else FirstPerson("", "")
 
 
 def month_name(month: int, language: str) -> str:

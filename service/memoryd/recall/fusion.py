@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 PARTS = ("lexical", "semantic", "context", "speaker", "temporal", "form", "importance")
 # Which of `CUES` make which part.
-_CUES_OF = {"speaker": CUES[:1], "temporal": CUES[1:3], "form": CUES[3:]}
+_CUES_OF = {"speaker": CUES[:2], "temporal": CUES[2:4], "form": CUES[4:]}
 
 SPARE_CANDIDATES = 10
 """How many more memories than are wanted are looked at for diversity."""
@@ -53,9 +53,9 @@ class Ranked(NamedTuple):
     semantic: float
     """From what it means; 0 without an embedder, and until its vector is made."""
     context: float
-    """From how relevant its neighbours in its episode are."""
+    """From how relevant its neighbours in its episode are, most of all a question it follows."""
     speaker: float
-    """From being said by the one whom the query names."""
+    """From being said by the one whom the query names, of themselves rather than of others."""
     temporal: float
     """From when it happened, where the query names a time, and from times that it names itself."""
     form: float

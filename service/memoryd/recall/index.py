@@ -38,6 +38,7 @@ _ROW = np.dtype(
         ("times", np.float32),
         ("numbers", np.float32),
         ("names", np.float32),
+        ("of_self", np.float32),
         ("has_vector", np.bool_),
         # How many different terms the content has, and a bit for each by its hash.
         ("distinct", np.int32),

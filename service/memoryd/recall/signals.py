@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from memoryd.recall.corpus import corpus_of, standardised
-from memoryd.recall.cues import query_form
+from memoryd.recall.cues import first_person, query_form
 from memoryd.recall.dates import spans
 from memoryd.recall.embedding import adds_up_words
 from memoryd.recall.index import inverse_document_frequency
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 RELEVANCE = ("bm25", "bigrams", "rarest", "semantic")
-NEIGHBOURS = ("two_before", "before", "after", "episode")
+NEIGHBOURS = ("two_before", "before", "after", "episode", "asked")
 CUES = (
-    *("speaker", "span", "when", "amount", "name"),
+    *("speaker", "of_self", "span", "when", "amount", "name"),
     *("question", "length", "information", "opening"),
 )
 _ANSWERING = ("when", "amount", "name")
@@ -41,6 +41,7 @@ _CONVERSATIONAL = CUES[CUES.index("question") :]
 MAX_EMBEDDED_WORDS = 256
 """Of a longer query the first distinct words are embedded; BM25 sees all of them."""
 
+_POSSESSIVES = ("'s", "\u2019s")
 _SPAN_FADES_SECONDS = 7 * 86_400.0
 _COSINE_SCALE = 100_000.0
 """A cosine counts in its first five decimals."""
@@ -66,7 +67,8 @@ class Query:
     """A query, taken apart. Who is named is one signal's to judge, and kept from others."""
 
     text: str
-    text_without_names: str
+    text_to_embed: str
+    """As the speaker named would say it, in the first person, as memories are told."""
     words: list[str]
     """Without the names of speakers."""
     terms: list[str]
@@ -86,7 +88,7 @@ def understand(text: str, indexes: Sequence[SessionIndex]) -> Query:
     named: dict[str, set[str]] = {}
     for speaker in corpus.speakers:
         parts = present.intersection(
-            form for part in speaker.split() for form in (part, part + "'s", part + "\u2019s")
+            form for part in speaker.split() for form in (part, *(part + s for s in _POSSESSIVES))
         )
         if parts := {part for part in parts if analysed.term(part)}:
             named[speaker] = parts
@@ -94,7 +96,7 @@ def understand(text: str, indexes: Sequence[SessionIndex]) -> Query:
     others = [word for word in words if word not in names]
     return Query(
         text=text,
-        text_without_names=_without(names, text),
+        text_to_embed=_as_told(text, names, corpus.language),
         words=others,
         terms=analysed.terms(others),
         name_terms=analysed.terms(word for word in words if word in names),
@@ -103,11 +105,18 @@ def understand(text: str, indexes: Sequence[SessionIndex]) -> Query:
     )
 
 
-def _without(words: set[str], text: str) -> str:
-    if not words:
+def _as_told(text: str, names: set[str], language: str) -> str:
+    """The text with the first person in place of names; without them where it is not known."""
+    if not names:
         return text
-    forms = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
-    return " ".join(re.sub(rf"\b(?:{forms})\b", "", text, flags=re.IGNORECASE).split())
+    person = first_person(language)
+
+    def said(name: re.Match[str]) -> str:
+        return person.possessive if name[0].lower().endswith(_POSSESSIVES) else person.name
+
+    forms = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    told = re.sub(rf"\b(?:{forms})(?:\s+(?:{forms}))*\b", said, text, flags=re.IGNORECASE)
+    return " ".join(told.split())
 
 
 def signals(
@@ -144,11 +153,13 @@ def signals(
 def neighbourhood(corpus: Corpus, relevance: Floats) -> Floats:
     """How relevant a memory's neighbours in its episode are; zeros where it has none.
 
-    `relevance` has shape (memories,), what is answered (4, memories), in the order of `NEIGHBOURS`.
+    `relevance` has shape (memories,), what is answered (5, memories), in the order of `NEIGHBOURS`.
     """
     shares = np.empty((len(NEIGHBOURS), len(relevance)))
     shares[:3] = np.append(relevance, 0.0)[corpus.neighbours]
     shares[3] = corpus.best_of_episode(relevance)
+    # What answers a relevant question seldom repeats its words.
+    shares[4] = shares[1] * corpus.follows_question
     return shares
 
 
@@ -259,7 +270,7 @@ def query_vector(
     """The query's vector, of shape (dimensions,)."""
     vector: NDArray[np.float32]
     if not adds_up_words(embedder):
-        vector = embedder.embed([query.text_without_names])[0]
+        vector = embedder.embed([query.text_to_embed])[0]
         return vector
     term = analyser(query.language).term
     weighed = {word: weights[term(word)] for word in query.words if term(word)}
@@ -283,6 +294,7 @@ def _cues(query: Query, corpus: Corpus, now: datetime) -> dict[str, Floats]:
     cues: dict[str, Floats] = {}
     if query.speaker:
         cues["speaker"] = np.concatenate([i.is_said_by(query.speaker) for i in corpus.indexes])
+        cues["of_self"] = cues["speaker"] * corpus.of_self
     for span in spans(query.text, now, query.language):
         fading = 1 - (corpus.occurred_at - span.end) / _SPAN_FADES_SECONDS
         nearness = np.where(corpus.occurred_at < span.start, 0.0, fading.clip(0.0, 1.0))

@@ -242,7 +242,7 @@ class Retrieval:
             return embedder
         text = understand(
             query, [self._index_of(self._prepared(s)) for s in snapshots]
-        ).text_without_names
+        ).text_to_embed
         vector = await self._vectors.of(text)
         return None if vector is None else _Foreseen(embedder, text, vector)
 
