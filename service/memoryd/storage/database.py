@@ -64,7 +64,8 @@ class Database:
                 " as %40, %3A and %2F"
             ) from None
         self._url = url
-        self._place = parsed.host or parsed.query.get("host") or parsed.database
+        host = parsed.host or parsed.query.get("host") or parsed.database or ""
+        self._place = host if isinstance(host, str) else ", ".join(host)
         self._known_state = SchemaState.CURRENT
         self.dialect = dialect_of(parsed)
         self.is_embedded = self.dialect.name == "sqlite"
@@ -77,7 +78,9 @@ class Database:
             "json_serializer": to_json,
             "hide_parameters": True,  # contents never come into an error's text
         }
-        self._writer = self.dialect.pool(parsed, self._options, pool_size=1, **common)
+        self._writer = self.dialect.pool(
+            parsed, self._options, writes=True, pool_size=1, **common
+        )
         # Each statement of a reader sees the last commit, and needs no round trip to end.
         self._reader = self.dialect.pool(
             parsed,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
     from sqlalchemy.engine import URL
-    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
     from sqlalchemy.pool import QueuePool
 
 T = TypeVar("T")
@@ -49,11 +49,23 @@ class LoopPool:
     """Of a driver that waits on the event loop."""
 
     def __init__(
-        self, url: URL, *, on_connect: Callable[[DBAPIConnection], None], **options: Any
+        self,
+        url: URL,
+        *,
+        on_connect: Callable[[DBAPIConnection], None],
+        is_lost: Callable[[BaseException], bool],
+        **options: Any,
     ) -> None:
+        """`is_lost` tells by a driver's error that none of the connections is of use any more."""
         self._engine = create_async_engine(url, **options)
         event.listen(self._engine.sync_engine, "connect", lambda c, _record: on_connect(c))
         event.listen(self._engine.sync_engine, "checkout", _refuse_closed)
+
+        def on_error(context: ExceptionContext) -> None:
+            if is_lost(context.original_exception):
+                context.is_disconnect = True
+
+        event.listen(self._engine.sync_engine, "handle_error", on_error)
 
     @property
     def in_use(self) -> int:
