@@ -62,6 +62,12 @@ class PostgresServer:
         socket_folder = self._server.get_postmaster_info().socket_dir
         return f"postgresql+asyncpg://postgres@/{database}?host={socket_folder}"
 
+    @property
+    def system_user(self) -> str | None:
+        """Who runs it, if root may not."""
+        user: str | None = self._server.system_user
+        return user
+
     def psql(self, statement: str) -> str:
         return self._server.psql(statement)
 
