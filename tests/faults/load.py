@@ -31,9 +31,12 @@ class Load(AbstractAsyncContextManager):
         ]
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stop.set()
-        await asyncio.gather(*self._writers)
+        if kind is not None:  # they may insist in vain
+            for writer in self._writers:
+                writer.cancel()
+        await asyncio.gather(*self._writers, return_exceptions=kind is not None)
 
     async def refusals(self, count: int) -> None:
         """Wait until so many more calls were refused."""

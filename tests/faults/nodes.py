@@ -159,14 +159,13 @@ class Pair:
         _ = self.standby
         self.primary.set(synchronous_standby_names="*" if synchronously else "")
         wanted = "sync" if synchronously else "async"
-        while self.primary.sql("SELECT sync_state FROM pg_stat_replication") != wanted:
-            time.sleep(0.02)
+        _wait_until(self.primary, f"SELECT sync_state = '{wanted}' FROM pg_stat_replication")  # noqa: S608  ours
 
     def catch_up(self) -> None:
-        """Wait until the standby shows all that the primary does."""
+        """Have the standby show all that the primary does."""
+        self.standby.sql("SELECT pg_wal_replay_resume()")
         position = self.primary.sql("SELECT pg_current_wal_insert_lsn()")
-        while self.standby.sql(f"SELECT pg_last_wal_replay_lsn() >= '{position}'") != "t":
-            time.sleep(0.02)
+        _wait_until(self.standby, f"SELECT pg_last_wal_replay_lsn() >= '{position}'")
 
     def promote(self) -> None:
         """Have the standby in the place of the primary, which was lost."""
@@ -181,6 +180,13 @@ class Pair:
         for node in (self.primary, self._standby):
             if node is not None:
                 node.close()
+
+
+def _wait_until(node: Node, question: str) -> None:
+    end = time.monotonic() + 60
+    while node.sql(question) != "t":
+        assert time.monotonic() < end, f"still not so after a minute: {question}"
+        time.sleep(0.02)
 
 
 def _is_alive(process: psutil.Process) -> bool:

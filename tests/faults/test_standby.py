@@ -123,7 +123,6 @@ async def test_a_standby_gives_rows_where_it_is_as_far_and_only_there(serve, pai
     await here.memory.EraseSession(pb.EraseSessionRequest(session_id="user-456"))
     assert await contents(there, "user-456") == everywhere()
 
-    pair.standby.sql("SELECT pg_wal_replay_resume()")
     await asyncio.to_thread(pair.catch_up)
     shown = await contents(there)
     assert shown["list"] == ["FIRST", "second"]

@@ -78,7 +78,7 @@ class Database:
             "json_serializer": to_json,
             "hide_parameters": True,  # contents never come into an error's text
         }
-        self._writer = self.dialect.pool(parsed, self._options, writes=True, pool_size=1, **common)
+        self._writer = self.dialect.pool(parsed, self._options, pool_size=1, **common)
         # Each statement of a reader sees the last commit, and needs no round trip to end.
         self._reader = self.dialect.pool(
             parsed,

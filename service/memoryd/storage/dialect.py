@@ -70,11 +70,9 @@ class Dialect(Protocol):
 
     def __hash__(self) -> int: ...
 
-    def engine_options(self, options: DatabaseOptions, *, writes: bool = False) -> Row: ...
+    def engine_options(self, options: DatabaseOptions) -> Row: ...
 
-    def pool(
-        self, url: URL, options: DatabaseOptions, *, writes: bool = False, **arguments: Any
-    ) -> Pool: ...
+    def pool(self, url: URL, options: DatabaseOptions, **arguments: Any) -> Pool: ...
 
     def on_connect(self, connection: DBAPIConnection, options: DatabaseOptions) -> None: ...
 
@@ -215,7 +213,7 @@ class PostgresDialect:
         )
         self._connect = FirstThatWill(asyncpg.connect, (OSError, *self.driver_errors))
 
-    def engine_options(self, options: DatabaseOptions, *, writes: bool = False) -> Row:
+    def engine_options(self, options: DatabaseOptions) -> Row:
         arguments: Row = {
             "async_creator_fn": self._connect,
             "timeout": options.timeout_seconds,
@@ -229,17 +227,15 @@ class PostgresDialect:
             arguments["prepared_statement_cache_size"] = 0
             arguments["prepared_statement_name_func"] = lambda: ""
         else:
-            arguments["server_settings"] = self._server_settings(options, writes=writes)
+            arguments["server_settings"] = self._server_settings(options)
         return {"connect_args": arguments}
 
-    def pool(
-        self, url: URL, options: DatabaseOptions, *, writes: bool = False, **arguments: Any
-    ) -> Pool:
+    def pool(self, url: URL, options: DatabaseOptions, **arguments: Any) -> Pool:
         return LoopPool(
             url,
             # Another server may be the one that writes by now; so no connection is kept.
             is_lost=lambda error: getattr(error, "sqlstate", None) == self._READ_ONLY,
-            **self.engine_options(options, writes=writes),
+            **self.engine_options(options),
             **arguments,
         )
 
@@ -251,18 +247,14 @@ class PostgresDialect:
 
     def begin_write(self, connection: Connection, options: DatabaseOptions) -> None:
         if options.pgbouncer:  # startup parameters do not pass through it
-            for setting, value in self._server_settings(options, writes=True).items():
+            for setting, value in self._server_settings(options).items():
                 connection.execute(select(func.set_config(setting, value, True)))  # noqa: FBT003  SQL's own signature
 
     def begin_snapshot(self, connection: Connection) -> None:
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
     @staticmethod
-    def _server_settings(options: DatabaseOptions, *, writes: bool) -> dict[str, str]:
-        abandoned_seconds = 2 * options.timeout_seconds
-        # A commit that waits for a synchronous standby is ended by this timeout too, and answered
-        # as if the standby had it. So it comes only when nobody waits for the answer any more.
-        statement_seconds = abandoned_seconds if writes else options.statement_timeout_seconds
+    def _server_settings(options: DatabaseOptions) -> dict[str, str]:
         return {
             # Every statement looks rows up by a key that an index has. Over a table that has no
             # statistics yet, or whose plan was kept from when it was small, the planner would
@@ -272,9 +264,9 @@ class PostgresDialect:
             "enable_hashjoin": "off",
             "enable_mergejoin": "off",
             "jit": "off",
-            "statement_timeout": f"{statement_seconds * 1000:.0f}",
+            "statement_timeout": f"{options.statement_timeout_seconds * 1000:.0f}",
             "lock_timeout": f"{options.lock_timeout_seconds * 1000:.0f}",
-            "idle_in_transaction_session_timeout": f"{abandoned_seconds * 1000:.0f}",
+            "idle_in_transaction_session_timeout": f"{options.timeout_seconds * 2000:.0f}",
         }
 
     def keys(self, *columns: Column[Any]) -> Keys:
@@ -382,12 +374,10 @@ class SqliteDialect:
     name = "sqlite"
     driver_errors = (sqlite3.Error,)
 
-    def engine_options(self, options: DatabaseOptions, *, writes: bool = False) -> Row:
+    def engine_options(self, options: DatabaseOptions) -> Row:
         return {"connect_args": {"timeout": options.lock_timeout_seconds}}
 
-    def pool(
-        self, url: URL, options: DatabaseOptions, *, writes: bool = False, **arguments: Any
-    ) -> Pool:
+    def pool(self, url: URL, options: DatabaseOptions, **arguments: Any) -> Pool:
         return ThreadPool(url.set(drivername="sqlite"), **self.engine_options(options), **arguments)
 
     def on_connect(self, connection: DBAPIConnection, options: DatabaseOptions) -> None:
