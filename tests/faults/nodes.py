@@ -150,8 +150,8 @@ class Pair:
         return name
 
     def url_of_both(self, database: str) -> str:
-        """A URL that leads to whichever of them writes."""
-        hosts = "&".join(f"host={node.folder}:5432" for node in (self.primary, self.standby))
+        """A URL that leads to whichever of them writes, the other one named first."""
+        hosts = "&".join(f"host={node.folder}:5432" for node in (self.standby, self.primary))
         return f"postgresql+asyncpg://{ROLE}@/{database}?{hosts}&target_session_attrs=read-write"
 
     def replicate(self, *, synchronously: bool) -> None:
