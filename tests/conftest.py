@@ -29,7 +29,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from memoryd.secrets import Secrets
 from memoryd.server import Server
-from memoryd.storage.migrate import migrate
+from memoryd.storage.migrate import HEAD, migrate
 from memoryd.storage.tables import schema
 from memoryd.tool_settings import load_configuration
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
@@ -39,6 +39,19 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 DATABASES = ("sqlite", "postgresql")
+
+_LATER = f"{int(HEAD[:3]) + 1:03}_add_labels_since_{HEAD[:3]}"
+LATER_SCHEMA = (
+    "ALTER TABLE memories ADD COLUMN label VARCHAR(64) NOT NULL DEFAULT 'none'",
+    "ALTER TABLE sessions ADD COLUMN owner VARCHAR(64)",
+    "CREATE INDEX ix_memories_label ON memories (tenant, session_id, label)",
+    "CREATE TABLE labels (tenant VARCHAR(64) PRIMARY KEY, label VARCHAR(64) NOT NULL)",
+    f"UPDATE alembic_version SET version_num = '{_LATER}'",  # noqa: S608  ours
+)
+"""A migration of the next release that suits this one."""
+
+ON_LATER_SCHEMA = bool(os.environ.get("TEST_ON_LATER_SCHEMA"))
+"""Whether databases have the next release's schema, made up for the purpose."""
 
 
 class PostgresServer:
@@ -93,7 +106,7 @@ def postgres_server() -> Iterator[PostgresServer]:
 def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An SQLite file with the schema and nothing in it, to be copied."""
     file = tmp_path_factory.mktemp("migrated") / "memoryd.db"
-    asyncio.run(migrate(f"sqlite+aiosqlite:///{file}"))
+    asyncio.run(_make_schema(f"sqlite+aiosqlite:///{file}"))
     return file
 
 
@@ -101,8 +114,17 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def migrated_postgres(postgres_server: PostgresServer) -> str:
     """The name of a database with the schema and nothing in it, to be a template."""
     postgres_server.psql("CREATE DATABASE migrated")
-    asyncio.run(migrate(postgres_server.url("migrated")))
+    asyncio.run(_make_schema(postgres_server.url("migrated")))
     return "migrated"
+
+
+async def _make_schema(url: str) -> None:
+    await migrate(url)
+    if ON_LATER_SCHEMA:
+        tables = Tables(url)
+        for statement in LATER_SCHEMA:
+            await tables.execute(statement)
+        await tables.close()
 
 
 @pytest.fixture(params=DATABASES)
@@ -122,6 +144,12 @@ def database_url(database_kind: str, request: pytest.FixtureRequest, tmp_path: P
     return str(server.create_database(request.getfixturevalue("migrated_postgres")))
 
 
+@pytest.fixture
+def later_schema() -> tuple[str, ...]:
+    """The statements of a migration of the next release that suits this one."""
+    return LATER_SCHEMA
+
+
 class Tables:
     """The database itself."""
 
@@ -131,6 +159,10 @@ class Tables:
     async def rows(self, statement: str, **parameters: object) -> list:
         async with self._engine.connect() as connection:
             return list((await connection.execute(text(statement), parameters)).all())
+
+    async def execute(self, statement: str) -> None:
+        async with self._engine.connect() as connection:
+            await connection.execute(text(statement))
 
     async def everything(self) -> str:
         """All that stands in any table, as text."""
