@@ -161,7 +161,7 @@ class PgBouncer:
         file = folder / "pgbouncer.ini"
         file.write_text(
             "[databases]\n"
-            f"* = host={target}\n"
+            f"* = host={target} user=postgres\n"
             "[pgbouncer]\n"
             f"unix_socket_dir = {folder}\n"
             f"listen_port = {self.PORT}\n"
@@ -169,6 +169,7 @@ class PgBouncer:
             "auth_type = any\n"
             "pool_mode = transaction\n"
             "default_pool_size = 5\n"  # fewer than clients, so that they take turns
+            "server_idle_timeout = 1\n"  # each test has a database of its own
             "max_client_conn = 1000\n"
         )
         folder.chmod(0o777)  # it will not run as root

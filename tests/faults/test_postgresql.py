@@ -43,7 +43,7 @@ def restart(node: Node, _database: str) -> None:
 
 def refuse_connections(node: Node, database: str) -> None:
     node.sql(f"ALTER ROLE {ROLE} CONNECTION LIMIT 0")
-    node.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")  # noqa: S608
+    close_connections(node, database)
 
 
 def fill_disk(node: Node, database: str) -> None:
@@ -57,6 +57,16 @@ def fill_disk(node: Node, database: str) -> None:
     )
 
 
+def close_connections(node: Node, database: str) -> None:
+    node.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")  # noqa: S608
+
+
+def refuse_writes(node: Node, database: str) -> None:
+    """As where an address leads to a standby for a while; such connections stay as they are."""
+    node.sql(f"ALTER ROLE {ROLE} SET default_transaction_read_only = on")
+    close_connections(node, database)
+
+
 FAULTS = {
     "stopped": DatabaseFault(lambda node, _: node.stop(), lambda node, _: node.start()),
     "killed": DatabaseFault(lambda node, _: node.kill(), lambda node, _: node.start()),
@@ -64,6 +74,11 @@ FAULTS = {
     "restarted": DatabaseFault(restart, None, is_noticed=False),
     "out of connections": DatabaseFault(
         refuse_connections, lambda node, _: node.sql(f"ALTER ROLE {ROLE} CONNECTION LIMIT -1")
+    ),
+    "read-only": DatabaseFault(
+        refuse_writes,
+        lambda node, _: node.sql(f"ALTER ROLE {ROLE} RESET default_transaction_read_only"),
+        is_noticed=False,
     ),
     "out of disk": DatabaseFault(
         fill_disk,

@@ -233,8 +233,10 @@ class PostgresDialect:
     def pool(self, url: URL, options: DatabaseOptions, **arguments: Any) -> Pool:
         return LoopPool(
             url,
-            # Another server may be the one that writes by now; so no connection is kept.
-            is_lost=lambda error: getattr(error, "sqlstate", None) == self._READ_ONLY,
+            # Another server may be the one that writes by now.
+            is_lost=lambda error: (
+                getattr(getattr(error, "orig", error), "sqlstate", None) == self._READ_ONLY
+            ),
             **self.engine_options(options),
             **arguments,
         )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
     from sqlalchemy.engine import URL
-    from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
+    from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import QueuePool
 
 T = TypeVar("T")
@@ -56,16 +56,11 @@ class LoopPool:
         is_lost: Callable[[BaseException], bool],
         **options: Any,
     ) -> None:
-        """`is_lost` tells by a driver's error that none of the connections is of use any more."""
+        """`is_lost` tells by an error whether a connection, though open, is of no more use."""
+        self._is_lost = is_lost
         self._engine = create_async_engine(url, **options)
         event.listen(self._engine.sync_engine, "connect", lambda c, _record: on_connect(c))
         event.listen(self._engine.sync_engine, "checkout", _refuse_closed)
-
-        def on_error(context: ExceptionContext) -> None:
-            if is_lost(context.original_exception):
-                context.is_disconnect = True
-
-        event.listen(self._engine.sync_engine, "handle_error", on_error)
 
     @property
     def in_use(self) -> int:
@@ -73,7 +68,12 @@ class LoopPool:
 
     async def run(self, body: Callable[[Connection], T]) -> T:
         async with self._engine.connect() as connection:
-            return await connection.run_sync(body)
+            try:
+                return await connection.run_sync(body)
+            except Exception as error:
+                if self._is_lost(error):
+                    await connection.invalidate(error)
+                raise
 
     async def close(self) -> None:
         """Close the idle connections, or cut them if the database is silent."""
