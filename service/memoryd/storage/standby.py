@@ -105,10 +105,9 @@ class SessionReads:
         self._rests_until = asyncio.get_running_loop().time() + pause
         try:
             found = await standby.read(as_far, timeout=patience)
-        except (MemorydError, DBAPIError) as error:
-            if was_well:
-                if self._rest.is_fresh:  # else another call has told already
-                    _log.warning("the primary alone is read, not the standby: %s", error)
+        except (MemorydError, DBAPIError, *standby.dialect.driver_errors) as error:
+            if self._rest.is_fresh:
+                _log.warning("the primary alone is read, not the standby: %s", error)
                 self._rests_until = asyncio.get_running_loop().time() + self._rest.pause()
             return None
         if not was_well:
