@@ -22,9 +22,9 @@ class Scale:
     """How much of its peak it has to keep up meanwhile, for the processor's time that it gets."""
     migrated_rows: int = 1_000
     migration_kills: int = 2
-    rounds: int = 1
+    database_rounds: int = 1
     """Of every fault of PostgreSQL."""
-    hold_ms: int = 0
+    hold_milliseconds: int = 0
     """How long a fault of PostgreSQL lasts after callers have been told of it."""
     failovers: int = 1
     """Of PostgreSQL, under load."""

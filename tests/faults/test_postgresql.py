@@ -102,7 +102,7 @@ async def all_connections_are_to_be_had(server) -> None:
     await inside
 
 
-@pytest.mark.parametrize("fault", [*FAULTS] * SCALE.rounds)
+@pytest.mark.parametrize("fault", [*FAULTS] * SCALE.database_rounds)
 async def test_calls_are_refused_while_the_database_is_away_and_then_go_on(
     serve, pair, fault, fault_report
 ):
@@ -118,7 +118,7 @@ async def test_calls_are_refused_while_the_database_is_away_and_then_go_on(
             await load.refusals(CALLERS)
         if is_noticed:
             await until(lambda: not serving.is_set())
-        await asyncio.sleep(SCALE.hold_ms / 1000)
+        await asyncio.sleep(SCALE.hold_milliseconds / 1000)
         if end is not None:
             await asyncio.to_thread(end, pair.primary, database)
         back = time.monotonic()
