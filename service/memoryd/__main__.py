@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Mapping
     from contextlib import AbstractContextManager
 
+    from pydantic import SecretStr
+
     from memoryd.secrets import Secrets
     from memoryd.server import Server
     from memoryd.settings import Settings
@@ -184,7 +186,8 @@ def show(database_url: DatabaseUrl = None) -> None:
     settings, tools = _configuration(database_url=database_url)
     flags = {"database_url"} if database_url is not None else set()
     values = settings.model_dump(mode="json")
-    values["database_url"] = _place(settings)
+    values["database_url"] = _place(settings.database_url)
+    values["database_read_url"] = _place(settings.database_read_url)
     for name, value in values.items():
         given = "environment" if name in settings.model_fields_set else "default"
         origin = "command line" if name in flags else given
@@ -305,12 +308,17 @@ def _overrides(tools: ToolConfigs) -> str:
     return f"at revision {tools.now.revision}"
 
 
-def _place(settings: Settings) -> str:
-    """The database's URL without what may be secret in it."""
+def _place(secret: SecretStr) -> str:
+    """A database's URL without what may be secret in it; empty where that is."""
     from sqlalchemy import URL, make_url  # noqa: PLC0415  only what a command needs is loaded
 
-    url = make_url(settings.database_url.get_secret_value())
-    shown = URL.create(url.drivername, host=url.host, port=url.port, database=url.database)
+    if not secret.get_secret_value():
+        return ""
+    url = make_url(secret.get_secret_value())
+    hosts = {name: value for name, value in url.query.items() if name in ("host", "port")}
+    shown = URL.create(
+        url.drivername, host=url.host, port=url.port, database=url.database, query=hosts
+    )
     return shown.render_as_string()
 
 

@@ -736,7 +736,9 @@ def _service_config() -> str:
                         "initialBackoff": "0.2s",
                         "maxBackoff": "2s",
                         "backoffMultiplier": 2,
-                        "retryableStatusCodes": ["UNAVAILABLE"],
+                        # A server that stops cancels what had arrived and was not begun. What the
+                        # caller cancels is not repeated.
+                        "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
                     },
                 }
             ],

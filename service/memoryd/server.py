@@ -118,21 +118,20 @@ class Server:
     ) -> None:
         """Build it all, where an event loop runs.
 
-        Raises ValueError for an SQLite database without a file, and for an embedder that is not to
-        be had.
+        Raises ValueError for an SQLite database without a file or with a standby, and for an
+        embedder that is not to be had.
         """
         self._settings = settings
         self._url = settings.database_url.get_secret_value()
-        self.database = Database(
-            self._url,
-            DatabaseOptions(
-                pool_size=settings.database_pool_size,
-                timeout_seconds=settings.database_timeout_seconds,
-                statement_timeout_seconds=settings.database_statement_timeout_seconds,
-                lock_timeout_seconds=settings.database_lock_timeout_seconds,
-                pgbouncer=settings.database_pgbouncer,
-            ),
+        options = DatabaseOptions(
+            pool_size=settings.database_pool_size,
+            timeout_seconds=settings.database_timeout_seconds,
+            statement_timeout_seconds=settings.database_statement_timeout_seconds,
+            lock_timeout_seconds=settings.database_lock_timeout_seconds,
+            pgbouncer=settings.database_pgbouncer,
         )
+        self.database = Database(self._url, options)
+        self._standby = _standby_of(settings, options, self.database)
         self._listener = Listener(self.database)
         self._hub = ChangeHub(self.database, self._listener)
         self._secrets = secrets
@@ -141,6 +140,7 @@ class Server:
             self.database,
             clock,
             self._hub.notify,
+            standby=self._standby,
             queue_limit=settings.write_queue_limit,
             batch_limit=settings.write_batch_limit,
             snapshot_bytes=settings.session_cache_bytes,
@@ -266,7 +266,17 @@ class Server:
             await self._vectors.aclose()
         await self._store.close()
         await self.database.close()
+        if self._standby is not None:
+            await self._standby.close()
         _log.info("stopped")
+
+
+def _standby_of(settings: Settings, options: DatabaseOptions, primary: Database) -> Database | None:
+    url = settings.database_read_url.get_secret_value()
+    if url and primary.is_embedded:
+        variable = settings.variable("database_read_url")
+        raise ValueError(f"{variable}: SQLite has no standbys; leave it empty")
+    return Database(url, options) if url else None
 
 
 def _obstacle(host: str, port: int) -> str:

@@ -349,14 +349,23 @@ def _lower_case(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
+_POSTGRESQL = "postgresql+asyncpg://"
+
+
 def _database_url(url: SecretStr) -> SecretStr:
     text = url.get_secret_value()
-    if text.startswith("postgresql+asyncpg://"):
+    if text.startswith(_POSTGRESQL):
         return url
     scheme, _, path = text.partition("sqlite+aiosqlite:///")
     # Each connection would see a database of its own, and none would outlive it.
     in_memory = ":memory:" in path or "mode=memory" in path
     if scheme or not path.partition("?")[0] or in_memory:
+        raise ValueError
+    return url
+
+
+def _read_url(url: SecretStr) -> SecretStr:
+    if url.get_secret_value() and not url.get_secret_value().startswith(_POSTGRESQL):
         raise ValueError
     return url
 
@@ -393,6 +402,11 @@ _DatabaseUrl = Annotated[
         secret=True,
     ),
 ]
+_ReadUrl = Annotated[
+    SecretStr,
+    AfterValidator(_read_url),
+    Accepts("nothing, or postgresql+asyncpg://USER:PASSWORD@HOST:PORT/DATABASE", secret=True),
+]
 _Embedder = Annotated[
     str, AfterValidator(_embedder), Accepts("none, static, minilm or package.module:Class")
 ]
@@ -411,6 +425,13 @@ class Settings(SettingsModel):
     database_url: _DatabaseUrl = Field(
         default=SecretStr("sqlite+aiosqlite:///memoryd.db"),
         description="Where memories are kept; a file name is relative to the working folder.",
+    )
+    database_read_url: _ReadUrl = Field(
+        default=SecretStr(""),
+        description=(
+            "A standby, which gives the rows of listings, exports and retrievals wherever it is as "
+            "far as the primary; empty: there is none."
+        ),
     )
     host: _Host = Field(
         default="127.0.0.1",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
 from .checker import Broken, Fault, History
+from .nodes import Pair
 
 HEADINGS = ("faults", "calls", "acknowledged", "lost", "doubled", "other", "longest unavailable")
 ROW = "{:<34}{:>8}{:>10}{:>14}{:>6}{:>9}{:>7}{:>21}"
@@ -37,6 +40,16 @@ def fault_report(record_property) -> Callable[[str, int, History, Sequence[Fault
         record_property("fault_report", row(name, injected, history, faults))
 
     return report
+
+
+@pytest.fixture(scope="session")
+def pair(postgres_server) -> Iterator[Pair]:
+    """A PostgreSQL to be harmed, with a standby. A test leaves it as it was."""
+    with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        pair = Pair(Path(folder), postgres_server.system_user)
+        yield pair
+        pair.close()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

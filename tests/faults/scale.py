@@ -22,6 +22,16 @@ class Scale:
     """How much of its peak it has to keep up meanwhile, for the processor's time that it gets."""
     migrated_rows: int = 1_000
     migration_kills: int = 2
+    database_rounds: int = 1
+    """Of every fault of PostgreSQL."""
+    hold_milliseconds: int = 0
+    """How long a fault of PostgreSQL lasts after callers have been told of it."""
+    failovers: int = 1
+    """Of PostgreSQL, under load."""
+    lags: int = 2
+    """How often the standby that is read falls behind, and catches up."""
+    restarts: int = 1
+    """Of each of two servers behind one client."""
 
 
 SCALE = Scale(

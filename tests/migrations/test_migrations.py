@@ -103,6 +103,8 @@ def test_head_and_revisions_are_those_of_the_tree() -> None:
         (("002",), SchemaState.BEHIND),
         ((HEAD,), SchemaState.CURRENT),
         (("999_of_a_later_release",), SchemaState.AHEAD),
+        (("999_of_a_later_release_since_003",), SchemaState.CURRENT),
+        (("999_of_a_later_release_since_998",), SchemaState.AHEAD),
     ],
 )
 def test_schema_state(versions: tuple[str, ...], state: SchemaState) -> None:

@@ -358,7 +358,7 @@ async def test_each_change_through_another_server_is_found(serve, clock, watch):
 @pytest.mark.usefixtures("no_poll")
 @pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
 async def test_a_lost_listener_comes_back_and_nothing_is_missed(serve, watch, tables, monkeypatch):
-    monkeypatch.setattr(listener, "BACK_OFF_SECONDS", 1.0)
+    monkeypatch.setattr(listener, "FIRST_PAUSE_SECONDS", 1.0)
     here, there = await serve(), await serve()
     watcher = watch(here.memory)
     await listeners(tables, 2)  # one a server

@@ -56,6 +56,16 @@ async def test_every_unique_key_begins_with_the_shard_key(engine: AsyncEngine) -
                 assert columns[:2] == SHARD_KEY, f"{table.name}: {name} {columns}"
 
 
+async def test_every_reference_between_tables_of_sessions_begins_with_the_shard_key(
+    engine: AsyncEngine,
+) -> None:
+    keys = [key for table in await session_tables(engine) for key in table.foreign_key_constraints]
+    assert len(keys) >= 4
+    for key in keys:
+        assert key.column_keys[:2] == SHARD_KEY
+        assert [element.column.name for element in key.elements][:2] == SHARD_KEY
+
+
 def any_value(column: sa.Column[Any]) -> object:
     match column.type:
         case sa.DateTime():

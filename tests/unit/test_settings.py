@@ -322,7 +322,7 @@ def test_the_table_has_every_setting() -> None:
         f"MEMORYD_{name.upper()}" for name in Settings.model_fields
     ]
     assert load({variable: default for variable, default, _ in rows}) == Settings()
-    assert rows[2] == (
+    assert rows[3] == (
         "MEMORYD_PORT",
         "50051",
         "The port to listen on; 0 is any free one. Accepts a whole number from 0 to 65535.",

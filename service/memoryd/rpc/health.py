@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from memoryd.errors import DatabaseUnavailable, MemorydError, ServiceNotFound, ShuttingDown
+from memoryd.storage.back_off import BackOff
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 CHECK_SECONDS = 0.5
-"""Between two looks at the database."""
+"""Between two looks at a database that answers."""
+
+FIRST_PAUSE_SECONDS = 0.25
+LONGEST_PAUSE_SECONDS = 1.0
+"""Between two looks at one that does not: it is found again within two seconds."""
 
 _log = logging.getLogger(__name__)
 _Answer = health_pb2.HealthCheckResponse
@@ -90,8 +95,14 @@ class HealthMonitor(health_pb2_grpc.HealthServicer):
         self._changed = asyncio.Event()
 
     async def _watch(self) -> None:
+        back_off = BackOff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         while True:
-            await asyncio.sleep(CHECK_SECONDS)
+            if self.is_serving.is_set():
+                back_off.reset()
+                pause = CHECK_SECONDS
+            else:
+                pause = back_off.pause()
+            await asyncio.sleep(pause)
             await self._look_once()
 
     async def _look_once(self) -> None:

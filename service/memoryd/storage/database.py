@@ -64,7 +64,8 @@ class Database:
                 " as %40, %3A and %2F"
             ) from None
         self._url = url
-        self._place = parsed.host or parsed.query.get("host") or parsed.database
+        host = parsed.host or parsed.query.get("host") or parsed.database or ""
+        self._place = host if isinstance(host, str) else ", ".join(host)
         self._known_state = SchemaState.CURRENT
         self.dialect = dialect_of(parsed)
         self.is_embedded = self.dialect.name == "sqlite"

@@ -32,6 +32,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
 from memoryd.metadata import to_json
 from memoryd.storage import direct
+from memoryd.storage.hosts import FirstThatWill
 from memoryd.storage.pools import LoopPool, ThreadPool
 
 if TYPE_CHECKING:
@@ -196,6 +197,7 @@ class PostgresDialect:
         "XX",  # internal error
     )
     _SCHEMA_CODES = ("42P01", "42703")  # undefined table, undefined column
+    _READ_ONLY = "25006"  # of a standby
 
     def __init__(self) -> None:
         import asyncpg  # noqa: PLC0415  SQLite does without
@@ -203,15 +205,17 @@ class PostgresDialect:
             AsyncAdapt_asyncpg_dbapi,
         )
 
-        # The last: what the driver's face for SQLAlchemy makes of them.
         self.driver_errors = (
             asyncpg.PostgresError,
             asyncpg.InterfaceError,
-            AsyncAdapt_asyncpg_dbapi.Error,
+            asyncpg.InternalClientError,  # such as that no host is the one that writes
+            AsyncAdapt_asyncpg_dbapi.Error,  # what the driver's face for SQLAlchemy makes of them
         )
+        self._connect = FirstThatWill(asyncpg.connect, (OSError, *self.driver_errors))
 
     def engine_options(self, options: DatabaseOptions) -> Row:
         arguments: Row = {
+            "async_creator_fn": self._connect,
             "timeout": options.timeout_seconds,
             # Without it the driver waits for ever to hear that a query is cancelled.
             "command_timeout": options.timeout_seconds,
@@ -227,7 +231,15 @@ class PostgresDialect:
         return {"connect_args": arguments}
 
     def pool(self, url: URL, options: DatabaseOptions, **arguments: Any) -> Pool:
-        return LoopPool(url, **self.engine_options(options), **arguments)
+        return LoopPool(
+            url,
+            # Another server may be the one that writes by now.
+            is_lost=lambda error: (
+                getattr(getattr(error, "orig", error), "sqlstate", None) == self._READ_ONLY
+            ),
+            **self.engine_options(options),
+            **arguments,
+        )
 
     def on_connect(self, connection: DBAPIConnection, options: DatabaseOptions) -> None:
         """All is set by `engine_options`."""

@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 from typing import TYPE_CHECKING
 
 from memoryd.errors import MemorydError
+from memoryd.storage.back_off import BackOff
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from memoryd.storage.database import Database
 
-BACK_OFF_SECONDS = 0.5
-"""Before the first attempt to listen again; twice as long before each further one."""
-
-MAX_BACK_OFF_SECONDS = 5.0
+FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 5.0
+"""Before attempts to listen again."""
 
 _log = logging.getLogger(__name__)
 
@@ -57,17 +56,18 @@ class Listener:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _listen(self) -> None:
-        back_off = BACK_OFF_SECONDS
+        back_off = BackOff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         while True:
             try:
                 async with self._database.listening(self._heard) as lost:
                     for look in self._looks:
                         await look()
-                    self.is_listening, back_off = True, BACK_OFF_SECONDS
+                    self.is_listening = True
+                    back_off.reset()
                     await lost.wait()
                 _log.warning("the connection that listens for changes was lost")
             except MemorydError as error:
-                if back_off == BACK_OFF_SECONDS:  # once, however long it lasts
+                if back_off.is_fresh:  # once, however long it lasts
                     _log.warning("not listening for changes: %s", error)
             except Exception:  # noqa: BLE001  without it nobody would hear again
                 _log.exception("not listening for changes, by a defect")
@@ -76,5 +76,4 @@ class Listener:
             for look in self._looks:
                 with contextlib.suppress(MemorydError):  # health tells of it
                     await look()
-            await asyncio.sleep(back_off * random.uniform(0.5, 1.5))  # noqa: S311  jitter
-            back_off = min(2 * back_off, MAX_BACK_OFF_SECONDS)
+            await asyncio.sleep(back_off.pause())

@@ -17,6 +17,7 @@ from memoryd.storage.group_read import GroupRead
 from memoryd.storage.rows import COLUMNS, memory_of
 from memoryd.storage.sessions import lock_sessions
 from memoryd.storage.snapshots import Snapshots
+from memoryd.storage.standby import SessionReads
 from memoryd.storage.tables import memories
 from memoryd.storage.writes import Delete, Store, Undelete, Update
 
@@ -70,6 +71,7 @@ class MemoryStore:
         clock: Callable[[], datetime],
         notify: Callable[[Iterable[Session]], None],
         *,
+        standby: Database | None,
         queue_limit: int,
         batch_limit: int,
         snapshot_bytes: int,
@@ -80,7 +82,8 @@ class MemoryStore:
             database, clock, notify, queue_limit=queue_limit, batch_limit=batch_limit
         )
         self._by_id: GroupRead[MemoryKey, Memory] = GroupRead(database, self._read_by_id)
-        self.snapshots = Snapshots(database, max_bytes=snapshot_bytes)
+        self._reads = SessionReads(database, standby)
+        self.snapshots = Snapshots(self._reads, max_bytes=snapshot_bytes)
         """Sessions in memory."""
 
     def admit_write(self) -> None:
@@ -168,7 +171,7 @@ class MemoryStore:
                 if len(chunk) <= size:
                     return Page(tuple(found), None)
 
-        return await self._database.read(body, timeout=timeout)
+        return await self._reads.read(session, body, timeout=timeout)
 
     async def matching(
         self,

@@ -9,6 +9,7 @@ import asyncio
 import enum
 import io
 import logging
+import re
 import threading
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -28,13 +29,19 @@ REVISIONS = (
     "005_add_tool_configs",
     "006_add_recall",
 )
-"""Oldest first."""
+"""Oldest first.
+
+A migration that only adds what an earlier release leaves alone ends its name with the number of the
+oldest revision that it suits: servers of `006_…` go on serving on `007_add_labels_since_006`.
+"""
 
 HEAD = REVISIONS[-1]
 
 SHORT_NAMES = {"001": REVISIONS[0], "002": REVISIONS[1]}
 """What the revisions may be called in a database that an earlier system left."""
 
+
+_SUITS_EARLIER = re.compile(r"(?P<number>[0-9]{3})_\w+_since_(?P<oldest>[0-9]{3})")
 
 # What Alembic works on is global to the process.
 _alembic = threading.Lock()
@@ -44,6 +51,7 @@ class SchemaState(enum.Enum):
     """How a database's schema relates to the one that this release needs."""
 
     CURRENT = enum.auto()
+    """It will do: this release's own, or a later one that suits it too."""
     BEHIND = enum.auto()
     AHEAD = enum.auto()
 
@@ -51,9 +59,14 @@ class SchemaState(enum.Enum):
 def schema_state(versions: Iterable[str]) -> SchemaState:
     """Judge what the table `alembic_version` holds; an absent table counts as an empty one."""
     known = {SHORT_NAMES.get(version, version) for version in versions}
-    if not known <= set(REVISIONS):
-        return SchemaState.AHEAD
-    return SchemaState.CURRENT if HEAD in known else SchemaState.BEHIND
+    if known <= set(REVISIONS):
+        return SchemaState.CURRENT if HEAD in known else SchemaState.BEHIND
+    return SchemaState.CURRENT if any(map(_suits, known)) else SchemaState.AHEAD
+
+
+def _suits(later: str) -> bool:
+    named = _SUITS_EARLIER.fullmatch(later)
+    return named is not None and named["oldest"] <= HEAD[:3] < named["number"]
 
 
 async def migrate(database_url: str, *, target: str = "head") -> None:

@@ -49,8 +49,15 @@ class LoopPool:
     """Of a driver that waits on the event loop."""
 
     def __init__(
-        self, url: URL, *, on_connect: Callable[[DBAPIConnection], None], **options: Any
+        self,
+        url: URL,
+        *,
+        on_connect: Callable[[DBAPIConnection], None],
+        is_lost: Callable[[BaseException], bool],
+        **options: Any,
     ) -> None:
+        """`is_lost` tells by an error whether a connection, though open, is of no more use."""
+        self._is_lost = is_lost
         self._engine = create_async_engine(url, **options)
         event.listen(self._engine.sync_engine, "connect", lambda c, _record: on_connect(c))
         event.listen(self._engine.sync_engine, "checkout", _refuse_closed)
@@ -61,7 +68,12 @@ class LoopPool:
 
     async def run(self, body: Callable[[Connection], T]) -> T:
         async with self._engine.connect() as connection:
-            return await connection.run_sync(body)
+            try:
+                return await connection.run_sync(body)
+            except Exception as error:
+                if self._is_lost(error):
+                    await connection.invalidate(error)
+                raise
 
     async def close(self) -> None:
         """Close the idle connections, or cut them if the database is silent."""

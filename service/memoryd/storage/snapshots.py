@@ -17,9 +17,8 @@ from sqlalchemy import and_, bindparam, select
 from memoryd.errors import MemorydError
 from memoryd.model import Change
 from memoryd.storage import direct, rows
-from memoryd.storage.group_read import GroupRead
 from memoryd.storage.rows import COLUMNS, memory_of
-from memoryd.storage.sessions import Counters, read_counters
+from memoryd.storage.sessions import Counters
 from memoryd.storage.tables import memories, memory_history, sessions
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
     from memoryd.model import Memory, Session
     from memoryd.storage.access import Accesses
-    from memoryd.storage.database import Database
+    from memoryd.storage.standby import SessionReads
 
 RELOAD_CHANGES = 500
 """From so many changes on, a session is read anew rather than brought up to date."""
@@ -205,15 +204,12 @@ class Watched(NamedTuple):
 class Snapshots:
     """The sessions that were asked for last, as far as there is room."""
 
-    def __init__(self, database: Database, *, max_bytes: int) -> None:
-        self._database = database
+    def __init__(self, reads: SessionReads, *, max_bytes: int) -> None:
+        self._reads = reads
         self._max_bytes = max_bytes
         self._kept: OrderedDict[Session, Snapshot] = OrderedDict()
         self._bytes: dict[Session, int] = {}
         self._total = 0
-        self._counters: GroupRead[Session, Counters] = GroupRead(
-            database, lambda c, wanted: read_counters(c, database.dialect, wanted)
-        )
         self._forgetting = asyncio.create_task(self._forget_erased(), name="snapshots")
 
     @property
@@ -228,7 +224,7 @@ class Snapshots:
 
         It changes under later calls: who has it makes use of it before awaiting anything.
         """
-        counters = await self._counters.get(session, timeout=timeout)
+        counters = await self._reads.counters(session, timeout=timeout)
         if counters is None:
             self.forget(session)
             return None
@@ -297,13 +293,19 @@ class Snapshots:
         if known.revision < counters.horizon or (
             counters.revision - known.revision > RELOAD_CHANGES
         ):
-            counters, found = await self._database.read(
-                lambda c: _read_live(c, key, now), timeout=timeout
+            counters, found = await self._reads.read(
+                snapshot.session,
+                lambda c: _read_live(c, key, now),
+                timeout=timeout,
+                counters=counters,
             )
             snapshot.reset(counters, found)
         else:
-            news = await self._database.read(
-                lambda c: _read_news(c, key, known, counters), timeout=timeout
+            news = await self._reads.read(
+                snapshot.session,
+                lambda c: _read_news(c, key, known, counters),
+                timeout=timeout,
+                counters=counters,
             )
             snapshot.update(counters, news)
 
@@ -313,7 +315,7 @@ class Snapshots:
             await asyncio.sleep(ERASED_SECONDS)
             with suppress(MemorydError):  # health tells of it
                 kept = list(self._kept)
-                found = await asyncio.gather(*(self._counters.get(s, timeout=None) for s in kept))
+                found = await asyncio.gather(*(self._reads.counters(s, timeout=None) for s in kept))
                 for session, counters in zip(kept, found, strict=True):
                     if counters is None:
                         self.forget(session)

@@ -1,0 +1,131 @@
+"""PostgreSQL that stops, dies, freezes, runs out of something, fails over, or lags."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+from sqlalchemy import text
+
+from .checker import History
+from .harness import VARIABLES, acknowledgements
+from .load import Load, until
+from .nodes import ROLE, Node
+from .scale import SCALE
+
+pytestmark = pytest.mark.parametrize("database_kind", ["postgresql"])
+
+CALLERS = 4
+
+TOLD = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "NOT_FOUND"}
+"""What callers may be told; the last of a memory that they have deleted."""
+
+VARIABLES = {**VARIABLES, "MEMORYD_DATABASE_TIMEOUT_SECONDS": "1"}
+
+
+class DatabaseFault(NamedTuple):
+    """What happens to a server and one of its databases."""
+
+    begin: Callable[[Node, str], object]
+    end: Callable[[Node, str], object] | None
+    """None: it ends by itself."""
+    is_noticed: bool = True
+    """Whether health tells of it: there is nothing left that the service could do."""
+
+
+def restart(node: Node, _database: str) -> None:
+    node.stop()
+    node.start()
+
+
+def refuse_connections(node: Node, database: str) -> None:
+    node.sql(f"ALTER ROLE {ROLE} CONNECTION LIMIT 0")
+    close_connections(node, database)
+
+
+def fill_disk(node: Node, database: str) -> None:
+    """As where a table cannot grow; a log that cannot ends the server, and that is another test."""
+    node.sql(
+        "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE 'could not extend file' USING ERRCODE = 'disk_full'; END $$;"
+        "CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON memories"
+        " FOR EACH STATEMENT EXECUTE FUNCTION full_disk()",
+        database,
+    )
+
+
+def close_connections(node: Node, database: str) -> None:
+    node.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")  # noqa: S608
+
+
+def refuse_writes(node: Node, database: str) -> None:
+    """As where an address leads to a standby for a while; such connections stay as they are."""
+    node.sql(f"ALTER ROLE {ROLE} SET default_transaction_read_only = on")
+    close_connections(node, database)
+
+
+FAULTS = {
+    "stopped": DatabaseFault(lambda node, _: node.stop(), lambda node, _: node.start()),
+    "killed": DatabaseFault(lambda node, _: node.kill(), lambda node, _: node.start()),
+    "frozen": DatabaseFault(lambda node, _: node.freeze(), lambda node, _: node.thaw()),
+    "restarted": DatabaseFault(restart, None, is_noticed=False),
+    "out of connections": DatabaseFault(
+        refuse_connections, lambda node, _: node.sql(f"ALTER ROLE {ROLE} CONNECTION LIMIT -1")
+    ),
+    "read-only": DatabaseFault(
+        refuse_writes,
+        lambda node, _: node.sql(f"ALTER ROLE {ROLE} RESET default_transaction_read_only"),
+        is_noticed=False,
+    ),
+    "out of disk": DatabaseFault(
+        fill_disk,
+        lambda node, database: node.sql("DROP FUNCTION full_disk CASCADE", database),
+        is_noticed=False,
+    ),
+}
+
+
+async def all_connections_are_to_be_had(server) -> None:
+    """Every one of the pools, at the same time."""
+    await until(lambda: server.database.connections_in_use == 0)
+    size = 10
+    inside = asyncio.gather(
+        *(
+            server.database.read(lambda c: c.execute(text("SELECT pg_sleep(0.1)")))
+            for _ in range(size)
+        )
+    )
+    await until(lambda: server.database.connections_in_use >= size)
+    await inside
+
+
+@pytest.mark.parametrize("fault", [*FAULTS] * SCALE.database_rounds)
+async def test_calls_are_refused_while_the_database_is_away_and_then_go_on(
+    serve, pair, fault, fault_report
+):
+    begin, end, is_noticed = FAULTS[fault]
+    database = pair.create_database()
+    url = pair.primary.url(database)
+    running = await serve(**VARIABLES, MEMORYD_DATABASE_URL=url)
+    serving, history = running.server.health.is_serving, History()
+    async with Load(history, [running.memory] * CALLERS) as load:
+        await acknowledgements(history, 20)
+        await asyncio.to_thread(begin, pair.primary, database)
+        if end is not None:
+            await load.refusals(CALLERS)
+        if is_noticed:
+            await until(lambda: not serving.is_set())
+        await asyncio.sleep(SCALE.hold_milliseconds / 1000)
+        if end is not None:
+            await asyncio.to_thread(end, pair.primary, database)
+        back = time.monotonic()
+        await serving.wait()
+        await acknowledgements(history, 20)
+    faults = await load.judged(url)
+    fault_report(f"{fault}: back in {load.first_answer(back):.2f} s", 1, history, faults)
+    assert not faults
+    assert set(history.codes) <= TOLD
+    await all_connections_are_to_be_had(running.server)

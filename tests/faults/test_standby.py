@@ -1,0 +1,172 @@
+"""A standby of PostgreSQL: takes the primary's place, and gives rows in its stead."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+
+import grpc
+import pytest
+
+from memoryd.v1 import memory_pb2 as pb
+from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
+
+from .checker import History
+from .harness import VARIABLES, acknowledgements
+from .load import Load, until
+from .scale import SCALE
+
+pytestmark = pytest.mark.parametrize("database_kind", ["postgresql"])
+
+CALLERS = 4
+
+SESSION = "user-123"
+
+
+def store_request(content: str, session_id: str = SESSION) -> pb.StoreMemoryRequest:
+    return pb.StoreMemoryRequest(session_id=session_id, content=content, never_expires=True)
+
+
+# In the primary's place
+
+
+async def test_no_acknowledged_write_is_lost_with_the_primary(serve, pair, fault_report):
+    database = pair.create_database()
+    both = pair.url_of_both(database)
+    running = await serve(**VARIABLES, MEMORYD_DATABASE_URL=both)
+    history, moments = History(), random.Random(0)  # noqa: S311  no secret
+    async with Load(history, [running.memory] * CALLERS) as load:
+        for _ in range(SCALE.failovers):
+            await asyncio.to_thread(pair.replicate, synchronously=True)
+            await acknowledgements(history, moments.randrange(20, 100))
+            await asyncio.to_thread(pair.primary.kill)
+            await until(lambda: not running.server.health.is_serving.is_set())
+            # The standby is there, and takes no writes.
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await running.memory.StoreMemory(store_request("to a standby", "elsewhere"))
+            assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+            await asyncio.to_thread(pair.promote)
+            promoted = time.monotonic()
+            await acknowledgements(history, 20)
+            back = load.first_answer(promoted)
+            await running.server.health.is_serving.wait()
+            await asyncio.to_thread(pair.rejoin)
+    await asyncio.to_thread(pair.replicate, synchronously=False)
+    faults = await load.judged(pair.primary.url(database))
+    fault_report(f"failover: back in {back:.2f} s", SCALE.failovers, history, faults)
+    assert not faults
+    assert set(history.codes) <= {"UNAVAILABLE", "DEADLINE_EXCEEDED", "NOT_FOUND"}
+
+
+async def test_a_commit_that_the_standby_does_not_confirm_is_not_acknowledged(serve, pair):
+    database = pair.create_database()
+    running = await serve(
+        MEMORYD_DATABASE_URL=pair.url_of_both(database),
+        MEMORYD_DATABASE_TIMEOUT_SECONDS="1",
+        MEMORYD_DATABASE_STATEMENT_TIMEOUT_SECONDS="0.2",
+    )
+    await asyncio.to_thread(pair.replicate, synchronously=True)
+    await running.memory.StoreMemory(store_request("confirmed"))
+    await asyncio.to_thread(pair.standby.freeze)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await running.memory.StoreMemory(store_request("not confirmed"))
+    assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+    await asyncio.to_thread(pair.standby.thaw)
+    await running.memory.StoreMemory(store_request("confirmed again"))
+    await asyncio.to_thread(pair.replicate, synchronously=False)
+
+
+# In the primary's stead
+
+
+async def contents(running, session_id: str = SESSION) -> dict[str, list[str]]:
+    """What each of the calls shows that a standby may answer."""
+    key = {"session_id": session_id}
+    listed = await running.memory.ListMemories(pb.ListMemoriesRequest(**key))
+    exported = running.memory.ExportMemories(pb.ExportMemoriesRequest(**key))
+    retrieved = await running.memory.RetrieveMemories(pb.RetrieveMemoriesRequest(**key, peek=True))
+    return {
+        "list": sorted(m.content for m in listed.memories),
+        "export": sorted([m.content async for m in exported]),
+        "retrieve": sorted(r.memory.content for r in retrieved.results),
+    }
+
+
+def everywhere(*shown: str) -> dict[str, list[str]]:
+    return {call: sorted(shown) for call in ("list", "export", "retrieve")}
+
+
+async def test_a_standby_gives_rows_where_it_is_as_far_and_only_there(serve, pair):
+    database = pair.create_database()
+    variables = {
+        **VARIABLES,
+        "MEMORYD_DATABASE_URL": pair.primary.url(database),
+        "MEMORYD_DATABASE_READ_URL": pair.standby.url(database),
+    }
+    here, there = await serve(**variables), await serve(**variables)
+    await here.memory.StoreMemory(store_request("first"))
+    await asyncio.to_thread(pair.catch_up)
+    pair.standby.sql("SELECT pg_wal_replay_pause()")
+
+    # So that it is seen which of them gives the rows: changed behind the service's back.
+    pair.primary.sql("UPDATE memories SET content = 'FIRST'", database)
+    assert await contents(here) == await contents(there) == everywhere("first")
+
+    # Whoever asks, by way of any server, sees what any server has acknowledged.
+    await here.memory.StoreMemory(store_request("second"))
+    shown = await contents(there)
+    assert shown["list"] == shown["export"] == ["FIRST", "second"]
+    assert shown["retrieve"] == ["first", "second"]  # of the first it knew already
+    await there.memory.StoreMemory(store_request("elsewhere", "user-456"))
+    assert await contents(here, "user-456") == everywhere("elsewhere")
+    await here.memory.EraseSession(pb.EraseSessionRequest(session_id="user-456"))
+    assert await contents(there, "user-456") == everywhere()
+
+    await asyncio.to_thread(pair.catch_up)
+    shown = await contents(there)
+    assert shown["list"] == ["FIRST", "second"]
+
+
+@pytest.mark.parametrize("loss", ["stop", "freeze"])
+async def test_without_its_standby_the_primary_gives_the_rows(serve, pair, loss, monkeypatch):
+    monkeypatch.setattr("memoryd.storage.standby.PATIENCE_SECONDS", 0.2)
+    database = pair.create_database()
+    running = await serve(
+        **VARIABLES,
+        MEMORYD_DATABASE_URL=pair.primary.url(database),
+        MEMORYD_DATABASE_READ_URL=pair.standby.url(database),
+    )
+    await running.memory.StoreMemory(store_request("first"))
+    await asyncio.to_thread(pair.catch_up)
+    assert await contents(running) == everywhere("first")
+    await asyncio.to_thread(getattr(pair.standby, loss))
+    for _ in range(3):
+        assert await contents(running) == everywhere("first")
+    assert running.server.health.is_serving.is_set()
+    await asyncio.to_thread({"stop": pair.standby.start, "freeze": pair.standby.thaw}[loss])
+
+
+async def test_no_caller_is_shown_less_than_any_has_seen(serve, pair, fault_report):
+    database = pair.create_database()
+    url = pair.primary.url(database)
+    variables = {
+        **VARIABLES,
+        "MEMORYD_DATABASE_URL": url,
+        "MEMORYD_DATABASE_READ_URL": pair.standby.url(database),
+        "MEMORYD_SESSION_CACHE_BYTES": "0",  # retrievals read all rows, each time
+    }
+    await asyncio.to_thread(pair.catch_up)
+    servers = [await serve(**variables) for _ in range(2)]
+    stubs = [MemoryServiceStub(running.channel) for running in servers]
+    history = History()
+    async with Load(history, stubs * 2) as load:
+        for _ in range(SCALE.lags):
+            pair.standby.sql("SELECT pg_wal_replay_pause()")
+            await acknowledgements(history, 50)
+            pair.standby.sql("SELECT pg_wal_replay_resume()")
+            await acknowledgements(history, 50)
+    faults = await load.judged(url)
+    fault_report("lagging standby is read", SCALE.lags, history, faults)
+    assert not faults
+    assert set(history.codes) <= {"NOT_FOUND"}

@@ -1,0 +1,62 @@
+"""Which of several hosts is connected to."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from memoryd.storage.hosts import FirstThatWill
+
+
+class Driver:
+    """Connects to hosts as told: at once, never, or not at all."""
+
+    def __init__(self, **hosts: str) -> None:
+        self.hosts = hosts
+        self.asked: list[str] = []
+
+    async def __call__(self, *, timeout: float, host: str, port: int, **arguments: object):
+        self.asked.append(host)
+        match self.hosts[host]:
+            case "silent":
+                async with asyncio.timeout(timeout):
+                    await asyncio.Event().wait()
+            case "refuses":
+                raise ConnectionRefusedError(host)
+        return host, port, arguments
+
+
+async def connected(driver: Driver, connect: FirstThatWill) -> str:
+    driver.asked.clear()
+    hosts, ports = list(driver.hosts), list(range(len(driver.hosts)))
+    return (await connect(timeout=0.05, host=hosts, port=ports, user="x"))[0]
+
+
+async def test_the_first_that_will_is_taken_and_asked_first_from_then_on():
+    driver = Driver(a="refuses", b="silent", c="takes", d="takes")
+    connect = FirstThatWill(driver, (OSError,))
+    assert await connected(driver, connect) == "c"
+    assert driver.asked == ["a", "b", "c"]
+    assert await connected(driver, connect) == "c"
+    assert driver.asked == ["c"]
+    driver.hosts |= {"a": "takes", "c": "refuses"}
+    assert await connected(driver, connect) == "a"
+    assert driver.asked == ["c", "a"]
+
+
+async def test_where_none_will_the_last_refusal_is_told():
+    driver = Driver(a="silent", b="refuses")
+    with pytest.raises(ConnectionRefusedError, match="b"):
+        await connected(driver, FirstThatWill(driver, (OSError,)))
+
+
+async def test_a_single_host_has_all_the_time_and_what_is_no_refusal_is_raised():
+    async def broken(**_: object):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await FirstThatWill(broken, (OSError,))(timeout=1, host=["a", "b"], port=[1, 2])
+    driver = Driver(a="takes")
+    found = await FirstThatWill(driver, (OSError,))(timeout=1, host="a", port=5, user="x")
+    assert found == ("a", 5, {"user": "x"})
