@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test fuzz fuzz-requests fuzz-calls lint lint-python lint-protos lint-docker format generate baseline bench bench-peers bench-recall profile lock clean FORCE
+.PHONY: help install serve test torture fuzz fuzz-requests fuzz-calls lint lint-python lint-protos lint-docker format generate baseline bench bench-peers bench-recall profile lock clean FORCE
 
 # make PYTHON=python3.13 install
 CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
@@ -30,6 +30,20 @@ serve: .venv/.installed ## serve on 127.0.0.1:50051 with an SQLite file (MEMORYD
 
 test: .venv/.installed ## run every test, on SQLite and PostgreSQL (ARGS="-k ...")
 	$(RUN) pytest -n auto --dist worksteal $(ARGS)
+
+# How much it does; whoever wants more says so: make torture FAULTS_KILLS=500
+torture: export FAULTS_KILLS ?= 50
+torture: export FAULTS_WRITERS ?= 32
+torture: export FAULTS_FULL_DISKS ?= 10
+torture: export FAULTS_MIGRATED_ROWS ?= 20000
+torture: export FAULTS_MIGRATION_KILLS ?= 20
+torture: export FAULTS_OVERLOAD_MILLISECONDS ?= 20000
+torture: export FAULTS_OVERLOAD_PERCENT ?= 80
+torture: export FAULTS_ROUNDS ?= 60
+torture: export FAULTS_CALLS ?= 6000
+torture: export FAULTS_STREAMS ?= 500
+torture: .venv/.installed ## run the fault suite's long form, half an hour, and print its report (ARGS="-k kills")
+	$(RUN) pytest tests/faults $(ARGS)
 
 fuzz: fuzz-requests fuzz-calls ## look for requests that do harm (FUZZ_SECONDS=600, FUZZ_EXAMPLES=20000)
 

@@ -4,7 +4,7 @@ A `History` records every call of many callers: its arguments, when it began and
 answered; and what watchers were told. `judge` compares it with `Stored`, what the tables hold, and
 names every promise that was broken. It rests on two habits of a run: no two writes bring the same
 content (but for one that is repeated under its own `request_id`), and nothing is purged, erased or
-evicted meanwhile. Then
+evicted from its first call to its last. Then
 
 - a content says which write brought it, so one that is lost, doubled or half there is seen;
 - every revision of a session is in the tables, so every read can be compared with the state that it
@@ -18,7 +18,7 @@ import itertools
 import time
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ from google.protobuf.message import Message
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from memoryd.model import Change
-from memoryd.storage.tables import memories, memory_history, sessions
+from memoryd.storage.tables import memories, memory_history, revision_floors, sessions
 from memoryd.v1 import memory_pb2 as pb
 
 IN_DOUBT = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "UNKNOWN", "INTERNAL"})
@@ -74,6 +74,16 @@ class Stored:
     """Of each session."""
     versions: Sequence[Version]
     """Every version of every memory, the superseded ones among them."""
+    floor: int = 0
+    """The revision with which every session begins, for the sake of those erased before."""
+
+    def only(self, session_ids: Collection[str]) -> Stored:
+        """What it holds of some sessions."""
+        return Stored(
+            {name: self.revisions[name] for name in session_ids if name in self.revisions},
+            [version for version in self.versions if version.session_id in session_ids],
+            self.floor,
+        )
 
 
 async def read_stored(database_url: str) -> Stored:
@@ -97,9 +107,11 @@ async def read_stored(database_url: str) -> Stored:
                 Version(s, r, i, Change(c), was["content"] if was else "")
                 for s, r, i, c, was in superseded
             ]
+            floors = await connection.execute(sa.select(revision_floors.c.revision))
+            erased = floors.scalar()
     finally:
         await engine.dispose()
-    return Stored(revisions, versions)
+    return Stored(revisions, versions, 0 if erased is None else erased + 1)
 
 
 @dataclass(slots=True)
@@ -155,6 +167,9 @@ class History:
         """How often each refusal was."""
         self.acknowledged = 0
         """How many calls were answered."""
+        self.earlier = 0
+        """How many calls were made that are not kept."""
+        self._longest = 0.0
         self._clock = clock
 
     async def call(self, caller: str, stub: object, request: Message, timeout: float) -> Call:
@@ -177,6 +192,18 @@ class History:
         if code is not None:
             self.codes[code] += 1
 
+    def add(self, other: History) -> None:
+        """Count what another recorded as well; its calls are not kept."""
+        self.earlier += other.count
+        self.acknowledged += other.acknowledged
+        self.codes += other.codes
+        self._longest = max(self._longest, other.longest_unavailability())
+
+    @property
+    def count(self) -> int:
+        """How many calls were made."""
+        return self.earlier + len(self.calls)
+
     def now(self) -> float:
         """The time, as the calls have it."""
         return self._clock()
@@ -190,7 +217,8 @@ class History:
     def longest_unavailability(self) -> float:
         """Seconds: the longest that no call at all was answered, between the first and the last."""
         ends = sorted(call.ended for call in self.calls if call.answer is not None and call.ended)
-        return max((later - earlier for earlier, later in itertools.pairwise(ends)), default=0.0)
+        gaps = (later - earlier for earlier, later in itertools.pairwise(ends))
+        return max(gaps, default=self._longest)
 
 
 _READS = ("GetMemory", "ListMemories", "RetrieveMemories")
@@ -264,7 +292,7 @@ def _judge_revisions(stored: Stored) -> Iterator[Fault]:
     for version in stored.versions:
         given.setdefault(version.session_id, Counter())[version.revision] += 1
     for name, counts in given.items():
-        wanted = range(1, stored.revisions.get(name, 0) + 1)
+        wanted = range(stored.floor + 1, stored.revisions.get(name, 0) + 1)
         for revision in sorted({*wanted, *counts}):
             count = counts[revision]
             if (count, revision in wanted) != (1, True):
@@ -354,7 +382,7 @@ def _judge_deletions(history: History, tables: _Tables) -> Iterator[Fault]:
 
 def _judge_watches(history: History, stored: Stored, tables: _Tables) -> Iterator[Fault]:
     for watch in history.watches:
-        name, expected = watch.session_id, watch.start_revision
+        name, expected = watch.session_id, max(watch.start_revision, stored.floor)
         for event in watch.told:
             expected += 1
             if event.revision != expected:
@@ -366,8 +394,8 @@ def _judge_watches(history: History, stored: Stored, tables: _Tables) -> Iterato
             if version is None or (version.memory_id, version.change) != told:
                 yield Fault(Broken.WATCH, f"{name}: at {expected} told {told}, is {version}")
         else:
-            if expected != stored.revisions.get(name, 0):
-                last = stored.revisions.get(name, 0)
+            last = stored.revisions.get(name, stored.floor)
+            if expected != last:
                 yield Fault(Broken.WATCH, f"{name}: told up to {expected}, it is at {last}")
 
 

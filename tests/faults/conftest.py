@@ -13,7 +13,7 @@ from .checker import Broken, Fault, History
 from .nodes import Pair
 
 HEADINGS = ("faults", "calls", "acknowledged", "lost", "doubled", "other", "longest unavailable")
-ROW = "{:<34}{:>8}{:>10}{:>14}{:>6}{:>9}{:>7}{:>21}"
+ROW = "{:<40}{:>8}{:>10}{:>14}{:>6}{:>9}{:>7}{:>21}"
 
 
 def row(name: str, injected: int, history: History, faults: Sequence[Fault]) -> str:
@@ -23,7 +23,7 @@ def row(name: str, injected: int, history: History, faults: Sequence[Fault]) -> 
     return ROW.format(
         name,
         f"{injected:,}",
-        f"{len(history.calls):,}",
+        f"{history.count:,}",
         f"{history.acknowledged:,}",
         lost,
         doubled,

@@ -20,6 +20,12 @@ class Scale:
     """How long a server is overloaded, and how long its peak is measured before."""
     overload_percent: int = 0
     """How much of its peak it has to keep up meanwhile, for the processor's time that it gets."""
+    rounds: int = 3
+    """Of the long run; after a third of them nothing may grow any more."""
+    calls: int = 200
+    """Of all kinds, in each round."""
+    streams: int = 60
+    """Cancelled, cut and half-closed ones, in each round."""
     migrated_rows: int = 1_000
     migration_kills: int = 2
     database_rounds: int = 1

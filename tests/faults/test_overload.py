@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import time
 from collections import Counter
-from pathlib import Path
 
 from google.rpc import error_details_pb2, status_pb2
 
@@ -15,6 +14,7 @@ from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
 from .checker import History, judge, read_stored
 from .harness import CALL_SECONDS, ServerProcess, open_channel
+from .resources import cpu_seconds, peak_bytes
 from .scale import SCALE
 
 BATCH = 100
@@ -72,16 +72,6 @@ def retry_delays(details: list[bytes]) -> list[float]:
             if detail.Unpack(retry):
                 found.append(retry.retry_delay.ToMilliseconds() / 1000)
     return found
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
-
-
-def peak_bytes(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 async def test_ten_times_the_load_is_refused_at_once_and_the_rest_is_done(

@@ -29,7 +29,7 @@ from .checker import History, judge
 from .harness import SESSIONS, Load, ServerProcess, acknowledgements, is_whole, open_channel
 from .scale import SCALE
 
-KILOBYTE = 1024
+BLOCK = 4096
 
 
 def store_request(content: str) -> pb.StoreMemoryRequest:
@@ -47,14 +47,14 @@ async def refused_with(call) -> tuple[str, str]:
 
 
 class Disk:
-    """A folder whose file system can be full: a small one of its own.
+    """A folder whose file system can be full: a small one of its own, with room for a log.
 
     Where none may be mounted, a limit on the size of the server's files stands in for it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+        command = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(folder)]
         self._is_mounted = subprocess.run(command, check=False, capture_output=True).returncode == 0  # noqa: S603  ours
         self._ballast = folder / "ballast"
 
@@ -63,9 +63,9 @@ class Disk:
         if self._is_mounted:
             with contextlib.suppress(OSError), self._ballast.open("wb", buffering=0) as ballast:
                 while True:
-                    ballast.write(bytes(KILOBYTE))
+                    ballast.write(bytes(BLOCK))
         else:
-            self._limit(server, KILOBYTE)
+            self._limit(server, 16 * BLOCK)
 
     def clear(self, server: ServerProcess) -> None:
         """Make room again."""

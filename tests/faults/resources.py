@@ -1,0 +1,55 @@
+"""What a process holds, as Linux tells it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+_ESTABLISHED = "01"
+
+
+@dataclass(frozen=True)
+class Resources:
+    """At one moment."""
+
+    rss_bytes: int
+    descriptors: int
+    threads: int
+    connections: int
+    """Of clients."""
+    queued_bytes: int
+    """What stands in the queues of these connections, to be read or to be sent."""
+
+
+def resources_of(pid: int, port: int) -> Resources:
+    """Of a process that listens on a port of IPv4."""
+    connections = queued = 0
+    for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
+        _, local, _, state, queues, *_ = line.split()
+        if int(local.rpartition(":")[2], 16) == port and state == _ESTABLISHED:
+            connections += 1
+            queued += sum(int(queue, 16) for queue in queues.split(":"))
+    return Resources(
+        rss_bytes=_status(pid, "VmRSS"),
+        descriptors=len(os.listdir(f"/proc/{pid}/fd")),  # noqa: PTH208  they come and go meanwhile
+        threads=len(os.listdir(f"/proc/{pid}/task")),  # noqa: PTH208  as above
+        connections=connections,
+        queued_bytes=queued,
+    )
+
+
+def peak_bytes(pid: int) -> int:
+    """The most memory that a process ever had."""
+    return _status(pid, "VmHWM")
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has used of the processors."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _status(pid: int, name: str) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition(f"{name}:")[2].split()[0]) * 1024
