@@ -103,9 +103,11 @@ class SessionReads:
         # While one call finds out whether it is back, the others do without it.
         pause = 0.0 if was_well else self._rest.pause()
         self._rests_until = asyncio.get_running_loop().time() + pause
+        failures: tuple[type[Exception], ...]
+        failures = (MemorydError, DBAPIError, *standby.dialect.driver_errors)
         try:
             found = await standby.read(as_far, timeout=patience)
-        except (MemorydError, DBAPIError, *standby.dialect.driver_errors) as error:
+        except failures as error:
             if self._rest.is_fresh:
                 _log.warning("the primary alone is read, not the standby: %s", error)
                 self._rests_until = asyncio.get_running_loop().time() + self._rest.pause()
