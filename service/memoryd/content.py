@@ -30,17 +30,16 @@ _DELETE_SYNTAX = str.maketrans("", "", "<:&")
 _SIMHASH_BITS = 64
 _NEW_SHA256 = hashlib.sha256()
 
-# Sums of single bits, each in a lane of an integer.
+# Sums of single bits, each in a lane of eight within an integer.
 _SPREAD_TOKENS = 64
 """Of a longer text the words are not kept: most would be new, and would drive out others."""
 _SPREAD_CACHE = 8192
-"""Words kept, of some 300 bytes each."""
-_LANE_BYTES = 2
-_SPREAD_BYTE = [b"".join(bytes([byte >> bit & 1, 0]) for bit in range(8)) for byte in range(256)]
-_ONE_A_LANE = int.from_bytes(b"\1\0" * _SIMHASH_BITS, "little")
-_BELOW_TOP_BIT = 0x7FFF
+"""Words kept, of some 250 bytes each."""
+_SPREAD_BYTE = [bytes(byte >> bit & 1 for bit in range(8)) for byte in range(256)]
+_ONE_A_LANE = int.from_bytes(b"\1" * _SIMHASH_BITS, "little")
+_BELOW_TOP_BIT = 0x7F
 _TOP_BIT = bytes(ord("0") + (byte >> 7) for byte in range(256))
-"""By a lane's upper byte: its topmost bit, as a digit."""
+"""By a lane: its topmost bit, as a digit."""
 
 
 class ContentRefused(ValueError):
@@ -148,8 +147,8 @@ def simhash(normalised: str) -> str:
     # All 64 sums at once, each in a lane of its own within one integer. With as much added as a
     # majority falls short of the lane's topmost bit, that bit tells.
     total = _ONE_A_LANE * (_BELOW_TOP_BIT - len(tokens) // 2) + sum(map(_spread, tokens))
-    tops = total.to_bytes(_SIMHASH_BITS * _LANE_BYTES, "big")[::_LANE_BYTES]
-    return f"{int(tops.translate(_TOP_BIT), 2):0{_SIMHASH_BITS // 4}x}"
+    majority = total.to_bytes(_SIMHASH_BITS, "big").translate(_TOP_BIT)
+    return f"{int(majority, 2):016x}"
 
 
 @lru_cache(maxsize=_SPREAD_CACHE)

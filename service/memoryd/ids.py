@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -57,6 +58,10 @@ def uuid7(at: datetime | None = None) -> str:
         return _now.make(time.time_ns() // 1_000_000, never_back=True)
     if at.tzinfo is None:
         raise ValueError(f"a time without a time zone does not say when it is: {at!r}")
-    # What lies outside the range of the id's 48 bits keeps the nearest time that they can tell.
-    millisecond = min(max((at - _EPOCH) // _MILLISECOND, 0), _LAST_MILLISECOND)
-    return _given.make(millisecond, never_back=False)
+    return _given.make(_millisecond_of(at), never_back=False)
+
+
+@lru_cache(maxsize=1)
+def _millisecond_of(at: datetime) -> int:
+    """Of the id's 48 bits; what lies outside of them keeps the nearest time that they can tell."""
+    return min(max((at - _EPOCH) // _MILLISECOND, 0), _LAST_MILLISECOND)

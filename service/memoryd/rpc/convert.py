@@ -51,7 +51,30 @@ _PROTO_CHANGE = {
 
 def memory_message(memory: Memory, *, now: datetime, half_life_days: float) -> memory_pb2.Memory:
     """The memory as callers see it at `now`."""
-    message = lasting_message(memory)
+    message = memory_pb2.Memory()
+    _fill_memory(message, memory, now, half_life_days)
+    return message
+
+
+def accesses_message(memory: Memory) -> memory_pb2.Memory:
+    """The part that tells of a memory's accesses."""
+    message = memory_pb2.Memory()
+    _fill_accesses(message, memory)
+    return message
+
+
+def lasting_message(memory: Memory) -> memory_pb2.Memory:
+    """The part that stays the same until the memory's next revision."""
+    message = memory_pb2.Memory()
+    _fill_lasting(message, memory)
+    return message
+
+
+def _fill_memory(
+    message: memory_pb2.Memory, memory: Memory, now: datetime, half_life_days: float
+) -> None:
+    _fill_lasting(message, memory)
+    _fill_accesses(message, memory)
     message.effective_importance = effective_importance(
         memory.importance,
         memory.created_at,
@@ -59,47 +82,50 @@ def memory_message(memory: Memory, *, now: datetime, half_life_days: float) -> m
         now=now,
         half_life_days=half_life_days,
     )
-    message.MergeFrom(accesses_message(memory))
-    return message
 
 
-def accesses_message(memory: Memory) -> memory_pb2.Memory:
-    """The part that tells of a memory's accesses."""
-    return memory_pb2.Memory(
-        access_count=memory.access_count, last_access_time=_optional_timestamp(memory.last_accessed)
-    )
+def _fill_accesses(message: memory_pb2.Memory, memory: Memory) -> None:
+    message.access_count = memory.access_count
+    if memory.last_accessed is not None:
+        _fill_time(message.last_access_time, memory.last_accessed)
 
 
-def lasting_message(memory: Memory) -> memory_pb2.Memory:
-    """The part that stays the same until the memory's next revision."""
-    message = memory_pb2.Memory(
-        session_id=memory.session.session_id,
-        memory_id=memory.memory_id,
-        content=memory.content,
-        content_type=_PROTO_CONTENT_TYPE[memory.content_type],
-        importance=memory.importance,
-        content_hash=memory.content_hash,
-        semantic_hash=memory.semantic_hash,
-        create_time=timestamp(memory.created_at),
-        update_time=timestamp(memory.updated_at),
-        delete_time=_optional_timestamp(memory.deleted_at),
-        expire_time=_optional_timestamp(memory.expires_at),
-        revision=memory.revision,
-        etag=memory.etag,
-    )
+def _fill_lasting(message: memory_pb2.Memory, memory: Memory) -> None:
+    message.session_id = memory.session.session_id
+    message.memory_id = memory.memory_id
+    message.content = memory.content
+    message.content_type = _PROTO_CONTENT_TYPE[memory.content_type]
+    message.importance = memory.importance
+    message.content_hash = memory.content_hash
+    message.semantic_hash = memory.semantic_hash
+    # In place: messages of their own would be copied, which takes as long as all the rest.
+    _fill_time(message.create_time, memory.created_at)
+    _fill_time(message.update_time, memory.updated_at)
+    if memory.deleted_at is not None:
+        _fill_time(message.delete_time, memory.deleted_at)
+    if memory.expires_at is not None:
+        _fill_time(message.expire_time, memory.expires_at)
+    message.revision = memory.revision
+    message.etag = memory.etag
     if memory.metadata:
         fill_struct(message.metadata, memory.metadata)
-    return message
 
 
 def store_response(stored: Stored, *, half_life_days: float) -> memory_pb2.StoreMemoryResponse:
     """The answer, as of the time when it was stored: a replay says the same."""
-    memory = stored.memory
-    return memory_pb2.StoreMemoryResponse(
-        memory=memory_message(memory, now=memory.updated_at, half_life_days=half_life_days),
-        outcome=_PROTO_OUTCOME[stored.outcome],
-        evicted_memory_ids=stored.evicted_memory_ids,
-    )
+    response = memory_pb2.StoreMemoryResponse()
+    fill_store_response(response, stored, half_life_days=half_life_days)
+    return response
+
+
+def fill_store_response(
+    response: memory_pb2.StoreMemoryResponse, stored: Stored, *, half_life_days: float
+) -> None:
+    """The same into a message that is part of another."""
+    _fill_memory(response.memory, stored.memory, stored.memory.updated_at, half_life_days)
+    response.outcome = _PROTO_OUTCOME[stored.outcome]
+    if stored.evicted_memory_ids:
+        response.evicted_memory_ids.extend(stored.evicted_memory_ids)
 
 
 def event_message(
@@ -117,12 +143,15 @@ def event_message(
 
 
 def timestamp(moment: datetime) -> Timestamp:
+    message = Timestamp()
+    _fill_time(message, moment)
+    return message
+
+
+def _fill_time(message: Timestamp, moment: datetime) -> None:
     since = moment - EPOCH
-    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
-
-
-def _optional_timestamp(moment: datetime | None) -> Timestamp | None:
-    return None if moment is None else timestamp(moment)
+    message.seconds = since.days * 86_400 + since.seconds
+    message.nanos = since.microseconds * 1000
 
 
 def moment_of(message: Timestamp) -> datetime:

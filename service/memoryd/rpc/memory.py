@@ -83,10 +83,12 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
             request.ByteSize(), self._requests.new_memories, request, session_of
         )
         stored = await self._store.store(items, self._capacity()) if items else ()
-        half_life_days = self._options.half_life_days
-        return memory_pb2.BatchStoreMemoriesResponse(
-            responses=[convert.store_response(s, half_life_days=half_life_days) for s in stored]
-        )
+        answer = memory_pb2.BatchStoreMemoriesResponse()
+        for one in stored:
+            convert.fill_store_response(
+                answer.responses.add(), one, half_life_days=self._options.half_life_days
+            )
+        return answer
 
     async def GetMemory(
         self, request: memory_pb2.GetMemoryRequest, context: Context

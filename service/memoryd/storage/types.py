@@ -50,7 +50,9 @@ def _same(value: datetime) -> datetime:
 
 def _text(value: datetime) -> str:
     """Such as `2026-01-02 03:04:05.678901`: in UTC, so that text sorts as time does."""
-    return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+    if value.tzinfo is not UTC:
+        value = value.astimezone(UTC)
+    return value.isoformat(" ", "microseconds").removesuffix("+00:00")
 
 
 def _utc(value: datetime) -> datetime:
