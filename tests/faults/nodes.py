@@ -90,7 +90,8 @@ class Node:
         self._pg_ctl("-w", "promote")
 
     def rejoin(self, primary: Node) -> None:
-        """Be a standby of another, from scratch."""
+        """Be a standby of another, from scratch; whatever runs here is killed."""
+        self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
         self._make_folder()
         pg_basebackup(
