@@ -14,8 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from memoryd.recall.embedding import EmbedderUnavailable, load
-from memoryd.retrieval.engine import Retrieval
-from memoryd.retrieval.vectors import VectorMaker
+from memoryd.retrieval.deferred import DeferredRetrieval
 from memoryd.rpc.health import HealthMonitor
 from memoryd.rpc.limits import Limits
 from memoryd.rpc.memory import MemoryService, MemoryServiceOptions
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from memoryd.model import Session
+    from memoryd.recall.embedding import Embedder
     from memoryd.secrets import Secrets
     from memoryd.settings import Settings
     from memoryd.tool_settings import ToolConfig
@@ -96,13 +96,12 @@ def tool_configs_of(
     return ToolConfigs(base, database, clock=clock, production=production)
 
 
-def vector_maker_of(database: Database, settings: Settings) -> VectorMaker | None:
-    """Build what makes vectors, if anything is to. Raises ValueError where it cannot be had."""
+def embedder_of(settings: Settings) -> Embedder | None:
+    """Make the embedder, if there is to be one. Raises ValueError where it cannot be had."""
     try:
-        embedder = load(settings.embedder)
+        return load(settings.embedder)
     except EmbedderUnavailable as error:
         raise ValueError(f"{settings.variable('embedder')}: {error}") from error
-    return None if embedder is None else VectorMaker(database, embedder)
 
 
 class Server:
@@ -146,10 +145,10 @@ class Server:
             snapshot_bytes=settings.session_cache_bytes,
         )
         self._accesses = AccessTracker(self.database, self._store.snapshots)
-        self._vectors = vector_maker_of(self.database, settings)
-        retrieval = Retrieval(
+        self._retrieval = DeferredRetrieval(
+            self.database,
             self._store.snapshots,
-            self._vectors,
+            embedder_of(settings),
             encoding=ENCODING,
             language=settings.recall_language,
             half_life_days=settings.importance_half_life_days,
@@ -179,7 +178,7 @@ class Server:
                 self._store,
                 self._accesses,
                 self._hub,
-                retrieval,
+                self._retrieval,
                 requests,
                 clock=clock,
                 options=MemoryServiceOptions(
@@ -262,8 +261,7 @@ class Server:
         await self._listener.close()
         await draining
         await self._accesses.close()
-        if self._vectors is not None:
-            await self._vectors.aclose()
+        await self._retrieval.aclose()
         await self._store.close()
         await self.database.close()
         if self._standby is not None:
