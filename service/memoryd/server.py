@@ -114,8 +114,9 @@ class Server:
         secrets: Secrets,
         *,
         clock: Callable[[], datetime] = utc_now,
+        shares_port: bool = False,
     ) -> None:
-        """Build it all, where an event loop runs.
+        """Build it all, where an event loop runs; `shares_port` with other workers.
 
         Raises ValueError for an SQLite database without a file or with a standby, and for an
         embedder that is not to be had.
@@ -194,31 +195,32 @@ class Server:
             reflection.aio.ReflectionServicer((*SERVICES, health_service, reflection.SERVICE_NAME)),
             methods,
         )
-        self._server = grpc.aio.server(handlers=(pipeline,), options=channel_options(settings))
+        self._server = grpc.aio.server(
+            handlers=(pipeline,), options=channel_options(settings, shares_port=shares_port)
+        )
 
-    async def start(self, *, migrate_first: bool = False) -> str:
+    async def start(self) -> str:
         """Listen, and return the address as HOST:PORT.
 
-        An SQLite file is migrated before; PostgreSQL only where told to. Raises SchemaMismatch
-        where that cannot be done, DatabaseUnavailable, and OSError for an address not to be had.
+        An SQLite file is migrated before, if it needs it. Raises SchemaMismatch where that cannot
+        be done, DatabaseUnavailable, and OSError for an address not to be had.
         """
-        if self.database.is_embedded or migrate_first:
+        if self.database.is_embedded:
             await self.database.migrate()
         await self._tools.start(self._listener)
         await self._warn()
         self._listener.start()
         host, port = self._settings.host, self._settings.port
-        bracketed = f"[{host}]" if ":" in host else host
         try:
-            port = self._server.add_insecure_port(f"{bracketed}:{port}")
+            port = self._server.add_insecure_port(self._settings.address(port))
         except RuntimeError as error:
             raise OSError(
-                f"cannot listen on {bracketed}:{port}: {_obstacle(host, port)}"
+                f"cannot listen on {self._settings.address(port)}: {_obstacle(host, port)}"
             ) from error
         await self._server.start()
         await self.health.start()
         self._sweeping = asyncio.create_task(self._sweep(), name="sweeper")
-        return f"{bracketed}:{port}"
+        return self._settings.address(port)
 
     async def _warn(self) -> None:
         configs = self._tools.now.configs.values()
@@ -299,7 +301,7 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def channel_options(settings: Settings) -> list[tuple[str, int]]:
+def channel_options(settings: Settings, *, shares_port: bool = False) -> list[tuple[str, int]]:
     """How gRPC is set up, as channel arguments."""
     return [
         # What is larger than may be is received still, so that the refusal can say why.
@@ -307,7 +309,8 @@ def channel_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", -1),
         ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING_CALLS),
-        ("grpc.so_reuseport", 0),  # a second server on the port is a mistake to be told of
+        # A second server on the port is a mistake to be told of, unless it is the same one's.
+        ("grpc.so_reuseport", int(shares_port)),
         # What the limits of calls cannot reach: those whose request never comes to its end.
         (
             "grpc.max_concurrent_streams",
