@@ -172,8 +172,8 @@ class Server:
         )
         self._sweeping: asyncio.Task[None] | None = None
         self.health = HealthMonitor(self.database.check, SERVICES)
-        pipeline = CallPipeline(requests.check, _limits(settings), self._store.admit_write)
-        methods = cast("grpc.aio.Server", pipeline)
+        self._pipeline = CallPipeline(requests.check, _limits(settings), self._store.admit_write)
+        methods = cast("grpc.aio.Server", self._pipeline)
         memory_pb2_grpc.add_MemoryServiceServicer_to_server(
             MemoryService(
                 self._store,
@@ -196,7 +196,7 @@ class Server:
             methods,
         )
         self._server = grpc.aio.server(
-            handlers=(pipeline,), options=channel_options(settings, shares_port=shares_port)
+            handlers=(self._pipeline,), options=channel_options(settings, shares_port=shares_port)
         )
 
     async def start(self) -> str:
@@ -254,6 +254,7 @@ class Server:
     async def stop(self) -> None:
         """Take no new calls, let those under way end, write what has gathered, close all."""
         await self.health.stop()
+        await self._pipeline.close()
         draining = asyncio.create_task(self._server.stop(self._settings.drain_seconds))
         if self._sweeping is not None:
             self._sweeping.cancel()
