@@ -62,7 +62,9 @@ async def test_calls_over_the_limit_are_refused_and_told_when_to_retry(
     assert outcomes["serving"] == 100
     assert outcomes[reason] == 100 - outcomes["stored"] > 0
     # Whatever became of them, they hold no place any more.
-    listed = await running.memory.ListMemories(pb.ListMemoriesRequest(session_id="user-123"))
+    listed = await running.memory.ListMemories(
+        pb.ListMemoriesRequest(session_id="user-123", page_size=1000)
+    )
     assert len(listed.memories) == outcomes["stored"]
 
 
