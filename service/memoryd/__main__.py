@@ -487,6 +487,8 @@ def _begin_migration(settings: Settings) -> BaseProcess | None:
     """
     if sys.platform != "linux":  # elsewhere a fork breaks more than that
         return _migrate_with_log(settings)
+    import memoryd.storage.database  # noqa: F401, PLC0415  once for both
+
     process = multiprocessing.get_context("fork").Process(
         target=_migrate_with_log, args=(settings,)
     )
