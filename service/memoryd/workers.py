@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import socket
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -67,15 +68,13 @@ class Workers:
         await asyncio.wait((*keepers, told), return_when=asyncio.FIRST_COMPLETED)
         told.cancel()
         self._stopping.set()
-        for process in self._processes:
-            process.terminate()
+        self._send(signal.SIGTERM)
         _, late = await asyncio.wait(keepers, timeout=self._patience_seconds)
         if late:
-            for process in self._processes:
-                process.kill()
-            await asyncio.wait(late)
-        for keeper in keepers:
-            keeper.result()
+            self._send(signal.SIGKILL)
+        for outcome in await asyncio.gather(*keepers, return_exceptions=True):
+            if outcome is not None:
+                raise outcome
         if late:
             raise WorkersFailed(f"{len(late)} workers did not end in time and were killed")
 
@@ -99,16 +98,20 @@ class Workers:
 
     async def _run_one(self, number: int) -> tuple[float | None, int]:
         """Run a worker to its end: for how many seconds it served, None if never; its exit code."""
-        process = await asyncio.create_subprocess_exec(
-            *self._command,
-            env=self._environ,
-            stdin=asyncio.subprocess.PIPE,  # whose other end only this process has
-            stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,  # a terminal interrupts this process, which tells them
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                env=self._environ,
+                stdin=asyncio.subprocess.PIPE,  # whose other end only this process has
+                stdout=asyncio.subprocess.PIPE,
+                start_new_session=True,  # a terminal interrupts this process, which tells them
+            )
+        except OSError as error:  # the machine may be short of something, for now
+            _log.error("no worker can be started: %s", error.strerror)
+            return None, 1
         self._processes.add(process)
         if self._stopping.is_set():
-            process.terminate()
+            self._send(signal.SIGTERM)
         told = process.stdout and await process.stdout.readline()
         served = told == f"{READY}\n".encode()
         since = asyncio.get_running_loop().time()
@@ -119,6 +122,11 @@ class Workers:
         if not self._stopping.is_set():
             _log.error("a worker died", extra={"pid": process.pid, "code": code})
         return (asyncio.get_running_loop().time() - since if served else None), code
+
+    def _send(self, number: signal.Signals) -> None:
+        for process in self._processes:
+            with suppress(ProcessLookupError):  # it has just ended
+                process.send_signal(number)
 
     def _count_ready(self, number: int) -> None:
         if self._waited_for:

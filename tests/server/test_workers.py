@@ -318,6 +318,12 @@ async def test_a_worker_that_does_not_end_in_time_is_killed():
         await stubborn.run(stopping)
 
 
+async def test_a_worker_that_cannot_be_started_stops_the_start(tmp_path):
+    nowhere = Workers([f"{tmp_path}/none"], {}, 2, patience_seconds=30, ready=lambda: None)
+    with pytest.raises(WorkersFailed, match="could not start"):
+        await nowhere.run(asyncio.Event())
+
+
 async def test_all_are_told_to_stop_before_they_are_ready():
     stopping = asyncio.Event()
     stopping.set()
