@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -16,10 +18,12 @@ import typer
 from memoryd.errors import DatabaseUnavailable, MemorydError
 from memoryd.settings import SettingsError
 from memoryd.tool_settings import load_configuration
+from memoryd.workers import READY, Workers, WorkersFailed, reserved_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Mapping
     from contextlib import AbstractContextManager
+    from multiprocessing.process import BaseProcess
 
     from pydantic import SecretStr
 
@@ -31,6 +35,9 @@ if TYPE_CHECKING:
     from memoryd.tool_settings import ToolConfig
 
 HEALTH_TIMEOUT_SECONDS = 3.0
+
+FAREWELL_SECONDS = 15.0
+"""What a worker may take beside its calls' drain to end."""
 
 LONG_SECONDS = 7 * 86_400.0
 """What a transaction of a command may take, which no caller waits for."""
@@ -62,12 +69,38 @@ def serve(  # noqa: PLR0917  typer takes them by name
     port: Port = None,
     log_level: Annotated[str | None, typer.Option(help="MEMORYD_LOG_LEVEL")] = None,
     log_format: Annotated[str | None, typer.Option(help="MEMORYD_LOG_FORMAT")] = None,
+    workers: Annotated[int | None, typer.Option(help="MEMORYD_WORKERS; on PostgreSQL")] = None,
     migrate: Annotated[bool, typer.Option("--migrate", help="Migrate PostgreSQL first.")] = False,  # noqa: FBT002  typer's way of a flag
 ) -> None:
     """Serve until SIGTERM. Flags beat variables, variables beat .env."""
     settings, tools = _configuration(
-        database_url=database_url, host=host, port=port, log_level=log_level, log_format=log_format
+        database_url=database_url,
+        host=host,
+        port=port,
+        log_level=log_level,
+        log_format=log_format,
+        workers=workers,
     )
+    _set_libraries_up()
+    migrating = _begin_migration(settings) if migrate or settings.has_new_file() else None
+    with _logging(settings):
+        if settings.workers > 1:
+            _run(_serve_by_workers(settings, migrating))
+        else:
+            _run(_serve(settings, tools, migrating))
+
+
+@app.command(hidden=True)
+def worker() -> None:
+    """Serve as one of several processes; `serve` starts these, and standard input ties them."""
+    settings, tools = _configuration()
+    _set_libraries_up()
+    with _logging(settings):
+        _run(_serve(settings, tools, is_worker=True))
+
+
+def _set_libraries_up() -> None:
+    """Set the variables that libraries read as they are loaded."""
     # gRPC's core writes past the log; what it has to say, its callers here say in their words. Told
     # to say more, it would show headers and messages.
     os.environ["GRPC_VERBOSITY"] = "NONE"
@@ -75,8 +108,6 @@ def serve(  # noqa: PLR0917  typer takes them by name
     # Read as numpy is loaded. Its products here are small: spread over all cores, each costs many
     # times what it takes one of them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    with _logging(settings):
-        _run(_serve(settings, tools, migrate_first=migrate))
 
 
 @app.command()
@@ -259,7 +290,7 @@ async def _tool_configs(
     url = settings.database_url.get_secret_value()
     # To look into a file that is not there would make it.
     file = make_url(url).database or ""
-    is_there = not url.startswith("sqlite") or await asyncio.to_thread(Path(file).exists)
+    is_there = not settings.is_embedded or await asyncio.to_thread(Path(file).exists)
     database = Database(url, DatabaseOptions(pgbouncer=settings.database_pgbouncer))
     try:
         tools = tool_configs_of(database, settings, base)
@@ -331,13 +362,14 @@ def _secrets() -> Secrets:
 
 async def _reindex(settings: Settings) -> None:
     from memoryd.progress import progress  # noqa: PLC0415  only what a command needs is loaded
-    from memoryd.server import vector_maker_of  # noqa: PLC0415  as above
+    from memoryd.retrieval.vectors import VectorMaker  # noqa: PLC0415  as above
+    from memoryd.server import embedder_of  # noqa: PLC0415  as above
 
     async with _database(settings) as database:
-        maker = vector_maker_of(database, settings)
-        if maker is None:
+        embedder = embedder_of(settings)
+        if embedder is None:
             raise ValueError("MEMORYD_EMBEDDER is none, so there are no vectors to be made")
-        async with aclosing(maker):
+        async with aclosing(VectorMaker(database, embedder)) as maker:
             with progress("embedding", await maker.lacking()) as advance:
                 count = await maker.reindex(advance)
     print(f"made {count:,} vectors with {maker.embedder.name}")
@@ -373,26 +405,106 @@ async def _import(settings: Settings, file: Path) -> None:
 
 
 async def _serve(
-    settings: Settings, tools: Mapping[str, ToolConfig], *, migrate_first: bool
+    settings: Settings,
+    tools: Mapping[str, ToolConfig],
+    migrating: BaseProcess | None = None,
+    *,
+    is_worker: bool = False,
 ) -> None:
     from memoryd.server import Server  # noqa: PLC0415  only what a command needs is loaded
     from memoryd.settings import Environment  # noqa: PLC0415  as above
     from memoryd.tool_settings import require_secrets  # noqa: PLC0415  as above
 
+    stopping = _told_to_stop(or_by_input=is_worker)
     secrets = _secrets()
     if settings.environment is Environment.PRODUCTION:
         await require_secrets(tools, secrets)
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    server = Server(settings, tools, secrets)
+    if migrating is not None:
+        await _end_migration(migrating)
+    server = Server(settings, tools, secrets, shares_port=is_worker)
     try:
-        address = await server.start(migrate_first=migrate_first)
-        announcing = asyncio.create_task(_announce(server, address))
+        address = await server.start()
+        # What is loaded by now stays: no call need wait while garbage is looked for in it.
+        gc.collect()
+        gc.freeze()
+        announcing = asyncio.create_task(_announce(server, address, to_parent=is_worker))
         await stopping.wait()
         announcing.cancel()
     finally:
         await server.stop()
+
+
+async def _serve_by_workers(settings: Settings, migrating: BaseProcess | None) -> None:
+    stopping = _told_to_stop()
+    if migrating is not None:
+        await _end_migration(migrating)
+    with reserved_port(settings.host, settings.port) as port:
+        address = settings.address(port)
+        workers = Workers(
+            _command("worker"),
+            _variables(settings, port=port),
+            settings.workers,
+            patience_seconds=settings.drain_seconds + FAREWELL_SECONDS,
+            ready=lambda: _print_ready(address),
+        )
+        await workers.run(stopping)
+
+
+def _told_to_stop(*, or_by_input: bool = False) -> asyncio.Event:
+    """Set once a signal, or the end of standard input, tells this process to stop."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+
+    def ended() -> None:
+        loop.remove_reader(sys.stdin)
+        stopping.set()
+
+    if or_by_input:
+        loop.add_reader(sys.stdin, ended)
+    return stopping
+
+
+def _command(name: str) -> list[str]:
+    """A command of this program, run by the same interpreter in the same way."""
+    own = len(sys.orig_argv) - len(sys.argv[1:])
+    return [sys.executable, *sys.orig_argv[1:own], name]
+
+
+def _variables(settings: Settings, **others: object) -> dict[str, str]:
+    """The environment for another process with these settings, flags included."""
+    names = ("database_url", "host", "log_level", "log_format")
+    values = {name: getattr(settings, name) for name in names} | others
+    values["database_url"] = settings.database_url.get_secret_value()
+    return os.environ | {settings.variable(name): str(value) for name, value in values.items()}
+
+
+def _begin_migration(settings: Settings) -> BaseProcess | None:
+    """Migrate in a process of its own: what that loads would stay with a server for good.
+
+    To be called before there are threads, and gRPC, which no fork survives.
+    """
+    if sys.platform != "linux":  # elsewhere a fork breaks more than that
+        return _migrate_with_log(settings)
+    import memoryd.storage.database  # noqa: F401, PLC0415  once for both
+
+    process = multiprocessing.get_context("fork").Process(
+        target=_migrate_with_log, args=(settings,)
+    )
+    process.start()
+    return process
+
+
+def _migrate_with_log(settings: Settings) -> None:
+    with _logging(settings):
+        _run(_migrate(settings.database_url.get_secret_value()))
+
+
+async def _end_migration(process: BaseProcess) -> None:
+    await asyncio.to_thread(process.join)
+    if process.exitcode != 0:
+        raise SystemExit(1)  # it has said why
 
 
 async def _migrate(database_url: str) -> None:
@@ -405,9 +517,16 @@ async def _migrate(database_url: str) -> None:
         await database.close()
 
 
-async def _announce(server: Server, address: str) -> None:
+async def _announce(server: Server, address: str, *, to_parent: bool) -> None:
     """Say that the service is ready, once it is."""
     await server.health.is_serving.wait()
+    if to_parent:
+        print(READY, flush=True)
+    else:
+        _print_ready(address)
+
+
+def _print_ready(address: str) -> None:
     print(f"memoryd ready on {address}")
     request = '{"session_id": "user-123", "content": "prefers e-mail"}'
     method = "memoryd.v1.MemoryService/StoreMemory"
@@ -433,7 +552,7 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
             runner.run(work)
     except DatabaseUnavailable as error:
         _fail(f"the database does not answer: {error.cause}")
-    except (MemorydError, SettingsError, OSError, ValueError) as error:
+    except (MemorydError, SettingsError, WorkersFailed, OSError, ValueError) as error:
         _fail(str(error))
 
 

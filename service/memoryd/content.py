@@ -11,8 +11,6 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
-
 from memoryd import markup
 from memoryd.model import ContentPolicy
 
@@ -160,6 +158,8 @@ def _spread(token: bytes) -> int:
 
 def _simhash_of_many(tokens: list[bytes]) -> str:
     """The same where words are too many to be kept."""
+    import numpy as np  # noqa: PLC0415  a tenth of an idle server's memory, loaded once needed
+
     heads = np.frombuffer(b"".join(map(_sha256, tokens)), np.uint8).reshape(len(tokens), -1)
     bits = np.unpackbits(heads[:, : _SIMHASH_BITS // 8], axis=1, bitorder="little")
     ones = np.add.reduce(bits, axis=0, dtype=np.uint32)

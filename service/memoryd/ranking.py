@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
     from datetime import datetime
 
+    import numpy as np
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
@@ -50,6 +49,8 @@ class Importances:
         self, importance: Floats, created_at: Floats, access_count: Floats, half_life_days: float
     ) -> None:
         """The arrays have one shape; `created_at` is in seconds since 1970, UTC."""
+        import numpy as np  # noqa: PLC0415  a tenth of an idle server's memory, loaded once needed
+
         self._half_life = half_life_days * SECONDS_A_DAY
         self._given = importance, created_at
         self._youngest = created_at.max(initial=-math.inf).item()
@@ -60,6 +61,8 @@ class Importances:
 
     def at(self, now: datetime) -> Floats:
         """The effective importances, in an array of their shape."""
+        import numpy as np  # noqa: PLC0415  as above
+
         since = now.timestamp() - self._youngest
         if since < 0:  # a clock was moved
             importance, created_at = self._given

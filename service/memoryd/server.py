@@ -14,8 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from memoryd.recall.embedding import EmbedderUnavailable, load
-from memoryd.retrieval.engine import Retrieval
-from memoryd.retrieval.vectors import VectorMaker
+from memoryd.retrieval.deferred import DeferredRetrieval
 from memoryd.rpc.health import HealthMonitor
 from memoryd.rpc.limits import Limits
 from memoryd.rpc.memory import MemoryService, MemoryServiceOptions
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from memoryd.model import Session
+    from memoryd.recall.embedding import Embedder
     from memoryd.secrets import Secrets
     from memoryd.settings import Settings
     from memoryd.tool_settings import ToolConfig
@@ -96,13 +96,12 @@ def tool_configs_of(
     return ToolConfigs(base, database, clock=clock, production=production)
 
 
-def vector_maker_of(database: Database, settings: Settings) -> VectorMaker | None:
-    """Build what makes vectors, if anything is to. Raises ValueError where it cannot be had."""
+def embedder_of(settings: Settings) -> Embedder | None:
+    """Make the embedder, if there is to be one. Raises ValueError where it cannot be had."""
     try:
-        embedder = load(settings.embedder)
+        return load(settings.embedder)
     except EmbedderUnavailable as error:
         raise ValueError(f"{settings.variable('embedder')}: {error}") from error
-    return None if embedder is None else VectorMaker(database, embedder)
 
 
 class Server:
@@ -115,8 +114,9 @@ class Server:
         secrets: Secrets,
         *,
         clock: Callable[[], datetime] = utc_now,
+        shares_port: bool = False,
     ) -> None:
-        """Build it all, where an event loop runs.
+        """Build it all, where an event loop runs; `shares_port` with other workers.
 
         Raises ValueError for an SQLite database without a file or with a standby, and for an
         embedder that is not to be had.
@@ -146,10 +146,10 @@ class Server:
             snapshot_bytes=settings.session_cache_bytes,
         )
         self._accesses = AccessTracker(self.database, self._store.snapshots)
-        self._vectors = vector_maker_of(self.database, settings)
-        retrieval = Retrieval(
+        self._retrieval = DeferredRetrieval(
+            self.database,
             self._store.snapshots,
-            self._vectors,
+            embedder_of(settings),
             encoding=ENCODING,
             language=settings.recall_language,
             half_life_days=settings.importance_half_life_days,
@@ -172,14 +172,14 @@ class Server:
         )
         self._sweeping: asyncio.Task[None] | None = None
         self.health = HealthMonitor(self.database.check, SERVICES)
-        pipeline = CallPipeline(requests.check, _limits(settings), self._store.admit_write)
-        methods = cast("grpc.aio.Server", pipeline)
+        self._pipeline = CallPipeline(requests.check, _limits(settings), self._store.admit_write)
+        methods = cast("grpc.aio.Server", self._pipeline)
         memory_pb2_grpc.add_MemoryServiceServicer_to_server(
             MemoryService(
                 self._store,
                 self._accesses,
                 self._hub,
-                retrieval,
+                self._retrieval,
                 requests,
                 clock=clock,
                 options=MemoryServiceOptions(
@@ -195,31 +195,32 @@ class Server:
             reflection.aio.ReflectionServicer((*SERVICES, health_service, reflection.SERVICE_NAME)),
             methods,
         )
-        self._server = grpc.aio.server(handlers=(pipeline,), options=channel_options(settings))
+        self._server = grpc.aio.server(
+            handlers=(self._pipeline,), options=channel_options(settings, shares_port=shares_port)
+        )
 
-    async def start(self, *, migrate_first: bool = False) -> str:
+    async def start(self) -> str:
         """Listen, and return the address as HOST:PORT.
 
-        An SQLite file is migrated before; PostgreSQL only where told to. Raises SchemaMismatch
-        where that cannot be done, DatabaseUnavailable, and OSError for an address not to be had.
+        An SQLite file is migrated before, if it needs it. Raises SchemaMismatch where that cannot
+        be done, DatabaseUnavailable, and OSError for an address not to be had.
         """
-        if self.database.is_embedded or migrate_first:
+        if self.database.is_embedded:
             await self.database.migrate()
         await self._tools.start(self._listener)
         await self._warn()
         self._listener.start()
         host, port = self._settings.host, self._settings.port
-        bracketed = f"[{host}]" if ":" in host else host
         try:
-            port = self._server.add_insecure_port(f"{bracketed}:{port}")
+            port = self._server.add_insecure_port(self._settings.address(port))
         except RuntimeError as error:
             raise OSError(
-                f"cannot listen on {bracketed}:{port}: {_obstacle(host, port)}"
+                f"cannot listen on {self._settings.address(port)}: {_obstacle(host, port)}"
             ) from error
         await self._server.start()
         await self.health.start()
         self._sweeping = asyncio.create_task(self._sweep(), name="sweeper")
-        return f"{bracketed}:{port}"
+        return self._settings.address(port)
 
     async def _warn(self) -> None:
         configs = self._tools.now.configs.values()
@@ -253,6 +254,7 @@ class Server:
     async def stop(self) -> None:
         """Take no new calls, let those under way end, write what has gathered, close all."""
         await self.health.stop()
+        await self._pipeline.close()
         draining = asyncio.create_task(self._server.stop(self._settings.drain_seconds))
         if self._sweeping is not None:
             self._sweeping.cancel()
@@ -262,8 +264,7 @@ class Server:
         await self._listener.close()
         await draining
         await self._accesses.close()
-        if self._vectors is not None:
-            await self._vectors.aclose()
+        await self._retrieval.aclose()
         await self._store.close()
         await self.database.close()
         if self._standby is not None:
@@ -301,7 +302,7 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def channel_options(settings: Settings) -> list[tuple[str, int]]:
+def channel_options(settings: Settings, *, shares_port: bool = False) -> list[tuple[str, int]]:
     """How gRPC is set up, as channel arguments."""
     return [
         # What is larger than may be is received still, so that the refusal can say why.
@@ -309,7 +310,8 @@ def channel_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", -1),
         ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING_CALLS),
-        ("grpc.so_reuseport", 0),  # a second server on the port is a mistake to be told of
+        # A second server on the port is a mistake to be told of, unless it is the same one's.
+        ("grpc.so_reuseport", int(shares_port)),
         # What the limits of calls cannot reach: those whose request never comes to its end.
         (
             "grpc.max_concurrent_streams",

@@ -14,11 +14,20 @@ import re
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from dotenv.parser import parse_stream
 from dotenv.variables import Variable, parse_variables
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -27,7 +36,6 @@ from memoryd.secrets import Unpicklable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from pydantic.fields import FieldInfo
 
@@ -370,6 +378,10 @@ def _read_url(url: SecretStr) -> SecretStr:
     return url
 
 
+def _is_sqlite(url: SecretStr) -> bool:
+    return url.get_secret_value().startswith("sqlite")
+
+
 def _host(host: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._:%-]+|\[[A-Za-z0-9.:%-]+\]", host):
         raise ValueError
@@ -439,6 +451,15 @@ class Settings(SettingsModel):
     )
     port: Integer = Field(
         default=50051, ge=0, le=65535, description="The port to listen on; 0 is any free one."
+    )
+    workers: Integer = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description=(
+            "How many processes serve on the port; more than one on PostgreSQL only, since on "
+            "SQLite one process writes."
+        ),
     )
     environment: Environment = Field(
         default=Environment.DEVELOPMENT,
@@ -609,9 +630,40 @@ class Settings(SettingsModel):
         description="How long a connection may be silent before the server pings, in seconds.",
     )
 
+    @field_validator("workers")
+    @classmethod
+    def _alone_on_sqlite(cls, workers: int, given: ValidationInfo) -> int:
+        url = given.data.get("database_url")  # not there if it was refused itself
+        if workers > 1 and url is not None and _is_sqlite(url):
+            raise refusal(
+                "on SQLite one process writes: set it to 1, or keep memories on PostgreSQL"
+            )
+        return workers
+
     @classmethod
     def variable(cls, field_name: str) -> str:
         return f"MEMORYD_{field_name.upper()}"
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether memories are kept in a file of this process's own."""
+        return _is_sqlite(self.database_url)
+
+    def has_new_file(self) -> bool:
+        """Whether memories are to be kept in a file that is not there yet, or empty."""
+        if not self.is_embedded:
+            return False
+        file = Path(self.database_url.get_secret_value().partition(":///")[2].partition("?")[0])
+        try:
+            return file.stat().st_size == 0
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False  # what stands in the way is told by whoever opens it
+
+    def address(self, port: int) -> str:
+        """The host with a port, as HOST:PORT."""
+        return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
 
 
 def load_settings(

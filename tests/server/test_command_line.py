@@ -143,6 +143,15 @@ def test_serving_is_announced_with_the_address_and_a_call_that_works(command_lin
     assert [memory.content for memory in retrieve(address)] == [answer["memory"]["content"]]
 
 
+def test_what_an_idle_server_does_without_is_not_loaded(command_line, database_url):
+    server = command_line.serve(MEMORYD_DATABASE_URL=database_url, PYTHONPROFILEIMPORTTIME="1")
+    server.address()
+    loaded = set(re.findall(r"\| +(\w+)[\w.]*$", server.log, re.MULTILINE))
+    assert {"grpc", "sqlalchemy"} <= loaded
+    assert not loaded & {"alembic", "boto3", "botocore", "dateparser", "numpy", "onnxruntime"}
+    assert not loaded & {"rich", "safetensors", "tokenizers", "wordllama"}
+
+
 def test_an_sqlite_file_is_made_and_migrated(command_line, tmp_path):
     first = command_line.serve()
     store(first.address())

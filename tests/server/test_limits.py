@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
 
 import grpc
@@ -10,6 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from memoryd.errors import ClientLimitReached, Overloaded
+from memoryd.rpc import pipeline
 from memoryd.rpc.limits import Returns, Slots
 from memoryd.storage import group_commit
 from memoryd.v1 import memory_pb2 as pb
@@ -60,8 +62,31 @@ async def test_calls_over_the_limit_are_refused_and_told_when_to_retry(
     assert outcomes["serving"] == 100
     assert outcomes[reason] == 100 - outcomes["stored"] > 0
     # Whatever became of them, they hold no place any more.
-    listed = await running.memory.ListMemories(pb.ListMemoriesRequest(session_id="user-123"))
+    listed = await running.memory.ListMemories(
+        pb.ListMemoriesRequest(session_id="user-123", page_size=1000)
+    )
     assert len(listed.memories) == outcomes["stored"]
+
+
+async def test_calls_that_meet_a_stop_are_done_or_refused_and_never_cancelled(
+    serve, refusal, monkeypatch
+):
+    monkeypatch.setattr(pipeline, "QUIET_SECONDS", 0.5)
+    running = await serve()
+
+    stored = asyncio.Event()
+
+    async def store_on(caller: int) -> None:
+        for number in itertools.count(caller * 10_000):
+            await running.memory.StoreMemory(store_request(number))
+            stored.set()
+
+    callers = [asyncio.create_task(store_on(caller)) for caller in range(32)]
+    await stored.wait()
+    await running.server.stop()
+    for error in await asyncio.gather(*callers, return_exceptions=True):
+        refused = refusal(error)
+        assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
 
 
 @pytest.mark.parametrize(

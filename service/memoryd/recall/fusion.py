@@ -10,6 +10,7 @@ import numpy as np
 from memoryd.recall.corpus import corpus_of
 from memoryd.recall.diversity import choose
 from memoryd.recall.embedding import adds_up_words
+from memoryd.recall.ranked import PARTS, Ranked
 from memoryd.recall.signals import CUES, NEIGHBOURS, RELEVANCE, neighbourhood, signals, understand
 from memoryd.recall.weights import (
     DEFAULT_IMPORTANCE_WEIGHT,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-PARTS = ("lexical", "semantic", "context", "speaker", "temporal", "form", "importance")
 # Which of `CUES` make which part.
 _CUES_OF = {"speaker": CUES[:2], "temporal": CUES[2:4], "form": CUES[4:]}
 
@@ -40,37 +40,6 @@ SPARE_CANDIDATES = 10
 """How many more memories than are wanted are looked at for diversity."""
 
 _SCORE_DECIMALS = 9
-
-
-class Ranked(NamedTuple):
-    """A memory and the shares of its score, which add up to it."""
-
-    session: int
-    """Which of the indexes given holds it."""
-    memory_id: str
-    lexical: float
-    """From words that it shares with the query."""
-    semantic: float
-    """From what it means; 0 without an embedder, and until its vector is made."""
-    context: float
-    """From how relevant its neighbours in its episode are, most of all a question it follows."""
-    speaker: float
-    """From being said by the one whom the query names, of themselves rather than of others."""
-    temporal: float
-    """From when it happened, where the query names a time, and from times that it names itself."""
-    form: float
-    """From how much it tells, whether it asks, and whether it holds what kind of thing is asked."""
-    importance: float
-    diversity: float = 0.0
-    """Below 0 where it repeats a result before it."""
-
-    @property
-    def score(self) -> float:
-        """The higher the better; comparable within one answer only."""
-        return (
-            self.lexical + self.semantic + self.context + self.speaker
-            + self.temporal + self.form + self.importance + self.diversity
-        )  # fmt: skip
 
 
 def rank(

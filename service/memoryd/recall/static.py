@@ -9,13 +9,12 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from memoryd.recall.packaged import packaged_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
@@ -41,6 +40,8 @@ class StaticEmbedder:
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """As in `Embedder`."""
+        import numpy as np  # noqa: PLC0415  as the weights, when it is first used
+
         weights, tokenizer = self._loaded
         sums = np.zeros((len(texts), self.dimensions), np.float32)
         encoded = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
@@ -51,6 +52,8 @@ class StaticEmbedder:
 
     def embed_weighted(self, words: Sequence[str], weights: Sequence[float]) -> NDArray[np.float32]:
         """As in `WordEmbedder`; a word of several tokens is their mean."""
+        import numpy as np  # noqa: PLC0415  as above
+
         ids: list[int] = []
         shares: list[float] = []
         for word, weight in zip(words, weights, strict=True):
@@ -82,6 +85,8 @@ class StaticEmbedder:
 
 def unit_rows(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Each row brought to length 1; zeros stay zeros. Shape as given."""
+    import numpy as np  # noqa: PLC0415  as above
+
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     units: NDArray[np.float32] = np.divide(
         rows, lengths, out=np.zeros_like(rows), where=lengths > 0

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from memoryd.errors import MemoryNotFound
 from memoryd.metadata import contains
 from memoryd.recall.embedding import adds_up_words
-from memoryd.recall.fusion import PARTS, Ranked, highest, rank
+from memoryd.recall.fusion import highest, rank
 from memoryd.recall.index import Document, SessionIndex
+from memoryd.recall.ranked import PARTS, Ranked
 from memoryd.recall.signals import understand
 from memoryd.recall.similarity import similar_to_memory, similar_to_text
+from memoryd.retrieval.asked import Result, Retrieved, Similar
 from memoryd.retrieval.prepared import Prepared
 from memoryd.storage.vectors import Unembedded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from memoryd.model import Memory, MemoryFilter, Session
     from memoryd.recall.embedding import Embedder
-    from memoryd.retrieval.prepared import Encoded, Encoding
+    from memoryd.retrieval.asked import Encoding, Wanted
     from memoryd.retrieval.vectors import VectorMaker, Vectors
     from memoryd.storage.snapshots import Snapshot, Snapshots
 
@@ -40,47 +41,6 @@ _NOTHING = {part: 0.0 for part in PARTS if part != "importance"}
 
 PATIENCE_SECONDS = 0.25
 """How long a call waits for vectors that are being made; without them the words decide."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a call asks for."""
-
-    filter: MemoryFilter
-    min_importance: float | None
-    """Of effective importance; the filter's own says nothing here."""
-    limit: int
-    importance_weight: float
-    """How much effective importance tempers relevance, 0–1."""
-    diverse: bool
-    """Whether near duplicates give way to others."""
-
-
-class Result(NamedTuple):
-    encoded: Encoded
-    """The memory, but for its effective importance."""
-    effective_importance: float
-    ranked: Ranked
-    """How it came to its place."""
-
-
-@dataclass(frozen=True, slots=True)
-class Retrieved:
-    results: Sequence[Result]
-    """Best first."""
-    revisions: Mapping[Session, int]
-    """Of each session, as the results reflect it; 0 for one without memories."""
-
-
-@dataclass(frozen=True, slots=True)
-class Similar:
-    """A memory, and how near it is to what was asked about."""
-
-    memory: Memory
-    distance: int
-    """Hamming distance of the semantic hashes, 0–64 bits."""
-    similarity: float
-    """0–1."""
 
 
 class Retrieval:

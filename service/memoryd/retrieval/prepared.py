@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from memoryd.ranking import Importances
 from memoryd.recall.index import Document, SessionIndex
+from memoryd.retrieval.asked import Encoded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
     from memoryd.model import Memory
+    from memoryd.retrieval.asked import Encoding
     from memoryd.storage.snapshots import Snapshot
 
     Floats = NDArray[np.float64]
@@ -27,9 +29,6 @@ ARRAY_BYTES = 5 * 8 + 8
 """Of a memory: its places in the arrays, and in the list of memories."""
 
 
-ENCODED_BYTES = 350
-"""Of an encoded memory: its boxes, beside the bytes themselves."""
-
 _ROW = np.dtype(
     [
         ("importance", np.float64),
@@ -39,27 +38,6 @@ _ROW = np.dtype(
         ("semantic_hash", np.uint64),
     ]
 )
-
-
-class Encoding(NamedTuple):
-    """How memories are encoded for callers: in two parts, which make one put together."""
-
-    lasting: Callable[[Memory], bytes]
-    """What stays the same until the memory's next revision."""
-    accesses: Callable[[Memory], bytes]
-    """How often and when it was accessed."""
-
-
-class Encoded(NamedTuple):
-    """A memory as callers are sent it, but for what the time bears on."""
-
-    memory: Memory
-    lasting: bytes
-    accesses: bytes
-
-    @property
-    def nbytes(self) -> int:
-        return len(self.lasting) + len(self.accesses) + ENCODED_BYTES
 
 
 class Prepared:

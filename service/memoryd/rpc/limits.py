@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from memoryd.errors import ClientLimitReached, Overloaded
+from memoryd.errors import ClientLimitReached, Overloaded, ShuttingDown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,13 +66,29 @@ class Slots:
         self._limit_per_client = limit_per_client
         self._taken: Counter[str] = Counter()
         self._total = 0
+        self._closed = False
+        self.turned_away = 0
+        """How many calls have come since there are no places any more."""
+
+    @property
+    def are_taken(self) -> bool:
+        """Whether a call is under way."""
+        return self._total > 0
+
+    def close(self) -> None:
+        """Give no more places away; those that are taken stay so."""
+        self._closed = True
 
     @contextmanager
     def taken(self, peer: str) -> Iterator[None]:
         """Hold a place for a call of `peer`, as gRPC names it (`ipv4:10.0.0.7:40112`).
 
-        Raises Overloaded, and ClientLimitReached, where there is none.
+        Raises Overloaded, and ClientLimitReached, where there is none, and ShuttingDown once there
+        are none for good.
         """
+        if self._closed:
+            self.turned_away += 1
+            raise ShuttingDown
         client = peer.rpartition(":")[0]
         if self._taken[client] >= self._limit_per_client:
             raise ClientLimitReached(

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from memoryd.model import Capacity, MemoryFilter
 from memoryd.recall.weights import DEFAULT_IMPORTANCE_WEIGHT
-from memoryd.retrieval.engine import Wanted
+from memoryd.retrieval.asked import Wanted
 from memoryd.rpc import convert, page_token
 from memoryd.rpc.call import current_call, offloaded
 from memoryd.rpc.results import encoded_response
 from memoryd.v1 import memory_pb2, memory_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from datetime import datetime
 
     import grpc
@@ -53,7 +53,7 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
         store: MemoryStore,
         accesses: AccessTracker,
         hub: ChangeHub,
-        retrieval: Retrieval,
+        retrieval: Callable[[], Awaitable[Retrieval]],  # which may have to be loaded first
         requests: Requests,
         *,
         clock: Callable[[], datetime],
@@ -151,13 +151,12 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
             else DEFAULT_IMPORTANCE_WEIGHT,
             diverse=request.diversify or not request.HasField("diversify"),
         )
+        retrieval = await self._retrieval()
         timeout = call.time_remaining()
         if query:
-            found = await self._retrieval.relevant(
-                sessions, query, wanted, now=now, timeout=timeout
-            )
+            found = await retrieval.relevant(sessions, query, wanted, now=now, timeout=timeout)
         else:
-            found = await self._retrieval.important(sessions, wanted, now=now, timeout=timeout)
+            found = await retrieval.important(sessions, wanted, now=now, timeout=timeout)
         if not request.peek:
             self._accesses.record((result.encoded.memory for result in found.results), now)
         several = len(sessions) > 1
@@ -193,7 +192,8 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
     ) -> memory_pb2.FindSimilarMemoriesResponse:
         call, now = current_call(), self._clock()
         content, semantic_hash = await offloaded(request.ByteSize(), self._requests.target, request)
-        found = await self._retrieval.similar(
+        retrieval = await self._retrieval()
+        found = await retrieval.similar(
             call.session(request.session_id),
             content=content,
             semantic_hash=semantic_hash,

@@ -43,6 +43,10 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
 """Nothing that could be taken for another field of a log line."""
 TRANSIT_SECONDS = 0.1
 """How much earlier than here a deadline may pass at the caller, who then cancels."""
+QUIET_SECONDS = 0.05
+"""Without a new call, after which a server that stops expects no more."""
+REFUSING_SECONDS = 1.0
+"""How long it goes on to refuse callers who do not let off."""
 DETAILS_TRAILER = "grpc-status-details-bin"
 
 WRITES = frozenset(
@@ -83,6 +87,18 @@ class CallPipeline(grpc.GenericRpcHandler):
         # Apart, so that no load makes the service look dead.
         self._others = Slots("calls", limits.calls, limits.calls_per_client)
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    async def close(self) -> None:
+        """Refuse new calls, and return when none has come for a moment, or has for too long.
+
+        What is on its way when gRPC is stopped, gRPC cancels: that reads as the caller's doing.
+        """
+        self._calls.close()
+        self._streams.close()
+        come, busy, end = -1, self._calls.are_taken, time.monotonic() + REFUSING_SECONDS
+        while busy and come != self._calls.turned_away and time.monotonic() < end:
+            come = self._calls.turned_away
+            await asyncio.sleep(QUIET_SECONDS)
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
         """Each comes a second time, by its name."""

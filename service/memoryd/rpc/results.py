@@ -11,8 +11,8 @@ import struct
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from memoryd.recall.fusion import Ranked
-from memoryd.retrieval.prepared import Encoding
+from memoryd.recall.ranked import Ranked
+from memoryd.retrieval.asked import Encoding
 from memoryd.rpc import convert
 from memoryd.v1 import memory_pb2
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from memoryd.model import Memory
-    from memoryd.retrieval.engine import Result
+    from memoryd.retrieval.asked import Result
 
 # Wire types.
 _DOUBLE, _LENGTH = 1, 2
