@@ -207,7 +207,7 @@ class Retrieval:
         distances = prepared.distances(semantic_hash)
         self._account(snapshot, prepared)
         return [
-            Similar(prepared.memories[i], distances[i].item(), similarities[i].item())
+            Similar(prepared.memory(i), distances[i].item(), similarities[i].item())
             for i in np.flatnonzero(live).tolist()
         ]
 

@@ -59,19 +59,14 @@ def memory_message(memory: Memory, *, now: datetime, half_life_days: float) -> m
         now=now,
         half_life_days=half_life_days,
     )
-    message.MergeFrom(accesses_message(memory))
+    message.access_count = memory.access_count
+    if memory.last_accessed is not None:
+        message.last_access_time.CopyFrom(timestamp(memory.last_accessed))
     return message
 
 
-def accesses_message(memory: Memory) -> memory_pb2.Memory:
-    """The part that tells of a memory's accesses."""
-    return memory_pb2.Memory(
-        access_count=memory.access_count, last_access_time=_optional_timestamp(memory.last_accessed)
-    )
-
-
 def lasting_message(memory: Memory) -> memory_pb2.Memory:
-    """The part that stays the same until the memory's next revision."""
+    """What stays the same until the memory's next revision."""
     message = memory_pb2.Memory(
         session_id=memory.session.session_id,
         memory_id=memory.memory_id,
