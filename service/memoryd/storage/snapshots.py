@@ -212,6 +212,18 @@ class Watched(NamedTuple):
         return not snapshot.refreshing.locked() and snapshot.refreshes == self.refreshes
 
 
+class SessionNews(NamedTuple):
+    """What a transaction of this process has made of a session."""
+
+    session: Session
+    before: int
+    """Its revision when the transaction began; no purge is among what it did."""
+    revision: int
+    access_revision: int
+    changed: Sequence[Memory]
+    """As they are now, those that it deleted among them."""
+
+
 class Snapshots:
     """The sessions that were asked for last, as far as there is room."""
 
@@ -271,6 +283,16 @@ class Snapshots:
             and watched.snapshot.counters.access_revision == before.access_revision
         ):
             watched.snapshot.count_accesses(counted)
+
+    def take_in(self, watched: Watched | None, news: SessionNews) -> None:
+        """Take in what this process has committed; as `count_accesses`."""
+        if watched is None or not watched.is_undisturbed:
+            return
+        snapshot = watched.snapshot
+        known = snapshot.counters
+        if known.revision == news.before and known.access_revision == news.access_revision:
+            changed = sorted(news.changed, key=lambda memory: memory.created_revision)
+            snapshot.update(known._replace(revision=news.revision), _News(changed, (), {}))
 
     def account(self, snapshot: Snapshot) -> None:
         """Note that it was used, and what it takes by now; the longest unused make room."""

@@ -44,6 +44,7 @@ from memoryd.storage.kept_counts import KeptCounts
 from memoryd.storage.rows import COLUMNS, PRIMARY_KEY, SHARD_KEY
 from memoryd.storage.session_work import SessionWork
 from memoryd.storage.sessions import lock_sessions
+from memoryd.storage.snapshots import SessionNews
 from memoryd.storage.tables import (
     memories,
     memory_history,
@@ -53,7 +54,7 @@ from memoryd.storage.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
     from sqlalchemy import ColumnElement, Connection, Select
@@ -175,6 +176,19 @@ class WritePlan:
     def changed(self) -> list[Session]:
         """The sessions that have a new revision."""
         return [work.session for work in self._work.values() if work.changed or work.added]
+
+    @property
+    def news(self) -> Iterator[SessionNews]:
+        """What has become of each of those sessions."""
+        for work in self._work.values():
+            if work.changed or work.added:
+                yield SessionNews(
+                    work.session,
+                    before=work.revision - len(work.superseded) - len(work.added),
+                    revision=work.revision,
+                    access_revision=work.access_revision,
+                    changed=[work.rows[i] for i in work.added | work.changed],
+                )
 
     @property
     def inserted(self) -> int:
