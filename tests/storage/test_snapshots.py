@@ -37,6 +37,7 @@ class Replica:
             database,
             lambda: NOW,
             lambda _: None,
+            standby=None,
             queue_limit=1000,
             batch_limit=1000,
             snapshot_bytes=10_000_000,
