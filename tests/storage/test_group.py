@@ -32,7 +32,6 @@ from memoryd.storage.writes import (
     Outcome,
     Retire,
     Store,
-    Touch,
     Undelete,
     Update,
     Write,
@@ -81,7 +80,6 @@ plans = st.one_of(
         is_late=st.booleans(),
     ),
     st.builds(Plan, st.sampled_from(("delete", "undelete", "expire", "retire")), places),
-    st.builds(Plan, st.just("touch"), places, importance=st.sampled_from((1, 3, 20))),
 )
 
 
@@ -109,7 +107,6 @@ def write_of(plan: Plan, session: Session, first: Sequence[Memory]) -> Write:
         "undelete": lambda: Undelete(session, memory_id, CAPACITY),
         "expire": lambda: Expire(session, memory_id),
         "retire": lambda: Retire(session, memory_id, NOW - timedelta(days=1)),
-        "touch": lambda: Touch(session, memory_id, int(importance), NOW),
     }
     return writes[plan.kind]()
 
@@ -196,8 +193,7 @@ class Bench:
         return {
             name: value
             for name, value in row.items()
-            # The accesses of a group raise their counter together.
-            if name not in ("session_id", "id", "memory_id", "answer", "access_revision")
+            if name not in ("session_id", "id", "memory_id", "answer")
         }
 
 
@@ -217,7 +213,6 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 @given(st.lists(plans, min_size=2, max_size=10))
 @example([*(Plan("update", place, (), 0.9) for place in (0, 1)), Plan("store", 0, ("a", "b", "c"))])
 @example([*(Plan("undelete", place) for place in (2, 3)), Plan("store", 0, ("a", "b", "c"))])
-@example([Plan("touch", 0, importance=20), Plan("store", 0, ("a", "b", "c"))])
 async def test_a_group_comes_to_the_same_as_its_writes(
     database: Database, planned: list[Plan]
 ) -> None:

@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from memoryd.recall.dates import MOST_SPANS, spans
 
@@ -55,3 +57,18 @@ def test_a_language_that_nobody_knows_reads_english_dates():
 
 def test_a_long_query_of_dates_is_cut():
     assert len(days("yesterday " * 1000)) == MOST_SPANS
+
+
+WORDS = (
+    *("last", "this", "next", "in", "on", "since", "of", "week", "month", "days", "ago", "two"),
+    *("May", "Mon", "monday", "JAN", "yesterday", "fortnight", "tea", "3", "2023", "heute"),
+    *("gestern", "vor", "Tagen", "letzte", "Woche", "hier", "semaine", "ayer", "lunes"),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(WORDS), max_size=6), st.sampled_from(("en", "de", "fr", "es")))
+def test_no_span_is_passed_over_for_a_lack_of_hints(words: list[str], language: str) -> None:
+    # What is not ASCII is always searched.
+    query = " ".join(words)
+    assert spans(query, NOW, language) == spans(f"{query} \N{EM DASH}", NOW, language)

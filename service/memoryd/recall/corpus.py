@@ -6,6 +6,7 @@ compare. What no query bears on is computed once.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,8 @@ class Corpus:
 
     def frequency(self, term: str) -> int:
         """How many memories hold a term."""
+        if len(self.indexes) == 1:
+            return self.indexes[0].frequency(term)
         return sum(index.frequency(term) for index in self.indexes)
 
     def session_of(self, place: int) -> int:
@@ -64,7 +67,7 @@ class Corpus:
 
     @cached_property
     def signatures(self) -> NDArray[np.uint64]:
-        """Of what different terms each memory's content has. Shape (memories, words)."""
+        """Of what different terms each memory's content has."""
         return self._every("signature")
 
     @cached_property
@@ -212,13 +215,14 @@ def standardised(values: Floats, usual: Floats) -> Floats:
     Of less than `ENOUGH_MEMORIES` values the missing ones are taken to spread as is `usual` for the
     row, about the same mean.
     """
-    width = values.shape[-1]
-    centred: Floats = values - np.add.reduce(values, axis=-1, keepdims=True) / width
+    if values.ndim > 1:
+        rows = [standardised(row, one) for row, one in zip(values, usual, strict=True)]
+        return np.array(rows)
+    width = len(values)
+    centred: Floats = values - float(np.add.reduce(values)) / width
     count = max(width, ENOUGH_MEMORIES)
-    squares = np.einsum("...i,...i->...", centred, centred)
-    spread = np.sqrt((squares + (count - width) * np.square(usual)) / count)
+    missing = (count - width) * float(usual) ** 2
+    spread = math.sqrt((float(np.add.reduce(centred * centred)) + missing) / count)
     # Where there is no spread, what is left of rounding says nothing either.
-    centred *= np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > _NO_SPREAD)[
-        ..., np.newaxis
-    ]
+    centred *= 1.0 / spread if spread > _NO_SPREAD else 0.0
     return centred

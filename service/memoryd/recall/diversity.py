@@ -60,7 +60,7 @@ def _suspects(corpus: Corpus, candidates: Sequence[int]) -> NDArray[np.int64]:
     Each bit that only one of two has set stands for at least one term that only this one has.
     """
     signatures, sizes = corpus.signatures[candidates], corpus.distinct_terms[candidates]
-    alone = np.bitwise_count(signatures[:, np.newaxis] & ~signatures).sum(axis=2, dtype=np.int64)
+    alone = np.bitwise_count(signatures[:, np.newaxis] & ~signatures)
     in_common = sizes[:, np.newaxis] - alone
     possible = np.minimum(in_common, in_common.T)
     union = sizes[:, np.newaxis] + sizes - possible

@@ -16,12 +16,12 @@ from memoryd.recall.episodes import NO_EPISODE, Episodes
 from memoryd.recall.text import DEFAULT_LANGUAGE, analyser
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     from numpy.typing import NDArray
 
-SIGNATURE_BITS = 256
+SIGNATURE_BITS = 64
 """Of what terms a memory's content has; several terms may share a bit."""
 
 _ROW = np.dtype(
@@ -42,7 +42,7 @@ _ROW = np.dtype(
         ("has_vector", np.bool_),
         # How many different terms the content has, and a bit for each by its hash.
         ("distinct", np.int32),
-        ("signature", np.uint64, SIGNATURE_BITS // 64),
+        ("signature", np.uint64),
     ]
 )
 
@@ -178,9 +178,10 @@ class SessionIndex:
         number = self._vocabulary.get(term)
         return 0 if number is None else int(self._frequencies[number])
 
-    def count_accesses(self, memory_id: str, count: int) -> None:
-        """Let a memory have been accessed so often. Raises `KeyError`."""
-        self.rows["access_count"][self._places[memory_id]] = count
+    def count_accesses(self, counts: Mapping[str, int]) -> None:
+        """Let memories have been accessed so often, by their ids; ids not held are passed over."""
+        held = {self._places[i]: count for i, count in counts.items() if i in self._places}
+        self.rows["access_count"][[*held]] = [*held.values()]
         self._importances.clear()
 
     def effective_importance(self, now: datetime, half_life_days: float) -> NDArray[np.float64]:
@@ -417,11 +418,11 @@ def inverse_document_frequency(
     return np.log1p((documents - held + 0.5) / (held + 0.5))
 
 
-def _signature(terms: Iterable[str]) -> NDArray[np.uint64]:
+def _signature(terms: Iterable[str]) -> int:
     signature = 0
     for term in terms:
         signature |= 1 << hash(term) % SIGNATURE_BITS
-    return np.frombuffer(signature.to_bytes(SIGNATURE_BITS // 8, "little"), np.uint64)
+    return signature
 
 
 def _renumbered(names: dict[str, int], used: NDArray[np.int64]) -> dict[str, int]:

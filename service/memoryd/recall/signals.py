@@ -173,7 +173,7 @@ def _usual_spread(weights: dict[str, float]) -> Floats:
 def _term_weights(query: Query, corpus: Corpus) -> dict[str, float]:
     """The IDF of each of the query's terms over all the sessions."""
     terms = list(dict.fromkeys((*query.terms, *query.name_terms)))
-    frequencies = np.array([corpus.frequency(term) for term in terms], np.int32)
+    frequencies = np.array([*map(corpus.frequency, terms)], np.int32)
     idf = inverse_document_frequency(frequencies, len(corpus))
     return dict(zip(terms, idf.tolist(), strict=True))
 
@@ -214,7 +214,7 @@ def _lexical(
         telling[[place for place, term in enumerate(terms) if term in query.name_terms]] = 0.0
     np.maximum.at(found[2], holders, telling[places])
 
-    starts = np.flatnonzero((np.diff(hits) == 1) & (np.diff(holders) == 0))
+    starts = np.flatnonzero((hits[1:] - hits[:-1] == 1) & (holders[1:] == holders[:-1]))
     if len(starts):
         order = {term: place for place, term in enumerate(terms)}
         adjacent = {
@@ -238,8 +238,12 @@ def _bm25(
     """BM25, given which memory holds which of the query's terms, in the order of memories."""
     pairs = holders * len(weight) + places
     pairs.sort()
-    firsts = np.flatnonzero(np.concatenate([[True], pairs[1:] != pairs[:-1]]))
-    frequency = np.diff(firsts, append=len(pairs))
+    is_first = np.ones(len(pairs), np.bool_)
+    np.not_equal(pairs[1:], pairs[:-1], out=is_first[1:])
+    firsts = np.flatnonzero(is_first)
+    frequency = np.full(len(firsts), len(pairs))
+    frequency[:-1] = firsts[1:]
+    frequency -= firsts
     holders, places = np.divmod(pairs[firsts], len(weight))
     saturation = BM25_K1 * (1 - BM25_B + BM25_B * index.lengths[holders] / mean_length)
     shares = weight[places] * frequency * (BM25_K1 + 1) / (frequency + saturation)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from memoryd.model import Memory, MemoryFilter, Session
     from memoryd.recall.ranked import Ranked
+    from memoryd.storage.snapshots import Accessed
 
 ENCODED_BYTES = 350
 """Of an encoded memory: its boxes, beside the bytes themselves."""
@@ -20,7 +21,7 @@ class Encoding(NamedTuple):
 
     lasting: Callable[[Memory], bytes]
     """What stays the same until the memory's next revision."""
-    accesses: Callable[[Memory], bytes]
+    accesses: Callable[[Accessed], bytes]
     """How often and when it was accessed."""
 
 
@@ -28,6 +29,8 @@ class Encoded(NamedTuple):
     """A memory as callers are sent it, but for what the time bears on."""
 
     memory: Memory
+    accessed: Accessed | None
+    """Its accesses; None: those of the record."""
     lasting: bytes
     accesses: bytes
 

@@ -72,10 +72,12 @@ class Retrieval:
         for number, snapshot in enumerate(snapshots):
             prepared = self._prepared(snapshot)
             importance = prepared.effective_importance(now, self._half_life_days)
-            mask = _mask(prepared, wanted, importance, now)
+            places = highest(importance, _mask(prepared, wanted, now), wanted.limit)
+            least = -1.0 if wanted.min_importance is None else wanted.min_importance
             found += [
-                _by_importance(number, prepared, place, importance[place].item())
-                for place in highest(importance, mask, wanted.limit)
+                _by_importance(number, prepared, place, value)
+                for place, value in zip(places, importance[places].tolist(), strict=True)
+                if value >= least
             ]
             self._account(snapshot, prepared)
         if len(snapshots) > 1:
@@ -110,7 +112,7 @@ class Retrieval:
             half_life_days=self._half_life_days,
             limit=wanted.limit,
             allowed=[
-                _allowed(one, _mask(one, wanted, importance, now))
+                _allowed(one, _important(importance, wanted, _mask(one, wanted, now)))
                 for one, importance in zip(prepared, importances, strict=True)
             ],
             embedder=embedder,
@@ -167,7 +169,7 @@ class Retrieval:
         distances = prepared.distances(semantic_hash)
         self._account(snapshot, prepared)
         return [
-            Similar(prepared.memories[i], distances[i].item(), similarities[i].item())
+            Similar(prepared.memory(i), distances[i].item(), similarities[i].item())
             for i in np.flatnonzero(live).tolist()
         ]
 
@@ -301,16 +303,21 @@ def _allowed(prepared: Prepared, mask: Mask | None) -> set[str] | None:
     return {prepared.memories[place].memory_id for place in np.flatnonzero(mask).tolist()}
 
 
-def _mask(prepared: Prepared, wanted: Wanted, importance: Floats, now: datetime) -> Mask | None:
-    """Which memories may be answered; None: all of them."""
+def _mask(prepared: Prepared, wanted: Wanted, now: datetime) -> Mask | None:
+    """Which memories may be answered, however important; None: all of them."""
     mask = prepared.is_live(now)
-    if wanted.min_importance is not None:
-        important: Mask = importance >= wanted.min_importance
-        mask = important if mask is None else mask & important
     if _narrows(wanted.filter):
         matching = np.fromiter((_matches(m, wanted.filter) for m in prepared.memories), np.bool_)
         mask = matching if mask is None else mask & matching
     return mask
+
+
+def _important(importance: Floats, wanted: Wanted, mask: Mask | None) -> Mask | None:
+    """Those of a mask that are important enough."""
+    if wanted.min_importance is None:
+        return mask
+    important: Mask = importance >= wanted.min_importance
+    return important if mask is None else mask & important
 
 
 def _narrows(wanted: MemoryFilter) -> bool:

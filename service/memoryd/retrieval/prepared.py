@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import numpy as np
 from memoryd.ranking import Importances
 from memoryd.recall.index import Document, SessionIndex
 from memoryd.retrieval.asked import Encoded
+from memoryd.storage.snapshots import accessed_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
     from memoryd.model import Memory
     from memoryd.retrieval.asked import Encoding
-    from memoryd.storage.snapshots import Snapshot
+    from memoryd.storage.snapshots import Accessed, Snapshot
 
     Floats = NDArray[np.float64]
     Vector = NDArray[np.float16]
@@ -52,11 +54,13 @@ class Prepared:
         self._rows = np.zeros(0, _ROW)
         self._derive()
         self._encoded: dict[str, Encoded] = {}
-        """By memory id; some may be of what has been superseded."""
+        """By memory id; of records as they are."""
         self._encoded_bytes = 0
         self.index: SessionIndex | None = None
         self._unindexed: set[str] = set()
         """Ids of memories whose place in the index is not what it has to be."""
+        self._accesses: Mapping[str, Accessed] = {}
+        """`Snapshot.accesses`."""
         self.is_being_indexed = False
         """Whether an index is made of all memories, to be adopted."""
         self._embedded: dict[str, str] = {}
@@ -75,13 +79,12 @@ class Prepared:
             if not self._replace(snapshot):
                 self._arrange([*snapshot.memories.values()])
             snapshot.changed.clear()
-        for memory_id in snapshot.accessed & self.places.keys():
-            place = self.places[memory_id]
-            memory = self.memories[place] = snapshot.memories[memory_id]
-            self._rows["access_count"][place] = memory.access_count
-            if self.index is not None and memory_id in self.index:
-                self.index.count_accesses(memory_id, memory.access_count)
+        self._accesses = snapshot.accesses
         if snapshot.accessed:
+            counts = {i: snapshot.accesses[i].times for i in snapshot.accessed if i in self.places}
+            self._rows["access_count"][[self.places[i] for i in counts]] = [*counts.values()]
+            if self.index is not None:
+                self.index.count_accesses(counts)
             self._importances.clear()
             snapshot.accessed.clear()
 
@@ -152,21 +155,31 @@ class Prepared:
             )
         return known.at(now)
 
+    def accessed(self, memory: Memory) -> Accessed:
+        """How often a memory was accessed, and when last."""
+        return self._accesses.get(memory.memory_id) or accessed_of(memory)
+
+    def memory(self, place: int) -> Memory:
+        """The memory that stands there, with its accesses."""
+        memory = self.memories[place]
+        times, last = self.accessed(memory)
+        return dataclasses.replace(memory, access_count=times, last_accessed=last)
+
     def encoded(self, place: int) -> Encoded:
         """What a caller is sent of a memory, but for what the time bears on."""
         memory = self.memories[place]
-        known = self._encoded.get(memory.memory_id)
+        memory_id = memory.memory_id
+        known = self._encoded.get(memory_id)
+        accessed = self._accesses.get(memory_id)
         if known is not None:
-            if known.memory is memory:
+            if known.accessed is accessed:
                 return known
-            self._forget_encoded(memory.memory_id)
-        lasting = (
-            known.lasting
-            if known is not None and known.memory.revision == memory.revision
-            else self._encoding.lasting(memory)
-        )
-        made = self._encoded[memory.memory_id] = Encoded(
-            memory, lasting, self._encoding.accesses(memory)
+            self._encoded_bytes -= known.nbytes
+        made = self._encoded[memory_id] = Encoded(
+            memory,
+            accessed,
+            self._encoding.lasting(memory) if known is None else known.lasting,
+            self._encoding.accesses(accessed or accessed_of(memory)),
         )
         self._encoded_bytes += made.nbytes
         return made
@@ -282,7 +295,7 @@ class Prepared:
             memory.created_revision,
             memory.created_at,
             memory.importance,
-            memory.access_count,
+            self.accessed(memory).times,
             speaker=speaker if isinstance(speaker, str) else "",
             occurred_at=_moment(memory.metadata.get("occurred_at")),
             episode=episode if isinstance(episode, str) else "",

@@ -56,13 +56,6 @@ def memory_message(memory: Memory, *, now: datetime, half_life_days: float) -> m
     return message
 
 
-def accesses_message(memory: Memory) -> memory_pb2.Memory:
-    """The part that tells of a memory's accesses."""
-    message = memory_pb2.Memory()
-    _fill_accesses(message, memory)
-    return message
-
-
 def lasting_message(memory: Memory) -> memory_pb2.Memory:
     """The part that stays the same until the memory's next revision."""
     message = memory_pb2.Memory()

@@ -18,16 +18,19 @@ from memoryd.v1 import memory_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from google.protobuf.message import Message
 
     from memoryd.model import Memory
     from memoryd.retrieval.asked import Result
+    from memoryd.storage.snapshots import Accessed
 
 # Wire types.
-_DOUBLE, _LENGTH = 1, 2
+_VARINT, _DOUBLE, _LENGTH = 0, 1, 2
 
-_LENGTHS = 8192
+_CACHED_NUMBERS = 8192
+_CACHED_TIMES = 256
 
 
 def _tag(message: type[Message], field: str, wire_type: int) -> int:
@@ -36,6 +39,8 @@ def _tag(message: type[Message], field: str, wire_type: int) -> int:
 
 _RESULT = bytes([_tag(memory_pb2.RetrieveMemoriesResponse, "results", _LENGTH)])
 _MEMORY = bytes([_tag(memory_pb2.RetrievedMemory, "memory", _LENGTH)])
+_ACCESS_COUNT = bytes([_tag(memory_pb2.Memory, "access_count", _VARINT)])
+_LAST_ACCESS_TIME = bytes([_tag(memory_pb2.Memory, "last_access_time", _LENGTH)])
 _EFFECTIVE_IMPORTANCE = _tag(memory_pb2.Memory, "effective_importance", _DOUBLE)
 _SCORE = _tag(memory_pb2.RetrievedMemory, "score", _DOUBLE)
 _BREAKDOWN = _tag(memory_pb2.RetrievedMemory, "breakdown", _LENGTH)
@@ -52,8 +57,12 @@ def _lasting(memory: Memory) -> bytes:
     return convert.lasting_message(memory).SerializeToString()
 
 
-def _accesses(memory: Memory) -> bytes:
-    return convert.accesses_message(memory).SerializeToString()
+def _accesses(accessed: Accessed) -> bytes:
+    count = _ACCESS_COUNT + _varint(accessed.times)
+    if accessed.last is None:
+        return count
+    last = _encoded_time(accessed.last)
+    return b"".join((count, _LAST_ACCESS_TIME, _varint(len(last)), last))
 
 
 ENCODING = Encoding(_lasting, _accesses)
@@ -64,13 +73,13 @@ def encoded_response(
 ) -> bytes:
     """A RetrieveMemoriesResponse."""
     parts: list[bytes] = []
-    for (_, lasting, accesses), effective_importance, ranked in results:
+    for (_, _, lasting, accesses), effective_importance, ranked in results:
         memory_bytes = len(lasting) + len(accesses) + _FIELD_BYTES
-        memory_length = _length(memory_bytes)
+        memory_length = _varint(memory_bytes)
         beside = len(_MEMORY) + len(memory_length) + _END.size - _FIELD_BYTES
         parts += (
             _RESULT,
-            _length(memory_bytes + beside),
+            _varint(memory_bytes + beside),
             _MEMORY,
             memory_length,
             lasting,
@@ -99,8 +108,14 @@ def _end(effective_importance: float, ranked: Ranked) -> bytes:
     )  # fmt: skip
 
 
-@lru_cache(_LENGTHS)
-def _length(count: int) -> bytes:
+@lru_cache(_CACHED_TIMES)
+def _encoded_time(moment: datetime) -> bytes:
+    """A Timestamp; all results of a call are accessed at one."""
+    return convert.timestamp(moment).SerializeToString()
+
+
+@lru_cache(_CACHED_NUMBERS)
+def _varint(count: int) -> bytes:
     """A number as a varint: seven bits a byte, the lowest first, all but the last marked."""
     encoded = bytearray()
     while count >> 7:

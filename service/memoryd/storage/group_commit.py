@@ -18,7 +18,7 @@ from memoryd.errors import DatabaseUnavailable, MemorydError, Overloaded, Shutti
 from memoryd.storage.kept_counts import KeptCounts
 from memoryd.storage.tables import schema
 from memoryd.storage.turns import while_more_come
-from memoryd.storage.writes import Store, WritePlan
+from memoryd.storage.writes import Store, WritePlan, sessions_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from memoryd.model import Session
     from memoryd.storage.database import Database
+    from memoryd.storage.snapshots import Snapshots
     from memoryd.storage.writes import Outcome, Write
 
 ANALYSE_AFTER = (100, 1_000, 10_000)
@@ -60,6 +61,7 @@ class GroupCommit:
         database: Database,
         clock: Callable[[], datetime],
         notify: Callable[[Iterable[Session]], None],
+        snapshots: Snapshots,
         *,
         queue_limit: int,
         batch_limit: int,
@@ -67,6 +69,7 @@ class GroupCommit:
         self._database = database
         self._clock = clock
         self._notify = notify
+        self._snapshots = snapshots
         self._queue_limit = queue_limit
         self._batch_limit = batch_limit
         self._waiting: deque[_Waiting] = deque()
@@ -187,8 +190,11 @@ class GroupCommit:
             plan = WritePlan(connection, self._database.dialect, self._clock(), self._counts)
             return plan.apply(writes), plan
 
+        watched = self._snapshots.watch({s for write in writes for s in sessions_of(write)})
         outcomes, plan = await self._database.write(body)
         plan.remember()
+        for news in plan.news:
+            self._snapshots.take_in(watched.get(news.session), news)
         self._notify(plan.changed)
         before, self._inserted = self._inserted, self._inserted + plan.inserted
         if any(before < count <= self._inserted for count in ANALYSE_AFTER):

@@ -78,13 +78,18 @@ class MemoryStore:
     ) -> None:
         self._database = database
         self._notify = notify
-        self._commits = GroupCommit(
-            database, clock, notify, queue_limit=queue_limit, batch_limit=batch_limit
-        )
-        self._by_id: GroupRead[MemoryKey, Memory] = GroupRead(database, self._read_by_id)
         self._reads = SessionReads(database, standby)
         self.snapshots = Snapshots(self._reads, max_bytes=snapshot_bytes)
         """Sessions in memory."""
+        self._commits = GroupCommit(
+            database,
+            clock,
+            notify,
+            self.snapshots,
+            queue_limit=queue_limit,
+            batch_limit=batch_limit,
+        )
+        self._by_id: GroupRead[MemoryKey, Memory] = GroupRead(database, self._read_by_id)
 
     def admit_write(self) -> None:
         """Raise Overloaded where a further write would have to wait for too long."""

@@ -94,18 +94,6 @@ def changed_columns(memory: Memory) -> dict[str, Any]:
     }
 
 
-def access_columns(memory: Memory, access_revision: int) -> dict[str, Any]:
-    """Key and what access tracking writes."""
-    return {
-        "tenant": memory.session.tenant,
-        "session_id": memory.session.session_id,
-        "id": memory.memory_id,
-        "access_count": memory.access_count,
-        "last_accessed": memory.last_accessed,
-        "access_revision": access_revision,
-    }
-
-
 def all_columns(memory: Memory) -> dict[str, Any]:
     return {
         **changed_columns(memory),

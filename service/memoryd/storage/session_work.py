@@ -38,8 +38,6 @@ class SessionWork:
         """Ids of rows that are new."""
         self.changed: set[str] = set()
         """Ids of rows that were there and changed."""
-        self.touched: set[str] = set()
-        """Ids of rows whose access was counted."""
         self.superseded: list[Memory] = []
         """Versions that a change has replaced."""
         self._holders: dict[tuple[ContentType, str], str] = {}
@@ -58,7 +56,6 @@ class SessionWork:
         twin.rows = dict(self.rows)
         twin.added = set(self.added)
         twin.changed = set(self.changed)
-        twin.touched = set(self.touched)
         twin.superseded = list(self.superseded)
         twin._holders = dict(self._holders)
         twin._half_life_days = self._half_life_days
@@ -120,19 +117,6 @@ class SessionWork:
         if expired:
             self.change(memory, Change.EXPIRED, deleted_at=self.now)
         return expired
-
-    def touch(self, memory: Memory, count: int, at: datetime) -> None:
-        """Count accesses; the revision stays."""
-        self._put(
-            dataclasses.replace(
-                memory,
-                access_count=memory.access_count + count,
-                last_accessed=at if memory.last_accessed is None else max(at, memory.last_accessed),
-            )
-        )
-        if not self.touched:
-            self.access_revision += 1
-        self.touched.add(memory.memory_id)
 
     def evict(self, max_entries: int, *, keep: str) -> tuple[str, ...]:
         """Soft-delete the least effectively important until the limit holds; never `keep`."""

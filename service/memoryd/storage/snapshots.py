@@ -7,7 +7,6 @@ looked up each time, and only where they have moved are rows read, those that ch
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections import OrderedDict
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -74,6 +73,18 @@ _ACCESSED = select(memories.c.id, memories.c.access_count, memories.c.last_acces
 )
 
 
+class Accessed(NamedTuple):
+    """How often a memory was accessed, and when last."""
+
+    times: int
+    last: datetime | None
+
+
+def accessed_of(memory: Memory) -> Accessed:
+    """As a record has it."""
+    return Accessed(memory.access_count, memory.last_accessed)
+
+
 class Snapshot:
     """One session's memories that are not deleted. Those that have expired since are among them."""
 
@@ -83,6 +94,9 @@ class Snapshot:
         """By id, in creation order."""
         self.changed: set[str] = set()
         """Ids of memories that came, went or changed since somebody emptied this set."""
+        self.accesses: dict[str, Accessed] = {}
+        """By id, of memories whose accesses were counted since their record was read; the record
+        stays as it was."""
         self.accessed: set[str] = set()
         """Ids of memories whose accesses were counted since somebody emptied this set."""
         self.derived: Any = None
@@ -113,6 +127,7 @@ class Snapshot:
         """Let it be what was read."""
         self.changed |= self.memories.keys()
         self.memories = {}
+        self.accesses.clear()
         self.content_bytes = 0
         self.counters = counters
         for memory in found:
@@ -129,12 +144,9 @@ class Snapshot:
                 self._drop(memory.memory_id)
         for memory_id in news.purged:
             self._drop(memory_id)
-        for memory_id, access_count, last_accessed in news.accessed:
-            memory_known = self.memories.get(memory_id)
-            if memory_known is not None:
-                self.memories[memory_id] = dataclasses.replace(
-                    memory_known, access_count=access_count, last_accessed=last_accessed
-                )
+        for memory_id, accessed in news.accessed.items():
+            if memory_id in self.memories:
+                self.accesses[memory_id] = accessed
                 self.accessed.add(memory_id)
         access_revision = max(self.counters.access_revision, counters.access_revision)
         self.counters = Counters(revision, access_revision, counters.horizon)
@@ -142,14 +154,11 @@ class Snapshot:
     def count_accesses(self, counted: Mapping[str, Accesses]) -> None:
         """Take in accesses that were counted since, all of them at once."""
         for memory_id, accesses in counted.items():
-            known = self.memories.get(memory_id)
-            if known is not None:
-                last = known.last_accessed
-                self.memories[memory_id] = dataclasses.replace(
-                    known,
-                    access_count=known.access_count + accesses.times,
-                    last_accessed=accesses.last if last is None else max(last, accesses.last),
-                )
+            memory = self.memories.get(memory_id)
+            if memory is not None:
+                before = self.accesses.get(memory_id) or accessed_of(memory)
+                last = accesses.last if before.last is None else max(before.last, accesses.last)
+                self.accesses[memory_id] = Accessed(before.times + accesses.times, last)
                 self.accessed.add(memory_id)
         self.counters = self.counters._replace(access_revision=self.counters.access_revision + 1)
 
@@ -172,12 +181,14 @@ class Snapshot:
             self.memories[memory.memory_id] = memory
             self.memories |= later
         self.memories[memory.memory_id] = memory
+        self.accesses.pop(memory.memory_id, None)
         self.content_bytes += _bytes_of(memory)
         self.changed.add(memory.memory_id)
 
     def _drop(self, memory_id: str) -> None:
         known = self.memories.pop(memory_id, None)
         if known is not None:
+            self.accesses.pop(memory_id, None)
             self.content_bytes -= _bytes_of(known)
             self.changed.add(memory_id)
 
@@ -185,7 +196,7 @@ class Snapshot:
 class _News(NamedTuple):
     changed: Sequence[Memory]
     purged: Sequence[str]
-    accessed: Sequence[tuple[str, int, datetime]]
+    accessed: Mapping[str, Accessed]
 
 
 class Watched(NamedTuple):
@@ -199,6 +210,18 @@ class Watched(NamedTuple):
         """Whether no rows have been read since, which may show the transaction's already."""
         snapshot = self.snapshot
         return not snapshot.refreshing.locked() and snapshot.refreshes == self.refreshes
+
+
+class SessionNews(NamedTuple):
+    """What a transaction of this process has made of a session."""
+
+    session: Session
+    before: int
+    """Its revision when the transaction began; no purge is among what it did."""
+    revision: int
+    access_revision: int
+    changed: Sequence[Memory]
+    """As they are now, those that it deleted among them."""
 
 
 class Snapshots:
@@ -260,6 +283,16 @@ class Snapshots:
             and watched.snapshot.counters.access_revision == before.access_revision
         ):
             watched.snapshot.count_accesses(counted)
+
+    def take_in(self, watched: Watched | None, news: SessionNews) -> None:
+        """Take in what this process has committed; as `count_accesses`."""
+        if watched is None or not watched.is_undisturbed:
+            return
+        snapshot = watched.snapshot
+        known = snapshot.counters
+        if known.revision == news.before and known.access_revision == news.access_revision:
+            changed = sorted(news.changed, key=lambda memory: memory.created_revision)
+            snapshot.update(known._replace(revision=news.revision), _News(changed, (), {}))
 
     def account(self, snapshot: Snapshot) -> None:
         """Note that it was used, and what it takes by now; the longest unused make room."""
@@ -346,7 +379,7 @@ def _read_news(
     if counters.access_revision > known.access_revision:
         parameters = {**key, "after": known.access_revision}
         accessed = direct.fetch(connection, _ACCESSED, parameters)
-    return _News(changed, purged, [(row[0], row[1], row[2]) for row in accessed])
+    return _News(changed, purged, {row[0]: Accessed(row[1], row[2]) for row in accessed})
 
 
 def _bytes_of(memory: Memory) -> int:

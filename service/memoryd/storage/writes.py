@@ -44,6 +44,7 @@ from memoryd.storage.kept_counts import KeptCounts
 from memoryd.storage.rows import COLUMNS, PRIMARY_KEY, SHARD_KEY
 from memoryd.storage.session_work import SessionWork
 from memoryd.storage.sessions import lock_sessions
+from memoryd.storage.snapshots import SessionNews
 from memoryd.storage.tables import (
     memories,
     memory_history,
@@ -53,7 +54,7 @@ from memoryd.storage.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
     from sqlalchemy import ColumnElement, Connection, Select
@@ -89,16 +90,6 @@ class Undelete:
 
 
 @dataclass(frozen=True, slots=True)
-class Touch:
-    """Count accesses; no change in the sense of revisions."""
-
-    session: Session
-    memory_id: str
-    count: int
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class Expire:
     """Remove a memory whose time has come, if it has."""
 
@@ -115,7 +106,7 @@ class Retire:
     unused_since: datetime
 
 
-Write = Store | Update | Delete | Undelete | Touch | Expire | Retire
+Write = Store | Update | Delete | Undelete | Expire | Retire
 Outcome = tuple[Stored, ...] | Memory | None
 """Of Store; of Update, Delete and Undelete; of the others, which may find nothing to do."""
 
@@ -126,9 +117,7 @@ def sessions_of(write: Write) -> Iterable[Session]:
             return (item.session for item in items)
         case Update(edit):
             return (edit.session,)
-        case (
-            Delete(session) | Undelete(session) | Touch(session) | Expire(session) | Retire(session)
-        ):
+        case Delete(session) | Undelete(session) | Expire(session) | Retire(session):
             return (session,)
 
 
@@ -175,6 +164,19 @@ class WritePlan:
     def changed(self) -> list[Session]:
         """The sessions that have a new revision."""
         return [work.session for work in self._work.values() if work.changed or work.added]
+
+    @property
+    def news(self) -> Iterator[SessionNews]:
+        """What has become of each of those sessions."""
+        for work in self._work.values():
+            if work.changed or work.added:
+                yield SessionNews(
+                    work.session,
+                    before=work.revision - len(work.superseded) - len(work.added),
+                    revision=work.revision,
+                    access_revision=work.access_revision,
+                    changed=[work.rows[i] for i in work.added | work.changed],
+                )
 
     @property
     def inserted(self) -> int:
@@ -231,7 +233,7 @@ class WritePlan:
                             requests.add((*item.session, item.request_id))
                 case Update(edit):
                     ids.add((*edit.session, edit.memory_id))
-                case Delete() | Undelete() | Touch() | Expire() | Retire():
+                case Delete() | Undelete() | Expire() | Retire():
                     ids.add((*write.session, write.memory_id))
         self._take_in(self._statements.by_id, ids)
         contents |= self._contents_in_question(writes)
@@ -384,19 +386,17 @@ class WritePlan:
                 return work.change(memory, Change.DELETED, deleted_at=self._now)
             case Undelete(session, memory_id, capacity):
                 return self._undelete(session, memory_id, capacity)
-            case Touch() | Expire() | Retire():
+            case Expire() | Retire():
                 self._tend(write)
                 return None
 
-    def _tend(self, write: Touch | Expire | Retire) -> None:
+    def _tend(self, write: Expire | Retire) -> None:
         """Do what no caller waits for, if there still is something to do."""
         memory = self._row(write.session, write.memory_id)
         if memory is None:
             return
         work = self._work[write.session]
         match write:
-            case Touch(_, _, count, at):
-                work.touch(memory, count, at)
             case Expire() if memory.deleted_at is None:
                 work.expire(memory)
             case Retire(_, _, unused_since) if memory.is_unused_since(unused_since, self._now):
@@ -516,14 +516,9 @@ class WritePlan:
 
     def _save(self) -> None:
         updated: list[dict[str, Any]] = []
-        touched: list[dict[str, Any]] = []
         added: list[Memory] = []
         for work in self._work.values():
             updated += [rows.changed_columns(work.rows[i]) for i in work.changed]
-            touched += [
-                rows.access_columns(work.rows[i], work.access_revision)
-                for i in work.touched - work.added
-            ]
             added += [work.rows[i] for i in work.added]
         # What leaves the live rows does so before what takes its place.
         updated.sort(key=lambda row: row["deleted_at"] is None)
@@ -555,8 +550,6 @@ class WritePlan:
             self._dialect.insert_many(self._connection, memory_history, superseded)
         if updated:
             self._dialect.update_many(self._connection, memories, PRIMARY_KEY, updated)
-        if touched:
-            self._dialect.update_many(self._connection, memories, PRIMARY_KEY, touched)
         if added:
             self._dialect.insert_many(self._connection, memories, rows.inserted(added))
         if requests:
@@ -568,14 +561,8 @@ class WritePlan:
         raised = [
             {**session._asdict(), "revision": self._work[session].revision} for session in changed
         ]
-        accessed = [
-            {**session._asdict(), "access_revision": work.access_revision}
-            for session, work in self._work.items()
-            if work.touched
-        ]
-        for counters in (raised, accessed):
-            if counters:
-                self._dialect.update_many(self._connection, sessions, SHARD_KEY, counters)
+        if raised:
+            self._dialect.update_many(self._connection, sessions, SHARD_KEY, raised)
         refused = [session._asdict() for session in self._new if session not in changed]
         if refused:  # all that was for them; they do not come into being
             self._dialect.delete_many(self._connection, sessions, SHARD_KEY, refused)

@@ -1,0 +1,191 @@
+"""What is kept of a session in memory is what the database has, whoever wrote it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from memoryd.content import hashes_of
+from memoryd.errors import MemorydError
+from memoryd.model import Capacity, ContentType, MemoryEdit, NewMemory, Session
+from memoryd.storage import snapshots
+from memoryd.storage.access import AccessTracker
+from memoryd.storage.database import Database
+from memoryd.storage.memories import MemoryStore
+from memoryd.storage.rows import COLUMNS, memory_of
+from memoryd.storage.tables import memories
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+CAPACITY = Capacity(max_entries=4, half_life_days=30.0)
+
+numbers = itertools.count()
+
+
+class Replica:
+    """One process's way to the database."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.store = MemoryStore(
+            database,
+            lambda: NOW,
+            lambda _: None,
+            standby=None,
+            queue_limit=1000,
+            batch_limit=1000,
+            snapshot_bytes=10_000_000,
+        )
+        self.accesses = AccessTracker(database, self.store.snapshots, flush_seconds=60.0)
+
+    async def put(self, session: Session, content: str, importance: float = 0.5) -> str:
+        hashes = hashes_of(content)
+        item = NewMemory(
+            session=session,
+            content=content,
+            content_type=ContentType.FACT,
+            importance=importance,
+            metadata={"n": 1.5, "of": ["a", None, {"b": True}]},
+            content_hash=hashes.content_hash,
+            semantic_hash=hashes.semantic_hash,
+            expires_at=NOW + timedelta(days=1, microseconds=3),
+        )
+        (stored,) = await self.store.store([item], CAPACITY)
+        return stored.memory.memory_id
+
+    async def access(self, session: Session, place: int) -> None:
+        found = await self.seen(session)
+        if found:
+            moment = NOW + timedelta(seconds=place)
+            self.accesses.record([found[place % len(found)]] * (place + 1), moment)
+        await self.accesses.flush()
+
+    async def seen(self, session: Session) -> list:
+        """All that is kept, as its next reader finds it."""
+        snapshot = await self.store.snapshots.current(session, now=NOW, timeout=None)
+        return [] if snapshot is None else [*snapshot.memories.values()]
+
+    async def accessed(self, session: Session) -> list[tuple[str, int, datetime | None]]:
+        await self.seen(session)
+        snapshot = await self.store.snapshots.current(session, now=NOW, timeout=None)
+        assert snapshot is not None
+        return [
+            (m.memory_id, *(snapshot.accesses.get(m.memory_id) or snapshots.accessed_of(m)))
+            for m in snapshot.memories.values()
+        ]
+
+    async def close(self) -> None:
+        await self.accesses.close()
+        await self.store.close()
+        await self.database.close()
+
+
+@asynccontextmanager
+async def replicas(database_url: str) -> AsyncIterator[tuple[Replica, Replica]]:
+    both = Replica(Database(database_url)), Replica(Database(database_url))
+    try:
+        yield both
+    finally:
+        for replica in both:
+            await replica.close()
+
+
+async def in_database(replica: Replica, session: Session) -> list:
+    def body(connection: sa.Connection) -> list:
+        statement = (
+            sa.select(*COLUMNS)
+            .where(memories.c.session_id == session.session_id, memories.c.deleted_at.is_(None))
+            .order_by(memories.c.created_revision)
+        )
+        return [memory_of(row) for row in connection.execute(statement).all()]
+
+    return await replica.database.read(body)
+
+
+steps = st.tuples(
+    st.sampled_from((0, 0, 1)),
+    st.sampled_from(("put", "put", "merge", "edit", "delete", "undelete", "access", "look")),
+    st.integers(0, 3),
+)
+
+
+async def take(replica: Replica, session: Session, kind: str, place: int, known: list[str]) -> None:
+    match kind:
+        case "put":
+            known.append(await replica.put(session, f"fact {next(numbers)}", place / 4))
+        case "merge":
+            known.append(await replica.put(session, f"always {place}", 0.9))
+        case "access":
+            await replica.access(session, place)
+        case "look":
+            await replica.seen(session)
+        case "edit" if known:
+            edit = MemoryEdit(session, known[place % len(known)], importance=place / 4)
+            await replica.store.update(edit)
+        case "delete" if known:
+            await replica.store.delete(session, known[place % len(known)], "")
+        case "undelete" if known:
+            await replica.store.undelete(session, known[place % len(known)], CAPACITY)
+
+
+@settings(
+    max_examples=40,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(planned=st.lists(steps, min_size=3, max_size=14))
+async def test_what_is_kept_is_what_the_database_has(
+    database_url: str, planned: list[tuple[int, str, int]]
+) -> None:
+    session = Session("default", f"session-{next(numbers)}")
+    known: list[str] = []
+    async with replicas(database_url) as both:
+        await both[0].put(session, "first")
+        for replica in both:
+            await replica.seen(session)
+        for who, kind, place in planned:
+            try:
+                await take(both[who], session, kind, place, known)
+            except MemorydError:
+                continue  # such as of what has been deleted before
+        expected = await in_database(both[0], session)
+        for replica in both:
+            accesses = await replica.accessed(session)
+            assert accesses == [(m.memory_id, m.access_count, m.last_accessed) for m in expected]
+            found = await replica.seen(session)
+            assert [m.memory_id for m in found] == [m.memory_id for m in expected]
+            for one, other in zip(found, expected, strict=True):
+                assert one.content == other.content
+                assert one.metadata == other.metadata
+                assert (one.importance, one.expires_at) == (other.importance, other.expires_at)
+                assert (one.revision, one.change) == (other.revision, other.change)
+                assert (one.created_at, one.updated_at) == (other.created_at, other.updated_at)
+
+
+async def test_what_this_process_wrote_is_not_read_back(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session("default", "session")
+    async with replicas(database_url) as (ours, theirs):
+        first = await ours.put(session, "first")
+        await ours.seen(session)
+
+        def never(*_: object) -> None:
+            raise AssertionError("read back")
+
+        monkeypatch.setattr(snapshots, "_read_live", never)
+        monkeypatch.setattr(snapshots, "_read_news", never)
+        second = await ours.put(session, "second")
+        await ours.access(session, 0)
+        await ours.store.delete(session, first, "")
+        assert [m.memory_id for m in await ours.seen(session)] == [second]
+        await theirs.put(session, "of another process")
+        with pytest.raises(AssertionError, match="read back"):
+            await ours.seen(session)
