@@ -62,6 +62,11 @@ class PostgresServer:
         socket_folder = self._server.get_postmaster_info().socket_dir
         return f"postgresql+asyncpg://postgres@/{database}?host={socket_folder}"
 
+    @property
+    def pid(self) -> int:
+        """Of the process whose children serve the connections."""
+        return int(self._server.get_postmaster_info().pid)
+
     def psql(self, statement: str) -> str:
         return self._server.psql(statement)
 
