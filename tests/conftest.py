@@ -81,6 +81,11 @@ class PostgresServer:
         user: str | None = self._server.system_user
         return user
 
+    @property
+    def pid(self) -> int:
+        """Of the process whose children serve the connections."""
+        return int(self._server.get_postmaster_info().pid)
+
     def psql(self, statement: str) -> str:
         return self._server.psql(statement)
 
