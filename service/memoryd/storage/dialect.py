@@ -249,8 +249,9 @@ class PostgresDialect:
 
     def begin_write(self, connection: Connection, options: DatabaseOptions) -> None:
         if options.pgbouncer:  # startup parameters do not pass through it
-            for setting, value in self._server_settings(options).items():
-                connection.execute(select(func.set_config(setting, value, True)))  # noqa: FBT003  SQL's own signature
+            settings = self._server_settings(options).items()
+            local = (func.set_config(setting, value, True) for setting, value in settings)  # noqa: FBT003  SQL's own signature
+            connection.execute(select(*local))
 
     def begin_snapshot(self, connection: Connection) -> None:
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
