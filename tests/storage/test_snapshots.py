@@ -15,12 +15,17 @@ from hypothesis import strategies as st
 from memoryd.content import hashes_of
 from memoryd.errors import MemorydError
 from memoryd.model import Capacity, ContentType, MemoryEdit, NewMemory, Session
+from memoryd.ranking import effective_importance
+from memoryd.retrieval.prepared import Prepared
+from memoryd.rpc import convert
+from memoryd.rpc.results import ENCODING
 from memoryd.storage import snapshots
 from memoryd.storage.access import AccessTracker
 from memoryd.storage.database import Database
 from memoryd.storage.memories import MemoryStore
 from memoryd.storage.rows import COLUMNS, memory_of
 from memoryd.storage.tables import memories
+from memoryd.v1 import memory_pb2 as pb
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 CAPACITY = Capacity(max_entries=4, half_life_days=30.0)
@@ -68,17 +73,19 @@ class Replica:
 
     async def seen(self, session: Session) -> list:
         """All that is kept, as its next reader finds it."""
-        snapshot = await self.store.snapshots.current(session, now=NOW, timeout=None)
-        return [] if snapshot is None else [*snapshot.memories.values()]
+        prepared = await self.prepared(session)
+        return [] if prepared is None else prepared.memories
 
-    async def accessed(self, session: Session) -> list[tuple[str, int, datetime | None]]:
-        await self.seen(session)
+    async def prepared(self, session: Session) -> Prepared | None:
         snapshot = await self.store.snapshots.current(session, now=NOW, timeout=None)
-        assert snapshot is not None
-        return [
-            (m.memory_id, *(snapshot.accesses.get(m.memory_id) or snapshots.accessed_of(m)))
-            for m in snapshot.memories.values()
-        ]
+        if snapshot is None:
+            return None
+        if snapshot.derived is None:
+            snapshot.derived = Prepared(ENCODING)
+            snapshot.changed |= snapshot.memories.keys()
+        prepared: Prepared = snapshot.derived
+        prepared.refresh(snapshot)
+        return prepared
 
     async def close(self) -> None:
         await self.accesses.close()
@@ -124,7 +131,10 @@ async def take(replica: Replica, session: Session, kind: str, place: int, known:
         case "access":
             await replica.access(session, place)
         case "look":
-            await replica.seen(session)
+            prepared = await replica.prepared(session)
+            assert prepared is not None
+            for number in range(len(prepared.memories)):
+                prepared.encoded(number)
         case "edit" if known:
             edit = MemoryEdit(session, known[place % len(known)], importance=place / 4)
             await replica.store.update(edit)
@@ -156,17 +166,24 @@ async def test_what_is_kept_is_what_the_database_has(
             except MemorydError:
                 continue  # such as of what has been deleted before
         expected = await in_database(both[0], session)
+        importance = [
+            effective_importance(
+                m.importance, m.created_at, m.access_count, now=NOW, half_life_days=30.0
+            )
+            for m in expected
+        ]
         for replica in both:
-            accesses = await replica.accessed(session)
-            assert accesses == [(m.memory_id, m.access_count, m.last_accessed) for m in expected]
-            found = await replica.seen(session)
-            assert [m.memory_id for m in found] == [m.memory_id for m in expected]
-            for one, other in zip(found, expected, strict=True):
-                assert one.content == other.content
-                assert one.metadata == other.metadata
-                assert (one.importance, one.expires_at) == (other.importance, other.expires_at)
-                assert (one.revision, one.change) == (other.revision, other.change)
-                assert (one.created_at, one.updated_at) == (other.created_at, other.updated_at)
+            prepared = await replica.prepared(session)
+            assert prepared is not None
+            places = range(len(expected))
+            assert [prepared.memory(place) for place in places] == expected
+            assert [prepared.places[m.memory_id] for m in expected] == [*places]
+            assert prepared.effective_importance(NOW, 30.0).tolist() == pytest.approx(importance)
+            for place in places:
+                _, _, lasting, accesses = prepared.encoded(place)
+                message = convert.memory_message(expected[place], now=NOW, half_life_days=30.0)
+                message.ClearField("effective_importance")
+                assert pb.Memory.FromString(lasting + accesses) == message
 
 
 async def test_what_this_process_wrote_is_not_read_back(

@@ -72,6 +72,7 @@ class Prepared:
 
     def refresh(self, snapshot: Snapshot) -> None:
         """Take over what has changed in the session."""
+        self._accesses = snapshot.accesses
         if snapshot.changed:
             self._unindexed |= snapshot.changed
             for memory_id in snapshot.changed & self._encoded.keys():
@@ -79,9 +80,8 @@ class Prepared:
             if not self._replace(snapshot):
                 self._arrange([*snapshot.memories.values()])
             snapshot.changed.clear()
-        self._accesses = snapshot.accesses
         if snapshot.accessed:
-            counts = {i: snapshot.accesses[i].times for i in snapshot.accessed if i in self.places}
+            counts = {i: snapshot.accesses[i].times for i in snapshot.accessed}
             self._rows["access_count"][[self.places[i] for i in counts]] = [*counts.values()]
             if self.index is not None:
                 self.index.count_accesses(counts)
@@ -100,11 +100,11 @@ class Prepared:
         for memory_id in known:
             place = self.places[memory_id]
             self.memories[place] = snapshot.memories[memory_id]
-            self._rows[place] = _row(self.memories[place])
+            self._rows[place] = self._row(self.memories[place])
         for memory in new:
             self.places[memory.memory_id] = len(self.memories)
             self.memories.append(memory)
-        self._rows = np.append(self._rows, np.array([_row(memory) for memory in new], _ROW))
+        self._rows = np.append(self._rows, np.array([*map(self._row, new)], _ROW))
         self._derive()
         return True
 
@@ -118,8 +118,17 @@ class Prepared:
     def _arrange(self, memories: list[Memory]) -> None:
         self.memories = memories
         self.places = {memory.memory_id: place for place, memory in enumerate(memories)}
-        self._rows = np.array([_row(memory) for memory in memories], _ROW)
+        self._rows = np.array([*map(self._row, memories)], _ROW)
         self._derive()
+
+    def _row(self, memory: Memory) -> tuple[float, int, float, float, int]:
+        return (
+            memory.importance,
+            self.accessed(memory).times,
+            memory.created_at.timestamp(),
+            NEVER if memory.expires_at is None else memory.expires_at.timestamp(),
+            int(memory.semantic_hash, 16),
+        )
 
     def _derive(self) -> None:
         self._importances: dict[float, Importances] = {}
@@ -301,16 +310,6 @@ class Prepared:
             episode=episode if isinstance(episode, str) else "",
             vector=self._vector(memory),
         )
-
-
-def _row(memory: Memory) -> tuple[float, int, float, float, int]:
-    return (
-        memory.importance,
-        memory.access_count,
-        memory.created_at.timestamp(),
-        NEVER if memory.expires_at is None else memory.expires_at.timestamp(),
-        int(memory.semantic_hash, 16),
-    )
 
 
 def _moment(value: object) -> datetime | None:

@@ -128,6 +128,7 @@ class Snapshot:
         self.changed |= self.memories.keys()
         self.memories = {}
         self.accesses.clear()
+        self.accessed.clear()
         self.content_bytes = 0
         self.counters = counters
         for memory in found:
@@ -182,6 +183,7 @@ class Snapshot:
             self.memories |= later
         self.memories[memory.memory_id] = memory
         self.accesses.pop(memory.memory_id, None)
+        self.accessed.discard(memory.memory_id)
         self.content_bytes += _bytes_of(memory)
         self.changed.add(memory.memory_id)
 
@@ -189,6 +191,7 @@ class Snapshot:
         known = self.memories.pop(memory_id, None)
         if known is not None:
             self.accesses.pop(memory_id, None)
+            self.accessed.discard(memory_id)
             self.content_bytes -= _bytes_of(known)
             self.changed.add(memory_id)
 
