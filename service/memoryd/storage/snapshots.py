@@ -128,6 +128,7 @@ class Snapshot:
         self.changed |= self.memories.keys()
         self.memories = {}
         self.accesses.clear()
+        self.accessed.clear()
         self.content_bytes = 0
         self.counters = counters
         for memory in found:
@@ -181,16 +182,21 @@ class Snapshot:
             self.memories[memory.memory_id] = memory
             self.memories |= later
         self.memories[memory.memory_id] = memory
-        self.accesses.pop(memory.memory_id, None)
+        self._forget_accesses(memory.memory_id)
         self.content_bytes += _bytes_of(memory)
         self.changed.add(memory.memory_id)
 
     def _drop(self, memory_id: str) -> None:
         known = self.memories.pop(memory_id, None)
         if known is not None:
-            self.accesses.pop(memory_id, None)
+            self._forget_accesses(memory_id)
             self.content_bytes -= _bytes_of(known)
             self.changed.add(memory_id)
+
+    def _forget_accesses(self, memory_id: str) -> None:
+        """Of a memory whose record has them, or that is gone."""
+        self.accesses.pop(memory_id, None)
+        self.accessed.discard(memory_id)
 
 
 class _News(NamedTuple):
