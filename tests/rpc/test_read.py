@@ -590,6 +590,19 @@ async def test_only_what_was_returned_counts_as_accessed(memory):
     assert (await get(memory, left_out.memory_id)).access_count == 0
 
 
+async def test_accesses_that_were_counted_before_a_change_are_shown_after_it(memory):
+    changed = await remember(memory, "one")
+    gone = await remember(memory, "two")
+    await retrieve(memory, query="one two")
+    for one in (changed, gone):
+        await accessed(memory, one.memory_id, 1)
+    edit = pb.Memory(session_id=SESSION, memory_id=changed.memory_id, importance=0.9)
+    await memory.UpdateMemory(pb.UpdateMemoryRequest(memory=edit))
+    await forget(memory, gone.memory_id)
+    answer = await retrieve(memory, query="one two", peek=True)
+    assert [result.memory.access_count for result in answer.results] == [1]
+
+
 async def test_concurrent_retrievals_all_count(memory):
     stored = await remember(memory, "in use")
     await asyncio.gather(*(retrieve(memory) for _ in range(20)))
