@@ -71,7 +71,9 @@ async def test_calls_over_the_limit_are_refused_and_told_when_to_retry(
 async def test_calls_that_meet_a_stop_are_done_or_refused_and_never_cancelled(
     serve, refusal, monkeypatch
 ):
-    monkeypatch.setattr(pipeline, "QUIET_SECONDS", 0.5)
+    # So patient that a slow machine makes no difference.
+    monkeypatch.setattr(pipeline, "QUIET_SECONDS", 2.0)
+    monkeypatch.setattr(pipeline, "REFUSING_SECONDS", 30.0)
     running = await serve()
 
     stored = asyncio.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import Counter
@@ -67,13 +68,8 @@ class Slots:
         self._taken: Counter[str] = Counter()
         self._total = 0
         self._closed = False
-        self.turned_away = 0
-        """How many calls have come since there are no places any more."""
-
-    @property
-    def are_taken(self) -> bool:
-        """Whether a call is under way."""
-        return self._total > 0
+        self.last_asked = -math.inf
+        """When a place was last asked for, by `time.monotonic`."""
 
     def close(self) -> None:
         """Give no more places away; those that are taken stay so."""
@@ -86,8 +82,8 @@ class Slots:
         Raises Overloaded, and ClientLimitReached, where there is none, and ShuttingDown once there
         are none for good.
         """
+        self.last_asked = time.monotonic()
         if self._closed:
-            self.turned_away += 1
             raise ShuttingDown
         client = peer.rpartition(":")[0]
         if self._taken[client] >= self._limit_per_client:

@@ -95,10 +95,14 @@ class CallPipeline(grpc.GenericRpcHandler):
         """
         self._calls.close()
         self._streams.close()
-        come, busy, end = -1, self._calls.are_taken, time.monotonic() + REFUSING_SECONDS
-        while busy and come != self._calls.turned_away and time.monotonic() < end:
-            come = self._calls.turned_away
-            await asyncio.sleep(QUIET_SECONDS)
+        now = time.monotonic()
+        end = now + REFUSING_SECONDS
+        while now < end:
+            last = max(self._calls.last_asked, self._streams.last_asked)
+            if now - last >= QUIET_SECONDS:
+                return
+            await asyncio.sleep(QUIET_SECONDS - (now - last))
+            now = time.monotonic()
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
         """Each comes a second time, by its name."""
