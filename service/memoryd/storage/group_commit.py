@@ -35,7 +35,7 @@ ANALYSE_AFTER = (100, 1_000, 10_000)
 """After how many memories that it has inserted a process has the tables analysed. PostgreSQL's own
 turn comes within a minute; until then a plan may read a whole session for each key, and stays."""
 
-MAX_WAIT_SECONDS = 0.5
+MAX_WAIT_SECONDS = 1.0
 """How long a caller's write may have to wait for its transaction, as far as that can be foreseen.
 Where more come than can be written, those that are let in are then done well before their
 deadlines; else all would wait until theirs had passed, and be written for nobody."""
@@ -78,7 +78,7 @@ class GroupCommit:
         self._counts = KeptCounts()
         self._closing = False
         self._seconds = 0.0
-        """What the last transactions took, the earlier ones counting less."""
+        """What the last large transactions took, the earlier ones counting less."""
         self._written = 0.0
         """How much was in them."""
         self._obstacle: str | None = None
@@ -170,10 +170,15 @@ class GroupCommit:
                 await self._commit([item])
         else:
             self._note(None)
-            self._seconds = self._seconds * _MEMORY + time.perf_counter() - begun
-            self._written = self._written * _MEMORY + sum(_weight(write) for write, _ in batch)
+            self._measure(sum(_weight(write) for write, _ in batch), time.perf_counter() - begun)
             for (_, future), outcome in zip(batch, outcomes, strict=True):
                 _settle(future, outcome)
+
+    def _measure(self, written: int, seconds: float) -> None:
+        """Learn from a transaction how soon others are done."""
+        if 2 * written > self._batch_limit:  # small ones say little of what large ones take
+            self._seconds = self._seconds * _MEMORY + seconds
+            self._written = self._written * _MEMORY + written
 
     def _note(self, obstacle: str | None) -> None:
         """Tell the operator what callers are not told: a full disk, a lock; and of its end."""
