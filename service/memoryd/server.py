@@ -198,6 +198,10 @@ class Server:
         self._server = grpc.aio.server(
             handlers=(self._pipeline,), options=channel_options(settings, shares_port=shares_port)
         )
+        # In a queue of its own: under load it is not behind all the others.
+        self._server.add_registered_method_handlers(
+            health_service, self._pipeline.handlers_of(health_service)
+        )
 
     async def start(self) -> str:
         """Listen, and return the address as HOST:PORT.

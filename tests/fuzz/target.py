@@ -63,6 +63,9 @@ class Network:
         del options
         (self._methods,) = handlers
 
+    def add_registered_method_handlers(self, service: str, handlers: object) -> None:
+        pass
+
     def add_insecure_port(self, address: str) -> int:
         del address
         return 0

@@ -115,6 +115,15 @@ class CallPipeline(grpc.GenericRpcHandler):
             method = f"/{service}/{name}"
             self._wrapped[method] = self._wrap(method, handler)
 
+    def handlers_of(self, service: str) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+        """A service's methods by their names, as they are wrapped."""
+        prefix = f"/{service}/"
+        return {
+            method.removeprefix(prefix): handler
+            for method, handler in self._wrapped.items()
+            if method.startswith(prefix)
+        }
+
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
     ) -> grpc.RpcMethodHandler[Any, Any]:
