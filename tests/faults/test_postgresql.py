@@ -7,8 +7,12 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+import grpc
 import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from memoryd.v1 import memory_pb2 as pb
 
 from .checker import History
 from .harness import VARIABLES, acknowledgements
@@ -100,6 +104,30 @@ async def all_connections_are_to_be_had(server) -> None:
     )
     await until(lambda: server.database.connections_in_use >= size)
     await inside
+
+
+async def test_a_write_that_was_cut_off_as_it_began_takes_no_later_one_along(serve, pair):
+    url = pair.primary.url(pair.create_database())
+    running = await serve(**VARIABLES, MEMORYD_DATABASE_URL=url)
+
+    async def store(content: str) -> None:
+        request = pb.StoreMemoryRequest(session_id="user-123", content=content)
+        await running.memory.StoreMemory(request)
+
+    await store("before")
+    await asyncio.to_thread(pair.primary.freeze)
+    with pytest.raises(grpc.aio.AioRpcError):
+        await store("meanwhile")
+    await until(lambda: not running.server.health.is_serving.is_set())
+    await asyncio.to_thread(pair.primary.thaw)
+    await running.server.health.is_serving.wait()
+    for number in range(5):
+        await store(f"after {number}")
+    engine = create_async_engine(url)
+    async with engine.connect() as connection:
+        found = set((await connection.execute(text("SELECT content FROM memories"))).scalars())
+    await engine.dispose()
+    assert found - {"meanwhile"} == {"before", *(f"after {number}" for number in range(5))}
 
 
 @pytest.mark.parametrize("fault", [*FAULTS] * SCALE.database_rounds)

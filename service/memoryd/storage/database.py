@@ -219,7 +219,12 @@ class Database:
         def transaction(connection: Connection) -> T:
             with connection.begin():  # not by itself, as statements past SQLAlchemy begin nothing
                 self.dialect.begin_write(connection, self._options)
-                return body(connection)
+                result = body(connection)
+            # Nothing is acknowledged on the word of the libraries between alone.
+            if self.dialect.is_in_transaction(connection):
+                connection.invalidate()
+                raise DatabaseUnavailable("a commit has not ended its transaction")
+            return result
 
         return await self._writer.run(transaction)
 

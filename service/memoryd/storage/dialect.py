@@ -84,6 +84,10 @@ class Dialect(Protocol):
         """First thing in a writing transaction."""
         ...
 
+    def is_in_transaction(self, connection: Connection) -> bool:
+        """Whether the database has one open, as the driver knows without asking."""
+        ...
+
     def begin_snapshot(self, connection: Connection) -> None:
         """First thing in a transaction whose statements all see one state."""
         ...
@@ -253,6 +257,10 @@ class PostgresDialect:
             local = (func.set_config(setting, value, True) for setting, value in settings)  # noqa: FBT003  SQL's own signature
             connection.execute(select(*local))
 
+    def is_in_transaction(self, connection: Connection) -> bool:
+        driver: Any = connection.connection.driver_connection
+        return bool(driver.is_in_transaction())
+
     def begin_snapshot(self, connection: Connection) -> None:
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
@@ -408,6 +416,10 @@ class SqliteDialect:
     def begin_write(self, connection: Connection, options: DatabaseOptions) -> None:
         # Takes the writer's place at once, instead of failing when a read turns into a write.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    def is_in_transaction(self, connection: Connection) -> bool:
+        driver: Any = connection.connection.driver_connection
+        return bool(driver.in_transaction)
 
     def begin_snapshot(self, connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN")

@@ -70,8 +70,10 @@ class LoopPool:
         async with self._engine.connect() as connection:
             try:
                 return await connection.run_sync(body)
-            except Exception as error:
-                if self._is_lost(error):
+            except BaseException as error:
+                # One that was cut short may have begun what nobody would end: all that followed
+                # would be part of it.
+                if not isinstance(error, Exception) or self._is_lost(error):
                     await connection.invalidate(error)
                 raise
 
