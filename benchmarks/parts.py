@@ -118,6 +118,7 @@ async def committing(url: str, size: int) -> float:
         kept_in,
         lambda: datetime.now(UTC),
         lambda _: None,
+        standby=None,
         queue_limit=10_000,
         batch_limit=500,
         snapshot_bytes=0,

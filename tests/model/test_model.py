@@ -34,7 +34,7 @@ from .world import World
 settings.register_profile(
     "model",
     derandomize=True,
-    max_examples=25,
+    max_examples=12,
     stateful_step_count=40,
     deadline=None,
     report_multiple_bugs=False,
