@@ -29,8 +29,6 @@ from memoryd.workers import MOST_DEATHS, Workers, WorkersFailed, reserved_port
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
-
 SERVING = health_pb2.HealthCheckResponse.SERVING
 CONNECTIONS = 16
 """So many that each of two workers has some, but for one time in 30,000."""
