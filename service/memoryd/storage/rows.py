@@ -77,6 +77,40 @@ def memory_of(row: Sequence[Any]) -> Memory:
 def changed_columns(memory: Memory) -> dict[str, Any]:
     """Key and every column that a caller's change may touch; access tracking has its own."""
     return {
+        **_told_columns(memory),
+        "deleted_at": memory.deleted_at,
+        "change": memory.change.value,
+    }
+
+
+def all_columns(memory: Memory) -> dict[str, Any]:
+    return {
+        **_new_columns(memory),
+        "deleted_at": memory.deleted_at,
+        "change": memory.change.value,
+        "access_count": memory.access_count,
+        "last_accessed": memory.last_accessed,
+    }
+
+
+def inserted(added: Sequence[Memory]) -> list[dict[str, Any]]:
+    """The columns of new rows, but for those that are at their defaults in each of them."""
+    if any(memory.change is not Change.CREATED or memory.access_count for memory in added):
+        return [all_columns(memory) for memory in added]
+    return [_new_columns(memory) for memory in added]
+
+
+def _new_columns(memory: Memory) -> dict[str, Any]:
+    return {
+        **_told_columns(memory),
+        "created_at": memory.created_at,
+        "created_revision": memory.created_revision,
+    }
+
+
+def _told_columns(memory: Memory) -> dict[str, Any]:
+    """Key and what a caller tells of a memory, or the service of what it was told."""
+    return {
         "tenant": memory.session.tenant,
         "session_id": memory.session.session_id,
         "id": memory.memory_id,
@@ -88,45 +122,8 @@ def changed_columns(memory: Memory) -> dict[str, Any]:
         "content_hash": memory.content_hash,
         "semantic_hash": memory.semantic_hash,
         "expires_at": memory.expires_at,
-        "deleted_at": memory.deleted_at,
         "revision": memory.revision,
-        "change": memory.change.value,
     }
-
-
-def all_columns(memory: Memory) -> dict[str, Any]:
-    return {
-        **changed_columns(memory),
-        "access_count": memory.access_count,
-        "last_accessed": memory.last_accessed,
-        "created_at": memory.created_at,
-        "created_revision": memory.created_revision,
-    }
-
-
-def inserted(added: Sequence[Memory]) -> list[dict[str, Any]]:
-    """The columns of new rows, but for those that are at their defaults in each of them."""
-    if any(memory.change is not Change.CREATED or memory.access_count for memory in added):
-        return [all_columns(memory) for memory in added]
-    return [
-        {
-            "tenant": memory.session.tenant,
-            "session_id": memory.session.session_id,
-            "id": memory.memory_id,
-            "content_type": memory.content_type.value,
-            "content": memory.content,
-            "metadata": memory.metadata,
-            "importance": memory.importance,
-            "created_at": memory.created_at,
-            "updated_at": memory.updated_at,
-            "content_hash": memory.content_hash,
-            "semantic_hash": memory.semantic_hash,
-            "expires_at": memory.expires_at,
-            "revision": memory.revision,
-            "created_revision": memory.created_revision,
-        }
-        for memory in added
-    ]
 
 
 def unexpired() -> ColumnElement[bool]:
