@@ -377,7 +377,7 @@ async def test_a_call_is_logged_with_the_code_that_its_caller_sees(
                 "ok": memory.ListMemories(list_request(), metadata=named("ok")),
                 "bad": memory.ListMemories(pb.ListMemoriesRequest(), metadata=named("bad")),
                 "absent": memory.GetMemory(absent, metadata=named("absent")),
-                "late": memory.StoreMemory(store_request(), timeout=0.3, metadata=named("late")),
+                "late": memory.StoreMemory(store_request(), timeout=2, metadata=named("late")),
                 "gone": memory.StoreMemory(store_request(), metadata=named("gone")),
                 "unknown": guess(b"", metadata=named("unknown")),
             }
