@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from sqlalchemy import create_engine, event
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.util import greenlet_spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,15 +68,19 @@ class LoopPool:
         return cast("QueuePool", self._engine.sync_engine.pool).checkedout()
 
     async def run(self, body: Callable[[Connection], T]) -> T:
-        async with self._engine.connect() as connection:
-            try:
-                return await connection.run_sync(body)
-            except BaseException as error:
-                # One that was cut short may have begun what nobody would end: all that followed
-                # would be part of it.
-                if not isinstance(error, Exception) or self._is_lost(error):
-                    await connection.invalidate(error)
-                raise
+        def work() -> T:
+            with self._engine.sync_engine.connect() as connection:
+                try:
+                    return body(connection)
+                except BaseException as error:
+                    # One that was cut short may have begun what nobody would end: all that
+                    # followed would be part of it.
+                    if not isinstance(error, Exception) or self._is_lost(error):
+                        connection.invalidate(error)
+                    raise
+
+        # One greenlet from end to end; AsyncConnection has one for each step.
+        return await greenlet_spawn(work)
 
     async def close(self) -> None:
         """Close the idle connections, or cut them if the database is silent."""
