@@ -16,11 +16,12 @@ from sqlalchemy import and_, bindparam, select, true
 from memoryd.errors import RevisionOutOfRange
 from memoryd.model import Change, MemoryEvent
 from memoryd.storage import answers
-from memoryd.storage.rows import COLUMNS, memory_of
+from memoryd.storage.dialect import Notification
+from memoryd.storage.rows import COLUMNS, SHARD_KEY, memory_of
 from memoryd.storage.tables import memories, memory_history, sessions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sqlalchemy import Column, ColumnElement, Connection, Table
 
@@ -93,18 +94,22 @@ def fingerprint(session: Session) -> str:
     return f"{zlib.crc32('/'.join(session).encode()):08x}"
 
 
-def payloads(changed: Iterable[Session]) -> Iterator[str]:
-    """What to notify of, in as few payloads as will do."""
+def notification(changed: Iterable[Session]) -> Notification:
+    """What other processes are told, in as few payloads as will do."""
     prints = sorted({fingerprint(session) for session in changed})
     size = MAX_PAYLOAD_BYTES // 9
-    for start in range(0, len(prints), size):
-        yield " ".join(prints[start : start + size])
+    starts = range(0, len(prints), size)
+    return Notification(CHANNEL, [" ".join(prints[start : start + size]) for start in starts])
 
 
-def announce(connection: Connection, dialect: Dialect, changed: Iterable[Session]) -> None:
-    """Have other processes told when this transaction commits."""
-    for payload in payloads(changed):
-        dialect.notify(connection, CHANNEL, payload)
+def raise_revisions(
+    connection: Connection, dialect: Dialect, revisions: Mapping[Session, int]
+) -> None:
+    """Have sessions be at new revisions, and other processes told of it."""
+    if revisions:
+        rows = [{**session._asdict(), "revision": n} for session, n in sorted(revisions.items())]
+        told = notification(revisions)
+        dialect.update_many(connection, sessions, SHARD_KEY, rows, notification=told)
 
 
 def read_changes(connection: Connection, session: Session, after: int) -> Changes:

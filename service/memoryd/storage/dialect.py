@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from sqlalchemy import (
     ARRAY,
@@ -55,6 +55,13 @@ class Keys:
     def __init__(self, source: FromClause, columns: Mapping[str, ColumnElement[Any]]) -> None:
         self.source = source
         self.c = columns
+
+
+class Notification(NamedTuple):
+    """What other processes are told when a transaction commits."""
+
+    channel: str
+    payloads: Sequence[str]
 
 
 class Dialect(Protocol):
@@ -126,9 +133,18 @@ class Dialect(Protocol):
         ...
 
     def update_many(
-        self, connection: Connection, table: Table, key: Sequence[str], rows: Sequence[Row]
+        self,
+        connection: Connection,
+        table: Table,
+        key: Sequence[str],
+        rows: Sequence[Row],
+        *,
+        notification: Notification | None = None,
     ) -> None:
-        """Set what each row holds beside its key, where the key is equal."""
+        """Set what each row holds beside its key, where the key is equal.
+
+        A notification goes along as `notify` has it, without a round trip of its own.
+        """
         ...
 
     def delete_many(
@@ -137,7 +153,7 @@ class Dialect(Protocol):
         """Delete the rows whose key is equal; answer how many there were."""
         ...
 
-    def notify(self, connection: Connection, channel: str, payload: str) -> None:
+    def notify(self, connection: Connection, notification: Notification) -> None:
         """Tell other processes when this transaction commits, if the database can."""
         ...
 
@@ -321,12 +337,18 @@ class PostgresDialect:
         return direct.execute(connection, statement, _arrays(table, names, rows))
 
     def update_many(
-        self, connection: Connection, table: Table, key: Sequence[str], rows: Sequence[Row]
+        self,
+        connection: Connection,
+        table: Table,
+        key: Sequence[str],
+        rows: Sequence[Row],
+        *,
+        notification: Notification | None = None,
     ) -> None:
         names = tuple(rows[0])
-        direct.execute(
-            connection, _update_unnest(table, tuple(key), names), _arrays(table, names, rows)
-        )
+        statement = _update_unnest(table, tuple(key), names, notification is not None)
+        told = notification._asdict() if notification else {}
+        direct.execute(connection, statement, {**_arrays(table, names, rows), **told})
 
     def delete_many(
         self, connection: Connection, table: Table, key: Sequence[str], rows: Sequence[Row]
@@ -334,8 +356,8 @@ class PostgresDialect:
         names = tuple(key)
         return direct.execute(connection, _delete_unnest(table, names), _arrays(table, names, rows))
 
-    def notify(self, connection: Connection, channel: str, payload: str) -> None:
-        connection.execute(select(func.pg_notify(channel, payload)))
+    def notify(self, connection: Connection, notification: Notification) -> None:
+        direct.execute(connection, _NOTIFY, notification._asdict())
 
     async def listen(
         self, connection: Any, channel: str, heard: Callable[[str], None], lost: Callable[[], None]
@@ -455,7 +477,13 @@ class SqliteDialect:
         return direct.execute_each(connection, statement, rows)
 
     def update_many(
-        self, connection: Connection, table: Table, key: Sequence[str], rows: Sequence[Row]
+        self,
+        connection: Connection,
+        table: Table,
+        key: Sequence[str],
+        rows: Sequence[Row],
+        *,
+        notification: Notification | None = None,
     ) -> None:
         names = tuple(rows[0])
         direct.execute_each(
@@ -471,7 +499,7 @@ class SqliteDialect:
         parameters = [{f"value_{name}": row[name] for name in names} for row in rows]
         return direct.execute_each(connection, _delete_each(table, names), parameters)
 
-    def notify(self, connection: Connection, channel: str, payload: str) -> None:
+    def notify(self, connection: Connection, notification: Notification) -> None:
         """Other processes poll."""
 
     async def listen(
@@ -562,6 +590,10 @@ def _json_each(columns: Sequence[Column[Any]]) -> Keys:
     return Keys(source, extracts)
 
 
+_payload = func.unnest(bindparam("payloads", type_=ARRAY(Text))).column_valued("payload")
+_NOTIFY = select(func.pg_notify(bindparam("channel", type_=Text), _payload))
+
+
 @cache
 def _insert_unnest(table: Table, names: tuple[str, ...], ignore_existing: bool) -> Any:  # noqa: FBT001  a cache key
     values = _unnest([table.c[name] for name in names], "value")
@@ -572,13 +604,19 @@ def _insert_unnest(table: Table, names: tuple[str, ...], ignore_existing: bool) 
 
 
 @cache
-def _update_unnest(table: Table, key: tuple[str, ...], names: tuple[str, ...]) -> Any:
+def _update_unnest(
+    table: Table,
+    key: tuple[str, ...],
+    names: tuple[str, ...],
+    notifying: bool,  # noqa: FBT001  a cache key
+) -> Any:
     values = _unnest([table.c[name] for name in names], "value")
-    return (
+    statement = (
         update(table)
         .where(*(table.c[name] == values.c[name] for name in key))
         .values({name: _typed(values, table.c[name]) for name in names if name not in key})
     )
+    return _NOTIFY.add_cte(statement.cte("updated")) if notifying else statement
 
 
 @cache
@@ -613,6 +651,7 @@ def _update_each(table: Table, key: tuple[str, ...], names: tuple[str, ...]) -> 
     )
 
 
+@cache
 def _is_json(table: Table, name: str) -> bool:
     return isinstance(table.c[name].type, JSON)
 

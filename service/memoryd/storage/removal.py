@@ -9,7 +9,7 @@ from sqlalchemy import and_, delete, or_, select, update
 
 from memoryd.model import Change, Session
 from memoryd.storage import answers
-from memoryd.storage.changes import announce
+from memoryd.storage.changes import notification, raise_revisions
 from memoryd.storage.rows import PRIMARY_KEY, SHARD_KEY
 from memoryd.storage.sessions import lock_sessions
 from memoryd.storage.tables import (
@@ -89,9 +89,7 @@ def purge(
         )
     dialect.insert_many(connection, memory_history, records)
     changed = {Session(tenant, session_id) for tenant, session_id, _ in present}
-    raised = [{**session._asdict(), "revision": revisions[session]} for session in sorted(changed)]
-    dialect.update_many(connection, sessions, SHARD_KEY, raised)
-    announce(connection, dialect, changed)
+    raise_revisions(connection, dialect, {session: revisions[session] for session in changed})
     return present
 
 
@@ -107,7 +105,7 @@ def erase(connection: Connection, dialect: Dialect, session: Session) -> dict[st
             table.c.tenant == session.tenant, table.c.session_id == session.session_id
         )
         counts[table.name] = connection.execute(delete(table).where(of_session)).rowcount
-    announce(connection, dialect, locked)
+    dialect.notify(connection, notification(locked))
     return counts
 
 

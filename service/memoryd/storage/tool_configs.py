@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, bindparam, delete, insert, select, true, update
 
 from memoryd.errors import RevisionOutOfRange, ToolConfigRevisionNotFound
+from memoryd.storage.dialect import Notification
 from memoryd.storage.tables import tool_config_head, tool_config_revisions, tool_configs
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def _record(connection: Connection, dialect: Dialect, made: Revision) -> None:
         connection.execute(insert(tool_configs), [{"tool": made.tool, **new}])
     connection.execute(update(tool_config_head).values(revision=made.revision))
     _compact(connection, made.tool)
-    dialect.notify(connection, CHANNEL, str(made.revision))
+    dialect.notify(connection, Notification(CHANNEL, [str(made.revision)]))
 
 
 def _compact(connection: Connection, tool: str) -> None:

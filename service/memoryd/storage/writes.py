@@ -39,7 +39,7 @@ from memoryd.model import (
     Unset,
 )
 from memoryd.storage import answers, direct, rows
-from memoryd.storage.changes import announce
+from memoryd.storage.changes import raise_revisions
 from memoryd.storage.kept_counts import KeptCounts
 from memoryd.storage.rows import COLUMNS, PRIMARY_KEY, SHARD_KEY
 from memoryd.storage.session_work import SessionWork
@@ -557,16 +557,11 @@ class WritePlan:
         self._save_sessions()
 
     def _save_sessions(self) -> None:
-        changed = set(self.changed)
-        raised = [
-            {**session._asdict(), "revision": self._work[session].revision} for session in changed
-        ]
-        if raised:
-            self._dialect.update_many(self._connection, sessions, SHARD_KEY, raised)
+        changed = {session: self._work[session].revision for session in self.changed}
+        raise_revisions(self._connection, self._dialect, changed)
         refused = [session._asdict() for session in self._new if session not in changed]
         if refused:  # all that was for them; they do not come into being
             self._dialect.delete_many(self._connection, sessions, SHARD_KEY, refused)
-        announce(self._connection, self._dialect, changed)
 
 
 @dataclass(frozen=True, slots=True)
