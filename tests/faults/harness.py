@@ -17,11 +17,9 @@ from sqlalchemy.engine import make_url
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import Call, History, Stored, Watch, read_stored
+from .checker import Call, History, Watch
 
 if TYPE_CHECKING:
-    from typing import Self
-
     from tests.conftest import CommandLine, Process
 
 CALL_SECONDS = 5.0
@@ -149,51 +147,6 @@ class Watcher:
         ended = (await asyncio.gather(self._reading, return_exceptions=True))[0]
         if not isinstance(ended, asyncio.CancelledError):
             raise ended
-
-
-class Load:
-    """Writers and watchers of some sessions, for as long as the block lasts."""
-
-    def __init__(
-        self, history: History, address: str, writers: int, sessions: Sequence[str]
-    ) -> None:
-        self.history = history
-        self.watchers: list[Watcher] = []
-        self._channels = [open_channel(address) for _ in range(writers + 1)]
-        self._stubs = [MemoryServiceStub(channel) for channel in self._channels]
-        self._sessions = sessions
-        self.reader = Writer("reader", self._stubs[-1], history, sessions)
-        """For calls of the test's own."""
-        self._stop = asyncio.Event()
-        self._writing: list[asyncio.Task[None]] = []
-
-    async def __aenter__(self) -> Self:
-        *writing, watching = self._stubs
-        self.watchers = [Watcher(watching, self.history, name) for name in self._sessions]
-        self._writing = [
-            asyncio.create_task(
-                Writer(f"caller {number}", stub, self.history, self._sessions).run(self._stop)
-            )
-            for number, stub in enumerate(writing)
-        ]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        for watcher in self.watchers:
-            watcher.stop()
-        for task in self._writing:
-            task.cancel()
-        await asyncio.gather(*self._writing, return_exceptions=True)
-        await asyncio.gather(*(channel.close() for channel in self._channels))
-
-    async def finish(self, database_url: str) -> Stored:
-        """Let writers end what they are at, and watchers hear of all; answer what is stored."""
-        self._stop.set()
-        await asyncio.gather(*self._writing)
-        stored = await read_stored(database_url)
-        for watcher in self.watchers:
-            await watcher.until(stored.revisions.get(watcher.watch.session_id, 0))
-        return stored
 
 
 class Writer:

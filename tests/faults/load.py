@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Self
 
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import Fault, History, judge, read_stored
-from .harness import PATIENCE_SECONDS, Watcher, Writer
-
-SESSIONS = tuple(f"user-{number}" for number in range(3))
+from .checker import Fault, History, Stored, judge, read_stored
+from .harness import PATIENCE_SECONDS, SESSIONS, Watcher, Writer, open_channel
 
 
 class Load(AbstractAsyncContextManager):
-    """Callers, each with a stub of its own, and a watcher of each session."""
+    """Callers, each with a stub of its own, and a watcher of each session.
 
-    def __init__(self, history: History, stubs: Sequence[MemoryServiceStub]) -> None:
+    The end of the block lets callers end what they are at; watchers go on until they have been told
+    of everything.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        stubs: Sequence[MemoryServiceStub],
+        sessions: Sequence[str] = SESSIONS,
+    ) -> None:
         self.history = history
+        self.watchers: list[Watcher] = []
         self._stubs = stubs
+        self._sessions = sessions
         self._stop = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        self._watchers = [Watcher(self._stubs[0], self.history, name) for name in SESSIONS]
+        self.watchers = [Watcher(self._stubs[0], self.history, name) for name in self._sessions]
         self._writers = [
-            asyncio.create_task(Writer(f"caller {n}", stub, self.history, SESSIONS).run(self._stop))
+            asyncio.create_task(
+                Writer(f"caller {n}", stub, self.history, self._sessions).run(self._stop)
+            )
             for n, stub in enumerate(self._stubs)
         ]
         return self
@@ -34,8 +45,10 @@ class Load(AbstractAsyncContextManager):
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stop.set()
         if kind is not None:  # they may insist in vain
-            for writer in self._writers:
-                writer.cancel()
+            for caller in self._writers:
+                caller.cancel()
+            for watcher in self.watchers:
+                watcher.stop()
         await asyncio.gather(*self._writers, return_exceptions=kind is not None)
 
     async def refusals(self, count: int) -> None:
@@ -48,12 +61,26 @@ class Load(AbstractAsyncContextManager):
         ends = (c.ended for c in self.history.calls if c.answer is not None and c.ended is not None)
         return min(ended for ended in ends if ended > moment) - moment
 
-    async def judged(self, database_url: str) -> list[Fault]:
-        """What is wrong, once every watcher has been told of everything; after the block."""
+    async def stored(self, database_url: str) -> Stored:
+        """What is stored, once every watcher has been told of all of it; after the block."""
         stored = await read_stored(database_url)
-        for watcher in self._watchers:
+        for watcher in self.watchers:
             await watcher.until(stored.revisions.get(watcher.watch.session_id, 0))
-        return judge(self.history, stored)
+        return stored
+
+    async def judged(self, database_url: str) -> list[Fault]:
+        """What is wrong with it; after the block."""
+        return judge(self.history, await self.stored(database_url))
+
+
+@asynccontextmanager
+async def connected(address: str, count: int) -> AsyncIterator[list[MemoryServiceStub]]:
+    """Stubs with a connection each, up to the end of the block."""
+    channels = [open_channel(address) for _ in range(count)]
+    try:
+        yield [MemoryServiceStub(channel) for channel in channels]
+    finally:
+        await asyncio.gather(*(channel.close() for channel in channels))
 
 
 async def until(condition: Callable[[], bool]) -> None:

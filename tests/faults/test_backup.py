@@ -17,7 +17,8 @@ from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
 from .checker import History, judge, read_stored
-from .harness import SESSIONS, Load, ServerProcess, acknowledgements, is_whole, open_channel
+from .harness import SESSIONS, ServerProcess, acknowledgements, is_whole, open_channel
+from .load import Load, connected
 from .scale import SCALE
 
 only_sqlite = pytest.mark.parametrize("database_kind", ["sqlite"])
@@ -42,16 +43,17 @@ async def test_a_backup_under_load_is_one_state_and_a_server_goes_on_from_it(
     server = ServerProcess(command_line, database_url)
     await server.start()
     copy = tmp_path / "backup.db"
-    async with Load(history, server.address, SCALE.writers, SESSIONS) as load:
-        await acknowledgements(history, 200)
-        begun = history.now()
-        done = await asyncio.to_thread(
-            command_line.run, "backup", str(copy), MEMORYD_DATABASE_URL=database_url
-        )
-        assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout == f"backed up {copy.stat().st_size:,} bytes to {copy}\n"
-        await acknowledgements(history, 50)
-        await load.finish(database_url)
+    async with connected(server.address, SCALE.writers) as stubs:
+        async with Load(history, stubs) as load:
+            await acknowledgements(history, 200)
+            begun = history.now()
+            done = await asyncio.to_thread(
+                command_line.run, "backup", str(copy), MEMORYD_DATABASE_URL=database_url
+            )
+            assert (done.returncode, done.stderr) == (0, "")
+            assert done.stdout == f"backed up {copy.stat().st_size:,} bytes to {copy}\n"
+            await acknowledgements(history, 50)
+        await load.stored(database_url)
     await server.stop()
     assert {file.name for file in tmp_path.glob("backup*")} == {"backup.db"}
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600

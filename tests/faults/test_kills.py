@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 
-from .checker import History, judge
-from .harness import SESSIONS, Load, ServerProcess, acknowledgements, is_whole
+from .checker import History
+from .harness import ServerProcess, acknowledgements, is_whole
+from .load import Load, connected
 from .scale import SCALE
 
 OUTCOMES = {"UNAVAILABLE", "CANCELLED", "NOT_FOUND"}
@@ -20,17 +21,17 @@ async def test_a_server_that_is_killed_loses_and_doubles_nothing(
     server = ServerProcess(command_line, database_url)
     moments = random.Random(database_kind)  # noqa: S311  no secret
     await server.start()
-    async with Load(history, server.address, SCALE.writers, SESSIONS) as load:
-        for _ in range(SCALE.kills):
-            await acknowledgements(history, moments.randrange(10, 200))
-            await asyncio.sleep(moments.uniform(0, 0.01))  # not only as an answer arrives
-            await server.kill()
-            await server.start()  # whose own doing it is to take up what stands in SQLite's log
-            assert is_whole(database_url)
-        await acknowledgements(history, 50)
-        stored = await load.finish(database_url)
+    async with connected(server.address, SCALE.writers) as stubs:
+        async with Load(history, stubs) as load:
+            for _ in range(SCALE.kills):
+                await acknowledgements(history, moments.randrange(10, 200))
+                await asyncio.sleep(moments.uniform(0, 0.01))  # not only as an answer arrives
+                await server.kill()
+                await server.start()  # whose own doing it is to take up what SQLite's log holds
+                assert is_whole(database_url)
+            await acknowledgements(history, 50)
+        faults = await load.judged(database_url)
     await server.stop()
-    faults = judge(history, stored)
     fault_report(f"kills, {database_kind}", SCALE.kills, history, faults)
     assert not faults
     assert set(history.codes) <= OUTCOMES

@@ -15,13 +15,13 @@ from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 from .checker import History, judge, read_stored
 from .harness import (
     PATIENCE_SECONDS,
-    Load,
     ServerProcess,
     Watcher,
     Writer,
     acknowledgements,
     open_channel,
 )
+from .load import Load, connected
 from .resources import Resources, resources_of
 from .scale import SCALE
 
@@ -93,11 +93,12 @@ async def disturb(address: str, session_id: str, count: int) -> None:
 async def one_round(address: str, database_url: str, number: int) -> tuple[History, list]:
     """Load of all kinds on sessions of its own, which are erased in the end."""
     history, sessions = History(), [f"round-{number}-{n}" for n in range(2)]
-    async with Load(history, address, SCALE.writers, sessions) as load:
-        disturbing = asyncio.create_task(disturb(address, sessions[0], SCALE.streams))
-        await acknowledgements(history, SCALE.calls)
-        await disturbing
-        stored = await load.finish(database_url)
+    async with connected(address, SCALE.writers) as stubs:
+        async with Load(history, stubs, sessions) as load:
+            disturbing = asyncio.create_task(disturb(address, sessions[0], SCALE.streams))
+            await acknowledgements(history, SCALE.calls)
+            await disturbing
+        stored = await load.stored(database_url)
     faults = judge(history, stored.only(sessions))
     async with open_channel(address) as channel:
         for session_id in sessions:

@@ -26,8 +26,9 @@ from memoryd.storage.migrate import HEAD, REVISIONS, migrate
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import History, judge
-from .harness import SESSIONS, Load, ServerProcess, acknowledgements, is_whole, open_channel
+from .checker import History
+from .harness import SESSIONS, ServerProcess, acknowledgements, is_whole, open_channel
+from .load import Load, connected, until
 from .scale import SCALE
 
 BLOCK = 4096
@@ -103,23 +104,20 @@ async def test_a_full_disk_refuses_writes_until_there_is_room_and_breaks_nothing
     history = History()
     server = ServerProcess(command_line, url)
     await server.start()
-    async with Load(history, server.address, SCALE.writers, SESSIONS) as load:
-        for _ in range(SCALE.full_disks):
+    async with connected(server.address, SCALE.writers) as stubs:
+        async with Load(history, stubs) as load:
+            for _ in range(SCALE.full_disks):
+                await acknowledgements(history, 100)
+                disk.fill(server)
+                refused = history.codes["UNAVAILABLE"]
+                await until(lambda: history.codes["UNAVAILABLE"] >= refused + 20)  # noqa: B023  at once
+                await stubs[0].ListMemories(pb.ListMemoriesRequest(session_id=SESSIONS[0]))
+                assert is_whole(url)
+                disk.clear(server)
             await acknowledgements(history, 100)
-            disk.fill(server)
-            refused = history.codes["UNAVAILABLE"]
-            async with asyncio.timeout(60):
-                while history.codes["UNAVAILABLE"] < refused + 20:  # noqa: ASYNC110  nobody tells
-                    await asyncio.sleep(0.01)
-            read = await load.reader.call(pb.ListMemoriesRequest(session_id=SESSIONS[0]))
-            assert read.answer is not None
-            assert is_whole(url)
-            disk.clear(server)
-        await acknowledgements(history, 100)
-        stored = await load.finish(url)
+        faults = await load.judged(url)
     await server.stop()
     assert is_whole(url)
-    faults = judge(history, stored)
     fault_report("full disk, sqlite", SCALE.full_disks, history, faults)
     assert not faults
     assert set(history.codes) <= {"UNAVAILABLE", "NOT_FOUND"}
