@@ -13,6 +13,7 @@ evicted from its first call to its last. Then
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import itertools
 import time
@@ -232,6 +233,17 @@ _METHODS = {
     pb.ListMemoriesRequest: "ListMemories",
     pb.RetrieveMemoriesRequest: "RetrieveMemories",
 }
+
+
+def up_to(history: History, moment: float) -> History:
+    """What callers knew at a moment; what had not ended by then is in doubt."""
+    known = History()
+    for call in history.calls:
+        has_ended = call.ended is not None and call.ended <= moment
+        known.calls.append(
+            call if has_ended else dataclasses.replace(call, ended=None, answer=None, code=None)
+        )
+    return known
 
 
 def judge(history: History, stored: Stored, *, across_callers: bool = True) -> list[Fault]:

@@ -17,7 +17,7 @@ from sqlalchemy.engine import make_url
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import Call, History, Watch
+from .checker import Call, History, Stored, Watch
 
 if TYPE_CHECKING:
     from tests.conftest import CommandLine, Process
@@ -107,6 +107,14 @@ async def acknowledgements(history: History, count: int) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while history.acknowledged < wanted:  # noqa: ASYNC110  nobody tells
             await asyncio.sleep(0.005)
+
+
+async def goes_on_from(stored: Stored, memory: MemoryServiceStub) -> None:
+    """Fail unless a server of what was restored goes on from where its sessions are."""
+    for session_id in SESSIONS:
+        request = pb.StoreMemoryRequest(session_id=session_id, content="after the restore")
+        answer = await memory.StoreMemory(request)
+        assert answer.memory.revision == stored.revisions[session_id] + 1
 
 
 class Watcher:

@@ -24,15 +24,16 @@ TEMPLATE = "migrated"
 class Node:
     """One server, on a socket file in its folder: a primary, or a standby of another."""
 
-    def __init__(self, folder: Path, system_user: str | None, *, of: Node | None = None) -> None:
+    def __init__(self, folder: Path, system_user: str | None) -> None:
         """`system_user` runs it, if root may not."""
         self.folder = folder
         self._user = system_user
-        if of is not None:
-            self.rejoin(of)
-            return
-        self._make_folder()
-        initdb(["--auth=trust", "--username=postgres", "--no-sync"], pgdata=folder, user=self._user)
+
+    def make(self) -> None:
+        """Make its folder, with nothing in its database, and start it."""
+        _make_folder(self.folder, self._user)
+        options = ["--auth=trust", "--username=postgres", "--no-sync"]
+        initdb(options, pgdata=self.folder, user=self._user)
         self.start()
 
     def url(self, database: str) -> str:
@@ -40,17 +41,27 @@ class Node:
 
     def sql(self, statement: str, database: str = "postgres") -> str:
         """Execute as the superuser, and answer what comes out."""
+        options = ("--no-psqlrc", "--quiet", "--no-align", "--tuples-only")
+        return self._run("psql", *options, f"--dbname={database}", f"--command={statement}")
+
+    def _run(self, command: str, *arguments: str) -> str:
+        """Run one of PostgreSQL's own clients as the superuser; answer what it prints."""
         done = subprocess.run(  # noqa: S603  our own command
             [
-                POSTGRES_BIN_PATH / "psql",
-                *("--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--host", self.folder),
-                *("--username", "postgres", "--dbname", database, "--command", statement),
+                POSTGRES_BIN_PATH / command,
+                *("--host", self.folder, "--username=postgres", *arguments),
             ],
             check=True,
             capture_output=True,
             text=True,
         )
         return done.stdout.strip()
+
+    def create_database(self, name: str) -> None:
+        """One with the schema and nothing in it, of the role that the service has."""
+        self.sql(f"CREATE ROLE {ROLE} LOGIN")
+        self.sql(f"CREATE DATABASE {name} OWNER {ROLE}")
+        asyncio.run(migrate(self.url(name)))
 
     def set(self, **settings: str) -> None:
         """Change settings that need no restart."""
@@ -93,25 +104,55 @@ class Node:
         """Be a standby of another, from scratch; whatever runs here is killed."""
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
-        self._make_folder()
+        primary.back_up(self.folder, "--write-recovery-conf")
+        self.start()
+
+    def back_up(self, folder: Path, *options: str) -> None:
+        """Make a base backup of it in a new folder."""
+        _make_folder(folder, self._user)
         pg_basebackup(
             [
-                *("--pgdata", str(self.folder), "--host", str(primary.folder)),
-                *("--username=postgres", "--write-recovery-conf", "--checkpoint=fast", "--no-sync"),
+                *("--pgdata", str(folder), "--host", str(self.folder), "--username=postgres"),
+                *("--checkpoint=fast", "--no-sync", *options),
             ],
             user=self._user,
         )
-        (self.folder / ".s.PGSQL.5432.lock").unlink(missing_ok=True)  # the primary's own
+        (folder / ".s.PGSQL.5432.lock").unlink(missing_ok=True)  # this one's own
+
+    def archive(self, folder: Path) -> None:
+        """Keep its log in a new folder from here on."""
+        _make_folder(folder, self._user)
+        self.set(archive_mode="on", archive_command=f"test ! -f {folder}/%f && cp %p {folder}/%f")
+        self.stop()
         self.start()
+
+    def recover(self, archive: Path, until: str) -> None:
+        """Have a base backup in its folder catch up with an archived log, up to a time."""
+        with (self.folder / "postgresql.auto.conf").open("a") as settings:
+            settings.write(
+                f"restore_command = 'cp {archive}/%f %p'\n"
+                f"recovery_target_time = '{until}'\n"
+                "recovery_target_action = 'promote'\n"
+                "archive_mode = 'off'\n"
+            )
+        signal = self.folder / "recovery.signal"
+        signal.touch()
+        if self._user is not None:
+            shutil.chown(signal, self._user)
+        self.start()
+        _wait_until(self, "SELECT NOT pg_is_in_recovery()")
+
+    def dump(self, database: str, file: Path) -> None:
+        self._run("pg_dump", "--format=custom", f"--file={file}", database)
+
+    def restore(self, file: Path, database: str) -> None:
+        """Make a database of a dump."""
+        self.sql(f"CREATE DATABASE {database} OWNER {ROLE}")
+        self._run("pg_restore", f"--dbname={database}", "--exit-on-error", str(file))
 
     def close(self) -> None:
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _make_folder(self) -> None:
-        self.folder.mkdir(mode=0o700)
-        if self._user is not None:
-            shutil.chown(self.folder, self._user)
 
     def _pg_ctl(self, *arguments: str) -> None:
         pg_ctl(list(arguments), pgdata=self.folder, user=self._user)
@@ -130,18 +171,18 @@ class Pair:
 
     def __init__(self, folder: Path, system_user: str | None) -> None:
         self.primary = Node(folder / "a", system_user)
+        self.primary.make()
         self._folder = folder / "b"
         self._system_user = system_user
         self._standby: Node | None = None
         self._names = (f"{ROLE}_{number}" for number in itertools.count())
-        self.primary.sql(f"CREATE ROLE {ROLE} LOGIN")
-        self.primary.sql(f"CREATE DATABASE {TEMPLATE} OWNER {ROLE}")
-        asyncio.run(migrate(self.primary.url(TEMPLATE)))
+        self.primary.create_database(TEMPLATE)
 
     @property
     def standby(self) -> Node:
         if self._standby is None:
-            self._standby = Node(self._folder, self._system_user, of=self.primary)
+            self._standby = Node(self._folder, self._system_user)
+            self._standby.rejoin(self.primary)
         return self._standby
 
     def create_database(self) -> str:
@@ -181,6 +222,12 @@ class Pair:
         for node in (self.primary, self._standby):
             if node is not None:
                 node.close()
+
+
+def _make_folder(folder: Path, owner: str | None) -> None:
+    folder.mkdir(mode=0o700)
+    if owner is not None:
+        shutil.chown(folder, owner)
 
 
 def _wait_until(node: Node, question: str) -> None:

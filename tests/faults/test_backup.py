@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import shutil
 import sqlite3
 import stat
@@ -13,26 +12,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
-from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import History, judge, read_stored
-from .harness import SESSIONS, ServerProcess, acknowledgements, is_whole, open_channel
+from .checker import History, judge, read_stored, up_to
+from .harness import ServerProcess, acknowledgements, goes_on_from, is_whole, open_channel
 from .load import Load, connected
 from .scale import SCALE
 
 only_sqlite = pytest.mark.parametrize("database_kind", ["sqlite"])
-
-
-def up_to(history: History, moment: float) -> History:
-    """What callers knew at a moment; what had not ended by then is in doubt."""
-    known = History()
-    for call in history.calls:
-        has_ended = call.ended is not None and call.ended <= moment
-        known.calls.append(
-            call if has_ended else dataclasses.replace(call, ended=None, answer=None, code=None)
-        )
-    return known
 
 
 @only_sqlite
@@ -73,11 +60,7 @@ async def test_a_backup_under_load_is_one_state_and_a_server_goes_on_from_it(
     shutil.copy(copy, database)
     await server.start()
     async with open_channel(server.address) as channel:
-        memory = MemoryServiceStub(channel)
-        for session_id in SESSIONS:
-            request = pb.StoreMemoryRequest(session_id=session_id, content="after the restore")
-            stored = (await memory.StoreMemory(request)).memory
-            assert stored.revision == backed_up.revisions[session_id] + 1
+        await goes_on_from(backed_up, MemoryServiceStub(channel))
     await server.stop()
     assert is_whole(database_url)
 
