@@ -9,7 +9,6 @@ Texts are any that UTF-8 can carry (gRPC lets in no others); a lone surrogate is
 import hashlib
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 
 from memoryd import markup
 from memoryd.model import ContentPolicy
@@ -144,16 +143,28 @@ def simhash(normalised: str) -> str:
         return _simhash_of_many(tokens)
     # All 64 sums at once, each in a lane of its own within one integer. With as much added as a
     # majority falls short of the lane's topmost bit, that bit tells.
-    total = _ONE_A_LANE * (_BELOW_TOP_BIT - len(tokens) // 2) + sum(map(_spread, tokens))
+    total = _ONE_A_LANE * (_BELOW_TOP_BIT - len(tokens) // 2) + sum(map(_spread_of, tokens))
     majority = total.to_bytes(_SIMHASH_BITS, "big").translate(_TOP_BIT)
     return f"{int(majority, 2):016x}"
 
 
-@lru_cache(maxsize=_SPREAD_CACHE)
-def _spread(token: bytes) -> int:
-    """The bits of a token, each in its lane; texts repeat most of their words."""
-    head = _sha256(token)[: _SIMHASH_BITS // 8]
-    return int.from_bytes(b"".join([_SPREAD_BYTE[byte] for byte in head]), "little")
+class _Spread(dict[bytes, int]):
+    """The bits of a token, each in its lane; texts repeat most of their words.
+
+    Begun anew when it is full. To drop what was used least would be to write down each use, in as
+    many places of memory as a text has words.
+    """
+
+    def __missing__(self, token: bytes) -> int:
+        head = _sha256(token)[: _SIMHASH_BITS // 8]
+        spread = int.from_bytes(b"".join([_SPREAD_BYTE[byte] for byte in head]), "little")
+        if len(self) >= _SPREAD_CACHE:
+            self.clear()
+        self[token] = spread
+        return spread
+
+
+_spread_of = _Spread().__getitem__
 
 
 def _simhash_of_many(tokens: list[bytes]) -> str:
