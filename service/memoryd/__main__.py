@@ -39,6 +39,9 @@ HEALTH_TIMEOUT_SECONDS = 3.0
 FAREWELL_SECONDS = 15.0
 """What a worker may take beside its calls' drain to end."""
 
+TURN_SECONDS = 0.0002
+"""After which a thread that needs the interpreter takes it from another: SQLite's and the event
+loop do so all the time, and Python's 5 ms are longer than most transactions."""
 LONG_SECONDS = 7 * 86_400.0
 """What a transaction of a command may take, which no caller waits for."""
 
@@ -427,6 +430,7 @@ async def _serve(
         # What is loaded by now stays: no call need wait while garbage is looked for in it.
         gc.collect()
         gc.freeze()
+        sys.setswitchinterval(TURN_SECONDS)
         announcing = asyncio.create_task(_announce(server, address, to_parent=is_worker))
         await stopping.wait()
         announcing.cancel()
