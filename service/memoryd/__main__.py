@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from memoryd.errors import DatabaseUnavailable, MemorydError
+from memoryd.rpc.endpoint import EndpointFailed
 from memoryd.settings import SettingsError
 from memoryd.tool_settings import load_configuration
 from memoryd.workers import READY, Workers, WorkersFailed, reserved_port
@@ -432,8 +433,14 @@ async def _serve(
         gc.freeze()
         sys.setswitchinterval(TURN_SECONDS)
         announcing = asyncio.create_task(_announce(server, address, to_parent=is_worker))
-        await stopping.wait()
+        failing = asyncio.create_task(server.failed())
+        told = asyncio.create_task(stopping.wait())
+        await asyncio.wait((failing, told), return_when=asyncio.FIRST_COMPLETED)
         announcing.cancel()
+        told.cancel()
+        if failing.done():
+            failing.result()  # raises what went wrong
+        failing.cancel()
     finally:
         await server.stop()
 
@@ -556,7 +563,14 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
             runner.run(work)
     except DatabaseUnavailable as error:
         _fail(f"the database does not answer: {error.cause}")
-    except (MemorydError, SettingsError, WorkersFailed, OSError, ValueError) as error:
+    except (
+        MemorydError,
+        SettingsError,
+        WorkersFailed,
+        EndpointFailed,
+        OSError,
+        ValueError,
+    ) as error:
         _fail(str(error))
 
 

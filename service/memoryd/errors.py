@@ -5,7 +5,9 @@ MemorydError
 │   ├── RequestIdReused
 │   └── LiteralSecret         a secret itself, where only its place is accepted
 ├── MalformedMessage          bytes that are no message of the type
+│   └── NoMessage             a call that ends without its request
 ├── MessageTooLarge
+├── RequestIncomplete         a request that does not come to its end in time
 ├── MemoryNotFound
 ├── ToolConfigRevisionNotFound
 ├── ServiceNotFound           of a health check
@@ -17,7 +19,8 @@ MemorydError
 ├── StreamStalled             the caller does not read what it asked for
 ├── StreamIdle                nothing has happened for long that it could tell
 ├── Overloaded                more work is waiting than is accepted
-│   └── ClientLimitReached    one client's share of it
+│   ├── ClientLimitReached    one client's share of it
+│   └── OutOfDescriptors      the process may open no more files and connections
 ├── DatabaseUnavailable
 ├── SchemaMismatch            the database's schema is not this release's
 ├── ShuttingDown
@@ -67,10 +70,23 @@ class MalformedMessage(MemorydError):
         )
 
 
+class NoMessage(MalformedMessage):
+    def __init__(self) -> None:
+        MemorydError.__init__(self, "the call ended without a request; send one message")
+
+
 class MessageTooLarge(MemorydError):
     def __init__(self, size: int, limit: int) -> None:
         super().__init__(
             f"the message has {size:,} bytes and may have {limit:,}; send less in one call"
+        )
+
+
+class RequestIncomplete(MemorydError):
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"the request was not complete after {seconds:g} s; send less in one call, or over a"
+            " faster connection"
         )
 
 
@@ -148,6 +164,11 @@ class Overloaded(MemorydError):
 
 class ClientLimitReached(Overloaded):
     pass
+
+
+class OutOfDescriptors(Overloaded):
+    def __init__(self) -> None:
+        super().__init__("the service has no file descriptor left; try again")
 
 
 class DatabaseUnavailable(MemorydError):

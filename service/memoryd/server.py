@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, cast
 
@@ -15,10 +13,12 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from memoryd.recall.embedding import EmbedderUnavailable, load
 from memoryd.retrieval.deferred import DeferredRetrieval
+from memoryd.rpc.endpoint import Endpoint
 from memoryd.rpc.health import HealthMonitor
 from memoryd.rpc.limits import Limits
 from memoryd.rpc.memory import MemoryService, MemoryServiceOptions
 from memoryd.rpc.pipeline import CallPipeline
+from memoryd.rpc.receiving import RECEIVE_MARGIN_BYTES
 from memoryd.rpc.requests import Requests
 from memoryd.rpc.results import ENCODING
 from memoryd.rpc.tool_config import ToolConfigService
@@ -32,6 +32,11 @@ from memoryd.sweeper import Sweeper
 from memoryd.tool_configs import ToolConfigs
 from memoryd.tool_settings import check
 from memoryd.v1 import memory_pb2, memory_pb2_grpc, tool_config_pb2, tool_config_pb2_grpc
+
+try:
+    import resource
+except ImportError:  # on Windows, which sets no such limit
+    resource = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -48,6 +53,18 @@ SERVICES = (
     memory_pb2.DESCRIPTOR.services_by_name["MemoryService"].full_name,
     tool_config_pb2.DESCRIPTOR.services_by_name["ToolConfigService"].full_name,
 )
+
+HANDSHAKE_SECONDS = 10
+"""A connection on which no client has begun to speak HTTP/2 by then is closed."""
+
+CONNECTION_IDLE_SECONDS = 300
+"""A connection without a call for so long is closed; a client that calls again opens another."""
+
+OWN_DESCRIPTORS = 118
+"""How many files the process keeps for itself, beside connections to the database and callers'."""
+
+MOST_CONNECTIONS = 1_000_000
+"""The most connections of callers, whatever the limit on open files."""
 
 KEEPALIVE_TIMEOUT_SECONDS = 20
 """A connection that does not answer a ping for so long is closed."""
@@ -195,13 +212,17 @@ class Server:
             reflection.aio.ReflectionServicer((*SERVICES, health_service, reflection.SERVICE_NAME)),
             methods,
         )
-        self._server = grpc.aio.server(
-            handlers=(self._pipeline,), options=channel_options(settings, shares_port=shares_port)
-        )
-        # In a queue of its own: under load it is not behind all the others.
-        self._server.add_registered_method_handlers(
-            health_service, self._pipeline.handlers_of(health_service)
-        )
+        channel = channel_options(settings, shares_port=shares_port)
+
+        def make_server() -> grpc.aio.Server:
+            server = grpc.aio.server(handlers=(self._pipeline,), options=channel)
+            # In a queue of its own: under load it is not behind all the others.
+            server.add_registered_method_handlers(
+                health_service, self._pipeline.handlers_of(health_service)
+            )
+            return server
+
+        self._endpoint = Endpoint(make_server, settings.host, settings.address)
 
     async def start(self) -> str:
         """Listen, and return the address as HOST:PORT.
@@ -214,17 +235,14 @@ class Server:
         await self._tools.start(self._listener)
         await self._warn()
         self._listener.start()
-        host, port = self._settings.host, self._settings.port
-        try:
-            port = self._server.add_insecure_port(self._settings.address(port))
-        except RuntimeError as error:
-            raise OSError(
-                f"cannot listen on {self._settings.address(port)}: {_obstacle(host, port)}"
-            ) from error
-        await self._server.start()
+        address = await self._endpoint.start(self._settings.port)
         await self.health.start()
         self._sweeping = asyncio.create_task(self._sweep(), name="sweeper")
-        return self._settings.address(port)
+        return address
+
+    async def failed(self) -> None:
+        """Wait until the service cannot go on, and raise EndpointFailed."""
+        await self._endpoint.failed()
 
     async def _warn(self) -> None:
         configs = self._tools.now.configs.values()
@@ -259,7 +277,7 @@ class Server:
         """Take no new calls, let those under way end, write what has gathered, close all."""
         await self.health.stop()
         await self._pipeline.close()
-        draining = asyncio.create_task(self._server.stop(self._settings.drain_seconds))
+        draining = asyncio.create_task(self._endpoint.stop(self._settings.drain_seconds))
         if self._sweeping is not None:
             self._sweeping.cancel()
             await asyncio.gather(self._sweeping, return_exceptions=True)
@@ -284,16 +302,6 @@ def _standby_of(settings: Settings, options: DatabaseOptions, primary: Database)
     return Database(url, options) if url else None
 
 
-def _obstacle(host: str, port: int) -> str:
-    """Why an address cannot be had, which gRPC does not tell."""
-    try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        socket.create_server(address, family=family).close()
-    except OSError as error:
-        return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)
-    return "it was in use just now"
-
-
 def _limits(settings: Settings) -> Limits:
     return Limits(
         calls=settings.max_calls,
@@ -301,26 +309,29 @@ def _limits(settings: Settings) -> Limits:
         streams=settings.max_streams,
         streams_per_client=settings.max_streams_per_client,
         message_bytes=settings.max_message_bytes,
+        request_seconds=settings.request_seconds,
         stream_stall_seconds=settings.stream_stall_seconds,
         stream_idle_seconds=settings.stream_idle_seconds,
     )
 
 
 def channel_options(settings: Settings, *, shares_port: bool = False) -> list[tuple[str, int]]:
-    """How gRPC is set up, as channel arguments."""
+    """How gRPC is set up, as channel arguments.
+
+    Raises OSError where the process may open too few files.
+    """
+    connections = most_connections(settings.database_pool_size)
     return [
-        # What is larger than may be is received still, so that the refusal can say why.
-        ("grpc.max_receive_message_length", 2 * settings.max_message_bytes),
+        ("grpc.max_receive_message_length", settings.max_message_bytes + RECEIVE_MARGIN_BYTES),
         ("grpc.max_send_message_length", -1),
         ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING_CALLS),
         # A second server on the port is a mistake to be told of, unless it is the same one's.
         ("grpc.so_reuseport", int(shares_port)),
-        # What the limits of calls cannot reach: those whose request never comes to its end.
-        (
-            "grpc.max_concurrent_streams",
-            settings.max_calls_per_client + settings.max_streams_per_client,
-        ),
+        ("grpc.max_concurrent_streams", settings.max_streams_per_connection),
+        *((("grpc.max_allowed_incoming_connections", connections),) if connections else ()),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_SECONDS * 1000),
+        ("grpc.max_connection_idle_ms", CONNECTION_IDLE_SECONDS * 1000),
         ("grpc.max_connection_age_ms", int(settings.connection_age_seconds * 1000)),
         ("grpc.max_connection_age_grace_ms", int(settings.connection_grace_seconds * 1000)),
         ("grpc.keepalive_time_ms", int(settings.keepalive_seconds * 1000)),
@@ -330,3 +341,22 @@ def channel_options(settings: Settings, *, shares_port: bool = False) -> list[tu
         ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_SECONDS * 1000),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_SECONDS * 1000),
     ]
+
+
+def most_connections(database_connections: int) -> int | None:
+    """How many callers' connections the limit on open files has room for; None: it has no limit.
+
+    Raises OSError where there is room for none.
+    """
+    if resource is None:
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return None
+    room = limit - OWN_DESCRIPTORS - database_connections
+    if room < 1:
+        raise OSError(
+            f"the process may open {limit:,} files, and needs more than"
+            f" {OWN_DESCRIPTORS + database_connections:,}: raise the limit (ulimit -n)"
+        )
+    return min(room, MOST_CONNECTIONS)

@@ -605,8 +605,26 @@ class Settings(SettingsModel):
         le=1024 * 1024 * 1024,
         description="The largest message the server receives, in bytes.",
     )
+    request_seconds: Number = Field(
+        default=5.0,
+        gt=0,
+        le=3600,
+        description=(
+            "How long the request of a call may take to arrive before the call is refused with "
+            "DEADLINE_EXCEEDED, in seconds."
+        ),
+    )
     max_batch_size: Integer = Field(
         default=MAX_BATCH, ge=1, le=MAX_BATCH, description="The most memories in one batch."
+    )
+    max_streams_per_connection: Integer = Field(
+        default=256,
+        ge=1,
+        le=1_000_000,
+        description=(
+            "The most calls and streams under way on one connection; a client's gRPC library keeps "
+            "more waiting until others end, or opens another connection."
+        ),
     )
     connection_age_seconds: Number = Field(
         default=3600.0,

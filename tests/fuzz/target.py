@@ -81,8 +81,12 @@ class Network:
 class Context:
     """Of one call: what it answers, or how it is refused."""
 
-    def __init__(self) -> None:
+    def __init__(self, request: bytes) -> None:
         self.refused: grpc.StatusCode | None = None
+        self._request = request
+
+    async def read(self) -> bytes:
+        return self._request
 
     def invocation_metadata(self) -> tuple[()]:
         return ()
@@ -143,8 +147,8 @@ class Target:
             self._loop.run_until_complete(self._call(number, filled(data[1:], self._memory_ids)))
 
     async def _call(self, number: int, data: bytes) -> None:
-        method, handler, context = OURS[number], self._handlers[number], Context()
-        task = asyncio.ensure_future(_answer(method, handler, data, context))
+        method, handler, context = OURS[number], self._handlers[number], Context(data)
+        task = asyncio.ensure_future(_answer(method, handler, context))
         await asyncio.wait([task], timeout=WATCHED_SECONDS if is_endless(method) else None)
         if not task.done():
             task.cancel()
@@ -164,11 +168,11 @@ class Target:
                 self._memory_ids.append(stored.memory_id)
 
 
-async def _answer(method: MethodDescriptor, handler: Any, data: bytes, context: Context) -> bytes:
+async def _answer(method: MethodDescriptor, handler: Any, context: Context) -> bytes:
     if method.server_streaming:
-        await handler.unary_stream(data, context)
+        await handler.stream_stream(None, context)
         return b""
-    return bytes(handler.response_serializer(await handler.unary_unary(data, context)))
+    return bytes(handler.response_serializer(await handler.stream_unary(None, context)))
 
 
 def seeds() -> Iterator[tuple[str, bytes]]:

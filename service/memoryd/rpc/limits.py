@@ -25,6 +25,8 @@ class Limits:
     streams: int
     streams_per_client: int
     message_bytes: int
+    request_seconds: float
+    """How long a request may take to arrive, from when its call has a place."""
     stream_stall_seconds: float
     """How long a stream may go unread."""
     stream_idle_seconds: float
@@ -76,8 +78,10 @@ class Slots:
         self._closed = True
 
     @contextmanager
-    def taken(self, peer: str) -> Iterator[None]:
+    def taken(self, peer: str) -> Iterator[str]:
         """Hold a place for a call of `peer`, as gRPC names it (`ipv4:10.0.0.7:40112`).
+
+        Gives the client: its address.
 
         Raises Overloaded, and ClientLimitReached, where there is none, and ShuttingDown once there
         are none for good.
@@ -96,7 +100,7 @@ class Slots:
         self._total += 1
         self._taken[client] += 1
         try:
-            yield
+            yield client
         finally:
             self._total -= 1
             self._taken[client] -= 1

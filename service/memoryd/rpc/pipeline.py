@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import random
 import re
 import time
-from contextlib import aclosing, contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import aclosing, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -16,6 +17,8 @@ from google.protobuf.message import DecodeError
 from memoryd.errors import (
     MalformedMessage,
     MessageTooLarge,
+    NoMessage,
+    OutOfDescriptors,
     Overloaded,
     StreamIdle,
     StreamStalled,
@@ -23,14 +26,16 @@ from memoryd.errors import (
 )
 from memoryd.rpc.call import Call, enter, offloaded
 from memoryd.rpc.limits import Returns, Slots
+from memoryd.rpc.receiving import RequestReader, slow_places
 from memoryd.rpc.status import status_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 
     from google.protobuf.message import Message
 
     from memoryd.rpc.limits import Limits
+    from memoryd.rpc.receiving import Refuse
     from memoryd.rpc.status import Status
 
     Behaviour = Callable[..., Any]
@@ -48,6 +53,20 @@ QUIET_SECONDS = 0.05
 REFUSING_SECONDS = 1.0
 """How long it goes on to refuse callers who do not let off."""
 DETAILS_TRAILER = "grpc-status-details-bin"
+
+UNKNOWN_METHOD = "UNKNOWN"
+"""What the log has in place of a method that does not exist, whose name is a stranger's."""
+
+HEALTH_CHECKS = 1_000
+"""The most checks of health under way, half of them of one client."""
+HEALTH_REQUEST_SECONDS = 1.0
+"""How long the request of a check may take to arrive: it is tiny."""
+REFLECTION_STREAMS = 50
+"""The most streams of reflection under way, half of them of one client."""
+REFLECTION_IDLE_SECONDS = 60.0
+"""How long a stream of reflection may ask nothing before it is ended."""
+
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
 WRITES = frozenset(
     f"/memoryd.v1.MemoryService/{name}"
@@ -82,11 +101,22 @@ class CallPipeline(grpc.GenericRpcHandler):
         self._limits = limits
         self._admit_write = admit_write
         self._returns = Returns()
+        self._reader = RequestReader(
+            seconds=limits.request_seconds, places=slow_places(limits.message_bytes)
+        )
         self._calls = Slots("calls", limits.calls, limits.calls_per_client)
         self._streams = Slots("streams", limits.streams, limits.streams_per_client)
-        # Apart, so that no load makes the service look dead.
-        self._others = Slots("calls", limits.calls, limits.calls_per_client)
+        # Places of their own, so that no load makes the service look dead.
+        self._checks = Slots("health checks", HEALTH_CHECKS, HEALTH_CHECKS // 2)
+        self._watches = Slots("watches of health", limits.streams, limits.streams_per_client)
+        self._reflection = Slots(
+            "streams of reflection", REFLECTION_STREAMS, REFLECTION_STREAMS // 2
+        )
+        self._questions = RequestReader(seconds=REFLECTION_IDLE_SECONDS, places=REFLECTION_STREAMS)
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._unknown = _unknown(
+            _Method(UNKNOWN_METHOD, _unknown_method, None, None, limits, self._returns)
+        )
 
     async def close(self) -> None:
         """Refuse new calls, and return when none has come for a moment, or has for too long.
@@ -128,35 +158,28 @@ class CallPipeline(grpc.GenericRpcHandler):
         self, handler_call_details: grpc.HandlerCallDetails
     ) -> grpc.RpcMethodHandler[Any, Any]:
         """Give what serves a method; for one that there is not, what says so."""
-        method = handler_call_details.method
-        return self._wrapped.get(method) or _unary(
-            _Method(method, _unknown_method, None, None, self._limits, self._returns), self._others
-        )
+        return self._wrapped.get(handler_call_details.method, self._unknown)
 
     def _wrap(
-        self, method: str, handler: grpc.RpcMethodHandler[Any, Any]
+        self, name: str, handler: grpc.RpcMethodHandler[Any, Any]
     ) -> grpc.RpcMethodHandler[Any, Any]:
-        ours, limits = method.startswith("/memoryd."), self._limits
+        ours, limits = name.startswith("/memoryd."), self._limits
         check = self._check if ours else None
-        if handler.unary_unary is not None:
-            admit = self._admit_write if method in WRITES else None
-            unary = _Method(
-                method, handler.unary_unary, handler, check, limits, self._returns, admit=admit
-            )
-            return _unary(unary, self._calls if ours else self._others)
-        if handler.unary_stream is not None:
-            streaming = _Method(method, handler.unary_stream, handler, check, limits, self._returns)
-            slots = self._streams if ours else self._others
-            # A watch of health has nothing to tell for as long as all goes well.
-            idle_seconds = limits.stream_idle_seconds if ours else None
-            serve = _streaming(streaming, slots, limits.stream_stall_seconds, idle_seconds)
-            return grpc.unary_stream_rpc_method_handler(serve, None, streaming.encode)
-        behaviour: Any = handler.stream_stream  # reflection's
-        asking = _Method(method, behaviour, handler, check, limits, self._returns)
-        serve = _streaming(
-            asking, self._others, limits.stream_stall_seconds, None, takes_stream=True
+        admit = self._admit_write if name in WRITES else None
+        behaviour: Any = (
+            handler.unary_unary or handler.unary_stream or handler.stream_stream  # reflection's
         )
-        return grpc.stream_stream_rpc_method_handler(serve, None, asking.encode)
+        method = _Method(name, behaviour, handler, check, limits, self._returns, admit=admit)
+        if handler.unary_unary is not None:
+            slots = self._calls if ours else self._checks
+            return _unary(method, slots, self._reader, None if ours else HEALTH_REQUEST_SECONDS)
+        if handler.unary_stream is not None:
+            slots, requests = self._streams if ours else self._watches, self._reader
+        else:
+            slots, requests = self._reflection, self._questions
+        return _streaming(
+            method, slots, requests, limits, takes_stream=handler.stream_stream is not None
+        )
 
 
 class _Method:
@@ -183,30 +206,32 @@ class _Method:
         self._returns = returns
         self._admit = admit
 
-    def enter(self, context: Context) -> Call:
-        call = Call(self.name, _request_id(context.invocation_metadata()), context.time_remaining)
-        enter(call)
-        context.set_trailing_metadata(((REQUEST_ID_HEADER, call.request_id),))
-        return call
+    def admit(self) -> None:
+        """Raises Overloaded where the call would wait for too long."""
+        if self._admit is not None:
+            self._admit()
 
     async def request(self, data: bytes) -> Any:
         """Give the request that the bytes are.
 
-        Raises Overloaded, MessageTooLarge, MalformedMessage, and what the check does.
+        Raises MessageTooLarge, MalformedMessage, and what the check does.
         """
-        if self._admit is not None:
-            self._admit()
         if len(data) > self._max_bytes:
             raise MessageTooLarge(len(data), self._max_bytes)
         return await offloaded(len(data), self._judged, data)
 
-    async def requests(self, stream: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    async def requests(
+        self, reader: RequestReader, context: Context, client: str, refuse: Refuse
+    ) -> AsyncIterator[Any]:
         """Give the requests of a stream, as they come."""
-        async for data in stream:
-            yield await self.request(data)
+        with suppress(NoMessage):
+            while True:
+                yield await self.request(await reader.read(context, client, refuse))
 
     def status(self, error: Exception, call: Call) -> Status:
         """What goes over the wire in place of an answer."""
+        if isinstance(error, OSError) and error.errno in _NO_DESCRIPTOR:
+            error = OutOfDescriptors()
         if isinstance(error, Overloaded):
             error.retry_after = self._returns.give()
         return status_of(error, call.request_id)
@@ -228,66 +253,101 @@ def _encoder(encode: Callable[[Any], bytes] | None) -> Callable[[Any], bytes] | 
     return lambda answer: answer if type(answer) is bytes else encode(answer)
 
 
-def _unary(method: _Method, slots: Slots) -> grpc.RpcMethodHandler[Any, Any]:
-    async def serve(data: bytes, context: Context) -> Any:
-        started = time.perf_counter()
-        call = method.enter(context)
-        code = grpc.StatusCode.CANCELLED  # unless it comes to an end
-        try:
-            with slots.taken(context.peer()):
-                answer = await method.behaviour(await method.request(data), context)
-            code = grpc.StatusCode.OK
-        except grpc.aio.AbortError:
-            code = context.code() or grpc.StatusCode.UNKNOWN
-            raise
-        except Exception as error:  # noqa: BLE001  the table has a place for every error
-            status = method.status(error, call)
-            code = status.code
-            await _abort(context, call, status, error)
-        finally:
-            _log(call, code, started)
-        return answer
+class _Serving:
+    """One call: entered at its beginning, and at its end refused, if it failed, and logged."""
 
-    return grpc.unary_unary_rpc_method_handler(serve, None, method.encode)
+    __slots__ = ("_call", "_context", "_method", "_started")
+
+    def __init__(self, method: _Method, context: Context) -> None:
+        self._method = method
+        self._context = context
+
+    async def __aenter__(self) -> Self:
+        self._started = time.perf_counter()
+        context = self._context
+        request_id = _request_id(context.invocation_metadata())
+        self._call = Call(self._method.name, request_id, context.time_remaining)
+        enter(self._call)
+        context.set_trailing_metadata(((REQUEST_ID_HEADER, request_id),))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
+    ) -> None:
+        code = grpc.StatusCode.OK
+        try:
+            if isinstance(error, grpc.aio.AbortError):
+                code = self._context.code() or grpc.StatusCode.UNKNOWN
+            elif isinstance(error, Exception):
+                status = self._method.status(error, self._call)
+                code = status.code
+                await self._abort(status, error)
+            elif error is not None:
+                code = grpc.StatusCode.CANCELLED
+        finally:
+            _log(self._call, code, self._started)
+
+    async def refuse(self, error: Exception) -> None:
+        """End the call with an error while its handler waits for gRPC, which tells the handler."""
+        await self._abort(self._method.status(error, self._call), error)
+
+    async def _abort(self, status: Status, error: Exception) -> None:
+        call = self._call
+        if status.code is grpc.StatusCode.INTERNAL:
+            log.error(
+                "defect",
+                exc_info=error,
+                extra={"request_id": call.request_id, "method": call.method},
+            )
+        with _reaching_caller():
+            await self._context.abort(
+                status.code,
+                status.message,
+                ((DETAILS_TRAILER, status.details), (REQUEST_ID_HEADER, call.request_id)),
+            )
+
+
+def _unary(
+    method: _Method, slots: Slots, reader: RequestReader, seconds: float | None
+) -> grpc.RpcMethodHandler[Any, Any]:
+    async def serve(_: object, context: Context) -> Any:
+        async with _Serving(method, context) as serving:
+            with slots.taken(context.peer()) as client:
+                method.admit()
+                data = await reader.read(context, client, serving.refuse, seconds=seconds)
+                return await method.behaviour(await method.request(data), context)
+
+    return grpc.stream_unary_rpc_method_handler(serve, None, method.encode)
 
 
 def _streaming(
-    method: _Method,
-    slots: Slots,
-    stall_seconds: float,
-    idle_seconds: float | None,
-    *,
-    takes_stream: bool = False,
-) -> Callable[[Any, Context], Awaitable[None]]:
-    async def serve(data: Any, context: Context) -> None:
-        started = time.perf_counter()
-        call = method.enter(context)
-        code = grpc.StatusCode.CANCELLED  # unless it comes to an end
-        try:
-            with slots.taken(context.peer()):
-                request = method.requests(data) if takes_stream else await method.request(data)
+    method: _Method, slots: Slots, reader: RequestReader, limits: Limits, *, takes_stream: bool
+) -> grpc.RpcMethodHandler[Any, Any]:
+    async def serve(_: object, context: Context) -> None:
+        async with _Serving(method, context) as serving:
+            with slots.taken(context.peer()) as client:
+                if takes_stream:
+                    request: Any = method.requests(reader, context, client, serving.refuse)
+                else:
+                    request = await method.request(
+                        await reader.read(context, client, serving.refuse)
+                    )
                 async with aclosing(method.behaviour(request, context)) as answers:
-                    await _send(answers, request, context, stall_seconds, idle_seconds)
-            code = grpc.StatusCode.OK
-        except grpc.aio.AbortError:
-            code = context.code() or grpc.StatusCode.UNKNOWN
-            raise
-        except Exception as error:  # noqa: BLE001  the table has a place for every error
-            status = method.status(error, call)
-            code = status.code
-            await _abort(context, call, status, error)
-        finally:
-            _log(call, code, started)
+                    await _send(answers, request, context, limits)
 
-    return serve
+    return grpc.stream_stream_rpc_method_handler(serve, None, method.encode)
+
+
+def _unknown(method: _Method) -> grpc.RpcMethodHandler[Any, Any]:
+    async def serve(_: object, context: Context) -> bytes:
+        async with _Serving(method, context):
+            return bytes(await method.behaviour())  # unread
+
+    return grpc.stream_unary_rpc_method_handler(serve, None, None)
 
 
 async def _send(
-    answers: AsyncIterator[Any],
-    request: Any,
-    context: Context,
-    stall_seconds: float,
-    idle_seconds: float | None,
+    answers: AsyncIterator[Any], request: Any, context: Context, limits: Limits
 ) -> None:
     """Write each answer as the caller reads; nothing gathers for one that does not."""
     # At once: it tells the caller that the stream is there, and a first answer that is given up
@@ -297,7 +357,7 @@ async def _send(
     last_revision = getattr(request, "start_revision", None)
     while True:
         try:
-            async with asyncio.timeout(idle_seconds) as patience:
+            async with asyncio.timeout(limits.stream_idle_seconds) as patience:
                 answer = await anext(answers)
         except StopAsyncIteration:
             return
@@ -310,27 +370,14 @@ async def _send(
             last_revision = answer.revision
         try:
             with _reaching_caller():
-                async with asyncio.timeout(stall_seconds):
+                async with asyncio.timeout(limits.stream_stall_seconds):
                     await context.write(answer)
         except TimeoutError:
             raise StreamStalled(last_revision) from None
 
 
-async def _unknown_method(_request: bytes, _context: Context) -> bytes:
+async def _unknown_method() -> bytes:
     raise UnknownMethod("this service has no such method; ask its reflection for those it has")
-
-
-async def _abort(context: Context, call: Call, status: Status, error: Exception) -> None:
-    if status.code is grpc.StatusCode.INTERNAL:
-        log.error(
-            "defect", exc_info=error, extra={"request_id": call.request_id, "method": call.method}
-        )
-    with _reaching_caller():
-        await context.abort(
-            status.code,
-            status.message,
-            ((DETAILS_TRAILER, status.details), (REQUEST_ID_HEADER, call.request_id)),
-        )
 
 
 @contextmanager

@@ -40,6 +40,14 @@ _TABLE: dict[type[errors.MemorydError], tuple[grpc.StatusCode, Reason.ValueType]
         grpc.StatusCode.INVALID_ARGUMENT,
         error_reason_pb2.ERROR_REASON_MALFORMED_MESSAGE,
     ),
+    errors.NoMessage: (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        error_reason_pb2.ERROR_REASON_MALFORMED_MESSAGE,
+    ),
+    errors.RequestIncomplete: (
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        error_reason_pb2.ERROR_REASON_REQUEST_INCOMPLETE,
+    ),
     errors.MessageTooLarge: (
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         error_reason_pb2.ERROR_REASON_MESSAGE_TOO_LARGE,
@@ -96,6 +104,10 @@ _TABLE: dict[type[errors.MemorydError], tuple[grpc.StatusCode, Reason.ValueType]
     errors.ClientLimitReached: (
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         error_reason_pb2.ERROR_REASON_CLIENT_LIMIT_REACHED,
+    ),
+    errors.OutOfDescriptors: (
+        grpc.StatusCode.UNAVAILABLE,
+        error_reason_pb2.ERROR_REASON_OVERLOADED,
     ),
     errors.DatabaseUnavailable: (
         grpc.StatusCode.UNAVAILABLE,

@@ -57,7 +57,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     `google.rpc.QuotaFailure` names the limit.
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 12
-    """RESOURCE_EXHAUSTED. The service has more work waiting than it accepts. `google.rpc.RetryInfo` says when to retry."""
+    """RESOURCE_EXHAUSTED. The service has more work waiting than it accepts. `google.rpc.RetryInfo` says when to retry.
+    UNAVAILABLE where it may open no more files and connections.
+    """
     ERROR_REASON_DATABASE_UNAVAILABLE: _ErrorReason.ValueType  # 13
     """UNAVAILABLE. The database does not answer. `google.rpc.RetryInfo` says when to retry."""
     ERROR_REASON_SCHEMA_MISMATCH: _ErrorReason.ValueType  # 14
@@ -85,11 +87,13 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     under `last_revision` the revision to resume from.
     """
     ERROR_REASON_MESSAGE_TOO_LARGE: _ErrorReason.ValueType  # 23
-    """RESOURCE_EXHAUSTED. The message is larger than the service takes. One of more than twice that size is refused by
-    gRPC itself, and carries no details.
+    """RESOURCE_EXHAUSTED. The message is larger than the service takes. One that is larger by more than 64 KiB is refused
+    by gRPC itself, and carries no details.
     """
     ERROR_REASON_SERVICE_NOT_FOUND: _ErrorReason.ValueType  # 24
     """NOT_FOUND. `grpc.health.v1.Health` was asked for a service that is not here."""
+    ERROR_REASON_REQUEST_INCOMPLETE: _ErrorReason.ValueType  # 25
+    """DEADLINE_EXCEEDED. The request was not complete within the service's `MEMORYD_REQUEST_SECONDS`. Nothing was done."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused: `google.rpc.ErrorInfo.reason` carries the name of one of these values, beside the domain
@@ -132,7 +136,9 @@ ERROR_REASON_SESSION_FULL: ErrorReason.ValueType  # 11
 `google.rpc.QuotaFailure` names the limit.
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 12
-"""RESOURCE_EXHAUSTED. The service has more work waiting than it accepts. `google.rpc.RetryInfo` says when to retry."""
+"""RESOURCE_EXHAUSTED. The service has more work waiting than it accepts. `google.rpc.RetryInfo` says when to retry.
+UNAVAILABLE where it may open no more files and connections.
+"""
 ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 13
 """UNAVAILABLE. The database does not answer. `google.rpc.RetryInfo` says when to retry."""
 ERROR_REASON_SCHEMA_MISMATCH: ErrorReason.ValueType  # 14
@@ -160,9 +166,11 @@ ERROR_REASON_STREAM_IDLE: ErrorReason.ValueType  # 22
 under `last_revision` the revision to resume from.
 """
 ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 23
-"""RESOURCE_EXHAUSTED. The message is larger than the service takes. One of more than twice that size is refused by
-gRPC itself, and carries no details.
+"""RESOURCE_EXHAUSTED. The message is larger than the service takes. One that is larger by more than 64 KiB is refused
+by gRPC itself, and carries no details.
 """
 ERROR_REASON_SERVICE_NOT_FOUND: ErrorReason.ValueType  # 24
 """NOT_FOUND. `grpc.health.v1.Health` was asked for a service that is not here."""
+ERROR_REASON_REQUEST_INCOMPLETE: ErrorReason.ValueType  # 25
+"""DEADLINE_EXCEEDED. The request was not complete within the service's `MEMORYD_REQUEST_SECONDS`. Nothing was done."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
