@@ -6,8 +6,6 @@ import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-import protovalidate
-
 from memoryd.content import MAX_CONTENT_CHARS, ContentRefused, clean, hashes_of
 from memoryd.errors import InvalidRequest, Violation
 from memoryd.metadata import MAX_METADATA_BYTES, problem_with
@@ -20,7 +18,8 @@ from memoryd.model import (
     NewMemory,
     Session,
 )
-from memoryd.rpc import convert, page_token
+from memoryd.rpc import convert, page_token, time_ranges
+from memoryd.rpc.violations import Violations
 from memoryd.v1 import memory_pb2
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
     from google.protobuf.struct_pb2 import Struct
     from google.protobuf.timestamp_pb2 import Timestamp
-    from protovalidate import Violation as RuleViolation
 
 LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 """What a timestamp can say at the latest."""
@@ -50,39 +48,7 @@ MAX_FILTER_TYPES = 16
 MAX_METADATA_WIRE_BYTES = 6 * MAX_METADATA_BYTES
 """No metadata within its limit is larger as a message: a digit and its comma take eleven bytes."""
 
-NANOS_A_SECOND = 1_000_000_000
 NANOS_A_MICROSECOND = 1_000
-
-_validator = protovalidate.Validator()
-
-
-class Violations:
-    """Gathers what is wrong with a request, so that the caller learns all of it at once."""
-
-    def __init__(self) -> None:
-        self._found: dict[str, Violation] = {}
-        self._beside: list[Violation] = []
-
-    def add(self, field: str, description: str) -> None:
-        """Add one, unless the same field has one already, such as from the protos' rules."""
-        self._found.setdefault(field, Violation(field, description))
-
-    def add_beside(self, violation: Violation) -> None:
-        """Add one that by itself is none yet: it is told of beside others only."""
-        self._beside.append(violation)
-
-    def add_rules(self, message: Message) -> None:
-        for violation in _validator.collect_violations(message):
-            self.add(_path(violation), violation.proto.message)
-
-    def __bool__(self) -> bool:
-        return bool(self._found)
-
-    def check(self) -> None:
-        """Raises InvalidRequest if there are any."""
-        if self._found:
-            beside = (v for v in self._beside if v.field not in self._found)
-            raise InvalidRequest(*self._found.values(), *beside)
 
 
 class Requests:
@@ -387,13 +353,9 @@ def _optional_moment(
 
 def _moment(message: Timestamp, field: str, violations: Violations) -> datetime:
     try:
-        if not 0 <= message.nanos < NANOS_A_SECOND:
-            raise OverflowError
         return convert.moment_of(message)
     except OverflowError:
-        violations.add(
-            field, "must be a time from the year 1 to 9999, with nanos from 0 to 999999999"
-        )
+        violations.add(field, time_ranges.NO_TIMESTAMP)
         return LATEST
 
 
@@ -403,15 +365,3 @@ def _fingerprint(request: memory_pb2.StoreMemoryRequest) -> str:
     arguments.CopyFrom(request)
     arguments.ClearField("request_id")
     return hashlib.sha256(arguments.SerializeToString(deterministic=True)).hexdigest()
-
-
-def _path(violation: RuleViolation) -> str:
-    """Such as `requests[3].metadata`."""
-    path = ""
-    field = violation.proto.field
-    for element in () if field is None else field.elements:
-        path += f".{element.field_name}" if path else element.field_name
-        if element.subscript is not None:
-            subscript = element.subscript.value
-            path += f"[{subscript}]" if isinstance(subscript, int) else f'["{subscript}"]'
-    return path
