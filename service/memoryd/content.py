@@ -16,6 +16,11 @@ from memoryd.model import ContentPolicy
 MAX_CONTENT_CHARS = 16_384
 """What a stored content may hold, in characters; callers check it on the cleaned text."""
 
+MAX_RAW_CHARS = 131_072
+"""What a caller may send as a content, in characters; callers refuse more before they clean it.
+
+Eight times what may be stored leaves room for markup, and bounds the time that cleaning takes."""
+
 # Honest text is stable after two rounds. Each further one undoes one layer of nested disguise.
 _MAX_ROUNDS = 8
 

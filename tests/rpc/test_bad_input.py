@@ -307,6 +307,45 @@ async def test_a_content_is_measured_in_characters_once_it_is_sanitised(memory):
         assert found.content == answer.memory.content
 
 
+UNREAD = {
+    "markup": "<b>" * 43_690 + "abc",
+    "plain": "x" * 131_073,
+    "elephants": "🐘" * 131_073,
+    "four million": "\x01<\x01a" * 1_000_000,
+}
+"""More than is cleaned, though little is left of some."""
+
+
+@pytest.mark.parametrize("policy", ["sanitize", "strict", "verbatim"])
+async def test_contents_far_over_the_limit_are_refused_unread(serve, refused, policy):
+    running = await serve(
+        MEMORYD_CONTENT_POLICY=policy, MEMORYD_MAX_MESSAGE_BYTES=str(8 * 1024 * 1024)
+    )
+    for name, content in UNREAD.items():
+        batch = pb.BatchStoreMemoriesRequest(requests=[store(), store(content=content)])
+        similar = pb.FindSimilarMemoriesRequest(session_id=SESSION, content=content)
+        calls = {
+            "content": running.memory.StoreMemory(store(content=content)),
+            "requests[1].content": running.memory.BatchStoreMemories(batch),
+            "memory.content": running.memory.UpdateMemory(change("content", content)),
+            "content ": running.memory.FindSimilarMemories(similar),
+        }
+        for field, call in calls.items():
+            refusal = await refused(call)
+            assert refusal.reason == "INVALID_REQUEST", name
+            assert list(refusal.violations) == [field.strip()], name
+            assert "131,072" in refusal.violations[field.strip()], name
+            assert "several memories" in refusal.violations[field.strip()], name
+    assert await stored(running.memory) == []
+
+
+async def test_markup_may_take_what_contents_leave(memory):
+    content = "<b>" * 38_229 + "x" * 16_384 + " "
+    assert len(content) == 131_072
+    answer = await memory.StoreMemory(store(content=content))
+    assert answer.memory.content == "x" * 16_384
+
+
 async def test_importances_have_their_limits(each_refused):
     await each_refused(
         "StoreMemory", {str(bad): store(importance=bad) for bad in BAD_IMPORTANCES}, "importance"
@@ -413,6 +452,16 @@ async def test_a_query_has_its_limit(memory, each_refused):
     for character in "x🐘":
         request = pb.RetrieveMemoriesRequest(session_id=SESSION, query=character * 16_384)
         assert not (await memory.RetrieveMemories(request)).results
+
+
+async def test_further_sessions_have_their_limit(memory, refused):
+    for count in (17, 1_300_000):
+        request = pb.RetrieveMemoriesRequest(session_id=SESSION, session_ids=["u"] * count)
+        refusal = await refused(memory.RetrieveMemories(request))
+        assert list(refusal.violations) == ["session_ids"]
+        assert f"these are {count:,}" in refusal.violations["session_ids"]
+    request = pb.RetrieveMemoriesRequest(session_id=SESSION, session_ids=["u"] * 16)
+    assert not (await memory.RetrieveMemories(request)).results
 
 
 async def test_a_forged_page_token_is_refused_like_any_other(each_refused):

@@ -19,6 +19,8 @@ from memoryd.model import (
     Session,
 )
 from memoryd.rpc import convert, page_token, time_ranges
+from memoryd.rpc.call import stop_if_gone
+from memoryd.rpc.sizes import check_sizes
 from memoryd.rpc.violations import Violations
 from memoryd.v1 import memory_pb2
 
@@ -41,9 +43,6 @@ CHANGEABLE_PATHS = ("content", "content_type", "importance", "metadata", "expire
 """Of Memory, in UpdateMemory."""
 
 MAX_MASK_PATHS = 64
-
-MAX_FILTER_TYPES = 16
-"""As the protos have it; longer lists are refused unread, since judging them takes long."""
 
 MAX_METADATA_WIRE_BYTES = 6 * MAX_METADATA_BYTES
 """No metadata within its limit is larger as a message: a digit and its comma take eleven bytes."""
@@ -76,7 +75,7 @@ class Requests:
     def check(self, message: Message) -> None:
         """Judge a message by its proto's rules; if it breaks one, by all that is known."""
         violations = Violations()
-        self._check_lengths(message, violations)
+        check_sizes(message, self._max_batch, violations)
         violations.check()
         violations.add_rules(message)
         if not violations:
@@ -86,8 +85,7 @@ class Requests:
             case memory_pb2.StoreMemoryRequest():
                 self._new_memory(message, nobody, "", violations)
             case memory_pb2.BatchStoreMemoriesRequest():
-                for place, item in enumerate(message.requests):
-                    self._new_memory(item, nobody, f"requests[{place}]", violations)
+                self._new_memories(message, lambda _: nobody, violations)
             case memory_pb2.UpdateMemoryRequest():
                 self._edit(message, nobody, violations)
             case memory_pb2.FindSimilarMemoriesRequest() if message.HasField("content"):
@@ -105,25 +103,6 @@ class Requests:
                     violations.add(*violation)
         violations.check()
 
-    def _check_lengths(self, message: Message, violations: Violations) -> None:
-        """Judge what is refused unread, since judging it takes long."""
-        match message:
-            case memory_pb2.BatchStoreMemoriesRequest() if len(message.requests) > self._max_batch:
-                violations.add(
-                    "requests",
-                    f"must be at most {self._max_batch:,}, these are {len(message.requests):,};"
-                    " send them in several calls",
-                )
-            case (
-                memory_pb2.ListMemoriesRequest()
-                | memory_pb2.RetrieveMemoriesRequest()
-                | memory_pb2.PurgeMemoriesRequest()
-                | memory_pb2.ExportMemoriesRequest()
-            ) if len(message.filter.content_types) > MAX_FILTER_TYPES:
-                violations.add(
-                    "filter.content_types", "has more types than there are; give each once"
-                )
-
     def new_memory(
         self, request: memory_pb2.StoreMemoryRequest, session_of: Callable[[str], Session]
     ) -> NewMemory:
@@ -136,10 +115,7 @@ class Requests:
         self, request: memory_pb2.BatchStoreMemoriesRequest, session_of: Callable[[str], Session]
     ) -> list[NewMemory]:
         violations = Violations()
-        memories = [
-            self._new_memory(item, session_of(item.session_id), f"requests[{place}]", violations)
-            for place, item in enumerate(request.requests)
-        ]
+        memories = self._new_memories(request, session_of, violations)
         violations.check()
         return memories
 
@@ -170,6 +146,19 @@ class Requests:
         content = self._content(request.content, "content", violations)
         violations.check()
         return content, hashes_of(content).semantic_hash
+
+    def _new_memories(
+        self,
+        request: memory_pb2.BatchStoreMemoriesRequest,
+        session_of: Callable[[str], Session],
+        violations: Violations,
+    ) -> list[NewMemory]:
+        memories = []
+        for place, item in enumerate(request.requests):
+            stop_if_gone()
+            session = session_of(item.session_id)
+            memories.append(self._new_memory(item, session, f"requests[{place}]", violations))
+        return memories
 
     def _new_memory(
         self,
@@ -274,6 +263,7 @@ class Requests:
                 f"must be at most {MAX_CONTENT_CHARS:,} characters; this is {len(content):,}:"
                 " store it as several memories",
             )
+            return ""
         return content
 
     def _metadata(self, struct: Struct, field: str, violations: Violations) -> dict[str, Any]:
