@@ -16,6 +16,11 @@ from memoryd.model import ContentPolicy
 MAX_CONTENT_CHARS = 16_384
 """What a stored content may hold, in characters; callers check it on the cleaned text."""
 
+MAX_RAW_CHARS = 131_072
+"""What a caller may send as a content, in characters; callers refuse more before they clean it.
+
+Eight times what may be stored leaves room for markup, and bounds the time that cleaning takes."""
+
 # Honest text is stable after two rounds. Each further one undoes one layer of nested disguise.
 _MAX_ROUNDS = 8
 
@@ -84,8 +89,8 @@ def clean(text: str, policy: ContentPolicy) -> str:
 def _sanitise(text: str) -> str:
     # Beforehand, so that a line's end alone costs no second round.
     text = text.strip()
-    for earlier in range(_MAX_ROUNDS):
-        before, text = text, _sanitise_once(text, first=not earlier)
+    for _ in range(_MAX_ROUNDS):
+        before, text = text, _sanitise_once(text)
         if text == before:
             break
     else:
@@ -93,14 +98,15 @@ def _sanitise(text: str) -> str:
     # What is longer is not stored anyway, and the second reader is not linear.
     if len(text) > MAX_CONTENT_CHARS:
         return text
-    hostile = markup.knows_element(text) or markup.hides_script_uri(text)
+    # With what would complete a tag at the end.
+    hostile = markup.knows_element(f"{text}>") or markup.hides_script_uri(text)
     return _disarm(text) if hostile else text
 
 
-def _sanitise_once(text: str, *, first: bool) -> str:
+def _sanitise_once(text: str) -> str:
     if _CONTROL.search(text):
         text = _CONTROL.sub(" ", markup.join_split(text))
-    return _trim(markup.strip_script_uris(markup.strip_markup(text, first=first)))
+    return _trim(markup.strip_script_uris(markup.strip_markup(text)))
 
 
 def _disarm(text: str) -> str:

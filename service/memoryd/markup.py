@@ -6,12 +6,17 @@ first and drops the others. So tags are found here, by the rules of the HTML tok
 that HTML knows is removed. A `<` is looked at wherever it stands, inside quotes and unknown tags
 too, so that what remains is as harmless when it is read out of its context.
 
+Only code goes with what it carries: a script or style with its end tag, event handlers, script
+URIs. Any other element loses its tags, and its words stay. A tag that the text ends in goes too.
+
 One call removes what it sees; removing may bring two halves together (``<scr<b>ipt>``), so the
 caller repeats until nothing changes. Each pass takes time linear in its text.
 
 nh3 (Ammonia, on a parser that follows the same standard) removes nothing here. It gives the second
 opinion, `knows_element`, for which a whole parser reads the result.
 """
+
+from __future__ import annotations
 
 import html
 import re
@@ -20,12 +25,12 @@ from typing import TYPE_CHECKING
 import nh3
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 # HTML Living Standard: the index of elements (https://html.spec.whatwg.org/multipage/indices.html),
 # its obsolete elements (.../obsolete.html#non-conforming-features), and `image`, which a parser
 # turns into `img`.
-_HTML_ELEMENTS = """
+_HTML_NAMES = """
     a abbr address area article aside audio b base bdi bdo blockquote body br button canvas caption
     cite code col colgroup data datalist dd del details dfn dialog div dl dt em embed fieldset
     figcaption figure footer form h1 h2 h3 h4 h5 h6 head header hgroup hr html i iframe img input
@@ -62,15 +67,15 @@ _FOREIGN_WORDS = """
     annotation mi mn mo mover ms mtd mtr none semantics
 """
 
-_ELEMENTS = frozenset((_HTML_ELEMENTS + _FOREIGN_ELEMENTS).split())
+HTML_ELEMENTS = frozenset(_HTML_NAMES.split())
+"""In lower case."""
+
+_ELEMENTS = HTML_ELEMENTS.union(_FOREIGN_ELEMENTS.split())
 _ELEMENTS_AFTER_FOREIGN = _ELEMENTS.union(_FOREIGN_WORDS.split())
 
-# Active elements go with what they carry. The content of the first three is no markup to a parser
-# and ends at the first end tag; the others nest.
+# Code goes with its element. Every other element loses its tags alone: its words are the caller's.
 _CODE = frozenset({"script", "style"})
-_RAW = _CODE | {"iframe"}
-_CARRIERS = _RAW | {"applet", "math", "object", "svg", "template"}
-_ACTIVE = _CARRIERS | {"embed"}
+_FOREIGN = frozenset({"math", "svg"})
 
 # White space of the tokenizer; form feeds have become spaces before.
 _WS = r"\t\n\r "
@@ -94,9 +99,11 @@ _ATTRIBUTE = re.compile(
     rf"|[^{_WS}/>][^{_WS}/>=]*+"
 )
 _COMPARED = re.compile("[^<>=]*<")
-_TAGS_OF = {
-    name: re.compile(rf"(?ai:<(?P<end>/?){name}(?![^{_WS}/>]))") for name in sorted(_CARRIERS)
-}
+# A variable's name, what it is compared with before it, and no attribute's value next.
+_VARIABLES = frozenset(name for name in _ELEMENTS if len(name) == 1)
+_OPERAND = re.compile(rf"[\w)\]][{_WS}]?\Z")
+_VALUE_NEXT = re.compile(rf"[{_WS}/]*[^{_WS}/>=]*[{_WS}]*=")
+_TAGS_OF = {name: re.compile(rf"(?ai:<(?P<end>/?){name}(?![^{_WS}/>]))") for name in sorted(_CODE)}
 
 # Keeps every known element, without attributes, and nothing else that begins with `<`.
 _SECOND_READER = nh3.Cleaner(
@@ -137,13 +144,13 @@ def _disguised(word: str) -> str:
     return between.join(spelt)
 
 
-# `metadata:text/html` is no URI; a scheme that runs code goes wherever it stands.
 _SCRIPT_SCHEME = (
     rf"(?ai:{_disguised('javascript:')}|{_disguised('vbscript:')}"
-    rf"|(?<![a-z0-9+.-]){_disguised('data:text/html')}(?![a-z0-9+.-]))"
+    rf"|(?P<data>{_disguised('data:text/html')}))"
 )
-# White space after the colon, or nothing, leaves words: `JavaScript: The Good Parts`.
-_SCRIPT_URI = re.compile(rf"{_SCRIPT_SCHEME}\S+")
+_SCHEME = re.compile(_SCRIPT_SCHEME)
+_BLANK = re.compile(r"\s")
+_OF_LONGER_NAME = re.compile("[a-zA-Z0-9+.-]")
 # One of them is in every script URI. Each begins with a literal, which makes it twenty times as
 # quick to search for as the URI itself.
 _BARE_COLON = re.compile(r":(?<=[aAtT\t\n\r]:)[\t\n\r]*\S")
@@ -157,18 +164,19 @@ class _Pass:
     A method that handles a finding returns the position at which to read on.
     """
 
-    def __init__(self, text: str, *, first: bool) -> None:
+    def __init__(self, text: str) -> None:
         self._text = text
-        self._first = first
         self._pieces: list[str] = []
         # Everything before has been copied or dropped.
         self._done = 0
         self._elements = _ELEMENTS
+        # How many `svg` and `math` elements are open.
+        self._foreign = 0
         # What has been dropped stood behind the beginning of a tag.
         self._may_form_tag = False
         # Where each mark that was looked for comes next, so that no search runs twice.
         self._next: dict[str, int] = {}
-        # Active elements that no end tag follows.
+        # Code elements that no tag of the same name follows.
         self._endless: set[str] = set()
         # No tag is closed from here to the end of the text.
         self._open_ended = False
@@ -237,18 +245,29 @@ class _Pass:
         if name not in self._elements:
             return self._unknown_tag(opening)
         after = opening.end()
-        if name in _CARRIERS and opening["end"] and self._may_form_tag:
+        if name in _CODE and opening["end"] and self._may_form_tag:
             # Its start tag may have been put together; the next pass sees them both.
             return after
-        if name not in _ACTIVE and _COMPARED.match(self._text, after) and self._after(">", after):
+        if self._open_ended:
+            return self._cut_off_tag(opening, name)
+        if name not in _CODE and _COMPARED.match(self._text, after) and self._after(">", after):
             # `a <b and List<int>`: to a parser all of it is one tag; its name gone, none of it is.
             return self._drop(opening.start(), after)
-        end = None if self._open_ended else self._end_of_tag(after)[0]
+        end, _ = self._end_of_tag(after)
         if end is None:
-            return self._unclosed_tag(opening, name)
-        if name in _CARRIERS and not opening["end"]:
-            end = self._end_of_content(name, end)
+            return self._cut_off_tag(opening, name)
+        if name in _FOREIGN:
+            self._count_foreign(opening, end)
+        if name in _CODE and not opening["end"]:
+            end = self._end_of_code(name, end)
         return self._drop(opening.start(), end)
+
+    def _count_foreign(self, opening: re.Match[str], end: int) -> None:
+        if opening["end"]:
+            self._foreign = max(0, self._foreign - 1)
+        elif self._text[end - 2] != "/":
+            self._foreign += 1
+        self._elements = _ELEMENTS_AFTER_FOREIGN if self._foreign else _ELEMENTS
 
     def _unknown_tag(self, opening: re.Match[str]) -> int:
         """Keep the tag as text unless a parser would see an event handler in it."""
@@ -260,20 +279,31 @@ class _Pass:
                 return self._drop(opening.start(), self._parsed)
         return opening.start() + 1
 
-    def _unclosed_tag(self, opening: re.Match[str], name: str) -> int:
-        """Take `a <b and c` for a comparison, but drop what attributes or the name make a tag."""
-        if not self._open_ended:
-            if self._text.find("=", opening.end()) >= 0:
-                return self._drop(opening.start(), len(self._text))
-            # Without `=` there are no quotes that could hide a `>`.
-            self._open_ended = True
+    def _cut_off_tag(self, opening: re.Match[str], name: str) -> int:
+        """Drop a tag that the text ends in: whatever stands next to the text would complete it.
+
+        With attributes it reaches to the end of the text; without, the words behind it stay. In
+        `a <b and c` the `<` is a comparison, and a space keeps it one.
+        """
+        start, after = opening.span()
+        if not self._open_ended and self._after(">", after) is not None:  # in quotes, each of them
+            return self._drop(start, len(self._text))
+        self._open_ended = True
         if opening["end"]:
-            return self._drop(opening.start(), opening.end())
-        if name in _CODE:
-            return self._drop(opening.start(), len(self._text))
-        if name in _ACTIVE:
-            return self._drop(opening.start(), opening.end())
-        return opening.end()
+            return self._drop(start, after)
+        if (
+            name in _VARIABLES
+            and _OPERAND.search(self._text, max(self._done, start - 2), start)
+            and not _VALUE_NEXT.match(self._text, after)
+        ):
+            self._pieces += (self._text[self._done : start + 1], " ")
+            self._done = start + 1
+            return after
+        if self._after("=", after):
+            return self._drop(start, len(self._text))
+        while self._text.startswith("/", after):
+            after += 1
+        return self._drop(start, after)
 
     def _end_of_tag(self, position: int) -> tuple[int | None, bool]:
         """Step through attributes: the position after `>`, if any, and whether one is a handler."""
@@ -283,48 +313,75 @@ class _Pass:
             position = attribute.end()
         return (position + 1 if position < len(self._text) else None), handler
 
-    def _end_of_content(self, name: str, start: int) -> int:
-        """Give the position after an active element whose start tag ends at `start`.
+    def _end_of_code(self, name: str, start: int) -> int:
+        """Give the position after a script or style whose start tag ends at `start`.
 
-        Without an end tag, code runs to the end of the text and the others carry nothing. A start
-        tag that earlier passes put together carries nothing either, as its end may be gone with
-        them. Where start and end tags do not balance, the last end tag counts.
+        It carries what comes before its end tag. Where no end tag follows, or the next start tag
+        comes first, it carries nothing, and the words behind it stay.
         """
         if name in self._endless:
             return start
-        depth, last = 1, None
-        for tag in _TAGS_OF[name].finditer(self._text, start):
-            depth += -1 if tag["end"] else 1
-            if tag["end"]:
-                last = tag
-                if depth == 0 or name in _RAW:
-                    break
-        if last is not None:
-            return self._end_of_tag(last.end())[0] or len(self._text)
-        if name in _CODE and self._first:
-            return len(self._text)
-        self._endless.add(name)
-        if name in {"math", "svg"}:
-            self._elements = _ELEMENTS_AFTER_FOREIGN
-        return start
+        tag = _TAGS_OF[name].search(self._text, start)
+        if tag is None:
+            self._endless.add(name)
+        if tag is None or not tag["end"]:
+            return start
+        end = self._end_of_tag(tag.end())[0]
+        if end is None:
+            end = len(self._text) if self._after(">", tag.end()) else tag.end()
+        return end
 
 
-def strip_markup(text: str, *, first: bool) -> str:
-    """Drop, in one pass, HTML's tags, comments and declarations, and active elements whole.
-
-    `first` says that no pass has been over the text before.
-    """
-    return _Pass(text, first=first).run() if "<" in text else text
+def strip_markup(text: str) -> str:
+    """Drop, in one pass, HTML's tags, comments and declarations, and scripts and styles whole."""
+    return _Pass(text).run() if "<" in text else text
 
 
 def strip_script_uris(text: str) -> str:
     """Drop, in one pass, `javascript:`, `vbscript:` and `data:text/html` URIs.
 
-    A URI runs to the next white space. Character references are read, not decoded.
+    A URI runs to the next white space, and begins with the first of the schemes that are spliced
+    into it. Character references are read, not decoded.
     """
-    if _BARE_COLON.search(text) or _REFERENCE.search(text):
-        return _SCRIPT_URI.sub("", text)
-    return text
+    if not (_BARE_COLON.search(text) or _REFERENCE.search(text)):
+        return text
+    pieces: list[str] = []
+    done = 0
+    for start, end in _script_uris(text):
+        pieces.append(text[done:start])
+        done = end
+    pieces.append(text[done:])
+    return "".join(pieces)
+
+
+def _script_uris(text: str) -> Iterator[tuple[int, int]]:
+    """Give where each word that holds a script URI has its first scheme, and where it ends."""
+
+    def end_of_word() -> int:
+        blank = _BLANK.search(text, last)
+        return blank.start() if blank else len(text)
+
+    first = last = 0
+    runs = False
+    for scheme in _SCHEME.finditer(text):
+        if _BLANK.search(text, last, scheme.start()) or not last:
+            if runs:
+                yield first, end_of_word()
+            first, runs = scheme.start(), False
+        runs = runs or scheme.start() == last > 0 or _begins_uri(scheme)
+        last = scheme.end()
+    if runs:
+        yield first, end_of_word()
+
+
+def _begins_uri(scheme: re.Match[str]) -> bool:
+    """Tell a URI from words, such as `JavaScript: The Good Parts` and `metadata:text/html`."""
+    text, (start, end) = scheme.string, scheme.span()
+    if end == len(text) or text[end].isspace():
+        return False
+    return scheme["data"] is None or not (
+        _OF_LONGER_NAME.match(text, end) or (start and _OF_LONGER_NAME.match(text, start - 1))
+    )
 
 
 def hides_script_uri(text: str) -> bool:

@@ -69,7 +69,8 @@ LOST_LITERAL: Final = SecretReference("literal")
 """Stands for a literal secret that another process has, and this one has not."""
 
 _LONE_WORD_WEIGHT = 0.8
-_MAX_ITEMS = 1000
+MAX_ITEMS = 1000
+"""Of a list or map."""
 _MAX_WORD_CHARACTERS = 200
 _MAX_EXTENSION_CHARACTERS = 32
 _MAX_URL_CHARACTERS = 2048
@@ -99,7 +100,7 @@ def _keywords(value: object) -> dict[str, object]:
         value = _json(value) if value.startswith(("{", "[")) else value.split(",")
     if isinstance(value, list):
         value = _unique_pairs([_weighted_word(item) for item in value])
-    if not isinstance(value, Mapping) or len(value) > _MAX_ITEMS:
+    if not isinstance(value, Mapping) or len(value) > MAX_ITEMS:
         raise ValueError
     if not all(isinstance(word, str) for word in value):
         raise ValueError
@@ -120,7 +121,7 @@ def _extensions(value: object) -> tuple[str, ...]:
     """Read JSON or a comma-separated list into `.pdf`: lower case, a leading dot, each once."""
     if isinstance(value, str):
         value = _json(value) if value.startswith("[") else value.split(",")
-    if not isinstance(value, list | tuple) or len(value) > _MAX_ITEMS:
+    if not isinstance(value, list | tuple) or len(value) > MAX_ITEMS:
         raise ValueError
     return tuple(dict.fromkeys(map(_extension, value)))
 
@@ -175,7 +176,7 @@ Keywords = Annotated[
     PlainSerializer(dict),
     Accepts(
         'JSON such as {"urgent": 1.0}, or word=0.9,word; weights from 0 to 1, 0.8 if left out; at'
-        f" most {_MAX_ITEMS:,} words of {_MAX_WORD_CHARACTERS} characters"
+        f" most {MAX_ITEMS:,} words of {_MAX_WORD_CHARACTERS} characters"
     ),
 ]
 Extensions = Annotated[
@@ -183,7 +184,7 @@ Extensions = Annotated[
     BeforeValidator(_extensions),
     Accepts(
         'JSON such as [".pdf", ".md"], or .pdf,.md; the dot may be left out; at most'
-        f" {_MAX_ITEMS:,} extensions of {_MAX_EXTENSION_CHARACTERS} characters"
+        f" {MAX_ITEMS:,} extensions of {_MAX_EXTENSION_CHARACTERS} characters"
     ),
 ]
 Email = Annotated[

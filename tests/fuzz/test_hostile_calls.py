@@ -261,7 +261,7 @@ async def test_other_calls_go_on_while_a_large_content_is_judged(running, monkey
         return clean(text, policy)
 
     monkeypatch.setattr(requests, "clean", patient)
-    content = "<b>" * 50_000 + "fact"
+    content = "<b>" * 40_000 + "fact"
     request = {
         "StoreMemory": pb.StoreMemoryRequest(session_id=SESSION, content=content),
         "UpdateMemory": pb.UpdateMemoryRequest(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import timedelta
 
 import grpc
 import pytest
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.descriptor import FieldDescriptor as Field
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from memoryd.rpc import page_token
@@ -95,14 +98,26 @@ GOOD_CONTENTS = {
 
 BAD_IMPORTANCES = (-0.1, 1.1, -1e-300, math.nextafter(1, 2), 1e308, math.nan, math.inf, -math.inf)
 
-BAD_TTLS = {
+NO_DURATIONS = {
+    "signs that differ": Duration(seconds=1, nanos=-1),
+    "signs that differ the other way": Duration(seconds=-1, nanos=1),
+    "less than nothing in sum": Duration(seconds=1, nanos=-1_999_999_999),
+    "a second of nanoseconds": Duration(nanos=1_000_000_000),
+    "as many beside seconds": Duration(seconds=5, nanos=1_000_000_000),
+    "the most nanoseconds": Duration(seconds=1, nanos=2**31 - 1),
+    "the fewest nanoseconds": Duration(seconds=-1, nanos=-(2**31)),
+    "over 10,000 years": Duration(seconds=315_576_000_001),
+    "under 10,000 years": Duration(seconds=-315_576_000_001),
+    "the longest there is": Duration(seconds=2**63 - 1, nanos=999_999_999),
+    "the most negative": Duration(seconds=-(2**63)),
+}
+"""Outside what a duration can say."""
+
+BAD_TTLS = NO_DURATIONS | {
     "zero": Duration(),
     "negative": Duration(seconds=-1),
     "a negative nanosecond": Duration(nanos=-1),
-    "less than nothing in sum": Duration(seconds=1, nanos=-1_999_999_999),
     "past the year 9999": Duration(seconds=LAST_SECOND),
-    "the longest there is": Duration(seconds=2**63 - 1, nanos=999_999_999),
-    "the most negative": Duration(seconds=-(2**63)),
 }
 
 BAD_TIMES = {
@@ -111,6 +126,7 @@ BAD_TIMES = {
     "the last there is": Timestamp(seconds=2**63 - 1),
     "the first there is": Timestamp(seconds=-(2**63)),
     "a negative nanosecond": Timestamp(seconds=4_000_000_000, nanos=-1),
+    "the fewest nanoseconds": Timestamp(seconds=4_000_000_000, nanos=-(2**31)),
     "too many nanoseconds": Timestamp(seconds=4_000_000_000, nanos=1_000_000_000),
 }
 
@@ -291,6 +307,45 @@ async def test_a_content_is_measured_in_characters_once_it_is_sanitised(memory):
         assert found.content == answer.memory.content
 
 
+UNREAD = {
+    "markup": "<b>" * 43_690 + "abc",
+    "plain": "x" * 131_073,
+    "elephants": "🐘" * 131_073,
+    "four million": "\x01<\x01a" * 1_000_000,
+}
+"""More than is cleaned, though little is left of some."""
+
+
+@pytest.mark.parametrize("policy", ["sanitize", "strict", "verbatim"])
+async def test_contents_far_over_the_limit_are_refused_unread(serve, refused, policy):
+    running = await serve(
+        MEMORYD_CONTENT_POLICY=policy, MEMORYD_MAX_MESSAGE_BYTES=str(8 * 1024 * 1024)
+    )
+    for name, content in UNREAD.items():
+        batch = pb.BatchStoreMemoriesRequest(requests=[store(), store(content=content)])
+        similar = pb.FindSimilarMemoriesRequest(session_id=SESSION, content=content)
+        calls = {
+            "content": running.memory.StoreMemory(store(content=content)),
+            "requests[1].content": running.memory.BatchStoreMemories(batch),
+            "memory.content": running.memory.UpdateMemory(change("content", content)),
+            "content ": running.memory.FindSimilarMemories(similar),
+        }
+        for field, call in calls.items():
+            refusal = await refused(call)
+            assert refusal.reason == "INVALID_REQUEST", name
+            assert list(refusal.violations) == [field.strip()], name
+            assert "131,072" in refusal.violations[field.strip()], name
+            assert "several memories" in refusal.violations[field.strip()], name
+    assert await stored(running.memory) == []
+
+
+async def test_markup_may_take_what_contents_leave(memory):
+    content = "<b>" * 38_229 + "x" * 16_384 + " "
+    assert len(content) == 131_072
+    answer = await memory.StoreMemory(store(content=content))
+    assert answer.memory.content == "x" * 16_384
+
+
 async def test_importances_have_their_limits(each_refused):
     await each_refused(
         "StoreMemory", {str(bad): store(importance=bad) for bad in BAD_IMPORTANCES}, "importance"
@@ -399,6 +454,16 @@ async def test_a_query_has_its_limit(memory, each_refused):
         assert not (await memory.RetrieveMemories(request)).results
 
 
+async def test_further_sessions_have_their_limit(memory, refused):
+    for count in (17, 1_300_000):
+        request = pb.RetrieveMemoriesRequest(session_id=SESSION, session_ids=["u"] * count)
+        refusal = await refused(memory.RetrieveMemories(request))
+        assert list(refusal.violations) == ["session_ids"]
+        assert f"these are {count:,}" in refusal.violations["session_ids"]
+    request = pb.RetrieveMemoriesRequest(session_id=SESSION, session_ids=["u"] * 16)
+    assert not (await memory.RetrieveMemories(request)).results
+
+
 async def test_a_forged_page_token_is_refused_like_any_other(each_refused):
     first_page = pb.ListMemoriesRequest(session_id=SESSION)
     requests = {
@@ -408,6 +473,61 @@ async def test_a_forged_page_token_is_refused_like_any_other(each_refused):
         for position in (2**63, 2**64 - 1)
     }
     await each_refused("ListMemories", requests, "page_token")
+
+
+# Durations and timestamps
+
+
+def times_of(kind: Descriptor, within: tuple[Descriptor, ...] = ()) -> Iterator[list[Field]]:
+    """Give the fields that lead to each duration and timestamp of a message."""
+    for field in kind.fields:
+        part = field.message_type
+        if part in {Duration.DESCRIPTOR, Timestamp.DESCRIPTOR}:
+            yield [field]
+        elif part is not None and part not in within:
+            yield from ([field, *rest] for rest in times_of(part, (*within, part)))
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
+async def test_no_duration_or_timestamp_is_taken_for_one(running, refused, service):
+    """Fields whose values are ignored are none the less judged: what is malformed is a mistake."""
+    seen = set()
+    for method in service.methods:
+        for fields in times_of(method.input_type):
+            of_duration = fields[-1].message_type is Duration.DESCRIPTOR
+            for name, bad in (NO_DURATIONS if of_duration else BAD_TIMES).items():
+                request = GetMessageClass(method.input_type)()
+                part, path = request, ""
+                for field in fields:
+                    path += f"{'.' * bool(path)}{field.name}{'[0]' * field.is_repeated}"
+                    part = getattr(part, field.name)
+                    part = part.add() if field.is_repeated else part
+                part.CopyFrom(bad)
+                call = raw(running.channel, method, request.SerializeToString())
+                refusal = await refused(call)
+                assert refusal.reason == "INVALID_REQUEST", (method.name, path, name)
+                assert path in refusal.violations, (method.name, path, name)
+                assert "nanos" in refusal.violations[path], (method.name, path, name)
+                seen.add(f"{method.name}.{path}")
+    expected = {
+        "MemoryService": {"BatchStoreMemories.requests[0].ttl", "UpdateMemory.memory.create_time"},
+        "ToolConfigService": {"UpdateToolConfig.tool_config.stale_since"},
+    }
+    assert seen >= expected[service.name]
+
+
+async def test_times_that_only_the_service_sets_are_ignored(memory):
+    stored_memory = (await memory.StoreMemory(store())).memory
+    given = pb.Memory(
+        session_id=SESSION,
+        memory_id=stored_memory.memory_id,
+        importance=1,
+        create_time=Timestamp(seconds=-62_135_596_800),
+        update_time=Timestamp(seconds=LAST_SECOND, nanos=999_999_999),
+    )
+    changed = await memory.UpdateMemory(pb.UpdateMemoryRequest(memory=given))
+    assert changed.importance == 1
+    assert changed.create_time == stored_memory.create_time
 
 
 # Several violations

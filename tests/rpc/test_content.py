@@ -66,12 +66,39 @@ ACTIVE = {
 """Each is gone as a whole, with the text around it left."""
 
 TO_THE_END = {
-    "a script without end": "<script>alert(1)",
-    "a style without end": "<style>p { background: url(alert) }",
+    "a cut-off name": "<img",
+    "a cut-off script": "<script",
+    "a cut-off link": '<a href="javascript',
     "a start tag without end": "<img src=x onerror=alert(1)",
     "a handler in an open quote": "<img src='x' onerror='alert(1)",
 }
-"""Such that nobody can tell where they end."""
+"""Tags that the end of the content cuts off: what stands next to it in a page completes them."""
+
+WORDS_STAY = {
+    "a note about a script": (
+        "User asked how to load a `<script>` tag late; they prefer the defer attribute.",
+        "User asked how to load a `` tag late; they prefer the defer attribute.",
+    ),
+    "another": (
+        "User asked how to load a `<script>` tag from a CDN; wants integrity hashes.",
+        "User asked how to load a `` tag from a CDN; wants integrity hashes.",
+    ),
+    "two mentions": ("a `<script>` or `<script defer></script>`", "a `` or ``"),
+    "a style": ("put `<style>` into the head", "put `` into the head"),
+    "a template": (
+        "Greeting: <template>Dear {{name}}, your order has shipped.</template> for e-mails",
+        "Greeting: Dear {{name}}, your order has shipped. for e-mails",
+    ),
+    "an object": (
+        "Reply schema: <object><name>Ada</name><age>36</age></object> was accepted",
+        "Reply schema: <name>Ada</name><age>36</age> was accepted",
+    ),
+    "a frame": ("<iframe src=x>shown instead</iframe> of it", "shown instead of it"),
+    "an applet": ("<applet code=x>run instead</applet> of it", "run instead of it"),
+    "a formula": ("<math><mi>x</mi><mo>=</mo><mn>1</mn></math> holds", "x=1 holds"),
+    "a drawing": ("<svg><title>A house</title><path d='M0'/></svg> drawn", "A house drawn"),
+}
+"""Contents, and what is stored: tags go, and only code goes with its element."""
 
 
 def store(content: str) -> pb.StoreMemoryRequest:
@@ -102,6 +129,13 @@ async def test_active_content_goes_in_whatever_disguise(memory):
     for name, hostile in TO_THE_END.items():
         answer = await memory.StoreMemory(store(f"{name}: {hostile}"))
         assert await every_reading(memory, answer.memory) == {f"{name}:"}, name
+
+
+async def test_words_of_elements_stay_so_that_notes_about_them_stay_apart(memory):
+    for name, (text, kept) in WORDS_STAY.items():
+        answer = await memory.StoreMemory(store(text))
+        assert answer.outcome == pb.STORE_OUTCOME_CREATED, name
+        assert await every_reading(memory, answer.memory) == {kept}, name
 
 
 async def test_what_is_sanitised_is_the_same_memory_when_it_is_stored_again(memory):

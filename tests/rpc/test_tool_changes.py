@@ -375,6 +375,23 @@ async def test_paths_to_reset_are_judged(tools, refused):
     assert (await get(tools, "rag")).rag.chunk_size == 600
 
 
+async def test_lists_that_are_far_too_long_are_refused(tools, refused):
+    for count in (65, 100_000):
+        paths = ["rag.chunk_size"] * count
+        refusal = await refused(reset(tools, "rag", *paths))
+        assert f"these are {count:,}" in refusal.violations["paths"]
+        refusal = await refused(update(tools, "rag", paths, rag={"chunk_size": 600}))
+        assert f"these are {count:,}" in refusal.violations["update_mask"]
+    for count in (1_001, 100_000):
+        keywords = {f"word {n}": 1.0 for n in range(count)}
+        refusal = await refused(update(tools, "escalation", escalation={"keywords": keywords}))
+        assert list(refusal.violations) == ["tool_config.escalation.keywords"]
+        extensions = [f".x{n}" for n in range(count)]
+        settings = {"allowed_extensions": extensions}
+        refusal = await refused(update(tools, "attachment", attachment=settings))
+        assert list(refusal.violations) == ["tool_config.attachment.allowed_extensions"]
+
+
 # Revisions
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from contextvars import ContextVar
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from memoryd.errors import DeadlineExceeded
 from memoryd.model import DEFAULT_TENANT, Session
 
 if TYPE_CHECKING:
@@ -17,6 +21,9 @@ T = TypeVar("T")
 
 OFFLOAD_BYTES = 64 * 1024
 """A request over this size is judged in a thread, so that other calls go on meanwhile."""
+
+JUDGING_THREADS = 2
+"""Apart from the threads of other work, and few: each takes turns with the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,9 @@ class Call:
 
 
 _current: ContextVar[Call] = ContextVar("call")
+_judging = ThreadPoolExecutor(JUDGING_THREADS, "judging")
+_gone: ContextVar[threading.Event | None] = ContextVar("gone", default=None)
+"""Where work is in a thread: set once its call has ended without it."""
 
 
 def current_call() -> Call:
@@ -48,6 +58,25 @@ def enter(call: Call) -> None:
 
 async def offloaded(size: int, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
     """Do what grows with a request's size, in bytes: in a thread where it is large."""
-    if size > OFFLOAD_BYTES:
-        return await asyncio.to_thread(work, *arguments, **named)
-    return work(*arguments, **named)
+    if size <= OFFLOAD_BYTES:
+        return work(*arguments, **named)
+    gone = threading.Event()
+    before = _gone.set(gone)
+    try:
+        in_context = partial(copy_context().run, work, *arguments, **named)
+        return await asyncio.get_running_loop().run_in_executor(_judging, in_context)
+    except asyncio.CancelledError:
+        gone.set()
+        raise
+    finally:
+        _gone.reset(before)
+
+
+def stop_if_gone() -> None:
+    """Raise DeadlineExceeded where the call has ended, by its caller or its deadline.
+
+    Nothing else ends work in a thread: what takes long asks between its parts.
+    """
+    gone = _gone.get()
+    if gone is not None and gone.is_set():
+        raise DeadlineExceeded

@@ -6,8 +6,6 @@ import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-import protovalidate
-
 from memoryd.content import MAX_CONTENT_CHARS, ContentRefused, clean, hashes_of
 from memoryd.errors import InvalidRequest, Violation
 from memoryd.metadata import MAX_METADATA_BYTES, problem_with
@@ -20,7 +18,10 @@ from memoryd.model import (
     NewMemory,
     Session,
 )
-from memoryd.rpc import convert, page_token
+from memoryd.rpc import convert, page_token, time_ranges
+from memoryd.rpc.call import stop_if_gone
+from memoryd.rpc.sizes import check_sizes
+from memoryd.rpc.violations import Violations
 from memoryd.v1 import memory_pb2
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
     from google.protobuf.struct_pb2 import Struct
     from google.protobuf.timestamp_pb2 import Timestamp
-    from protovalidate import Violation as RuleViolation
 
 LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 """What a timestamp can say at the latest."""
@@ -44,45 +44,10 @@ CHANGEABLE_PATHS = ("content", "content_type", "importance", "metadata", "expire
 
 MAX_MASK_PATHS = 64
 
-MAX_FILTER_TYPES = 16
-"""As the protos have it; longer lists are refused unread, since judging them takes long."""
-
 MAX_METADATA_WIRE_BYTES = 6 * MAX_METADATA_BYTES
 """No metadata within its limit is larger as a message: a digit and its comma take eleven bytes."""
 
-NANOS_A_SECOND = 1_000_000_000
 NANOS_A_MICROSECOND = 1_000
-
-_validator = protovalidate.Validator()
-
-
-class Violations:
-    """Gathers what is wrong with a request, so that the caller learns all of it at once."""
-
-    def __init__(self) -> None:
-        self._found: dict[str, Violation] = {}
-        self._beside: list[Violation] = []
-
-    def add(self, field: str, description: str) -> None:
-        """Add one, unless the same field has one already, such as from the protos' rules."""
-        self._found.setdefault(field, Violation(field, description))
-
-    def add_beside(self, violation: Violation) -> None:
-        """Add one that by itself is none yet: it is told of beside others only."""
-        self._beside.append(violation)
-
-    def add_rules(self, message: Message) -> None:
-        for violation in _validator.collect_violations(message):
-            self.add(_path(violation), violation.proto.message)
-
-    def __bool__(self) -> bool:
-        return bool(self._found)
-
-    def check(self) -> None:
-        """Raises InvalidRequest if there are any."""
-        if self._found:
-            beside = (v for v in self._beside if v.field not in self._found)
-            raise InvalidRequest(*self._found.values(), *beside)
 
 
 class Requests:
@@ -110,7 +75,7 @@ class Requests:
     def check(self, message: Message) -> None:
         """Judge a message by its proto's rules; if it breaks one, by all that is known."""
         violations = Violations()
-        self._check_lengths(message, violations)
+        check_sizes(message, self._max_batch, violations)
         violations.check()
         violations.add_rules(message)
         if not violations:
@@ -120,8 +85,7 @@ class Requests:
             case memory_pb2.StoreMemoryRequest():
                 self._new_memory(message, nobody, "", violations)
             case memory_pb2.BatchStoreMemoriesRequest():
-                for place, item in enumerate(message.requests):
-                    self._new_memory(item, nobody, f"requests[{place}]", violations)
+                self._new_memories(message, lambda _: nobody, violations)
             case memory_pb2.UpdateMemoryRequest():
                 self._edit(message, nobody, violations)
             case memory_pb2.FindSimilarMemoriesRequest() if message.HasField("content"):
@@ -139,25 +103,6 @@ class Requests:
                     violations.add(*violation)
         violations.check()
 
-    def _check_lengths(self, message: Message, violations: Violations) -> None:
-        """Judge what is refused unread, since judging it takes long."""
-        match message:
-            case memory_pb2.BatchStoreMemoriesRequest() if len(message.requests) > self._max_batch:
-                violations.add(
-                    "requests",
-                    f"must be at most {self._max_batch:,}, these are {len(message.requests):,};"
-                    " send them in several calls",
-                )
-            case (
-                memory_pb2.ListMemoriesRequest()
-                | memory_pb2.RetrieveMemoriesRequest()
-                | memory_pb2.PurgeMemoriesRequest()
-                | memory_pb2.ExportMemoriesRequest()
-            ) if len(message.filter.content_types) > MAX_FILTER_TYPES:
-                violations.add(
-                    "filter.content_types", "has more types than there are; give each once"
-                )
-
     def new_memory(
         self, request: memory_pb2.StoreMemoryRequest, session_of: Callable[[str], Session]
     ) -> NewMemory:
@@ -170,10 +115,7 @@ class Requests:
         self, request: memory_pb2.BatchStoreMemoriesRequest, session_of: Callable[[str], Session]
     ) -> list[NewMemory]:
         violations = Violations()
-        memories = [
-            self._new_memory(item, session_of(item.session_id), f"requests[{place}]", violations)
-            for place, item in enumerate(request.requests)
-        ]
+        memories = self._new_memories(request, session_of, violations)
         violations.check()
         return memories
 
@@ -204,6 +146,19 @@ class Requests:
         content = self._content(request.content, "content", violations)
         violations.check()
         return content, hashes_of(content).semantic_hash
+
+    def _new_memories(
+        self,
+        request: memory_pb2.BatchStoreMemoriesRequest,
+        session_of: Callable[[str], Session],
+        violations: Violations,
+    ) -> list[NewMemory]:
+        memories = []
+        for place, item in enumerate(request.requests):
+            stop_if_gone()
+            session = session_of(item.session_id)
+            memories.append(self._new_memory(item, session, f"requests[{place}]", violations))
+        return memories
 
     def _new_memory(
         self,
@@ -308,6 +263,7 @@ class Requests:
                 f"must be at most {MAX_CONTENT_CHARS:,} characters; this is {len(content):,}:"
                 " store it as several memories",
             )
+            return ""
         return content
 
     def _metadata(self, struct: Struct, field: str, violations: Violations) -> dict[str, Any]:
@@ -387,13 +343,9 @@ def _optional_moment(
 
 def _moment(message: Timestamp, field: str, violations: Violations) -> datetime:
     try:
-        if not 0 <= message.nanos < NANOS_A_SECOND:
-            raise OverflowError
         return convert.moment_of(message)
     except OverflowError:
-        violations.add(
-            field, "must be a time from the year 1 to 9999, with nanos from 0 to 999999999"
-        )
+        violations.add(field, time_ranges.NO_TIMESTAMP)
         return LATEST
 
 
@@ -403,15 +355,3 @@ def _fingerprint(request: memory_pb2.StoreMemoryRequest) -> str:
     arguments.CopyFrom(request)
     arguments.ClearField("request_id")
     return hashlib.sha256(arguments.SerializeToString(deterministic=True)).hexdigest()
-
-
-def _path(violation: RuleViolation) -> str:
-    """Such as `requests[3].metadata`."""
-    path = ""
-    field = violation.proto.field
-    for element in () if field is None else field.elements:
-        path += f".{element.field_name}" if path else element.field_name
-        if element.subscript is not None:
-            subscript = element.subscript.value
-            path += f"[{subscript}]" if isinstance(subscript, int) else f'["{subscript}"]'
-    return path

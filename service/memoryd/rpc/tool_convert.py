@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import json_format
 
 from memoryd.rpc.convert import timestamp
-from memoryd.tool_settings import Provenance, shown_settings
+from memoryd.tool_settings import MAX_ITEMS, Provenance, shown_settings
 from memoryd.v1 import tool_config_pb2
 
 if TYPE_CHECKING:
@@ -74,14 +75,19 @@ def revision_message(revision: Revision) -> tool_config_pb2.ToolConfigRevision:
 
 
 def given_settings(message: Message) -> dict[str, Any]:
-    """What a caller gave, by the setting's name; what is output only is not looked at."""
+    """What a caller gave, by the setting's name; what is output only is not looked at.
+
+    Of a list or map longer than there may be, as much as shows it.
+    """
     given: dict[str, Any] = {}
     for field, value in message.ListFields():
         if field.name.startswith("has_") or field.name.endswith("_source"):
             continue
         if field.is_repeated:
             is_map = field.message_type is not None
-            given[field.name] = dict(value) if is_map else list(value)
+            given[field.name] = (
+                dict(islice(value.items(), MAX_ITEMS + 1)) if is_map else value[: MAX_ITEMS + 1]
+            )
         else:
             given[field.name] = value
     return given

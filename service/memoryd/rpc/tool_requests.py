@@ -12,7 +12,7 @@ from memoryd.tool_settings import SETTINGS_OF, default_of
 from memoryd.v1 import tool_config_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 MAX_PATHS = 64
 
@@ -42,7 +42,8 @@ def update_values(
         paths, problem = _sorted_out(tool, mask, ignored=_output_only(tool))
         if problem:
             violations.append(Violation("update_mask", problem))
-        names = (path.rpartition(".")[2] for path in (paths_of(tool) if "*" in mask else paths))
+        is_every = len(mask) <= MAX_PATHS and "*" in mask
+        names = (path.rpartition(".")[2] for path in (paths_of(tool) if is_every else paths))
         values = {n: values[n] if n in values else _of_unset_field(tool, n) for n in names}
     return values, violations
 
@@ -64,12 +65,12 @@ def another_tools_settings(tool: str) -> str:
     return f"are the settings of another tool; {tool} takes {tool}"
 
 
-def _sorted_out(tool: str, given: Iterable[str], ignored: Iterable[str]) -> tuple[list[str], str]:
+def _sorted_out(tool: str, given: Sequence[str], ignored: Iterable[str]) -> tuple[list[str], str]:
     """The paths that can be overridden, each once, in order; and what is wrong with others."""
+    if len(given) > MAX_PATHS:
+        return [], f"must have at most {MAX_PATHS} paths; these are {len(given):,}"
     wanted = set(given)
     known = paths_of(tool)
-    if len(wanted) > MAX_PATHS:
-        return [], f"must have at most {MAX_PATHS} paths"
     strange = sorted(wanted - {*known, *ignored})
     shown = ", ".join(p for p in strange if _SHOWABLE.fullmatch(p)) or "a path"
     problem = f"{shown}: not to be changed of {tool}; use {', '.join(known)}" if strange else ""

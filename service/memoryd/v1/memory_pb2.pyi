@@ -294,7 +294,10 @@ class StoreMemoryRequest(_message.Message):
     session_id: _builtins.str
     """The session to store into; it comes into being with its first memory. See Memory.session_id."""
     content: _builtins.str
-    """The text. After sanitising 1–16,384 characters; what sanitises to nothing is refused."""
+    """The text. After sanitising 1–16,384 characters; what sanitises to nothing is refused. Sanitising removes HTML's tags,
+    and with what they carry only scripts and styles that have an end tag, event handlers and script URIs. More than
+    131,072 characters, markup counted, are refused unread.
+    """
     content_type: Global___ContentType.ValueType
     """Unset: CONTENT_TYPE_CONTEXT."""
     importance: _builtins.float

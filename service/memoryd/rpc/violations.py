@@ -1,0 +1,60 @@
+"""What is wrong with a request, gathered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import protovalidate
+
+from memoryd.errors import InvalidRequest, Violation
+from memoryd.rpc.time_ranges import out_of_range
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+    from protovalidate import Violation as RuleViolation
+
+_validator = protovalidate.Validator()
+
+
+class Violations:
+    """Gathers what is wrong with a request, so that the caller learns all of it at once."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Violation] = {}
+        self._beside: list[Violation] = []
+
+    def add(self, field: str, description: str) -> None:
+        """Add one, unless the same field has one already, such as from the protos' rules."""
+        self._found.setdefault(field, Violation(field, description))
+
+    def add_beside(self, violation: Violation) -> None:
+        """Add one that by itself is none yet: it is told of beside others only."""
+        self._beside.append(violation)
+
+    def add_rules(self, message: Message) -> None:
+        """Add what breaks the protos' rules, and times that are outside their types' ranges."""
+        for found in out_of_range(message):
+            self.add(*found)
+        for violation in _validator.collect_violations(message):
+            self.add(_path(violation), violation.proto.message)
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def check(self) -> None:
+        """Raises InvalidRequest if there are any."""
+        if self._found:
+            beside = (v for v in self._beside if v.field not in self._found)
+            raise InvalidRequest(*self._found.values(), *beside)
+
+
+def _path(violation: RuleViolation) -> str:
+    """Such as `requests[3].metadata`."""
+    path = ""
+    field = violation.proto.field
+    for element in () if field is None else field.elements:
+        path += f".{element.field_name}" if path else element.field_name
+        if element.subscript is not None:
+            subscript = element.subscript.value
+            path += f"[{subscript}]" if isinstance(subscript, int) else f'["{subscript}"]'
+    return path

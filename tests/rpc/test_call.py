@@ -1,0 +1,53 @@
+"""Large requests are judged in a thread, for as long as their caller waits."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from memoryd.model import ContentPolicy, Session
+from memoryd.rpc.call import OFFLOAD_BYTES, offloaded
+from memoryd.rpc.requests import Requests
+from memoryd.v1 import memory_pb2 as pb
+
+
+async def test_a_batch_is_judged_no_further_than_its_caller_waits():
+    judged: list[int] = []
+    has_gone = threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def clock() -> datetime:
+        """Leave while the first memory is judged."""
+        judged.append(threading.get_ident())
+        loop.call_soon_threadsafe(judging.cancel)
+        assert has_gone.wait(60)
+        return datetime(2026, 3, 1, tzinfo=UTC)
+
+    requests = Requests(
+        ContentPolicy.SANITIZE,
+        clock,
+        lambda: timedelta(1),
+        max_batch=1000,
+        judge_other=lambda _: (),
+    )
+    batch = pb.BatchStoreMemoriesRequest(
+        requests=[pb.StoreMemoryRequest(session_id="a", content=f"fact {n}") for n in range(1000)]
+    )
+    ended = asyncio.Event()
+
+    def judge() -> None:
+        try:
+            requests.new_memories(batch, lambda name: Session("", name))
+        finally:
+            loop.call_soon_threadsafe(ended.set)
+
+    judging = asyncio.ensure_future(offloaded(OFFLOAD_BYTES + 1, judge))
+    with pytest.raises(asyncio.CancelledError):
+        await judging
+    has_gone.set()
+    await ended.wait()
+    assert len(judged) == 1
+    assert judged != [threading.get_ident()]
