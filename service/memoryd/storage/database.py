@@ -25,10 +25,15 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from memoryd.storage.pools import Pool
+
 T = TypeVar("T")
 
 _GIVING_UP_SECONDS = 0.1
 """How much longer than its limit a caller waits for the driver to give up."""
+
+_SCHEMA_ATTEMPTS = 3
+"""How often a body is run where the schema changes under it; the caller's time bounds them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,9 @@ class Database:
 
     A body is a plain function of a `Connection`: it runs to its end, or not at all, whatever
     becomes of the caller, so a cancelled call leaves no connection in the middle of something. It
-    is bounded by the timeout instead.
+    is bounded by the timeout instead. One that reads or writes may run again, on another
+    connection, where the first was prepared for an earlier schema: it changes nothing but the
+    database.
 
     Raises, from every method: DatabaseUnavailable, DeadlineExceeded, SchemaMismatch.
     """
@@ -100,7 +107,7 @@ class Database:
     async def read(self, body: Callable[[Connection], T], *, timeout: float | None = None) -> T:
         """Run `body` in autocommit: one statement sees one state."""
         self._require_schema()
-        return await self._run(self._reader.run(body), timeout)
+        return await self._run(self._on_schema(self._reader, body), timeout)
 
     async def write(self, body: Callable[[Connection], T], *, timeout: float | None = None) -> T:
         """Run `body` in a transaction of its own that is committed when this returns."""
@@ -113,7 +120,7 @@ class Database:
 
     async def schema_state(self, *, timeout: float | None = None) -> SchemaState:
         """Whether the schema is the one that this release needs; asks the database."""
-        return await self._run(self._reader.run(_schema_state), timeout)
+        return await self._run(self._on_schema(self._reader, _schema_state), timeout)
 
     async def try_out(self) -> None:
         """Return if it can be used at all; a command's first step, which tells its user most."""
@@ -226,7 +233,17 @@ class Database:
                 raise DatabaseUnavailable("a commit has not ended its transaction")
             return result
 
-        return await self._writer.run(transaction)
+        return await self._on_schema(self._writer, transaction)
+
+    async def _on_schema(self, pool: Pool, body: Callable[[Connection], T]) -> T:
+        """Run a body on a connection that knows the schema as it is."""
+        for _ in range(_SCHEMA_ATTEMPTS - 1):
+            try:
+                return await pool.run(body)
+            except Exception as error:
+                if not self.dialect.is_stale(error):
+                    raise
+        return await pool.run(body)
 
     async def _run(self, work: Coroutine[Any, Any, T], timeout: float | None) -> T:
         limit = self._options.timeout_seconds

@@ -201,6 +201,13 @@ class Dialect(Protocol):
         """Whether the driver's error is about a table or column that is not there."""
         ...
 
+    def is_stale(self, error: BaseException) -> bool:
+        """Whether a connection has statements or types of an earlier schema, and nothing else.
+
+        What it was doing has changed nothing: it is done on another connection.
+        """
+        ...
+
 
 class PostgresDialect:
     name = "postgresql"
@@ -231,6 +238,11 @@ class PostgresDialect:
             asyncpg.InternalClientError,  # such as that no host is the one that writes
             AsyncAdapt_asyncpg_dbapi.Error,  # what the driver's face for SQLAlchemy makes of them
         )
+        self._stale_errors = (
+            asyncpg.InvalidCachedStatementError,
+            asyncpg.OutdatedSchemaCacheError,
+            AsyncAdapt_asyncpg_dbapi.InvalidCachedStatementError,
+        )
         self._connect = FirstThatWill(asyncpg.connect, (OSError, *self.driver_errors))
 
     def engine_options(self, options: DatabaseOptions) -> Row:
@@ -257,6 +269,7 @@ class PostgresDialect:
             is_lost=lambda error: (
                 getattr(getattr(error, "orig", error), "sqlstate", None) == self._READ_ONLY
             ),
+            is_stale=self.is_stale,
             **self.engine_options(options),
             **arguments,
         )
@@ -401,6 +414,10 @@ class PostgresDialect:
 
     def is_schema_mismatch(self, error: Exception) -> bool:
         return getattr(error, "sqlstate", None) in self._SCHEMA_CODES
+
+    def is_stale(self, error: BaseException) -> bool:
+        error = getattr(error, "orig", None) or error
+        return any(isinstance(e, self._stale_errors) for e in (error, error.__cause__))
 
 
 class SqliteDialect:
@@ -553,6 +570,9 @@ class SqliteDialect:
 
     def is_schema_mismatch(self, error: Exception) -> bool:
         return str(error).startswith(("no such table", "no such column", "table "))
+
+    def is_stale(self, error: BaseException) -> bool:
+        return False  # SQLite itself prepares again what another process's change has made stale
 
 
 def dialect_of(url: URL) -> Dialect:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from sqlalchemy import create_engine, event
-from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.util import greenlet_spawn
 
@@ -23,12 +24,15 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.engine import URL
     from sqlalchemy.engine.interfaces import DBAPIConnection
-    from sqlalchemy.pool import QueuePool
+    from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 T = TypeVar("T")
 
 _FAREWELL_SECONDS = 2.0
 """How long the database may take to part from its idle connections."""
+
+_OPENED = "opened"
+"""Where a pool's record keeps when its connection was opened, by `time.monotonic`."""
 
 
 class Pool(Protocol):
@@ -55,13 +59,26 @@ class LoopPool:
         *,
         on_connect: Callable[[DBAPIConnection], None],
         is_lost: Callable[[BaseException], bool],
+        is_stale: Callable[[BaseException], bool],
         **options: Any,
     ) -> None:
-        """`is_lost` tells by an error whether a connection, though open, is of no more use."""
+        """Say by which errors a connection that is still open must not be used again.
+
+        `is_lost` is about that connection alone. `is_stale` is about each that is as old: they hold
+        statements that were prepared for an earlier schema.
+        """
         self._is_lost = is_lost
+        self._is_stale = is_stale
+        self._stale_before = 0.0
+        """Connections that were opened earlier are replaced when they are next checked out."""
         self._engine = create_async_engine(url, **options)
-        event.listen(self._engine.sync_engine, "connect", lambda c, _record: on_connect(c))
-        event.listen(self._engine.sync_engine, "checkout", _refuse_closed)
+
+        def opened(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+            record.info[_OPENED] = time.monotonic()
+            on_connect(connection)
+
+        event.listen(self._engine.sync_engine, "connect", opened)
+        event.listen(self._engine.sync_engine, "checkout", self._refuse_useless)
 
     @property
     def in_use(self) -> int:
@@ -73,9 +90,12 @@ class LoopPool:
                 try:
                     return body(connection)
                 except BaseException as error:
+                    is_stale = self._is_stale(error)
+                    if is_stale and connection.info[_OPENED] >= self._stale_before:
+                        self._stale_before = time.monotonic()
                     # One that was cut short may have begun what nobody would end: all that
                     # followed would be part of it.
-                    if not isinstance(error, Exception) or self._is_lost(error):
+                    if is_stale or not isinstance(error, Exception) or self._is_lost(error):
                         connection.invalidate(error)
                     raise
 
@@ -92,15 +112,16 @@ class LoopPool:
             except TimeoutError:
                 patience = 0.05  # one was cut; the others are not waited for again
 
+    def _refuse_useless(self, connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
+        """Give out no connection that the database has ended, nor a stale one.
 
-def _refuse_closed(connection: Any, _record: object, _proxy: object) -> None:
-    """Give out no connection that the database has ended; the driver hears of it at once.
-
-    Asking the database each time would cost a round trip, and say no more of a network that has
-    fallen silent.
-    """
-    if connection.driver_connection.is_closed():
-        raise InvalidatePoolError("closed by the database")
+        The driver hears of an end at once. Asking the database each time would cost a round trip,
+        and say no more of a network that has fallen silent.
+        """
+        if connection.driver_connection.is_closed():
+            raise InvalidatePoolError("closed by the database")
+        if record.info[_OPENED] < self._stale_before:
+            raise DisconnectionError("prepared for an earlier schema")
 
 
 class ThreadPool:

@@ -1,0 +1,137 @@
+"""A life for a database, given through the public face: every test that moves data begins with it.
+
+It uses every method, so that every table has rows, and every column values of every sort.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import grpc
+from sqlalchemy import func, select
+
+from memoryd.storage.tables import memory_vectors
+from memoryd.v1 import memory_pb2 as pb
+from memoryd.v1 import tool_config_pb2 as tool_pb
+
+if TYPE_CHECKING:
+    from tests.conftest import Clock, Running
+
+PATIENCE_SECONDS = 60
+
+
+async def live(running: Running, clock: Clock, *, name: str = "user") -> None:
+    """Have a server do all it can to sessions whose names begin with `name`.
+
+    Searched (with vectors), repeated by `request_id`, updated, deleted, restored, expired, swept,
+    watched, exported, purged, erased; tools overridden, validated, reset, rolled back.
+    """
+    begun = await _remember(running, clock, name)
+    await _change(running, clock, name)
+    await _search(running, f"{name}-0")
+    await _follow(running, f"{name}-0", begun)
+    await _configure(running)
+
+
+async def _remember(running: Running, clock: Clock, name: str) -> int:
+    """Answer the first session's first revision."""
+    memory, begun = running.memory, 0
+    for n in range(30):
+        request = pb.StoreMemoryRequest(
+            session_id=f"{name}-{n % 3}",
+            content=f"fact {n} – größer, 数, 🙂",
+            content_type=pb.CONTENT_TYPE_FACT if n % 5 else pb.CONTENT_TYPE_PREFERENCE,
+            importance=n / 30,
+            metadata={"n": n, "deep": {"list": [1, 2.5, None, True]}},
+            never_expires=n % 2 == 0,
+            request_id=str(uuid.uuid4()),
+        )
+        first = await memory.StoreMemory(request)
+        begun = begun or first.memory.revision
+        if n % 3 == 0:
+            assert await memory.StoreMemory(request) == first  # as a client that retries
+        clock.move(timedelta(seconds=1.000001))
+    brief = [
+        pb.StoreMemoryRequest(session_id=f"{name}-0", content=f"soon over {n}", ttl={"seconds": 60})
+        for n in range(2)
+    ]
+    await memory.BatchStoreMemories(pb.BatchStoreMemoriesRequest(requests=brief))
+    return begun
+
+
+async def _change(running: Running, clock: Clock, name: str) -> None:
+    memory, session_id = running.memory, f"{name}-0"
+
+    def named(kind: type, memory_id: str) -> object:
+        return kind(session_id=session_id, memory_id=memory_id)
+
+    listed = await memory.ListMemories(pb.ListMemoriesRequest(session_id=session_id))
+    deleted, restored, changed = (one.memory_id for one in listed.memories[:3])
+    for memory_id in (deleted, restored):
+        await memory.DeleteMemory(named(pb.DeleteMemoryRequest, memory_id))
+    await memory.UndeleteMemory(named(pb.UndeleteMemoryRequest, restored))
+    change = pb.Memory(session_id=session_id, memory_id=changed, content="changed")
+    await memory.UpdateMemory(pb.UpdateMemoryRequest(memory=change))
+    assert (await memory.GetMemory(named(pb.GetMemoryRequest, changed))).content == "changed"
+    wanted = pb.MemoryFilter(metadata={"n": 6})
+    purge = pb.PurgeMemoriesRequest(session_id=session_id, filter=wanted, force=True)
+    assert (await memory.PurgeMemories(purge)).purge_count == 1
+    erased = await memory.EraseSession(pb.EraseSessionRequest(session_id=f"{name}-2"))
+    assert erased.erased_memories == 10
+    clock.move(timedelta(minutes=2))
+    assert (await running.server.sweeper.run_once()).expired == 2
+
+
+async def _search(running: Running, session_id: str) -> None:
+    before = await _vectors(running)
+    for query in ("changed fact", ""):
+        answer = await running.memory.RetrieveMemories(
+            pb.RetrieveMemoriesRequest(session_id=session_id, query=query, limit=5)
+        )
+        assert len(answer.results) == 5
+    await running.memory.FindSimilarMemories(
+        pb.FindSimilarMemoriesRequest(session_id=session_id, content="fact")
+    )
+    await running.server.flush_accesses()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while await _vectors(running) == before:  # noqa: ASYNC110  they are kept in the background
+            await asyncio.sleep(0.02)
+
+
+async def _vectors(running: Running) -> int:
+    statement = select(func.count()).select_from(memory_vectors)
+    return await running.server.database.read(lambda c: c.execute(statement).scalar_one())
+
+
+async def _follow(running: Running, session_id: str, begun: int) -> None:
+    whole = pb.ExportMemoriesRequest(session_id=session_id, show_deleted=True)
+    assert [one async for one in running.memory.ExportMemories(whole)]
+    for stream in (
+        running.memory.WatchMemories(
+            pb.WatchMemoriesRequest(session_id=session_id, start_revision=begun)
+        ),
+        running.tools.WatchToolConfigs(tool_pb.WatchToolConfigsRequest()),
+    ):
+        assert await stream.read() is not grpc.aio.EOF
+        stream.cancel()
+
+
+async def _configure(running: Running) -> None:
+    tools = running.tools
+    answers = []
+    for search_k in (6, 7):
+        config = tool_pb.ToolConfig(tool="rag", rag={"search_k": search_k})
+        request = tool_pb.UpdateToolConfigRequest(tool_config=config, reason="größer, 数, 🙂")
+        answers.append(await tools.UpdateToolConfig(request))
+    await tools.ValidateToolConfig(tool_pb.ValidateToolConfigRequest(tool_config=config))
+    rollback = tool_pb.RollbackToolConfigRequest(tool="rag", revision=answers[0].revision)
+    assert (await tools.RollbackToolConfig(rollback)).rag.search_k == 6
+    crm = tool_pb.ToolConfig(tool="crm", crm={"timeout": 3})
+    await tools.UpdateToolConfig(tool_pb.UpdateToolConfigRequest(tool_config=crm))
+    await tools.ResetToolConfig(tool_pb.ResetToolConfigRequest(tool="crm"))
+    await tools.ListToolConfigRevisions(tool_pb.ListToolConfigRevisionsRequest(tool="rag"))
+    await tools.GetToolConfig(tool_pb.GetToolConfigRequest(tool="rag"))
+    await tools.ListTools(tool_pb.ListToolsRequest())
