@@ -151,13 +151,14 @@ def check_url(url: str) -> None:
 
 
 def has_password(url: str) -> bool:
-    """Whether a secret stands in the URL; True where it cannot be read."""
-    if not url.startswith(POSTGRESQL):
-        return "@" in url
+    """Whether a secret stands in the URL, or may do in one that cannot be used."""
     try:
-        parts = _parsed(url)
+        check_url(url)
     except UrlError:
-        return "@" in url
+        return "@" in url or "password=" in url
+    if not url.startswith(POSTGRESQL):
+        return False
+    parts = _parsed(url)
     secret = [value for name, value in parts.parameters if name in ("password", "sslpassword")]
     return bool(parts.password or any(secret))
 
