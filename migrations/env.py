@@ -20,6 +20,7 @@ from sqlalchemy.pool import NullPool
 
 from memoryd.storage.migrate import SHORT_NAMES
 from memoryd.storage.tables import schema
+from memoryd.storage.urls import driver_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -103,8 +104,9 @@ def server_default_differs(
 
 
 async def run_on_url(url: str) -> None:
-    on_sqlite = sa.make_url(url).get_backend_name() == "sqlite"
-    engine = sqlite_engine(url) if on_sqlite else postgres_engine(url)
+    target = driver_url(url)
+    on_sqlite = target.get_backend_name() == "sqlite"
+    engine = sqlite_engine(target) if on_sqlite else postgres_engine(target)
     alone = nullcontext() if on_sqlite else only_migrator(engine)
     try:
         async with alone, engine.connect() as connection:
@@ -115,7 +117,7 @@ async def run_on_url(url: str) -> None:
         await engine.dispose()
 
 
-def sqlite_engine(url: str) -> AsyncEngine:
+def sqlite_engine(url: sa.URL) -> AsyncEngine:
     engine = create_async_engine(
         url,
         poolclass=NullPool,
@@ -139,7 +141,7 @@ def sqlite_engine(url: str) -> AsyncEngine:
     return engine
 
 
-def postgres_engine(url: str) -> AsyncEngine:
+def postgres_engine(url: sa.URL) -> AsyncEngine:
     engine = create_async_engine(
         url,
         poolclass=NullPool,

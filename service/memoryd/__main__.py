@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    # `python -m` looks for modules in the working folder first. A file there that is named as one
+    # that this program imports is not to run in its place.
+    sys.path.pop(0)
+
 import asyncio
 import gc
+import io
 import json
 import multiprocessing
 import os
 import signal
-import sys
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from memoryd.errors import DatabaseUnavailable, MemorydError
+from memoryd.errors import MemorydError
 from memoryd.rpc.endpoint import EndpointFailed
 from memoryd.settings import SettingsError
 from memoryd.tool_settings import load_configuration
@@ -339,22 +346,16 @@ async def _check(settings: Settings, base: Mapping[str, ToolConfig]) -> None:
 def _overrides(tools: ToolConfigs) -> str:
     """What is known of the overrides."""
     if tools.stale_since is not None:
-        return "not known, since the database does not answer, or has not this release's schema"
+        return f"not known: {tools.problem or 'there is no database yet'}"
     return f"at revision {tools.now.revision}"
 
 
 def _place(secret: SecretStr) -> str:
     """A database's URL without what may be secret in it; empty where that is."""
-    from sqlalchemy import URL, make_url  # noqa: PLC0415  only what a command needs is loaded
+    from memoryd.storage.urls import shown  # noqa: PLC0415  only what a command needs is loaded
 
-    if not secret.get_secret_value():
-        return ""
-    url = make_url(secret.get_secret_value())
-    hosts = {name: value for name, value in url.query.items() if name in ("host", "port")}
-    shown = URL.create(
-        url.drivername, host=url.host, port=url.port, database=url.database, query=hosts
-    )
-    return shown.render_as_string()
+    url = secret.get_secret_value()
+    return shown(url) if url else ""
 
 
 def _secrets() -> Secrets:
@@ -561,16 +562,9 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
     try:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
             runner.run(work)
-    except DatabaseUnavailable as error:
-        _fail(f"the database does not answer: {error.cause}")
-    except (
-        MemorydError,
-        SettingsError,
-        WorkersFailed,
-        EndpointFailed,
-        OSError,
-        ValueError,
-    ) as error:
+    except MemorydError as error:
+        _fail(error.for_operator)
+    except (SettingsError, WorkersFailed, EndpointFailed, OSError, ValueError) as error:
         _fail(str(error))
 
 
@@ -580,6 +574,9 @@ def _fail(message: str) -> NoReturn:
 
 
 def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a letter that a console lacks is shown escaped
+            stream.reconfigure(errors="backslashreplace")
     app(prog_name="memoryd")  # also as `python -m memoryd`
 
 

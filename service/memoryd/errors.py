@@ -36,6 +36,11 @@ from typing import NamedTuple
 class MemorydError(Exception):
     """Base of all; its text may be shown to the caller."""
 
+    @property
+    def for_operator(self) -> str:
+        """What whoever runs the service is told, and a caller is not."""
+        return str(self)
+
 
 class Violation(NamedTuple):
     """One broken rule."""
@@ -175,10 +180,16 @@ class DatabaseUnavailable(MemorydError):
     retry_after = 1.0
     """Seconds."""
 
-    def __init__(self, cause: str = "no answer in time") -> None:
+    def __init__(self, cause: str = "no answer in time", *, remedy: str = "") -> None:
         super().__init__("the database does not answer; try again")
-        self.cause = cause
-        """What the driver says, for the operator; a caller is not told."""
+        self.cause = f"{cause}; {remedy}" if remedy else cause
+        """What the driver says and what to change, for the operator; a caller is not told."""
+        self._remedy = remedy
+
+    @property
+    def for_operator(self) -> str:
+        what = "cannot be used" if self._remedy else "does not answer"
+        return f"the database {what}: {self.cause}"
 
 
 class SchemaMismatch(MemorydError):

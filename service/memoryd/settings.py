@@ -1,7 +1,7 @@
 """The settings of the service: flags beat `MEMORYD_…` variables beat `.env` beat defaults.
 
-Every problem is collected and raised at once. No problem shows the text of a value: it may be a
-secret, or one put into the wrong variable.
+Every problem is collected and raised at once. A problem shows a value only where the setting takes
+no secret, and the value looks like none: no URL, and nothing long.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from memoryd.model import MAX_BATCH, ContentPolicy
 from memoryd.secrets import Unpicklable
+from memoryd.storage.urls import UrlError, check_url, has_password
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -53,7 +54,7 @@ class Problem:
     where: str
     """`environment`, `command line`, or the name of the `.env` file."""
     found: str
-    """The shape of what is there, never the text of a value."""
+    """The shape of what is there; its text where that can be no secret."""
     expected: str
     """What is accepted instead, or the remedy."""
 
@@ -71,8 +72,9 @@ class SettingsError(Exception):
 
     def __str__(self) -> str:
         count = len(self.problems)
-        heading = f"{count} problem{'' if count == 1 else 's'} with the settings:"
-        return "\n  ".join([heading, *map(str, self.problems)])
+        if count == 1:
+            return str(self.problems[0])
+        return "\n  ".join([f"{count} problems with the settings:", *map(str, self.problems)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,11 @@ class Accepts:
     phrase: str
     secret: bool = False
 
+
+_HARMLESS = re.compile(r"\w[\w .+-]{0,23}")
+"""A text that is shown where it is refused. A URL or a path in the wrong place is not like it."""
+
+_COMMAND_LINE = "command line"
 
 _REFUSED = "refused"
 
@@ -284,7 +291,7 @@ def _accepted_range(noun: str, info: FieldInfo) -> str:
 
 
 def _shape(value: object, info: FieldInfo) -> str:
-    """Describe a value; only a number in a field of numbers is shown itself."""
+    """Describe a value: itself where the field takes no secret, and it looks like none."""
     numeric = info.annotation in (int, float)
     match value:
         case None:
@@ -298,11 +305,19 @@ def _shape(value: object, info: FieldInfo) -> str:
             shape = str(value) if short else "a number"
         case str() if numeric and len(value) <= _MAX_DIGITS and _NUMBER.fullmatch(value):
             shape = value
+        case str() if _takes_choice(info) and _HARMLESS.fullmatch(value):
+            shape = f'"{value}"'
         case str():
             shape = "a text"
         case _:
             shape = f"a value of type {type(value).__name__}"
     return shape
+
+
+def _takes_choice(info: FieldInfo) -> bool:
+    """Whether a field takes a number or one of a few words, and so never a secret."""
+    kind = info.annotation
+    return kind in (int, float, bool) or (isinstance(kind, type) and issubclass(kind, enum.Enum))
 
 
 M = TypeVar("M", bound=SettingsModel)
@@ -357,25 +372,20 @@ def _lower_case(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-_POSTGRESQL = "postgresql+asyncpg://"
-
-
 def _database_url(url: SecretStr) -> SecretStr:
-    text = url.get_secret_value()
-    if text.startswith(_POSTGRESQL):
-        return url
-    scheme, _, path = text.partition("sqlite+aiosqlite:///")
-    # Each connection would see a database of its own, and none would outlive it.
-    in_memory = ":memory:" in path or "mode=memory" in path
-    if scheme or not path.partition("?")[0] or in_memory:
-        raise ValueError
+    try:
+        check_url(url.get_secret_value())
+    except UrlError as error:
+        raise refusal(str(error)) from None
     return url
 
 
 def _read_url(url: SecretStr) -> SecretStr:
-    if url.get_secret_value() and not url.get_secret_value().startswith(_POSTGRESQL):
-        raise ValueError
-    return url
+    if not url.get_secret_value():
+        return url
+    if _is_sqlite(url):
+        raise refusal("SQLite has no standbys; leave it empty")
+    return _database_url(url)
 
 
 def _is_sqlite(url: SecretStr) -> bool:
@@ -579,8 +589,8 @@ class Settings(SettingsModel):
         default_factory=_installed_embedder,
         description=(
             "What makes vectors of contents and queries: static (the extra semantic; where it is "
-            "missing, none is the default), minilm (the extra minilm), a class by its import path, "
-            "or none, so that words alone decide what is relevant."
+            "missing, none is the default), minilm (the extra minilm), a class by its import path "
+            "(not from .env), or none, so that words alone decide what is relevant."
         ),
     )
     recall_language: _Language = Field(
@@ -700,15 +710,46 @@ def load_settings(
     for name, value in flags.items():
         if value is not None:
             values[name] = value
-            origins[name] = "command line"
+            origins[name] = _COMMAND_LINE
+    misplaced = _misplaced(values, origins, dotenv.name if dotenv else None)
+    problems += misplaced.values()
     result = validate(Settings, values)
     if isinstance(result, Settings) and not problems:
         return result
     for fault in [] if isinstance(result, Settings) else result:
-        by_flag = origins[fault.field] == "command line"
+        if fault.field in misplaced:
+            continue
+        by_flag = origins[fault.field] == _COMMAND_LINE
         name = f"--{fault.field.replace('_', '-')}" if by_flag else Settings.variable(fault.field)
         problems.append(Problem(name, origins[fault.field], fault.found, fault.expected))
     raise SettingsError(problems)
+
+
+def _misplaced(
+    values: Mapping[str, object], origins: Mapping[str, str], dotenv: str | None
+) -> dict[str, Problem]:
+    """What is given where it may not be, by the setting's name."""
+    found = {}
+    url = values.get("database_url")
+    if origins.get("database_url") == _COMMAND_LINE and has_password(str(url)):
+        found["database_url"] = Problem(
+            "--database-url",
+            _COMMAND_LINE,
+            "a URL with a password, which every user of the machine can read in the list of"
+            " processes",
+            f"set {Settings.variable('database_url')} in the environment or in .env, or leave the"
+            " password out of the flag and keep it in PGPASSWORD or a password file (~/.pgpass)",
+        )
+    # Whoever may write into the working folder is not to decide what code runs.
+    if dotenv and origins.get("embedder") == dotenv and ":" in str(values["embedder"]):
+        name = Settings.variable("embedder")
+        found["embedder"] = Problem(
+            name,
+            dotenv,
+            "an import path, which runs code",
+            f"set {name} in the environment of the service",
+        )
+    return found
 
 
 def given_values(

@@ -122,6 +122,7 @@ class ToolConfigs:
         self._changed = asyncio.Event()
         self._closing = False
         self._reachable: bool | None = None
+        self._problem = ""
         self._known_at = clock()
         self._adopted = 0
         self._reads: dict[tuple[int, int], asyncio.Task[list[ToolConfig]]] = {}
@@ -148,6 +149,11 @@ class ToolConfigs:
         """When it was last known to be current; None where it is."""
         return None if self._reachable else self._known_at
 
+    @property
+    def problem(self) -> str:
+        """Why it is stale, for the operator; empty where that is not known."""
+        return "" if self._reachable else self._problem
+
     async def start(self, listener: Listener | None = None) -> None:
         """Read what holds, and keep up with it: at once where a listener hears of changes."""
         if listener is not None:
@@ -168,7 +174,8 @@ class ToolConfigs:
         adopted = self._adopted
         try:
             stored = await self._database.read(storage.read_state)
-        except MemorydError:
+        except MemorydError as error:
+            self._problem = error.for_operator
             if self._reachable is not False:
                 _log.warning(
                     "the tools' overrides cannot be read; what was known of them goes on",

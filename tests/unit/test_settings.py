@@ -170,7 +170,7 @@ def test_all_problems_are_told_at_once(dotenv: WriteDotenv) -> None:
         Problem("MEMORYD_HOTS", ".env", "no such setting", "did you mean MEMORYD_HOST?"),
         Problem("MEMORYD_DRAIN_SECONDS", ".env", "-1", "expected a number from 0 to 3600"),
         Problem("MEMORYD_PORT", "environment", "70000", "expected a whole number from 0 to 65535"),
-        Problem("MEMORYD_LOG_FORMAT", "environment", "a text", "expected text or json"),
+        Problem("MEMORYD_LOG_FORMAT", "environment", '"xml"', "expected text or json"),
         Problem(
             "--write-batch-limit", "command line", "0", "expected a whole number from 1 to 10000"
         ),
@@ -183,7 +183,7 @@ def test_the_message_has_a_line_for_each_problem() -> None:
     assert str(caught.value).splitlines() == [
         "2 problems with the settings:",
         "  MEMORYD_PORT (environment): empty; expected a whole number from 0 to 65535",
-        "  MEMORYD_DATABASE_PGBOUNCER (environment): a text; expected true or false",
+        '  MEMORYD_DATABASE_PGBOUNCER (environment): "yes"; expected true or false',
     ]
 
 

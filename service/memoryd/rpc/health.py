@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from memoryd.errors import DatabaseUnavailable, MemorydError, ServiceNotFound, ShuttingDown
+from memoryd.errors import MemorydError, ServiceNotFound, ShuttingDown
 from memoryd.storage.back_off import BackOff
 
 if TYPE_CHECKING:
@@ -109,10 +109,8 @@ class HealthMonitor(health_pb2_grpc.HealthServicer):
         problem = None
         try:
             await self._look()
-        except DatabaseUnavailable as error:
-            problem = f"the database does not answer: {error.cause}"
         except MemorydError as error:
-            problem = str(error)
+            problem = error.for_operator
         except Exception as error:  # noqa: BLE001  a monitor that died would tell its last state for ever
             problem = f"the database cannot be judged: {type(error).__name__}"
             if problem != self._problem:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from sqlalchemy import text
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -16,8 +15,9 @@ from sqlalchemy.pool import NullPool
 
 from memoryd.errors import DatabaseUnavailable, DeadlineExceeded, SchemaMismatch
 from memoryd.metadata import to_json
-from memoryd.storage.dialect import dialect_of
+from memoryd.storage.dialect import UTF8, dialect_of
 from memoryd.storage.migrate import HEAD, SchemaState, migrate, schema_state
+from memoryd.storage.urls import UrlError, connect_seconds, driver_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
@@ -45,6 +45,8 @@ class DatabaseOptions:
     """A transaction may take, waiting for a connection included."""
     statement_timeout_seconds: float = 4.0
     lock_timeout_seconds: float = 3.0
+    connect_seconds: float | None = None
+    """A connection may take to be made, where the URL says so; never longer than a transaction."""
     pgbouncer: bool = False
     """Whether PgBouncer's transaction pooling stands between: keep nothing prepared."""
 
@@ -62,22 +64,19 @@ class Database:
     """
 
     def __init__(self, url: str, options: DatabaseOptions | None = None) -> None:
-        self._options = options or DatabaseOptions()
         try:
-            parsed = make_url(url)
-        except ValueError:  # its text would show part of the URL, such as of a password
-            raise ValueError(
-                "the database's URL has a port that is no number; write @, : and / in a password"
-                " as %40, %3A and %2F"
-            ) from None
+            parsed = driver_url(url)
+        except UrlError as error:
+            raise ValueError(f"the database's URL: {error}") from None
+        self._options = replace(options or DatabaseOptions(), connect_seconds=connect_seconds(url))
         self._url = url
+        self._driver_url = parsed
         host = parsed.host or parsed.query.get("host") or parsed.database or ""
         self._place = host if isinstance(host, str) else ", ".join(host)
         self._known_state = SchemaState.CURRENT
+        self._encoding = UTF8
         self.dialect = dialect_of(parsed)
         self.is_embedded = self.dialect.name == "sqlite"
-        if self.is_embedded and parsed.database in (None, "", ":memory:"):
-            raise ValueError("an SQLite database in memory keeps nothing; name a file")
         common: dict[str, Any] = {
             "on_connect": lambda connection: self.dialect.on_connect(connection, self._options),
             "pool_timeout": self._options.timeout_seconds,
@@ -120,12 +119,12 @@ class Database:
 
     async def schema_state(self, *, timeout: float | None = None) -> SchemaState:
         """Whether the schema is the one that this release needs; asks the database."""
-        return await self._run(self._on_schema(self._reader, _schema_state), timeout)
+        return await self._run(self._on_schema(self._reader, self._schema_state), timeout)
 
     async def try_out(self) -> None:
         """Return if it can be used at all; a command's first step, which tells its user most."""
         with self._translating():
-            await asyncio.to_thread(self.dialect.try_out, make_url(self._url))
+            await asyncio.to_thread(self.dialect.try_out, self._driver_url)
 
     async def check(self, *, timeout: float | None = None) -> None:
         """Return if the database answers and its schema fits.
@@ -152,9 +151,13 @@ class Database:
                     f"the tables are not those of the revision they claim: {cause}"
                 ) from error
 
+    def _schema_state(self, connection: Connection) -> SchemaState:
+        self._encoding = self.dialect.encoding(connection)
+        return SchemaState.NOT_UTF8 if self._encoding != UTF8 else _schema_state(connection)
+
     def _require_schema(self) -> None:
         if self._known_state is not SchemaState.CURRENT:
-            raise schema_mismatch(self._known_state)
+            raise schema_mismatch(self._known_state, self._encoding)
 
     @property
     def connections_in_use(self) -> int:
@@ -286,18 +289,26 @@ class Database:
         except TimeoutError as error:
             raise expired from error
         except OSError as error:
-            raise DatabaseUnavailable(self._cause(error)) from error
+            raise self._unavailable(error) from error
         except Exception as error:
             driver_error = error.orig if isinstance(error, DBAPIError) else error
             if not isinstance(driver_error, self.dialect.driver_errors):
                 raise
             if self.dialect.is_schema_mismatch(driver_error):
                 raise schema_mismatch(SchemaState.BEHIND) from error
-            if self.dialect.is_unavailable(driver_error) or (
-                isinstance(error, DBAPIError) and error.connection_invalidated
+            if (
+                self.dialect.is_unavailable(driver_error)
+                or (isinstance(error, DBAPIError) and error.connection_invalidated)
+                or self._obstacle(driver_error)
             ):
-                raise DatabaseUnavailable(self._cause(driver_error)) from error
+                raise self._unavailable(driver_error) from error
             raise
+
+    def _unavailable(self, error: Exception) -> DatabaseUnavailable:
+        return DatabaseUnavailable(self._cause(error), remedy=self._obstacle(error) or "")
+
+    def _obstacle(self, error: Exception) -> str | None:
+        return self.dialect.obstacle(error.__cause__ or error, self._driver_url)
 
     def _cause(self, error: Exception) -> str:
         """Where and what, for the operator; the driver's later lines would show values of rows."""
@@ -306,8 +317,13 @@ class Database:
         return f"{self._place}: {words.partition(chr(10))[0]}"
 
 
-def schema_mismatch(state: SchemaState) -> SchemaMismatch:
+def schema_mismatch(state: SchemaState, encoding: str = UTF8) -> SchemaMismatch:
     """The error that tells an operator what to do about the schema."""
+    if state is SchemaState.NOT_UTF8:
+        return SchemaMismatch(
+            f"the database's encoding is {encoding}, which cannot hold every character; make one"
+            " with CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0, and use it instead"
+        )
     if state is SchemaState.AHEAD:
         return SchemaMismatch(
             f"the database's schema is ahead of {HEAD}, which this release needs: run a newer one"

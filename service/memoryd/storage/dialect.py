@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from contextlib import closing, suppress
 from datetime import UTC, datetime
@@ -33,6 +34,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from memoryd.metadata import to_json
 from memoryd.storage import direct
 from memoryd.storage.hosts import FirstThatWill
+from memoryd.storage.obstacles import postgresql_obstacle, sqlite_obstacle
 from memoryd.storage.pools import LoopPool, ThreadPool
 
 if TYPE_CHECKING:
@@ -47,6 +49,9 @@ if TYPE_CHECKING:
     from memoryd.storage.pools import Pool
 
 Row = dict[str, Any]
+
+UTF8 = "UTF8"
+"""The encoding that holds every character, by PostgreSQL's name."""
 
 
 class Keys:
@@ -208,6 +213,14 @@ class Dialect(Protocol):
         """
         ...
 
+    def obstacle(self, error: BaseException, url: URL) -> str | None:
+        """What to change before the database can be used; None where trying again may help."""
+        ...
+
+    def encoding(self, connection: Connection) -> str:
+        """How the database keeps texts, as it names that itself."""
+        ...
+
 
 class PostgresDialect:
     name = "postgresql"
@@ -248,7 +261,7 @@ class PostgresDialect:
     def engine_options(self, options: DatabaseOptions) -> Row:
         arguments: Row = {
             "async_creator_fn": self._connect,
-            "timeout": options.timeout_seconds,
+            "timeout": min(options.timeout_seconds, options.connect_seconds or math.inf),
             # Without it the driver waits for ever to hear that a query is cancelled.
             "command_timeout": options.timeout_seconds,
         }
@@ -419,6 +432,13 @@ class PostgresDialect:
         error = getattr(error, "orig", None) or error
         return any(isinstance(e, self._stale_errors) for e in (error, error.__cause__))
 
+    def obstacle(self, error: BaseException, url: URL) -> str | None:
+        return postgresql_obstacle(error)
+
+    def encoding(self, connection: Connection) -> str:
+        driver: Any = connection.connection.driver_connection
+        return str(driver.get_settings().server_encoding)
+
 
 class SqliteDialect:
     name = "sqlite"
@@ -573,6 +593,12 @@ class SqliteDialect:
 
     def is_stale(self, error: BaseException) -> bool:
         return False  # SQLite itself prepares again what another process's change has made stale
+
+    def obstacle(self, error: BaseException, url: URL) -> str | None:
+        return None if "uri" in url.query else sqlite_obstacle(error, url.database or "")
+
+    def encoding(self, connection: Connection) -> str:
+        return UTF8  # in any of its encodings a file holds every character
 
 
 def dialect_of(url: URL) -> Dialect:

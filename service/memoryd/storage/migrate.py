@@ -54,6 +54,8 @@ class SchemaState(enum.Enum):
     """It will do: this release's own, or a later one that suits it too."""
     BEHIND = enum.auto()
     AHEAD = enum.auto()
+    NOT_UTF8 = enum.auto()
+    """There is no schema for it: the database's encoding cannot hold what callers store."""
 
 
 def schema_state(versions: Iterable[str]) -> SchemaState:
