@@ -113,6 +113,52 @@ async def test_importance_weighs_as_far_as_asked(memory):
     assert "desk" in best
 
 
+async def test_a_correction_is_found_with_what_it_corrects(memory):
+    await tell(memory, "User likes sushi", "User cooks ramen on Sundays", "User likes jazz")
+    await tell(memory, "User has a cat called Miso", "User dislikes elevators", "Lunch is at noon")
+    await tell(
+        memory, "Kim likes sashimi and tea", "User plays chess", "User moved to Leeds in May"
+    )
+    await tell(memory, "User orders soup when it rains", "User does not like sushi")
+    answer = await ask(memory, "Does the user like sushi?")
+    assert {*contents(answer)[:2]} == {"User likes sushi", "User does not like sushi"}
+    assert not any(result.breakdown.diversity for result in answer.results[:2])
+
+
+@pytest.mark.parametrize("embedder", ["none", "static"])
+async def test_a_query_without_terms_finds_what_holds_it(serve, embedder):
+    memory = (await serve(MEMORYD_EMBEDDER=embedder)).memory
+    fox, tattoo = "she reacts with \N{FOX FACE} to good news", "To be or not to be is her tattoo"
+    await tell(memory, "likes tea", "works in Porto", "is to be in Rome", importance=1.0)
+    await tell(memory, fox, tattoo, "has two cats", importance=0.1)
+    assert contents(await ask(memory, "\N{FOX FACE}"))[0] == fox
+    assert contents(await ask(memory, "To be or not to be"))[0] == tattoo
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["2024-03-05t10:00:00z", "2024-03-05T10:00:60Z", "2024-03-05 10:00:00.5+01:00", "2024-03-05"],
+)
+async def test_a_time_is_understood_however_it_is_written(memory, moment):
+    days = ["2024-01-11T09:00:00Z", "2024-02-14T09:00:00Z", moment, "2024-04-20T09:00:00Z"]
+    for number, day in zip(("seven", "eight", "nine", "ten"), days, strict=True):
+        await tell(memory, f"went hiking, trip number {number}", metadata={"occurred_at": day})
+    answer = await ask(memory, "When did they go hiking on 5 March 2024?")
+    assert contents(answer)[0] == "went hiking, trip number nine"
+    assert answer.results[0].breakdown.temporal > answer.results[1].breakdown.temporal
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["9999-12-31T23:59:60Z", "2024-03-05T10:00:61Z", "5 March", "t", "0" * 7_000, "\u0660"],
+)
+async def test_what_is_no_time_is_stored_and_not_ranked_by(memory, moment):
+    await tell(memory, "went hiking", metadata={"occurred_at": moment, "speaker": "x" * 7_000})
+    answer = await ask(memory, "hiking on 5 March 2024?")
+    assert contents(answer) == ["went hiking"]
+    assert answer.results[0].breakdown.temporal == 0
+
+
 async def test_near_duplicates_give_way_unless_told_otherwise(memory):
     late = "the customer says that order 4711 has come late once more and wants a refund for"
     await tell(memory, *(f"{late} item {n}" for n in range(6)))

@@ -1,12 +1,13 @@
 """What spans of time a query names."""
 
 from datetime import UTC, datetime
+from itertools import product
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memoryd.recall.dates import MOST_SPANS, spans
+from memoryd.recall.dates import MAX_CHARACTERS, MAX_PHRASES, MOST_SPANS, phrases, spans
 
 NOW = datetime(2026, 1, 15, 18, 30, tzinfo=UTC)  # a Thursday
 
@@ -56,7 +57,31 @@ def test_a_language_that_nobody_knows_reads_english_dates():
 
 
 def test_a_long_query_of_dates_is_cut():
-    assert len(days("yesterday " * 1000)) == MOST_SPANS
+    dates = [f"{day} May {year}" for year in range(1990, 2020) for day in range(1, 29)]
+    assert len(days(" ".join(dates))) == MOST_SPANS
+    assert days("yesterday " * 1000) == [("2026-01-14", "2026-01-15")]
+
+
+@pytest.mark.parametrize(
+    "phrase",
+    ["31 February {n}", "{w} days ago", "{n}-99-99", "{n}00000 weeks ago"],
+)
+def test_only_so_many_phrases_are_read_be_they_dates_or_not(phrase):
+    words = ("".join(letters) for letters in product("bcdfg", "aeiou", "lmnpr"))
+    many = " ".join(phrase.format(n=1900 + n, w=word) for n, word in enumerate(words))
+    assert 1 < len(phrases(many, "en")) <= MAX_PHRASES
+    assert days(many) == days(many[:MAX_CHARACTERS])
+
+
+def test_what_is_looked_for_is_found_in_the_head_of_a_query_only():
+    assert phrases("x " * 900 + "on 8 May 2023", "en") == ("8 may 2023",)
+    assert phrases("x " * (MAX_CHARACTERS // 2) + "on 8 May 2023", "en") == ()
+    assert phrases("9" * 1900 + " days ago", "en") == ()
+
+
+@pytest.mark.parametrize("query", ["9999-12-31", "0001-01-01", "99999999 years ago", "in 9999-12"])
+def test_the_ends_of_time_are_no_span_or_one(query):
+    assert len(days(query)) <= 1
 
 
 WORDS = (

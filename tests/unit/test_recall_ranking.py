@@ -5,8 +5,11 @@ from types import MappingProxyType
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from memoryd.ranking import effective_importance
+from memoryd.recall.diversity import PENALTY, RELEVANCE_KEPT, Repetition, chosen
 from memoryd.recall.fusion import rank
 from memoryd.recall.index import Document, SessionIndex
 from memoryd.recall.signals import understand
@@ -92,7 +95,7 @@ def test_the_limit_holds_and_nothing_is_found_in_nothing():
 
 @pytest.mark.parametrize(
     "query",
-    ["what is it", "?!", "zebra", "the " * 4096, "x" * 16_384, "\u200b", "e\u0301" * 8000],
+    ["what is it", "!!", "zebra", "those " * 2730, "x" * 16_384, "\u200b", "e\u0301" * 8000],
 )
 def test_a_query_that_has_nothing_to_do_with_any_memory_is_answered_by_importance(query):
     index = index_of(
@@ -261,6 +264,129 @@ def test_importance_is_the_effective_one():
 def test_equals_are_told_apart_by_age_alone():
     reordered = [document(n, "the same words") for n in (2, 0, 1)]
     assert ids("same words", index_of(*reordered), diverse=False) == ["m0", "m1", "m2"]
+
+
+TATTOO = "To be or not to be is her tattoo"
+
+
+@pytest.mark.parametrize(
+    ("query", "best"),
+    [
+        ("\N{FOX FACE}", "she reacts with \N{FOX FACE} to good news"),
+        ("\N{FOX FACE}?", "she reacts with \N{FOX FACE} to good news"),
+        ("To be or not to be", TATTOO),
+        ("to BE, or NOT to be?!", TATTOO),
+        ("?!", "the answer was a loud what?!"),
+        (
+            "\U0001f469\u200d\U0001f469\u200d\U0001f467",
+            "trip \U0001f469\u200d\U0001f469\u200d\U0001f467",
+        ),
+        ("\u2764", "signs with \u2764\ufe0f"),
+        ("\u2764\ufe0f", "signs with \u2764\ufe0f"),
+        ("\N{THUMBS UP SIGN}", "\N{THUMBS UP SIGN}\U0001f3fd given"),
+        ("++", "writes C++ at work"),
+        ("don\u2019t", "they don't, they said"),
+    ],
+)
+@pytest.mark.parametrize("embedder", [None, Colours(), ColourWords()])
+def test_a_query_without_terms_finds_its_own_words_and_signs(query, best, embedder):
+    texts = [
+        "she reacts with \N{FOX FACE} to good news",
+        "to be honest it is not what it was",
+        TATTOO,
+        "the answer was a loud what?!",
+        "trip \U0001f469\u200d\U0001f469\u200d\U0001f467",
+        "\U0001f469\u200d\U0001f52c at work",
+        "signs with \u2764\ufe0f",
+        "the \N{CAT FACE}\ufe0f is ill",
+        "\N{THUMBS UP SIGN}\U0001f3fd given",
+        "writes C++ at work",
+        "they don't, they said",
+    ]
+    index = index_of(*OTHERS, *texts)
+    found = results(query, index, embedder=embedder)
+    assert index.contents[index.place(found[0].memory_id)] == best
+    assert found[0].lexical > max(0, found[1].lexical)
+    apart = index_of(*texts), index_of(*OTHERS, first=len(texts))
+    assert apart[0].contents[int(ids(query, *apart)[0][1:])] == best
+
+
+def test_joiners_and_marks_by_themselves_are_no_words():
+    index = index_of("\u2764\ufe0f", "\N{SUN BEHIND CLOUD}\ufe0f", "x\u200dy")
+    found = {r.memory_id: r.lexical for r in results("\u2764\ufe0f", index)}
+    assert found["m0"] > 0 >= max(found["m1"], found["m2"])
+
+
+BUDGET = "The board agreed last night that the budget for the new office in Leeds will be"
+
+CORRECTIONS = [
+    ("User likes sushi", "User does not like sushi", "Does the user like sushi?"),
+    ("Take the pill before breakfast", "Take the pill after breakfast", "When is the pill due?"),
+    ("He writes C++ at work", "He writes C# at work", "What does he write at work?"),
+    ("Discount applies if age > 65", "Discount applies if age < 65", "Who gets the discount?"),
+    ("The rooms are booked", "The room is booked", "Are the rooms booked?"),
+    ("It was 5 degrees at dawn", "It was -5 degrees at dawn", "How many degrees were it at dawn?"),
+    ("Ann owes Ben money", "Ben owes Ann money", "Who owes money?"),
+    (
+        f"{BUDGET} 120000 euros",
+        f"{BUDGET} 140000 euros",
+        "What is the budget for the office?",
+    ),
+    ("\u732b\u304c\u597d\u304d", "\u732b\u304c\u5acc\u3044", "\u732b\u304c\u597d\u304d?"),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "query"), CORRECTIONS)
+def test_what_may_correct_another_memory_is_no_repetition_of_it(first, second, query):
+    for pair in ((first, second), (second, first)):
+        index = index_of(pair[0], "User cooks ramen", "User plays chess", *OTHERS[:12], pair[1])
+        found = results(query, index)
+        assert {r.memory_id for r in found[:2]} == {"m0", "m15"}
+        assert all(r.diversity == 0 for r in found[:2])
+
+
+@pytest.mark.parametrize(
+    "again",
+    ["THE ORDER ARRIVED DAMAGED", "The order, arrived: damaged!", "the  order\narrived damaged"],
+)
+def test_the_same_in_another_case_punctuation_or_spacing_gives_way(again):
+    index = index_of("the order arrived damaged", again, "the order was late", *OTHERS)
+    assert ids("order arrived", index, limit=2) == ["m0", "m2"]
+
+
+def test_of_many_that_say_nearly_the_same_two_come_before_others():
+    late = "the customer says that order 4711 has come late once more and wants a refund for item"
+    index = index_of(*(f"{late} {n}" for n in range(6)), "order 9 was late in spring", *OTHERS)
+    found = results("did order 4711 come late?", index)
+    assert [r.memory_id for r in found[:3]] == ["m0", "m1", "m6"]
+    assert {r.memory_id for r in found[3:7]} == {f"m{n}" for n in range(2, 6)}
+    assert [r.diversity < 0 for r in found[:7]] == [False] * 3 + [True] * 4
+
+
+@given(st.data())
+def test_however_much_is_repeated_what_is_relevant_stays_before_what_is_not(data):
+    size = data.draw(st.integers(1, 8))
+    several = {"min_size": size, "max_size": size}
+    numbers = st.lists(st.floats(-5, 15), **several)
+    scores = np.array(sorted(data.draw(numbers), reverse=True))
+    relevance = np.array(data.draw(st.lists(st.floats(0, 15), **several)))
+    near = np.array(data.draw(st.lists(st.lists(st.floats(0, 1), **several), **several)))
+    near = np.maximum(near, near.T)
+    np.fill_diagonal(near, 0.0)
+    limit = data.draw(st.integers(1, size))
+    answer = chosen(scores, relevance, Repetition(near == 1.0, near), limit)
+    places = [place for place, _ in answer]
+    assert len(places) == len({*places}) == limit
+    lost = [scores[place] + diversity for place, diversity in answer]
+    assert lost == sorted(lost, reverse=True)
+    assert all(-PENALTY <= diversity <= 0 for _, diversity in answer)
+    rank_of = {place: rank for rank, place in enumerate(places)} | {
+        place: size for place in range(size) if place not in places
+    }
+    for better in range(size):
+        for worse in range(better + 1, size):
+            if relevance[worse] < relevance[better] * RELEVANCE_KEPT:
+                assert rank_of[better] <= rank_of[worse]
 
 
 def test_near_duplicates_give_way():

@@ -50,14 +50,21 @@ ranked = st.builds(
 
 
 @given(
-    st.lists(st.tuples(memories(), st.floats(0, 1), ranked), max_size=3),
-    st.integers(0, 2**60),
-    st.none() | st.dictionaries(st.text(max_size=5), st.integers(0, 2**60), max_size=3),
+    found=st.lists(st.tuples(memories(), st.floats(0, 1), ranked), max_size=3),
+    revision=st.integers(0, 2**60),
+    revisions=st.none() | st.dictionaries(st.text(max_size=5), st.integers(0, 2**60), max_size=3),
+    truncated=st.booleans(),
 )
 def test_an_encoded_answer_is_the_message(
-    found: list[tuple[Memory, float, Ranked]], revision: int, revisions: dict[str, int] | None
+    found: list[tuple[Memory, float, Ranked]],
+    revision: int,
+    revisions: dict[str, int] | None,
+    *,
+    truncated: bool,
 ) -> None:
-    expected = pb.RetrieveMemoriesResponse(revision=revision, revisions=revisions)
+    expected = pb.RetrieveMemoriesResponse(
+        revision=revision, revisions=revisions, truncated=truncated
+    )
     results = []
     for memory, importance, one in found:
         accessed = accessed_of(memory)
@@ -67,5 +74,5 @@ def test_an_encoded_answer_is_the_message(
         message.effective_importance = importance
         parts = {name: getattr(one, name) for name in Ranked._fields[2:]}
         expected.results.add(memory=message, score=one.score, breakdown=pb.ScoreBreakdown(**parts))
-    answer = pb.RetrieveMemoriesResponse.FromString(encoded_response(results, revision, revisions))
-    assert answer == expected
+    encoded_answer = encoded_response(results, revision, revisions, truncated=truncated)
+    assert pb.RetrieveMemoriesResponse.FromString(encoded_answer) == expected

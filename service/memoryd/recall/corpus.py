@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from functools import cached_property
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from memoryd.recall.episodes import NO_EPISODE
 from memoryd.recall.weights import ENOUGH_MEMORIES, USUAL_SPREAD
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -60,10 +61,18 @@ class Corpus:
         """Which session a memory is of."""
         return bisect_right(self.starts, place, hi=len(self.indexes)) - 1
 
-    def own_hashes(self, place: int) -> NDArray[np.int64]:
-        """`SessionIndex.own_hashes` of a memory."""
+    def split(self, values: Floats) -> list[Floats]:
+        """What is given for all memories (the last axis), for each session: views of it."""
+        return [values[..., start:end] for start, end in pairwise(self.starts)]
+
+    def content(self, place: int) -> str:
+        """The text of a memory."""
         session = self.session_of(place)
-        return self.indexes[session].own_hashes(place - self.starts[session])
+        return self.indexes[session].contents[place - self.starts[session]]
+
+    def contents(self) -> Iterator[str]:
+        """The texts of all memories."""
+        return chain.from_iterable(index.contents for index in self.indexes)
 
     @cached_property
     def signatures(self) -> NDArray[np.uint64]:

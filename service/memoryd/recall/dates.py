@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 MOST_SPANS = 4
 """Of a query; what it names beyond is passed over."""
 
+MAX_CHARACTERS = 2_000
+"""Of a query, in which phrases are looked for; a longer one says what it is about before that."""
+
+MAX_PHRASES = 16
+"""Of a query, that are read; it takes milliseconds to read one, most of all one that is no date."""
+
+MAX_PHRASE_CHARACTERS = 64
+"""What is longer names no date, and takes long to read."""
+
 # As dateparser's tables of every language name them.
 _MONTHS = (
     *("january", "february", "march", "april", "may", "june"),
@@ -45,11 +54,23 @@ def spans(query: str, now: datetime, language: str) -> list[Span]:
     more counts after "in", "since", "of" or "during", a weekday after "on" or "last". A date
     without a year is the last one before `now`.
     """
-    if not _may_name_some(query, language):
-        return []
     day = now.astimezone(UTC).date().isoformat()
-    named = (_span(match[0], day, language) for match in _phrases(language).finditer(query))
+    named = (_span(phrase, day, language) for phrase in phrases(query, language))
     return list(islice((span for span in named if span), MOST_SPANS))
+
+
+def phrases(query: str, language: str) -> tuple[str, ...]:
+    """What `spans` reads of a query, in order: different phrases, each of which may name a span."""
+    return _phrases_in(query[:MAX_CHARACTERS], language)
+
+
+@functools.lru_cache(256)
+def _phrases_in(head: str, language: str) -> tuple[str, ...]:
+    if not _may_name_some(head, language):
+        return ()
+    found = (match[0].lower() for match in _phrases(language).finditer(head))
+    different = dict.fromkeys(phrase for phrase in found if len(phrase) <= MAX_PHRASE_CHARACTERS)
+    return tuple(islice(different, MAX_PHRASES))
 
 
 @functools.lru_cache(4096)
@@ -67,18 +88,26 @@ def _span(phrase: str, day: str, language: str) -> Span | None:
     if found.date_obj is None:
         return None
     start = datetime(*found.date_obj.timetuple()[:3], tzinfo=UTC)
-    match found.period:
-        case "week":
-            start += relativedelta(weekday=MO(-1))
-            end = start + timedelta(weeks=1)
-        case "month":
-            start = start.replace(day=1)
-            end = start + relativedelta(months=1)
-        case "year":
-            start = start.replace(month=1, day=1)
-            end = start + relativedelta(years=1)
-        case _:
-            end = start + timedelta(days=1)
+    return _span_from(start, found.period)
+
+
+def _span_from(start: datetime, period: str | None) -> Span | None:
+    """The day, week, month or year of a day; None for one that ends after the year 9999."""
+    try:
+        match period:
+            case "week":
+                start += relativedelta(weekday=MO(-1))
+                end = start + timedelta(weeks=1)
+            case "month":
+                start = start.replace(day=1)
+                end = start + relativedelta(months=1)
+            case "year":
+                start = start.replace(month=1, day=1)
+                end = start + relativedelta(years=1)
+            case _:
+                end = start + timedelta(days=1)
+    except (OverflowError, ValueError):  # dateutil raises the latter
+        return None
     return Span(start.timestamp(), end.timestamp())
 
 

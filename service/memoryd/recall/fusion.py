@@ -22,7 +22,7 @@ from memoryd.recall.weights import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
     from numpy.typing import NDArray
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 # Which of `CUES` make which part.
 _CUES_OF = {"speaker": CUES[:2], "temporal": CUES[2:4], "form": CUES[4:]}
+
+_DIRECT = ("lexical", "semantic")
+"""Parts that compare a memory with the query; they have a mean of 0."""
 
 SPARE_CANDIDATES = 10
 """How many more memories than are wanted are looked at for diversity."""
@@ -78,7 +81,7 @@ def rank(
     most = limit + SPARE_CANDIDATES if diverse else limit
     order = highest(scores, _allowed(indexes, allowed), most)
     if diverse:
-        chosen = choose(scores[order], corpus, order, limit)
+        chosen = choose(scores[order], _relevance(parts, order), corpus, order, limit)
     else:
         chosen = [(candidate, 0.0) for candidate in range(len(order))]
     nothing = [0.0] * len(order)
@@ -133,6 +136,21 @@ def relevance_parts(found: Signals, weights: Weights) -> dict[str, Floats]:
         if shares:
             parts[part] = functools.reduce(np.add, shares)
     return parts
+
+
+def _relevance(parts: Mapping[str, Floats], places: Sequence[int]) -> Floats:
+    """What some memories have to do with the query, each 0 or above.
+
+    How far words and meaning are above the least that any memory has, and what else there is but
+    importance.
+    """
+    total = np.zeros(len(places))
+    for part, shares in parts.items():
+        if part in _DIRECT:
+            total += shares[places] - shares.min()
+        elif part != "importance":
+            total += shares[places]
+    return total.clip(0.0)
 
 
 class _Arrays(NamedTuple):

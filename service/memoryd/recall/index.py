@@ -50,8 +50,9 @@ _ROW = np.dtype(
 # and of a term's IDF.
 _BYTES_A_KEY = 49 + 8 + 100 + 8
 
-_DERIVED_BYTES = 30 * 8
-"""Of a memory: its places in the arrays that are made when asked for, a corpus' among them."""
+_DERIVED_BYTES = 31 * 8
+"""Of a memory: its places in the arrays that are made when asked for, a corpus' among them, and
+in the list of contents."""
 
 _SPARE_ROOM = 8
 """When vectors move, there is room for one more of so many."""
@@ -98,6 +99,8 @@ class SessionIndex:
         self._analyser = analyser(language)
         self.ids: list[str] = []
         """In creation order, as are all arrays."""
+        self.contents: list[str] = []
+        """As they were given: the caller's own objects, so that only their places cost memory."""
         self._places: dict[str, int] = {}
         self._speakers: dict[str, int] = {}
         self._episodes: dict[str, int] = {}
@@ -105,7 +108,6 @@ class SessionIndex:
         self._characters = 0
         """Of all the names held."""
         self._frequencies = np.zeros(0, np.int32)
-        self._hashes = np.zeros(0, np.int64)
         self.rows = np.zeros(0, _ROW)
         self.tokens = np.zeros(0, np.int64)
         """The terms of all memories, one memory after the other."""
@@ -133,7 +135,7 @@ class SessionIndex:
         """What the index holds, in bytes; Python's own share is estimated, from above."""
         arrays = (
             *(self.rows, self.tokens, self.holders, self._room, self.lengths, self.ends),
-            *(self._frequencies, self._hashes),
+            self._frequencies,
         )
         names = (self.ids, self._vocabulary, self._speakers, self._episodes)
         keys = sum(map(len, names)) * _BYTES_A_KEY + self._characters
@@ -147,10 +149,6 @@ class SessionIndex:
         """The numbers of the terms of a memory's content, in order."""
         end = int(self.ends[place])
         return self.tokens[end - int(self.rows["terms"][place]) : end]
-
-    def own_hashes(self, place: int) -> NDArray[np.int64]:
-        """The hashes of the terms of a memory's content, in order; alike in all indexes."""
-        return self._hashes[self.own_numbers(place)]
 
     @property
     def corpus(self) -> Corpus:
@@ -282,11 +280,9 @@ class SessionIndex:
         ]
 
     def _count_terms(self, tokens: list[NDArray[np.int64]]) -> None:
-        terms = [*islice(self._vocabulary, len(self._hashes), None)]
+        terms = [*islice(self._vocabulary, len(self._frequencies), None)]
         self._characters += sum(map(len, terms))
-        new = [*map(hash, terms)]
-        self._hashes = np.concatenate([self._hashes, np.array(new, np.int64)])
-        self._frequencies = np.concatenate([self._frequencies, np.zeros(len(new), np.int32)])
+        self._frequencies = np.concatenate([self._frequencies, np.zeros(len(terms), np.int32)])
         for held in tokens:
             self._frequencies[np.unique(held)] += 1
 
@@ -309,6 +305,7 @@ class SessionIndex:
         self.lengths = np.concatenate([self.lengths, lengths])
         self.ends = np.cumsum(self.lengths)
         self.ids += [document.memory_id for document in documents]
+        self.contents += [document.content for document in documents]
         self._places.update(zip(self.ids[before:], range(before, count), strict=True))
         self._characters += sum(map(len, self.ids[before:]))
 
@@ -358,7 +355,9 @@ class SessionIndex:
 
         ids = [*compress(self.ids, kept.tolist()), *(document.memory_id for document in fresh)]
         self._characters += sum(map(len, ids)) - sum(map(len, self.ids))
+        texts = [*compress(self.contents, kept.tolist()), *(d.content for d in fresh)]
         self.ids = [ids[place] for place in order.tolist()]
+        self.contents = [texts[place] for place in order.tolist()]
         self._places = dict(zip(self.ids, range(len(ids)), strict=True))
 
     def _forget_derived(self) -> None:
@@ -397,7 +396,6 @@ class SessionIndex:
         used = np.flatnonzero(self._frequencies)
         self.tokens = np.searchsorted(used, self.tokens)
         self._frequencies = self._frequencies[used]
-        self._hashes = self._hashes[used]
         kept = _renumbered(self._vocabulary, used)
         self._characters += sum(map(len, kept)) - sum(map(len, self._vocabulary))
         self._vocabulary = kept

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from memoryd.recall.bm25 import bm25
 from memoryd.recall.corpus import corpus_of, standardised
 from memoryd.recall.cues import first_person, query_form
 from memoryd.recall.dates import spans
 from memoryd.recall.embedding import adds_up_words
 from memoryd.recall.index import inverse_document_frequency
+from memoryd.recall.literal import literal
 from memoryd.recall.text import analyser
-from memoryd.recall.weights import BM25_B, BM25_K1, USUAL_SPREAD
+from memoryd.recall.weights import USUAL_SPREAD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -127,12 +129,19 @@ def signals(
     weights = _term_weights(query, corpus)
     relevance = np.zeros((len(RELEVANCE), len(corpus)))
     lexical = relevance[:-1]
-    matched = [
-        _lexical(query, index, weights, corpus.mean_length, lexical[:, start : start + len(index)])
-        for index, start in zip(indexes, corpus.starts, strict=False)
-    ]
+    if weights:
+        matched = [
+            _lexical(query, index, weights, corpus.mean_length, part)
+            for index, part in zip(indexes, corpus.split(lexical), strict=True)
+        ]
+        spread = _usual_spread(weights)
+    else:
+        worded = literal(query.text, corpus)
+        matched = [worded is not None]
+        if worded is not None:
+            lexical[:], spread = worded.found, _usual_spread(worded.weights)
     if any(matched):
-        relevance[:-1] = standardised(lexical, _usual_spread(weights))
+        relevance[:-1] = standardised(lexical, spread)
     cosines = _cosines(query, corpus, weights, embedder)
     if cosines is not None:
         usual = np.array(USUAL_SPREAD["semantic"] * _COSINE_SCALE)
@@ -163,7 +172,7 @@ def neighbourhood(corpus: Corpus, relevance: Floats) -> Floats:
     return shares
 
 
-def _usual_spread(weights: dict[str, float]) -> Floats:
+def _usual_spread(weights: Mapping[str, float]) -> Floats:
     """How far the lexical signals of a query usually lie apart. Shape (3,)."""
     of = USUAL_SPREAD
     most = max(weights.values(), default=0.0)
@@ -204,7 +213,7 @@ def _lexical(
     place_of[where] = np.arange(len(terms))
     places, holders = place_of[index.tokens[hits]], index.holders[hits]
     weight = np.array([weights[term] for term in terms])
-    found[0] = _bm25(index, holders, places, weight, mean_length)
+    found[0] = bm25(index.lengths, holders, places, weight, mean_length)
 
     of_content = hits >= index.ends[holders] - index.rows["terms"][holders]
     if not of_content.all():
@@ -226,28 +235,6 @@ def _lexical(
         shared = [code in adjacent for code in codes]
         found[1] = np.bincount(holders[starts[shared]], minlength=len(index))
     return True
-
-
-def _bm25(
-    index: SessionIndex,
-    holders: NDArray[np.int64],
-    places: NDArray[np.int64],
-    weight: Floats,
-    mean_length: float,
-) -> Floats:
-    """BM25, given which memory holds which of the query's terms, in the order of memories."""
-    pairs = holders * len(weight) + places
-    pairs.sort()
-    is_first = np.ones(len(pairs), np.bool_)
-    np.not_equal(pairs[1:], pairs[:-1], out=is_first[1:])
-    firsts = np.flatnonzero(is_first)
-    frequency = np.full(len(firsts), len(pairs))
-    frequency[:-1] = firsts[1:]
-    frequency -= firsts
-    holders, places = np.divmod(pairs[firsts], len(weight))
-    saturation = BM25_K1 * (1 - BM25_B + BM25_B * index.lengths[holders] / mean_length)
-    shares = weight[places] * frequency * (BM25_K1 + 1) / (frequency + saturation)
-    return np.bincount(holders, shares, minlength=len(index)).astype(np.float64, copy=False)
 
 
 def _cosines(

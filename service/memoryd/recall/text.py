@@ -20,15 +20,20 @@ MAX_WORD_CHARS = 64
 _CACHED_WORDS = 65_536
 _CACHED_LABELS = 1024
 
-_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー"
-# Marks belong to words (`regex` counts them, `re` does not); apostrophes between letters join.
-_WORD = regex.compile(
-    rf"[{_UNSPACED}]+|[\w--[_{_UNSPACED}]]+(?:['\u2019][\w--[_{_UNSPACED}]]+)*", regex.V1
+# Of a regular expression: characters of scripts that put no space between words.
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー"
+# Marks and joiners belong to words (`regex` counts them, `re` does not), but are none by
+# themselves, as those of an emoji; apostrophes between letters join.
+SPACED_WORD = (
+    rf"[[\p{{L}}\p{{N}}]--[{UNSPACED}]][\w--[_{UNSPACED}]]*(?:['\u2019][\w--[_{UNSPACED}]]+)*"
 )
+_WORD = regex.compile(rf"[{UNSPACED}]+|{SPACED_WORD}", regex.V1)
 # The same for what most texts are, several times as fast.
 _ASCII_WORD = re.compile(r"[a-z0-9]+(?:'[a-z0-9]+)*")
 _IDEOGRAPH = regex.compile(r"\p{Han}")
-_UNSPACED_RUN = regex.compile(rf"[{_UNSPACED}]+", regex.V1)
+_BELOW_UNSPACED = "\u0e00"
+"""Thai is the first block of these scripts: words that sort before it are not looked at."""
+_UNSPACED_RUN = regex.compile(rf"[{UNSPACED}]+", regex.V1)
 
 _STOP_WORD_LISTS = {
     "da": "DANISH",
@@ -62,11 +67,11 @@ class Analyser:
 
     def words(self, text: str) -> list[str]:
         """Words in lower case and compatibility form (NFKC), in order, stop words among them."""
-        folded = _folded(text)
-        if folded.isascii():
-            return [word[:MAX_WORD_CHARS] for word in _ASCII_WORD.findall(folded)]
+        lower = folded(text)
+        if lower.isascii():
+            return [word[:MAX_WORD_CHARS] for word in _ASCII_WORD.findall(lower)]
         words: list[str] = []
-        for word in _WORD.findall(folded):
+        for word in _WORD.findall(lower):
             if not word.isascii() and _UNSPACED_RUN.match(word):
                 words += _pieces(word)
             else:
@@ -86,6 +91,8 @@ class Analyser:
         return self._terms_of_label(label)
 
     def _term(self, word: str) -> str:
+        if word > _BELOW_UNSPACED and _UNSPACED_RUN.match(word):
+            return "" if word in self._stop_words else word  # no stemmer knows these scripts
         word = word.replace("\u2019", "'")
         if word in self._stop_words:
             return ""
@@ -104,7 +111,8 @@ def analyser(language: str = DEFAULT_LANGUAGE) -> Analyser:
     return Analyser(language)
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
+    """In lower case and compatibility form (NFKC)."""
     lower = text.lower()
     return lower if lower.isascii() else unicodedata.normalize("NFKC", lower)
 
@@ -129,7 +137,9 @@ def _stemmer(language: str) -> Callable[[str], str]:
     import Stemmer  # noqa: PLC0415  as above
 
     try:
-        stemmer = Stemmer.Stemmer(language)
+        # Without a cache of its own: words are cached here, and PyStemmer sorts its cache each time
+        # that it is full.
+        stemmer = Stemmer.Stemmer(language, 0)
     except KeyError:
         return str
     stem: Callable[[str], str] = stemmer.stemWord

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+import re
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 
@@ -26,6 +27,14 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float16]
 
 NEVER = float("inf")
+
+MAX_NAME_CHARACTERS = 255
+"""Of a speaker: every query is compared with all names of a session."""
+
+MAX_MOMENT_CHARACTERS = 64
+"""Of a time as text; nanoseconds and a zone take 35."""
+
+_LEAP_SECOND = re.compile(r"^(\d{4}-\d\d-\d\d[T ]\d\d:\d\d):60(?!\d)")
 
 ARRAY_BYTES = 5 * 8 + 8
 """Of a memory: its places in the arrays, and in the list of memories."""
@@ -305,19 +314,30 @@ class Prepared:
             memory.created_at,
             memory.importance,
             self.accessed(memory).times,
-            speaker=speaker if isinstance(speaker, str) else "",
+            speaker=speaker if _is_name(speaker) else "",
             occurred_at=_moment(memory.metadata.get("occurred_at")),
             episode=episode if isinstance(episode, str) else "",
             vector=self._vector(memory),
         )
 
 
+def _is_name(value: object) -> TypeGuard[str]:
+    """Whether it is a text as short as names are; others are not ranked by."""
+    return isinstance(value, str) and len(value) <= MAX_NAME_CHARACTERS
+
+
 def _moment(value: object) -> datetime | None:
-    """An RFC 3339 time, in UTC where it names no zone; None for what is none, and not ranked by."""
-    if not isinstance(value, str):
+    """An RFC 3339 time, in UTC where it names no zone; None for what is none, and not ranked by.
+
+    "T" and "Z" may be in lower case, and a second may be 60 (RFC 3339, 5.6): a leap second, which
+    ends where the next minute begins.
+    """
+    if not isinstance(value, str) or len(value) > MAX_MOMENT_CHARACTERS:
         return None
+    text, leaps = _LEAP_SECOND.subn(r"\1:59", value.upper())
     try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
+        moment = datetime.fromisoformat(text)
+        moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        return moment + timedelta(seconds=leaps)
+    except (ValueError, OverflowError):
         return None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

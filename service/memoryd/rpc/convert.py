@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from memoryd.ranking import effective_importance
 from memoryd.v1 import memory_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from google.protobuf.duration_pb2 import Duration
     from google.protobuf.struct_pb2 import Struct, Value
@@ -25,6 +26,9 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _MAX_EXACT_INTEGER = 2.0**53
 """Up to here a double holds every whole number."""
+
+RESPONSE_FRAMING_BYTES = 4
+"""Of a message in a list: its tag, and its length up to 2 MiB."""
 
 CONTENT_TYPE_OF: Mapping[memory_pb2.ContentType.ValueType, ContentType] = {
     memory_pb2.CONTENT_TYPE_UNSPECIFIED: ContentType.CONTEXT,
@@ -107,14 +111,36 @@ def _fill_lasting(message: memory_pb2.Memory, memory: Memory) -> None:
 def store_response(stored: Stored, *, half_life_days: float) -> memory_pb2.StoreMemoryResponse:
     """The answer, as of the time when it was stored: a replay says the same."""
     response = memory_pb2.StoreMemoryResponse()
-    fill_store_response(response, stored, half_life_days=half_life_days)
+    _fill_store_response(response, stored, half_life_days)
     return response
 
 
-def fill_store_response(
-    response: memory_pb2.StoreMemoryResponse, stored: Stored, *, half_life_days: float
+def batch_response(
+    stored: Sequence[Stored], *, half_life_days: float, max_bytes: int
+) -> memory_pb2.BatchStoreMemoriesResponse:
+    """The answers together; the last ones without content and metadata where they are too large."""
+    answer, size = memory_pb2.BatchStoreMemoriesResponse(), 0
+    for one in stored:
+        if size > max_bytes:
+            outline = dataclasses.replace(one.memory, content="", metadata={})
+            one = dataclasses.replace(one, memory=outline)  # noqa: PLW2901  what is left of it
+        response = answer.responses.add()
+        _fill_store_response(response, one, half_life_days)
+        size += response.ByteSize() + RESPONSE_FRAMING_BYTES
+    answer.truncated = size > max_bytes
+    for response in reversed(answer.responses):
+        if size <= max_bytes:
+            break
+        size -= response.ByteSize()
+        response.memory.ClearField("content")
+        response.memory.ClearField("metadata")
+        size += response.ByteSize()
+    return answer
+
+
+def _fill_store_response(
+    response: memory_pb2.StoreMemoryResponse, stored: Stored, half_life_days: float
 ) -> None:
-    """The same into a message that is part of another."""
     _fill_memory(response.memory, stored.memory, stored.memory.updated_at, half_life_days)
     response.outcome = _PROTO_OUTCOME[stored.outcome]
     if stored.evicted_memory_ids:

@@ -10,7 +10,7 @@ from memoryd.recall.weights import DEFAULT_IMPORTANCE_WEIGHT
 from memoryd.retrieval.asked import Wanted
 from memoryd.rpc import convert, page_token
 from memoryd.rpc.call import current_call, offloaded
-from memoryd.rpc.results import encoded_response
+from memoryd.rpc.results import MAX_ANSWER_BYTES, encoded_response, fitting
 from memoryd.v1 import memory_pb2, memory_pb2_grpc
 
 if TYPE_CHECKING:
@@ -31,13 +31,12 @@ if TYPE_CHECKING:
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
-MAX_PAGE_BYTES = 4_000_000
-"""A page ends early rather than grow over what a gRPC client receives by default, 4 MiB."""
 DEFAULT_RESULTS = 10
 MAX_RESULTS = 100
 DEFAULT_DISTANCE = 10
 EVERYTHING = MemoryFilter()
 PURGE_SAMPLE = 20
+"""So many of the largest memories there are fit into one answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +82,9 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
             request.ByteSize(), self._requests.new_memories, request, session_of
         )
         stored = await self._store.store(items, self._capacity()) if items else ()
-        answer = memory_pb2.BatchStoreMemoriesResponse()
-        for one in stored:
-            convert.fill_store_response(
-                answer.responses.add(), one, half_life_days=self._options.half_life_days
-            )
-        return answer
+        return convert.batch_response(
+            stored, half_life_days=self._options.half_life_days, max_bytes=MAX_ANSWER_BYTES
+        )
 
     async def GetMemory(
         self, request: memory_pb2.GetMemoryRequest, context: Context
@@ -118,7 +114,7 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
             timeout=call.time_remaining(),
         )
         answer = memory_pb2.ListMemoriesResponse()
-        next_after, room = page.next_after, MAX_PAGE_BYTES
+        next_after, room = page.next_after, MAX_ANSWER_BYTES
         for place, memory in enumerate(page.memories):
             message = self._message(memory)
             room -= message.ByteSize()
@@ -157,13 +153,15 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
             found = await retrieval.relevant(sessions, query, wanted, now=now, timeout=timeout)
         else:
             found = await retrieval.important(sessions, wanted, now=now, timeout=timeout)
+        results = fitting(found.results)
         if not request.peek:
-            self._accesses.record((result.encoded.memory for result in found.results), now)
+            self._accesses.record((result.encoded.memory for result in results), now)
         several = len(sessions) > 1
         return encoded_response(
-            found.results,
+            results,
             found.revisions[sessions[0]],
             {s.session_id: n for s, n in found.revisions.items()} if several else None,
+            truncated=len(results) < len(found.results),
         )
 
     async def UpdateMemory(
@@ -209,16 +207,19 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
             most = request.max_distance if given else DEFAULT_DISTANCE
             found = [one for one in found if one.distance <= most]
         found.sort(key=lambda one: -one.similarity if by_similarity else one.distance)
-        return memory_pb2.FindSimilarMemoriesResponse(
-            results=[
-                memory_pb2.SimilarMemory(
-                    memory=self._message(one.memory, now),
-                    distance=one.distance,
-                    similarity=one.similarity,
-                )
-                for one in found[: min(request.limit or DEFAULT_RESULTS, MAX_RESULTS)]
-            ]
-        )
+        answer, room = memory_pb2.FindSimilarMemoriesResponse(), MAX_ANSWER_BYTES
+        for one in found[: min(request.limit or DEFAULT_RESULTS, MAX_RESULTS)]:
+            result = memory_pb2.SimilarMemory(
+                memory=self._message(one.memory, now),
+                distance=one.distance,
+                similarity=one.similarity,
+            )
+            room -= result.ByteSize()
+            if room < 0 and answer.results:
+                answer.truncated = True
+                break
+            answer.results.append(result)
+        return answer
 
     async def PurgeMemories(
         self, request: memory_pb2.PurgeMemoriesRequest, context: Context

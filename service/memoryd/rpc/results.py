@@ -1,4 +1,4 @@
-"""The answer to RetrieveMemories, put together from encoded parts.
+"""The answer to RetrieveMemories, put together from encoded parts; and how large answers get.
 
 A message is encoded as its fields, one after the other in any order; a field given in parts is
 their union (https://protobuf.dev/programming-guides/encoding/, "Last One Wins"). So what many
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from memoryd.model import Memory
     from memoryd.retrieval.asked import Result
     from memoryd.storage.snapshots import Accessed
+
+MAX_ANSWER_BYTES = 4_000_000
+"""An answer ends early rather than grow over what a gRPC client receives by default, 4 MiB."""
+
+MAX_FRAMING_BYTES = 32
+"""Of a result of RetrieveMemories: at most so many for the tags and lengths around its parts."""
 
 # Wire types.
 _VARINT, _DOUBLE, _LENGTH = 0, 1, 2
@@ -68,8 +74,22 @@ def _accesses(accessed: Accessed) -> bytes:
 ENCODING = Encoding(_lasting, _accesses)
 
 
+def fitting(results: Sequence[Result]) -> Sequence[Result]:
+    """The first results, as many as one answer takes; at least one, if there is any."""
+    room = MAX_ANSWER_BYTES
+    for place, (encoded, _, _) in enumerate(results):
+        room -= len(encoded.lasting) + len(encoded.accesses) + _END.size + MAX_FRAMING_BYTES
+        if room < 0 and place:
+            return results[:place]
+    return results
+
+
 def encoded_response(
-    results: Sequence[Result], revision: int, revisions: Mapping[str, int] | None
+    results: Sequence[Result],
+    revision: int,
+    revisions: Mapping[str, int] | None,
+    *,
+    truncated: bool,
 ) -> bytes:
     """A RetrieveMemoriesResponse."""
     parts: list[bytes] = []
@@ -86,7 +106,9 @@ def encoded_response(
             accesses,
             _end(effective_importance, ranked),
         )
-    rest = memory_pb2.RetrieveMemoriesResponse(revision=revision, revisions=revisions)
+    rest = memory_pb2.RetrieveMemoriesResponse(
+        revision=revision, revisions=revisions, truncated=truncated
+    )
     parts.append(rest.SerializeToString())
     return b"".join(parts)
 

@@ -12,7 +12,8 @@ from google.rpc import error_details_pb2
 from memoryd.errors import InvalidRequest
 from memoryd.rpc import page_token, tool_requests
 from memoryd.rpc.call import current_call
-from memoryd.rpc.memory import DEFAULT_PAGE_SIZE, MAX_PAGE_BYTES, MAX_PAGE_SIZE
+from memoryd.rpc.memory import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
+from memoryd.rpc.results import MAX_ANSWER_BYTES
 from memoryd.rpc.tool_convert import config_message, given_settings, revision_message
 from memoryd.tool_configs import Change
 from memoryd.tool_settings import ConfigWarning, Violation, check, judge_settings
@@ -101,7 +102,7 @@ class ToolConfigService(tool_config_pb2_grpc.ToolConfigServiceServicer):
     ) -> tool_config_pb2.ListToolConfigRevisionsResponse:
         answer = tool_config_pb2.ListToolConfigRevisionsResponse()
         before = page_token.decode(request) or None
-        left, room = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE), MAX_PAGE_BYTES
+        left, room = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE), MAX_ANSWER_BYTES
         while True:
             # One more than wanted tells whether there is another page.
             limit = min(left + 1, READ_SIZE)

@@ -414,6 +414,11 @@ class BatchStoreMemoriesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RESPONSES_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    truncated: _builtins.bool
+    """True: the answer has reached the size that a client receives by default, and its last memories come without content
+    and metadata. All are stored; GetMemory gives the rest.
+    """
     @_builtins.property
     def responses(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoreMemoryResponse]:
         """One for each request, in the same order."""
@@ -422,10 +427,11 @@ class BatchStoreMemoriesResponse(_message.Message):
         self,
         *,
         responses: _abc.Iterable[Global___StoreMemoryResponse] | None = ...,
+        truncated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["responses", b"responses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["responses", b"responses", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -619,8 +625,13 @@ class RetrieveMemoriesResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     REVISIONS_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The session's revision that the answer reflects; 0 for a session without memories."""
+    truncated: _builtins.bool
+    """True: there are more results within `limit`, but the answer has reached the size that a client receives by default.
+    Only results that are here count as accessed.
+    """
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___RetrievedMemory]:
         """Best first."""
@@ -635,10 +646,11 @@ class RetrieveMemoriesResponse(_message.Message):
         results: _abc.Iterable[Global___RetrievedMemory] | None = ...,
         revision: _builtins.int = ...,
         revisions: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        truncated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results", "revision", b"revision", "revisions", b"revisions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results", "revision", b"revision", "revisions", b"revisions", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -788,6 +800,9 @@ class FindSimilarMemoriesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RESULTS_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    truncated: _builtins.bool
+    """As in RetrieveMemoriesResponse."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___SimilarMemory]:
         """Nearest first."""
@@ -796,10 +811,11 @@ class FindSimilarMemoriesResponse(_message.Message):
         self,
         *,
         results: _abc.Iterable[Global___SimilarMemory] | None = ...,
+        truncated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

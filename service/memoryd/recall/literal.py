@@ -1,0 +1,63 @@
+"""What memories share with a query of stop words and signs ("To be or not to be"): these."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from memoryd.recall.bm25 import bm25
+from memoryd.recall.index import inverse_document_frequency
+from memoryd.recall.wording import pieces, plain, statement
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from memoryd.recall.corpus import Corpus
+
+    Floats = NDArray[np.float64]
+
+
+class Literal(NamedTuple):
+    """As the lexical signals of terms, shape (3, memories)."""
+
+    found: Floats
+    weights: Mapping[str, float]
+    """The IDF of each word and sign of the query."""
+
+
+def literal(query: str, corpus: Corpus) -> Literal | None:
+    """BM25, adjacent pairs and the rarest of what is shared; None where nothing is.
+
+    Contents are read as they stand, since an index has no stop words and no signs.
+    """
+    # What parts sentences counts only where there is nothing else, as in "?!".
+    said = statement if statement(plain(query)) else pieces
+    asked = said(plain(query))
+    number = {piece: place for place, piece in enumerate(dict.fromkeys(asked))}
+    adjacent = {(number[first], number[second]) for first, second in pairwise(asked)}
+    found = np.zeros((3, len(corpus)))
+    lengths = np.fromiter(map(len, corpus.contents()), np.int64)  # in characters
+    holders: list[int] = []
+    places: list[int] = []
+    for memory, content in enumerate(corpus.contents()):
+        text = plain(content)
+        if not any(piece in text for piece in number):
+            continue
+        held = [number.get(piece, -1) for piece in said(text)]
+        found[1, memory] = sum(map(adjacent.__contains__, pairwise(held)))
+        shared = [place for place in held if place >= 0]
+        holders += [memory] * len(shared)
+        places += shared
+    if not holders:
+        return None
+    pairs = np.unique(np.array([holders, places]), axis=1)
+    frequencies = np.bincount(pairs[1], minlength=len(number)).astype(np.int32)
+    idf = inverse_document_frequency(frequencies, len(corpus))
+    mean_length = max(1.0, float(lengths.mean()))
+    found[0] = bm25(lengths, np.array(holders), np.array(places), idf, mean_length)
+    np.maximum.at(found[2], pairs[0], np.square(idf)[pairs[1]])
+    return Literal(found, dict(zip(number, idf.tolist(), strict=True)))
