@@ -366,6 +366,10 @@ class Process:
         return self._process.pid
 
     @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    @property
     def output(self) -> str:
         """What it has written on standard output so far."""
         return self._output.read_text()
@@ -434,12 +438,18 @@ class CommandLine:
             timeout=60,
         )
 
-    def serve(self, *arguments: str, **variables: str) -> Process:
-        """Start a server on any free port; keyword arguments are variables."""
+    def serve(self, *arguments: str, open_files: int | None = None, **variables: str) -> Process:
+        """Start a server on any free port; keyword arguments are variables.
+
+        `open_files`: how many descriptors it may have.
+        """
         folder = self.folder / f"process-{len(self._started)}"
         folder.mkdir()
         environ = self.environ | {"MEMORYD_PORT": "0"} | variables
-        process = Process([sys.executable, "-m", "memoryd", "serve", *arguments], folder, environ)
+        command = [sys.executable, "-m", "memoryd", "serve", *arguments]
+        if open_files is not None:
+            command = ["sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh", *command]
+        process = Process(command, folder, environ)
         self._started.append(process)
         return process
 

@@ -74,8 +74,16 @@ def open_channel(address: str) -> grpc.aio.Channel:
 class ServerProcess:
     """A `memoryd serve` of its own, which keeps its address however often it is started."""
 
-    def __init__(self, command_line: CommandLine, database_url: str, **variables: str) -> None:
+    def __init__(
+        self,
+        command_line: CommandLine,
+        database_url: str,
+        *,
+        open_files: int | None = None,
+        **variables: str,
+    ) -> None:
         self._command_line = command_line
+        self._open_files = open_files
         self._variables = {**VARIABLES, "MEMORYD_DATABASE_URL": database_url, **variables}
         self._process: Process | None = None
         self.address = ""
@@ -87,7 +95,7 @@ class ServerProcess:
 
     async def start(self) -> str:
         """Start it, wait until it serves, and answer its address."""
-        self._process = self._command_line.serve(**self._variables)
+        self._process = self._command_line.serve(open_files=self._open_files, **self._variables)
         self.address = await asyncio.to_thread(self._process.address)
         self._variables["MEMORYD_PORT"] = self.address.rpartition(":")[2]
         return self.address

@@ -1,0 +1,336 @@
+"""Strangers who mean harm: a server process outlasts them, and others are served meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import grpc
+import pytest
+from tests.conftest import DATABASES
+
+from memoryd.v1 import memory_pb2 as pb
+from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
+
+from ..strangers import (  # noqa: TID252  test folders are no packages
+    FLOODS,
+    FORGED,
+    HOLDS,
+    STORE,
+    UNDECODABLE_PATHS,
+    UNKNOWN_PATHS,
+    WRONG_FRAMES,
+    Attack,
+    call_of,
+    idle_connections,
+    idle_health_watches,
+    idle_reflection,
+    idle_unknown_methods,
+    launched,
+    send_frames,
+    underway,
+    unfinished_messages,
+)
+from .harness import PATIENCE_SECONDS, ServerProcess, open_channel
+from .resources import peak_bytes, resources_of
+
+MOST_BYTES = 160 * 2**20
+"""What an attack may add to a server's memory: the 64 MiB that messages being received may take in
+all, and as much again for what the allocator and gRPC keep of it."""
+
+LIMITED_FILES = 256
+IDLE_CONNECTIONS = 300
+CALLS_MEANWHILE = 20
+"""So many small calls are answered while an attack goes on."""
+LONGEST_LINE = 8_192
+"""Characters that a line of the log has at most."""
+
+
+@pytest.fixture
+def database_kind(request: pytest.FixtureRequest) -> str:
+    """SQLite, where a test does not ask for both: most of this reaches no database."""
+    return str(getattr(request, "param", "sqlite"))
+
+
+on_both = pytest.mark.parametrize("database_kind", DATABASES, indirect=True)
+
+
+@dataclass
+class Caller:
+    """Makes small calls, one after the other."""
+
+    answered: int = 0
+    codes: Counter[str] = field(default_factory=Counter)
+    """Of the calls that were not answered."""
+
+
+class Victim(ServerProcess):
+    """A server process, with what strangers must not harm."""
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
+
+    def is_healthy(self) -> bool:
+        """Ask as a container's health check does."""
+        asked = self._command_line.run("health", MEMORYD_PORT=str(self.port))
+        return asked.returncode == 0
+
+    @contextlib.asynccontextmanager
+    async def called(self) -> AsyncIterator[Caller]:
+        """Have a caller of small calls go on during the block."""
+        caller = Caller()
+        async with open_channel(self.address) as channel:
+            stub = MemoryServiceStub(channel)
+            store = pb.StoreMemoryRequest(session_id="user-1", content="Prefers tea")
+            stored = (await stub.StoreMemory(store, timeout=PATIENCE_SECONDS)).memory
+            get = pb.GetMemoryRequest(session_id="user-1", memory_id=stored.memory_id)
+
+            async def keep_on() -> None:
+                while True:
+                    try:
+                        await stub.GetMemory(get, timeout=PATIENCE_SECONDS)
+                    except grpc.aio.AioRpcError as error:
+                        caller.codes[error.code().name] += 1
+                    else:
+                        caller.answered += 1
+                    await asyncio.sleep(0.01)
+
+            calling = asyncio.create_task(keep_on())
+            try:
+                yield caller
+            finally:
+                calling.cancel()
+                await asyncio.gather(calling, return_exceptions=True)
+
+    async def assert_serves(self) -> None:
+        """Fails unless a new caller finds the server healthy, stores and reads."""
+        assert await asyncio.to_thread(self.is_healthy)
+        async with self.called() as caller:
+            await answers(caller, 1)
+
+    async def comes_back(self) -> None:
+        """Wait until the port answers."""
+
+        async def is_back() -> bool:
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                async with self.called():
+                    return True
+            return False
+
+        await eventually(is_back)
+
+
+@pytest.fixture
+async def start(command_line, database_url) -> AsyncIterator[Callable[..., Awaitable[Victim]]]:
+    """Start a server; it has to end by itself afterwards as it does without strangers."""
+    started: list[Victim] = []
+
+    async def start(open_files: int | None = None, **variables: str) -> Victim:
+        victim = Victim(command_line, database_url, open_files=open_files, **variables)
+        await victim.start()
+        started.append(victim)
+        return victim
+
+    yield start
+    for victim in started:
+        if victim.process.is_running:
+            await victim.stop()
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not await condition():  # noqa: ASYNC110  nobody tells when it comes to hold
+            await asyncio.sleep(0.02)
+
+
+async def answers(caller: Caller, count: int) -> None:
+    """Wait until so many more small calls are answered."""
+    wanted = caller.answered + count
+
+    async def are_there() -> bool:
+        return caller.answered >= wanted
+
+    await eventually(are_there)
+
+
+@pytest.mark.parametrize("name", FLOODS)
+async def test_floods_harm_nobody_else(start, name):
+    victim = await start()
+    before = resources_of(victim.process.pid, victim.port).rss_bytes
+    async with victim.called() as caller:
+        await launched(FLOODS[name], victim.address, 5)
+        await answers(caller, CALLS_MEANWHILE)
+    assert not caller.codes
+    assert peak_bytes(victim.process.pid) - before < MOST_BYTES
+    await victim.assert_serves()
+
+
+@pytest.mark.parametrize("name", HOLDS)
+async def test_what_is_held_and_left_unfinished_harms_nobody_else(start, name):
+    victim = await start(MEMORYD_REQUEST_SECONDS="1")
+    before = resources_of(victim.process.pid, victim.port).rss_bytes
+    async with victim.called() as caller:
+        for _ in range(2):  # what the first has taken is free for the second
+            async with underway(HOLDS[name], victim.address):
+                await asyncio.sleep(2)
+                assert await asyncio.to_thread(victim.is_healthy)
+                await answers(caller, CALLS_MEANWHILE)
+    assert not caller.codes
+    assert peak_bytes(victim.process.pid) - before < MOST_BYTES
+    await victim.assert_serves()
+
+
+async def test_requests_as_large_as_they_may_be_take_bounded_memory_unfinished(start):
+    """No length claimed in them tells a server that it need not wait."""
+    victim = await start(MEMORYD_REQUEST_SECONDS="30")
+    before = resources_of(victim.process.pid, victim.port).rss_bytes
+    attack = partial(unfinished_messages, streams=64, size=4 * 2**20)
+    async with victim.called() as caller, underway(attack, victim.address):
+        await asyncio.sleep(3)
+        await answers(caller, CALLS_MEANWHILE)
+        assert await asyncio.to_thread(victim.is_healthy)
+    assert not caller.codes
+    assert peak_bytes(victim.process.pid) - before < MOST_BYTES
+    await victim.assert_serves()
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [idle_reflection, idle_health_watches, idle_unknown_methods],
+    ids=["reflection", "watches of health", "no method"],
+)
+async def test_idle_streams_leave_a_container_healthy(start, attack):
+    victim = await start(MEMORYD_MAX_CALLS="20")
+    async with underway(attack, victim.address):
+        await asyncio.sleep(1)
+        assert await asyncio.to_thread(victim.is_healthy)
+    await victim.assert_serves()
+
+
+# Paths that are no text
+
+
+@pytest.mark.parametrize("path", UNDECODABLE_PATHS, ids=range(len(UNDECODABLE_PATHS)))
+async def test_a_path_that_is_no_text_ends_no_service(start, path):
+    victim = await start()
+    await launched(partial(send_frames, call_of(path)), victim.address, PATIENCE_SECONDS)
+    await victim.comes_back()
+    await victim.assert_serves()
+
+
+@on_both
+async def test_the_port_comes_back_again_and_again_and_callers_go_on(start):
+    victim = await start()
+    async with victim.called() as caller:
+        for path in UNDECODABLE_PATHS[:3]:
+            await launched(partial(send_frames, call_of(path)), victim.address, PATIENCE_SECONDS)
+            await answers(caller, CALLS_MEANWHILE)
+    assert caller.codes.keys() <= {"UNAVAILABLE"}
+    await victim.assert_serves()
+
+
+async def test_a_server_that_is_ended_for_good_exits_so_that_it_is_restarted(start):
+    victim = await start()
+    attack = partial(send_frames, call_of(UNDECODABLE_PATHS[0]))
+    end = time.monotonic() + PATIENCE_SECONDS
+    while victim.process.is_running and time.monotonic() < end:
+        with contextlib.suppress(OSError):  # refused while there is no server
+            await launched(attack, victim.address, PATIENCE_SECONDS)
+    assert not victim.process.is_running
+    assert await asyncio.to_thread(victim.process.wait) == 1
+
+
+# File descriptors
+
+
+@on_both
+@pytest.mark.parametrize("greets", [False, True], ids=["silent", "greeting"])
+async def test_idle_connections_leave_files_and_connections_to_the_service(start, greets):
+    victim = await start(open_files=LIMITED_FILES, MEMORYD_LOG_LEVEL="info")
+    attack: Attack = partial(idle_connections, connections=IDLE_CONNECTIONS, greets=greets)
+    async with open_channel(victim.address) as channel:
+        stub = MemoryServiceStub(channel)
+        await stub.RetrieveMemories(retrieval(0), timeout=PATIENCE_SECONDS)
+        async with victim.called() as caller, underway(attack, victim.address):
+            await asyncio.sleep(2)
+            # At once, so that they want more of the database's connections than are open.
+            await asyncio.gather(
+                *(stub.RetrieveMemories(retrieval(n), timeout=PATIENCE_SECONDS) for n in range(100))
+            )
+            await answers(caller, CALLS_MEANWHILE)
+            found = resources_of(victim.process.pid, victim.port)
+            assert found.descriptors < LIMITED_FILES
+        assert not caller.codes
+    await victim.assert_serves()
+    assert "code=INTERNAL" not in victim.process.log
+
+
+@on_both
+async def test_connections_that_never_greet_end_and_leave_room_for_a_health_check(start):
+    victim = await start(open_files=LIMITED_FILES)
+    attack: Attack = partial(idle_connections, connections=IDLE_CONNECTIONS)
+    async with underway(attack, victim.address, 2 * PATIENCE_SECONDS):
+        await asyncio.sleep(1)
+
+        async def is_healthy() -> bool:
+            return await asyncio.to_thread(victim.is_healthy)
+
+        await eventually(is_healthy)
+
+        async def are_gone() -> bool:
+            return resources_of(victim.process.pid, victim.port).connections == 0
+
+        await eventually(are_gone)
+    await victim.assert_serves()
+
+
+def retrieval(number: int) -> pb.RetrieveMemoriesRequest:
+    return pb.RetrieveMemoriesRequest(session_id=f"user-{number}", query="tea")
+
+
+# The log
+
+
+HOSTILE = {
+    **{f"the path: {name}": call_of(path) for name, path in UNKNOWN_PATHS.items()},
+    **{name: sent for name, sent in WRONG_FRAMES.items() if FORGED in sent},
+    "no text": call_of(b"/\xff\n" + FORGED),
+    "a known path with more": call_of(STORE + b"\n" + FORGED),
+}
+TEXT_LINE = re.compile(r"\d{4}-\d\d-\d\dT\S+\+00:00 (debug|info|warning|error) [\w.]+ .*")
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+async def test_no_stranger_writes_into_the_log(start, log_format):
+    victim = await start(MEMORYD_LOG_LEVEL="info", MEMORYD_LOG_FORMAT=log_format)
+    for sent in HOSTILE.values():
+        await launched(partial(send_frames, sent), victim.address, PATIENCE_SECONDS)
+        await victim.comes_back()
+    await victim.stop()
+    lines = victim.process.log.split("\n")
+    assert not victim.process.log.count("\r")
+    own = [line for line in lines if is_record(line, log_format)]
+    unknown = [line for line in own if "UNKNOWN" in line]
+    assert len(unknown) >= len(UNKNOWN_PATHS) - 1  # gRPC itself refuses a path with NUL
+    assert not [line for line in own if "Forged" in line]
+    assert not [line for line in lines if line.startswith(FORGED.decode())]
+    assert not [line for line in lines if not line.isprintable()]
+    assert not [line for line in lines if len(line) > LONGEST_LINE or "x" * 1_000 in line]
+
+
+def is_record(line: str, log_format: str) -> bool:
+    """Whether it is a line that begins a record; tracebacks go on for more of them."""
+    if log_format == "text":
+        return TEXT_LINE.fullmatch(line) is not None
+    try:
+        return "time" in json.loads(line)
+    except ValueError:
+        return False
