@@ -17,7 +17,9 @@ from sqlalchemy.pool import NullPool
 from memoryd.errors import DatabaseUnavailable, DeadlineExceeded, SchemaMismatch
 from memoryd.metadata import to_json
 from memoryd.storage.dialect import dialect_of
+from memoryd.storage.embedded import connect_name
 from memoryd.storage.migrate import HEAD, SchemaState, migrate, schema_state
+from memoryd.storage.scrubbing import Scrubbing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
@@ -94,8 +96,11 @@ class Database:
                 parsed, poolclass=NullPool, **self.dialect.engine_options(self._options)
             )
         self._under_way: set[asyncio.Task[Any]] = set()
-        self._forgetting = asyncio.Lock()
-        self._forgetting_next: asyncio.Task[None] | None = None
+        self._scrubbing = (
+            Scrubbing(connect_name(parsed), patience_seconds=self._options.timeout_seconds)
+            if self.is_embedded
+            else None
+        )
 
     async def read(self, body: Callable[[Connection], T], *, timeout: float | None = None) -> T:
         """Run `body` in autocommit: one statement sees one state."""
@@ -154,27 +159,15 @@ class Database:
         """How many are checked out of the pools."""
         return self._reader.in_use + self._writer.in_use
 
-    async def forget_deleted(self) -> None:
-        """Leave nothing of what was deleted in an embedded database's files.
+    async def scrub(self) -> None:
+        """Leave nothing of what was erased in an embedded database's files.
 
-        That takes the longer the larger the file is; those who ask meanwhile share the next time.
+        At once where nothing is owed. Whoever no longer waits takes nothing from the others, and
+        what is not done when this raises is done later by the sweeper.
         """
-        if not self.is_embedded:
-            return
-        if self._forgetting_next is None:
-            self._forgetting_next = asyncio.create_task(self._forget_deleted())
-            self._under_way.add(self._forgetting_next)
-            self._forgetting_next.add_done_callback(self._done)
-        await asyncio.shield(self._forgetting_next)
-
-    async def _forget_deleted(self) -> None:
-        async with self._forgetting:
-            self._forgetting_next = None  # who asks from here on has deleted since
+        if self._scrubbing is not None and await self.read(self.dialect.owes_scrubbing):
             with self._translating():
-                await self._writer.run(self.dialect.rewrite)
-                async with asyncio.timeout(self._options.timeout_seconds):
-                    while not await self.read(self.dialect.empty_log):  # noqa: ASYNC110  SQLite tells nobody
-                        await asyncio.sleep(0.02)  # somebody is reading it
+                await self._scrubbing.run()
 
     @asynccontextmanager
     async def listening(
@@ -204,6 +197,8 @@ class Database:
 
     async def close(self) -> None:
         """Let what is under way end, and close all connections."""
+        if self._scrubbing is not None:
+            await self._scrubbing.stop()
         while self._under_way:
             await asyncio.gather(*self._under_way, return_exceptions=True)
         await asyncio.gather(self._reader.close(), self._writer.close())
