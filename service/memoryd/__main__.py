@@ -425,17 +425,18 @@ async def _serve(
     if migrating is not None:
         await _end_migration(migrating)
     server = Server(settings, tools, secrets, shares_port=is_worker)
-    try:
-        address = await server.start()
-        # What is loaded by now stays: no call need wait while garbage is looked for in it.
-        gc.collect()
-        gc.freeze()
-        sys.setswitchinterval(TURN_SECONDS)
-        announcing = asyncio.create_task(_announce(server, address, to_parent=is_worker))
-        await stopping.wait()
-        announcing.cancel()
-    finally:
-        await server.stop()
+    async with server.database.claimed():
+        try:
+            address = await server.start()
+            # What is loaded by now stays: no call need wait while garbage is looked for in it.
+            gc.collect()
+            gc.freeze()
+            sys.setswitchinterval(TURN_SECONDS)
+            announcing = asyncio.create_task(_announce(server, address, to_parent=is_worker))
+            await stopping.wait()
+            announcing.cancel()
+        finally:
+            await server.stop()
 
 
 async def _serve_by_workers(settings: Settings, migrating: BaseProcess | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -17,7 +17,7 @@ from sqlalchemy.pool import NullPool
 from memoryd.errors import DatabaseUnavailable, DeadlineExceeded, SchemaMismatch
 from memoryd.metadata import to_json
 from memoryd.storage.dialect import dialect_of
-from memoryd.storage.embedded import connect_name
+from memoryd.storage.embedded import claimed, connect_name, create
 from memoryd.storage.migrate import HEAD, SchemaState, migrate, schema_state
 from memoryd.storage.scrubbing import Scrubbing
 
@@ -137,6 +137,8 @@ class Database:
     async def migrate(self) -> None:
         """Bring the schema to this release's, if it is not there."""
         with self._translating():
+            if self.is_embedded:
+                await asyncio.to_thread(create, make_url(self._url))
             await self.try_out()
             if await self.schema_state() is not SchemaState.BEHIND:
                 return await self.check()
@@ -168,6 +170,15 @@ class Database:
         if self._scrubbing is not None and await self.read(self.dialect.owes_scrubbing):
             with self._translating():
                 await self._scrubbing.run()
+
+    @asynccontextmanager
+    async def claimed(self) -> AsyncIterator[None]:
+        """Have an embedded database for this server alone until the end of the block.
+
+        Raises OSError where another server has it.
+        """
+        async with claimed(make_url(self._url)) if self.is_embedded else nullcontext():
+            yield
 
     @asynccontextmanager
     async def listening(
