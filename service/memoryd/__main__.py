@@ -427,23 +427,28 @@ async def _serve(
     if migrating is not None:
         await _end_migration(migrating)
     server = Server(settings, tools, secrets, shares_port=is_worker)
-    try:
-        address = await server.start()
-        # What is loaded by now stays: no call need wait while garbage is looked for in it.
-        gc.collect()
-        gc.freeze()
-        sys.setswitchinterval(TURN_SECONDS)
-        announcing = asyncio.create_task(_announce(server, address, to_parent=is_worker))
-        failing = asyncio.create_task(server.failed())
-        told = asyncio.create_task(stopping.wait())
-        await asyncio.wait((failing, told), return_when=asyncio.FIRST_COMPLETED)
-        announcing.cancel()
-        told.cancel()
-        if failing.done():
-            failing.result()  # raises what went wrong
-        failing.cancel()
-    finally:
-        await server.stop()
+    async with server.database.claimed():
+        try:
+            address = await server.start()
+            # What is loaded by now stays: no call need wait while garbage is looked for in it.
+            gc.collect()
+            gc.freeze()
+            sys.setswitchinterval(TURN_SECONDS)
+            announcing = asyncio.create_task(_announce(server, address, to_parent=is_worker))
+            await _first_of(server.failed(), stopping.wait())
+            announcing.cancel()
+        finally:
+            await server.stop()
+
+
+async def _first_of(*works: Coroutine[Any, Any, Any]) -> None:
+    """Wait until one of them ends, and give the others up. Raises what that one does."""
+    tasks = [asyncio.create_task(work) for work in works]
+    done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in others:
+        task.cancel()
+    for task in done:
+        task.result()
 
 
 async def _serve_by_workers(settings: Settings, migrating: BaseProcess | None) -> None:

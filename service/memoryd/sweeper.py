@@ -88,6 +88,7 @@ class Sweeper:
                     thorough_at = time.monotonic() + THOROUGH_SECONDS
                 else:
                     await self._repeat(self._expire)
+                    await self._database.scrub()
             except MemorydError as error:
                 _log.warning("not swept: %s", error)
             except Exception:  # noqa: BLE001  a sweep that fails is no reason to sweep no more
@@ -95,7 +96,10 @@ class Sweeper:
             await asyncio.sleep(interval_seconds)
 
     async def run_once(self) -> Swept:
-        """Take every step until nothing is left for it. Raises what Database raises."""
+        """Take every step until nothing is left for it. Raises what Database raises.
+
+        The last one is what an erasure that was cut short still owes.
+        """
         swept = Swept(
             expired=await self._repeat(self._expire),
             retired=await self._repeat(self._retire),
@@ -106,6 +110,7 @@ class Sweeper:
         counts = dataclasses.asdict(swept)
         if any(counts.values()):
             _log.info("swept", extra=counts)
+        await self._database.scrub()
         return swept
 
     async def _repeat(

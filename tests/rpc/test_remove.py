@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import sqlite3
+import subprocess
+import sys
 import uuid
 from contextlib import closing
 from datetime import timedelta
@@ -290,6 +293,17 @@ async def test_an_absent_session_is_erased_at_once_and_again(memory, tables):
     assert (await memory.EraseSession(erase())).erased_memories == 0
 
 
+async def test_erasing_what_is_not_there_writes_nothing(memory, tables, database_kind):
+    await memory.StoreMemory(store(session_id="somebody"))
+    transactions = {
+        "sqlite": "PRAGMA data_version",
+        "postgresql": "SELECT pg_snapshot_xmax(pg_current_snapshot())::text",
+    }[database_kind]
+    before = await tables.rows(transactions)
+    await asyncio.gather(*(memory.EraseSession(erase(f"user-{n}")) for n in range(10)))
+    assert await tables.rows(transactions) == before
+
+
 async def test_a_session_can_be_used_again_after_it_was_erased(memory):
     before = [(await memory.StoreMemory(store(f"fact {n}"))).memory for n in range(3)]
     await memory.EraseSession(erase())
@@ -380,21 +394,42 @@ SESSIONS = ["user-1", "user-2", "user-3"]
 in_files = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 
 
+LOOK = """
+import json, sys
+from pathlib import Path
+marks = [mark.encode() for mark in json.load(sys.stdin)]
+wanted = {(mark * 2)[start : start + 8] for mark in marks for start in range(16)}
+found = {}
+for file in map(Path, sys.argv[1:]):
+    data = file.read_bytes()
+    pieces = (data[place : place + 8] for place in range(len(data) - 7))
+    found[file.name] = [piece.decode() for piece in pieces if piece in wanted]
+print(json.dumps({name: pieces for name, pieces in found.items() if pieces}))
+"""
+
+
 class Files:
     """All files of an SQLite database."""
 
     def __init__(self, database_url: str) -> None:
         self.main = Path(database_url.removeprefix("sqlite+aiosqlite:///"))
 
-    def pieces_of(self, marks: list[bytes]) -> dict[str, list[bytes]]:
-        """Which pieces of these marks, turned in any way, stand in which file."""
-        wanted = {(mark * 2)[start : start + 8] for mark in marks for start in range(16)}
-        found = {}
-        for file in sorted(self.main.parent.glob(f"{self.main.name}*")):
-            data = file.read_bytes()
-            pieces = (data[place : place + 8] for place in range(len(data) - 7))
-            found[file.name] = [piece for piece in pieces if piece in wanted]
-        return {name: pieces for name, pieces in found.items() if pieces}
+    def pieces_of(self, marks: list[bytes]) -> dict[str, list[str]]:
+        """Which pieces of these marks, turned in any way, stand in which file.
+
+        Looked for by a process of its own: to close a file takes away the locks of whoever has it
+        open in the same process, such as the server's.
+        """
+        files = sorted(self.main.parent.glob(f"{self.main.name}*"))
+        done = subprocess.run(  # noqa: S603  ours
+            [sys.executable, "-c", LOOK, *files],
+            input=json.dumps([mark.decode() for mark in marks]),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found: dict[str, list[str]] = json.loads(done.stdout)
+        return found
 
 
 @pytest.fixture
@@ -538,7 +573,7 @@ async def test_an_erasure_waits_for_who_still_reads_what_was_there(serve, files)
 async def test_an_erasure_that_a_reader_hinders_is_refused_and_can_be_repeated(
     serve, files, refused
 ):
-    memory = (await serve(MEMORYD_DATABASE_TIMEOUT_SECONDS="0.5")).memory
+    memory = (await serve(MEMORYD_DATABASE_TIMEOUT_SECONDS="2")).memory
     writing = Writing(memory, 13)
     await writing.interleave(SESSIONS, 40)
     with closing(sqlite3.connect(files.main, isolation_level=None)) as reader:
@@ -549,3 +584,44 @@ async def test_an_erasure_that_a_reader_hinders_is_refused_and_can_be_repeated(
         await memory.StoreMemory(store())  # nobody else is hindered
         reader.execute("COMMIT")
     assert files.pieces_of(await writing.erase("user-1")) == {}
+
+
+def mark_of(files: Files) -> int:
+    with closing(sqlite3.connect(files.main)) as connection:
+        return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+@in_files
+async def test_an_erasure_does_not_rewrite_the_file(serve, files):
+    memory = (await serve()).memory
+    writing = Writing(memory, 14)
+    await writing.interleave(SESSIONS, 60)
+    with closing(sqlite3.connect(files.main)) as connection:
+        before = connection.execute("PRAGMA page_count").fetchone()
+        await writing.erase("user-1")
+        # What it had is free, for what is stored next.
+        assert connection.execute("PRAGMA page_count").fetchone() == before
+        assert connection.execute("PRAGMA freelist_count").fetchone() > (0,)
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert mark_of(files) == 2
+
+
+@in_files
+@pytest.mark.parametrize("kind", ["free pages that were never overwritten", "auto_vacuum"])
+async def test_files_that_others_made_are_left_clean_too(serve, files, kind):
+    mark = b"0123456789abcdef"
+    with closing(sqlite3.connect(files.main, isolation_level=None)) as connection:
+        connection.execute("PRAGMA secure_delete = OFF")
+        if kind == "auto_vacuum":
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            connection.execute("VACUUM")
+        connection.execute("CREATE TABLE others (content TEXT)")
+        rows = [(mark.decode() * 200,) for _ in range(500)]
+        connection.executemany("INSERT INTO others VALUES (?)", rows)
+        connection.execute("DROP TABLE others")
+    assert files.pieces_of([mark])
+    writing = Writing((await serve()).memory, 15)
+    await writing.interleave(SESSIONS, 40)
+    assert files.pieces_of([*await writing.erase("user-1"), mark]) == {}
+    with closing(sqlite3.connect(files.main)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -16,7 +16,9 @@ from sqlalchemy.pool import NullPool
 from memoryd.errors import DatabaseUnavailable, DeadlineExceeded, SchemaMismatch
 from memoryd.metadata import to_json
 from memoryd.storage.dialect import UTF8, dialect_of
+from memoryd.storage.embedded import claimed, connect_name, create
 from memoryd.storage.migrate import HEAD, SchemaState, migrate, schema_state
+from memoryd.storage.scrubbing import Scrubbing
 from memoryd.storage.urls import UrlError, connect_seconds, driver_url
 
 if TYPE_CHECKING:
@@ -100,8 +102,11 @@ class Database:
                 parsed, poolclass=NullPool, **self.dialect.engine_options(self._options)
             )
         self._under_way: set[asyncio.Task[Any]] = set()
-        self._forgetting = asyncio.Lock()
-        self._forgetting_next: asyncio.Task[None] | None = None
+        self._scrubbing = (
+            Scrubbing(connect_name(parsed), patience_seconds=self._options.timeout_seconds)
+            if self.is_embedded
+            else None
+        )
 
     async def read(self, body: Callable[[Connection], T], *, timeout: float | None = None) -> T:
         """Run `body` in autocommit: one statement sees one state."""
@@ -138,6 +143,8 @@ class Database:
     async def migrate(self) -> None:
         """Bring the schema to this release's, if it is not there."""
         with self._translating():
+            if self.is_embedded:
+                await asyncio.to_thread(create, self._driver_url)
             await self.try_out()
             if await self.schema_state() is not SchemaState.BEHIND:
                 return await self.check()
@@ -164,27 +171,24 @@ class Database:
         """How many are checked out of the pools."""
         return self._reader.in_use + self._writer.in_use
 
-    async def forget_deleted(self) -> None:
-        """Leave nothing of what was deleted in an embedded database's files.
+    async def scrub(self) -> None:
+        """Leave nothing of what was erased in an embedded database's files.
 
-        That takes the longer the larger the file is; those who ask meanwhile share the next time.
+        At once where nothing is owed. Whoever no longer waits takes nothing from the others, and
+        what is not done when this raises is done later by the sweeper.
         """
-        if not self.is_embedded:
-            return
-        if self._forgetting_next is None:
-            self._forgetting_next = asyncio.create_task(self._forget_deleted())
-            self._under_way.add(self._forgetting_next)
-            self._forgetting_next.add_done_callback(self._done)
-        await asyncio.shield(self._forgetting_next)
-
-    async def _forget_deleted(self) -> None:
-        async with self._forgetting:
-            self._forgetting_next = None  # who asks from here on has deleted since
+        if self._scrubbing is not None and await self.read(self.dialect.owes_scrubbing):
             with self._translating():
-                await self._writer.run(self.dialect.rewrite)
-                async with asyncio.timeout(self._options.timeout_seconds):
-                    while not await self.read(self.dialect.empty_log):  # noqa: ASYNC110  SQLite tells nobody
-                        await asyncio.sleep(0.02)  # somebody is reading it
+                await self._scrubbing.run()
+
+    @asynccontextmanager
+    async def claimed(self) -> AsyncIterator[None]:
+        """Have an embedded database for this server alone until the end of the block.
+
+        Raises OSError where another server has it.
+        """
+        async with claimed(self._driver_url) if self.is_embedded else nullcontext():
+            yield
 
     @asynccontextmanager
     async def listening(
@@ -214,6 +218,8 @@ class Database:
 
     async def close(self) -> None:
         """Let what is under way end, and close all connections."""
+        if self._scrubbing is not None:
+            await self._scrubbing.stop()
         while self._under_way:
             await asyncio.gather(*self._under_way, return_exceptions=True)
         await asyncio.gather(self._reader.close(), self._writer.close())

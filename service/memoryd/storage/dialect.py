@@ -32,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
 from memoryd.metadata import to_json
-from memoryd.storage import direct
+from memoryd.storage import direct, scrub
 from memoryd.storage.hosts import FirstThatWill
 from memoryd.storage.obstacles import postgresql_obstacle, sqlite_obstacle
 from memoryd.storage.pools import LoopPool, ThreadPool
@@ -176,12 +176,12 @@ class Dialect(Protocol):
         """Take a lock between processes for the length of this transaction, if it is free."""
         ...
 
-    def rewrite(self, connection: Connection) -> None:
-        """Write an embedded database's file anew, so that it holds nothing that was deleted."""
+    def owe_scrubbing(self, connection: Connection) -> None:
+        """With this transaction: have an embedded file's bytes of what was deleted be zeroed."""
         ...
 
-    def empty_log(self, connection: Connection) -> bool:
-        """Empty an embedded database's log; False: somebody is reading it, so try again."""
+    def owes_scrubbing(self, connection: Connection) -> bool:
+        """Whether bytes of what was deleted may still be in an embedded database's files."""
         ...
 
     def analyse(self, connection: Connection, tables: Sequence[Table]) -> None:
@@ -398,11 +398,11 @@ class PostgresDialect:
     def try_lock(self, connection: Connection, key: int) -> bool:
         return bool(connection.execute(select(func.pg_try_advisory_xact_lock(key))).scalar())
 
-    def rewrite(self, connection: Connection) -> None:
+    def owe_scrubbing(self, connection: Connection) -> None:
         """The server's own vacuum decides when."""
 
-    def empty_log(self, connection: Connection) -> bool:
-        return True  # it is the server's
+    def owes_scrubbing(self, connection: Connection) -> bool:
+        return False
 
     def analyse(self, connection: Connection, tables: Sequence[Table]) -> None:
         names = ", ".join(table.name for table in tables)
@@ -550,20 +550,12 @@ class SqliteDialect:
     def try_lock(self, connection: Connection, key: int) -> bool:
         return True  # a writing transaction has the whole file to itself
 
-    def rewrite(self, connection: Connection) -> None:
-        # Deleted rows are overwritten (secure_delete), but not the copies of them that stay behind
-        # in a page's unused middle when its rows are spread over other pages.
-        connection.exec_driver_sql("VACUUM")
+    def owe_scrubbing(self, connection: Connection) -> None:
+        mark = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA user_version = {scrub.raised(mark)}")
 
-    def empty_log(self, connection: Connection) -> bool:
-        # While it waits for readers, no other process can write; so it does not wait for long.
-        patience = connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one()
-        connection.exec_driver_sql("PRAGMA busy_timeout = 50")
-        try:
-            busy = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar_one()
-        finally:
-            connection.exec_driver_sql(f"PRAGMA busy_timeout = {patience}")
-        return not busy
+    def owes_scrubbing(self, connection: Connection) -> bool:
+        return scrub.is_owed(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
 
     def analyse(self, connection: Connection, tables: Sequence[Table]) -> None:
         """A unique index is preferred without."""

@@ -93,9 +93,21 @@ def purge(
     return present
 
 
+def is_there(connection: Connection, session: Session) -> bool:
+    """Whether there is anything of a session."""
+    s = sessions.c
+    found = select(s.revision).where(s.tenant == session.tenant, s.session_id == session.session_id)
+    return connection.execute(found).first() is not None
+
+
+def nothing_erased() -> dict[str, int]:
+    """What `erase` answers where there is nothing of the session."""
+    return {table.name: 0 for table in session_tables()}
+
+
 def erase(connection: Connection, dialect: Dialect, session: Session) -> dict[str, int]:
     """Delete every row of a session in every table; answer how many there were in each."""
-    counts = {table.name: 0 for table in session_tables()}
+    counts = nothing_erased()
     locked = lock_sessions(connection, dialect, [session])
     if not locked:
         return counts  # one that comes into being from here on is another
@@ -105,6 +117,7 @@ def erase(connection: Connection, dialect: Dialect, session: Session) -> dict[st
             table.c.tenant == session.tenant, table.c.session_id == session.session_id
         )
         counts[table.name] = connection.execute(delete(table).where(of_session)).rowcount
+    dialect.owe_scrubbing(connection)
     dialect.notify(connection, notification(locked))
     return counts
 
