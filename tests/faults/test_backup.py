@@ -79,9 +79,15 @@ def text(file: Path) -> None:
     file.write_text("something else")
 
 
-def broken(file: Path) -> None:
-    """A database with an index that its rows are missing from."""
+def foreign(file: Path) -> None:
     with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE t (a TEXT PRIMARY KEY)")
+
+
+def broken(file: Path) -> None:
+    """A database of ours with an index that its rows are missing from."""
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
         connection.executescript("CREATE TABLE t (a TEXT PRIMARY KEY); INSERT INTO t VALUES ('x')")
         found = connection.execute("SELECT rootpage FROM sqlite_master WHERE type = 'index'")
         root = found.fetchone()[0]
@@ -97,6 +103,8 @@ def broken(file: Path) -> None:
     ("make", "words"),
     [
         (None, "there is no database"),
+        (Path.touch, "has no tables of memoryd in it"),
+        (foreign, "has no tables of memoryd in it"),
         (text, "could not be made: file is not a database"),
         (broken, "the database is broken: row 1 missing from index"),
     ],

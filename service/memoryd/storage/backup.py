@@ -3,76 +3,83 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
-from tempfile import NamedTemporaryFile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import make_url
 
+from memoryd.new_file import new_file
+from memoryd.storage.files import open_existing
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from sqlalchemy.engine import URL
+
+STEP_PAGES = 1000
+"""Pages that are copied before a copy that was given up ends; some milliseconds."""
+
+STEP_INSTRUCTIONS = 100_000
+"""The same for SQLite's own instructions, of which checking the copy is made."""
+
+
+SIDE_FILES = ("-journal", "-wal", "-shm")
+"""What SQLite may put beside a database's file."""
+
+
+class _GivenUp(Exception):
+    """Nobody waits for the copy any more."""
 
 
 async def back_up(database_url: str, file: Path) -> int:
     """Copy an SQLite database to a new file, as of one moment; answer its size in bytes.
 
     Writers go on meanwhile. The file has its name only once it is complete, checked and on the
-    disk; only its owner may read it. The schema may be any release's.
+    disk; only its owner may read it. The schema may be any release's. Where this is cancelled,
+    nothing is left.
 
-    Raises ValueError for another kind of database, FileExistsError where the file is there, and
-    OSError where the copy cannot be made.
+    Raises ValueError for another kind of database, SchemaMismatch where there is no database,
+    FileExistsError where the file is there, and OSError where the copy cannot be made.
     """
     url = make_url(database_url)
     if url.get_backend_name() != "sqlite":
         raise ValueError("only an SQLite database is backed up this way; use pg_dump")
-    source = url.database or ""
-    if not await asyncio.to_thread(Path(source).is_file):  # to connect would make it
-        raise FileNotFoundError(f"there is no database {source}")
-    arguments, options = url.get_dialect()().create_connect_args(url)
-    return await asyncio.to_thread(_copy, arguments, options, file)
+    given_up = threading.Event()
+    copying = asyncio.create_task(asyncio.to_thread(_copy, url, file, given_up))
+    try:
+        return await asyncio.shield(copying)
+    except asyncio.CancelledError:
+        given_up.set()
+        await asyncio.gather(copying, return_exceptions=True)
+        raise
 
 
-def _copy(arguments: Sequence[Any], options: Mapping[str, Any], file: Path) -> int:
-    if file.exists():
-        raise _is_there(file)
-    connect: Any = sqlite3.connect
-    with NamedTemporaryFile(dir=file.parent, prefix=f"{file.name}.", suffix=".part") as unfinished:
+def _copy(url: URL, file: Path, given_up: threading.Event) -> int:
+    def go_on(*_: int) -> None:
+        if given_up.is_set():
+            raise _GivenUp
+
+    with new_file(file) as unfinished:
         try:
             with (
-                closing(connect(*arguments, **options)) as source,
+                closing(open_existing(url)) as source,
                 closing(sqlite3.connect(unfinished.name)) as copy,
             ):
-                # In one step: it reads one state, whatever is written meanwhile. In several it
-                # would begin anew after each write.
-                source.backup(copy)
+                # All steps read this transaction's state. Without it, each write by others would
+                # have the copy start over.
+                source.execute("BEGIN")
+                source.execute("SELECT 1 FROM sqlite_master").fetchone()
+                source.backup(copy, pages=STEP_PAGES, progress=go_on)
+                copy.set_progress_handler(given_up.is_set, STEP_INSTRUCTIONS)
                 # One file, that is read where nothing can be written too; a server changes it back.
                 copy.execute("PRAGMA journal_mode = DELETE")
                 found = copy.execute("PRAGMA integrity_check").fetchone()[0]
         except sqlite3.Error as error:
             raise OSError(f"{file} could not be made: {error}") from error
+        finally:
+            for suffix in SIDE_FILES:  # on a full disk SQLite leaves them
+                Path(f"{unfinished.name}{suffix}").unlink(missing_ok=True)
         if found != "ok":
             raise OSError(f"{file} was not made, for the database is broken: {found}")
-        os.fsync(unfinished.fileno())
-        try:
-            # Unlike a renaming, it never replaces.
-            os.link(unfinished.name, file)
-        except FileExistsError:
-            raise _is_there(file) from None
-        _sync(file.parent)
-        return file.stat().st_size
-
-
-def _is_there(file: Path) -> FileExistsError:
-    return FileExistsError(f"{file} exists; name another file, or remove it")
-
-
-def _sync(folder: Path) -> None:
-    """Have a new name in a folder outlive a crash of the machine."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    return file.stat().st_size

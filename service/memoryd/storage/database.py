@@ -51,6 +51,8 @@ class DatabaseOptions:
     """A connection may take to be made, where the URL says so; never longer than a transaction."""
     pgbouncer: bool = False
     """Whether PgBouncer's transaction pooling stands between: keep nothing prepared."""
+    must_exist: bool = False
+    """Whether an embedded database's file has to be there, with a schema in it, to be opened."""
 
 
 class Database:
@@ -119,8 +121,12 @@ class Database:
         return await self._run(self._write(body), timeout)
 
     async def snapshot(self, body: Callable[[Connection], T]) -> T:
-        """Run `body` in a transaction whose statements all see one state."""
-        return await self._run(self._snapshot(body), None)
+        """Run `body` in a transaction whose statements all see one state.
+
+        Unlike a read or a write, it is given up where the caller is cancelled.
+        """
+        limit = self._options.timeout_seconds
+        return await self._bounded(self._snapshot(body), limit, DatabaseUnavailable)
 
     async def schema_state(self, *, timeout: float | None = None) -> SchemaState:
         """Whether the schema is the one that this release needs; asks the database."""
@@ -129,7 +135,7 @@ class Database:
     async def try_out(self) -> None:
         """Return if it can be used at all; a command's first step, which tells its user most."""
         with self._translating():
-            await asyncio.to_thread(self.dialect.try_out, self._driver_url)
+            await asyncio.to_thread(self.dialect.try_out, self._driver_url, self._options)
 
     async def check(self, *, timeout: float | None = None) -> None:
         """Return if the database answers and its schema fits.

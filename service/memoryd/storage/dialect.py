@@ -33,6 +33,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
 from memoryd.metadata import to_json
 from memoryd.storage import direct, scrub
+from memoryd.storage.files import open_existing
 from memoryd.storage.hosts import FirstThatWill
 from memoryd.storage.obstacles import postgresql_obstacle, sqlite_obstacle
 from memoryd.storage.pools import LoopPool, ThreadPool
@@ -88,7 +89,7 @@ class Dialect(Protocol):
 
     def on_connect(self, connection: DBAPIConnection, options: DatabaseOptions) -> None: ...
 
-    def try_out(self, url: URL) -> None:
+    def try_out(self, url: URL, options: DatabaseOptions) -> None:
         """Raise what the driver raises if there is no using the database; blocks."""
         ...
 
@@ -290,7 +291,7 @@ class PostgresDialect:
     def on_connect(self, connection: DBAPIConnection, options: DatabaseOptions) -> None:
         """All is set by `engine_options`."""
 
-    def try_out(self, url: URL) -> None:
+    def try_out(self, url: URL, options: DatabaseOptions) -> None:
         """Connecting tells as well."""
 
     def begin_write(self, connection: Connection, options: DatabaseOptions) -> None:
@@ -448,7 +449,11 @@ class SqliteDialect:
         return {"connect_args": {"timeout": options.lock_timeout_seconds}}
 
     def pool(self, url: URL, options: DatabaseOptions, **arguments: Any) -> Pool:
-        return ThreadPool(url.set(drivername="sqlite"), **self.engine_options(options), **arguments)
+        url = url.set(drivername="sqlite")
+        if options.must_exist:
+            timeout = options.lock_timeout_seconds
+            arguments["creator"] = lambda: open_existing(url, timeout=timeout)
+        return ThreadPool(url, **self.engine_options(options), **arguments)
 
     def on_connect(self, connection: DBAPIConnection, options: DatabaseOptions) -> None:
         # The driver's own BEGIN comes late and is never IMMEDIATE; ours are explicit.
@@ -464,12 +469,15 @@ class SqliteDialect:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
-    def try_out(self, url: URL) -> None:
+    def try_out(self, url: URL, options: DatabaseOptions) -> None:
+        if options.must_exist:
+            open_existing(url).close()
+            return
         # Without the asynchronous driver, whose thread complains where it cannot open the file and
         # the event loop ends at once.
         connect: Any = sqlite3.connect
-        arguments, options = url.get_dialect()().create_connect_args(url)
-        with closing(connect(*arguments, **options)) as connection:
+        arguments, named = url.get_dialect()().create_connect_args(url)
+        with closing(connect(*arguments, **named)) as connection:
             connection.execute("PRAGMA schema_version")
 
     def begin_write(self, connection: Connection, options: DatabaseOptions) -> None:

@@ -28,6 +28,9 @@ from memoryd.storage.types import UtcDateTime
 
 schema = MetaData()
 
+DERIVED = "derived"
+"""Key in a table's `info`: whether its rows can be made again, so that no export has them."""
+
 sessions = Table(
     "sessions",
     schema,
@@ -130,6 +133,7 @@ memory_vectors = Table(
         name="fk_memory_vectors_memory",
         ondelete="CASCADE",
     ),
+    info={DERIVED: True},
 )
 
 memory_history = Table(

@@ -5,9 +5,20 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Column, bindparam, func, select, tuple_, update
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    Integer,
+    String,
+    bindparam,
+    func,
+    select,
+    tuple_,
+    update,
+)
 
-from memoryd.storage.tables import memories, schema, sessions, tool_config_head
+from memoryd.storage.tables import DERIVED, memories, schema, sessions, tool_config_head
 from memoryd.storage.types import UtcDateTime
 
 if TYPE_CHECKING:
@@ -20,8 +31,8 @@ if TYPE_CHECKING:
 BATCH = 1000
 """Rows that are read or written at once."""
 
-TABLES = {table.name: table for table in schema.sorted_tables}
-"""By name; those that others refer to first."""
+TABLES = {table.name: table for table in schema.sorted_tables if not table.info.get(DERIVED)}
+"""Those that are moved, by name; those that others refer to first."""
 
 
 def count_rows(connection: Connection, *, with_deleted: bool) -> int:
@@ -79,6 +90,41 @@ def write_rows(
         if present is not None and tuple(row[name] for name in key) not in present
     ]
     return new, refused
+
+
+def fault_of(table: Table, row: Row) -> str | None:
+    """What keeps a row, as JSON has it, from being one of a table; None where nothing does."""
+    names = set(table.c.keys())
+    if unlike := sorted(names.symmetric_difference(row)):
+        return f"{table.name}.{unlike[0]}: missing, or no column of this release"
+    for name, value in row.items():
+        column = table.c[name]
+        if value is None and not column.nullable:
+            return f"{table.name}.{name}: may not be null"
+        if value is not None and not _suits(column, value):
+            return f"{table.name}.{name}: no value of this column"
+    return None
+
+
+def _suits(column: Column[Any], value: Any) -> bool:
+    type_ = column.type
+    if isinstance(type_, UtcDateTime):
+        return isinstance(value, str) and _is_moment(value)
+    if isinstance(type_, String):
+        return isinstance(value, str) and len(value) <= (type_.length or len(value))
+    if isinstance(type_, Integer):
+        bits = 63 if isinstance(type_, BigInteger) else 31
+        return type(value) is int and -(2**bits) <= value < 2**bits
+    if isinstance(type_, Float):
+        return type(value) in (int, float)
+    return True  # JSON
+
+
+def _is_moment(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
 
 
 def _wanted(table: Table, *, with_deleted: bool) -> Select[Any]:
