@@ -33,6 +33,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from memoryd.model import MAX_BATCH, ContentPolicy
 from memoryd.secrets import Unpicklable
+from memoryd.secrets.names import DEFAULT_NAMES
 from memoryd.storage.urls import UrlError, check_url, has_password
 
 if TYPE_CHECKING:
@@ -416,6 +417,28 @@ def _language(name: str) -> str:
     return name
 
 
+_SECRET_NAME = re.compile(r"(env|secretsmanager)://[!-+\--~]{1,512}")
+_MAX_SECRET_NAMES = 100
+
+
+def _secret_names(value: object) -> tuple[str, ...]:
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list | tuple) or len(items) > _MAX_SECRET_NAMES:
+        raise ValueError
+    names = tuple(item.strip() for item in items if isinstance(item, str) and item.strip())
+    if not all(map(_SECRET_NAME.fullmatch, names)):
+        raise ValueError
+    return names
+
+
+_SecretNames = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_secret_names),
+    Accepts(
+        "references such as env://CRM_* or secretsmanager://aws/memoryd/*, with commas between;"
+        " or nothing"
+    ),
+]
 _DatabaseUrl = Annotated[
     SecretStr,
     AfterValidator(_database_url),
@@ -474,6 +497,13 @@ class Settings(SettingsModel):
     environment: Environment = Field(
         default=Environment.DEVELOPMENT,
         description="production refuses literal secrets, and those that resolve to nothing.",
+    )
+    secret_names: _SecretNames = Field(
+        default=DEFAULT_NAMES,
+        description=(
+            "The secrets that callers may name as a tool's key, beside those that the environment "
+            "names; * is any text."
+        ),
     )
     log_level: Annotated[LogLevel, BeforeValidator(_lower_case)] = Field(
         default=LogLevel.INFO, description="The least level that is logged, in any case."
