@@ -53,12 +53,15 @@ from memoryd.settings import (
     read_variables,
     refusal,
     validate,
+    without_value,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from memoryd.secrets.names import SecretNames
+    from memoryd.settings import Variables
 
 TOOLS: Final = ("rag", "memory", "escalation", "attachment", "crm", "billing", "inventory")
 
@@ -447,14 +450,14 @@ def load_tool_configs(
     values, switched = given_values(_Switches, places)
     switches = validate(_Switches, values)
     if isinstance(switches, list):
-        problems += _problems(_Switches, switches, switched)
+        problems += _problems(_Switches, switches, switched, places)
         switches = _Switches()
     configs = {}
     for tool in TOOLS:
         model = SETTINGS_OF[tool]
         values, given = given_values(model, places)
         settings, faults = _judge(model, values, production=production)
-        problems += _problems(model, faults, given)
+        problems += _problems(model, faults, given, places)
         if settings is not None:
             provenance = {"enabled": _layer(given=tool in switched)} | {
                 f"{tool}.{name}": _layer(given=name in given) for name in model.model_fields
@@ -671,10 +674,18 @@ def references_of(configs: Iterable[ToolConfig]) -> Iterator[SecretReference]:
 
 
 def _problems(
-    model: type[SettingsModel], faults: Iterable[Fault], origins: Mapping[str, str]
+    model: type[SettingsModel],
+    faults: Iterable[Fault],
+    origins: Mapping[str, str],
+    places: Sequence[Variables],
 ) -> list[Problem]:
     return [
-        Problem(model.variable(fault.field), origins[fault.field], fault.found, fault.expected)
+        Problem(
+            model.variable(fault.field),
+            origins[fault.field],
+            without_value(fault.found, model.variable(fault.field), places),
+            fault.expected,
+        )
         for fault in faults
     ]
 
