@@ -86,6 +86,7 @@ def planted(aws: SecretsManagerStub, database_url: str) -> dict[str, str]:
         "CRM_API_KEY": f"{CANARY}-literal",
         "INVENTORY_API_KEY": "secretsmanager://aws/keys#inventory",
         "ENV_TARGET": f"{CANARY}-target",
+        "MEMORYD_SECRET_NAMES": "env://*,secretsmanager://*",
     }
 
 

@@ -323,7 +323,7 @@ async def _show(settings: Settings, base: Mapping[str, ToolConfig]) -> None:
 
 
 async def _check(settings: Settings, base: Mapping[str, ToolConfig]) -> None:
-    from memoryd.settings import Environment  # noqa: PLC0415  only what a command needs is loaded
+    from memoryd.settings import Environment, refers_to  # noqa: PLC0415  only what a command needs is loaded
     from memoryd.tool_settings import check, require_secrets  # noqa: PLC0415  as above
 
     secrets = _secrets()
@@ -336,9 +336,11 @@ async def _check(settings: Settings, base: Mapping[str, ToolConfig]) -> None:
             for warning in await check(config, secrets)
         ]
         print(f"overrides: {_overrides(tools)}")
-    for warning in warnings:
-        print(f"warning: {warning.path}: {warning.description}")
-    print(f"no problems; warnings: {len(warnings)}")
+    told = [f"{warning.path}: {warning.description}" for warning in warnings]
+    told += [f".env: {name} {'; '.join(refers_to(u))}" for name, u in _unset_references().items()]
+    for line in told:
+        print(f"warning: {line}")
+    print(f"no problems; warnings: {len(told)}")
 
 
 def _overrides(tools: ToolConfigs) -> str:
@@ -358,9 +360,18 @@ def _place(secret: SecretStr) -> str:
 
 def _secrets() -> Secrets:
     from memoryd.secrets import Secrets  # noqa: PLC0415  only what a command needs is loaded
-    from memoryd.settings import merge_variables  # noqa: PLC0415  as above
+    from memoryd.settings import merge_variables, refers_to  # noqa: PLC0415  as above
 
-    return Secrets.built_in(merge_variables(environ=os.environ, dotenv=Path(".env")))
+    return Secrets.built_in(
+        merge_variables(environ=os.environ, dotenv=Path(".env")),
+        without_value={name: refers_to(names) for name, names in _unset_references().items()},
+    )
+
+
+def _unset_references() -> dict[str, tuple[str, ...]]:
+    from memoryd.settings import unset_references  # noqa: PLC0415  only what a command needs is loaded
+
+    return unset_references(environ=os.environ, dotenv=Path(".env"))
 
 
 async def _reindex(settings: Settings) -> None:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -28,11 +27,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypedDict, TypeVar
 import grpc
 import grpc.aio
 from google.protobuf.descriptor_pb2 import MethodOptions
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
-from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
-from google.protobuf.timestamp_pb2 import Timestamp
 
+from memoryd import client_arguments as args
 from memoryd.client_errors import (
     Aborted,
     AlreadyExists,
@@ -197,19 +194,23 @@ class _Client(ABC, Generic[_Stub]):
         otherwise; None: as long as it takes. Streams last as long as they are read.
         `metadata`: sent with every call: {"authorization": "Bearer ..."}.
         """
+        if channel is not None and not isinstance(channel, grpc.aio.Channel):
+            raise TypeError(f"channel: expected one of open_channel, not {args.shown(channel)}")
         if target is not None and channel is None:
             self._channel = open_channel(target, credentials=credentials, options=options)
         elif channel is not None and target is None and not credentials and not options:
             self._channel = channel
         else:
-            raise ValueError("give a target, with credentials and options, or a channel alone")
+            raise ValueError(
+                "target or channel: give a target, with credentials and options, or a channel alone"
+            )
         # gRPC itself does not look: stubs made over a closed channel may end the process.
         if self._channel.get_state() is grpc.ChannelConnectivity.SHUTDOWN:
-            raise ValueError("the channel is closed")
+            raise ValueError("channel: the channel is closed; open another")
         self._closes_channel = channel is None
         self._stub = self._stub_over(self._channel)
-        self._timeout = timeout
-        self._metadata = tuple((key.lower(), each) for key, each in (metadata or {}).items())
+        self._timeout = args.seconds("timeout", timeout)
+        self._metadata = args.headers("metadata", metadata)
 
     @abstractmethod
     def _stub_over(self, channel: grpc.aio.Channel) -> _Stub:
@@ -237,13 +238,21 @@ class _Client(ABC, Generic[_Stub]):
         request: _Request,
         timeout: float | None,
     ) -> _Response:
-        deadline = self._timeout if timeout is None else timeout
+        deadline = self._timeout if timeout is None else args.seconds("timeout", timeout)
         try:
             return await method(request, timeout=deadline, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             raise error_from(error) from error
 
-    async def _stream(
+    def _stream(
+        self,
+        method: grpc.aio.UnaryStreamMultiCallable[_Request, _Response],
+        request: _Request,
+        timeout: float | None,
+    ) -> AsyncGenerator[_Response, None]:
+        return self._responses(method, request, args.seconds("timeout", timeout))
+
+    async def _responses(
         self,
         method: grpc.aio.UnaryStreamMultiCallable[_Request, _Response],
         request: _Request,
@@ -299,7 +308,7 @@ class MemoryClient(_Client["MemoryServiceAsyncStub"]):
             ttl=ttl,
             expire_time=expire_time,
             never_expires=never_expires,
-            request_id=request_id or _new_request_id(),
+            request_id=_new_request_id() if request_id in (None, "") else request_id,
         )
         return await self._call(self._stub.StoreMemory, _store_request(new), timeout)
 
@@ -311,7 +320,12 @@ class MemoryClient(_Client["MemoryServiceAsyncStub"]):
         Raises InvalidArgument, whose violations name `requests[i].field`, and ResourceExhausted,
         also where all of them together take more than MAX_REQUEST_BYTES.
         """
-        requests = [_store_request(new) for new in memories]
+        requests = [
+            _store_request(
+                args.instance(f"memories[{index}]", new, NewMemory), f"memories[{index}]."
+            )
+            for index, new in enumerate(args.items("memories", memories))
+        ]
         batch = memory_pb2.BatchStoreMemoriesRequest(requests=requests)
         return await self._call(self._stub.BatchStoreMemories, batch, timeout)
 
@@ -320,7 +334,10 @@ class MemoryClient(_Client["MemoryServiceAsyncStub"]):
 
         Raises NotFound for one that is absent, deleted, expired, or another tenant's, all alike.
         """
-        request = memory_pb2.GetMemoryRequest(session_id=session_id, memory_id=memory_id)
+        request = memory_pb2.GetMemoryRequest(
+            session_id=args.text("session_id", session_id),
+            memory_id=args.text("memory_id", memory_id),
+        )
         return await self._call(self._stub.GetMemory, request, timeout)
 
     def list(
@@ -339,7 +356,7 @@ class MemoryClient(_Client["MemoryServiceAsyncStub"]):
         request = _list_request(
             session_id, show_deleted=show_deleted, page_size=page_size, which=which
         )
-        return self._all_pages(request, timeout)
+        return self._all_pages(request, args.seconds("timeout", timeout))
 
     async def _all_pages(
         self, request: memory_pb2.ListMemoriesRequest, timeout: float | None
@@ -398,14 +415,14 @@ class MemoryClient(_Client["MemoryServiceAsyncStub"]):
         relevance; near duplicates give way unless `diversify` is False.
         """
         request = memory_pb2.RetrieveMemoriesRequest(
-            session_id=session_id,
-            query=query,
+            session_id=args.text("session_id", session_id),
+            query=args.text("query", query),
             filter=_filter(which),
-            limit=limit,
-            peek=peek,
-            importance_weight=importance_weight,
-            session_ids=session_ids,
-            diversify=diversify,
+            limit=args.int32("limit", limit),
+            peek=args.flag("peek", peek),
+            importance_weight=args.optional_double("importance_weight", importance_weight),
+            session_ids=args.texts("session_ids", session_ids),
+            diversify=args.optional_flag("diversify", diversify),
         )
         return await self._call(self._stub.RetrieveMemories, request, timeout)
 
@@ -428,17 +445,17 @@ class MemoryClient(_Client["MemoryServiceAsyncStub"]):
         Raises NotFound for a `memory_id` that the session does not have.
         """
         if (content is None) == (memory_id is None):
-            raise ValueError("give content or memory_id: one of them")
+            raise ValueError("content or memory_id: give one of them")
         request = memory_pb2.FindSimilarMemoriesRequest(
-            session_id=session_id,
-            max_distance=max_distance,
-            min_similarity=min_similarity,
-            limit=limit,
+            session_id=args.text("session_id", session_id),
+            max_distance=args.optional_int32("max_distance", max_distance),
+            min_similarity=args.optional_double("min_similarity", min_similarity),
+            limit=args.int32("limit", limit),
         )
         if content is not None:
-            request.content = content
+            request.content = args.text("content", content)
         if memory_id is not None:
-            request.memory_id = memory_id
+            request.memory_id = args.text("memory_id", memory_id)
         return await self._call(self._stub.FindSimilarMemories, request, timeout)
 
     async def update(
@@ -464,7 +481,8 @@ class MemoryClient(_Client["MemoryServiceAsyncStub"]):
         Raises InvalidArgument, NotFound, EtagMismatch, and AlreadyExists where the content would
         double another memory, which its `resource` names.
         """
-        _at_most_one(ttl=ttl, expire_time=expire_time, never_expires=never_expires)
+        args.flag("never_expires", never_expires)
+        args.at_most_one(ttl=ttl, expire_time=expire_time, never_expires=never_expires)
         changes = {
             "content": content,
             "content_type": content_type,
@@ -475,17 +493,17 @@ class MemoryClient(_Client["MemoryServiceAsyncStub"]):
         }
         request = memory_pb2.UpdateMemoryRequest(
             memory=Memory(
-                session_id=session_id,
-                memory_id=memory_id,
-                content=content or "",
-                content_type=_content_type(content_type),
-                importance=importance,
-                metadata=_struct("metadata", metadata),
-                expire_time=_timestamp("expire_time", expire_time),
-                etag=etag,
+                session_id=args.text("session_id", session_id),
+                memory_id=args.text("memory_id", memory_id),
+                content=args.optional_text("content", content) or "",
+                content_type=args.content_type("content_type", content_type),
+                importance=args.optional_double("importance", importance),
+                metadata=args.struct("metadata", metadata),
+                expire_time=args.timestamp("expire_time", expire_time),
+                etag=args.text("etag", etag),
             ),
             update_mask=FieldMask(paths=[path for path, to in changes.items() if to is not None]),
-            ttl=_duration(ttl),
+            ttl=args.duration("ttl", ttl),
         )
         return await self._call(self._stub.UpdateMemory, request, timeout)
 
@@ -497,7 +515,9 @@ class MemoryClient(_Client["MemoryServiceAsyncStub"]):
         Raises NotFound, and EtagMismatch where `etag` is given and not the current one.
         """
         request = memory_pb2.DeleteMemoryRequest(
-            session_id=session_id, memory_id=memory_id, etag=etag
+            session_id=args.text("session_id", session_id),
+            memory_id=args.text("memory_id", memory_id),
+            etag=args.text("etag", etag),
         )
         return await self._call(self._stub.DeleteMemory, request, timeout)
 
@@ -509,7 +529,10 @@ class MemoryClient(_Client["MemoryServiceAsyncStub"]):
         Raises NotFound if it is purged or has expired, AlreadyExists if it is not deleted or its
         content has been stored anew, ResourceExhausted if the session is full.
         """
-        request = memory_pb2.UndeleteMemoryRequest(session_id=session_id, memory_id=memory_id)
+        request = memory_pb2.UndeleteMemoryRequest(
+            session_id=args.text("session_id", session_id),
+            memory_id=args.text("memory_id", memory_id),
+        )
         return await self._call(self._stub.UndeleteMemory, request, timeout)
 
     async def purge(
@@ -526,7 +549,9 @@ class MemoryClient(_Client["MemoryServiceAsyncStub"]):
         shows a sample.
         """
         request = memory_pb2.PurgeMemoriesRequest(
-            session_id=session_id, filter=_filter(which), force=force
+            session_id=args.text("session_id", session_id),
+            filter=_filter(which),
+            force=args.flag("force", force),
         )
         return await self._call(self._stub.PurgeMemories, request, timeout)
 
@@ -534,7 +559,7 @@ class MemoryClient(_Client["MemoryServiceAsyncStub"]):
         self, session_id: str, *, timeout: float | None = None
     ) -> memory_pb2.EraseSessionResponse:
         """Forget the session: every row of it in every table, at once. Answers a receipt."""
-        request = memory_pb2.EraseSessionRequest(session_id=session_id)
+        request = memory_pb2.EraseSessionRequest(session_id=args.text("session_id", session_id))
         return await self._call(self._stub.EraseSession, request, timeout)
 
     def watch(
@@ -548,7 +573,8 @@ class MemoryClient(_Client["MemoryServiceAsyncStub"]):
         all; None: without end.
         """
         request = memory_pb2.WatchMemoriesRequest(
-            session_id=session_id, start_revision=start_revision
+            session_id=args.text("session_id", session_id),
+            start_revision=args.int64("start_revision", start_revision),
         )
         return self._stream(self._stub.WatchMemories, request, timeout)
 
@@ -565,7 +591,9 @@ class MemoryClient(_Client["MemoryServiceAsyncStub"]):
         `timeout`: seconds for the whole of it; None: as long as it is read.
         """
         request = memory_pb2.ExportMemoriesRequest(
-            session_id=session_id, filter=_filter(which), show_deleted=show_deleted
+            session_id=args.text("session_id", session_id),
+            filter=_filter(which),
+            show_deleted=args.flag("show_deleted", show_deleted),
         )
         return self._stream(self._stub.ExportMemories, request, timeout)
 
@@ -590,7 +618,7 @@ class ToolConfigClient(_Client["ToolConfigServiceAsyncStub"]):
 
         Raises InvalidArgument for a tool that there is not.
         """
-        request = tool_config_pb2.GetToolConfigRequest(tool=tool)
+        request = tool_config_pb2.GetToolConfigRequest(tool=args.text("tool", tool))
         return await self._call(self._stub.GetToolConfig, request, timeout)
 
     async def update(
@@ -613,7 +641,10 @@ class ToolConfigClient(_Client["ToolConfigServiceAsyncStub"]):
         """
         config, mask = _tool_config(tool, settings, enabled=enabled, etag=etag)
         request = tool_config_pb2.UpdateToolConfigRequest(
-            tool_config=config, update_mask=mask, validate_only=validate_only, reason=reason
+            tool_config=config,
+            update_mask=mask,
+            validate_only=args.flag("validate_only", validate_only),
+            reason=args.text("reason", reason),
         )
         return await self._call(self._stub.UpdateToolConfig, request, timeout)
 
@@ -621,7 +652,11 @@ class ToolConfigClient(_Client["ToolConfigServiceAsyncStub"]):
         self, tool: str, *paths: str, reason: str = "", timeout: float | None = None
     ) -> ToolConfig:
         """Drop overrides: those of `paths` (`enabled`, `rag.chunk_size`), or without any all."""
-        request = tool_config_pb2.ResetToolConfigRequest(tool=tool, paths=paths, reason=reason)
+        request = tool_config_pb2.ResetToolConfigRequest(
+            tool=args.text("tool", tool),
+            paths=args.texts("paths", paths),
+            reason=args.text("reason", reason),
+        )
         return await self._call(self._stub.ResetToolConfig, request, timeout)
 
     async def validate(
@@ -640,11 +675,18 @@ class ToolConfigClient(_Client["ToolConfigServiceAsyncStub"]):
         request = tool_config_pb2.ValidateToolConfigRequest(tool_config=config)
         return await self._call(self._stub.ValidateToolConfig, request, timeout)
 
-    async def revisions(
+    def revisions(
         self, tool: str, *, page_size: int = 0, timeout: float | None = None
     ) -> AsyncGenerator[tool_config_pb2.ToolConfigRevision, None]:
         """Iterate over a tool's changes, newest first; `timeout` holds for each page."""
-        request = tool_config_pb2.ListToolConfigRevisionsRequest(tool=tool, page_size=page_size)
+        request = tool_config_pb2.ListToolConfigRevisionsRequest(
+            tool=args.text("tool", tool), page_size=args.int32("page_size", page_size)
+        )
+        return self._all_revisions(request, args.seconds("timeout", timeout))
+
+    async def _all_revisions(
+        self, request: tool_config_pb2.ListToolConfigRevisionsRequest, timeout: float | None
+    ) -> AsyncGenerator[tool_config_pb2.ToolConfigRevision, None]:
         while True:
             page = await self._call(self._stub.ListToolConfigRevisions, request, timeout)
             for revision in page.revisions:
@@ -661,7 +703,9 @@ class ToolConfigClient(_Client["ToolConfigServiceAsyncStub"]):
         Raises NotFound for a revision that the tool does not have.
         """
         request = tool_config_pb2.RollbackToolConfigRequest(
-            tool=tool, revision=revision, reason=reason
+            tool=args.text("tool", tool),
+            revision=args.int64("revision", revision),
+            reason=args.text("reason", reason),
         )
         return await self._call(self._stub.RollbackToolConfig, request, timeout)
 
@@ -675,7 +719,9 @@ class ToolConfigClient(_Client["ToolConfigServiceAsyncStub"]):
         OutOfRange when changes since then are no longer kept. `timeout`: seconds to watch for at
         all; None: without end.
         """
-        request = tool_config_pb2.WatchToolConfigsRequest(start_revision=start_revision)
+        request = tool_config_pb2.WatchToolConfigsRequest(
+            start_revision=args.int64("start_revision", start_revision)
+        )
         return self._stream(self._stub.WatchToolConfigs, request, timeout)
 
 
@@ -695,7 +741,11 @@ def open_channel(
     """
     # Without one gRPC binds the channel to a loop of its own choice, and calls fail much later.
     asyncio.get_running_loop()
-    arguments = list((_channel_options() | dict(options or {})).items())
+    args.text("target", target)
+    if credentials is not None and not isinstance(credentials, grpc.ChannelCredentials):
+        raise TypeError(f"credentials: expected ChannelCredentials, not {args.shown(credentials)}")
+    given = args.channel_options("options", options)
+    arguments = list((_channel_options() | given).items())
     if credentials is None:
         return grpc.aio.insecure_channel(target, arguments)
     return grpc.aio.secure_channel(target, credentials, arguments)
@@ -775,19 +825,27 @@ def _channel_options() -> dict[str, str | int]:
 # Requests from plain Python
 
 
-def _store_request(new: NewMemory) -> memory_pb2.StoreMemoryRequest:
-    _at_most_one(ttl=new.ttl, expire_time=new.expire_time, never_expires=new.never_expires)
-    request = memory_pb2.StoreMemoryRequest(
-        session_id=new.session_id,
-        content=new.content,
-        content_type=_content_type(new.content_type),
-        importance=new.importance,
-        metadata=_struct("metadata", new.metadata),
-        ttl=_duration(new.ttl),
-        expire_time=_timestamp("expire_time", new.expire_time),
-        request_id=new.request_id,
+def _store_request(new: NewMemory, place: str = "") -> memory_pb2.StoreMemoryRequest:
+    """`place`: what stands before the names of arguments in errors."""
+    never_expires = args.flag(f"{place}never_expires", new.never_expires)
+    args.at_most_one(
+        **{
+            f"{place}ttl": new.ttl,
+            f"{place}expire_time": new.expire_time,
+            f"{place}never_expires": never_expires,
+        }
     )
-    if new.never_expires:
+    request = memory_pb2.StoreMemoryRequest(
+        session_id=args.text(f"{place}session_id", new.session_id),
+        content=args.text(f"{place}content", new.content),
+        content_type=args.content_type(f"{place}content_type", new.content_type),
+        importance=args.optional_double(f"{place}importance", new.importance),
+        metadata=args.struct(f"{place}metadata", new.metadata),
+        ttl=args.duration(f"{place}ttl", new.ttl),
+        expire_time=args.timestamp(f"{place}expire_time", new.expire_time),
+        request_id=args.text(f"{place}request_id", new.request_id),
+    )
+    if never_expires:
         request.never_expires = True
     return request
 
@@ -795,14 +853,19 @@ def _store_request(new: NewMemory) -> memory_pb2.StoreMemoryRequest:
 def _filter(which: Filter) -> MemoryFilter:
     unknown = which.keys() - Filter.__annotations__.keys()
     if unknown:
-        raise TypeError(f"no such condition: {', '.join(sorted(unknown))}")
+        raise TypeError(f"{', '.join(sorted(unknown))}: no such condition")
+    types = args.items("content_types", which.get("content_types") or ())
     conditions = MemoryFilter(
-        content_types=[_content_type(each) for each in which.get("content_types") or ()],
-        min_importance=which.get("min_importance"),
-        metadata=_struct("metadata", which.get("metadata") or None),
-        created_after=_timestamp("created_after", which.get("created_after")),
-        created_before=_timestamp("created_before", which.get("created_before")),
+        content_types=[
+            args.content_type(f"content_types[{index}]", each) for index, each in enumerate(types)
+        ],
+        min_importance=args.optional_double("min_importance", which.get("min_importance")),
+        metadata=args.struct("metadata", which.get("metadata")),
+        created_after=args.timestamp("created_after", which.get("created_after")),
+        created_before=args.timestamp("created_before", which.get("created_before")),
     )
+    if not conditions.metadata.fields:
+        conditions.ClearField("metadata")
     # Sent as nothing, a condition would match all, and a purge remove more than was meant.
     empty = which.keys() - {descriptor.name for descriptor, _ in conditions.ListFields()}
     if empty:
@@ -814,11 +877,11 @@ def _list_request(
     session_id: str, *, show_deleted: bool, page_size: int, which: Filter, page_token: str = ""
 ) -> memory_pb2.ListMemoriesRequest:
     return memory_pb2.ListMemoriesRequest(
-        session_id=session_id,
+        session_id=args.text("session_id", session_id),
         filter=_filter(which),
-        page_size=page_size,
-        page_token=page_token,
-        show_deleted=show_deleted,
+        page_size=args.int32("page_size", page_size),
+        page_token=args.text("page_token", page_token),
+        show_deleted=args.flag("show_deleted", show_deleted),
     )
 
 
@@ -826,104 +889,23 @@ def _tool_config(
     tool: str, settings: Mapping[str, SettingValue] | None, *, enabled: bool | None, etag: str = ""
 ) -> tuple[ToolConfig, FieldMask]:
     """Return a ToolConfig with these values, and the paths that name them."""
-    config = ToolConfig(tool=tool, enabled=enabled, etag=etag)
+    config = ToolConfig(
+        tool=args.text("tool", tool),
+        enabled=args.optional_flag("enabled", enabled),
+        etag=args.text("etag", etag),
+    )
+    if settings is not None and not isinstance(settings, Mapping):
+        raise TypeError(f"settings: expected a dict, not {args.shown(settings)}")
     paths = [] if enabled is None else ["enabled"]
     for name, value in (settings or {}).items():
-        path = f"{tool}.{name}"
+        path = f"{tool}.{args.text('settings: a key', name)}"
         if value is None:
-            raise ValueError(f"{path}: None is no value; reset() drops an override")
+            raise ValueError(f"settings: {path}: None is no value; reset() drops an override")
         setting: dict[str, Any] = {tool: {name: value}}
         try:
             config.MergeFrom(ToolConfig(**setting))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}: {error}") from error
+        # A UnicodeEncodeError is a ValueError; what protobuf says of a list is an AttributeError.
+        except (TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+            raise ValueError(f"settings: {path}: {ascii(str(error))[1:-1]}") from error
         paths.append(path)
     return config, FieldMask(paths=paths)
-
-
-_CONTENT_TYPES = {
-    name.removeprefix("CONTENT_TYPE_").lower(): value
-    for name, value in ContentType.items()
-    if value
-}
-
-
-def _content_type(given: ContentType.ValueType | str | None) -> ContentType.ValueType:
-    if given is None:
-        return ContentType.CONTENT_TYPE_UNSPECIFIED
-    if not isinstance(given, str):
-        return given
-    try:
-        return _CONTENT_TYPES[given]
-    except KeyError:
-        raise ValueError(
-            f"content_type: {given!r} is none of {', '.join(_CONTENT_TYPES)}"
-        ) from None
-
-
-def _at_most_one(**arguments: object) -> None:
-    given = [name for name, value in arguments.items() if value is not None and value is not False]
-    if len(given) > 1:
-        raise ValueError(f"{' and '.join(given)} exclude each other; give one of them")
-
-
-def _timestamp(argument: str, moment: datetime | None) -> Timestamp | None:
-    if moment is None:
-        return None
-    if moment.utcoffset() is None:
-        raise ValueError(
-            f"{argument}: {moment!r} has no time zone; give an aware one: datetime.now(UTC)"
-        )
-    timestamp = Timestamp()
-    timestamp.FromDatetime(moment)
-    return timestamp
-
-
-def _duration(span: timedelta | None) -> Duration | None:
-    if span is None:
-        return None
-    duration = Duration()
-    duration.FromTimedelta(span)
-    return duration
-
-
-def _struct(path: str, fields: Mapping[str, JsonValue] | None) -> Struct | None:
-    if fields is None:
-        return None
-    struct = Struct()
-    for key, each in fields.items():
-        if not isinstance(key, str):
-            raise TypeError(f"{path}: {key!r} is no string, and only strings are keys in JSON")
-        struct.fields[key].CopyFrom(_value(f"{path}.{key}", each))
-    return struct
-
-
-def _value(path: str, given: JsonValue) -> Value:
-    match given:
-        case None:
-            value = Value(null_value=NULL_VALUE)
-        case bool():
-            value = Value(bool_value=given)
-        case str():
-            value = Value(string_value=given)
-        case int() | float():
-            value = Value(number_value=_double(path, given))
-        case Mapping():
-            value = Value(struct_value=_struct(path, given))
-        case list() | tuple():
-            items = [_value(f"{path}[{index}]", each) for index, each in enumerate(given)]
-            value = Value(list_value=ListValue(values=items))
-        case _:
-            raise TypeError(f"{path}: {type(given).__name__} is nothing that JSON knows")
-    return value
-
-
-def _double(path: str, number: float) -> float:
-    """Return the number as a double; refuse an int that would lose digits in silence."""
-    try:
-        double = float(number)
-    except OverflowError:
-        double = math.inf
-    if isinstance(number, int) and double != number:
-        raise ValueError(f"{path}: {number} loses digits as a JSON number; give it as a string")
-    return double

@@ -110,7 +110,9 @@ def tool_configs_of(
 ) -> ToolConfigs:
     """Build the tools' configuration over what environment and defaults make."""
     production = settings.environment is Environment.PRODUCTION
-    return ToolConfigs(base, database, clock=clock, production=production)
+    return ToolConfigs(
+        base, database, clock=clock, production=production, secret_names=settings.secret_names
+    )
 
 
 def embedder_of(settings: Settings) -> Embedder | None:
@@ -171,8 +173,7 @@ class Server:
             language=settings.recall_language,
             half_life_days=settings.importance_half_life_days,
         )
-        production = settings.environment is Environment.PRODUCTION
-        tool_service = ToolConfigService(self._tools, secrets, production=production)
+        tool_service = ToolConfigService(self._tools, secrets)
         requests = Requests(
             settings.content_policy,
             clock,

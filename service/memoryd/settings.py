@@ -33,6 +33,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from memoryd.model import MAX_BATCH, ContentPolicy
 from memoryd.secrets import Unpicklable
+from memoryd.secrets.names import DEFAULT_NAMES
 from memoryd.storage.urls import UrlError, check_url, has_password
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ _HARMLESS = re.compile(r"\w[\w .+-]{0,23}")
 """A text that is shown where it is refused. A URL or a path in the wrong place is not like it."""
 
 _COMMAND_LINE = "command line"
+_NO_VALUE = "no value, or one that refers to a variable that is not set"
 
 _REFUSED = "refused"
 
@@ -192,6 +194,8 @@ class Variables:
 
     where: str
     values: Mapping[str, str | None] = field(repr=False)
+    unset: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The names that a variable refers to and that are not set, by the variable's own."""
 
 
 def read_variables(
@@ -205,8 +209,8 @@ def read_variables(
     problems: list[Problem] = []
     places = [Variables("environment", environ)]
     if dotenv is not None:
-        values, problems = _read_dotenv(dotenv, environ)
-        places.insert(0, Variables(dotenv.name, values))
+        values, unset, problems = _read_dotenv(dotenv, environ)
+        places.insert(0, Variables(dotenv.name, values, unset))
     return places, problems
 
 
@@ -225,17 +229,19 @@ def merge_variables(*, environ: Mapping[str, str], dotenv: Path | None) -> dict[
 
 def _read_dotenv(
     path: Path, environ: Mapping[str, str]
-) -> tuple[dict[str, str | None], list[Problem]]:
+) -> tuple[dict[str, str | None], dict[str, tuple[str, ...]], list[Problem]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        return {}, []
+        return {}, {}, []
     except UnicodeDecodeError:
-        return {}, [Problem(path.name, "file", "not UTF-8", "save it as UTF-8")]
+        return {}, {}, [Problem(path.name, "file", "not UTF-8", "save it as UTF-8")]
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        return {}, [Problem(path.name, "file", reason, "make it a file that can be read, or none")]
+        remedy = "make it a file that can be read, or none"
+        return {}, {}, [Problem(path.name, "file", reason, remedy)]
     values: dict[str, str | None] = {}
+    unset: dict[str, tuple[str, ...]] = {}
     problems = []
     for binding in parse_stream(io.StringIO(text)):
         if binding.error:
@@ -243,22 +249,50 @@ def _read_dotenv(
             line = f"line {binding.original.line}"
             problems.append(Problem(line, path.name, "not readable", "expected NAME=value"))
         elif binding.key is not None:
-            values[binding.key] = _expand(binding.value, values, environ)
-    return values, problems
+            set_so_far = {n: value for n, value in values.items() if value is not None}
+            known: dict[str, str | None] = {**set_so_far, **environ}
+            parts = list(parse_variables(binding.value or ""))
+            unset[binding.key] = tuple(
+                part.name
+                for part in parts
+                if isinstance(part, Variable) and part.default is None and part.name not in known
+            )
+            no_value = binding.value is None or unset[binding.key]
+            values[binding.key] = None if no_value else "".join(p.resolve(known) for p in parts)
+    return values, {name: names for name, names in unset.items() if names}, problems
 
 
-def _expand(
-    value: str | None, earlier: Mapping[str, str | None], environ: Mapping[str, str]
-) -> str | None:
-    """Expand `${NAME}`; None where there is no value or a NAME is not set."""
-    if value is None:
-        return None
-    known = {**earlier, **environ}
-    parts = list(parse_variables(value))
-    for part in parts:
-        if isinstance(part, Variable) and part.default is None and known.get(part.name) is None:
-            return None
-    return "".join(part.resolve(known) for part in parts)
+def unset_references(
+    *, environ: Mapping[str, str], dotenv: Path | None
+) -> dict[str, tuple[str, ...]]:
+    """Which names the variables of `.env` refer to that are not set, by the variable's own name.
+
+    A variable that the environment sets itself is left out.
+    """
+    places, _ = read_variables(environ=environ, dotenv=dotenv)
+    return {
+        name: names
+        for place in places
+        for name, names in place.unset.items()
+        if name not in environ
+    }
+
+
+def refers_to(names: Sequence[str]) -> tuple[str, str]:
+    """Say that a variable refers to names that are not set, and what to do."""
+    first, several = names[0], ", ".join(names)
+    return (
+        f"refers to {several}, which is not set",
+        f"set {first}; for nothing write ${{{first}:-}}, for the text itself ${{X:-$}}{{{first}}}",
+    )
+
+
+def without_value(found: str, variable: str, places: Iterable[Variables]) -> str:
+    """What is found of a refused variable; where it refers to nothing, to what."""
+    for place in places:
+        if found == _NO_VALUE and variable in place.unset:
+            return "; ".join(refers_to(place.unset[variable]))
+    return found
 
 
 def accepts(info: FieldInfo) -> str:
@@ -295,7 +329,7 @@ def _shape(value: object, info: FieldInfo) -> str:
     numeric = info.annotation in (int, float)
     match value:
         case None:
-            shape = "no value, or one that refers to a variable that is not set"
+            shape = _NO_VALUE
         case "":
             shape = "empty"
         case bool():
@@ -416,6 +450,28 @@ def _language(name: str) -> str:
     return name
 
 
+_SECRET_NAME = re.compile(r"(env|secretsmanager)://[!-+\--~]{1,512}")
+_MAX_SECRET_NAMES = 100
+
+
+def _secret_names(value: object) -> tuple[str, ...]:
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list | tuple) or len(items) > _MAX_SECRET_NAMES:
+        raise ValueError
+    names = tuple(item.strip() for item in items if isinstance(item, str) and item.strip())
+    if not all(map(_SECRET_NAME.fullmatch, names)):
+        raise ValueError
+    return names
+
+
+_SecretNames = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_secret_names),
+    Accepts(
+        "references such as env://CRM_* or secretsmanager://aws/memoryd/*, with commas between;"
+        " or nothing"
+    ),
+]
 _DatabaseUrl = Annotated[
     SecretStr,
     AfterValidator(_database_url),
@@ -474,6 +530,13 @@ class Settings(SettingsModel):
     environment: Environment = Field(
         default=Environment.DEVELOPMENT,
         description="production refuses literal secrets, and those that resolve to nothing.",
+    )
+    secret_names: _SecretNames = Field(
+        default=DEFAULT_NAMES,
+        description=(
+            "The secrets that callers may name as a tool's key, beside those that the environment "
+            "names; * is any text."
+        ),
     )
     log_level: Annotated[LogLevel, BeforeValidator(_lower_case)] = Field(
         default=LogLevel.INFO, description="The least level that is logged, in any case."
@@ -721,7 +784,8 @@ def load_settings(
             continue
         by_flag = origins[fault.field] == _COMMAND_LINE
         name = f"--{fault.field.replace('_', '-')}" if by_flag else Settings.variable(fault.field)
-        problems.append(Problem(name, origins[fault.field], fault.found, fault.expected))
+        found = without_value(fault.found, name, places)
+        problems.append(Problem(name, origins[fault.field], found, fault.expected))
     raise SettingsError(problems)
 
 

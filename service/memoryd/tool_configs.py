@@ -20,10 +20,17 @@ from memoryd.errors import (
     Violation,
 )
 from memoryd.secrets import SecretReference
+from memoryd.secrets.names import SecretNames
 from memoryd.storage import tool_configs as storage
 from memoryd.storage.tool_configs import CHANNEL, NOTHING_STORED, Revision
 from memoryd.tool_overrides import ENABLED, document, layered, marker, token_of
-from memoryd.tool_settings import LOST_LITERAL, MemorySettings, gives_literal, judge_settings
+from memoryd.tool_settings import (
+    LOST_LITERAL,
+    MemorySettings,
+    gives_literal,
+    judge_settings,
+    references_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -35,6 +42,7 @@ if TYPE_CHECKING:
     from memoryd.storage.listener import Listener
     from memoryd.storage.tool_configs import Overrides, Stored, StoredTools
     from memoryd.tool_settings import ToolConfig, ToolSettings
+    from memoryd.tool_settings import Violation as SettingViolation
 
 POLL_SECONDS = 0.5
 """Between two looks at the overrides; SQLite tells nothing, a word of PostgreSQL's may be lost."""
@@ -110,8 +118,11 @@ class ToolConfigs:
         *,
         clock: Callable[[], datetime],
         production: bool,
+        secret_names: Sequence[str],
     ) -> None:
+        """`secret_names`: patterns of the secrets that callers may name."""
         self._base = base
+        self._secret_names = SecretNames(secret_names, references_of(base.values()))
         self._database = database
         self._clock = clock
         self._production = production
@@ -260,12 +271,26 @@ class ToolConfigs:
         """Judge values for a tool as it is now. Raises InvalidRequest with every violation."""
         self._judged(self[tool], values)
 
+    def judge(
+        self, tool: str, values: Mapping[str, Any]
+    ) -> tuple[ToolSettings | None, list[SettingViolation]]:
+        """Lay values over those of a tool as it is now; the settings, or what is wrong."""
+        return self._judge(self[tool], values)
+
+    def _judge(
+        self, config: ToolConfig, values: Mapping[str, Any]
+    ) -> tuple[ToolSettings | None, list[SettingViolation]]:
+        return judge_settings(
+            config.tool,
+            {**config.values, **values},
+            production=self._production,
+            secret_names=self._secret_names,
+        )
+
     def _judged(self, config: ToolConfig, values: Mapping[str, Any]) -> ToolSettings:
         """The settings with values laid over them. Raises InvalidRequest with every violation."""
         new = {name: value for name, value in values.items() if name != ENABLED}
-        settings, violations = judge_settings(
-            config.tool, config.values | new, production=self._production
-        )
+        settings, violations = self._judge(config, new)
         if settings is None:
             literal = self._production and gives_literal(config.tool, new)
             refusal = LiteralSecret if literal else InvalidRequest
@@ -353,6 +378,7 @@ class ToolConfigs:
             revision,
             literal=functools.partial(self._literals.get, tool),
             production=self._production,
+            secret_names=self._secret_names,
         )
 
     def _adopt(self, stored: StoredTools, *, may_go_back: bool) -> None:

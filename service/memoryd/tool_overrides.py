@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from memoryd.secrets import SecretReference
+    from memoryd.secrets.names import SecretNames
+    from memoryd.tool_settings import ToolSettings, Violation
 
 ENABLED = "enabled"
 """The path of a tool's switch."""
@@ -49,16 +52,20 @@ def layered(
     *,
     literal: Callable[[str], SecretReference],
     production: bool,
+    secret_names: SecretNames,
 ) -> ToolConfig:
     """Lay stored overrides, by their path, over what environment and defaults say.
 
     What this release refuses, or does not know, is set aside and told in `set_aside`. `literal`
-    gives the secret that a token stands for.
+    gives the secret that a token stands for, `secret_names` judges those that are named.
     """
     given: dict[str, object] = {}
     aside: dict[str, str] = {}
     enabled = base.enabled
     paths = paths_of(base.tool)
+    judge = functools.partial(
+        judge_settings, base.tool, production=production, secret_names=secret_names
+    )
     for path, value in overrides.items():
         if path not in paths:
             aside[path] = "no such setting"
@@ -71,12 +78,12 @@ def layered(
             aside[path] = "expected true or false"
     settings = base.settings
     while given:
-        judged, violations = judge_settings(base.tool, base.values | given, production=production)
+        judged, violations = judge(base.values | given)
         if judged is not None:
             settings = judged
             break
         faults = {v.path.partition(".")[2]: v.description for v in violations}
-        for name in _culprits(base, given, faults, production=production):
+        for name in _culprits(base, given, faults, judge):
             del given[name]
             aside[f"{base.tool}.{name}"] = faults.get(name) or "; ".join(
                 f"{v.path}: {v.description}" for v in violations
@@ -106,8 +113,7 @@ def _culprits(
     base: ToolConfig,
     given: Mapping[str, object],
     faults: Mapping[str, str],
-    *,
-    production: bool,
+    judge: Callable[[Mapping[str, object]], tuple[ToolSettings | None, list[Violation]]],
 ) -> Sequence[str]:
     """Which overrides to set aside: those refused, else the one that does not go with the rest."""
     refused = [name for name in given if name in faults]
@@ -115,7 +121,7 @@ def _culprits(
         return refused
     for name in given:
         rest = {other: value for other, value in given.items() if other != name}
-        judged, _ = judge_settings(base.tool, base.values | rest, production=production)
+        judged, _ = judge(base.values | rest)
         if judged is not None:
             return [name]
     return list(given)

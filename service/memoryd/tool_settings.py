@@ -10,7 +10,8 @@ import enum
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
@@ -52,10 +53,15 @@ from memoryd.settings import (
     read_variables,
     refusal,
     validate,
+    without_value,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from memoryd.secrets.names import SecretNames
+    from memoryd.settings import Variables
 
 TOOLS: Final = ("rag", "memory", "escalation", "attachment", "crm", "billing", "inventory")
 
@@ -445,14 +451,14 @@ def load_tool_configs(
     values, switched = given_values(_Switches, places)
     switches = validate(_Switches, values)
     if isinstance(switches, list):
-        problems += _problems(_Switches, switches, switched)
+        problems += _problems(_Switches, switches, switched, places)
         switches = _Switches()
     configs = {}
     for tool in TOOLS:
         model = SETTINGS_OF[tool]
         values, given = given_values(model, places)
         settings, faults = _judge(model, values, production=production)
-        problems += _problems(model, faults, given)
+        problems += _problems(model, faults, given, places)
         if settings is not None:
             provenance = {"enabled": _layer(given=tool in switched)} | {
                 f"{tool}.{name}": _layer(given=name in given) for name in model.model_fields
@@ -487,15 +493,31 @@ def load_configuration(
 
 
 def judge_settings(
-    tool: str, values: Mapping[str, object], *, production: bool
+    tool: str,
+    values: Mapping[str, object],
+    *,
+    production: bool,
+    secret_names: SecretNames | None = None,
 ) -> tuple[ToolSettings | None, list[Violation]]:
     """Build one tool's settings from given values, or say everything that is wrong with them.
 
     `values` has a value, typed or in the form that its variable takes, by the setting's name;
-    settings left out have their default. The settings are None where there is a violation. Raises
-    KeyError for an unknown tool.
+    settings left out have their default. With `secret_names` only secrets that these allow may be
+    named. The settings are None where there is a violation. Raises KeyError for an unknown tool.
     """
     settings, faults = _judge(SETTINGS_OF[tool], values, production=production)
+    if secret_names is not None:
+        faults += [
+            Fault(
+                name,
+                "a secret that callers may not name",
+                f"give one that the service's {Settings.variable('secret_names')} allows, or have"
+                " its operator allow this one",
+            )
+            for name, reference in _references(SETTINGS_OF[tool], values)
+            if not secret_names.allow(reference)
+        ]
+        settings = None if faults else settings
     return settings, [
         Violation(f"{tool}.{fault.field}", f"{fault.found}; {fault.expected}") for fault in faults
     ]
@@ -594,10 +616,8 @@ def _judge(
                 "a literal secret",
                 f"production accepts {REFERENCE_FORMS}: keep the secret there and name the place",
             )
-            for name, value in values.items()
-            if name in model.model_fields
-            and model.model_fields[name].annotation is SecretReference
-            and _is_literal(value)
+            for name, reference in _references(model, values)
+            if reference.is_literal
         ]
     return (None if faults else settings), faults
 
@@ -633,25 +653,40 @@ def default_of(tool: str, name: str) -> object:
 
 def gives_literal(tool: str, values: Mapping[str, object]) -> bool:
     """Whether a secret itself is among the values."""
-    fields = SETTINGS_OF[tool].model_fields
-    return any(
-        name in fields and fields[name].annotation is SecretReference and _is_literal(value)
-        for name, value in values.items()
-    )
+    return any(reference.is_literal for _, reference in _references(SETTINGS_OF[tool], values))
 
 
-def _is_literal(value: object) -> bool:
-    try:
-        return _secret_reference(value).is_literal
-    except ValueError:
-        return False
+def _references(
+    model: type[ToolSettings], values: Mapping[str, object]
+) -> Iterator[tuple[str, SecretReference]]:
+    """The secrets among the values, by the setting's name; those that can be read."""
+    for name, value in values.items():
+        info = model.model_fields.get(name)
+        if info is not None and info.annotation is SecretReference:
+            with suppress(ValueError):
+                yield name, _secret_reference(value)
+
+
+def references_of(configs: Iterable[ToolConfig]) -> Iterator[SecretReference]:
+    """The secrets that configurations name."""
+    for config in configs:
+        for _, reference in _references(type(config.settings), config.values):
+            yield reference
 
 
 def _problems(
-    model: type[SettingsModel], faults: Iterable[Fault], origins: Mapping[str, str]
+    model: type[SettingsModel],
+    faults: Iterable[Fault],
+    origins: Mapping[str, str],
+    places: Sequence[Variables],
 ) -> list[Problem]:
     return [
-        Problem(model.variable(fault.field), origins[fault.field], fault.found, fault.expected)
+        Problem(
+            model.variable(fault.field),
+            origins[fault.field],
+            without_value(fault.found, model.variable(fault.field), places),
+            fault.expected,
+        )
         for fault in faults
     ]
 

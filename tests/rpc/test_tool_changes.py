@@ -505,12 +505,12 @@ async def test_an_override_that_the_environment_no_longer_goes_with_is_set_aside
 
 
 async def test_a_reference_is_kept_and_shown_as_such(serve):
-    here = await serve(THE_KEY=CANARY)
-    answer = await update(here.tools, "crm", crm={"api_key": "env://THE_KEY"})
-    assert (answer.crm.has_api_key, answer.crm.api_key_source) == (True, "env://THE_KEY")
-    config = await get((await serve(THE_KEY=CANARY)).tools, "crm")
+    here = await serve(CRM_KEY=CANARY)
+    answer = await update(here.tools, "crm", crm={"api_key": "env://CRM_KEY"})
+    assert (answer.crm.has_api_key, answer.crm.api_key_source) == (True, "env://CRM_KEY")
+    config = await get((await serve(CRM_KEY=CANARY)).tools, "crm")
     assert config == answer
-    missing = await update(here.tools, "crm", crm={"api_key": "env://MISSING"})
+    missing = await update(here.tools, "crm", crm={"api_key": "env://CRM_MISSING"})
     assert [warning.field for warning in missing.warnings] == ["crm.api_key"]
 
 

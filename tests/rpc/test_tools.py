@@ -366,7 +366,15 @@ async def test_what_is_left_unset_counts_as_it_is_now(serve):
 
 async def test_a_reference_that_resolves_to_nothing_is_doubtful(serve):
     variables = {"CRM_API_ENDPOINT": "https://crm.example", "CRM_API_KEY": "env://MISSING"}
-    tools = (await serve(ENABLE_CRM_TOOL="true", SET="a value", EMPTY=" ", **variables)).tools
+    tools = (
+        await serve(
+            ENABLE_CRM_TOOL="true",
+            SET="a value",
+            EMPTY=" ",
+            MEMORYD_SECRET_NAMES="env://*",  # noqa: S106  a pattern
+            **variables,
+        )
+    ).tools
     (warning,) = (await get(tools, "crm")).warnings
     assert warning.field == "crm.api_key"
     assert "MISSING" in warning.description
@@ -475,7 +483,7 @@ async def test_extensions_are_extensions(tools):
 
 async def test_endpoints_and_keys_are_well_formed(tools):
     for settings, bad in (
-        ({"api_endpoint": "https://a.example/v1", "api_key": "env://KEY"}, []),
+        ({"api_endpoint": "https://a.example/v1", "api_key": "env://CRM_KEY"}, []),
         ({"api_endpoint": "a.example"}, ["api_endpoint"]),
         ({"api_endpoint": "https://"}, ["api_endpoint"]),
         ({"api_endpoint": "https://user:pw@a.example"}, ["api_endpoint"]),
@@ -490,12 +498,12 @@ async def test_endpoints_and_keys_are_well_formed(tools):
 
 
 async def test_production_takes_keys_by_reference_only(serve):
-    tools = (await serve(MEMORYD_ENVIRONMENT="production", THE_KEY=CANARY)).tools
+    tools = (await serve(MEMORYD_ENVIRONMENT="production", CRM_KEY=CANARY)).tools
     literal = await validate(tools, "crm", crm={"api_key": CANARY})
     assert fields(literal.violations) == ["crm.api_key"]
     assert "env://NAME" in literal.violations[0].description
     assert CANARY not in str(literal)
-    assert await validate(tools, "crm", crm={"api_key": "env://THE_KEY"}) == VALID
+    assert await validate(tools, "crm", crm={"api_key": "env://CRM_KEY"}) == VALID
 
 
 async def test_the_settings_of_another_tool_are_a_violation(tools):

@@ -7,6 +7,7 @@ import json
 import sys
 import threading
 
+import grpc
 import pytest
 from pydantic import SecretStr
 
@@ -236,9 +237,60 @@ async def test_a_key_that_is_denied_is_a_warning_with_the_remedy(aws, serve):
     (warning,) = await warnings(tools)
     assert warning.startswith("secretsmanager://aws/crm resolves to nothing: AWS denies")
     assert "secretsmanager:GetSecretValue" in warning
-    given = pb.ToolConfig(tool="crm", crm=pb.CrmSettings(api_key="secretsmanager://aws/none"))
+    given = pb.ToolConfig(
+        tool="crm", crm=pb.CrmSettings(api_key="secretsmanager://aws/memoryd/none")
+    )
     answer = await tools.ValidateToolConfig(pb.ValidateToolConfigRequest(tool_config=given))
-    assert any("has no secret none" in warning.description for warning in answer.warnings)
+    assert any("has no secret memoryd/none" in warning.description for warning in answer.warnings)
+
+
+async def test_a_caller_learns_nothing_of_secrets_that_it_may_not_name(aws, serve):
+    aws.secrets["keys"] = CANARY
+    own = {"BILLING_API_KEY": "env://OF_BILLING", "OF_BILLING": CANARY}
+    tools = (await serve(THERE=CANARY, **own, **aws.variables)).tools
+
+    async def judged(key: str) -> pb.ValidateToolConfigResponse:
+        given = pb.ToolConfig(tool="crm", crm=pb.CrmSettings(api_key=key))
+        return await tools.ValidateToolConfig(pb.ValidateToolConfigRequest(tool_config=given))
+
+    first, *others = [
+        await judged(key) for key in ("env://THERE", "env://MISSING", "secretsmanager://aws/keys#a")
+    ]
+    (violation,) = first.violations
+    assert violation.field == "crm.api_key"
+    assert "MEMORYD_SECRET_NAMES" in violation.description
+    assert others == [first, first]
+    given = pb.ToolConfig(tool="crm", crm=pb.CrmSettings(api_key="env://THERE"))
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await tools.UpdateToolConfig(pb.UpdateToolConfigRequest(tool_config=given))
+    assert "tool_config.crm.api_key" in refused.value.details()
+    assert "MEMORYD_SECRET_NAMES" in refused.value.details()
+    assert not aws.asked
+    # What the operator names, and what is a tool's by its name.
+    for key in ("env://OF_BILLING", "env://CRM_KEY", "env://ANY_API_KEY"):
+        assert not (await judged(key)).violations
+
+
+async def test_an_override_that_may_no_longer_be_named_is_set_aside_unread(aws, serve):
+    aws.secrets["keys"] = CANARY
+    given = pb.ToolConfig(tool="crm", crm=pb.CrmSettings(api_key="secretsmanager://aws/keys"))
+    allowed = {"MEMORYD_SECRET_NAMES": "secretsmanager://aws/k*"}
+    lax = (await serve(**allowed, **aws.variables)).tools
+    await lax.UpdateToolConfig(pb.UpdateToolConfigRequest(tool_config=given))
+    revision = (await lax.ListToolConfigRevisions(
+        pb.ListToolConfigRevisionsRequest(tool="crm")
+    )).revisions[0].revision  # fmt: skip
+    asked = len(aws.asked)
+    strict = (await serve(MEMORYD_SECRET_NAMES="", **aws.variables)).tools
+    for config in (
+        await strict.GetToolConfig(pb.GetToolConfigRequest(tool="crm")),
+        await strict.RollbackToolConfig(
+            pb.RollbackToolConfigRequest(tool="crm", revision=revision)
+        ),
+    ):
+        assert not config.crm.has_api_key
+        assert any("MEMORYD_SECRET_NAMES" in warning.description for warning in config.warnings)
+    assert len(aws.asked) == asked
 
 
 BOTH_KEYS = {f"{tool}_API_KEY": f"secretsmanager://aws/{tool}" for tool in ("CRM", "BILLING")}

@@ -121,3 +121,62 @@ def test_a_server_that_starts_without_its_database_serves_what_the_environment_s
     assert (config.rag.search_k, config.stale) == (8, True)
     assert config.HasField("stale_since")
     assert server.stop() == 0
+
+
+# What a folder or a console does to it
+
+
+def test_code_in_the_working_folder_is_not_run(command_line):
+    """Neither a module by the name of one that is imported, nor one that `.env` names."""
+    code = "open('was_run', 'w').close()\n"
+    for name in ("typing_extensions", "sqlalchemy", "dotenv", "asyncio", "json", "evil"):
+        (command_line.folder / f"{name}.py").write_text(code)
+    assert command_line.run("config", "show").returncode == 0
+    (command_line.folder / ".env").write_text("MEMORYD_EMBEDDER=evil:Embedder\n")
+    for command in (("config", "show"), ("serve",), ("reindex",)):
+        done = command_line.run(*command)
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert "MEMORYD_EMBEDDER (.env): an import path" in line
+    assert not (command_line.folder / "was_run").exists()
+
+
+def test_a_password_in_a_flag_is_refused_by_every_command(command_line):
+    url = f"postgresql+asyncpg://u:{CANARY}@127.0.0.1:1/d"
+    (command_line.folder / "given.jsonl").write_text("")
+    for command in (
+        *(("serve",), ("migrate",), ("sweep", "--once"), ("reindex",), ("config", "show")),
+        *(("config", "check"), ("export", "x"), ("import", "given.jsonl"), ("backup", "y")),
+    ):
+        done = command_line.run(*command, "--database-url", url)
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert "--database-url" in line
+        assert "MEMORYD_DATABASE_URL" in line
+        assert CANARY not in done.stdout + line
+
+
+def test_a_variable_of_dotenv_that_refers_to_nothing_is_told(command_line):
+    (command_line.folder / ".env").write_text(
+        "ENABLE_CRM_TOOL=true\nCRM_API_ENDPOINT=https://c.example\n"
+        f"CRM_API_KEY=env://CRM_KEY\nCRM_KEY='{CANARY}${{b}}c'\n"
+    )
+    done = command_line.run("config", "check")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "warning: .env: CRM_KEY refers to b, which is not set" in done.stdout
+    assert "the variable CRM_KEY refers to b, which is not set" in done.stdout
+    assert "${X:-$}{b}" in done.stdout
+    assert CANARY not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "console", [{"PYTHONIOENCODING": "cp1252"}, {"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C"}]
+)
+def test_any_console_shows_it(command_line, console):
+    keyword = "\N{CJK UNIFIED IDEOGRAPH-7DCA}\N{CJK UNIFIED IDEOGRAPH-6025}"
+    done = command_line.run("config", "show", ESCALATION_KEYWORDS=f"{keyword}=1.0", **console)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert keyword in done.stdout or r"\u7dca\u6025" in done.stdout
+    failed = command_line.run("export", f"{keyword}/x", **console)
+    assert failed.returncode == 1
+    assert "Traceback" not in failed.stderr

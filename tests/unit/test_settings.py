@@ -18,6 +18,7 @@ from memoryd.settings import (
     load_settings,
     merge_variables,
     settings_table,
+    unset_references,
 )
 
 CANARY = "c4n4ry"
@@ -242,11 +243,49 @@ def test_what_a_dotenv_file_may_say(text: str, port: int, dotenv: WriteDotenv) -
     assert load({"GIVEN": "443"}, dotenv(text)).port == port
 
 
-@pytest.mark.parametrize("text", ["MEMORYD_PORT", "MEMORYD_PORT=${NOWHERE}"])
-def test_a_dotenv_value_that_is_none_is_a_problem(text: str, dotenv: WriteDotenv) -> None:
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("MEMORYD_PORT", "no value, or one that refers to a variable that is not set"),
+        (
+            "MEMORYD_PORT=${NOWHERE}",
+            "refers to NOWHERE, which is not set; set NOWHERE; for nothing write ${NOWHERE:-}",
+        ),
+    ],
+)
+def test_a_dotenv_value_that_is_none_is_a_problem(
+    text: str, found: str, dotenv: WriteDotenv
+) -> None:
     (problem,) = problems_of(dotenv=dotenv(text))
     assert (problem.name, problem.where) == ("MEMORYD_PORT", ".env")
-    assert problem.found == "no value, or one that refers to a variable that is not set"
+    assert problem.found.startswith(found)
+
+
+def test_what_a_dotenv_file_refers_to_in_vain_is_known(dotenv: WriteDotenv) -> None:
+    path = dotenv("A=${NOWHERE}x${GONE}\nB=${A:-b}\nC=${X:-$}{b}\nD=${NOWHERE}\n")
+    environ = {"D": "d"}
+    assert unset_references(environ=environ, dotenv=path) == {"A": ("NOWHERE", "GONE")}
+    merged = merge_variables(environ=environ, dotenv=path)
+    assert merged == {"B": "b", "C": "${b}", "D": "d"}
+
+
+def test_an_import_path_is_taken_from_the_environment_only(dotenv: WriteDotenv) -> None:
+    path = dotenv("MEMORYD_EMBEDDER=nowhere:Embedder\n")
+    (problem,) = problems_of(dotenv=path)
+    assert (problem.name, problem.where) == ("MEMORYD_EMBEDDER", ".env")
+    assert "import path" in problem.found
+    assert "environment" in problem.expected
+    assert load({"MEMORYD_EMBEDDER": "a.b:C"}, path).embedder == "a.b:C"
+    assert load(dotenv=dotenv("MEMORYD_EMBEDDER=none\n")).embedder == "none"
+
+
+def test_a_flag_holds_no_password() -> None:
+    url = f"postgresql+asyncpg://u:{CANARY}@h/d"
+    (problem,) = problems_of(flags={"database_url": url})
+    assert (problem.name, problem.where) == ("--database-url", "command line")
+    assert "MEMORYD_DATABASE_URL" in problem.expected
+    assert load({"MEMORYD_DATABASE_URL": url})
+    assert load(flags={"database_url": "postgresql+asyncpg://u@h/d"})
 
 
 def test_a_dotenv_line_that_cannot_be_read_is_a_problem(dotenv: WriteDotenv) -> None:

@@ -16,7 +16,7 @@ from memoryd.rpc.memory import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from memoryd.rpc.results import MAX_ANSWER_BYTES
 from memoryd.rpc.tool_convert import config_message, given_settings, revision_message
 from memoryd.tool_configs import Change
-from memoryd.tool_settings import ConfigWarning, Violation, check, judge_settings
+from memoryd.tool_settings import ConfigWarning, Violation, check
 from memoryd.v1 import tool_config_pb2, tool_config_pb2_grpc
 
 if TYPE_CHECKING:
@@ -37,10 +37,9 @@ READ_SIZE = 50
 
 
 class ToolConfigService(tool_config_pb2_grpc.ToolConfigServiceServicer):
-    def __init__(self, configs: ToolConfigs, secrets: Secrets, *, production: bool) -> None:
+    def __init__(self, configs: ToolConfigs, secrets: Secrets) -> None:
         self._configs = configs
         self._secrets = secrets
-        self._production = production
 
     async def ListTools(
         self, request: tool_config_pb2.ListToolsRequest, context: Context
@@ -137,8 +136,8 @@ class ToolConfigService(tool_config_pb2_grpc.ToolConfigServiceServicer):
         if other is not None and other != given.tool:
             violations = [Violation(other, tool_requests.another_tools_settings(given.tool))]
         else:
-            values = config.values | (given_settings(getattr(given, other)) if other else {})
-            settings, violations = judge_settings(given.tool, values, production=self._production)
+            values = given_settings(getattr(given, other)) if other else {}
+            settings, violations = self._configs.judge(given.tool, values)
             if settings is not None:
                 warnings = await check(
                     dataclasses.replace(config, settings=settings), self._secrets

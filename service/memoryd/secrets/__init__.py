@@ -131,11 +131,21 @@ class SecretProvider(Protocol):
 class EnvironmentSecrets(Unpicklable):
     """`env://NAME`: the variable NAME of the given mapping."""
 
-    def __init__(self, variables: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        variables: Mapping[str, str],
+        *,
+        without_value: Mapping[str, tuple[str, str]] | None = None,
+    ) -> None:
+        """`without_value`: why variables that are written have none, and what to do about it."""
         self._variables = variables
+        self._without_value = without_value or {}
 
     async def resolve(self, reference: SecretReference) -> SecretStr:
         value = self._variables.get(reference.name)
+        if value is None and reference.name in self._without_value:
+            why, remedy = self._without_value[reference.name]
+            raise SecretUnavailableError(f"the variable {reference.name} {why}", remedy)
         if value is None:
             reason = f"the variable {reference.name} is not set"
         elif not value.strip():
@@ -198,12 +208,19 @@ class Secrets(Unpicklable):
 
     @classmethod
     def built_in(
-        cls, variables: Mapping[str, str], *, clock: Callable[[], float] = time.monotonic
+        cls,
+        variables: Mapping[str, str],
+        *,
+        without_value: Mapping[str, tuple[str, str]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> Self:
-        """Every provider of this release; `variables` is what `env://` reads, and AWS's set-up."""
-        return cls(
-            {name: scheme.provider(variables) for name, scheme in SCHEMES.items()}, clock=clock
-        )
+        """Every provider of this release; `variables` is what `env://` reads, and AWS's set-up.
+
+        `without_value` is as that of EnvironmentSecrets.
+        """
+        providers = {name: scheme.provider(variables) for name, scheme in SCHEMES.items()}
+        providers["env"] = EnvironmentSecrets(variables, without_value=without_value)
+        return cls(providers, clock=clock)
 
     async def resolve(
         self, reference: SecretReference, *, patience: float = PATIENCE_SECONDS

@@ -1,0 +1,221 @@
+"""Every argument of every public method: it makes a request, or an error that names it."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import fields
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from memoryd import client
+
+CLIENTS = {"memory": client.MemoryClient, "tools": client.ToolConfigClient}
+FINE: dict[str, Any] = {
+    "session_id": "s",
+    "content": "prefers e-mail",
+    "memory_id": "0190a0c8-0000-7000-8000-000000000000",
+    "memories": [client.NewMemory("s", "prefers e-mail")],
+    "tool": "rag",
+    "revision": 1,
+}
+"""What is given for parameters that have no default, while another one is looked at."""
+
+STREAM_SECONDS = 0.05
+
+LONG = ("a number", "infinite")
+"""Of what follows, what is a timeout longer than this test."""
+
+
+def _self_containing() -> dict[str, Any]:
+    itself: dict[str, Any] = {}
+    itself["itself"] = [itself]
+    return itself
+
+
+def _list_of_itself() -> list[Any]:
+    itself: list[Any] = []
+    itself.append(itself)
+    return itself
+
+
+def _deep() -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for _ in range(100_000):
+        made = {"in": made}
+    return made
+
+
+def _wide() -> dict[str, Any]:
+    made: list[Any] = []
+    for _ in range(30):
+        made = [made, made]
+    return {"wide": made}
+
+
+def _failing() -> Iterator[str]:
+    yield "a"
+    yield "cut \ud83d"
+
+
+class _Odd:
+    """Of no type that is asked for."""
+
+
+HOSTILE: dict[str, Callable[[], Any]] = {
+    "half a surrogate": lambda: "cut \ud83d",
+    "a NUL": lambda: "\0",
+    "bytes": lambda: b"\xff",
+    "fine bytes": lambda: b"abc",
+    "an empty text": lambda: "",
+    "a text": lambda: "5",
+    "a long text": lambda: "x" * 100_000,
+    "True": lambda: True,
+    "zero": lambda: 0,
+    "a number": lambda: 3600,
+    "below zero": lambda: -1,
+    "past an int32": lambda: 10**10,
+    "past an int64": lambda: 10**20,
+    "past a double": lambda: 10**400,
+    "past a text": lambda: 10**5000,
+    "a fraction": lambda: 0.5,
+    "NaN": lambda: math.nan,
+    "infinite": lambda: math.inf,
+    "a Decimal": lambda: Decimal("0.5"),
+    "not a Decimal number": lambda: Decimal("sNaN"),
+    "a complex number": lambda: 1j,
+    "a date": lambda: date(2030, 1, 1),
+    "a naive datetime": lambda: datetime(2030, 1, 1),  # noqa: DTZ001  it is the point
+    "an aware datetime": lambda: datetime(2030, 1, 1, tzinfo=UTC),
+    "the first datetime": lambda: datetime.min.replace(tzinfo=UTC),
+    "a timedelta": lambda: timedelta(seconds=1),
+    "the longest timedelta": lambda: timedelta.max,
+    "a set": lambda: {1, 2},
+    "a list": lambda: ["fact", "cut \ud83d", 7, None],
+    "a list of itself": _list_of_itself,
+    "an iterator": lambda: iter(["a", 7]),
+    "a generator": _failing,
+    "a dict": lambda: {"a": 1},
+    "a dict that holds itself": _self_containing,
+    "a deep dict": _deep,
+    "a wide dict": _wide,
+    "a dict with odd keys": lambda: {1: 2, None: 3},
+    "a dict with half a surrogate": lambda: {"a": "\ud83d"},
+    "a dict with such a key": lambda: {"\ud83d": 1},
+    "a dict with NaN": lambda: {"a": math.nan},
+    "a dict with an object": lambda: {"a": _Odd(), "chunk_size": _Odd(), "authorization": _Odd()},
+    "an object": _Odd,
+    "a class": lambda: _Odd,
+}
+
+
+@pytest.fixture
+async def clients(running) -> dict[str, Any]:
+    return {name: kind(channel=running.channel) for name, kind in CLIENTS.items()}
+
+
+async def outcome(call: Callable[[], Any]) -> Exception | None:
+    """What a call raises past the service's refusals, which a request has reached."""
+    try:
+        answer = call()
+        if inspect.isasyncgen(answer):
+            try:
+                async for _ in answer:
+                    break
+            finally:
+                await answer.aclose()
+        elif inspect.isawaitable(answer):
+            await answer
+    except client.MemorydError:
+        return None
+    except Exception as error:  # noqa: BLE001  it is what is looked at
+        return error
+    return None
+
+
+def assert_named(error: Exception | None, argument: str, what: str) -> None:
+    if error is not None:
+        assert isinstance(error, ValueError | TypeError), f"{what}: {error!r}"
+        assert str(error).startswith(argument), f"{what}: {error!r}"
+        str(error).encode()  # it can be printed
+
+
+def parameters(function: Callable[..., Any]) -> Iterator[str]:
+    """The names of the parameters, with those of a filter in place of `**which`."""
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name == "self":
+            continue
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            yield from client.Filter.__annotations__
+        else:
+            yield name
+
+
+METHODS = [
+    pytest.param(which, method, id=f"{which}.{method}")
+    for which, kind in CLIENTS.items()
+    for method, function in inspect.getmembers(kind, inspect.isfunction)
+    if not method.startswith("_") and len(inspect.signature(function).parameters) > 1
+]
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(("which", "method"), METHODS)
+async def test_what_makes_no_request_names_its_argument(clients, which, method):
+    function = getattr(CLIENTS[which], method)
+    signature = inspect.signature(function)
+    needed = {
+        name: FINE[name]
+        for name, parameter in signature.parameters.items()
+        if name != "self"
+        and parameter.default is inspect.Parameter.empty
+        and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        and parameter.kind is not inspect.Parameter.VAR_POSITIONAL
+    }
+    call = getattr(clients[which], method)
+    for name in parameters(function):
+        for what, make in HOSTILE.items():
+            given = {"timeout": STREAM_SECONDS} | needed | {name: make()}
+            if method == "find_similar" and name != "memory_id":
+                given.setdefault("content", "prefers e-mail")
+            positional = given.pop("paths", None)
+            if name == "timeout" and what in LONG:
+                continue  # a stream would be read for so long
+            error = await outcome(
+                lambda given=given, paths=positional: call(
+                    *([given.pop("tool"), paths] if paths is not None else ()), **given
+                )
+            )
+            assert_named(error, name, f"{method}({name}={what})")
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+async def test_what_makes_no_memory_names_its_argument(clients):
+    for field in fields(client.NewMemory):
+        for what, make in HOSTILE.items():
+            new = client.NewMemory(**{"session_id": "s", "content": "x", field.name: make()})
+            error = await outcome(
+                lambda new=new: clients["memory"].store_many([new], timeout=STREAM_SECONDS)
+            )
+            assert_named(error, f"memories[0].{field.name}", f"NewMemory({field.name}={what})")
+
+
+@pytest.mark.parametrize("opener", [*CLIENTS.values(), client.open_channel])
+async def test_what_opens_no_channel_names_its_argument(opener):
+    for name in parameters(opener if inspect.isfunction(opener) else opener.__init__):
+        for what, make in HOSTILE.items():
+            given = {name: make()}
+            if name != "channel":
+                given = {"target": "127.0.0.1:1"} | given
+            try:
+                opened = opener(**given)
+            except Exception as error:  # noqa: BLE001  it is what is looked at
+                assert_named(error, name, f"{name}={what}")
+            else:
+                with suppress(AttributeError):
+                    await opened.close()
