@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test torture test-pgbouncer test-later-schema fuzz fuzz-requests fuzz-calls lint lint-python lint-protos lint-docker format generate baseline bench bench-peers bench-recall profile lock clean FORCE
+.PHONY: help install serve test torture test-pgbouncer test-later-schema fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline bench bench-peers bench-recall profile lock clean FORCE
 
 # make PYTHON=python3.13 install
 CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
@@ -61,13 +61,19 @@ test-pgbouncer: .venv/.installed ## run the tests of all calls by way of PgBounc
 test-later-schema: .venv/.installed ## run the tests of all calls on a schema that the next release may have
 	TEST_ON_LATER_SCHEMA=1 $(RUN) pytest tests/rpc $(ARGS)
 
-fuzz: fuzz-requests fuzz-calls ## look for requests that do harm (FUZZ_SECONDS=600, FUZZ_EXAMPLES=20000)
+fuzz: fuzz-requests fuzz-calls fuzz-frames fuzz-settings ## look for input that does harm (FUZZ_SECONDS=600, FUZZ_EXAMPLES=20000)
 
 fuzz-requests: .venv/.installed
 	$(RUN) python -m tests.fuzz.target .fuzz $(or $(FUZZ_SECONDS),600)
 
 fuzz-calls: .venv/.installed
 	HYPOTHESIS_PROFILE=long FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),20000) $(RUN) pytest tests/fuzz
+
+fuzz-frames: .venv/.installed
+	GRPC_VERBOSITY=NONE $(RUN) python -m tests.fuzz.frames $(or $(FUZZ_SECONDS),600) $(FUZZ_SEED)
+
+fuzz-settings: .venv/.installed
+	$(RUN) python -m tests.fuzz.settings $(or $(FUZZ_SECONDS),600) $(FUZZ_SEED)
 
 lint: lint-python lint-protos lint-docker ## check style, types, layers, protos, stubs, Dockerfile and compose file
 

@@ -53,6 +53,8 @@ REFLECTION = b"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 VALID = pb.StoreMemoryRequest(session_id="stranger", content="a fact").SerializeToString()
 FORGED = b"2026-01-01T00:00:00.000+00:00 info memoryd.access call method=/Forged code=OK ms=1"
 """A whole line of the log, to be smuggled into it."""
+LONGEST_LINE = 8_192
+"""Characters that a line of the log has at most."""
 
 
 async def launched(attack: Attack, address: str, seconds: float) -> None:
@@ -71,6 +73,15 @@ async def underway(attack: Attack, address: str, seconds: float = 60.0) -> Async
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+def forged(log: str) -> list[str]:
+    """Lines of a log that a stranger has written, or has made longer than a line may be."""
+    return [
+        line
+        for line in log.split("\n")
+        if line.startswith(FORGED.decode()) or not line.isprintable() or len(line) > LONGEST_LINE
+    ]
 
 
 # Frames that are wrong
