@@ -319,7 +319,6 @@ async def test_no_stranger_writes_into_the_log(start, log_format):
     own = [line for line in log.split("\n") if is_record(line, log_format)]
     unknown = [line for line in own if "UNKNOWN" in line]
     assert len(unknown) >= len(UNKNOWN_PATHS) - 1  # gRPC itself refuses a path with NUL
-    assert not [line for line in own if "Forged" in line]
     assert "x" * 1_000 not in log
 
 
