@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +24,9 @@ ENDS_SECONDS = 10.0
 
 LOOK_SECONDS = 0.25
 """Between two looks whether the server has ended: gRPC tells it to those who ask only."""
+
+_WRITTEN_BY_CORE = frozenset({"AioServer._request_call", "AioServer._request_registered_call"})
+"""Coroutines that hold the memory into which gRPC's core writes the next call."""
 
 LISTEN_SECONDS = 5.0
 """How long a new server tries to get the port of the one that has ended."""
@@ -61,6 +64,7 @@ class Endpoint:
     async def start(self, port: int) -> str:
         """Listen on a port, 0 for any, and give HOST:PORT. Raises OSError if there is none."""
         address = self._address_of(port)
+        asyncio.get_running_loop().set_task_factory(_task_factory)
         server = self._make_server()
         try:
             port = server.add_insecure_port(address)
@@ -130,6 +134,36 @@ class Endpoint:
                 continue
             await server.start()
             return server
+
+
+def _task_factory(loop: asyncio.AbstractEventLoop, work: Any, **named: Any) -> asyncio.Future[Any]:
+    """Make a task, one that nobody cancels where gRPC's core writes to what it holds.
+
+    A server that ends unexpectedly cancels its requests for calls, which frees their memory, and
+    the core writes to that when it shuts down: the process crashed some frames later. Here the
+    cancelling ends what the server sees, and the request ends with the core.
+    """
+    task = asyncio.Task(work, loop=loop, **named)
+    if getattr(work, "__qualname__", None) not in _WRITTEN_BY_CORE:
+        return task
+    seen: asyncio.Future[Any] = loop.create_future()
+    _requests.add(task)
+
+    def end(_: object) -> None:
+        _requests.discard(task)
+        if task.cancelled():
+            seen.cancel()
+        elif (error := task.exception()) is None:
+            if not seen.done():
+                seen.set_result(task.result())
+        elif not seen.done():
+            seen.set_exception(error)
+
+    task.add_done_callback(end)
+    return seen
+
+
+_requests: set[asyncio.Task[Any]] = set()
 
 
 async def _end_of(server: grpc.aio.Server) -> str:
