@@ -31,6 +31,7 @@ ERRORS = (
     errors.MemoryNotDeleted(MEMORY_ID),
     errors.EtagMismatch(f"memory {MEMORY_ID}"),
     errors.SessionFull(100),
+    errors.SessionsTooLarge(8_388_608),
     errors.RevisionOutOfRange("list anew"),
     errors.StreamStalled(7),
     errors.StreamIdle(7),

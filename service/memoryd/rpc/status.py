@@ -77,6 +77,10 @@ _TABLE: dict[type[errors.MemorydError], tuple[grpc.StatusCode, Reason.ValueType]
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         error_reason_pb2.ERROR_REASON_SESSION_FULL,
     ),
+    errors.SessionsTooLarge: (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        error_reason_pb2.ERROR_REASON_SESSIONS_TOO_LARGE,
+    ),
     errors.RevisionOutOfRange: (
         grpc.StatusCode.OUT_OF_RANGE,
         error_reason_pb2.ERROR_REASON_REVISION_OUT_OF_RANGE,
@@ -181,6 +185,9 @@ def _details(error: errors.MemorydError) -> list[Message]:
                     description=str(error),
                 )
             )
+        case errors.SessionsTooLarge():
+            field, _, description = str(error).partition(": ")
+            details.append(_bad_request([errors.Violation(field, description)]))
         case errors.SessionFull():
             violation = error_details_pb2.QuotaFailure.Violation(
                 subject="memory.max_entries", description=str(error)

@@ -90,6 +90,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_SERVICE_NOT_FOUND: _ErrorReason.ValueType  # 24
     """NOT_FOUND. `grpc.health.v1.Health` was asked for a service that is not here."""
+    ERROR_REASON_SESSIONS_TOO_LARGE: _ErrorReason.ValueType  # 26
+    """RESOURCE_EXHAUSTED. The sessions of one retrieval have more content that is not in memory than one call may bring
+    in. `google.rpc.BadRequest` names the field; ask for fewer sessions in one call.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused: `google.rpc.ErrorInfo.reason` carries the name of one of these values, beside the domain
@@ -165,4 +169,8 @@ gRPC itself, and carries no details.
 """
 ERROR_REASON_SERVICE_NOT_FOUND: ErrorReason.ValueType  # 24
 """NOT_FOUND. `grpc.health.v1.Health` was asked for a service that is not here."""
+ERROR_REASON_SESSIONS_TOO_LARGE: ErrorReason.ValueType  # 26
+"""RESOURCE_EXHAUSTED. The sessions of one retrieval have more content that is not in memory than one call may bring
+in. `google.rpc.BadRequest` names the field; ask for fewer sessions in one call.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
