@@ -15,6 +15,7 @@ MemorydError
 ├── MemoryNotDeleted          nothing to undelete
 ├── EtagMismatch
 ├── SessionFull
+├── SessionsTooLarge          more than one call may bring into memory
 ├── RevisionOutOfRange
 ├── StreamStalled             the caller does not read what it asked for
 ├── StreamIdle                nothing has happened for long that it could tell
@@ -138,6 +139,16 @@ class SessionFull(MemorydError):
     def __init__(self, limit: int) -> None:
         super().__init__(f"the session holds {limit} live memories, its limit; delete one first")
         self.limit = limit
+
+
+class SessionsTooLarge(MemorydError):
+    def __init__(self, characters: int) -> None:
+        super().__init__(
+            f"session_ids: these sessions have more than {characters:,} characters of contents that"
+            " are not in memory, the most that one call brings in; ask for fewer sessions in one"
+            " call, or have the operator raise MEMORYD_SESSION_CACHE_BYTES so that they stay in"
+            " memory"
+        )
 
 
 class RevisionOutOfRange(MemorydError):

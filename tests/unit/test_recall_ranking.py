@@ -377,9 +377,9 @@ def test_however_much_is_repeated_what_is_relevant_stays_before_what_is_not(data
     answer = chosen(scores, relevance, Repetition(near == 1.0, near), limit)
     places = [place for place, _ in answer]
     assert len(places) == len({*places}) == limit
-    lost = [scores[place] + diversity for place, diversity in answer]
-    assert lost == sorted(lost, reverse=True)
-    assert all(-PENALTY <= diversity <= 0 for _, diversity in answer)
+    left = [round(scores[place] + diversity, 9) for place, diversity in answer]
+    assert left == sorted(left, reverse=True)
+    assert all(-PENALTY <= round(diversity, 9) <= 0 for _, diversity in answer)
     rank_of = {place: rank for rank, place in enumerate(places)} | {
         place: size for place in range(size) if place not in places
     }

@@ -39,6 +39,9 @@ PENALTY = 5.0
 RELEVANCE_KEPT = 1 / 3
 """A repetition stays before memories with less than this share of its relevance."""
 
+MARGIN = 1e-6
+"""What it stays before them by: more than rounding takes away."""
+
 
 class Repetition(NamedTuple):
     """What candidates say of each other. Both are squares, symmetric, without a diagonal."""
@@ -93,7 +96,7 @@ def _least(scores: Floats, relevance: Floats) -> Floats:
     later = np.tri(len(scores), k=-1, dtype=np.bool_).T
     below = later & (relevance < RELEVANCE_KEPT * relevance[:, np.newaxis])
     least: Floats = np.where(below, scores, -np.inf).max(axis=1, initial=-np.inf)
-    return least
+    return np.minimum(least + MARGIN, scores)
 
 
 def _suspects(corpus: Corpus, candidates: Sequence[int]) -> NDArray[np.int64]:

@@ -59,6 +59,10 @@ _SPARE_ROOM = 8
 
 _TOLERATED_UNUSED_TERMS = 1000
 
+MAX_TERMS = 4096
+"""Of a memory's content, from its beginning: more than a content of the greatest length has in a
+script with spaces, unless it is made of single letters. Without spaces each character is two."""
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -244,7 +248,7 @@ class SessionIndex:
         known = [(names, len(names)) for names in (self._speakers, self._episodes)]
         for place, document in enumerate(documents):
             words = self._analyser.words(document.content)
-            terms = self._analyser.terms(words)
+            terms = self._analyser.terms(words)[:MAX_TERMS]
             own = len(terms)
             distinct = set(terms)
             terms = [*self._heading(document), *terms]

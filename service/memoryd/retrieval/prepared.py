@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeGuard
 
@@ -15,7 +16,7 @@ from memoryd.retrieval.asked import Encoded
 from memoryd.storage.snapshots import accessed_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -72,6 +73,8 @@ class Prepared:
         """`Snapshot.accesses`."""
         self.is_being_indexed = False
         """Whether an index is made of all memories, to be adopted."""
+        self._readers = 0
+        """How many threads read the index."""
         self._embedded: dict[str, str] = {}
         """Of which content hash each vector in the index was made, by memory id."""
         self._arrived: dict[str, tuple[str, Vector]] = {}
@@ -208,9 +211,11 @@ class Prepared:
     # The index
 
     @property
-    def unindexed(self) -> int:
-        """How many memories the index has to take over."""
-        return len(self.memories) if self.index is None else len(self._unindexed)
+    def unindexed(self) -> tuple[int, int]:
+        """How many memories the index has to take over, and how many characters they have."""
+        unknown = self.memories if self.index is None else map(self._found, self._unindexed)
+        lengths = [0 if memory is None else len(memory.content) for memory in unknown]
+        return len(lengths), sum(lengths)
 
     def without_vector(self) -> list[Memory]:
         """The memories whose vectors nobody has, and nobody is making."""
@@ -235,6 +240,7 @@ class Prepared:
             if (
                 self.index is not None
                 and not self.is_being_indexed
+                and not self._readers
                 and memory_id not in self._unindexed
                 and memory is not None
                 and memory.content_hash == content_hash
@@ -243,7 +249,8 @@ class Prepared:
                 self._embedded[memory_id] = content_hash
             else:
                 self._arrived[memory_id] = content_hash, vector
-                self._unindexed |= {memory_id} & self.places.keys()
+                if not self._readers:
+                    self._unindexed |= {memory_id} & self.places.keys()
 
     def documents(self) -> list[Document]:
         """All memories, with the vectors that are there."""
@@ -271,6 +278,20 @@ class Prepared:
             self._unindexed = set()
             self._take_over(documents)
         return self.index
+
+    @contextmanager
+    def steady(self) -> Iterator[None]:
+        """Let the index be for a thread to read; vectors that come meanwhile are taken over after.
+
+        Memories stay as they are while the session's `refreshing` is held.
+        """
+        self._readers += 1
+        try:
+            yield
+        finally:
+            self._readers -= 1
+            if not self._readers:
+                self._unindexed |= self._arrived.keys() & self.places.keys()
 
     def _take_over(self, documents: Iterable[Document]) -> None:
         """Note whose vectors the index has by now."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from memoryd.errors import MemorydError
 from memoryd.recall.embedding import adds_up_words
+from memoryd.retrieval.heavy import parts
 from memoryd.storage.vectors import (
     Unembedded,
     Vector,
@@ -35,16 +36,19 @@ if TYPE_CHECKING:
     """By memory, with the hash of the content that each was made of."""
 
 BATCH = 64
+BATCH_CHARACTERS = 65_536
 """Texts that are embedded at once: others get their turn between two batches."""
 
 INLINE = 4
+INLINE_CHARACTERS = 4_096
 """Texts that an embedder of words is given on the event loop: a thread would cost more."""
 
 KEEP_SECONDS = 0.5
 """For so long vectors gather that are to be kept in the database, unless they are a batch."""
 
-MAX_PENDING = 20_000
-"""Texts that wait. Those beyond are ranked without a vector, and come again when next retrieved."""
+MAX_PENDING = 20_000_000
+"""In characters, of texts that wait; a session of the largest has less. Those beyond are ranked
+without a vector, and come again when next retrieved."""
 
 STORED = np.dtype("<f2")
 
@@ -61,6 +65,9 @@ class VectorMaker:
         self._database = database
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embedder")
         self._pending = 0
+        """In characters."""
+        self._making = asyncio.Lock()
+        """Held for a batch, so that a query waits for one at most."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._unkept: dict[MemoryKey, Vector] = {}
         self._keep_now = asyncio.Event()
@@ -104,16 +111,18 @@ class VectorMaker:
 
         None: they are made already, or too many are waiting.
         """
-        if len(wanted) <= INLINE and not self._pending and adds_up_words(self.embedder):
+        characters = sum(len(item.content) for item in wanted)
+        is_little = len(wanted) <= INLINE and characters <= INLINE_CHARACTERS
+        if is_little and not self._pending and adds_up_words(self.embedder):
             try:
                 self._made(wanted, self._embedded(wanted), made)
             except Exception:  # noqa: BLE001  it may be anybody's class
                 _log.exception(FAILED)
             return None
-        if self._pending + len(wanted) > MAX_PENDING:
+        if self._pending + characters > MAX_PENDING:
             return None
-        self._pending += len(wanted)
-        return self._begin(self._make(wanted, made), "vectors")
+        self._pending += characters
+        return self._begin(self._make(wanted, characters, made), "vectors")
 
     async def lacking(self) -> int:
         """How many live memories lack a vector. Raises what Database raises."""
@@ -149,16 +158,19 @@ class VectorMaker:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _make(self, wanted: Sequence[Unembedded], made: Callable[[Vectors], None]) -> None:
+    async def _make(
+        self, wanted: Sequence[Unembedded], characters: int, made: Callable[[Vectors], None]
+    ) -> None:
         try:
-            for start in range(0, len(wanted), BATCH):
-                batch = wanted[start : start + BATCH]
-                self._made(batch, await self._embed(batch), made)
+            for batch in parts(wanted, BATCH, BATCH_CHARACTERS):
+                async with self._making:
+                    vectors = await self._embed(batch)
+                self._made(batch, vectors, made)
         except Exception:  # noqa: BLE001  whatever it is, nobody waits for it
             if not self._closed:
                 _log.exception(FAILED)
         finally:
-            self._pending -= len(wanted)
+            self._pending -= characters
 
     def _made(
         self,

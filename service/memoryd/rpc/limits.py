@@ -60,8 +60,16 @@ class Returns:
         return self._next - now
 
 
+def client_of(peer: str) -> str:
+    """Which client that is: an address, whatever its connections.
+
+    `peer` is as gRPC names it (`ipv4:10.0.0.7:40112`).
+    """
+    return peer.rpartition(":")[0]
+
+
 class Slots:
-    """Places for calls of one kind. A client is an address, whatever its connections."""
+    """Places for calls of one kind."""
 
     def __init__(self, noun: str, limit: int, limit_per_client: int) -> None:
         self._noun = noun
@@ -89,7 +97,7 @@ class Slots:
         self.last_asked = time.monotonic()
         if self._closed:
             raise ShuttingDown
-        client = peer.rpartition(":")[0]
+        client = client_of(peer)
         if self._taken[client] >= self._limit_per_client:
             raise ClientLimitReached(
                 f"this client has {self._limit_per_client:,} {self._noun} under way, the most that"

@@ -10,6 +10,7 @@ from memoryd.recall.weights import DEFAULT_IMPORTANCE_WEIGHT
 from memoryd.retrieval.asked import Wanted
 from memoryd.rpc import convert, page_token
 from memoryd.rpc.call import current_call, offloaded
+from memoryd.rpc.limits import client_of
 from memoryd.rpc.results import MAX_ANSWER_BYTES, encoded_response, fitting
 from memoryd.v1 import memory_pb2, memory_pb2_grpc
 
@@ -148,11 +149,15 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
             diverse=request.diversify or not request.HasField("diversify"),
         )
         retrieval = await self._retrieval()
-        timeout = call.time_remaining()
+        timeout, client = call.time_remaining(), client_of(context.peer())
         if query:
-            found = await retrieval.relevant(sessions, query, wanted, now=now, timeout=timeout)
+            found = await retrieval.relevant(
+                sessions, query, wanted, now=now, timeout=timeout, caller=client
+            )
         else:
-            found = await retrieval.important(sessions, wanted, now=now, timeout=timeout)
+            found = await retrieval.important(
+                sessions, wanted, now=now, timeout=timeout, caller=client
+            )
         results = fitting(found.results)
         if not request.peek:
             self._accesses.record((result.encoded.memory for result in results), now)
@@ -198,6 +203,7 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
             memory_id=request.memory_id,
             now=now,
             timeout=call.time_remaining(),
+            caller=client_of(context.peer()),
         )
         by_similarity = request.HasField("min_similarity")
         if by_similarity:

@@ -42,7 +42,7 @@ _TABLE: dict[type[errors.MemorydError], tuple[grpc.StatusCode, Reason.ValueType]
     ),
     errors.NoMessage: (
         grpc.StatusCode.INVALID_ARGUMENT,
-        error_reason_pb2.ERROR_REASON_MALFORMED_MESSAGE,
+        error_reason_pb2.ERROR_REASON_NO_MESSAGE,
     ),
     errors.RequestIncomplete: (
         grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -85,6 +85,10 @@ _TABLE: dict[type[errors.MemorydError], tuple[grpc.StatusCode, Reason.ValueType]
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         error_reason_pb2.ERROR_REASON_SESSION_FULL,
     ),
+    errors.SessionsTooLarge: (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        error_reason_pb2.ERROR_REASON_SESSIONS_TOO_LARGE,
+    ),
     errors.RevisionOutOfRange: (
         grpc.StatusCode.OUT_OF_RANGE,
         error_reason_pb2.ERROR_REASON_REVISION_OUT_OF_RANGE,
@@ -107,7 +111,7 @@ _TABLE: dict[type[errors.MemorydError], tuple[grpc.StatusCode, Reason.ValueType]
     ),
     errors.OutOfDescriptors: (
         grpc.StatusCode.UNAVAILABLE,
-        error_reason_pb2.ERROR_REASON_OVERLOADED,
+        error_reason_pb2.ERROR_REASON_OUT_OF_DESCRIPTORS,
     ),
     errors.DatabaseUnavailable: (
         grpc.StatusCode.UNAVAILABLE,
@@ -193,6 +197,9 @@ def _details(error: errors.MemorydError) -> list[Message]:
                     description=str(error),
                 )
             )
+        case errors.SessionsTooLarge():
+            field, _, description = str(error).partition(": ")
+            details.append(_bad_request([errors.Violation(field, description)]))
         case errors.SessionFull():
             violation = error_details_pb2.QuotaFailure.Violation(
                 subject="memory.max_entries", description=str(error)

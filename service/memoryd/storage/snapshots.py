@@ -7,15 +7,15 @@ looked up each time, and only where they have moved are rows read, those that ch
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from sqlalchemy import and_, bindparam, select
+from sqlalchemy import and_, bindparam, func, select
 
 from memoryd.errors import MemorydError
 from memoryd.model import Change
 from memoryd.storage import direct, rows
+from memoryd.storage.kept import KeptSessions
 from memoryd.storage.rows import COLUMNS, memory_of
 from memoryd.storage.sessions import Counters
 from memoryd.storage.tables import memories, memory_history, sessions
@@ -58,6 +58,9 @@ _LIVE = (
     .where(_in_session(sessions))
     .order_by(memories.c.created_revision)
 )
+_LENGTH = select(func.sum(func.length(memories.c.content))).where(
+    _in_session(memories), memories.c.deleted_at.is_(None)
+)
 _CHANGED = (
     select(*COLUMNS)
     .where(_in_session(memories), memories.c.revision > bindparam("after"))
@@ -85,6 +88,14 @@ def accessed_of(memory: Memory) -> Accessed:
     return Accessed(memory.access_count, memory.last_accessed)
 
 
+class Derived(Protocol):
+    """What somebody makes of a session."""
+
+    @property
+    def nbytes(self) -> int:
+        """About what it takes."""
+
+
 class Snapshot:
     """One session's memories that are not deleted. Those that have expired since are among them."""
 
@@ -99,9 +110,8 @@ class Snapshot:
         stays as it was."""
         self.accessed: set[str] = set()
         """Ids of memories whose accesses were counted since somebody emptied this set."""
-        self.derived: Any = None
+        self.derived: Derived | None = None
         """What somebody has made of it; goes with it."""
-        self.derived_bytes = 0
         self.counters = _NOWHERE
         self.content_bytes = 0
         self.refreshing = asyncio.Lock()
@@ -115,7 +125,7 @@ class Snapshot:
     @property
     def nbytes(self) -> int:
         """About what it takes."""
-        return self.content_bytes + self.derived_bytes
+        return self.content_bytes + (0 if self.derived is None else self.derived.nbytes)
 
     def is_behind(self, counters: Counters) -> bool:
         return (
@@ -232,23 +242,46 @@ class Snapshots:
 
     def __init__(self, reads: SessionReads, *, max_bytes: int) -> None:
         self._reads = reads
-        self._max_bytes = max_bytes
-        self._kept: OrderedDict[Session, Snapshot] = OrderedDict()
-        self._bytes: dict[Session, int] = {}
-        self._total = 0
+        self._kept = KeptSessions(max_bytes)
         self._forgetting = asyncio.create_task(self._forget_erased(), name="snapshots")
 
     @property
     def nbytes(self) -> int:
         """About what all of them take."""
-        return self._total
+        return self._kept.nbytes
+
+    def kept(self, session: Session) -> Snapshot | None:
+        """The session as it was when last asked for, if it is in memory."""
+        snapshot = self._kept.get(session)
+        return None if snapshot is None or snapshot.counters is _NOWHERE else snapshot
+
+    async def lengths(
+        self, wanted: Sequence[Session], *, most: int, timeout: float | None
+    ) -> list[int]:
+        """How many characters the contents of sessions have, of those that have any.
+
+        Two that have more than `most` together are the last that are looked at.
+        """
+
+        def body(connection: Connection) -> list[int]:
+            found: list[int] = []
+            for session in wanted:
+                ((length,),) = direct.fetch(connection, _LENGTH, session._asdict())
+                if length:
+                    found.append(length)
+                if len(found) > 1 and sum(found) > most:
+                    break
+            return found
+
+        return await self._reads.read(wanted[0], body, timeout=timeout)
 
     async def current(
         self, session: Session, *, now: datetime, timeout: float | None
     ) -> Snapshot | None:
         """The session as it is; None where there is none. Raises what Database raises.
 
-        It changes under later calls: who has it makes use of it before awaiting anything.
+        It changes under later calls: who has it makes use of it before awaiting anything, and
+        settles it in the end.
         """
         counters = await self._reads.counters(session, timeout=timeout)
         if counters is None:
@@ -256,12 +289,12 @@ class Snapshots:
             return None
         snapshot = self._kept.get(session)
         if snapshot is None:
-            snapshot = self._kept[session] = Snapshot(session)
+            snapshot = Snapshot(session)
+            self._kept.add(snapshot)
         if snapshot.is_behind(counters):
             async with snapshot.refreshing:
                 if snapshot.is_behind(counters):
                     await self._refresh(snapshot, counters, now, timeout)
-        self.account(snapshot)
         return snapshot if snapshot.counters is not _NOWHERE else None
 
     def watch(self, sessions: Iterable[Session]) -> dict[Session, Watched]:
@@ -297,27 +330,19 @@ class Snapshots:
             changed = sorted(news.changed, key=lambda memory: memory.created_revision)
             snapshot.update(known._replace(revision=news.revision), _News(changed, (), {}))
 
-    def account(self, snapshot: Snapshot) -> None:
-        """Note that it was used, and what it takes by now; the longest unused make room."""
-        session = snapshot.session
-        if self._kept.get(session) is not snapshot:
-            return  # forgotten since
-        self._kept.move_to_end(session)
-        self._total += snapshot.nbytes - self._bytes.get(session, 0)
-        self._bytes[session] = snapshot.nbytes
-        while self._total > self._max_bytes and self._kept:
-            self.forget(next(iter(self._kept)))
+    def settle(self, used: Iterable[Session], caller: str) -> None:
+        """Note that a call of `caller` used sessions, and what they take by now."""
+        self._kept.settle(used, caller)
 
     def forget(self, session: Session) -> None:
         """Keep nothing of a session."""
-        self._kept.pop(session, None)
-        self._total -= self._bytes.pop(session, 0)
+        self._kept.forget(session)
 
     async def close(self) -> None:
         """Keep nothing any more."""
         self._forgetting.cancel()
         await asyncio.gather(self._forgetting, return_exceptions=True)
-        for session in list(self._kept):
+        for session in self._kept:
             self.forget(session)
 
     async def _refresh(
@@ -350,7 +375,7 @@ class Snapshots:
         while True:
             await asyncio.sleep(ERASED_SECONDS)
             with suppress(MemorydError):  # health tells of it
-                kept = list(self._kept)
+                kept = [*self._kept]
                 found = await asyncio.gather(*(self._reads.counters(s, timeout=None) for s in kept))
                 for session, counters in zip(kept, found, strict=True):
                     if counters is None:

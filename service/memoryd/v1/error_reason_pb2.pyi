@@ -57,9 +57,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     `google.rpc.QuotaFailure` names the limit.
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 12
-    """RESOURCE_EXHAUSTED. The service has more work waiting than it accepts. `google.rpc.RetryInfo` says when to retry.
-    UNAVAILABLE where it may open no more files and connections.
-    """
+    """RESOURCE_EXHAUSTED. The service has more work waiting than it accepts. `google.rpc.RetryInfo` says when to retry."""
     ERROR_REASON_DATABASE_UNAVAILABLE: _ErrorReason.ValueType  # 13
     """UNAVAILABLE. The database does not answer. `google.rpc.RetryInfo` says when to retry."""
     ERROR_REASON_SCHEMA_MISMATCH: _ErrorReason.ValueType  # 14
@@ -94,6 +92,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND. `grpc.health.v1.Health` was asked for a service that is not here."""
     ERROR_REASON_REQUEST_INCOMPLETE: _ErrorReason.ValueType  # 25
     """DEADLINE_EXCEEDED. The request was not complete within the service's `MEMORYD_REQUEST_SECONDS`. Nothing was done."""
+    ERROR_REASON_SESSIONS_TOO_LARGE: _ErrorReason.ValueType  # 26
+    """RESOURCE_EXHAUSTED. The sessions of one retrieval have more content that is not in memory than one call may bring
+    in. `google.rpc.BadRequest` names the field; ask for fewer sessions in one call.
+    """
+    ERROR_REASON_NO_MESSAGE: _ErrorReason.ValueType  # 27
+    """INVALID_ARGUMENT. The call ended without a request."""
+    ERROR_REASON_OUT_OF_DESCRIPTORS: _ErrorReason.ValueType  # 28
+    """UNAVAILABLE. The service may open no more files and connections for now. `google.rpc.RetryInfo` says when to retry."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused: `google.rpc.ErrorInfo.reason` carries the name of one of these values, beside the domain
@@ -136,9 +142,7 @@ ERROR_REASON_SESSION_FULL: ErrorReason.ValueType  # 11
 `google.rpc.QuotaFailure` names the limit.
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 12
-"""RESOURCE_EXHAUSTED. The service has more work waiting than it accepts. `google.rpc.RetryInfo` says when to retry.
-UNAVAILABLE where it may open no more files and connections.
-"""
+"""RESOURCE_EXHAUSTED. The service has more work waiting than it accepts. `google.rpc.RetryInfo` says when to retry."""
 ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 13
 """UNAVAILABLE. The database does not answer. `google.rpc.RetryInfo` says when to retry."""
 ERROR_REASON_SCHEMA_MISMATCH: ErrorReason.ValueType  # 14
@@ -173,4 +177,12 @@ ERROR_REASON_SERVICE_NOT_FOUND: ErrorReason.ValueType  # 24
 """NOT_FOUND. `grpc.health.v1.Health` was asked for a service that is not here."""
 ERROR_REASON_REQUEST_INCOMPLETE: ErrorReason.ValueType  # 25
 """DEADLINE_EXCEEDED. The request was not complete within the service's `MEMORYD_REQUEST_SECONDS`. Nothing was done."""
+ERROR_REASON_SESSIONS_TOO_LARGE: ErrorReason.ValueType  # 26
+"""RESOURCE_EXHAUSTED. The sessions of one retrieval have more content that is not in memory than one call may bring
+in. `google.rpc.BadRequest` names the field; ask for fewer sessions in one call.
+"""
+ERROR_REASON_NO_MESSAGE: ErrorReason.ValueType  # 27
+"""INVALID_ARGUMENT. The call ended without a request."""
+ERROR_REASON_OUT_OF_DESCRIPTORS: ErrorReason.ValueType  # 28
+"""UNAVAILABLE. The service may open no more files and connections for now. `google.rpc.RetryInfo` says when to retry."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

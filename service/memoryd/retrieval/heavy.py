@@ -1,0 +1,85 @@
+"""Heavy work: in threads, a little at a time, and given up with the call that asked for it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from memoryd.errors import Overloaded
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+
+    Check = Callable[[], None]
+
+
+class _HasContent(Protocol):
+    @property
+    def content(self) -> str: ...
+
+
+T = TypeVar("T")
+Text = TypeVar("Text", bound=_HasContent)
+
+
+class GivenUp(Exception):
+    """Nobody waits for the work any more. Only its thread sees this."""
+
+
+async def in_thread(work: Callable[[Check], T]) -> T:
+    """Do it in a thread. It calls what it is given now and then, which ends it with the caller."""
+    given_up = threading.Event()
+
+    def check() -> None:
+        if given_up.is_set():
+            raise GivenUp
+
+    try:
+        return await asyncio.to_thread(work, check)
+    finally:
+        given_up.set()
+
+
+def parts(texts: Sequence[Text], count: int, characters: int) -> Iterator[Sequence[Text]]:
+    """So many texts at a time, less where they come to so many characters; nothing of nothing."""
+    start = length = 0
+    for place, text in enumerate(texts, 1):
+        length += len(text.content)
+        if place - start == count or length >= characters or place == len(texts):
+            yield texts[start:place]
+            start, length = place, 0
+
+
+def no_check() -> None:
+    """For work that is done at once."""
+
+
+class Turns:
+    """So much work of one kind at once; the rest waits in line, as far as the line is long."""
+
+    def __init__(self, at_once: int, *, most_waiting: int, noun: str) -> None:
+        """`most_waiting`: how much may be waiting in all, in whatever unit callers give."""
+        self._places = asyncio.Semaphore(at_once)
+        self._most_waiting = most_waiting
+        self._noun = noun
+        self._waiting = 0
+
+    @asynccontextmanager
+    async def turn(self, amount: int) -> AsyncIterator[None]:
+        """Wait for a turn, and hold it. Raises Overloaded where too much is waiting."""
+        if self._places.locked():
+            if self._waiting + amount > self._most_waiting:
+                raise Overloaded(f"more {self._noun} wait than this server takes on; try again")
+            self._waiting += amount
+            try:
+                await self._places.acquire()
+            finally:
+                self._waiting -= amount
+        else:
+            await self._places.acquire()
+        try:
+            yield
+        finally:
+            self._places.release()

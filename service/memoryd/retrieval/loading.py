@@ -1,0 +1,237 @@
+"""Sessions brought into memory, indexed, and kept still while they are used."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from memoryd.errors import SessionsTooLarge
+from memoryd.recall.index import Document, SessionIndex
+from memoryd.retrieval.heavy import Turns, in_thread, no_check, parts
+from memoryd.retrieval.prepared import Prepared
+from memoryd.storage.vectors import Unembedded
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from datetime import datetime
+
+    from memoryd.model import Memory, Session
+    from memoryd.retrieval.asked import Encoding
+    from memoryd.retrieval.heavy import Check
+    from memoryd.retrieval.vectors import VectorMaker, Vectors
+    from memoryd.storage.snapshots import Snapshot, Snapshots
+
+T = TypeVar("T")
+
+INLINE_MEMORIES = 30
+INLINE_CHARACTERS = 10_000
+INLINE_CHANGED_CHARACTERS = 100_000
+"""What an index takes over on the event loop, in a few ms; more is indexed in a thread. Where an
+index is there already it takes over more, since a thread makes a new one of the whole session."""
+
+INLINE_WORK = 60_000
+"""In terms looked at: what is done with sessions on the event loop, in up to a few ms; more is done
+in a thread."""
+
+MOST_LOADED = 8_388_608
+"""In characters: what several sessions of a call may bring into memory together. One alone is
+always answered: it has at most 1,000 memories of 16,384 characters."""
+
+SMALL_LOAD = 1_048_576
+"""In characters: larger ones wait for each other, and not for them."""
+
+SMALL_LOADS = 4
+MOST_WAITING = 67_108_864
+"""In characters of loads of one kind, and in terms of rankings: about a minute's work. What goes
+beyond is refused."""
+
+PART_CHARACTERS = 250_000
+"""What a thread indexes before it looks whether that is still wanted: a quarter of a second's."""
+
+PATIENCE_SECONDS = 0.25
+"""How long a call waits for vectors that are being made; without them the words decide."""
+
+
+class LoadedSessions:
+    """Raises what Database raises, and Overloaded where too much waits already."""
+
+    def __init__(
+        self,
+        snapshots: Snapshots,
+        vectors: VectorMaker | None,
+        *,
+        encoding: Encoding,
+        language: str,
+    ) -> None:
+        """Without `vectors` an index knows words alone."""
+        self._encoding = encoding
+        self._snapshots = snapshots
+        self._vectors = vectors
+        self._language = language
+        self._small_loads = Turns(SMALL_LOADS, most_waiting=MOST_WAITING, noun="sessions")
+        self._large_loads = Turns(1, most_waiting=MOST_WAITING, noun="large sessions")
+        self._rankings = Turns(2, most_waiting=MOST_WAITING, noun="large queries")
+
+    def prepared(self, snapshot: Snapshot) -> Prepared:
+        """What retrieval has made of a session, as the session is now."""
+        prepared = snapshot.derived
+        if not isinstance(prepared, Prepared):
+            prepared = snapshot.derived = Prepared(self._encoding)
+            snapshot.changed |= snapshot.memories.keys()
+        prepared.refresh(snapshot)
+        return prepared
+
+    @asynccontextmanager
+    async def loaded(
+        self,
+        sessions: Sequence[Session],
+        now: datetime,
+        timeout: float | None,
+        caller: str,
+        *,
+        indexed: bool,
+    ) -> AsyncIterator[list[Snapshot]]:
+        """Those sessions that there are, as they are, for as long as they are used.
+
+        What is not in memory is read, and indexed if it has to be, after other such work. Raises
+        SessionsTooLarge where it is too much.
+        """
+        characters = await self._missing(sessions, timeout, indexed=indexed)
+        try:
+            if characters:
+                turns = self._small_loads if characters <= SMALL_LOAD else self._large_loads
+                async with turns.turn(characters):
+                    snapshots = await self._current(sessions, now, timeout, indexed=indexed)
+            else:
+                snapshots = await self._current(sessions, now, timeout, indexed=indexed)
+            yield snapshots
+        finally:
+            self._snapshots.settle(sessions, caller)
+
+    async def _missing(
+        self, sessions: Sequence[Session], timeout: float | None, *, indexed: bool
+    ) -> int:
+        """How many characters have to be read or indexed, about; 0 if none are.
+
+        Raises SessionsTooLarge where several sessions have more than one could have.
+        """
+        unread: list[Session] = []
+        lengths: list[int] = []
+        for session in sessions:
+            snapshot = self._snapshots.kept(session)
+            if snapshot is None:
+                unread.append(session)
+            elif indexed and _is_much(self.prepared(snapshot)):
+                lengths.append(snapshot.content_bytes)
+        if unread:
+            lengths += await self._snapshots.lengths(unread, most=MOST_LOADED, timeout=timeout)
+        missing = sum(lengths)
+        if len(lengths) > 1 and missing > MOST_LOADED:
+            raise SessionsTooLarge(MOST_LOADED)
+        return missing
+
+    async def _current(
+        self, sessions: Sequence[Session], now: datetime, timeout: float | None, *, indexed: bool
+    ) -> list[Snapshot]:
+        """Those sessions that there are, as they are."""
+        looking = [self._snapshots.current(s, now=now, timeout=timeout) for s in sessions]
+        if len(looking) == 1:  # most often; a task would cost more than the look
+            found = [await looking[0]]
+        else:
+            # All of them to their end, so that whatever is kept by then is settled.
+            ended = await asyncio.gather(*looking, return_exceptions=True)
+            found = [one for one in ended if not isinstance(one, BaseException)]
+            for one in ended:
+                if isinstance(one, BaseException):
+                    raise one
+        snapshots = [snapshot for snapshot in found if snapshot is not None]
+        if indexed:
+            for snapshot in snapshots:
+                await self._index(snapshot)
+        return snapshots
+
+    @asynccontextmanager
+    async def steady(
+        self, snapshots: Sequence[Snapshot], work: int
+    ) -> AsyncIterator[Callable[[Callable[[Check], T]], Awaitable[T]]]:
+        """Let sessions stay as they are, and do with them what is given: large work in a thread."""
+        if work <= INLINE_WORK:
+            yield _at_once
+            return
+        async with AsyncExitStack() as held:
+            for snapshot in sorted(snapshots, key=lambda snapshot: snapshot.session):
+                await held.enter_async_context(snapshot.refreshing)
+            for snapshot in snapshots:
+                held.enter_context(self.prepared(snapshot).steady())
+            # Last, so that nobody who has a turn waits for a session.
+            await held.enter_async_context(self._rankings.turn(work))
+            yield in_thread
+
+    async def _index(self, snapshot: Snapshot) -> None:
+        """See that the index has all but a few memories, and the vectors that can be had."""
+        await self._have_vectors(snapshot)
+        if not _is_much(self.prepared(snapshot)):
+            return
+        # What it is made of stays as it is meanwhile; others may rank by the index of before.
+        async with snapshot.refreshing:
+            prepared = self.prepared(snapshot)
+            if _is_much(prepared):
+                documents = prepared.documents()
+                prepared.is_being_indexed = True
+                try:
+                    index = await in_thread(lambda check: self.build(documents, check))
+                    prepared.adopt(index, documents)
+                finally:
+                    prepared.is_being_indexed = False
+
+    def index_of(self, prepared: Prepared) -> SessionIndex:
+        """The index of a session as it is now; a few memories are taken over here."""
+        if prepared.index is None:
+            documents = prepared.documents()
+            prepared.adopt(self.build(documents), documents)
+        return prepared.up_to_date_index()
+
+    async def _have_vectors(self, snapshot: Snapshot) -> None:
+        if self._vectors is None:
+            return
+        prepared = self.prepared(snapshot)
+        missing = prepared.without_vector()
+        if missing and (prepared.index is None or len(missing) > INLINE_MEMORIES):
+            kept = await self._vectors.stored({_key(m): m.content_hash for m in missing})
+            prepared.take_vectors({key[2]: found for key, found in kept.items()})
+            missing = prepared.without_vector()
+        if not missing:
+            return
+
+        def take(made: Vectors) -> None:
+            prepared.take_vectors({key[2]: found for key, found in made.items()})
+
+        texts = [Unembedded(_key(m), m.content, m.content_hash) for m in missing]
+        making = self._vectors.make(texts, take)
+        if making is not None:
+            prepared.expect(missing)
+            await asyncio.wait({making}, timeout=PATIENCE_SECONDS)
+
+    def build(self, documents: Sequence[Document], check: Check = no_check) -> SessionIndex:
+        dimensions = 0 if self._vectors is None else self._vectors.embedder.dimensions
+        index = SessionIndex(dimensions=dimensions, language=self._language)
+        for part in parts(documents, len(documents), PART_CHARACTERS):
+            check()
+            index.update(part)
+        return index
+
+
+def _is_much(prepared: Prepared) -> bool:
+    """Whether what an index has to take over is too much for the event loop."""
+    most = INLINE_CHARACTERS if prepared.index is None else INLINE_CHANGED_CHARACTERS
+    count, characters = prepared.unindexed
+    return count > INLINE_MEMORIES or characters > most
+
+
+async def _at_once(work: Callable[[Check], T]) -> T:
+    return work(no_check)
+
+
+def _key(memory: Memory) -> tuple[str, str, str]:
+    return (*memory.session, memory.memory_id)

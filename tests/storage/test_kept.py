@@ -1,0 +1,100 @@
+"""Which sessions stay in memory."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memoryd.model import Session
+from memoryd.storage.kept import CALL_SHARE, KeptSessions
+from memoryd.storage.snapshots import Snapshot
+
+ROOM = 1000
+
+
+def use(kept: KeptSessions, caller: str, sizes: dict[str, int]) -> None:
+    """One call of `caller` that uses sessions, which take so much by then."""
+    sessions = [Session("default", name) for name in sizes]
+    for session, size in zip(sessions, sizes.values(), strict=True):
+        snapshot = kept.get(session)
+        if snapshot is None:
+            snapshot = Snapshot(session)
+            kept.add(snapshot)
+        snapshot.content_bytes = size
+    kept.settle(sessions, caller)
+
+
+def names(kept: KeptSessions) -> set[str]:
+    return {session.session_id for session in kept}
+
+
+def test_the_longest_unused_make_room():
+    kept = KeptSessions(ROOM)
+    for name in ("a", "b", "c"):
+        use(kept, "one", {name: 300})
+    use(kept, "one", {"a": 300})
+    use(kept, "one", {"d": 300})
+    assert names(kept) == {"a", "c", "d"}
+
+
+def test_one_call_does_not_drive_all_others_out():
+    kept = KeptSessions(ROOM)
+    use(kept, "one", {"a": 100, "b": 100})
+    use(kept, "one", {f"large-{n}": 200 for n in range(17)})
+    assert {"a", "b"} <= names(kept)
+    assert {"large-0", "large-1", "large-2"} <= names(kept)
+    use(kept, "one", {"larger than the share of a call": 900})
+    assert {"a", "b"} <= names(kept)
+
+
+def test_a_session_that_grows_over_the_share_of_a_call_is_let_go():
+    kept = KeptSessions(ROOM)
+    use(kept, "one", {"a": 100})
+    use(kept, "one", {"b": 100})
+    use(kept, "one", {"b": 800})
+    assert names(kept) == {"a"}
+
+
+def test_no_caller_drives_out_those_of_one_who_has_less():
+    kept = KeptSessions(ROOM)
+    use(kept, "small", {"a": 100, "b": 200})
+    for number in range(50):
+        use(kept, "large", {f"large-{number}-{n}": 150 for n in range(4)})
+    assert {"a", "b"} <= names(kept)
+    assert kept.nbytes <= ROOM
+
+
+def test_what_is_forgotten_takes_no_room():
+    kept = KeptSessions(ROOM)
+    use(kept, "one", {"a": 100, "b": 200})
+    kept.forget(Session("default", "a"))
+    kept.forget(Session("default", "unknown"))
+    assert kept.nbytes == 200
+    assert names(kept) == {"b"}
+
+
+def test_without_room_nothing_is_kept():
+    kept = KeptSessions(0)
+    use(kept, "one", {"a": 100, "b": 200})
+    assert names(kept) == set()
+    assert kept.nbytes == 0
+
+
+calls = st.tuples(
+    st.sampled_from("xyz"),
+    st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 1200), min_size=1, max_size=4),
+)
+
+
+@given(st.lists(calls, max_size=30))
+def test_what_is_kept_fits_whoever_asks_for_what(planned):
+    kept = KeptSessions(ROOM)
+    for caller, sizes in planned:
+        use(kept, caller, sizes)
+        assert kept.nbytes <= ROOM
+        found = [kept.get(session) for session in kept]
+        assert kept.nbytes == sum(snapshot.nbytes for snapshot in found if snapshot)
+        if len(sizes) == 1 and next(iter(sizes.values())) <= ROOM / 4:
+            # Of three callers the one that has most has more than a third.
+            assert names(kept) >= sizes.keys()
+        assert all(snapshot.nbytes <= ROOM * CALL_SHARE for snapshot in found if snapshot)

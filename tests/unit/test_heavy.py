@@ -1,0 +1,91 @@
+"""Heavy work takes its turn, and ends with the call that asked for it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from memoryd.errors import Overloaded
+from memoryd.retrieval.heavy import GivenUp, Turns, in_thread
+
+
+async def test_work_in_a_thread_ends_with_its_caller():
+    begun, ended = threading.Event(), threading.Event()
+
+    def work(check):
+        begun.set()
+        try:
+            while True:
+                check()
+        except GivenUp:
+            ended.set()
+            raise
+
+    task = asyncio.create_task(in_thread(work))
+    await asyncio.to_thread(begun.wait, 30)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await asyncio.to_thread(ended.wait, 30)
+
+
+async def test_what_a_thread_answers_or_raises_is_passed_on():
+    assert await in_thread(lambda check: check()) is None
+    assert await in_thread(lambda _: threading.current_thread()) is not threading.main_thread()
+
+    def fail(_):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await in_thread(fail)
+
+
+class Work:
+    """Holds a turn until it is told to end."""
+
+    def __init__(self, turns: Turns, amount: int) -> None:
+        self.has_turn = asyncio.Event()
+        self.end = asyncio.Event()
+        self.task = asyncio.create_task(self._run(turns, amount))
+
+    async def _run(self, turns: Turns, amount: int) -> None:
+        async with turns.turn(amount):
+            self.has_turn.set()
+            await self.end.wait()
+
+    async def finish(self) -> None:
+        self.end.set()
+        await self.task
+
+
+async def test_so_many_have_a_turn_and_so_much_waits():
+    turns = Turns(2, most_waiting=10, noun="sessions")
+    first, second = Work(turns, 1_000), Work(turns, 1_000)
+    await first.has_turn.wait()
+    await second.has_turn.wait()
+    third = Work(turns, 6)
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match="sessions"):
+        await Work(turns, 5).task
+    assert not third.has_turn.is_set()
+    await first.finish()
+    await third.has_turn.wait()
+    for work in (second, third):
+        await work.finish()
+
+
+async def test_who_gives_up_waiting_or_working_leaves_the_turn_to_others():
+    turns = Turns(1, most_waiting=10, noun="sessions")
+    first = Work(turns, 10)
+    await first.has_turn.wait()
+    waiting = Work(turns, 10)
+    await asyncio.sleep(0)
+    waiting.task.cancel()
+    await asyncio.gather(waiting.task, return_exceptions=True)
+    next_one = Work(turns, 10)
+    await asyncio.sleep(0)
+    first.task.cancel()
+    await next_one.has_turn.wait()
+    await next_one.finish()
