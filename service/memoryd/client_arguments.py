@@ -20,6 +20,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from memoryd.v1.memory_pb2 import ContentType
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from memoryd.v1.memory_pb2 import ContentType as ContentTypes
 
 T = TypeVar("T")
@@ -184,10 +186,7 @@ def timestamp(name: str, moment: datetime | None) -> Timestamp | None:
             f"{name}: {moment!r} has no time zone; give an aware one: datetime.now(UTC)"
         )
     made = Timestamp()
-    try:
-        made.FromDatetime(moment)
-    except (ValueError, OverflowError):
-        raise ValueError(f"{name}: {moment!r} lies outside the years 1 to 9999 in UTC") from None
+    _fill(made.FromDatetime, moment, f"{name}: {moment!r} lies outside the years 1 to 9999 in UTC")
     return made
 
 
@@ -199,11 +198,15 @@ def duration(name: str, span: timedelta | None) -> Duration | None:
             f"{name}: expected a timedelta, not {shown(span)}; write timedelta(seconds=…)"
         )
     made = Duration()
-    try:
-        made.FromTimedelta(span)
-    except (ValueError, OverflowError):
-        raise ValueError(f"{name}: {span!r} is longer than a Duration can be") from None
+    _fill(made.FromTimedelta, span, f"{name}: {span!r} is longer than a Duration can be")
     return made
+
+
+def _fill(fill: Callable[[T], object], value: T, problem: str) -> None:
+    try:
+        fill(value)
+    except (ValueError, OverflowError):
+        raise ValueError(problem) from None
 
 
 def struct(name: str, fields: Mapping[str, Any] | None) -> Struct | None:

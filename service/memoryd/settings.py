@@ -95,8 +95,9 @@ class Accepts:
     secret: bool = False
 
 
-_HARMLESS = re.compile(r"\w[\w .+-]{0,23}")
-"""A text that is shown where it is refused. A URL or a path in the wrong place is not like it."""
+_HARMLESS = re.compile(r"[A-Za-z]{1,12}|[+-]?[0-9][0-9.,_]{0,11} ?[A-Za-z%]{0,3}", re.ASCII)
+"""A word, or a number with a unit: what is shown where it is refused. A secret that got into the
+wrong variable is longer, or mixes letters and digits."""
 
 _COMMAND_LINE = "command line"
 _NO_VALUE = "no value, or one that refers to a variable that is not set"

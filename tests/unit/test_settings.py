@@ -344,6 +344,23 @@ def test_the_database_url_is_not_shown() -> None:
     assert CANARY not in shown
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "shown"),
+    [
+        ("MEMORYD_PORT", "abc", '"abc"'),
+        ("MEMORYD_DRAIN_SECONDS", "20 s", '"20 s"'),
+        ("MEMORYD_SESSION_CACHE_BYTES", "32MB", '"32MB"'),
+        ("MEMORYD_ENVIRONMENT", "prod", '"prod"'),
+        ("MEMORYD_PORT", "hunter2", "a text"),
+        ("MEMORYD_PORT", "correcthorsebattery", "a text"),
+        ("MEMORYD_DATABASE_URL", "abc", "a text"),
+    ],
+)
+def test_a_value_is_shown_where_it_can_be_no_secret(variable: str, value: str, shown: str) -> None:
+    (problem,) = problems_of({variable: value})
+    assert problem.found == shown
+
+
 @pytest.mark.parametrize("variable", [row[0] for row in settings_table()])
 def test_no_refusal_shows_a_text(variable: str) -> None:
     for text in (f"{CANARY} /", f"\0{CANARY}", f"12/{CANARY}"):

@@ -538,7 +538,7 @@ async def test_production_requires_every_secret() -> None:
         ("rag", {"chunk_size": 10**5000}, None),
         ("rag", {"similarity_threshold": 10**5000}, None),
         ("rag", {"chunk_size": [CANARY]}, None),
-        ("rag", {"chunk_size": f"{CANARY}://x"}, None),
+        ("rag", {"chunk_size": CANARY}, None),
         ("rag", {"cache_enabled": 1}, None),
         ("escalation", {"keywords": {"a": 0.5}}, []),
         ("escalation", {"keywords": {1: 0.5}}, None),
