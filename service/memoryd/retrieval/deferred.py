@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from memoryd.recall.embedding import Embedder
@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from memoryd.retrieval.vectors import VectorMaker
     from memoryd.storage.database import Database
     from memoryd.storage.snapshots import Snapshots
+
+
+def has_failed(task: asyncio.Task[Any]) -> bool:
+    """Whether a task is over and has made nothing, such as for want of a file descriptor."""
+    return task.done() and (task.cancelled() or task.exception() is not None)
 
 
 class DeferredRetrieval:
@@ -40,7 +45,7 @@ class DeferredRetrieval:
     async def __call__(self) -> Retrieval:
         """The one there is."""
         if self._retrieval is None:
-            if self._loading is None:
+            if self._loading is None or has_failed(self._loading):
                 loading = asyncio.to_thread(self._load)
                 self._loading = asyncio.create_task(loading, name="load retrieval")
             self._retrieval = await asyncio.shield(self._loading)  # it is others' too

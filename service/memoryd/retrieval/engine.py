@@ -19,6 +19,7 @@ from memoryd.recall.signals import understand
 from memoryd.recall.similarity import similar_to_memory, similar_to_text
 from memoryd.recall.text import analyser
 from memoryd.retrieval.asked import Result, Retrieved, Similar
+from memoryd.retrieval.deferred import has_failed
 from memoryd.retrieval.loading import LoadedSessions
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ class Retrieval:
 
     async def _warm_up(self) -> None:
         """Load in a thread what the first query would load on the event loop, once."""
-        if self._warming is None:
+        if self._warming is None or has_failed(self._warming):
             self._warming = asyncio.create_task(asyncio.to_thread(self._load), name="warm up")
         await asyncio.shield(self._warming)
 
