@@ -36,6 +36,8 @@ from memoryd.tool_settings import load_configuration
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 from memoryd.v1.tool_config_pb2_grpc import ToolConfigServiceStub
 
+from .patience import PATIENT
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
@@ -330,9 +332,12 @@ class Running:
 async def serve(
     database_url: str, clock: Clock, request: pytest.FixtureRequest
 ) -> AsyncIterator[Callable[..., Awaitable[Running]]]:
-    """Start servers; keyword arguments are variables such as `MEMORYD_DRAIN_SECONDS="1"`."""
+    """Start servers; keyword arguments are variables such as `MEMORYD_DRAIN_SECONDS="1"`.
+
+    Unless these say otherwise, the database may take its time.
+    """
     started: list[Running] = []
-    defaults = {"MEMORYD_DATABASE_URL": database_url, "MEMORYD_PORT": "0"}
+    defaults = {**PATIENT, "MEMORYD_DATABASE_URL": database_url, "MEMORYD_PORT": "0"}
     if database_url.startswith("postgresql") and (
         pgbouncer := request.getfixturevalue("pgbouncer")
     ):
@@ -463,13 +468,13 @@ class CommandLine:
         )
 
     def serve(self, *arguments: str, open_files: int | None = None, **variables: str) -> Process:
-        """Start a server on any free port; keyword arguments are variables.
+        """Start a server on any free port; keyword arguments are variables, as for `serve`.
 
         `open_files`: how many descriptors it may have.
         """
         folder = self.folder / f"process-{len(self._started)}"
         folder.mkdir()
-        environ = self.environ | {"MEMORYD_PORT": "0"} | variables
+        environ = self.environ | PATIENT | {"MEMORYD_PORT": "0"} | variables
         command = [sys.executable, "-m", "memoryd", "serve", *arguments]
         if open_files is not None:
             command = ["sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh", *command]

@@ -66,8 +66,8 @@ async def test_a_commit_that_the_standby_does_not_confirm_is_not_acknowledged(se
     database = pair.create_database()
     running = await serve(
         MEMORYD_DATABASE_URL=pair.url_of_both(database),
-        MEMORYD_DATABASE_TIMEOUT_SECONDS="1",
-        MEMORYD_DATABASE_STATEMENT_TIMEOUT_SECONDS="0.2",
+        MEMORYD_DATABASE_TIMEOUT_SECONDS="10",
+        MEMORYD_DATABASE_STATEMENT_TIMEOUT_SECONDS="3",
     )
     await asyncio.to_thread(pair.replicate, synchronously=True)
     await running.memory.StoreMemory(store_request("confirmed"))

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
+from tests.patience import PATIENT
 
 from memoryd import sweeper
 from memoryd.secrets import Secrets
@@ -22,7 +23,7 @@ from .model import Event, Limits, Model, Refusal, Row, Session
 PATIENCE = 10.0
 """Seconds until what does not come is held to be missing."""
 
-VARIABLES = {"MEMORYD_PORT": "0", "MEMORY_MAX_ENTRIES": "10"}
+VARIABLES = {**PATIENT, "MEMORYD_PORT": "0", "MEMORY_MAX_ENTRIES": "10"}
 LIMITS = Limits(
     max_entries=10,
     default_ttl=timedelta(hours=24),

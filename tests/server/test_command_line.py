@@ -438,9 +438,6 @@ async def begun(opened: grpc.aio.Channel) -> None:
 async def test_sigterm_lets_calls_under_way_end_and_takes_no_new_ones(command_line, database_url):
     server = command_line.serve(
         MEMORYD_DATABASE_URL=database_url,
-        MEMORYD_DATABASE_TIMEOUT_SECONDS="60",
-        MEMORYD_DATABASE_STATEMENT_TIMEOUT_SECONDS="60",
-        MEMORYD_DATABASE_LOCK_TIMEOUT_SECONDS="60",
         MEMORYD_DRAIN_SECONDS="60",
     )
     address = await asyncio.to_thread(server.address)

@@ -180,9 +180,6 @@ async def test_calls_under_way_in_every_worker_end_before_it_does(command_line, 
         "--workers",
         "2",
         MEMORYD_DATABASE_URL=database_url,
-        MEMORYD_DATABASE_TIMEOUT_SECONDS="60",
-        MEMORYD_DATABASE_STATEMENT_TIMEOUT_SECONDS="60",
-        MEMORYD_DATABASE_LOCK_TIMEOUT_SECONDS="60",
         MEMORYD_DRAIN_SECONDS="60",
     )
     address = await asyncio.to_thread(server.address)
