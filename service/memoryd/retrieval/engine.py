@@ -208,7 +208,7 @@ class Retrieval:
         work = len(query) * WORK_A_CHARACTER
         work += len(phrases(query, self._language)) * WORK_A_PHRASE
         analysed = analyser(self._language)
-        has_terms = bool(analysed.terms(analysed.words(query[:HEAD_CHARACTERS])))
+        has_terms = any(map(analysed.term, analysed.words(query[:HEAD_CHARACTERS])))
         for snapshot in snapshots:
             index = self._sessions.prepared(snapshot).index
             work += 0 if index is None else len(index.tokens)
