@@ -18,6 +18,7 @@ from sqlalchemy import make_url
 
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1 import tool_config_pb2 as tool_pb
+from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -396,3 +397,27 @@ async def test_a_call_is_logged_with_the_code_that_its_caller_sees(
 
         await eventually(all_are_logged)
     assert logged() == {name: code.name for name, code in codes.items()}
+
+
+async def test_an_answer_that_its_client_refuses_for_its_size_is_no_error_of_ours(command_line):
+    server = command_line.serve()
+    address = await asyncio.to_thread(server.address)
+    text = "x" * 16_000
+    options = [("grpc.max_receive_message_length", 64 * 1024)]
+    async with grpc.aio.insecure_channel(address, options=options) as channel:
+        memory = MemoryServiceStub(channel)
+        for number in range(10):
+            request = pb.StoreMemoryRequest(session_id="user-123", content=f"{number} {text}")
+            await memory.StoreMemory(request)
+
+        async def refused() -> None:
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await memory.ListMemories(pb.ListMemoriesRequest(session_id="user-123"))
+            assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+        for _ in range(20):
+            await asyncio.gather(*(refused() for _ in range(20)))
+    await asyncio.to_thread(server.stop)
+    assert server.log.count("ListMemories") >= 400
+    assert "Traceback" not in server.log
+    assert " error " not in server.log

@@ -11,7 +11,10 @@ import logging
 import os
 import socket
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from memoryd.rpc.call import current_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +36,7 @@ LISTEN_SECONDS = 5.0
 _LISTEN_PAUSE_SECONDS = 0.01
 
 _log = logging.getLogger(__name__)
+_grpc_log = logging.getLogger("grpc._cython.cygrpc")
 
 
 class EndpointFailed(Exception):
@@ -65,6 +69,7 @@ class Endpoint:
         """Listen on a port, 0 for any, and give HOST:PORT. Raises OSError if there is none."""
         address = self._address_of(port)
         asyncio.get_running_loop().set_task_factory(_task_factory)
+        _grpc_log.addFilter(_as_callers_doing)
         server = self._make_server()
         try:
             port = server.add_insecure_port(address)
@@ -134,6 +139,17 @@ class Endpoint:
                 continue
             await server.start()
             return server
+
+
+def _as_callers_doing(record: logging.LogRecord) -> bool:
+    """Log an answer that its caller does not take, such as for its size, as no error of ours."""
+    if record.exc_info and type(record.exc_info[1]).__name__ == "ExecuteBatchError":
+        record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
+        record.msg, record.args, record.exc_info = "the caller did not take the answer", (), None
+        with suppress(LookupError):
+            call = current_call()
+            record.__dict__ |= {"method": call.method, "request_id": call.request_id}
+    return True
 
 
 def _task_factory(loop: asyncio.AbstractEventLoop, work: Any, **named: Any) -> asyncio.Future[Any]:
