@@ -163,7 +163,7 @@ def change(frames: list[bytes], dice: random.Random) -> None:
             chosen[dice.randrange(min(9, len(chosen)))] = dice.choice((0, 1, 4, 8, 127, 255))
             frames[place] = bytes(chosen)
         case 6:
-            frames[place] = frames[place][: dice.randrange(len(chosen))]
+            frames[place] = frames[place][: max(1, dice.randrange(len(chosen)))]
         case 7 if len(chosen) > 9 and chosen[3] == Kind.HEADERS:
             frames[place : place + 1] = continued(bytes(chosen), dice)
         case _:
