@@ -19,13 +19,16 @@ from tests.conftest import DATABASES
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from ..strangers import (  # noqa: TID252  test folders are no packages
+from ..frames import message  # noqa: TID252  test folders are no packages
+from ..strangers import (  # noqa: TID252  as above
     FLOODS,
     FORGED,
+    HEALTH,
     HOLDS,
     STORE,
     UNDECODABLE_PATHS,
     UNKNOWN_PATHS,
+    VALID,
     WRONG_FRAMES,
     Attack,
     call_of,
@@ -36,6 +39,7 @@ from ..strangers import (  # noqa: TID252  test folders are no packages
     idle_unknown_methods,
     launched,
     send_frames,
+    store_call,
     underway,
     unfinished_messages,
 )
@@ -89,7 +93,10 @@ class Victim(ServerProcess):
         async with open_channel(self.address) as channel:
             stub = MemoryServiceStub(channel)
             store = pb.StoreMemoryRequest(session_id="user-1", content="Prefers tea")
-            stored = (await stub.StoreMemory(store, timeout=PATIENCE_SECONDS)).memory
+            # A busy machine may take longer to connect than such a channel tries once.
+            stored = (
+                await stub.StoreMemory(store, timeout=PATIENCE_SECONDS, wait_for_ready=True)
+            ).memory
             get = pb.GetMemoryRequest(session_id="user-1", memory_id=stored.memory_id)
 
             async def keep_on() -> None:
@@ -216,6 +223,13 @@ async def test_idle_streams_leave_a_container_healthy(start, attack):
 
 # Paths that are no text
 
+OTHER_CALLS = {
+    "a call without a request": WRONG_FRAMES["headers that end the stream"],
+    "a store": store_call(1, message(VALID)),
+    "no method": call_of(b"/no.such/Method"),
+    "a health check": call_of(HEALTH),
+}
+
 
 @pytest.mark.parametrize("path", UNDECODABLE_PATHS, ids=range(len(UNDECODABLE_PATHS)))
 async def test_a_path_that_is_no_text_ends_no_service(start, path):
@@ -232,7 +246,25 @@ async def test_the_port_comes_back_again_and_again_and_callers_go_on(start):
         for path in UNDECODABLE_PATHS[:3]:
             await launched(partial(send_frames, call_of(path)), victim.address, PATIENCE_SECONDS)
             await answers(caller, CALLS_MEANWHILE)
-    assert caller.codes.keys() <= {"UNAVAILABLE"}
+    # gRPC's server cancels the calls that are under way as it ends.
+    assert caller.codes.keys() <= {"UNAVAILABLE", "CANCELLED"}
+    await victim.assert_serves()
+
+
+@pytest.mark.parametrize("name", OTHER_CALLS)
+async def test_a_path_that_is_no_text_among_other_calls_ends_no_process(start, name):
+    """What gRPC still has in hand as its server ends outlives it."""
+    victim = await start()
+    other, bad = OTHER_CALLS[name], call_of(UNDECODABLE_PATHS[0])
+    for _ in range(3):
+        await asyncio.gather(
+            *(
+                launched(partial(send_frames, sent), victim.address, PATIENCE_SECONDS)
+                for sent in (*[other] * 6, bad, *[other] * 6)
+            )
+        )
+        await victim.comes_back()
+        assert victim.process.is_running
     await victim.assert_serves()
 
 
@@ -257,7 +289,7 @@ async def test_idle_connections_leave_files_and_connections_to_the_service(start
     attack: Attack = partial(idle_connections, connections=IDLE_CONNECTIONS, greets=greets)
     async with open_channel(victim.address) as channel:
         stub = MemoryServiceStub(channel)
-        await stub.RetrieveMemories(retrieval(0), timeout=PATIENCE_SECONDS)
+        await stub.RetrieveMemories(retrieval(0), timeout=PATIENCE_SECONDS, wait_for_ready=True)
         async with victim.called() as caller, underway(attack, victim.address):
             await asyncio.sleep(2)
             # At once, so that they want more of the database's connections than are open.

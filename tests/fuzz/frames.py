@@ -163,7 +163,7 @@ def change(frames: list[bytes], dice: random.Random) -> None:
             chosen[dice.randrange(min(9, len(chosen)))] = dice.choice((0, 1, 4, 8, 127, 255))
             frames[place] = bytes(chosen)
         case 6:
-            frames[place] = frames[place][: dice.randrange(len(chosen))]
+            frames[place] = frames[place][: max(1, dice.randrange(len(chosen)))]
         case 7 if len(chosen) > 9 and chosen[3] == Kind.HEADERS:
             frames[place : place + 1] = continued(bytes(chosen), dice)
         case _:
@@ -184,15 +184,24 @@ def continued(headers: bytes, dice: random.Random) -> list[bytes]:
 
 
 def may_end_server(sent: bytes) -> bool:
-    """Whether a path of no UTF-8 may be read out of what is sent."""
+    """Whether a path of no UTF-8 may be read out of what is sent.
+
+    gRPC takes in what stands before a fault in a header block, so one that cannot be decoded
+    counts as soon as it may hold such a path.
+    """
     blocks = b""
     for each in split(sent):
-        if len(each) > 9 and each[3] in {Kind.HEADERS, Kind.CONTINUATION}:
-            blocks = each[9:] if each[3] == Kind.HEADERS else blocks + each[9:]
-            with contextlib.suppress(hpack.HPACKError, ValueError, IndexError):
-                headers = hpack.Decoder().decode(blocks, raw=True)
-                if any(n == b":path" and not is_text(value) for n, value in headers):
-                    return True
+        if len(each) <= 9 or each[3] not in {Kind.HEADERS, Kind.CONTINUATION}:
+            continue
+        blocks = each[9:] if each[3] == Kind.HEADERS else blocks + each[9:]
+        try:
+            headers = hpack.Decoder().decode(blocks, raw=True)
+        except (hpack.HPACKError, ValueError, IndexError):
+            if not blocks.isascii():
+                return True
+        else:
+            if any(name == b":path" and not is_text(value) for name, value in headers):
+                return True
     return False
 
 
