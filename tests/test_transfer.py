@@ -103,8 +103,9 @@ async def test_a_copy_goes_on_where_the_first_was(filled, other_url, tmp_path, r
     copy = await serve(MEMORYD_DATABASE_URL=other_url)
     request = pb.RetrieveMemoriesRequest(session_id="user-0", query="changed fact", peek=True)
     before = await running.memory.RetrieveMemories(request)
-    await copy.memory.RetrieveMemories(request)  # the first one makes the vectors that are missing
-    assert await copy.memory.RetrieveMemories(request) == before
+    async with asyncio.timeout(60):  # the first call has the vectors made that are missing
+        while await copy.memory.RetrieveMemories(request) != before:  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0.02)
     stored = await copy.memory.StoreMemory(
         pb.StoreMemoryRequest(session_id="user-0", content="something new")
     )
