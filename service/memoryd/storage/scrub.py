@@ -49,6 +49,9 @@ SLICE_SECONDS = 0.25
 RUN_PAGES = 256
 """Neighbouring pages that are read at once."""
 
+UNSYNCED_PAGES = 2_000
+"""So many changed pages at most wait for the disk: behind more, others' commits would wait too."""
+
 LAST_PAGES = 500
 """So many pages at most are done while writers wait; if there are more, they are done before."""
 
@@ -126,6 +129,7 @@ class Pages:
         """Whether the end of each page belongs to an extension, such as of checksums."""
         self.is_auto_vacuum = any(header[52:56])
         self._zeros = bytes(self.size)
+        self._unsynced = 0
         self._lock_page = _PENDING_BYTE // self.size + 1
         self._free = bytearray()
         self._trunks: dict[int, int] = {}
@@ -156,6 +160,9 @@ class Pages:
             if data[begin:end] != self._zeros[: end - begin]:
                 place = (first - 1) * self.size + begin
                 os.pwrite(self._handle, self._zeros[: end - begin], place)
+                self._unsynced += 1
+        if self._unsynced >= UNSYNCED_PAGES:
+            self.sync()
 
     def _meaningless(self, data: bytes, base: int, number: int) -> tuple[int, int]:
         """Where in `data` the bytes of a page stand that mean nothing."""
@@ -178,7 +185,9 @@ class Pages:
         self._trunks = {}
 
     def sync(self) -> None:
+        """Have on the disk what was changed."""
         os.fsync(self._handle)
+        self._unsynced = 0
 
 
 class Scrubber:
