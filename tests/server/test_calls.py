@@ -169,7 +169,13 @@ async def test_a_deadline_ends_a_write_that_waits_for_a_lock(running, database_u
 
 
 @only_postgresql
-async def test_callers_that_have_gone_leave_no_queries_behind(running, database_url, eventually):
+async def test_callers_that_have_gone_leave_no_queries_behind(serve, database_url, eventually):
+    # A body that has begun runs to its end, or to these limits of the product.
+    running = await serve(
+        MEMORYD_DATABASE_TIMEOUT_SECONDS="4",
+        MEMORYD_DATABASE_STATEMENT_TIMEOUT_SECONDS="4",
+        MEMORYD_DATABASE_LOCK_TIMEOUT_SECONDS="3",
+    )
     memory = running.memory
     stored = (await memory.StoreMemory(store_request("before"))).memory
     key = {"session_id": "user-123", "memory_id": stored.memory_id}

@@ -31,6 +31,9 @@ LOOK_SECONDS = 0.25
 _WRITTEN_BY_CORE = frozenset({"AioServer._request_call", "AioServer._request_registered_call"})
 """Coroutines that hold the memory into which gRPC's core writes the next call."""
 
+RETIRE_SECONDS = 20.0
+"""What calls of a server that has ended may take to end, before they are cancelled."""
+
 LISTEN_SECONDS = 5.0
 """How long a new server tries to get the port of the one that has ended."""
 _LISTEN_PAUSE_SECONDS = 0.01
@@ -111,8 +114,8 @@ class Endpoint:
                     f"gRPC's server has ended {MOST_ENDS} times within {ENDS_SECONDS:g} s,"
                     f" at last by {cause}"
                 )
-            # Its calls end, so that their callers try again; how long that takes is no matter.
-            self._ending.append(asyncio.create_task(server.stop(None)))
+            # Calls under way end as they would have; how long that takes is no matter here.
+            self._ending.append(asyncio.create_task(server.stop(RETIRE_SECONDS)))
             server = self._server = await self._replacement(cause)
             if self._is_stopping:
                 await server.stop(None)
