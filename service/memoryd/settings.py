@@ -830,6 +830,7 @@ def given_values(
     return values, origins
 
 
+_NAME = re.compile(r"[A-Za-z0-9_]+")
 _KUBERNETES_VARIABLE = re.compile(r"MEMORYD_(SERVICE_(HOST|PORT.*)|PORT_[0-9]+_.+)")
 
 
@@ -839,6 +840,12 @@ def _unknown_variables(place: Variables) -> list[Problem]:
     problems = []
     for name in place.values:
         if name in known or not name.upper().startswith(prefix):
+            continue
+        if not _NAME.fullmatch(name):  # a line without a clean `=`, so it may hold a secret
+            shown = f"{prefix}…"
+            problems.append(
+                Problem(shown, place.where, "no name of a variable", "write NAME=value on its line")
+            )
             continue
         if _KUBERNETES_VARIABLE.fullmatch(name):
             remedy = "Kubernetes made it: give the pod enableServiceLinks: false"
