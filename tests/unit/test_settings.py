@@ -387,9 +387,9 @@ def test_the_table_has_every_setting() -> None:
 
 @pytest.mark.parametrize("line", ["MEMORYD_DATABASE_URL:{}", "MEMORYD_X {}=1", "memoryd_{}=1"])
 def test_a_line_that_is_no_assignment_is_named_without_what_it_holds(tmp_path, line):
-    secret = "postgresql+asyncpg://u:canary@h/d?ssl=1"
+    url = "postgresql+asyncpg://u:canary@h/d?ssl=1"
     dotenv = tmp_path / ".env"
-    dotenv.write_text(line.format(secret) + "\n", encoding="utf-8")
+    dotenv.write_text(line.format(url) + "\n", encoding="utf-8")
     with pytest.raises(SettingsError) as refused:
         load_settings(environ={}, dotenv=dotenv, flags={})
     assert "canary" not in str(refused.value)
