@@ -541,7 +541,7 @@ def test_the_log_is_an_object_a_line_and_never_has_contents(command_line, databa
         ("ListMemories", "OK"),
         ("StoreMemory", "INVALID_ARGUMENT"),
         ("StoreMemory", "INVALID_ARGUMENT"),
-        ("Guess", "UNIMPLEMENTED"),
+        ("UNKNOWN", "UNIMPLEMENTED"),
     ]
     assert all(isinstance(call["ms"], float) and call["ms"] >= 0 for call in calls)
     assert calls[0]["request_id"] == "first-store"
