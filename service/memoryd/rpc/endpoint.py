@@ -155,34 +155,49 @@ def _as_callers_doing(record: logging.LogRecord) -> bool:
     return True
 
 
-def _task_factory(loop: asyncio.AbstractEventLoop, work: Any, **named: Any) -> asyncio.Future[Any]:
-    """Make a task, one that nobody cancels where gRPC's core writes to what it holds.
+class _CallRequest(asyncio.Task[Any]):
+    """A task that waits for gRPC's core to write to what it holds: to cancel it is to let it be.
 
     A server that ends unexpectedly cancels its requests for calls, which frees their memory, and
     the core writes to that when it shuts down: the process crashed some frames later. Here the
-    cancelling ends what the server sees, and the request ends with the core.
+    server sees a request that is cancelled, and the request ends with the core.
     """
-    task = asyncio.Task(work, loop=loop, **named)
-    if getattr(work, "__qualname__", None) not in _WRITTEN_BY_CORE:
-        return task
-    seen: asyncio.Future[Any] = loop.create_future()
-    _requests.add(task)
 
-    def end(_: object) -> None:
-        _requests.discard(task)
-        if task.cancelled():
-            seen.cancel()
-        elif (error := task.exception()) is None:
-            if not seen.done():
-                seen.set_result(task.result())
-        elif not seen.done():
-            seen.set_exception(error)
+    _is_given_up = False
 
-    task.add_done_callback(end)
-    return seen
+    def cancel(self, msg: Any = None) -> bool:
+        self._is_given_up = True
+        self._log_destroy_pending = False
+        _given_up.add(self)
+        super().add_done_callback(_let_go)
+        return True
+
+    def cancelled(self) -> bool:
+        return self._is_given_up or super().cancelled()
+
+    def done(self) -> bool:
+        return self._is_given_up or super().done()
+
+    def add_done_callback(self, fn: Callable[[Any], object], /, **named: Any) -> None:
+        if self._is_given_up:
+            self.get_loop().call_soon(fn, self, **named)
+        else:
+            super().add_done_callback(fn, **named)
 
 
-_requests: set[asyncio.Task[Any]] = set()
+_given_up: set[_CallRequest] = set()
+
+
+def _let_go(request: Any) -> None:
+    """Its error is seen: the core has ended."""
+    _given_up.discard(request)
+    if not asyncio.Task.cancelled(request):
+        asyncio.Task.exception(request)
+
+
+def _task_factory(loop: asyncio.AbstractEventLoop, work: Any, **named: Any) -> asyncio.Task[Any]:
+    is_request = getattr(work, "__qualname__", None) in _WRITTEN_BY_CORE
+    return (_CallRequest if is_request else asyncio.Task)(work, loop=loop, **named)
 
 
 async def _end_of(server: grpc.aio.Server) -> str:
