@@ -96,7 +96,7 @@ _TOOL_CONFIGS = (
     _config("memory", memory={"max_entries": 20, "ttl_hours": 48}),
     _config("escalation", escalation={"keywords": {"fire": 1.0}, "notification_email": "a@b.c"}),
     _config("attachment", attachment={"allowed_extensions": [".txt"], "max_file_size": 2048}),
-    _config("crm", crm={"api_endpoint": "https://crm.example", "api_key": "env://NO_KEY"}),
+    _config("crm", crm={"api_endpoint": "https://crm.example", "api_key": "env://CRM_NO_KEY"}),
     _config("billing", enabled=False, billing={"api_key": "a literal"}),
     _config("inventory", inventory={"api_endpoint": "https://stock.example"}),
 )
@@ -279,7 +279,9 @@ _NAMED: Mapping[str, st.SearchStrategy[Any]] = {
     "memory_id": st.sampled_from(MEMORY_IDS) | texts,
     "request_id": st.sampled_from(("", REQUEST_ID, REQUEST_ID.upper())) | texts,
     "tool": st.sampled_from(_TOOLS) | texts,
-    "api_key": st.sampled_from(("env://NO_KEY", "env://", "vault://x", "secretsmanager://"))
+    "api_key": st.sampled_from(
+        ("env://NO_KEY", "env://CRM_NO_KEY", "env://", "vault://x", "secretsmanager://")
+    )
     | texts,
     "service": st.sampled_from(("", *SERVICES)) | texts,
     "page_token": st.sampled_from(("", "A", "====", "A" * 32, "A" * 1025, "-_-_")) | texts,
