@@ -325,7 +325,12 @@ async def test_two_sweepers_take_each_memory_once(serve, clock, tables):
 
 async def test_callers_and_sweepers_at_once_leave_a_consistent_state(serve, clock, tables):
     """Many purges, undeletions, erasures and sweeps of the same rows: none hinders another."""
-    servers = [await serve(MEMORYD_DELETED_RETENTION_HOURS="1") for _ in range(2)]
+    # All calls begin at once, on one connection to each.
+    variables = {
+        "MEMORYD_DELETED_RETENTION_HOURS": "1",
+        "MEMORYD_MAX_STREAMS_PER_CONNECTION": "3000",
+    }
+    servers = [await serve(**variables) for _ in range(2)]
     memory = servers[0].memory
     await store_many(memory, 300, ttl=timedelta(hours=2))
     everything = [one for n in range(3) for one in await live(memory, f"user-{n}")]
