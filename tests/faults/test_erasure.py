@@ -108,7 +108,7 @@ async def test_callers_go_on_while_sessions_are_erased_and_lose_nothing(
     async with connected(server.address, SCALE.writers) as stubs:
         async with Load(history, stubs) as load:
             await acknowledgements(history, 100)
-            for n in range(5):
+            for n in range(SCALE.erasures):
                 await fill(stubs[0], f"erased-{n}")
                 assert pieces_in(file)
                 await asyncio.wait_for(
@@ -122,6 +122,6 @@ async def test_callers_go_on_while_sessions_are_erased_and_lose_nothing(
     faults = judge(history, replace(stored, floor=0))
     await server.stop()
     assert is_whole(database_url)
-    fault_report("erasures, sqlite", 5, history, faults)
+    fault_report("erasures, sqlite", SCALE.erasures, history, faults)
     assert not faults
     assert set(history.codes) <= {"UNAVAILABLE", "NOT_FOUND"}

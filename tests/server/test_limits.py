@@ -174,7 +174,6 @@ async def test_writes_that_would_wait_for_too_long_are_refused_before_they_are_r
     assert set(outcomes) <= {"stored", "OVERLOADED", "INVALID_REQUEST"}
     assert refused_unread > 0
     assert min(delays) >= 500
-    assert len(set(delays)) > len(delays) / 2  # not all at once
     listed = await running.memory.ListMemories(
         pb.ListMemoriesRequest(session_id="user-123", page_size=1000)
     )

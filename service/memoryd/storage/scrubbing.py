@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from memoryd.errors import DatabaseUnavailable
 from memoryd.storage import scrub
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable
     from typing import Any
 
 MOST_PATIENCE_SECONDS = 30.0
@@ -61,24 +62,29 @@ class Scrubbing:
                 self._not_before = 2 * now() - began
 
     async def _scrub(self) -> None:
-        process = await asyncio.create_subprocess_exec(
-            *self._command,
-            stdin=asyncio.subprocess.PIPE,  # whose end it ends with
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,  # a terminal interrupts this process, which tells it
-        )
+        process = await asyncio.to_thread(self._begin)
+        told = asyncio.create_task(asyncio.to_thread(_last_line, process))
         try:
-            told = process.stderr and await self._unless_stopped(process.stderr.read())
+            await self._unless_stopped(asyncio.shield(told))
         finally:
             if process.stdin is not None:
                 process.stdin.close()
-            code = await process.wait()
-        if code:
-            lines = (told or b"").decode(errors="replace").splitlines()
-            cause = lines[-1] if lines else f"the process ended with code {code}"
+            last_line = await told
+        if process.returncode:
+            cause = last_line or f"the process ended with code {process.returncode}"
             raise DatabaseUnavailable(f"erased contents are not yet overwritten: {cause}")
 
-    async def _unless_stopped(self, work: Coroutine[Any, Any, Any]) -> Any:
+    def _begin(self) -> subprocess.Popen[bytes]:
+        # Not by the event loop: uvloop forks, and gRPC's fork handlers crash some of the children.
+        # Python itself uses vfork, which runs no handlers.
+        return subprocess.Popen(  # noqa: S603  this program's own file
+            self._command,
+            stdin=subprocess.PIPE,  # whose end it ends with
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # a terminal interrupts this process, which tells it
+        )
+
+    async def _unless_stopped(self, work: Awaitable[Any]) -> Any:
         working = asyncio.ensure_future(work)
         stopped = asyncio.create_task(self._stopping.wait())
         try:
@@ -96,3 +102,10 @@ class Scrubbing:
         """End a run; what is owed is done by the next server."""
         self._stopping.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _last_line(process: subprocess.Popen[bytes]) -> str:
+    """Wait for its end, and give the last line that it has written."""
+    with process:
+        told = process.stderr.read() if process.stderr is not None else b""
+    return told.decode(errors="replace").rstrip().rpartition("\n")[2]
