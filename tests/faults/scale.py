@@ -36,7 +36,7 @@ class Scale:
     """Of PostgreSQL, under load."""
     lags: int = 2
     """How often the standby that is read falls behind, and catches up."""
-    erasures: int = 12
+    erasures: int = 5
     """Of sessions, under load."""
     restarts: int = 1
     """Of each of two servers behind one client."""
