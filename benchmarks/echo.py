@@ -18,7 +18,7 @@ from harness import READY
 from work import ECHO_SERVICE, WORK
 
 from memoryd.server import channel_options
-from memoryd.settings import load_settings
+from memoryd.settings.service import load_settings
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message

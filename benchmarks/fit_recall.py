@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from locomo import CATEGORIES, load, ndcg, recall
 
-from memoryd.recall.embedding import load as load_embedder
+from memoryd.recall.embedders.embedder import load as load_embedder
 from memoryd.recall.fusion import relevance_parts
 from memoryd.recall.index import Document, SessionIndex
 from memoryd.recall.signals import CUES, NEIGHBOURS, RELEVANCE, neighbourhood, signals, understand
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from locomo import Conversation, Question
     from numpy.typing import NDArray
 
-    from memoryd.recall.embedding import Embedder
+    from memoryd.recall.embedders.embedder import Embedder
     from memoryd.recall.signals import Signals
 
     Floats = NDArray[np.float64]

@@ -23,8 +23,8 @@ from targets import GROWTH_BOUND, MEBIBYTE, STORED_RSS_BOUND
 from texts import SEED, Texts
 from work import SERVICE
 
-from memoryd.content import hashes_of
-from memoryd.storage.migrate import migrate
+from memoryd.database.migrate import migrate
+from memoryd.domain.content import hashes_of
 from memoryd.v1 import memory_pb2 as pb
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from alembic import command
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from memoryd.storage.migrate import HEAD, REVISIONS, alembic_config, migrate
+from memoryd.database.migrate import HEAD, REVISIONS, alembic_config, migrate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

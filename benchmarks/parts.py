@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 from harness import KINDS, database
 
-from memoryd.content import clean, hashes_of, normalise, simhash
-from memoryd.ids import uuid7
-from memoryd.model import Capacity, ContentPolicy, ContentType, Memory, NewMemory, Session
-from memoryd.rpc.convert import memory_message
-from memoryd.rpc.requests import Requests
-from memoryd.storage.database import Database
-from memoryd.storage.memories import MemoryStore
+from memoryd.database.engine import Database
+from memoryd.domain.content import clean, hashes_of, normalise, simhash
+from memoryd.domain.ids import uuid7
+from memoryd.domain.records import Capacity, ContentPolicy, ContentType, Memory, NewMemory, Session
+from memoryd.memories.store import MemoryStore
+from memoryd.rpc.memories.messages import memory_message
+from memoryd.rpc.memories.requests import Requests
 from memoryd.v1 import memory_pb2
 
 if TYPE_CHECKING:

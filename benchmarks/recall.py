@@ -21,7 +21,7 @@ from harness import KINDS, serving
 from matplotlib import pyplot as plt
 
 from memoryd.client import open_channel
-from memoryd.recall.embedding import load
+from memoryd.recall.embedders.embedder import load
 from memoryd.recall.index import Document, SessionIndex
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from locomo import ndcg, recall
 
-from memoryd.recall.embedding import KNOWN, EmbedderUnavailable, load
+from memoryd.recall.embedders.embedder import KNOWN, EmbedderUnavailable, load
 from memoryd.recall.fusion import rank
 from memoryd.recall.index import Document, SessionIndex
 from memoryd.recall.signals import signals, understand

@@ -18,9 +18,9 @@ from alembic.util import CommandError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from memoryd.storage.migrate import SHORT_NAMES
-from memoryd.storage.tables import schema
-from memoryd.storage.urls import driver_url
+from memoryd.database.migrate import SHORT_NAMES
+from memoryd.database.tables import schema
+from memoryd.database.urls import driver_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

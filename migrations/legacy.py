@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from alembic import op
 
-from memoryd.content import content_hash, hashes_of, normalise
+from memoryd.database.types import UtcDateTime
+from memoryd.domain.content import content_hash, hashes_of, normalise
 from memoryd.progress import progress
-from memoryd.storage.types import UtcDateTime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

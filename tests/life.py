@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import grpc
 from sqlalchemy import func, select
 
-from memoryd.storage.tables import memory_vectors
+from memoryd.database.tables import memory_vectors
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1 import tool_config_pb2 as tool_pb
 

@@ -24,9 +24,9 @@ from google.protobuf.message_factory import GetMessageClass
 from sqlalchemy import make_url
 
 from memoryd.logs import logging_to
-from memoryd.secrets import SecretReference, Secrets
-from memoryd.settings import SettingsError
-from memoryd.tool_settings import TOOLS, load_configuration
+from memoryd.settings.service import SettingsError
+from memoryd.tools.secrets import SecretReference, Secrets
+from memoryd.tools.settings import TOOLS, load_configuration
 from memoryd.v1 import memory_pb2, tool_config_pb2
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 

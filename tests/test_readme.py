@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from memoryd.settings import settings_table
-from memoryd.tool_settings import tool_settings_table
+from memoryd.settings.service import settings_table
+from memoryd.tools.settings import tool_settings_table
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 ADDRESS = "localhost:50051"

@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import pytest
 
-from memoryd.model import Session
-from memoryd.storage import removal
-from memoryd.sweeper import BATCH
+from memoryd.domain.records import Session
+from memoryd.memories import deletion as removal
+from memoryd.memories.sweeper import BATCH
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 

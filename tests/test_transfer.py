@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import JSON, select
 
-from memoryd.storage.database import Database
-from memoryd.storage.migrate import HEAD
-from memoryd.storage.tables import DERIVED, schema
-from memoryd.transfer import FORMAT, VERSION
+from memoryd.database.engine import Database
+from memoryd.database.migrate import HEAD
+from memoryd.database.tables import DERIVED, schema
+from memoryd.database.transfer import FORMAT, VERSION
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1 import tool_config_pb2 as tool_pb
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from alembic import op
 from alembic.util import CommandError
 
-from memoryd.ids import uuid7
+from memoryd.domain.ids import uuid7
 from memoryd.migrations.legacy import (
     BATCH,
     create_active_indexes,

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from memoryd.errors import MemorydError
+from memoryd.domain.errors import MemorydError
 from memoryd.rpc.endpoint import EndpointFailed
-from memoryd.settings import SettingsError
-from memoryd.tool_settings import load_configuration
+from memoryd.settings.service import SettingsError
+from memoryd.tools.settings import load_configuration
 from memoryd.workers import READY, Workers, WorkersFailed, reserved_port
 
 if TYPE_CHECKING:
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 
     from pydantic import SecretStr
 
-    from memoryd.secrets import Secrets
+    from memoryd.database.engine import Database
     from memoryd.server import Server
-    from memoryd.settings import Settings
-    from memoryd.storage.database import Database
-    from memoryd.tool_configs import ToolConfigs
-    from memoryd.tool_settings import ToolConfig
+    from memoryd.settings.service import Settings
+    from memoryd.tools.configs import ToolConfigs
+    from memoryd.tools.secrets import Secrets
+    from memoryd.tools.settings import ToolConfig
 
 HEALTH_TIMEOUT_SECONDS = 3.0
 
@@ -128,7 +128,7 @@ def _set_libraries_up() -> None:
 def migrate(database_url: DatabaseUrl = None) -> None:
     """Bring the database's schema to this release's."""
     settings, _ = _configuration(database_url=database_url)
-    from memoryd.storage.migrate import HEAD  # noqa: PLC0415  only what a command needs is loaded
+    from memoryd.database.migrate import HEAD  # noqa: PLC0415  only what a command needs is loaded
 
     with _logging(settings):
         _run(_migrate(settings.database_url.get_secret_value()))
@@ -254,7 +254,7 @@ def _logging(settings: Settings) -> AbstractContextManager[None]:
 @asynccontextmanager
 async def _database(settings: Settings) -> AsyncIterator[Database]:
     """The database, for work that may take its time; it is there, and its schema fits."""
-    from memoryd.storage.database import Database, DatabaseOptions  # noqa: PLC0415  only what a command needs is loaded
+    from memoryd.database.engine import Database, DatabaseOptions  # noqa: PLC0415  only what a command needs is loaded
 
     options = DatabaseOptions(
         timeout_seconds=LONG_SECONDS,
@@ -295,8 +295,8 @@ async def _tool_configs(
     settings: Settings, base: Mapping[str, ToolConfig]
 ) -> AsyncIterator[ToolConfigs]:
     """The tools' configuration, with the database's overrides if it answers."""
+    from memoryd.database.engine import Database, DatabaseOptions  # noqa: PLC0415  as above
     from memoryd.server import tool_configs_of  # noqa: PLC0415  only what a command needs is loaded
-    from memoryd.storage.database import Database, DatabaseOptions  # noqa: PLC0415  as above
 
     options = DatabaseOptions(pgbouncer=settings.database_pgbouncer, must_exist=True)
     database = Database(settings.database_url.get_secret_value(), options)
@@ -311,7 +311,7 @@ async def _tool_configs(
 
 
 async def _show(settings: Settings, base: Mapping[str, ToolConfig]) -> None:
-    from memoryd.tool_settings import shown_values  # noqa: PLC0415  only what a command needs is loaded
+    from memoryd.tools.settings import shown_values  # noqa: PLC0415  only what a command needs is loaded
 
     async with _tool_configs(settings, base) as tools:
         print(f"# overrides: {_overrides(tools)}")
@@ -323,8 +323,8 @@ async def _show(settings: Settings, base: Mapping[str, ToolConfig]) -> None:
 
 
 async def _check(settings: Settings, base: Mapping[str, ToolConfig]) -> None:
-    from memoryd.settings import Environment, refers_to  # noqa: PLC0415  only what a command needs is loaded
-    from memoryd.tool_settings import check, require_secrets  # noqa: PLC0415  as above
+    from memoryd.settings.service import Environment, refers_to  # noqa: PLC0415  only what a command needs is loaded
+    from memoryd.tools.settings import check, require_secrets  # noqa: PLC0415  as above
 
     secrets = _secrets()
     if settings.environment is Environment.PRODUCTION:
@@ -352,15 +352,15 @@ def _overrides(tools: ToolConfigs) -> str:
 
 def _place(secret: SecretStr) -> str:
     """A database's URL without what may be secret in it; empty where that is."""
-    from memoryd.storage.urls import shown  # noqa: PLC0415  only what a command needs is loaded
+    from memoryd.database.urls import shown  # noqa: PLC0415  only what a command needs is loaded
 
     url = secret.get_secret_value()
     return shown(url) if url else ""
 
 
 def _secrets() -> Secrets:
-    from memoryd.secrets import Secrets  # noqa: PLC0415  only what a command needs is loaded
-    from memoryd.settings import merge_variables, refers_to  # noqa: PLC0415  as above
+    from memoryd.settings.service import merge_variables, refers_to  # noqa: PLC0415  as above
+    from memoryd.tools.secrets import Secrets  # noqa: PLC0415  only what a command needs is loaded
 
     return Secrets.built_in(
         merge_variables(environ=os.environ, dotenv=Path(".env")),
@@ -369,14 +369,14 @@ def _secrets() -> Secrets:
 
 
 def _unset_references() -> dict[str, tuple[str, ...]]:
-    from memoryd.settings import unset_references  # noqa: PLC0415  only what a command needs is loaded
+    from memoryd.settings.service import unset_references  # noqa: PLC0415  only what a command needs is loaded
 
     return unset_references(environ=os.environ, dotenv=Path(".env"))
 
 
 async def _reindex(settings: Settings) -> None:
     from memoryd.progress import progress  # noqa: PLC0415  only what a command needs is loaded
-    from memoryd.retrieval.vectors import VectorMaker  # noqa: PLC0415  as above
+    from memoryd.retrieval.embedding_worker import VectorMaker  # noqa: PLC0415  as above
     from memoryd.server import embedder_of  # noqa: PLC0415  as above
 
     async with _database(settings) as database:
@@ -390,15 +390,15 @@ async def _reindex(settings: Settings) -> None:
 
 
 async def _backup(settings: Settings, file: Path) -> None:
-    from memoryd.storage.backup import back_up  # noqa: PLC0415  only what a command needs is loaded
+    from memoryd.database.backup import back_up  # noqa: PLC0415  only what a command needs is loaded
 
     size = await back_up(settings.database_url.get_secret_value(), file)
     print(f"backed up {size:,} bytes to {file}")
 
 
 async def _export(settings: Settings, file: Path, *, with_deleted: bool) -> None:
-    from memoryd.new_file import new_file  # noqa: PLC0415  only what a command needs is loaded
-    from memoryd.transfer import export_to  # noqa: PLC0415  as above
+    from memoryd.database.new_file import new_file  # noqa: PLC0415  only what a command needs is loaded
+    from memoryd.database.transfer import export_to  # noqa: PLC0415  as above
 
     async with _database(settings) as database:
         with new_file(file) as out:
@@ -407,7 +407,7 @@ async def _export(settings: Settings, file: Path, *, with_deleted: bool) -> None
 
 
 async def _import(settings: Settings, file: Path) -> None:
-    from memoryd.transfer import import_from  # noqa: PLC0415  only what a command needs is loaded
+    from memoryd.database.transfer import import_from  # noqa: PLC0415  only what a command needs is loaded
 
     with file.open("rb") as lines:
         total = sum(1 for _ in lines)
@@ -425,8 +425,8 @@ async def _serve(
     is_worker: bool = False,
 ) -> None:
     from memoryd.server import Server  # noqa: PLC0415  only what a command needs is loaded
-    from memoryd.settings import Environment  # noqa: PLC0415  as above
-    from memoryd.tool_settings import require_secrets  # noqa: PLC0415  as above
+    from memoryd.settings.service import Environment  # noqa: PLC0415  as above
+    from memoryd.tools.settings import require_secrets  # noqa: PLC0415  as above
 
     stopping = _told_to_stop(or_by_input=is_worker)
     secrets = _secrets()
@@ -512,7 +512,7 @@ def _begin_migration(settings: Settings) -> BaseProcess | None:
     """
     if sys.platform != "linux":  # elsewhere a fork breaks more than that
         return _migrate_with_log(settings)
-    import memoryd.storage.database  # noqa: F401, PLC0415  once for both
+    import memoryd.database.engine  # noqa: F401, PLC0415  once for both
 
     process = multiprocessing.get_context("fork").Process(
         target=_migrate_with_log, args=(settings,)
@@ -533,7 +533,7 @@ async def _end_migration(process: BaseProcess) -> None:
 
 
 async def _migrate(database_url: str) -> None:
-    from memoryd.storage.database import Database  # noqa: PLC0415  only what a command needs is loaded
+    from memoryd.database.engine import Database  # noqa: PLC0415  only what a command needs is loaded
 
     database = Database(database_url)
     try:

@@ -11,26 +11,26 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
-from memoryd.recall.embedding import EmbedderUnavailable, load
-from memoryd.retrieval.deferred import DeferredRetrieval
+from memoryd.database.engine import Database, DatabaseOptions
+from memoryd.database.notifications import Listener
+from memoryd.memories.access import AccessTracker
+from memoryd.memories.feed import ChangeHub
+from memoryd.memories.store import MemoryStore
+from memoryd.memories.sweeper import Sweeper
+from memoryd.recall.embedders.embedder import EmbedderUnavailable, load
+from memoryd.retrieval.lazy import DeferredRetrieval
 from memoryd.rpc.endpoint import Endpoint
 from memoryd.rpc.health import HealthMonitor
 from memoryd.rpc.limits import Limits
-from memoryd.rpc.memory import MemoryService, MemoryServiceOptions
+from memoryd.rpc.memories.requests import Requests
+from memoryd.rpc.memories.results import ENCODING
+from memoryd.rpc.memories.service import MemoryService, MemoryServiceOptions
 from memoryd.rpc.pipeline import CallPipeline
 from memoryd.rpc.receiving import RECEIVE_MARGIN_BYTES
-from memoryd.rpc.requests import Requests
-from memoryd.rpc.results import ENCODING
-from memoryd.rpc.tool_config import ToolConfigService
-from memoryd.settings import Environment
-from memoryd.storage.access import AccessTracker
-from memoryd.storage.database import Database, DatabaseOptions
-from memoryd.storage.hub import ChangeHub
-from memoryd.storage.listener import Listener
-from memoryd.storage.memories import MemoryStore
-from memoryd.sweeper import Sweeper
-from memoryd.tool_configs import ToolConfigs
-from memoryd.tool_settings import check
+from memoryd.rpc.tools.service import ToolConfigService
+from memoryd.settings.service import Environment
+from memoryd.tools.configs import ToolConfigs
+from memoryd.tools.settings import check
 from memoryd.v1 import memory_pb2, memory_pb2_grpc, tool_config_pb2, tool_config_pb2_grpc
 
 try:
@@ -43,11 +43,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from memoryd.model import Session
-    from memoryd.recall.embedding import Embedder
-    from memoryd.secrets import Secrets
-    from memoryd.settings import Settings
-    from memoryd.tool_settings import ToolConfig
+    from memoryd.domain.records import Session
+    from memoryd.recall.embedders.embedder import Embedder
+    from memoryd.settings.service import Settings
+    from memoryd.tools.secrets import Secrets
+    from memoryd.tools.settings import ToolConfig
 
 SERVICES = (
     memory_pb2.DESCRIPTOR.services_by_name["MemoryService"].full_name,

@@ -26,7 +26,7 @@ import pytest
 from google.protobuf import any_pb2, duration_pb2, json_format, message_factory
 from google.rpc import error_details_pb2, status_pb2
 
-from memoryd import client, client_errors
+from memoryd import client
 from memoryd.client import (
     ContentType,
     Memory,
@@ -36,6 +36,7 @@ from memoryd.client import (
     ToolConfigClient,
     open_channel,
 )
+from memoryd.client import errors as client_errors
 from memoryd.v1 import memory_pb2, tool_config_pb2
 
 if TYPE_CHECKING:
@@ -1181,5 +1182,5 @@ def test_the_client_brings_nothing_else_of_ours() -> None:
         [sys.executable, "-c", script], check=True, capture_output=True, text=True
     )
     ours = [name for name in done.stdout.split() if not name.startswith("memoryd.v1")]
-    parts = {"memoryd.client", "memoryd.client_arguments", "memoryd.client_errors"}
+    parts = {"memoryd.client", "memoryd.client.arguments", "memoryd.client.errors"}
     assert set(ours) == {"memoryd", *parts}

@@ -28,8 +28,8 @@ import sqlalchemy as sa
 from google.protobuf.message import Message
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from memoryd.model import Change
-from memoryd.storage.tables import memories, memory_history, revision_floors, sessions
+from memoryd.database.tables import memories, memory_history, revision_floors, sessions
+from memoryd.domain.records import Change
 from memoryd.v1 import memory_pb2 as pb
 
 IN_DOUBT = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "UNKNOWN", "INTERNAL"})

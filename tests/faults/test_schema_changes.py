@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Integer, String
 from tests.life import live
 
-from memoryd.storage.tables import schema
+from memoryd.database.tables import schema
 from memoryd.v1 import memory_pb2 as pb
 
 only_postgresql = pytest.mark.parametrize("database_kind", ["postgresql"])

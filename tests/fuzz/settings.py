@@ -15,9 +15,9 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from memoryd.settings import Settings, SettingsError, settings_table
-from memoryd.storage.database import Database
-from memoryd.tool_settings import load_configuration, tool_settings_table
+from memoryd.database.engine import Database
+from memoryd.settings.service import Settings, SettingsError, settings_table
+from memoryd.tools.settings import load_configuration, tool_settings_table
 
 from .rounds import fuzz
 

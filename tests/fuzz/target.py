@@ -32,16 +32,16 @@ from google.protobuf.message_factory import GetMessageClass
 with atheris.instrument_imports(
     include=["memoryd"],
     exclude=[
-        "memoryd.storage.dialect",
-        "memoryd.storage.memories",
-        "memoryd.storage.removal",
-        "memoryd.storage.rows",
-        "memoryd.storage.tool_configs",
+        "memoryd.database.dialect",
+        "memoryd.memories.store",
+        "memoryd.memories.deletion",
+        "memoryd.memories.rows",
+        "memoryd.tools.store",
     ],
 ):
-    from memoryd.secrets import Secrets
     from memoryd.server import Server
-    from memoryd.tool_settings import load_configuration
+    from memoryd.tools.secrets import Secrets
+    from memoryd.tools.settings import load_configuration
     from memoryd.v1 import memory_pb2
 
 from .messages import ALLOWED, METHODS, SESSION, VALID, filled, is_endless, path_of

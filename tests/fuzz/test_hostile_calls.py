@@ -21,9 +21,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from memoryd.content import clean
-from memoryd.model import ContentPolicy
-from memoryd.rpc import requests
+from memoryd.domain.content import clean
+from memoryd.domain.records import ContentPolicy
+from memoryd.rpc.memories import requests
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1 import tool_config_pb2
 from memoryd.v1.error_reason_pb2 import ErrorReason

@@ -11,8 +11,8 @@ from alembic import command
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from memoryd.storage.migrate import alembic_config, migrate
-from memoryd.storage.types import UtcDateTime
+from memoryd.database.migrate import alembic_config, migrate
+from memoryd.database.types import UtcDateTime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -20,11 +20,7 @@ from alembic.util import CommandError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from memoryd import progress as progress_module
-from memoryd.content import hashes_of
-from memoryd.errors import SchemaMismatch
-from memoryd.migrations import legacy
-from memoryd.progress import progress
-from memoryd.storage.migrate import (
+from memoryd.database.migrate import (
     HEAD,
     REVISIONS,
     SchemaState,
@@ -32,6 +28,10 @@ from memoryd.storage.migrate import (
     migrate,
     schema_state,
 )
+from memoryd.domain.content import hashes_of
+from memoryd.domain.errors import SchemaMismatch
+from memoryd.migrations import legacy
+from memoryd.progress import progress
 
 if TYPE_CHECKING:
     from conftest import Database

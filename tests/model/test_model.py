@@ -23,9 +23,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from memoryd.storage import hub
-from memoryd.storage.access import AccessTracker
-from memoryd.sweeper import Sweeper
+from memoryd.memories import feed as hub
+from memoryd.memories.access import AccessTracker
+from memoryd.memories.sweeper import Sweeper
 from memoryd.v1 import memory_pb2 as pb
 
 from .model import DEFAULT_PAGE, MAX_PAGE, Refusal

@@ -11,10 +11,10 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 from tests.patience import PATIENT
 
-from memoryd import sweeper
-from memoryd.secrets import Secrets
+from memoryd.memories import sweeper
 from memoryd.server import Server
-from memoryd.tool_settings import load_configuration
+from memoryd.tools.secrets import Secrets
+from memoryd.tools.settings import load_configuration
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from memoryd.model import ContentPolicy, Session
+from memoryd.domain.records import ContentPolicy, Session
 from memoryd.rpc.call import OFFLOAD_BYTES, offloaded
-from memoryd.rpc.requests import Requests
+from memoryd.rpc.memories.requests import Requests
 from memoryd.v1 import memory_pb2 as pb
 
 

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from memoryd.storage import snapshots
+from memoryd.memories import cache as snapshots
 from memoryd.v1 import memory_pb2 as pb
 
 PARTS = ("lexical", "importance", "semantic", "context", "speaker", "temporal", "form", "diversity")

@@ -9,8 +9,8 @@ import grpc
 import numpy as np
 import pytest
 
+from memoryd.memories import cache as snapshots
 from memoryd.retrieval import loading
-from memoryd.storage import snapshots
 from memoryd.v1 import memory_pb2 as pb
 
 LONG = "tea and coffee and milk " * 40

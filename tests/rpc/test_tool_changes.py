@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from memoryd import tool_configs
-from memoryd.storage import tool_configs as storage
+from memoryd.tools import configs as tool_configs
+from memoryd.tools import store as storage
 from memoryd.v1 import memory_pb2
 from memoryd.v1 import tool_config_pb2 as pb
 from memoryd.v1.tool_config_pb2_grpc import ToolConfigServiceStub

@@ -12,8 +12,9 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
-from memoryd.errors import RevisionOutOfRange
-from memoryd.storage import hub, listener
+from memoryd.database import notifications as listener
+from memoryd.domain.errors import RevisionOutOfRange
+from memoryd.memories import feed as hub
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 

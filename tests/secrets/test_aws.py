@@ -11,9 +11,9 @@ import grpc
 import pytest
 from pydantic import SecretStr
 
-from memoryd.secrets import PATIENCE_SECONDS, SecretReference, Secrets, SecretUnavailableError
-from memoryd.secrets import aws as aws_module
-from memoryd.secrets.cache import RETRY_SECONDS, TTL_SECONDS
+from memoryd.tools.secrets import PATIENCE_SECONDS, SecretReference, Secrets, SecretUnavailableError
+from memoryd.tools.secrets import aws as aws_module
+from memoryd.tools.secrets.cache import RETRY_SECONDS, TTL_SECONDS
 from memoryd.v1 import tool_config_pb2 as pb
 
 from ..aws_stub import REGION, SecretsManagerStub  # noqa: TID252  test folders are no packages

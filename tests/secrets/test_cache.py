@@ -8,8 +8,8 @@ import logging
 import pytest
 from pydantic import SecretStr
 
-from memoryd.secrets import SecretReference, Secrets, SecretUnavailableError
-from memoryd.secrets.cache import (
+from memoryd.tools.secrets import SecretReference, Secrets, SecretUnavailableError
+from memoryd.tools.secrets.cache import (
     MAX_REFERENCES,
     MAX_UNDER_WAY,
     REFRESH_SECONDS,

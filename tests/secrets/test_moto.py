@@ -8,7 +8,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from memoryd.secrets import SecretReference, Secrets, SecretUnavailableError
+from memoryd.tools.secrets import SecretReference, Secrets, SecretUnavailableError
 
 REGION = "eu-west-1"
 PLENTY = 30.0

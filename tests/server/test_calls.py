@@ -294,7 +294,7 @@ async def test_a_defect_tells_its_caller_a_request_id_and_the_log_the_rest(
         raise RuntimeError("secret words of /some/path")
 
     await memory.StoreMemory(store_request())
-    monkeypatch.setattr("memoryd.rpc.memory.encoded_response", broken)
+    monkeypatch.setattr("memoryd.rpc.memories.service.encoded_response", broken)
     with caplog.at_level(logging.INFO):
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await memory.RetrieveMemories(pb.RetrieveMemoriesRequest(session_id="user-123"))
@@ -330,7 +330,7 @@ async def test_a_defect_in_a_stream_tells_a_request_id_and_nothing_else(
         raise RuntimeError("secret words of /some/path")
 
     await memory.StoreMemory(store_request())
-    monkeypatch.setattr("memoryd.rpc.convert.memory_message", broken)
+    monkeypatch.setattr("memoryd.rpc.memories.messages.memory_message", broken)
     stream = memory.ExportMemories(pb.ExportMemoriesRequest(session_id="user-123"))
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await anext(aiter(stream))
@@ -346,7 +346,7 @@ async def test_a_defect_in_one_write_is_that_writes_alone(memory, monkeypatch):
 
     await memory.StoreMemory(store_request("before"))
     with monkeypatch.context() as patched:
-        patched.setattr("memoryd.rpc.requests.hashes_of", broken)
+        patched.setattr("memoryd.rpc.memories.requests.hashes_of", broken)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await memory.StoreMemory(store_request("meanwhile"))
         assert refused.value.code() == grpc.StatusCode.INTERNAL

@@ -23,7 +23,7 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from sqlalchemy import make_url
 
-from memoryd.storage.migrate import HEAD
+from memoryd.database.migrate import HEAD
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1 import tool_config_pb2 as tool_pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub

@@ -10,10 +10,10 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from memoryd.errors import ClientLimitReached, Overloaded
+from memoryd.domain.errors import ClientLimitReached, Overloaded
+from memoryd.memories import group_commit
 from memoryd.rpc import pipeline
 from memoryd.rpc.limits import Returns, Slots
-from memoryd.storage import group_commit
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1 import tool_config_pb2 as tool_pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub

@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, delete, select
 
-from memoryd.ids import uuid7
-from memoryd.model import ContentType, Memory, Session
-from memoryd.ranking import effective_importance
-from memoryd.storage import rows
-from memoryd.storage.database import Database
-from memoryd.storage.tables import memories, sessions
+from memoryd.database.engine import Database
+from memoryd.database.tables import memories, sessions
+from memoryd.domain.ids import uuid7
+from memoryd.domain.importance import effective_importance
+from memoryd.domain.records import ContentType, Memory, Session
+from memoryd.memories import rows
 
 SESSION = Session("default", "formula")
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -13,20 +13,13 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from memoryd.content import hashes_of
-from memoryd.errors import MemorydError
-from memoryd.model import (
-    Capacity,
-    ContentType,
-    Memory,
-    MemoryEdit,
-    NewMemory,
-    Session,
-)
-from memoryd.storage.database import Database
-from memoryd.storage.rows import COLUMNS, memory_of
-from memoryd.storage.tables import memories, memory_history, sessions, store_requests
-from memoryd.storage.writes import (
+from memoryd.database.engine import Database
+from memoryd.database.tables import memories, memory_history, sessions, store_requests
+from memoryd.domain.content import hashes_of
+from memoryd.domain.errors import MemorydError
+from memoryd.domain.records import Capacity, ContentType, Memory, MemoryEdit, NewMemory, Session
+from memoryd.memories.rows import COLUMNS, memory_of
+from memoryd.memories.unit_of_work import (
     Delete,
     Expire,
     Outcome,

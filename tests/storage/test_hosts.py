@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from memoryd.storage.hosts import FirstThatWill
+from memoryd.database.failover import FirstThatWill
 
 
 class Driver:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memoryd.model import Session
-from memoryd.storage.kept import CALL_SHARE, KeptSessions
-from memoryd.storage.snapshots import Snapshot
+from memoryd.domain.records import Session
+from memoryd.memories.cache import Snapshot
+from memoryd.memories.kept import CALL_SHARE, KeptSessions
 
 ROOM = 1000
 

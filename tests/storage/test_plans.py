@@ -21,10 +21,11 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from memoryd.storage import direct, group_commit
-from memoryd.storage.tables import memories, memory_history, schema, sessions, store_requests
-from memoryd.storage.types import UtcDateTime
-from memoryd.sweeper import Sweeper
+from memoryd.database import statements as direct
+from memoryd.database.tables import memories, memory_history, schema, sessions, store_requests
+from memoryd.database.types import UtcDateTime
+from memoryd.memories import group_commit
+from memoryd.memories.sweeper import Sweeper
 from memoryd.v1 import memory_pb2 as pb
 
 ROWS = {"postgresql": int(os.environ.get("PLAN_ROWS", "1000000")), "sqlite": 120_000}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from memoryd.storage import scrub
+from memoryd.database import scrub
 
 ERASED, *KEPT = ("@ERASEME@CANARY@", "bbbb-stay-bbbb--", "cccc-stay-cccc--")
 

@@ -12,19 +12,19 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from memoryd.content import hashes_of
-from memoryd.errors import MemorydError
-from memoryd.model import Capacity, ContentType, MemoryEdit, NewMemory, Session
-from memoryd.ranking import effective_importance
-from memoryd.retrieval.prepared import Prepared
-from memoryd.rpc import convert
-from memoryd.rpc.results import ENCODING
-from memoryd.storage import snapshots
-from memoryd.storage.access import AccessTracker
-from memoryd.storage.database import Database
-from memoryd.storage.memories import MemoryStore
-from memoryd.storage.rows import COLUMNS, memory_of
-from memoryd.storage.tables import memories
+from memoryd.database.engine import Database
+from memoryd.database.tables import memories
+from memoryd.domain.content import hashes_of
+from memoryd.domain.errors import MemorydError
+from memoryd.domain.importance import effective_importance
+from memoryd.domain.records import Capacity, ContentType, MemoryEdit, NewMemory, Session
+from memoryd.memories import cache as snapshots
+from memoryd.memories.access import AccessTracker
+from memoryd.memories.rows import COLUMNS, memory_of
+from memoryd.memories.store import MemoryStore
+from memoryd.retrieval.session_view import Prepared
+from memoryd.rpc.memories import messages as convert
+from memoryd.rpc.memories.results import ENCODING
 from memoryd.v1 import memory_pb2 as pb
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -4,8 +4,8 @@ import hashlib
 
 import pytest
 
-from memoryd import markup
-from memoryd.content import (
+from memoryd.domain import markup
+from memoryd.domain.content import (
     MAX_CONTENT_CHARS,
     ContentPolicy,
     ContentRefused,

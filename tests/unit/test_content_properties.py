@@ -17,13 +17,7 @@ from html5lib import constants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memoryd.content import (
-    ContentPolicy,
-    ContentRefused,
-    clean,
-    normalise,
-    simhash,
-)
+from memoryd.domain.content import ContentPolicy, ContentRefused, clean, normalise, simhash
 
 IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 PROFILE = settings(max_examples=5_000 if IS_LONG else 200, deadline=None)

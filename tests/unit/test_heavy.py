@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from memoryd.errors import Overloaded
+from memoryd.domain.errors import Overloaded
 from memoryd.retrieval.heavy import GivenUp, Turns, in_thread
 
 

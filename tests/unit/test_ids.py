@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from memoryd.ids import uuid7
+from memoryd.domain.ids import uuid7
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memoryd.ranking import Importances, effective_importance
+from memoryd.domain.importance import Importances, effective_importance
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 

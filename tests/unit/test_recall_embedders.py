@@ -6,7 +6,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from memoryd.recall.embedding import EmbedderUnavailable, WordEmbedder, load
+from memoryd.recall.embedders.embedder import EmbedderUnavailable, WordEmbedder, load
 
 
 @pytest.fixture(scope="module", params=["static", "minilm"])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memoryd.ranking import effective_importance
+from memoryd.domain.importance import effective_importance
 from memoryd.recall.diversity import PENALTY, RELEVANCE_KEPT, Repetition, chosen
 from memoryd.recall.fusion import rank
 from memoryd.recall.index import Document, SessionIndex

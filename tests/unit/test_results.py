@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memoryd.model import ContentType, Memory, Session
+from memoryd.domain.records import ContentType, Memory, Session
+from memoryd.memories.cache import accessed_of
 from memoryd.recall.fusion import Ranked
 from memoryd.retrieval.engine import Result
-from memoryd.retrieval.prepared import Encoded
-from memoryd.rpc import convert
-from memoryd.rpc.results import ENCODING, encoded_response
-from memoryd.storage.snapshots import accessed_of
+from memoryd.retrieval.session_view import Encoded
+from memoryd.rpc.memories import messages as convert
+from memoryd.rpc.memories.results import ENCODING, encoded_response
 from memoryd.v1 import memory_pb2 as pb
 
 moments = st.integers(-(10**14), 7 * 10**15).map(

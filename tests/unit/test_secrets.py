@@ -6,7 +6,7 @@ import pickle
 import pytest
 from pydantic import SecretStr
 
-from memoryd.secrets import (
+from memoryd.tools.secrets import (
     EnvironmentSecrets,
     MalformedReferenceError,
     SecretReference,

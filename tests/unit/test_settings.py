@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from memoryd.content import ContentPolicy
-from memoryd.settings import (
+from memoryd.domain.content import ContentPolicy
+from memoryd.settings.service import (
     Environment,
     LogFormat,
     LogLevel,

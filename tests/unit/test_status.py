@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2 as details_pb2
 from google.rpc import status_pb2
 
-from memoryd import errors
+from memoryd.domain import errors
 from memoryd.rpc.status import DOMAIN, Status, status_of
 from memoryd.v1.error_reason_pb2 import ErrorReason
 

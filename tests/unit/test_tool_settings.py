@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from memoryd.secrets import SecretReference, Secrets
-from memoryd.settings import Environment, Problem, SettingsError
-from memoryd.tool_settings import (
+from memoryd.settings.service import Environment, Problem, SettingsError
+from memoryd.tools.secrets import SecretReference, Secrets
+from memoryd.tools.settings import (
     SETTINGS_OF,
     TOOLS,
     ApiSettings,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memoryd.storage.urls import (
+from memoryd.database.urls import (
     UrlError,
     check_url,
     connect_seconds,

@@ -9,7 +9,7 @@ import numpy as np
 
 from memoryd.recall.corpus import corpus_of
 from memoryd.recall.diversity import choose
-from memoryd.recall.embedding import adds_up_words
+from memoryd.recall.embedders.embedder import adds_up_words
 from memoryd.recall.ranked import PARTS, Ranked
 from memoryd.recall.signals import CUES, NEIGHBOURS, RELEVANCE, neighbourhood, signals, understand
 from memoryd.recall.weights import (
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from memoryd.recall.embedding import Embedder
+    from memoryd.recall.embedders.embedder import Embedder
     from memoryd.recall.index import SessionIndex
     from memoryd.recall.signals import Signals
 

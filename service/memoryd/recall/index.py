@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from memoryd.ranking import Importances
+from memoryd.domain.importance import Importances
 from memoryd.recall.corpus import Corpus
 from memoryd.recall.cues import month_name, text_form
 from memoryd.recall.episodes import NO_EPISODE, Episodes

@@ -13,7 +13,7 @@ from memoryd.recall.bm25 import bm25
 from memoryd.recall.corpus import corpus_of, standardised
 from memoryd.recall.cues import first_person, query_form
 from memoryd.recall.dates import spans
-from memoryd.recall.embedding import adds_up_words
+from memoryd.recall.embedders.embedder import adds_up_words
 from memoryd.recall.index import inverse_document_frequency
 from memoryd.recall.literal import literal
 from memoryd.recall.text import analyser
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from memoryd.recall.corpus import Corpus
-    from memoryd.recall.embedding import Embedder
+    from memoryd.recall.embedders.embedder import Embedder
     from memoryd.recall.index import SessionIndex
 
     Floats = NDArray[np.float64]

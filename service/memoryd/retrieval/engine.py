@@ -8,32 +8,32 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from memoryd.errors import MemoryNotFound
-from memoryd.metadata import contains
+from memoryd.domain.errors import MemoryNotFound
+from memoryd.domain.metadata import contains
 from memoryd.recall.dates import phrases
-from memoryd.recall.embedding import adds_up_words
+from memoryd.recall.embedders.embedder import adds_up_words
 from memoryd.recall.fusion import highest, rank
 from memoryd.recall.index import Document
 from memoryd.recall.ranked import PARTS, Ranked
 from memoryd.recall.signals import understand
 from memoryd.recall.similarity import similar_to_memory, similar_to_text
 from memoryd.recall.text import analyser
-from memoryd.retrieval.asked import Result, Retrieved, Similar
-from memoryd.retrieval.deferred import has_failed
+from memoryd.retrieval.lazy import has_failed
 from memoryd.retrieval.loading import LoadedSessions
+from memoryd.retrieval.query import Result, Retrieved, Similar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from memoryd.model import Memory, MemoryFilter, Session
-    from memoryd.recall.embedding import Embedder
-    from memoryd.retrieval.asked import Encoding, Wanted
+    from memoryd.domain.records import Memory, MemoryFilter, Session
+    from memoryd.memories.cache import Snapshot, Snapshots
+    from memoryd.recall.embedders.embedder import Embedder
+    from memoryd.retrieval.embedding_worker import VectorMaker
     from memoryd.retrieval.heavy import Check
-    from memoryd.retrieval.prepared import Prepared
-    from memoryd.retrieval.vectors import VectorMaker
-    from memoryd.storage.snapshots import Snapshot, Snapshots
+    from memoryd.retrieval.query import Encoding, Wanted
+    from memoryd.retrieval.session_view import Prepared
 
     Floats = NDArray[np.float64]
     Mask = NDArray[np.bool_]

@@ -6,21 +6,21 @@ import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from memoryd.errors import SessionsTooLarge
+from memoryd.domain.errors import SessionsTooLarge
+from memoryd.memories.vectors import Unembedded
 from memoryd.recall.index import Document, SessionIndex
 from memoryd.retrieval.heavy import Turns, in_thread, no_check, parts
-from memoryd.retrieval.prepared import Prepared
-from memoryd.storage.vectors import Unembedded
+from memoryd.retrieval.session_view import Prepared
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from datetime import datetime
 
-    from memoryd.model import Memory, Session
-    from memoryd.retrieval.asked import Encoding
+    from memoryd.domain.records import Memory, Session
+    from memoryd.memories.cache import Snapshot, Snapshots
+    from memoryd.retrieval.embedding_worker import VectorMaker, Vectors
     from memoryd.retrieval.heavy import Check
-    from memoryd.retrieval.vectors import VectorMaker, Vectors
-    from memoryd.storage.snapshots import Snapshot, Snapshots
+    from memoryd.retrieval.query import Encoding
 
 T = TypeVar("T")
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from memoryd.errors import DeadlineExceeded
-from memoryd.model import DEFAULT_TENANT, Session
+from memoryd.domain.errors import DeadlineExceeded
+from memoryd.domain.records import DEFAULT_TENANT, Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from memoryd.errors import MemorydError, ServiceNotFound, ShuttingDown
-from memoryd.storage.back_off import BackOff
+from memoryd.database.backoff import BackOff
+from memoryd.domain.errors import MemorydError, ServiceNotFound, ShuttingDown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from memoryd.errors import ClientLimitReached, Overloaded, ShuttingDown
+from memoryd.domain.errors import ClientLimitReached, Overloaded, ShuttingDown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,7 +7,7 @@ import binascii
 import hashlib
 from typing import Any
 
-from memoryd.errors import InvalidRequest, Violation
+from memoryd.domain.errors import InvalidRequest, Violation
 
 _POSITION_BYTES = 8
 _DIGEST_BYTES = 16

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 from google.protobuf.message import DecodeError
 
-from memoryd.errors import (
+from memoryd.domain.errors import (
     MalformedMessage,
     MessageTooLarge,
     NoMessage,

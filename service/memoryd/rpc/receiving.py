@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from memoryd.errors import ClientLimitReached, NoMessage, Overloaded, RequestIncomplete
+from memoryd.domain.errors import ClientLimitReached, NoMessage, Overloaded, RequestIncomplete
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memoryd.content import MAX_RAW_CHARS
+from memoryd.domain.content import MAX_RAW_CHARS
 from memoryd.v1 import memory_pb2
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
-from memoryd import errors
+from memoryd.domain import errors
 from memoryd.v1 import error_reason_pb2
 from memoryd.v1.error_reason_pb2 import ErrorReason as Reason
 

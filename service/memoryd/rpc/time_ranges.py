@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from memoryd.errors import Violation
+from memoryd.domain.errors import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

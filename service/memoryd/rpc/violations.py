@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import protovalidate
 
-from memoryd.errors import InvalidRequest, Violation
+from memoryd.domain.errors import InvalidRequest, Violation
 from memoryd.rpc.time_ranges import out_of_range
 
 if TYPE_CHECKING:

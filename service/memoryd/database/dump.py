@@ -1,0 +1,175 @@
+"""A whole database as plain rows, out of one and into another of either kind."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    Integer,
+    String,
+    bindparam,
+    func,
+    select,
+    tuple_,
+    update,
+)
+
+from memoryd.database.tables import DERIVED, memories, schema, sessions, tool_config_head
+from memoryd.database.types import UtcDateTime
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sqlalchemy import Connection, Select, Table
+
+    from memoryd.database.dialect import Dialect, Row
+
+BATCH = 1000
+"""Rows that are read or written at once."""
+
+TABLES = {table.name: table for table in schema.sorted_tables if not table.info.get(DERIVED)}
+"""Those that are moved, by name; those that others refer to first."""
+
+
+def count_rows(connection: Connection, *, with_deleted: bool) -> int:
+    """Count what `read_rows` would give."""
+    statements = (
+        select(func.count()).select_from(_wanted(table, with_deleted=with_deleted).subquery())
+        for table in TABLES.values()
+    )
+    return sum(connection.execute(statement).scalar_one() for statement in statements)
+
+
+def read_rows(connection: Connection, *, with_deleted: bool) -> Iterator[tuple[str, Row]]:
+    """Give every row with its table's name, in an order in which they can be written.
+
+    Times are ISO 8601 in UTC. Without `with_deleted`, no tombstones. Run it in one snapshot.
+    """
+    for table in TABLES.values():
+        key = list(table.primary_key)
+        after: tuple[Any, ...] | None = None
+        while True:
+            statement = _wanted(table, with_deleted=with_deleted).order_by(*key).limit(BATCH)
+            if after is not None:
+                statement = statement.where(tuple_(*key) > tuple_(*after))
+            found = connection.execute(statement).mappings().all()
+            for row in found:
+                yield table.name, {name: _plain(value) for name, value in row.items()}
+            if len(found) < BATCH:
+                break
+            after = tuple(found[-1][c.name] for c in key)
+
+
+def write_rows(
+    connection: Connection, dialect: Dialect, table: Table, rows: Sequence[Row]
+) -> tuple[int, list[Row]]:
+    """Insert rows as `read_rows` gave them; leave those be whose key is there already.
+
+    Answers how many are new, and those that could not be inserted since another row stands in their
+    place: another memory with the same content, or with the same revision.
+    """
+    times = [c.name for c in table.c if isinstance(c.type, UtcDateTime)]
+    typed = [
+        row | {name: datetime.fromisoformat(row[name]) for name in times if row[name] is not None}
+        for row in rows
+    ]
+    new = dialect.insert_many(connection, table, typed, ignore_existing=True)
+    if table is sessions:
+        _raise_revisions(connection, typed)
+    if table is tool_config_head:
+        _raise_head(connection, typed)
+    present = _present(connection, dialect, table, typed) if new < len(rows) else None
+    key = [c.name for c in table.primary_key]
+    refused = [
+        row
+        for row in rows
+        if present is not None and tuple(row[name] for name in key) not in present
+    ]
+    return new, refused
+
+
+def fault_of(table: Table, row: Row) -> str | None:
+    """What keeps a row, as JSON has it, from being one of a table; None where nothing does."""
+    names = set(table.c.keys())
+    if unlike := sorted(names.symmetric_difference(row)):
+        return f"{table.name}.{unlike[0]}: missing, or no column of this release"
+    for name, value in row.items():
+        column = table.c[name]
+        if value is None and not column.nullable:
+            return f"{table.name}.{name}: may not be null"
+        if value is not None and not _suits(column, value):
+            return f"{table.name}.{name}: no value of this column"
+    return None
+
+
+def _suits(column: Column[Any], value: Any) -> bool:
+    type_ = column.type
+    if isinstance(type_, UtcDateTime):
+        return isinstance(value, str) and _is_moment(value)
+    if isinstance(type_, String):
+        return isinstance(value, str) and len(value) <= (type_.length or len(value))
+    if isinstance(type_, Integer):
+        bits = 63 if isinstance(type_, BigInteger) else 31
+        return type(value) is int and -(2**bits) <= value < 2**bits
+    if isinstance(type_, Float):
+        return type(value) in (int, float)
+    return True  # JSON
+
+
+def _is_moment(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
+
+
+def _wanted(table: Table, *, with_deleted: bool) -> Select[Any]:
+    statement = select(table)
+    return (
+        statement.where(memories.c.deleted_at.is_(None))
+        if table is memories and not with_deleted
+        else statement
+    )
+
+
+def _present(
+    connection: Connection, dialect: Dialect, table: Table, rows: Sequence[Row]
+) -> set[tuple[Any, ...]]:
+    key: tuple[Column[Any], ...] = tuple(table.primary_key)
+    statement = dialect.look_up(key, key)
+    wanted = [tuple(row[c.name] for c in key) for row in rows]
+    return {tuple(row) for row in connection.execute(statement, dialect.bind(key, wanted)).all()}
+
+
+def _raise_revisions(connection: Connection, rows: Sequence[Row]) -> None:
+    """Let no session that is there already give out a revision that came with the rows."""
+    statement = (
+        update(sessions)
+        .where(
+            sessions.c.tenant == bindparam("t"),
+            sessions.c.session_id == bindparam("s"),
+            sessions.c.revision < bindparam("r"),
+        )
+        .values(revision=bindparam("r"))
+    )
+    connection.execute(
+        statement,
+        [{"t": row["tenant"], "s": row["session_id"], "r": row["revision"]} for row in rows],
+    )
+
+
+def _raise_head(connection: Connection, rows: Sequence[Row]) -> None:
+    """The same for the revisions of the tools' configuration."""
+    for row in rows:
+        for c in (tool_config_head.c.revision, tool_config_head.c.horizon):
+            connection.execute(
+                update(tool_config_head).where(c < row[c.name]).values({c.name: row[c.name]})
+            )
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value

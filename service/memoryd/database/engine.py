@@ -1,0 +1,355 @@
+"""The engine: transactions that no cancelled caller can harm, errors in the domain's words."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from memoryd.database.dialect import UTF8, dialect_of
+from memoryd.database.embedded import claimed, connect_name, create
+from memoryd.database.migrate import HEAD, SchemaState, migrate, schema_state
+from memoryd.database.scrubbing import Scrubbing
+from memoryd.database.urls import UrlError, connect_seconds, driver_url
+from memoryd.domain.errors import DatabaseUnavailable, DeadlineExceeded, SchemaMismatch
+from memoryd.domain.metadata import to_json
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+    from typing import Any
+
+    from sqlalchemy import Connection
+
+    from memoryd.database.pools import Pool
+
+T = TypeVar("T")
+
+_GIVING_UP_SECONDS = 0.1
+"""How much longer than its limit a caller waits for the driver to give up."""
+
+_SCHEMA_ATTEMPTS = 3
+"""How often a body is run where the schema changes under it; the caller's time bounds them all."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseOptions:
+    """Limits of a database's use; times in seconds."""
+
+    pool_size: int = 10
+    timeout_seconds: float = 4.0
+    """A transaction may take, waiting for a connection included."""
+    statement_timeout_seconds: float = 4.0
+    lock_timeout_seconds: float = 3.0
+    connect_seconds: float | None = None
+    """A connection may take to be made, where the URL says so; never longer than a transaction."""
+    pgbouncer: bool = False
+    """Whether PgBouncer's transaction pooling stands between: keep nothing prepared."""
+    must_exist: bool = False
+    """Whether an embedded database's file has to be there, with a schema in it, to be opened."""
+
+
+class Database:
+    """A database of either kind, as two pools: one reads, one writes.
+
+    A body is a plain function of a `Connection`: it runs to its end, or not at all, whatever
+    becomes of the caller, so a cancelled call leaves no connection in the middle of something. It
+    is bounded by the timeout instead. One that reads or writes may run again, on another
+    connection, where the first was prepared for an earlier schema: it changes nothing but the
+    database.
+
+    Raises, from every method: DatabaseUnavailable, DeadlineExceeded, SchemaMismatch.
+    """
+
+    def __init__(self, url: str, options: DatabaseOptions | None = None) -> None:
+        try:
+            parsed = driver_url(url)
+        except UrlError as error:
+            raise ValueError(f"the database's URL: {error}") from None
+        self._options = replace(options or DatabaseOptions(), connect_seconds=connect_seconds(url))
+        self._url = url
+        self._driver_url = parsed
+        host = parsed.host or parsed.query.get("host") or parsed.database or ""
+        self._place = host if isinstance(host, str) else ", ".join(host)
+        self._known_state = SchemaState.CURRENT
+        self._encoding = UTF8
+        self.dialect = dialect_of(parsed)
+        self.is_embedded = self.dialect.name == "sqlite"
+        common: dict[str, Any] = {
+            "on_connect": lambda connection: self.dialect.on_connect(connection, self._options),
+            "pool_timeout": self._options.timeout_seconds,
+            "max_overflow": 0,
+            "json_serializer": to_json,
+            "hide_parameters": True,  # contents never come into an error's text
+        }
+        self._writer = self.dialect.pool(parsed, self._options, pool_size=1, **common)
+        # Each statement of a reader sees the last commit, and needs no round trip to end.
+        self._reader = self.dialect.pool(
+            parsed,
+            self._options,
+            pool_size=self._options.pool_size,
+            isolation_level="AUTOCOMMIT",
+            skip_autocommit_rollback=True,
+            **common,
+        )
+        self.can_listen = not (self.is_embedded or self._options.pgbouncer)
+        if self.can_listen:  # on a connection that is never given back to a pool
+            self._listener = create_async_engine(
+                parsed, poolclass=NullPool, **self.dialect.engine_options(self._options)
+            )
+        self._under_way: set[asyncio.Task[Any]] = set()
+        self._scrubbing = (
+            Scrubbing(connect_name(parsed), patience_seconds=self._options.timeout_seconds)
+            if self.is_embedded
+            else None
+        )
+
+    async def read(self, body: Callable[[Connection], T], *, timeout: float | None = None) -> T:
+        """Run `body` in autocommit: one statement sees one state."""
+        self._require_schema()
+        return await self._run(self._on_schema(self._reader, body), timeout)
+
+    async def write(self, body: Callable[[Connection], T], *, timeout: float | None = None) -> T:
+        """Run `body` in a transaction of its own that is committed when this returns."""
+        self._require_schema()
+        return await self._run(self._write(body), timeout)
+
+    async def snapshot(self, body: Callable[[Connection], T]) -> T:
+        """Run `body` in a transaction whose statements all see one state.
+
+        Unlike a read or a write, it is given up where the caller is cancelled.
+        """
+        limit = self._options.timeout_seconds
+        return await self._bounded(self._snapshot(body), limit, DatabaseUnavailable)
+
+    async def schema_state(self, *, timeout: float | None = None) -> SchemaState:
+        """Whether the schema is the one that this release needs; asks the database."""
+        return await self._run(self._on_schema(self._reader, self._schema_state), timeout)
+
+    async def try_out(self) -> None:
+        """Return if it can be used at all; a command's first step, which tells its user most."""
+        with self._translating():
+            await asyncio.to_thread(self.dialect.try_out, self._driver_url, self._options)
+
+    async def check(self, *, timeout: float | None = None) -> None:
+        """Return if the database answers and its schema fits.
+
+        While it does not fit, nothing is read or written: on tables that merely look alike this
+        release could do harm. Another check takes that back.
+        """
+        self._known_state = await self.schema_state(timeout=timeout)
+        self._require_schema()
+
+    async def migrate(self) -> None:
+        """Bring the schema to this release's, if it is not there."""
+        with self._translating():
+            if self.is_embedded:
+                await asyncio.to_thread(create, self._driver_url)
+            await self.try_out()
+            if await self.schema_state() is not SchemaState.BEHIND:
+                return await self.check()
+            try:
+                await migrate(self._url)
+            except DBAPIError as error:
+                if error.orig is None or not self.dialect.is_schema_mismatch(error.orig):
+                    raise
+                cause = self._cause(error.orig)
+                raise SchemaMismatch(
+                    f"the tables are not those of the revision they claim: {cause}"
+                ) from error
+
+    def _schema_state(self, connection: Connection) -> SchemaState:
+        self._encoding = self.dialect.encoding(connection)
+        return SchemaState.NOT_UTF8 if self._encoding != UTF8 else _schema_state(connection)
+
+    def _require_schema(self) -> None:
+        if self._known_state is not SchemaState.CURRENT:
+            raise schema_mismatch(self._known_state, self._encoding)
+
+    @property
+    def connections_in_use(self) -> int:
+        """How many are checked out of the pools."""
+        return self._reader.in_use + self._writer.in_use
+
+    async def scrub(self) -> None:
+        """Leave nothing of what was erased in an embedded database's files.
+
+        At once where nothing is owed. Whoever no longer waits takes nothing from the others, and
+        what is not done when this raises is done later by the sweeper.
+        """
+        if self._scrubbing is not None and await self.read(self.dialect.owes_scrubbing):
+            with self._translating():
+                await self._scrubbing.run()
+
+    @asynccontextmanager
+    async def claimed(self) -> AsyncIterator[None]:
+        """Have an embedded database for this server alone until the end of the block.
+
+        Raises OSError where another server has it.
+        """
+        async with claimed(self._driver_url) if self.is_embedded else nullcontext():
+            yield
+
+    @asynccontextmanager
+    async def listening(
+        self, heard: Mapping[str, Callable[[str], None]]
+    ) -> AsyncIterator[asyncio.Event]:
+        """Hear of notifications until the end of the block; the event tells of their end.
+
+        `heard` is called with the payload, by the channel.
+        """
+        lost = asyncio.Event()
+        with self._translating():
+            async with asyncio.timeout(self._options.timeout_seconds):
+                connection = await self._listener.connect()
+        driver = None
+        try:
+            with self._translating():
+                driver = (await connection.get_raw_connection()).driver_connection
+                for channel, callback in heard.items():
+                    await self.dialect.listen(driver, channel, callback, lost.set)
+            yield lost
+        finally:
+            # Not the polite way alone: it would wait for ever for a network that loses all.
+            if driver is not None:
+                await self.dialect.hang_up(driver)
+            await connection.invalidate()
+            await connection.close()
+
+    async def close(self) -> None:
+        """Let what is under way end, and close all connections."""
+        if self._scrubbing is not None:
+            await self._scrubbing.stop()
+        while self._under_way:
+            await asyncio.gather(*self._under_way, return_exceptions=True)
+        await asyncio.gather(self._reader.close(), self._writer.close())
+
+    async def _snapshot(self, body: Callable[[Connection], T]) -> T:
+        def transaction(connection: Connection) -> T:
+            self.dialect.begin_snapshot(connection)
+            return body(connection)
+
+        return await self._writer.run(transaction)
+
+    async def _write(self, body: Callable[[Connection], T]) -> T:
+        def transaction(connection: Connection) -> T:
+            with connection.begin():  # not by itself, as statements past SQLAlchemy begin nothing
+                self.dialect.begin_write(connection, self._options)
+                result = body(connection)
+            # Nothing is acknowledged on the word of the libraries between alone.
+            if self.dialect.is_in_transaction(connection):
+                connection.invalidate()
+                raise DatabaseUnavailable("a commit has not ended its transaction")
+            return result
+
+        return await self._on_schema(self._writer, transaction)
+
+    async def _on_schema(self, pool: Pool, body: Callable[[Connection], T]) -> T:
+        """Run a body on a connection that knows the schema as it is."""
+        for _ in range(_SCHEMA_ATTEMPTS - 1):
+            try:
+                return await pool.run(body)
+            except Exception as error:
+                if not self.dialect.is_stale(error):
+                    raise
+        return await pool.run(body)
+
+    async def _run(self, work: Coroutine[Any, Any, T], timeout: float | None) -> T:
+        limit = self._options.timeout_seconds
+        expired: type[DatabaseUnavailable | DeadlineExceeded] = DatabaseUnavailable
+        if timeout is not None and timeout < limit:
+            limit, expired = max(timeout, 0.0), DeadlineExceeded
+        task = asyncio.create_task(self._bounded(work, limit, expired))
+        self._under_way.add(task)
+        task.add_done_callback(self._done)
+        # A driver may take its time to give a silent connection up; its caller is answered now.
+        done, _ = await asyncio.wait((task,), timeout=limit + _GIVING_UP_SECONDS)
+        if not done:
+            raise expired
+        return task.result()
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # the caller may be gone; nobody else would fetch it
+
+    async def _bounded(
+        self,
+        work: Coroutine[Any, Any, T],
+        limit: float,
+        expired: type[DatabaseUnavailable | DeadlineExceeded],
+    ) -> T:
+        with self._translating(expired):
+            async with asyncio.timeout(limit):
+                return await work
+
+    @contextmanager
+    def _translating(
+        self, expired: type[DatabaseUnavailable | DeadlineExceeded] = DatabaseUnavailable
+    ) -> Iterator[None]:
+        """Turn what the driver raises into the domain's words."""
+        try:
+            yield
+        except PoolTimeoutError as error:
+            raise DatabaseUnavailable("every connection is in use") from error
+        except TimeoutError as error:
+            raise expired from error
+        except OSError as error:
+            raise self._unavailable(error) from error
+        except Exception as error:
+            driver_error = error.orig if isinstance(error, DBAPIError) else error
+            if not isinstance(driver_error, self.dialect.driver_errors):
+                raise
+            if self.dialect.is_schema_mismatch(driver_error):
+                raise schema_mismatch(SchemaState.BEHIND) from error
+            if (
+                self.dialect.is_unavailable(driver_error)
+                or (isinstance(error, DBAPIError) and error.connection_invalidated)
+                or self._obstacle(driver_error)
+            ):
+                raise self._unavailable(driver_error) from error
+            raise
+
+    def _unavailable(self, error: Exception) -> DatabaseUnavailable:
+        return DatabaseUnavailable(self._cause(error), remedy=self._obstacle(error) or "")
+
+    def _obstacle(self, error: Exception) -> str | None:
+        return self.dialect.obstacle(error.__cause__ or error, self._driver_url)
+
+    def _cause(self, error: Exception) -> str:
+        """Where and what, for the operator; the driver's later lines would show values of rows."""
+        error = cast("Exception", error.__cause__ or error)  # the driver's own, where adapted
+        words = (isinstance(error, OSError) and error.strerror) or str(error)
+        return f"{self._place}: {words.partition(chr(10))[0]}"
+
+
+def schema_mismatch(state: SchemaState, encoding: str = UTF8) -> SchemaMismatch:
+    """The error that tells an operator what to do about the schema."""
+    if state is SchemaState.NOT_UTF8:
+        return SchemaMismatch(
+            f"the database's encoding is {encoding}, which cannot hold every character; make one"
+            " with CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0, and use it instead"
+        )
+    if state is SchemaState.AHEAD:
+        return SchemaMismatch(
+            f"the database's schema is ahead of {HEAD}, which this release needs: run a newer one"
+        )
+    return SchemaMismatch(f"the database's schema is behind {HEAD}: run `memoryd migrate`")
+
+
+def _schema_state(connection: Connection) -> SchemaState:
+    try:
+        versions = (
+            connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all()
+        )
+    except DBAPIError as error:
+        if error.orig and dialect_of(connection.engine.url).is_schema_mismatch(error.orig):
+            return schema_state(())
+        raise
+    return schema_state(versions)

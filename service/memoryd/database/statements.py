@@ -1,0 +1,118 @@
+"""Statements handed to the driver itself.
+
+SQLAlchemy says once how a statement reads on a database and how values of its types travel. Sending
+it through SQLAlchemy each time costs several times what the driver takes for it, so that which
+every call needs goes this way. What the driver raises is raised as it is, and no transaction begins
+by itself.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import ARRAY, JSON
+
+from memoryd.database.types import UtcDateTime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from sqlalchemy import Connection, Dialect, Executable
+    from sqlalchemy.sql.compiler import SQLCompiler
+    from sqlalchemy.types import TypeEngine
+
+
+def fetch(
+    connection: Connection, statement: Executable, parameters: Mapping[str, Any]
+) -> Sequence[Sequence[Any]]:
+    """The rows of a select, with Python's values."""
+    sending = prepared(statement, connection.dialect)
+    with closing(connection.connection.cursor()) as cursor:
+        cursor.execute(sending.sql, sending.encode(parameters))
+        found = cursor.fetchall()
+    return sending.decode(found)
+
+
+def execute(connection: Connection, statement: Executable, parameters: Mapping[str, Any]) -> int:
+    """Send what answers no rows; give the number of those that it was about."""
+    sending = prepared(statement, connection.dialect)
+    with closing(connection.connection.cursor()) as cursor:
+        cursor.execute(sending.sql, sending.encode(parameters))
+        return cursor.rowcount
+
+
+def execute_each(
+    connection: Connection, statement: Executable, rows: Iterable[Mapping[str, Any]]
+) -> int:
+    """Send the same for each row; give the number of all rows that it was about."""
+    sending = prepared(statement, connection.dialect)
+    with closing(connection.connection.cursor()) as cursor:
+        cursor.executemany(sending.sql, [sending.encode(row) for row in rows])
+        return cursor.rowcount
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A statement as one database's driver takes it."""
+
+    sql: str
+    names: tuple[str, ...]
+    """Of the parameters, in the driver's order."""
+    constants: Mapping[str, Any]
+    """Parameters of the statement itself."""
+    encoders: tuple[tuple[int, Callable[[Any], Any]], ...]
+    """Of those parameters that need one."""
+    decoders: tuple[tuple[int, Callable[[Any], Any]], ...]
+    """Of those columns that need one."""
+
+    def encode(self, given: Mapping[str, Any]) -> list[Any]:
+        if self.constants:
+            given = {**self.constants, **given}
+        values = [given[name] for name in self.names]
+        for place, encoder in self.encoders:
+            values[place] = encoder(values[place])
+        return values
+
+    def decode(self, found: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
+        if not self.decoders:
+            return found
+        rows = []
+        for values in found:
+            row = list(values)
+            for place, decoder in self.decoders:
+                row[place] = decoder(row[place])
+            rows.append(row)
+        return rows
+
+
+@cache
+def prepared(statement: Any, dialect: Dialect) -> Prepared:
+    """Compile a statement, once."""
+    compiled: SQLCompiler = statement.compile(dialect=dialect)
+    names = tuple(compiled.positiontup or ())
+    encoders = ((place, _encoder(compiled.binds[n].type, dialect)) for place, n in enumerate(names))
+    columns = statement.selected_columns if statement.is_select else ()
+    decoders = ((place, _decoder(column.type, dialect)) for place, column in enumerate(columns))
+    return Prepared(
+        compiled.string,
+        names,
+        {name: bound.value for name in names if (bound := compiled.binds[name]).value is not None},
+        tuple((place, encoder) for place, encoder in encoders if encoder is not None),
+        tuple((place, decoder) for place, decoder in decoders if decoder is not None),
+    )
+
+
+def _encoder(type_: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
+    if isinstance(type_, ARRAY):
+        of_item = _encoder(type_.item_type, dialect)
+        return None if of_item is None else lambda values: [of_item(value) for value in values]
+    return type_.dialect_impl(dialect).bind_processor(dialect)
+
+
+def _decoder(type_: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
+    if not isinstance(type_, (UtcDateTime, JSON)):
+        return None  # the driver gives it as it is
+    return type_.dialect_impl(dialect).result_processor(dialect, None)

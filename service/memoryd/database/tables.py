@@ -1,0 +1,233 @@
+"""One schema for both databases. `migrations/` leads there; a test finds any difference.
+
+Every unique key of what belongs to sessions begins with the shard key `(tenant, session_id)`. The
+tables of the tools' configuration belong to no session: a few rows, the same for everybody.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+from memoryd.database.types import UtcDateTime
+
+schema = MetaData()
+
+DERIVED = "derived"
+"""Key in a table's `info`: whether its rows can be made again, so that no export has them."""
+
+sessions = Table(
+    "sessions",
+    schema,
+    Column("tenant", String(64), nullable=False),
+    Column("session_id", String(255), nullable=False),
+    # The last one given out. Its row's lock puts the session's writers in line.
+    Column("revision", BigInteger, nullable=False),
+    # Before it not every purge is known any more.
+    Column("horizon", BigInteger, nullable=False, server_default=text("0")),
+    # Raised by every transaction that counts accesses, which change no revision.
+    Column("access_revision", BigInteger, nullable=False, server_default=text("0")),
+    PrimaryKeyConstraint("tenant", "session_id", name="pk_sessions"),
+)
+
+memories = Table(
+    "memories",
+    schema,
+    Column("tenant", String(64), nullable=False, server_default=text("'default'")),
+    Column("session_id", String(255), nullable=False),
+    Column("id", String(36), nullable=False),
+    Column("content_type", String(50), nullable=False, server_default=text("'context'")),
+    Column("content", Text, nullable=False),
+    Column("metadata", JSON, nullable=False, server_default=text("'{}'")),
+    Column("importance", Float, nullable=False, server_default=text("0.5")),
+    Column("access_count", Integer, nullable=False, server_default=text("0")),
+    Column("last_accessed", UtcDateTime),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("content_hash", String(64), nullable=False),
+    Column("semantic_hash", String(64), nullable=False),
+    Column("expires_at", UtcDateTime),
+    Column("deleted_at", UtcDateTime),
+    # Of the last change, and of the first: creation order is commit order.
+    Column("revision", BigInteger, nullable=False),
+    Column("created_revision", BigInteger, nullable=False),
+    Column("change", String(16), nullable=False, server_default=text("'created'")),
+    # The session's, when an access was last counted.
+    Column("access_revision", BigInteger, nullable=False, server_default=text("0")),
+    PrimaryKeyConstraint("tenant", "session_id", "id", name="pk_memories"),
+    ForeignKeyConstraint(
+        ["tenant", "session_id"],
+        ["sessions.tenant", "sessions.session_id"],
+        name="fk_memories_session",
+        ondelete="CASCADE",
+    ),
+    CheckConstraint("importance >= 0.0 AND importance <= 1.0", name="ck_memory_importance_range"),
+    CheckConstraint("access_count >= 0", name="ck_memory_access_count_positive"),
+    # Unique among live rows only: a tombstone blocks nothing.
+    Index(
+        "uq_memory_live_content",
+        "tenant",
+        "session_id",
+        "content_type",
+        "content_hash",
+        unique=True,
+        sqlite_where=text("deleted_at IS NULL"),
+        postgresql_where=text("deleted_at IS NULL"),
+    ),
+    Index("uq_memory_revision", "tenant", "session_id", "revision", unique=True),
+    Index("uq_memory_created_revision", "tenant", "session_id", "created_revision", unique=True),
+    # The sweeper's, across sessions.
+    Index(
+        "ix_memory_expires_at",
+        "expires_at",
+        sqlite_where=text("deleted_at IS NULL AND expires_at IS NOT NULL"),
+        postgresql_where=text("deleted_at IS NULL AND expires_at IS NOT NULL"),
+    ),
+    # That it is not null goes without saying, and keeps the index from those who look for live
+    # rows: of a table that it takes for empty, the planner may prefer any index to theirs.
+    Index(
+        "ix_memory_updated_at",
+        "updated_at",
+        sqlite_where=text("deleted_at IS NULL"),
+        postgresql_where=text("deleted_at IS NULL AND updated_at IS NOT NULL"),
+    ),
+    Index(
+        "ix_memory_deleted_at",
+        "deleted_at",
+        sqlite_where=text("deleted_at IS NOT NULL"),
+        postgresql_where=text("deleted_at IS NOT NULL"),
+    ),
+)
+
+# What an embedder made of a memory's content, to be made again at any time.
+memory_vectors = Table(
+    "memory_vectors",
+    schema,
+    Column("tenant", String(64), nullable=False),
+    Column("session_id", String(255), nullable=False),
+    Column("id", String(36), nullable=False),
+    Column("embedder", String(128), nullable=False),
+    # Of the content that it was made of.
+    Column("content_hash", String(64), nullable=False),
+    # Floats of 16 bits, little-endian.
+    Column("vector", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("tenant", "session_id", "id", name="pk_memory_vectors"),
+    ForeignKeyConstraint(
+        ["tenant", "session_id", "id"],
+        ["memories.tenant", "memories.session_id", "memories.id"],
+        name="fk_memory_vectors_memory",
+        ondelete="CASCADE",
+    ),
+    info={DERIVED: True},
+)
+
+memory_history = Table(
+    "memory_history",
+    schema,
+    Column("tenant", String(64), nullable=False),
+    Column("session_id", String(255), nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("id", String(36), nullable=False),
+    Column("change", String(16), nullable=False),
+    # The memory after that change, since superseded; null where it was purged.
+    Column("state", JSON(none_as_null=True)),
+    Column("recorded_at", UtcDateTime, nullable=False),
+    PrimaryKeyConstraint("tenant", "session_id", "revision", name="pk_memory_history"),
+    ForeignKeyConstraint(
+        ["tenant", "session_id"],
+        ["sessions.tenant", "sessions.session_id"],
+        name="fk_memory_history_session",
+        ondelete="CASCADE",
+    ),
+    Index("ix_memory_history_id", "tenant", "session_id", "id"),
+    Index("ix_memory_history_recorded_at", "recorded_at"),
+)
+
+# The highest revision of an erased session: a session that is made later begins beyond it, so that
+# nobody takes it for the one that is gone.
+revision_floors = Table(
+    "revision_floors",
+    schema,
+    Column("tenant", String(64), nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    PrimaryKeyConstraint("tenant", name="pk_revision_floors"),
+)
+
+store_requests = Table(
+    "store_requests",
+    schema,
+    Column("tenant", String(64), nullable=False),
+    Column("session_id", String(255), nullable=False),
+    Column("request_id", String(36), nullable=False),
+    Column("memory_id", String(36), nullable=False),
+    # SHA-256 of the arguments.
+    Column("fingerprint", String(64), nullable=False),
+    # The first answer.
+    Column("answer", JSON, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    PrimaryKeyConstraint("tenant", "session_id", "request_id", name="pk_store_requests"),
+    ForeignKeyConstraint(
+        ["tenant", "session_id"],
+        ["sessions.tenant", "sessions.session_id"],
+        name="fk_store_requests_session",
+        ondelete="CASCADE",
+    ),
+    Index("ix_store_requests_created_at", "created_at"),
+)
+
+# One row, made by the first change: the last revision that was given out. Its lock puts those who
+# change tools in line, so that revisions become visible in their order.
+tool_config_head = Table(
+    "tool_config_head",
+    schema,
+    Column("id", Integer, autoincrement=False, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    # Up to it not every revision is kept any more.
+    Column("horizon", BigInteger, nullable=False),
+    PrimaryKeyConstraint("id", name="pk_tool_config_head"),
+    CheckConstraint("id = 1", name="ck_tool_config_head_single"),
+)
+
+# The overrides that hold. Of a secret a reference or a marker, never a value.
+tool_configs = Table(
+    "tool_configs",
+    schema,
+    Column("tool", String(32), nullable=False),
+    # Values by their path: {"enabled": true, "rag.chunk_size": 600}.
+    Column("overrides", JSON, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    PrimaryKeyConstraint("tool", name="pk_tool_configs"),
+)
+
+tool_config_revisions = Table(
+    "tool_config_revisions",
+    schema,
+    Column("revision", BigInteger, autoincrement=False, nullable=False),
+    Column("tool", String(32), nullable=False),
+    Column("change_time", UtcDateTime, nullable=False),
+    # The tenant that made it.
+    Column("actor", String(64), nullable=False),
+    Column("reason", Text, nullable=False),
+    # The effective configuration as callers saw it where the change was made, as proto JSON.
+    Column("before", JSON, nullable=False),
+    Column("after", JSON, nullable=False),
+    # All of the tool's overrides after it.
+    Column("overrides", JSON, nullable=False),
+    PrimaryKeyConstraint("revision", name="pk_tool_config_revisions"),
+    Index("ix_tool_config_revisions_tool", "tool", "revision"),
+)

@@ -1,0 +1,1 @@
+"""What memories are: records, rules and errors, without input or output."""

@@ -1,0 +1,193 @@
+"""Frozen records that travel between rooms. All times are aware, in UTC."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from memoryd.domain.errors import Violation
+
+DEFAULT_TENANT = "default"
+"""Whose data it is while authentication is off."""
+
+DEFAULT_IMPORTANCE = 0.5
+
+MAX_BATCH = 1000
+"""Memories that one call may store, as the contract has it."""
+
+
+class Session(NamedTuple):
+    """The shard key: every statement on memories names it, and no query crosses it."""
+
+    tenant: str
+    session_id: str
+
+
+class ContentPolicy(enum.StrEnum):
+    """How contents are received; the values are those of `MEMORYD_CONTENT_POLICY`."""
+
+    SANITIZE = "sanitize"
+    STRICT = "strict"
+    VERBATIM = "verbatim"
+
+
+class ContentType(enum.StrEnum):
+    """What kind of memory it is, as the database spells it."""
+
+    USER_INFO = "user_info"
+    PREFERENCE = "preference"
+    FACT = "fact"
+    CONTEXT = "context"
+
+
+class Change(enum.StrEnum):
+    """What last happened to a memory, as the database spells it."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    DELETED = "deleted"
+    RESTORED = "restored"
+    EXPIRED = "expired"
+    PURGED = "purged"
+    """Of no row: there is none any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEvent:
+    """One change of a session."""
+
+    revision: int
+    change: Change
+    memory_id: str
+    memory: Memory | None
+    """As it was after the change; None where it was purged."""
+
+
+class StoreOutcome(enum.StrEnum):
+    CREATED = "created"
+    MERGED = "merged"
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """One row of `memories`."""
+
+    session: Session
+    memory_id: str
+    content: str
+    content_type: ContentType
+    importance: float
+    metadata: Mapping[str, Any]
+    content_hash: str
+    semantic_hash: str
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime | None
+    revision: int
+    created_revision: int
+    change: Change = Change.CREATED
+    access_count: int = 0
+    last_accessed: datetime | None = None
+    deleted_at: datetime | None = None
+
+    @property
+    def etag(self) -> str:
+        """Opaque; the revision rises with every change that a caller can see."""
+        return f"r{self.revision}"
+
+    def is_live(self, now: datetime) -> bool:
+        """Whether readers see it at `now`."""
+        return self.deleted_at is None and not self.is_expired(now)
+
+    def is_unused_since(self, moment: datetime, now: datetime) -> bool:
+        """Whether it is live, and nobody has stored, changed or retrieved it since."""
+        last_use = max(self.updated_at, self.last_accessed or self.updated_at)
+        return self.is_live(now) and last_use <= moment
+
+    def is_expired(self, now: datetime) -> bool:
+        return self.expires_at is not None and self.expires_at <= now
+
+
+class Unset(enum.Enum):
+    """Tells "not given" from None where None means something."""
+
+    UNSET = enum.auto()
+
+
+UNSET = Unset.UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class NewMemory:
+    """What a caller wants stored, checked, sanitised and hashed."""
+
+    session: Session
+    content: str
+    content_type: ContentType
+    importance: float
+    metadata: Mapping[str, Any]
+    content_hash: str
+    semantic_hash: str
+    expires_at: datetime | None
+    """None: never."""
+    request_id: str = ""
+    fingerprint: str = ""
+    """Of the request's arguments; tells a retry from another use of the same request_id."""
+    field: str = ""
+    """Where in the call it stands (`requests[3]`), for violations that only the store can see."""
+    late: Violation | None = None
+    """What is wrong with it by now, unless it is a retry: its time has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    memory: Memory
+    outcome: StoreOutcome
+    evicted_memory_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """The tool configuration's limits on a session, as values."""
+
+    max_entries: int
+    half_life_days: float
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEdit:
+    """Which fields of a memory change, and to what."""
+
+    session: Session
+    memory_id: str
+    etag: str = ""
+    content: str | Unset = UNSET
+    content_hash: str = ""
+    semantic_hash: str = ""
+    content_type: ContentType | Unset = UNSET
+    importance: float | Unset = UNSET
+    metadata: Mapping[str, Any] | Unset = UNSET
+    expires_at: datetime | Unset | None = UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryFilter:
+    """All conditions given must hold."""
+
+    content_types: frozenset[ContentType] = frozenset()
+    min_importance: float | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    memories: tuple[Memory, ...]
+    next_after: int | None
+    """`created_revision` to go on after; None: this was the last page."""

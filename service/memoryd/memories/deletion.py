@@ -1,0 +1,274 @@
+"""Removal for good: purging memories, erasing a session, dropping what was kept long enough."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, delete, or_, select, update
+
+from memoryd.database.tables import (
+    memories,
+    memory_history,
+    revision_floors,
+    schema,
+    sessions,
+    store_requests,
+)
+from memoryd.domain.records import Change, Session
+from memoryd.memories import answers
+from memoryd.memories.history import notification, raise_revisions
+from memoryd.memories.rows import PRIMARY_KEY, SHARD_KEY
+from memoryd.sessions.lock import lock_sessions
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Column, Connection, Select, Table
+
+    from memoryd.database.dialect import Dialect
+
+REQUEST_KEY = (*SHARD_KEY, "request_id")
+HISTORY_KEY = (*SHARD_KEY, "revision")
+
+MemoryKey = tuple[str, str, str]
+"""(tenant, session_id, id)"""
+
+
+def session_tables() -> list[Table]:
+    """Every table that holds rows of sessions; those that refer to others first."""
+    return [table for table in reversed(schema.sorted_tables) if "session_id" in table.c]
+
+
+def purge(
+    connection: Connection,
+    dialect: Dialect,
+    victims: Sequence[MemoryKey],
+    now: datetime,
+    *,
+    deleted_before: datetime | None = None,
+) -> list[MemoryKey]:
+    """Delete memories for good: rows, history, and their text in answers kept for retries.
+
+    What stays is that each was purged, at a revision of its own. Answers those that were there;
+    with `deleted_before` only such as were deleted by then and not restored since.
+    """
+    locked = lock_sessions(
+        connection, dialect, (Session(tenant, session_id) for tenant, session_id, _ in victims)
+    )
+    revisions = {session: counters.revision for session, counters in locked.items()}
+    m = memories.c
+    key = (m.tenant, m.session_id, m.id)
+    found = _look_up(
+        connection, dialect, key, set(victims), [*key, m.created_revision, m.deleted_at]
+    )
+    if deleted_before is not None:
+        found = [row for row in found if row.deleted_at and row.deleted_at <= deleted_before]
+    found.sort(key=lambda row: (row.tenant, row.session_id, row.created_revision))
+    present: list[MemoryKey] = [(row.tenant, row.session_id, row.id) for row in found]
+    if not present:
+        return []
+    _blank_answers(connection, dialect, present)
+    rows = [dict(zip(PRIMARY_KEY, key, strict=True)) for key in present]
+    dialect.delete_many(connection, memory_history, PRIMARY_KEY, rows)
+    dialect.delete_many(connection, memories, PRIMARY_KEY, rows)
+    records = []
+    for tenant, session_id, memory_id in present:
+        session = Session(tenant, session_id)
+        revisions[session] += 1
+        records.append(
+            {
+                **session._asdict(),
+                "revision": revisions[session],
+                "id": memory_id,
+                "change": Change.PURGED.value,
+                "state": None,
+                "recorded_at": now,
+            }
+        )
+    dialect.insert_many(connection, memory_history, records)
+    changed = {Session(tenant, session_id) for tenant, session_id, _ in present}
+    raise_revisions(connection, dialect, {session: revisions[session] for session in changed})
+    return present
+
+
+def is_there(connection: Connection, session: Session) -> bool:
+    """Whether there is anything of a session."""
+    s = sessions.c
+    found = select(s.revision).where(s.tenant == session.tenant, s.session_id == session.session_id)
+    return connection.execute(found).first() is not None
+
+
+def nothing_erased() -> dict[str, int]:
+    """What `erase` answers where there is nothing of the session."""
+    return {table.name: 0 for table in session_tables()}
+
+
+def erase(connection: Connection, dialect: Dialect, session: Session) -> dict[str, int]:
+    """Delete every row of a session in every table; answer how many there were in each."""
+    counts = nothing_erased()
+    locked = lock_sessions(connection, dialect, [session])
+    if not locked:
+        return counts  # one that comes into being from here on is another
+    _raise_floor(connection, dialect, session.tenant, locked[session].revision)
+    for table in session_tables():
+        of_session = and_(
+            table.c.tenant == session.tenant, table.c.session_id == session.session_id
+        )
+        counts[table.name] = connection.execute(delete(table).where(of_session)).rowcount
+    dialect.owe_scrubbing(connection)
+    dialect.notify(connection, notification(locked))
+    return counts
+
+
+def expired(connection: Connection, now: datetime, limit: int) -> list[MemoryKey]:
+    """Memories whose time has come, not removed yet; the longest overdue first."""
+    m = memories.c
+    return _keys(
+        connection,
+        select(m.tenant, m.session_id, m.id)
+        .where(m.deleted_at.is_(None), m.expires_at <= now)
+        .order_by(m.expires_at)
+        .limit(limit),
+    )
+
+
+def unused(connection: Connection, since: datetime, now: datetime, limit: int) -> list[MemoryKey]:
+    """Live memories that nobody has stored, changed or retrieved since a time."""
+    m = memories.c
+    return _keys(
+        connection,
+        select(m.tenant, m.session_id, m.id)
+        .where(
+            m.deleted_at.is_(None),
+            m.updated_at <= since,
+            or_(m.last_accessed.is_(None), m.last_accessed <= since),
+            or_(m.expires_at.is_(None), m.expires_at > now),
+        )
+        .order_by(m.updated_at)
+        .limit(limit),
+    )
+
+
+def deleted(connection: Connection, before: datetime, limit: int) -> list[MemoryKey]:
+    """Memories that were deleted, or removed as expired, before a time."""
+    m = memories.c
+    return _keys(
+        connection,
+        select(m.tenant, m.session_id, m.id)
+        .where(m.deleted_at <= before)
+        .order_by(m.deleted_at)
+        .limit(limit),
+    )
+
+
+def _keys(connection: Connection, statement: Select[Any]) -> list[MemoryKey]:
+    return [(row[0], row[1], row[2]) for row in connection.execute(statement).all()]
+
+
+def drop_requests(connection: Connection, dialect: Dialect, before: datetime, limit: int) -> int:
+    """Forget the oldest request ids that were used before a time; answer how many."""
+    r = store_requests.c
+    key = (r.tenant, r.session_id, r.request_id)
+    old = connection.execute(
+        select(*key).where(r.created_at < before).order_by(r.created_at).limit(limit)
+    ).all()
+    _lock(connection, dialect, old)
+    return _delete(connection, dialect, store_requests, REQUEST_KEY, old)
+
+
+def drop_history(connection: Connection, dialect: Dialect, before: datetime, limit: int) -> int:
+    """Drop the oldest history recorded before a time; answer how much.
+
+    Where a purge goes, the session's horizon moves: a resume from before it could miss that purge.
+    """
+    h = memory_history.c
+    old = connection.execute(
+        select(h.tenant, h.session_id, h.revision, h.change)
+        .where(h.recorded_at < before)
+        .order_by(h.recorded_at)
+        .limit(limit)
+    ).all()
+    _lock(connection, dialect, old)
+    horizons: defaultdict[Session, int] = defaultdict(int)
+    for tenant, session_id, revision, change in old:
+        if change == Change.PURGED.value:
+            session = Session(tenant, session_id)
+            horizons[session] = max(horizons[session], revision)
+    for session, horizon in sorted(horizons.items()):
+        connection.execute(
+            update(sessions)
+            .where(
+                sessions.c.tenant == session.tenant,
+                sessions.c.session_id == session.session_id,
+                sessions.c.horizon < horizon,
+            )
+            .values(horizon=horizon)
+        )
+    return _delete(connection, dialect, memory_history, HISTORY_KEY, old)
+
+
+def _lock(connection: Connection, dialect: Dialect, rows: Iterable[Sequence[Any]]) -> None:
+    """Lock the sessions of rows, as whoever else deletes rows of theirs does before."""
+    lock_sessions(connection, dialect, (Session(row[0], row[1]) for row in rows))
+
+
+def _delete(
+    connection: Connection,
+    dialect: Dialect,
+    table: Table,
+    key: tuple[str, ...],
+    rows: Sequence[Sequence[Any]],
+) -> int:
+    """Delete rows by keys that stand first in `rows`."""
+    if not rows:
+        return 0
+    keys = [dict(zip(key, row, strict=False)) for row in rows]
+    return dialect.delete_many(connection, table, key, keys)
+
+
+def _blank_answers(
+    connection: Connection, dialect: Dialect, victims: Collection[MemoryKey]
+) -> None:
+    """Take the text out of the answers; a retry brings its own."""
+    r = store_requests.c
+    session_key = (r.tenant, r.session_id)
+    owners = {(tenant, session_id) for tenant, session_id, _ in victims}
+    given = _look_up(
+        connection, dialect, session_key, owners, [*session_key, r.memory_id, r.request_id]
+    )
+    gone = set(victims)
+    named = [(t, session_id, i) for t, session_id, m, i in given if (t, session_id, m) in gone]
+    request_key = (*session_key, r.request_id)
+    found = _look_up(connection, dialect, request_key, named, [*request_key, r.answer])
+    blanked = [
+        {**dict(zip(REQUEST_KEY, row, strict=False)), "answer": answers.blanked(row.answer)}
+        for row in found
+    ]
+    if blanked:
+        dialect.update_many(connection, store_requests, REQUEST_KEY, blanked)
+
+
+def _look_up(
+    connection: Connection,
+    dialect: Dialect,
+    key: tuple[Column[Any], ...],
+    wanted: Collection[tuple[Any, ...]],
+    columns: Sequence[Column[Any]],
+) -> list[Any]:
+    """Read columns of the rows whose key is wanted."""
+    if not wanted:
+        return []
+    statement = dialect.look_up(key, columns)
+    return list(connection.execute(statement, dialect.bind(key, sorted(wanted))).all())
+
+
+def _raise_floor(connection: Connection, dialect: Dialect, tenant: str, revision: int) -> None:
+    row = {"tenant": tenant, "revision": revision}
+    dialect.insert_many(connection, revision_floors, [row], ignore_existing=True)
+    connection.execute(
+        update(revision_floors)
+        .where(revision_floors.c.tenant == tenant, revision_floors.c.revision < revision)
+        .values(revision=revision)
+    )

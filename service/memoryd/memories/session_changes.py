@@ -1,0 +1,164 @@
+"""One session while writes are applied: its rows as far as they matter, with the changes so far."""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+from typing import TYPE_CHECKING, Any
+
+from memoryd.domain.importance import effective_importance
+from memoryd.domain.records import Change, Memory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from memoryd.domain.records import ContentType, Session
+
+    _Rank = tuple[float, int, str]
+    """Effective importance, revision, id."""
+
+
+class SessionWork:
+    """The rows of one session that were read, and what becomes of them. Knows no database."""
+
+    def __init__(
+        self, session: Session, revision: int, access_revision: int, now: datetime
+    ) -> None:
+        self.session = session
+        self.now = now
+        self.revision = revision
+        self.access_revision = access_revision
+        self.live_count = 0
+        self.kept_count: int | None = None
+        """Rows that are not deleted, expired ones included; None: not counted."""
+        self.rows: dict[str, Memory] = {}
+        """By id; as they are after the changes so far."""
+        self.added: set[str] = set()
+        """Ids of rows that are new."""
+        self.changed: set[str] = set()
+        """Ids of rows that were there and changed."""
+        self.superseded: list[Memory] = []
+        """Versions that a change has replaced."""
+        self._holders: dict[tuple[ContentType, str], str] = {}
+        self._half_life_days: float | None = None
+        """None: nothing can have to go."""
+        self._least_important: list[_Rank] = []
+        """A heap; what ranks otherwise by now stands in it a second time."""
+        self._ranks: dict[str, _Rank] = {}
+        """By id; as they are by now."""
+
+    def copy(self) -> SessionWork:
+        """The state to go back to if a write is refused in its middle."""
+        twin = SessionWork(self.session, self.revision, self.access_revision, self.now)
+        twin.live_count = self.live_count
+        twin.kept_count = self.kept_count
+        twin.rows = dict(self.rows)
+        twin.added = set(self.added)
+        twin.changed = set(self.changed)
+        twin.superseded = list(self.superseded)
+        twin._holders = dict(self._holders)
+        twin._half_life_days = self._half_life_days
+        twin._least_important = list(self._least_important)
+        twin._ranks = dict(self._ranks)
+        return twin
+
+    def load(self, memories: Iterable[Memory]) -> None:
+        """Take in rows as the database has them."""
+        for memory in memories:
+            self.rows[memory.memory_id] = memory
+            if memory.deleted_at is None:
+                self._holders[memory.content_type, memory.content_hash] = memory.memory_id
+
+    def rank_for_eviction(self, half_life_days: float) -> None:
+        """Prepare `evict`. Every live row that may have to go has been loaded."""
+        self._half_life_days = half_life_days
+        for memory in self.rows.values():
+            self._rank(memory)
+
+    def live(self, memory_id: str) -> Memory | None:
+        memory = self.rows.get(memory_id)
+        return memory if memory is not None and memory.is_live(self.now) else None
+
+    def holder(self, content_type: ContentType, content_hash: str) -> Memory | None:
+        """The live memory with this content. One that has expired makes room."""
+        memory_id = self._holders.get((content_type, content_hash))
+        if memory_id is None:
+            return None
+        memory = self.rows[memory_id]
+        return None if self.expire(memory) else memory
+
+    def add(self, memory: Memory) -> None:
+        """A new row; its revision is the session's next."""
+        self.revision = memory.revision
+        self.added.add(memory.memory_id)
+        self._put(memory)
+        self.live_count += memory.is_live(self.now)
+        self._count_kept(1)
+
+    def change(self, memory: Memory, change: Change, /, **values: Any) -> Memory:
+        """The row with new values, at the next revision."""
+        self.revision += 1
+        was_live, was_kept = memory.is_live(self.now), memory.deleted_at is None
+        if memory.deleted_at is None:
+            del self._holders[memory.content_type, memory.content_hash]
+        self.superseded.append(memory)
+        memory = dataclasses.replace(memory, revision=self.revision, change=change, **values)
+        self._put(memory)
+        self.live_count += memory.is_live(self.now) - was_live
+        self._count_kept((memory.deleted_at is None) - was_kept)
+        if memory.memory_id not in self.added:
+            self.changed.add(memory.memory_id)
+        return memory
+
+    def expire(self, memory: Memory) -> bool:
+        """Remove a memory that is not deleted, if its time has come; answer whether it had."""
+        expired = memory.is_expired(self.now)
+        if expired:
+            self.change(memory, Change.EXPIRED, deleted_at=self.now)
+        return expired
+
+    def evict(self, max_entries: int, *, keep: str) -> tuple[str, ...]:
+        """Soft-delete the least effectively important until the limit holds; never `keep`."""
+        evicted: list[str] = []
+        kept = None
+        while self.live_count > max_entries and self._least_important:
+            rank = heapq.heappop(self._least_important)
+            memory_id = rank[2]
+            if self._ranks.get(memory_id) is not rank:
+                continue  # it ranks otherwise by now, or is gone
+            if memory_id == keep:
+                kept = rank
+                continue
+            self.change(self.rows[memory_id], Change.DELETED, deleted_at=self.now)
+            evicted.append(memory_id)
+        if kept is not None:
+            heapq.heappush(self._least_important, kept)
+        return tuple(evicted)
+
+    def _count_kept(self, change: int) -> None:
+        if self.kept_count is not None:
+            self.kept_count += change
+
+    def _put(self, memory: Memory) -> None:
+        self.rows[memory.memory_id] = memory
+        if memory.deleted_at is None:
+            self._holders[memory.content_type, memory.content_hash] = memory.memory_id
+        self._rank(memory)
+
+    def _rank(self, memory: Memory) -> None:
+        if self._half_life_days is None:
+            return
+        if not memory.is_live(self.now):
+            self._ranks.pop(memory.memory_id, None)
+            return
+        score = effective_importance(
+            memory.importance,
+            memory.created_at,
+            memory.access_count,
+            now=self.now,
+            half_life_days=self._half_life_days,
+        )
+        # Among equals the one unchanged for longest goes first.
+        rank = self._ranks[memory.memory_id] = (score, memory.revision, memory.memory_id)
+        heapq.heappush(self._least_important, rank)

@@ -1,0 +1,296 @@
+"""What the rest of the house asks of the store of memories."""
+
+from __future__ import annotations
+
+import itertools
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
+
+from sqlalchemy import and_, bindparam, select
+
+from memoryd.database import statements as direct
+from memoryd.database.batch_loader import GroupRead
+from memoryd.database.tables import memories
+from memoryd.domain.errors import MemoryNotFound
+from memoryd.domain.metadata import contains
+from memoryd.domain.records import Page
+from memoryd.memories import deletion as removal
+from memoryd.memories import rows
+from memoryd.memories.cache import Snapshots
+from memoryd.memories.group_commit import GroupCommit
+from memoryd.memories.replica import SessionReads
+from memoryd.memories.rows import COLUMNS, memory_of
+from memoryd.memories.unit_of_work import Delete, Store, Undelete, Update
+from memoryd.sessions.lock import lock_sessions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import ColumnElement, Connection, Select
+
+    from memoryd.database.dialect import Dialect
+    from memoryd.database.engine import Database
+    from memoryd.domain.records import (
+        Capacity,
+        Memory,
+        MemoryEdit,
+        MemoryFilter,
+        NewMemory,
+        Session,
+        Stored,
+    )
+    from memoryd.memories.deletion import MemoryKey
+
+MAX_PAGE_BYTES = 3 * 1024 * 1024
+"""A page ends early rather than grow over what a gRPC client receives by default, 4 MiB."""
+
+_ROW_OVERHEAD_BYTES = 512
+
+PURGE_BATCH = 1000
+"""Memories that one transaction purges."""
+
+_SESSION = and_(
+    memories.c.tenant == bindparam("tenant"), memories.c.session_id == bindparam("session_id")
+)
+_KEY = tuple(memories.c[name] for name in rows.PRIMARY_KEY)
+
+
+@cache
+def _by_id(dialect: Dialect) -> Select[Any]:
+    return dialect.look_up(_KEY, COLUMNS, memories.c.deleted_at.is_(None))
+
+
+class MemoryStore:
+    """The memories of all sessions. `now` is always the caller's own time; `timeout` is in seconds.
+
+    Every method raises what Database raises.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], datetime],
+        notify: Callable[[Iterable[Session]], None],
+        *,
+        standby: Database | None,
+        queue_limit: int,
+        batch_limit: int,
+        snapshot_bytes: int,
+    ) -> None:
+        self._database = database
+        self._notify = notify
+        self._reads = SessionReads(database, standby)
+        self.snapshots = Snapshots(self._reads, max_bytes=snapshot_bytes)
+        """Sessions in memory."""
+        self._commits = GroupCommit(
+            database,
+            clock,
+            notify,
+            self.snapshots,
+            queue_limit=queue_limit,
+            batch_limit=batch_limit,
+        )
+        self._by_id: GroupRead[MemoryKey, Memory] = GroupRead(database, self._read_by_id)
+
+    def admit_write(self) -> None:
+        """Raise Overloaded where a further write would have to wait for too long."""
+        self._commits.admit()
+
+    async def store(self, items: Sequence[NewMemory], capacity: Capacity) -> tuple[Stored, ...]:
+        """Store all of them or none.
+
+        Raises InvalidRequest where merged metadata is too large, RequestIdReused.
+        """
+        return cast("tuple[Stored, ...]", await self._commits.submit(Store(tuple(items), capacity)))
+
+    async def update(self, edit: MemoryEdit) -> Memory:
+        """Raises MemoryNotFound, EtagMismatch, MemoryAlreadyExists."""
+        return cast("Memory", await self._commits.submit(Update(edit)))
+
+    async def delete(self, session: Session, memory_id: str, etag: str) -> Memory:
+        """Raises MemoryNotFound, EtagMismatch."""
+        return cast("Memory", await self._commits.submit(Delete(session, memory_id, etag)))
+
+    async def undelete(self, session: Session, memory_id: str, capacity: Capacity) -> Memory:
+        """Raises MemoryNotFound, MemoryNotDeleted, MemoryAlreadyExists, SessionFull."""
+        return cast("Memory", await self._commits.submit(Undelete(session, memory_id, capacity)))
+
+    async def get(
+        self, session: Session, memory_id: str, *, now: datetime, timeout: float | None
+    ) -> Memory:
+        """Raises MemoryNotFound."""
+        memory = await self._by_id.get((*session, memory_id), timeout=timeout)
+        if memory is None or not memory.is_live(now):
+            raise MemoryNotFound(memory_id)
+        return memory
+
+    def _read_by_id(
+        self, connection: Connection, wanted: Collection[MemoryKey]
+    ) -> dict[MemoryKey, Memory]:
+        dialect = self._database.dialect
+        found = direct.fetch(connection, _by_id(dialect), dialect.bind(_KEY, sorted(wanted)))
+        return {(*m.session, m.memory_id): m for m in map(memory_of, found)}
+
+    async def page(
+        self,
+        session: Session,
+        wanted: MemoryFilter,
+        *,
+        after: int,
+        size: int,
+        show_deleted: bool,
+        half_life_days: float,
+        now: datetime,
+        timeout: float | None,
+    ) -> Page:
+        """At most `size` memories after the `created_revision` `after`, in creation order."""
+        parameters = {**session._asdict(), "now": now, "half_life_days": half_life_days}
+        statement = select(*COLUMNS).where(
+            _SESSION,
+            rows.unexpired() if show_deleted else rows.live(),
+            *self._conditions(wanted, parameters),
+        )
+
+        def body(connection: Connection) -> Page:
+            found: list[Memory] = []
+            room, position = MAX_PAGE_BYTES, after
+            while True:
+                # One more than asked for tells whether there is another page.
+                chunk = connection.execute(
+                    statement.where(memories.c.created_revision > bindparam("after"))
+                    .order_by(memories.c.created_revision)
+                    .limit(size + 1),
+                    {**parameters, "after": position},
+                ).all()
+                for row in chunk:
+                    memory = memory_of(row)
+                    if contains(memory.metadata, wanted.metadata):
+                        room -= (
+                            len(memory.content.encode())
+                            + _ROW_OVERHEAD_BYTES
+                            + len(str(memory.metadata))
+                        )
+                        if found and (len(found) == size or room < 0):
+                            return Page(tuple(found), found[-1].created_revision)
+                        found.append(memory)
+                    position = memory.created_revision
+                if len(chunk) <= size:
+                    return Page(tuple(found), None)
+
+        return await self._reads.read(session, body, timeout=timeout)
+
+    async def matching(
+        self,
+        session: Session,
+        wanted: MemoryFilter,
+        *,
+        sample_size: int,
+        half_life_days: float,
+        now: datetime,
+        timeout: float | None,
+    ) -> tuple[int, list[Memory]]:
+        """How many memories match, deleted and expired ones included, and the first few."""
+
+        def body(connection: Connection) -> tuple[int, list[Memory]]:
+            count, sample = 0, []
+            matches = self._matching(connection, session, wanted, half_life_days, now)
+            for memory in matches:
+                count += 1
+                if count <= sample_size:
+                    sample.append(memory)
+            return count, sample
+
+        return await self._database.read(body, timeout=timeout)
+
+    async def purge(
+        self, session: Session, wanted: MemoryFilter, *, half_life_days: float, now: datetime
+    ) -> int:
+        """Delete for good what matches, deleted and expired ones included; answer how many."""
+
+        def body(connection: Connection) -> int:
+            dialect = self._database.dialect
+            lock_sessions(connection, dialect, [session])
+            matches = self._matching(connection, session, wanted, half_life_days, now)
+            victims = [(*session, m.memory_id) for m in itertools.islice(matches, PURGE_BATCH)]
+            return len(removal.purge(connection, dialect, victims, now))
+
+        purged = 0
+        while True:
+            batch = await self._database.write(body)
+            purged += batch
+            if batch:
+                self._notify([session])
+            if batch < PURGE_BATCH:
+                return purged
+
+    async def erase(self, session: Session) -> dict[str, int]:
+        """Delete every row of the session in every table; answer how many there were in each.
+
+        On an embedded database its files hold none of the contents when this returns. A session
+        that is not there costs a look-up, and the wait for what an erasure before it still owes.
+        """
+        counts = removal.nothing_erased()
+        if await self._database.read(lambda connection: removal.is_there(connection, session)):
+            counts = await self._database.write(
+                lambda connection: removal.erase(connection, self._database.dialect, session)
+            )
+        self.snapshots.forget(session)
+        self._notify([session])
+        await self._database.scrub()
+        return counts
+
+    async def close(self) -> None:
+        """Commit what is waiting."""
+        await self._commits.close()
+        await self.snapshots.close()
+
+    def _matching(
+        self,
+        connection: Connection,
+        session: Session,
+        wanted: MemoryFilter,
+        half_life_days: float,
+        now: datetime,
+    ) -> Iterator[Memory]:
+        """All rows of a session that match, whatever their state, in creation order."""
+        parameters = {**session._asdict(), "now": now, "half_life_days": half_life_days}
+        statement = (
+            select(*COLUMNS)
+            .where(
+                _SESSION,
+                *self._conditions(wanted, parameters),
+                memories.c.created_revision > bindparam("after"),
+            )
+            .order_by(memories.c.created_revision)
+            .limit(PURGE_BATCH)
+        )
+        after = -1
+        while True:
+            chunk = connection.execute(statement, {**parameters, "after": after}).all()
+            for row in chunk:
+                memory = memory_of(row)
+                after = memory.created_revision
+                if contains(memory.metadata, wanted.metadata):
+                    yield memory
+            if len(chunk) < PURGE_BATCH:
+                return
+
+    def _conditions(
+        self, wanted: MemoryFilter, parameters: dict[str, Any]
+    ) -> list[ColumnElement[bool]]:
+        """All of a filter but metadata, which compares alike on every database only in Python."""
+        conditions: list[ColumnElement[bool]] = []
+        if wanted.content_types:
+            conditions.append(
+                memories.c.content_type.in_(sorted(t.value for t in wanted.content_types))
+            )
+        if wanted.created_after is not None:
+            conditions.append(memories.c.created_at >= wanted.created_after)
+        if wanted.created_before is not None:
+            conditions.append(memories.c.created_at < wanted.created_before)
+        if wanted.min_importance is not None:
+            parameters["min_importance"] = wanted.min_importance
+            effective = rows.effective_importance(self._database.dialect)
+            conditions.append(effective >= bindparam("min_importance"))
+        return conditions

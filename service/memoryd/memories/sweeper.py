@@ -1,0 +1,161 @@
+"""The sweeper: tells of what expired, retires what nobody uses, and gives space back.
+
+Readers never see what it has yet to sweep. Every step is a small transaction of its own, so a crash
+in its middle harms nothing, and only one process sweeps at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from memoryd.domain.errors import MemorydError
+from memoryd.domain.records import Session
+from memoryd.memories import deletion as removal
+from memoryd.memories.unit_of_work import Expire, Retire, WritePlan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+    from memoryd.database.engine import Database
+
+BATCH = 500
+"""Rows that one transaction takes."""
+
+KEPT_FOR_RETRIES = timedelta(hours=48)
+"""How long a `request_id` is remembered; the contract promises 24 hours."""
+
+KEPT_HISTORY = timedelta(hours=24)
+"""How long superseded versions and purges are told of to those who resume a watch."""
+
+THOROUGH_SECONDS = 3600.0
+"""Between two runs of all steps; what expires is looked for more often."""
+
+LOCK_KEY = 0x6D656D6F72796400
+"""Of the lock between processes: `memoryd` in ASCII, and 0."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """How many rows each step took."""
+
+    expired: int = 0
+    retired: int = 0
+    purged: int = 0
+    requests: int = 0
+    history: int = 0
+
+
+class Sweeper:
+    """Sweeps one database.
+
+    `clock` asks for the time on a connection; `cleanup_days` is the tool configuration's, as it is
+    now; `notify` is told of the sessions that changed.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        notify: Callable[[Iterable[Session]], None],
+        *,
+        clock: Callable[[Connection], datetime],
+        cleanup_days: Callable[[], int],
+        retention: timedelta,
+    ) -> None:
+        self._database = database
+        self._notify = notify
+        self._clock = clock
+        self._cleanup_days = cleanup_days
+        self._retention = retention
+
+    async def run(self, interval_seconds: float) -> None:
+        """Sweep again and again, until cancelled."""
+        thorough_at = time.monotonic()
+        while True:
+            try:
+                if time.monotonic() >= thorough_at:
+                    await self.run_once()
+                    thorough_at = time.monotonic() + THOROUGH_SECONDS
+                else:
+                    await self._repeat(self._expire)
+                    await self._database.scrub()
+            except MemorydError as error:
+                _log.warning("not swept: %s", error)
+            except Exception:  # noqa: BLE001  a sweep that fails is no reason to sweep no more
+                _log.exception("not swept, by a defect")
+            await asyncio.sleep(interval_seconds)
+
+    async def run_once(self) -> Swept:
+        """Take every step until nothing is left for it. Raises what Database raises.
+
+        The last one is what an erasure that was cut short still owes.
+        """
+        swept = Swept(
+            expired=await self._repeat(self._expire),
+            retired=await self._repeat(self._retire),
+            purged=await self._repeat(self._purge),
+            requests=await self._repeat(self._drop_requests),
+            history=await self._repeat(self._drop_history),
+        )
+        counts = dataclasses.asdict(swept)
+        if any(counts.values()):
+            _log.info("swept", extra=counts)
+        await self._database.scrub()
+        return swept
+
+    async def _repeat(
+        self, step: Callable[[Connection, datetime], tuple[int, Iterable[Session]]]
+    ) -> int:
+        def body(connection: Connection) -> tuple[int, Iterable[Session]]:
+            if not self._database.dialect.try_lock(connection, LOCK_KEY):
+                return 0, ()  # another process is at it
+            return step(connection, self._clock(connection))
+
+        total = 0
+        while True:
+            count, changed = await self._database.write(body)
+            self._notify(changed)
+            total += count
+            if count < BATCH:
+                return total
+
+    def _expire(self, connection: Connection, now: datetime) -> tuple[int, Iterable[Session]]:
+        found = removal.expired(connection, now, BATCH)
+        plan = WritePlan(connection, self._database.dialect, now)
+        plan.apply([Expire(Session(tenant, session_id), i) for tenant, session_id, i in found])
+        return len(found), plan.changed
+
+    def _retire(self, connection: Connection, now: datetime) -> tuple[int, Iterable[Session]]:
+        since = now - timedelta(days=self._cleanup_days())
+        found = removal.unused(connection, since, now, BATCH)
+        plan = WritePlan(connection, self._database.dialect, now)
+        plan.apply([Retire(Session(t, session_id), i, since) for t, session_id, i in found])
+        return len(found), plan.changed
+
+    def _purge(self, connection: Connection, now: datetime) -> tuple[int, Iterable[Session]]:
+        before = now - self._retention
+        found = removal.deleted(connection, before, BATCH)
+        purged = removal.purge(
+            connection, self._database.dialect, found, now, deleted_before=before
+        )
+        return len(found), {Session(tenant, session_id) for tenant, session_id, _ in purged}
+
+    def _drop_requests(
+        self, connection: Connection, now: datetime
+    ) -> tuple[int, Iterable[Session]]:
+        dialect = self._database.dialect
+        return removal.drop_requests(connection, dialect, now - KEPT_FOR_RETRIES, BATCH), ()
+
+    def _drop_history(self, connection: Connection, now: datetime) -> tuple[int, Iterable[Session]]:
+        dialect = self._database.dialect
+        return removal.drop_history(connection, dialect, now - KEPT_HISTORY, BATCH), ()

@@ -1,0 +1,660 @@
+"""Many writes in one transaction: lock the sessions, read what matters, decide in Python, write.
+
+Deciding is the same code for both databases, and sees one session's changes one after the other:
+the lock on the session's row keeps other writers out until the commit. Revisions are therefore
+given out in commit order. The unique index on live contents stands behind it all the same.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Column, Integer, bindparam, func, select
+
+from memoryd.database import statements as direct
+from memoryd.database.tables import (
+    memories,
+    memory_history,
+    revision_floors,
+    sessions,
+    store_requests,
+)
+from memoryd.domain.errors import (
+    EtagMismatch,
+    InvalidRequest,
+    MemoryAlreadyExists,
+    MemorydError,
+    MemoryNotDeleted,
+    MemoryNotFound,
+    RequestIdReused,
+    SessionFull,
+    Violation,
+)
+from memoryd.domain.ids import uuid7
+from memoryd.domain.metadata import MAX_METADATA_BYTES, json_bytes
+from memoryd.domain.records import (
+    Capacity,
+    Change,
+    Memory,
+    MemoryEdit,
+    NewMemory,
+    Session,
+    Stored,
+    StoreOutcome,
+    Unset,
+)
+from memoryd.memories import answers, rows
+from memoryd.memories.cache import SessionNews
+from memoryd.memories.history import raise_revisions
+from memoryd.memories.rows import COLUMNS, PRIMARY_KEY, SHARD_KEY
+from memoryd.memories.session_changes import SessionWork
+from memoryd.sessions.count_cache import KeptCounts
+from memoryd.sessions.lock import lock_sessions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import ColumnElement, Connection, Select
+
+    from memoryd.database.dialect import Dialect
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Store all of them, or none."""
+
+    items: tuple[NewMemory, ...]
+    capacity: Capacity
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    edit: MemoryEdit
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    session: Session
+    memory_id: str
+    etag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Undelete:
+    session: Session
+    memory_id: str
+    capacity: Capacity
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """Remove a memory whose time has come, if it has."""
+
+    session: Session
+    memory_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Soft-delete a memory that nobody has used since `unused_since`."""
+
+    session: Session
+    memory_id: str
+    unused_since: datetime
+
+
+Write = Store | Update | Delete | Undelete | Expire | Retire
+Outcome = tuple[Stored, ...] | Memory | None
+"""Of Store; of Update, Delete and Undelete; of the others, which may find nothing to do."""
+
+
+def sessions_of(write: Write) -> Iterable[Session]:
+    match write:
+        case Store(items):
+            return (item.session for item in items)
+        case Update(edit):
+            return (edit.session,)
+        case Delete(session) | Undelete(session) | Expire(session) | Retire(session):
+            return (session,)
+
+
+_FLOORS = select(revision_floors.c.tenant, revision_floors.c.revision).where(
+    revision_floors.c.tenant.in_(bindparam("tenants", expanding=True))
+)
+
+
+class WritePlan:
+    """Some writes, applied in their order within one transaction."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        dialect: Dialect,
+        now: datetime,
+        counts: KeptCounts | None = None,
+    ) -> None:
+        self._connection = connection
+        self._counts = counts or KeptCounts()
+        self._dialect = dialect
+        self._statements = _statements(dialect)
+        self._now = now
+        self._work: dict[Session, SessionWork] = {}
+        self._requests: dict[tuple[Session, str], _Answered] = {}
+        self._new: set[Session] = set()
+        """Sessions that have had no change before."""
+
+    def apply(self, writes: Sequence[Write]) -> list[Outcome | MemorydError]:
+        """Apply each write or none of it; answer in their order, an error for what was refused."""
+        self._lock(writes)
+        self._load(writes)
+        outcomes = [self._attempt(write) for write in writes]
+        self._save()
+        return outcomes
+
+    def remember(self) -> None:
+        """Keep what the next plan can use; to be called when this one is committed."""
+        for session, work in self._work.items():
+            if work.kept_count is not None:
+                self._counts.put(session, work.revision, work.kept_count)
+
+    @property
+    def changed(self) -> list[Session]:
+        """The sessions that have a new revision."""
+        return [work.session for work in self._work.values() if work.changed or work.added]
+
+    @property
+    def news(self) -> Iterator[SessionNews]:
+        """What has become of each of those sessions."""
+        for work in self._work.values():
+            if work.changed or work.added:
+                yield SessionNews(
+                    work.session,
+                    before=work.revision - len(work.superseded) - len(work.added),
+                    revision=work.revision,
+                    access_revision=work.access_revision,
+                    changed=[work.rows[i] for i in work.added | work.changed],
+                )
+
+    @property
+    def inserted(self) -> int:
+        """How many memories are new."""
+        return sum(len(work.added) for work in self._work.values())
+
+    # Reading
+
+    def _lock(self, writes: Sequence[Write]) -> None:
+        """Lock the session rows, in one order for all, and make those that stores need."""
+        storing = {item.session for w in writes if isinstance(w, Store) for item in w.items}
+        self._lock_existing(session for write in writes for session in sessions_of(write))
+        # Not once: what another process has just made, it may erase before it is locked here.
+        while missing := sorted(storing - self._work.keys()):
+            made = [{**session._asdict(), "revision": 0, "horizon": 0} for session in missing]
+            self._dialect.insert_many(self._connection, sessions, made, ignore_existing=True)
+            self._lock_existing(missing)
+        self._raise_above_erased()
+
+    def _raise_above_erased(self) -> None:
+        """Begin new sessions beyond what an erased one of the same name may have had."""
+        self._new = {session for session, work in self._work.items() if work.revision == 0}
+        if not self._new:
+            return
+        # Read while the rows are locked: whoever erased one before has raised the floor by now.
+        tenants = sorted({session.tenant for session in self._new})
+        floors = dict(self._connection.execute(_FLOORS, {"tenants": tenants}).all())
+        raised = [
+            {**session._asdict(), "revision": begin, "horizon": begin}
+            for session in self._new
+            if (begin := floors.get(session.tenant, -1) + 1)
+        ]
+        if raised:
+            self._dialect.update_many(self._connection, sessions, SHARD_KEY, raised)
+            for row in raised:
+                self._work[Session(row["tenant"], row["session_id"])].revision = row["revision"]
+
+    def _lock_existing(self, wanted: Iterable[Session]) -> None:
+        for session, counters in lock_sessions(self._connection, self._dialect, wanted).items():
+            self._work[session] = SessionWork(
+                session, counters.revision, counters.access_revision, self._now
+            )
+
+    def _load(self, writes: Sequence[Write]) -> None:
+        ids: set[tuple[str, str, str]] = set()
+        contents: set[tuple[str, str, str, str]] = set()
+        requests: set[tuple[str, str, str]] = set()
+        for write in writes:
+            match write:
+                case Store(items):
+                    for item in items:
+                        contents.add((*item.session, item.content_type.value, item.content_hash))
+                        if item.request_id:
+                            requests.add((*item.session, item.request_id))
+                case Update(edit):
+                    ids.add((*edit.session, edit.memory_id))
+                case Delete() | Undelete() | Expire() | Retire():
+                    ids.add((*write.session, write.memory_id))
+        self._take_in(self._statements.by_id, ids)
+        contents |= self._contents_in_question(writes)
+        self._take_in(self._statements.by_content, contents)
+        for tenant, session_id, request_id, memory_id, fingerprint, answer in self._execute(
+            self._statements.requests, sorted(requests)
+        ):
+            session = Session(tenant, session_id)
+            stored = answers.from_answer(session, memory_id, answer)
+            self._requests[session, request_id] = _Answered(fingerprint, stored, is_new=False)
+        self._count_and_rank(writes)
+
+    def _contents_in_question(self, writes: Sequence[Write]) -> set[tuple[str, str, str, str]]:
+        """Contents that the rows read may come to hold, so that their holders are read too."""
+        contents: set[tuple[str, str, str, str]] = set()
+        for write in writes:
+            match write:
+                case Update(edit):
+                    row = self._row(edit.session, edit.memory_id)
+                    if row is not None:
+                        kind = (
+                            row.content_type
+                            if isinstance(edit.content_type, Unset)
+                            else edit.content_type
+                        )
+                        text_hash = (
+                            row.content_hash
+                            if isinstance(edit.content, Unset)
+                            else edit.content_hash
+                        )
+                        contents.add((*edit.session, kind.value, text_hash))
+                case Undelete(session, memory_id):
+                    row = self._row(session, memory_id)
+                    if row is not None:
+                        contents.add((*session, row.content_type.value, row.content_hash))
+        return contents
+
+    def _count_and_rank(self, writes: Sequence[Write]) -> None:
+        """Count live memories where a write adds some, and read those that may have to go."""
+        adding: defaultdict[Session, int] = defaultdict(int)
+        capacities: dict[Session, Capacity] = {}
+        for write in writes:
+            match write:
+                case Store(items, capacity):
+                    for item in items:
+                        adding[item.session] += 1
+                        capacities[item.session] = _tighter(capacities.get(item.session), capacity)
+                case Undelete(session, _, capacity) if session in self._work:
+                    adding[session] += 1
+                    capacities[session] = _tighter(capacities.get(session), capacity)
+        self._count(adding)
+        full = {
+            session
+            for session, count in adding.items()
+            if self._work[session].live_count + count > capacities[session].max_entries
+        }
+        # Of what is kept, some may have expired.
+        for tenant, session_id, count in self._execute(
+            self._statements.live_counts, sorted(full), now=self._now
+        ):
+            self._work[Session(tenant, session_id)].live_count = count
+        crowded: dict[Session, int] = {}
+        for session in full:
+            over = (
+                self._work[session].live_count + adding[session] - capacities[session].max_entries
+            )
+            if over > 0:
+                # Rows read before may be changed and so outrank what they were; read as many more.
+                crowded[session] = over + adding[session] + len(self._work[session].rows)
+        half_lives = {capacity.half_life_days for capacity in capacities.values()}
+        for half_life_days in half_lives:
+            keys = [
+                (*s, n)
+                for s, n in sorted(crowded.items())
+                if capacities[s].half_life_days == half_life_days
+            ]
+            self._take_in(
+                self._statements.least_important, keys, now=self._now, half_life_days=half_life_days
+            )
+        for session in crowded:
+            self._work[session].rank_for_eviction(capacities[session].half_life_days)
+
+    def _count(self, sessions: Iterable[Session]) -> None:
+        """Count what is kept; of what is live, that is an upper bound."""
+        unknown: list[Session] = []
+        for session in sessions:
+            work = self._work[session]
+            work.kept_count = (
+                0 if session in self._new else self._counts.get(session, work.revision)
+            )
+            if work.kept_count is None:
+                unknown.append(session)
+            else:
+                work.live_count = work.kept_count
+        for tenant, session_id, count in self._execute(
+            self._statements.kept_counts, sorted(unknown)
+        ):
+            work = self._work[Session(tenant, session_id)]
+            work.live_count = work.kept_count = count
+
+    def _take_in(
+        self, statement: _Statement, keys: Iterable[tuple[Any, ...]], **parameters: Any
+    ) -> None:
+        loaded: defaultdict[Session, list[Memory]] = defaultdict(list)
+        for row in self._execute(statement, sorted(keys), **parameters):
+            memory = rows.memory_of(row)
+            loaded[memory.session].append(memory)
+        for session, found in loaded.items():
+            self._work[session].load(found)
+
+    def _execute(
+        self, statement: _Statement, keys: Sequence[tuple[Any, ...]], **parameters: Any
+    ) -> Any:
+        if not keys:
+            return ()
+        bound = self._dialect.bind(statement.columns, keys)
+        return direct.fetch(self._connection, statement.select, {**bound, **parameters})
+
+    def _row(self, session: Session, memory_id: str) -> Memory | None:
+        work = self._work.get(session)
+        return None if work is None else work.rows.get(memory_id)
+
+    # Deciding
+
+    def _attempt(self, write: Write) -> Outcome | MemorydError:
+        before = None
+        if isinstance(write, Store) and len(write.items) > 1:
+            before = (
+                {session: self._work[session].copy() for session in set(sessions_of(write))},
+                dict(self._requests),
+            )
+        try:
+            return self._decide(write)
+        except MemorydError as error:
+            if before is not None:
+                self._work.update(before[0])
+                self._requests = before[1]
+            return error
+
+    def _decide(self, write: Write) -> Outcome:
+        match write:
+            case Store(items, capacity):
+                self._check_times(items)
+                return tuple(self._store(item, capacity) for item in items)
+            case Update(edit):
+                return self._update(edit)
+            case Delete(session, memory_id, etag):
+                work, memory = self._live(session, memory_id)
+                _check_etag(memory, etag)
+                return work.change(memory, Change.DELETED, deleted_at=self._now)
+            case Undelete(session, memory_id, capacity):
+                return self._undelete(session, memory_id, capacity)
+            case Expire() | Retire():
+                self._tend(write)
+                return None
+
+    def _tend(self, write: Expire | Retire) -> None:
+        """Do what no caller waits for, if there still is something to do."""
+        memory = self._row(write.session, write.memory_id)
+        if memory is None:
+            return
+        work = self._work[write.session]
+        match write:
+            case Expire() if memory.deleted_at is None:
+                work.expire(memory)
+            case Retire(_, _, unused_since) if memory.is_unused_since(unused_since, self._now):
+                work.change(memory, Change.DELETED, deleted_at=self._now)
+
+    def _check_times(self, items: Sequence[NewMemory]) -> None:
+        """Refuse what has expired before it came; a retry is answered all the same."""
+        late = [item.late for item in items if item.late is not None and not self._is_retry(item)]
+        if late:
+            raise InvalidRequest(*late)
+
+    def _is_retry(self, item: NewMemory) -> bool:
+        answered = self._requests.get((item.session, item.request_id))
+        return answered is not None and answered.fingerprint == item.fingerprint
+
+    def _store(self, item: NewMemory, capacity: Capacity) -> Stored:
+        if item.request_id:
+            answered = self._requests.get((item.session, item.request_id))
+            if answered is not None:
+                if answered.fingerprint != item.fingerprint:
+                    raise RequestIdReused(_path(item, "request_id"))
+                return answers.filled(answered.stored, item)
+        work = self._work[item.session]
+        held = work.holder(item.content_type, item.content_hash)
+        if held is None:
+            memory, outcome = self._new_row(item, work.revision + 1), StoreOutcome.CREATED
+            work.add(memory)
+        else:
+            memory, outcome = self._merge(work, held, item), StoreOutcome.MERGED
+        stored = Stored(memory, outcome, work.evict(capacity.max_entries, keep=memory.memory_id))
+        if item.request_id:
+            self._requests[item.session, item.request_id] = _Answered(
+                item.fingerprint, stored, is_new=True
+            )
+        return stored
+
+    def _new_row(self, item: NewMemory, revision: int) -> Memory:
+        return Memory(
+            session=item.session,
+            memory_id=uuid7(self._now),
+            content=item.content,
+            content_type=item.content_type,
+            importance=item.importance,
+            metadata=item.metadata,
+            content_hash=item.content_hash,
+            semantic_hash=item.semantic_hash,
+            created_at=self._now,
+            updated_at=self._now,
+            expires_at=item.expires_at,
+            revision=revision,
+            created_revision=revision,
+        )
+
+    def _merge(self, work: SessionWork, held: Memory, item: NewMemory) -> Memory:
+        metadata = {**held.metadata, **item.metadata}
+        size = json_bytes(metadata)
+        if size > MAX_METADATA_BYTES:
+            raise InvalidRequest(
+                Violation(
+                    _path(item, "metadata"),
+                    f"merged with what memory {held.memory_id} has it would be {size:,} bytes as"
+                    f" JSON, over {MAX_METADATA_BYTES:,}; send fewer keys, or update that memory",
+                )
+            )
+        expirations = (held.expires_at, item.expires_at)
+        return work.change(
+            held,
+            Change.UPDATED,
+            importance=max(held.importance, item.importance),
+            metadata=metadata,
+            expires_at=None if None in expirations else max(filter(None, expirations)),
+            updated_at=self._now,
+        )
+
+    def _update(self, edit: MemoryEdit) -> Memory:
+        work, memory = self._live(edit.session, edit.memory_id)
+        _check_etag(memory, edit.etag)
+        values: dict[str, Any] = {
+            name: value
+            for name in ("content", "content_type", "importance", "metadata", "expires_at")
+            if not isinstance(value := getattr(edit, name), Unset)
+        }
+        if not values:
+            return memory
+        if "content" in values:
+            values |= {"content_hash": edit.content_hash, "semantic_hash": edit.semantic_hash}
+        holder = work.holder(
+            values.get("content_type", memory.content_type),
+            values.get("content_hash", memory.content_hash),
+        )
+        if holder is not None and holder.memory_id != memory.memory_id:
+            raise MemoryAlreadyExists(holder.memory_id)
+        return work.change(memory, Change.UPDATED, updated_at=self._now, **values)
+
+    def _undelete(self, session: Session, memory_id: str, capacity: Capacity) -> Memory:
+        memory = self._row(session, memory_id)
+        if memory is None or memory.is_expired(self._now):
+            raise MemoryNotFound(memory_id)
+        if memory.deleted_at is None:
+            raise MemoryNotDeleted(memory_id)
+        work = self._work[session]
+        holder = work.holder(memory.content_type, memory.content_hash)
+        if holder is not None:
+            raise MemoryAlreadyExists(holder.memory_id)
+        if work.live_count >= capacity.max_entries:
+            raise SessionFull(capacity.max_entries)
+        return work.change(memory, Change.RESTORED, deleted_at=None, updated_at=self._now)
+
+    def _live(self, session: Session, memory_id: str) -> tuple[SessionWork, Memory]:
+        work = self._work.get(session)
+        memory = None if work is None else work.live(memory_id)
+        if work is None or memory is None:
+            raise MemoryNotFound(memory_id)
+        return work, memory
+
+    # Writing
+
+    def _save(self) -> None:
+        updated: list[dict[str, Any]] = []
+        added: list[Memory] = []
+        for work in self._work.values():
+            updated += [rows.changed_columns(work.rows[i]) for i in work.changed]
+            added += [work.rows[i] for i in work.added]
+        # What leaves the live rows does so before what takes its place.
+        updated.sort(key=lambda row: row["deleted_at"] is None)
+        requests = [
+            {
+                **session._asdict(),
+                "request_id": request_id,
+                "memory_id": answered.stored.memory.memory_id,
+                "fingerprint": answered.fingerprint,
+                "answer": answers.to_answer(answered.stored),
+                "created_at": self._now,
+            }
+            for (session, request_id), answered in self._requests.items()
+            if answered.is_new
+        ]
+        superseded = [
+            {
+                **work.session._asdict(),
+                "revision": memory.revision,
+                "id": memory.memory_id,
+                "change": memory.change.value,
+                "state": answers.to_state(memory),
+                "recorded_at": self._now,
+            }
+            for work in self._work.values()
+            for memory in work.superseded
+        ]
+        if superseded:
+            self._dialect.insert_many(self._connection, memory_history, superseded)
+        if updated:
+            self._dialect.update_many(self._connection, memories, PRIMARY_KEY, updated)
+        if added:
+            self._dialect.insert_many(self._connection, memories, rows.inserted(added))
+        if requests:
+            self._dialect.insert_many(self._connection, store_requests, requests)
+        self._save_sessions()
+
+    def _save_sessions(self) -> None:
+        changed = {session: self._work[session].revision for session in self.changed}
+        raise_revisions(self._connection, self._dialect, changed)
+        refused = [session._asdict() for session in self._new if session not in changed]
+        if refused:  # all that was for them; they do not come into being
+            self._dialect.delete_many(self._connection, sessions, SHARD_KEY, refused)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """A `request_id` with its first answer."""
+
+    fingerprint: str
+    stored: Stored
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Statement:
+    """A select that is joined with keys of these columns."""
+
+    columns: tuple[Column[Any], ...]
+    select: Select[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Statements:
+    by_id: _Statement
+    by_content: _Statement
+    requests: _Statement
+    kept_counts: _Statement
+    live_counts: _Statement
+    least_important: _Statement
+
+
+@cache
+def _statements(dialect: Dialect) -> _Statements:
+    memory_session = (memories.c.tenant, memories.c.session_id)
+    content_key = (*memory_session, memories.c.content_type, memories.c.content_hash)
+    request_key = (
+        store_requests.c.tenant,
+        store_requests.c.session_id,
+        store_requests.c.request_id,
+    )
+    id_key = (*memory_session, memories.c.id)
+    how_many = Column("how_many", Integer)
+
+    def counts(condition: ColumnElement[bool]) -> _Statement:
+        in_session = dialect.keys(*memory_session)
+        count = (
+            select(func.count())
+            .select_from(memories)
+            .where(*(c == in_session.c[c.name] for c in memory_session), condition)
+            .correlate(in_session.source)
+            .scalar_subquery()
+        )
+        counted = select(*(in_session.c[c.name] for c in memory_session), count)
+        return _Statement(memory_session, counted.select_from(in_session.source))
+
+    crowded = dialect.look_up(memory_session, COLUMNS, rows.live(), carried=[how_many]).subquery()
+    score = rows.effective_importance(dialect, crowded.c)
+    ranked = select(
+        crowded,
+        func.row_number()
+        .over(
+            partition_by=(crowded.c.tenant, crowded.c.session_id),
+            order_by=(score, crowded.c.revision),
+        )
+        .label("place"),
+    ).subquery()
+    r = store_requests.c
+    return _Statements(
+        by_id=_Statement(id_key, dialect.look_up(id_key, COLUMNS)),
+        by_content=_Statement(
+            content_key, dialect.look_up(content_key, COLUMNS, memories.c.deleted_at.is_(None))
+        ),
+        requests=_Statement(
+            request_key,
+            dialect.look_up(request_key, (*request_key, r.memory_id, r.fingerprint, r.answer)),
+        ),
+        kept_counts=counts(memories.c.deleted_at.is_(None)),
+        live_counts=counts(rows.live()),
+        least_important=_Statement(
+            (*memory_session, how_many),
+            select(*(ranked.c[c.name] for c in COLUMNS)).where(ranked.c.place <= ranked.c.how_many),
+        ),
+    )
+
+
+def _tighter(one: Capacity | None, other: Capacity) -> Capacity:
+    """The settings may change between two writes; the lower limit says how many may have to go."""
+    return one if one is not None and one.max_entries < other.max_entries else other
+
+
+def _check_etag(memory: Memory, etag: str) -> None:
+    if etag and etag != memory.etag:
+        raise EtagMismatch(f"memory {memory.memory_id}")
+
+
+def _path(item: NewMemory, field: str) -> str:
+    return f"{item.field}.{field}" if item.field else field

@@ -1,0 +1,78 @@
+"""What makes vectors of texts, and how it is chosen."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Protocol, TypeGuard, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+KNOWN = {
+    "static": "memoryd.recall.embedders.static:StaticEmbedder",
+    "minilm": "memoryd.recall.embedders.minilm:MiniLmEmbedder",
+}
+"""The embedders that have a name; their packages are the extras `semantic` and `minilm`."""
+
+
+class EmbedderUnavailable(ValueError):
+    """The embedder cannot be had. The message says why, and what would bring it."""
+
+
+class Embedder(Protocol):
+    """Makes vectors of texts. Called from any thread, one call at a time."""
+
+    @property
+    def name(self) -> str:
+        """Of the embedder and its weights; vectors of another name are made anew."""
+
+    @property
+    def dimensions(self) -> int: ...
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """A row of length 1 for each text, or of zeros where there is nothing to embed.
+
+        Shape: (texts, dimensions).
+        """
+
+
+@runtime_checkable
+class WordEmbedder(Protocol):
+    """An embedder that adds up words, so that those of a query can weigh what they tell."""
+
+    def embed_weighted(self, words: Sequence[str], weights: Sequence[float]) -> NDArray[np.float32]:
+        """The sum of the words' vectors, each times its weight, brought to length 1.
+
+        Shape: (dimensions,); zeros where there is nothing to embed.
+        """
+
+
+def adds_up_words(embedder: Embedder) -> TypeGuard[WordEmbedder]:
+    """Whether it is a WordEmbedder; quicker than `isinstance` tells."""
+    return hasattr(embedder, "embed_weighted")
+
+
+def load(choice: str) -> Embedder | None:
+    """The embedder of a name in `KNOWN`, of an import path `package.module:Class`, or none.
+
+    A class is called without arguments. Weights are loaded when the embedder is first used.
+
+    Raises `EmbedderUnavailable`.
+    """
+    if choice == "none":
+        return None
+    path = KNOWN.get(choice, choice)
+    module, _, attribute = path.partition(":")
+    if not module or not attribute:
+        raise EmbedderUnavailable(
+            f"There is no embedder {choice!r}; choose none, {', '.join(KNOWN)} or an import path"
+            " package.module:Class."
+        )
+    try:
+        embedder: Embedder = getattr(importlib.import_module(module), attribute)()
+    except (ImportError, AttributeError) as error:
+        raise EmbedderUnavailable(f"The embedder {choice!r} cannot be loaded: {error}") from error
+    return embedder

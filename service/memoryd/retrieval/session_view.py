@@ -1,0 +1,364 @@
+"""What retrieval makes of a session and keeps: arrays for importance, an index for queries."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, TypeGuard
+
+import numpy as np
+
+from memoryd.domain.importance import Importances
+from memoryd.memories.cache import accessed_of
+from memoryd.recall.index import Document, SessionIndex
+from memoryd.retrieval.query import Encoded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from memoryd.domain.records import Memory
+    from memoryd.memories.cache import Accessed, Snapshot
+    from memoryd.retrieval.query import Encoding
+
+    Floats = NDArray[np.float64]
+    Vector = NDArray[np.float16]
+
+NEVER = float("inf")
+
+MAX_NAME_CHARACTERS = 255
+"""Of a speaker: every query is compared with all names of a session."""
+
+MAX_MOMENT_CHARACTERS = 64
+"""Of a time as text; nanoseconds and a zone take 35."""
+
+_LEAP_SECOND = re.compile(r"^(\d{4}-\d\d-\d\d[T ]\d\d:\d\d):60(?!\d)")
+
+ARRAY_BYTES = 5 * 8 + 8
+"""Of a memory: its places in the arrays, and in the list of memories."""
+
+
+_ROW = np.dtype(
+    [
+        ("importance", np.float64),
+        ("access_count", np.float64),
+        ("created_at", np.float64),
+        ("expires_at", np.float64),
+        ("semantic_hash", np.uint64),
+    ]
+)
+
+
+class Prepared:
+    """One session's memories as arrays, in creation order; and their index, once there is one."""
+
+    def __init__(self, encoding: Encoding) -> None:
+        self._encoding = encoding
+        self.memories: list[Memory] = []
+        """In creation order, as are all arrays."""
+        self.places: dict[str, int] = {}
+        """Where each memory stands, by its id."""
+        self._rows = np.zeros(0, _ROW)
+        self._derive()
+        self._encoded: dict[str, Encoded] = {}
+        """By memory id; of records as they are."""
+        self._encoded_bytes = 0
+        self.index: SessionIndex | None = None
+        self._unindexed: set[str] = set()
+        """Ids of memories whose place in the index is not what it has to be."""
+        self._accesses: Mapping[str, Accessed] = {}
+        """`Snapshot.accesses`."""
+        self.is_being_indexed = False
+        """Whether an index is made of all memories, to be adopted."""
+        self._readers = 0
+        """How many threads read the index."""
+        self._embedded: dict[str, str] = {}
+        """Of which content hash each vector in the index was made, by memory id."""
+        self._arrived: dict[str, tuple[str, Vector]] = {}
+        """Vectors with their content hashes that are not in the index yet, by memory id."""
+        self._wanted: dict[str, str] = {}
+        """Content hashes of the vectors that are being made, by memory id."""
+
+    def refresh(self, snapshot: Snapshot) -> None:
+        """Take over what has changed in the session."""
+        self._accesses = snapshot.accesses
+        if snapshot.changed:
+            self._unindexed |= snapshot.changed
+            for memory_id in snapshot.changed & self._encoded.keys():
+                self._forget_encoded(memory_id)
+            if not self._replace(snapshot):
+                self._arrange([*snapshot.memories.values()])
+            snapshot.changed.clear()
+        if snapshot.accessed:
+            counts = {i: snapshot.accesses[i].times for i in snapshot.accessed}
+            self._rows["access_count"][[self.places[i] for i in counts]] = [*counts.values()]
+            if self.index is not None:
+                self.index.count_accesses(counts)
+            self._importances.clear()
+            snapshot.accessed.clear()
+
+    def _replace(self, snapshot: Snapshot) -> bool:
+        """Put what has changed in its place, unless something new belongs before others."""
+        self._drop({i for i in snapshot.changed & self.places.keys() if i not in snapshot.memories})
+        known = snapshot.changed & self.places.keys()
+        last = self.memories[-1].created_revision if self.memories else -1
+        new = [snapshot.memories[i] for i in snapshot.changed - known if i in snapshot.memories]
+        if any(memory.created_revision <= last for memory in new):
+            return False
+        new.sort(key=lambda memory: memory.created_revision)
+        for memory_id in known:
+            place = self.places[memory_id]
+            self.memories[place] = snapshot.memories[memory_id]
+            self._rows[place] = self._row(self.memories[place])
+        for memory in new:
+            self.places[memory.memory_id] = len(self.memories)
+            self.memories.append(memory)
+        self._rows = np.append(self._rows, np.array([*map(self._row, new)], _ROW))
+        self._derive()
+        return True
+
+    def _drop(self, memory_ids: set[str]) -> None:
+        if not memory_ids:
+            return
+        self._rows = np.delete(self._rows, [self.places[i] for i in memory_ids])
+        self.memories = [m for m in self.memories if m.memory_id not in memory_ids]
+        self.places = {memory.memory_id: place for place, memory in enumerate(self.memories)}
+
+    def _arrange(self, memories: list[Memory]) -> None:
+        self.memories = memories
+        self.places = {memory.memory_id: place for place, memory in enumerate(memories)}
+        self._rows = np.array([*map(self._row, memories)], _ROW)
+        self._derive()
+
+    def _row(self, memory: Memory) -> tuple[float, int, float, float, int]:
+        return (
+            memory.importance,
+            self.accessed(memory).times,
+            memory.created_at.timestamp(),
+            NEVER if memory.expires_at is None else memory.expires_at.timestamp(),
+            int(memory.semantic_hash, 16),
+        )
+
+    def _derive(self) -> None:
+        self._importances: dict[float, Importances] = {}
+        self._first_expiry = self._rows["expires_at"].min(initial=NEVER).item()
+
+    @property
+    def nbytes(self) -> int:
+        """About what it takes beside the memories themselves."""
+        index = 0 if self.index is None else self.index.nbytes
+        return ARRAY_BYTES * len(self.memories) + self._encoded_bytes + index
+
+    def distances(self, semantic_hash: str) -> NDArray[np.uint8]:
+        """Hamming distances of the memories' semantic hashes to this one, in bits."""
+        unlike = self._rows["semantic_hash"] ^ np.uint64(int(semantic_hash, 16))
+        distances: NDArray[np.uint8] = np.bitwise_count(unlike)
+        return distances
+
+    def is_live(self, now: datetime) -> NDArray[np.bool_] | None:
+        """Which memories have not expired; None: all of them."""
+        moment = now.timestamp()
+        if self._first_expiry > moment:
+            return None
+        live: NDArray[np.bool_] = self._rows["expires_at"] > moment
+        return live
+
+    def effective_importance(self, now: datetime, half_life_days: float) -> Floats:
+        """`ranking.effective_importance` of each memory."""
+        known = self._importances.get(half_life_days)
+        if known is None:
+            rows = self._rows
+            known = self._importances[half_life_days] = Importances(
+                rows["importance"], rows["created_at"], rows["access_count"], half_life_days
+            )
+        return known.at(now)
+
+    def accessed(self, memory: Memory) -> Accessed:
+        """How often a memory was accessed, and when last."""
+        return self._accesses.get(memory.memory_id) or accessed_of(memory)
+
+    def memory(self, place: int) -> Memory:
+        """The memory that stands there, with its accesses."""
+        memory = self.memories[place]
+        times, last = self.accessed(memory)
+        return dataclasses.replace(memory, access_count=times, last_accessed=last)
+
+    def encoded(self, place: int) -> Encoded:
+        """What a caller is sent of a memory, but for what the time bears on."""
+        memory = self.memories[place]
+        memory_id = memory.memory_id
+        known = self._encoded.get(memory_id)
+        accessed = self._accesses.get(memory_id)
+        if known is not None:
+            if known.accessed is accessed:
+                return known
+            self._encoded_bytes -= known.nbytes
+        made = self._encoded[memory_id] = Encoded(
+            memory,
+            accessed,
+            self._encoding.lasting(memory) if known is None else known.lasting,
+            self._encoding.accesses(accessed or accessed_of(memory)),
+        )
+        self._encoded_bytes += made.nbytes
+        return made
+
+    def _forget_encoded(self, memory_id: str) -> None:
+        self._encoded_bytes -= self._encoded.pop(memory_id).nbytes
+
+    # The index
+
+    @property
+    def unindexed(self) -> tuple[int, int]:
+        """How many memories the index has to take over, and how many characters they have."""
+        unknown = self.memories if self.index is None else map(self._found, self._unindexed)
+        lengths = [0 if memory is None else len(memory.content) for memory in unknown]
+        return len(lengths), sum(lengths)
+
+    def without_vector(self) -> list[Memory]:
+        """The memories whose vectors nobody has, and nobody is making."""
+        unknown = self.memories if self.index is None else map(self._found, self._unindexed)
+        return [
+            memory
+            for memory in unknown
+            if memory is not None
+            and not self._has_vector(memory)
+            and self._wanted.get(memory.memory_id) != memory.content_hash
+        ]
+
+    def expect(self, memories: Iterable[Memory]) -> None:
+        """Note that vectors of these are being made."""
+        self._wanted |= {memory.memory_id: memory.content_hash for memory in memories}
+
+    def take_vectors(self, vectors: Mapping[str, tuple[str, Vector]]) -> None:
+        """Have vectors, with their contents' hashes, come into the index with the next update."""
+        for memory_id, (content_hash, vector) in vectors.items():
+            self._wanted.pop(memory_id, None)
+            memory = self._found(memory_id)
+            if (
+                self.index is not None
+                and not self.is_being_indexed
+                and not self._readers
+                and memory_id not in self._unindexed
+                and memory is not None
+                and memory.content_hash == content_hash
+            ):
+                self.index.set_vector(memory_id, vector)
+                self._embedded[memory_id] = content_hash
+            else:
+                self._arrived[memory_id] = content_hash, vector
+                if not self._readers:
+                    self._unindexed |= {memory_id} & self.places.keys()
+
+    def documents(self) -> list[Document]:
+        """All memories, with the vectors that are there."""
+        return [self._document(memory) for memory in self.memories]
+
+    def adopt(self, index: SessionIndex, documents: Iterable[Document]) -> None:
+        """Let an index of all memories be the one, built of these documents."""
+        self.index, self.is_being_indexed = index, False
+        self._embedded = {}
+        self._take_over(documents)
+        # Vectors that have come meanwhile are next.
+        self._unindexed = self._arrived.keys() & self.places.keys()
+
+    def up_to_date_index(self) -> SessionIndex:
+        """The index, with all that has changed taken over."""
+        assert self.index is not None  # noqa: S101  for the type checker: it has been adopted
+        if self._unindexed:
+            changed = [memory for memory in map(self._found, self._unindexed) if memory is not None]
+            documents = [self._document(memory) for memory in changed]
+            removed = [i for i in self._unindexed if i not in self.places]
+            self.index.update(documents, removed)
+            for memory_id in removed:
+                self._embedded.pop(memory_id, None)
+                self._arrived.pop(memory_id, None)
+            self._unindexed = set()
+            self._take_over(documents)
+        return self.index
+
+    @contextmanager
+    def steady(self) -> Iterator[None]:
+        """Let the index be for a thread to read; vectors that come meanwhile are taken over after.
+
+        Memories stay as they are while the session's `refreshing` is held.
+        """
+        self._readers += 1
+        try:
+            yield
+        finally:
+            self._readers -= 1
+            if not self._readers:
+                self._unindexed |= self._arrived.keys() & self.places.keys()
+
+    def _take_over(self, documents: Iterable[Document]) -> None:
+        """Note whose vectors the index has by now."""
+        for document in documents:
+            memory_id = document.memory_id
+            if document.vector is None:
+                self._embedded.pop(memory_id, None)
+                continue
+            content_hash = self.memories[self.places[memory_id]].content_hash
+            self._embedded[memory_id] = content_hash
+            if self._arrived.get(memory_id, ("",))[0] == content_hash:
+                del self._arrived[memory_id]
+
+    def _found(self, memory_id: str) -> Memory | None:
+        place = self.places.get(memory_id)
+        return None if place is None else self.memories[place]
+
+    def _has_vector(self, memory: Memory) -> bool:
+        arrived = self._arrived.get(memory.memory_id)
+        return memory.content_hash in (
+            self._embedded.get(memory.memory_id),
+            None if arrived is None else arrived[0],
+        )
+
+    def _vector(self, memory: Memory) -> Vector | None:
+        memory_id = memory.memory_id
+        arrived = self._arrived.get(memory_id)
+        if arrived is not None and arrived[0] == memory.content_hash:
+            return arrived[1]
+        if self.index is not None and self._embedded.get(memory_id) == memory.content_hash:
+            vector: Vector = self.index.vectors[self.index.place(memory_id)].copy()
+            return vector
+        return None
+
+    def _document(self, memory: Memory) -> Document:
+        speaker, episode = memory.metadata.get("speaker"), memory.metadata.get("episode")
+        return Document(
+            memory.memory_id,
+            memory.content,
+            memory.created_revision,
+            memory.created_at,
+            memory.importance,
+            self.accessed(memory).times,
+            speaker=speaker if _is_name(speaker) else "",
+            occurred_at=_moment(memory.metadata.get("occurred_at")),
+            episode=episode if isinstance(episode, str) else "",
+            vector=self._vector(memory),
+        )
+
+
+def _is_name(value: object) -> TypeGuard[str]:
+    """Whether it is a text as short as names are; others are not ranked by."""
+    return isinstance(value, str) and len(value) <= MAX_NAME_CHARACTERS
+
+
+def _moment(value: object) -> datetime | None:
+    """An RFC 3339 time, in UTC where it names no zone; None for what is none, and not ranked by.
+
+    "T" and "Z" may be in lower case, and a second may be 60 (RFC 3339, 5.6): a leap second, which
+    ends where the next minute begins.
+    """
+    if not isinstance(value, str) or len(value) > MAX_MOMENT_CHARACTERS:
+        return None
+    text, leaps = _LEAP_SECOND.subn(r"\1:59", value.upper())
+    try:
+        moment = datetime.fromisoformat(text)
+        moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        return moment + timedelta(seconds=leaps)
+    except (ValueError, OverflowError):
+        return None

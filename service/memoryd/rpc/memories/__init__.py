@@ -1,0 +1,1 @@
+"""MemoryService on the wire."""

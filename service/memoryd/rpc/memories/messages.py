@@ -1,0 +1,230 @@
+"""Protos to records, and back. Requests are judged in `requests`; here nothing is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.struct_pb2 import NULL_VALUE
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from memoryd.domain.importance import effective_importance
+from memoryd.domain.records import Change, ContentType, StoreOutcome
+from memoryd.v1 import memory_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from google.protobuf.duration_pb2 import Duration
+    from google.protobuf.struct_pb2 import Struct, Value
+
+    from memoryd.domain.records import Memory, MemoryEvent, Session, Stored
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_MAX_EXACT_INTEGER = 2.0**53
+"""Up to here a double holds every whole number."""
+
+RESPONSE_FRAMING_BYTES = 4
+"""Of a message in a list: its tag, and its length up to 2 MiB."""
+
+CONTENT_TYPE_OF: Mapping[memory_pb2.ContentType.ValueType, ContentType] = {
+    memory_pb2.CONTENT_TYPE_UNSPECIFIED: ContentType.CONTEXT,
+    memory_pb2.CONTENT_TYPE_USER_INFO: ContentType.USER_INFO,
+    memory_pb2.CONTENT_TYPE_PREFERENCE: ContentType.PREFERENCE,
+    memory_pb2.CONTENT_TYPE_FACT: ContentType.FACT,
+    memory_pb2.CONTENT_TYPE_CONTEXT: ContentType.CONTEXT,
+}
+_PROTO_CONTENT_TYPE = {record: number for number, record in CONTENT_TYPE_OF.items() if number}
+_PROTO_OUTCOME = {
+    StoreOutcome.CREATED: memory_pb2.STORE_OUTCOME_CREATED,
+    StoreOutcome.MERGED: memory_pb2.STORE_OUTCOME_MERGED,
+}
+
+_PROTO_CHANGE = {
+    Change.CREATED: memory_pb2.MEMORY_CHANGE_CREATED,
+    Change.UPDATED: memory_pb2.MEMORY_CHANGE_UPDATED,
+    Change.DELETED: memory_pb2.MEMORY_CHANGE_DELETED,
+    Change.RESTORED: memory_pb2.MEMORY_CHANGE_RESTORED,
+    Change.EXPIRED: memory_pb2.MEMORY_CHANGE_EXPIRED,
+    Change.PURGED: memory_pb2.MEMORY_CHANGE_PURGED,
+}
+
+
+def memory_message(memory: Memory, *, now: datetime, half_life_days: float) -> memory_pb2.Memory:
+    """The memory as callers see it at `now`."""
+    message = memory_pb2.Memory()
+    _fill_memory(message, memory, now, half_life_days)
+    return message
+
+
+def lasting_message(memory: Memory) -> memory_pb2.Memory:
+    """The part that stays the same until the memory's next revision."""
+    message = memory_pb2.Memory()
+    _fill_lasting(message, memory)
+    return message
+
+
+def _fill_memory(
+    message: memory_pb2.Memory, memory: Memory, now: datetime, half_life_days: float
+) -> None:
+    _fill_lasting(message, memory)
+    _fill_accesses(message, memory)
+    message.effective_importance = effective_importance(
+        memory.importance,
+        memory.created_at,
+        memory.access_count,
+        now=now,
+        half_life_days=half_life_days,
+    )
+
+
+def _fill_accesses(message: memory_pb2.Memory, memory: Memory) -> None:
+    message.access_count = memory.access_count
+    if memory.last_accessed is not None:
+        _fill_time(message.last_access_time, memory.last_accessed)
+
+
+def _fill_lasting(message: memory_pb2.Memory, memory: Memory) -> None:
+    message.session_id = memory.session.session_id
+    message.memory_id = memory.memory_id
+    message.content = memory.content
+    message.content_type = _PROTO_CONTENT_TYPE[memory.content_type]
+    message.importance = memory.importance
+    message.content_hash = memory.content_hash
+    message.semantic_hash = memory.semantic_hash
+    # In place: messages of their own would be copied, which takes as long as all the rest.
+    _fill_time(message.create_time, memory.created_at)
+    _fill_time(message.update_time, memory.updated_at)
+    if memory.deleted_at is not None:
+        _fill_time(message.delete_time, memory.deleted_at)
+    if memory.expires_at is not None:
+        _fill_time(message.expire_time, memory.expires_at)
+    message.revision = memory.revision
+    message.etag = memory.etag
+    if memory.metadata:
+        fill_struct(message.metadata, memory.metadata)
+
+
+def store_response(stored: Stored, *, half_life_days: float) -> memory_pb2.StoreMemoryResponse:
+    """The answer, as of the time when it was stored: a replay says the same."""
+    response = memory_pb2.StoreMemoryResponse()
+    _fill_store_response(response, stored, half_life_days)
+    return response
+
+
+def batch_response(
+    stored: Sequence[Stored], *, half_life_days: float, max_bytes: int
+) -> memory_pb2.BatchStoreMemoriesResponse:
+    """The answers together; the last ones without content and metadata where they are too large."""
+    answer, size = memory_pb2.BatchStoreMemoriesResponse(), 0
+    for one in stored:
+        if size > max_bytes:
+            outline = dataclasses.replace(one.memory, content="", metadata={})
+            one = dataclasses.replace(one, memory=outline)  # noqa: PLW2901  what is left of it
+        response = answer.responses.add()
+        _fill_store_response(response, one, half_life_days)
+        size += response.ByteSize() + RESPONSE_FRAMING_BYTES
+    answer.truncated = size > max_bytes
+    for response in reversed(answer.responses):
+        if size <= max_bytes:
+            break
+        size -= response.ByteSize()
+        response.memory.ClearField("content")
+        response.memory.ClearField("metadata")
+        size += response.ByteSize()
+    return answer
+
+
+def _fill_store_response(
+    response: memory_pb2.StoreMemoryResponse, stored: Stored, half_life_days: float
+) -> None:
+    _fill_memory(response.memory, stored.memory, stored.memory.updated_at, half_life_days)
+    response.outcome = _PROTO_OUTCOME[stored.outcome]
+    if stored.evicted_memory_ids:
+        response.evicted_memory_ids.extend(stored.evicted_memory_ids)
+
+
+def event_message(
+    session: Session, event: MemoryEvent, *, now: datetime, half_life_days: float
+) -> memory_pb2.WatchMemoriesResponse:
+    if event.memory is None:
+        memory = memory_pb2.Memory(
+            session_id=session.session_id, memory_id=event.memory_id, revision=event.revision
+        )
+    else:
+        memory = memory_message(event.memory, now=now, half_life_days=half_life_days)
+    return memory_pb2.WatchMemoriesResponse(
+        change=_PROTO_CHANGE[event.change], memory=memory, revision=event.revision
+    )
+
+
+def timestamp(moment: datetime) -> Timestamp:
+    message = Timestamp()
+    _fill_time(message, moment)
+    return message
+
+
+def _fill_time(message: Timestamp, moment: datetime) -> None:
+    since = moment - EPOCH
+    message.seconds = since.days * 86_400 + since.seconds
+    message.nanos = since.microseconds * 1000
+
+
+def moment_of(message: Timestamp) -> datetime:
+    """To the microsecond, rounded down. Raises OverflowError outside the years 1 to 9999."""
+    return EPOCH + timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)
+
+
+def span_of(message: Duration) -> timedelta:
+    """To the microsecond, rounded up, so that more than nothing stays so. Raises OverflowError."""
+    return timedelta(seconds=message.seconds, microseconds=-(-message.nanos // 1000))
+
+
+def struct_value(struct: Struct) -> dict[str, Any]:
+    """Plain JSON values. Whole numbers come out as int, in the order of the keys in the message."""
+    return {key: _plain(value) for key, value in struct.fields.items()}
+
+
+def _plain(value: Value) -> Any:
+    match value.WhichOneof("kind"):
+        case "string_value":
+            return value.string_value
+        case "number_value":
+            number = value.number_value
+            exact = number.is_integer() and abs(number) <= _MAX_EXACT_INTEGER
+            is_negative_zero = not number and math.copysign(1, number) < 0  # no int is
+            return int(number) if exact and not is_negative_zero else number
+        case "bool_value":
+            return value.bool_value
+        case "struct_value":
+            return struct_value(value.struct_value)
+        case "list_value":
+            return [_plain(item) for item in value.list_value.values]
+        case _:
+            return None
+
+
+def fill_struct(struct: Struct, values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        _fill(struct.fields[key], value)
+
+
+def _fill(target: Value, value: Any) -> None:
+    if isinstance(value, str):
+        target.string_value = value
+    elif isinstance(value, bool):
+        target.bool_value = value
+    elif isinstance(value, (int, float)):
+        target.number_value = value
+    elif value is None:
+        target.null_value = NULL_VALUE
+    elif isinstance(value, dict):
+        target.struct_value.SetInParent()
+        fill_struct(target.struct_value, value)
+    else:
+        target.list_value.SetInParent()
+        for item in value:
+            _fill(target.list_value.values.add(), item)

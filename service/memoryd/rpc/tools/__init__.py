@@ -1,0 +1,1 @@
+"""ToolConfigService on the wire."""

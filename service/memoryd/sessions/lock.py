@@ -1,0 +1,70 @@
+"""The rows of `sessions`: their counters, and the lock that puts a session's writers in line."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import Select, and_, select
+
+from memoryd.database import statements as direct
+from memoryd.database.tables import sessions
+from memoryd.domain.records import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy import Connection
+
+    from memoryd.database.dialect import Dialect
+
+KEY = (sessions.c.tenant, sessions.c.session_id)
+
+
+class Counters(NamedTuple):
+    """How far a session is."""
+
+    revision: int
+    """Of the last change."""
+    access_revision: int
+    """Raised by every transaction that counts accesses."""
+    horizon: int
+    """Before it not every purge is known any more."""
+
+
+def read_counters(
+    connection: Connection, dialect: Dialect, wanted: Iterable[Session]
+) -> dict[Session, Counters]:
+    """Read how far the sessions that exist are."""
+    return _read(connection, dialect, wanted, lock=False)
+
+
+def lock_sessions(
+    connection: Connection, dialect: Dialect, wanted: Iterable[Session]
+) -> dict[Session, Counters]:
+    """Lock the sessions that exist until the transaction ends, in one order for all writers.
+
+    Gives how far they are.
+    """
+    return _read(connection, dialect, wanted, lock=True)
+
+
+def _read(
+    connection: Connection, dialect: Dialect, wanted: Iterable[Session], *, lock: bool
+) -> dict[Session, Counters]:
+    in_order = sorted(set(wanted))
+    if not in_order:
+        return {}
+    found = direct.fetch(connection, _statement(dialect, lock), dialect.bind(KEY, in_order))
+    return {Session(*row[:2]): Counters(*row[2:]) for row in found}
+
+
+@cache
+def _statement(dialect: Dialect, lock: bool) -> Select[Any]:  # noqa: FBT001  a cache key
+    keys = dialect.keys(*KEY)
+    statement = (
+        select(*KEY, *(sessions.c[name] for name in Counters._fields))
+        .select_from(keys.source.join(sessions, and_(*(c == keys.c[c.name] for c in KEY))))
+        .order_by(*KEY)
+    )
+    return statement.with_for_update(of=sessions) if lock else statement

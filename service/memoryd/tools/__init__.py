@@ -1,0 +1,1 @@
+"""The tools' configuration: settings, overrides at run time, and secrets."""

@@ -1,0 +1,705 @@
+"""The settings of the seven tools: names, defaults, bounds, and how variables give them.
+
+`TOOL_SETTING` sets a setting (`RAG_CHUNK_SIZE`), `ENABLE_TOOL_TOOL` its switch (`ENABLE_RAG_TOOL`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
+
+from memoryd.settings.service import (
+    Accepts,
+    Boolean,
+    Environment,
+    Fault,
+    Integer,
+    Number,
+    Problem,
+    Settings,
+    SettingsError,
+    SettingsModel,
+    describe,
+    given_values,
+    load_settings,
+    read_variables,
+    refusal,
+    validate,
+    without_value,
+)
+from memoryd.tools.secrets import (
+    PATIENCE_SECONDS,
+    REFERENCE_FORMS,
+    MalformedReferenceError,
+    SecretReference,
+    Secrets,
+    SecretUnavailableError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from memoryd.settings.service import Variables
+    from memoryd.tools.secrets.names import SecretNames
+
+TOOLS: Final = ("rag", "memory", "escalation", "attachment", "crm", "billing", "inventory")
+
+INT32_MAX: Final = 2**31 - 1
+"""What an int32 carries: the bound of settings that have none of their own."""
+
+START_PATIENCE_SECONDS: Final = 15.0
+"""How long the start waits for the providers of secrets; no caller does yet."""
+
+LOST_LITERAL: Final = SecretReference("literal")
+"""Stands for a literal secret that another process has, and this one has not."""
+
+_LONE_WORD_WEIGHT = 0.8
+MAX_ITEMS = 1000
+"""Of a list or map."""
+_MAX_WORD_CHARACTERS = 200
+_MAX_EXTENSION_CHARACTERS = 32
+_MAX_URL_CHARACTERS = 2048
+_MAX_EMAIL_CHARACTERS = 254
+
+_EXTENSION = re.compile(r"(\.[a-z0-9_+-]+)+")
+_EMAIL = re.compile(r"[^\s@,;:<>()\[\]\"\\]+@\w([\w-]*\w)?(\.\w([\w-]*\w)?)*")
+
+
+def _unique_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    words = [word.strip() for word, _ in pairs]
+    if len(set(words)) < len(words):
+        raise refusal("expected each word once")
+    return {word: weight for word, (_, weight) in zip(words, pairs, strict=True)}
+
+
+def _json(text: str) -> object:
+    try:
+        return json.loads(text, object_pairs_hook=_unique_pairs)
+    except RecursionError:
+        raise ValueError from None
+
+
+def _keywords(value: object) -> dict[str, object]:
+    """Read JSON, or `word=0.9,word`; each word 1 to 200 characters, trimmed, and once."""
+    if isinstance(value, str):
+        value = _json(value) if value.startswith(("{", "[")) else value.split(",")
+    if isinstance(value, list):
+        value = _unique_pairs([_weighted_word(item) for item in value])
+    if not isinstance(value, Mapping) or len(value) > MAX_ITEMS:
+        raise ValueError
+    if not all(isinstance(word, str) for word in value):
+        raise ValueError
+    keywords = _unique_pairs(list(value.items()))
+    if not all(0 < len(word) <= _MAX_WORD_CHARACTERS for word in keywords):
+        raise ValueError
+    return keywords
+
+
+def _weighted_word(item: object) -> tuple[str, object]:
+    if not isinstance(item, str):
+        raise ValueError  # noqa: TRY004 - pydantic collects ValueError, a TypeError would escape
+    word, equals, weight = item.rpartition("=")
+    return (word, weight.strip()) if equals else (item, _LONE_WORD_WEIGHT)
+
+
+def _extensions(value: object) -> tuple[str, ...]:
+    """Read JSON or a comma-separated list into `.pdf`: lower case, a leading dot, each once."""
+    if isinstance(value, str):
+        value = _json(value) if value.startswith("[") else value.split(",")
+    if not isinstance(value, list | tuple) or len(value) > MAX_ITEMS:
+        raise ValueError
+    return tuple(dict.fromkeys(map(_extension, value)))
+
+
+def _extension(item: object) -> str:
+    if not isinstance(item, str):
+        raise ValueError  # noqa: TRY004 - as in _weighted_word
+    text = item.strip().lower()
+    text = text if text.startswith(".") else f".{text}"
+    if len(text) > _MAX_EXTENSION_CHARACTERS or not _EXTENSION.fullmatch(text):
+        raise ValueError
+    return text
+
+
+def _email(text: str) -> str:
+    if text and (len(text) > _MAX_EMAIL_CHARACTERS or not _EMAIL.fullmatch(text)):
+        raise ValueError
+    return text
+
+
+def _url(text: str) -> str:
+    if not text:
+        return text
+    url = urlsplit(text)
+    # `port` raises ValueError by itself where it is no port.
+    well_formed = url.scheme in ("http", "https") and url.hostname and url.port != 0
+    if not well_formed or len(text) > _MAX_URL_CHARACTERS or not re.fullmatch(r"[!-~]+", text):
+        raise ValueError
+    if url.username is not None or url.password is not None:
+        # An endpoint is shown to callers; a credential in it would be too.
+        raise refusal("expected a URL without user name and password")
+    return text
+
+
+def _secret_reference(value: object) -> SecretReference:
+    if isinstance(value, SecretReference):
+        return value
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    if not isinstance(text, str):
+        raise ValueError  # noqa: TRY004 - as in _weighted_word
+    try:
+        return SecretReference.parse(text)
+    except MalformedReferenceError as error:
+        raise refusal(str(error)) from None
+
+
+Fraction = Annotated[Number, Field(ge=0, le=1)]
+Keywords = Annotated[
+    Mapping[str, Fraction],
+    BeforeValidator(_keywords),
+    AfterValidator(MappingProxyType),
+    PlainSerializer(dict),
+    Accepts(
+        'JSON such as {"urgent": 1.0}, or word=0.9,word; weights from 0 to 1, 0.8 if left out; at'
+        f" most {MAX_ITEMS:,} words of {_MAX_WORD_CHARACTERS} characters"
+    ),
+]
+Extensions = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_extensions),
+    Accepts(
+        'JSON such as [".pdf", ".md"], or .pdf,.md; the dot may be left out; at most'
+        f" {MAX_ITEMS:,} extensions of {_MAX_EXTENSION_CHARACTERS} characters"
+    ),
+]
+Email = Annotated[
+    str, AfterValidator(_email), Accepts("one e-mail address of at most 254 characters, or nothing")
+]
+HttpUrl = Annotated[
+    str,
+    AfterValidator(_url),
+    Accepts(
+        "an http:// or https:// URL with a host, without a password, of at most"
+        f" {_MAX_URL_CHARACTERS:,} characters; or nothing"
+    ),
+]
+ApiKey = Annotated[
+    InstanceOf[SecretReference],
+    BeforeValidator(_secret_reference),
+    # A dump is for showing: it says where the secret comes from.
+    PlainSerializer(str),
+    Accepts(f"{REFERENCE_FORMS}; outside production also the secret itself", secret=True),
+]
+
+
+class ToolSettings(SettingsModel):
+    """The settings of one tool; one of the seven classes below."""
+
+    tool: ClassVar[str]
+
+    @classmethod
+    def variable(cls, field_name: str) -> str:
+        return f"{cls.tool}_{field_name}".upper()
+
+
+class RagSettings(ToolSettings):
+    tool = "rag"
+
+    chunk_size: Integer = Field(default=500, ge=100, le=2000, description="Words a chunk.")
+    chunk_overlap: Integer = Field(
+        default=50,
+        ge=0,
+        le=500,
+        description="Words that neighbouring chunks share; below chunk_size.",
+    )
+    search_k: Integer = Field(default=5, ge=1, le=20, description="Chunks a search returns.")
+    similarity_threshold: Fraction = Field(
+        default=0.7, description="The least similarity of a chunk."
+    )
+    cache_enabled: Boolean = Field(default=True, description="Whether search results are cached.")
+    cache_ttl: Integer = Field(
+        default=3600,
+        ge=60,
+        le=INT32_MAX,
+        description="How long search results are cached, in seconds.",
+    )
+
+    # On the field and not on the model, so that it is judged even where another field is bad.
+    @field_validator("chunk_overlap")
+    @classmethod
+    def _below_chunk_size(cls, overlap: int, info: ValidationInfo) -> int:
+        size = info.data.get("chunk_size")
+        if size is not None and overlap >= size:
+            raise refusal(f"expected a whole number below chunk_size, which is {size}")
+        return overlap
+
+
+class MemorySettings(ToolSettings):
+    tool = "memory"
+
+    max_entries: Integer = Field(
+        default=100, ge=10, le=1000, description="Live memories a session."
+    )
+    ttl_hours: Integer = Field(
+        default=24,
+        ge=1,
+        le=720,
+        description="How long a memory lives that is stored without an expiration, in hours.",
+    )
+    cleanup_days: Integer = Field(
+        default=30,
+        ge=1,
+        le=365,
+        description="After how long a memory that nobody retrieves is soft-deleted, in days.",
+    )
+    importance_threshold: Fraction = Field(
+        default=0.3,
+        description="The least effective importance of what is retrieved without a query.",
+    )
+
+
+class EscalationSettings(ToolSettings):
+    tool = "escalation"
+
+    confidence_threshold: Fraction = Field(
+        default=0.7, description="The confidence below which the agent hands over."
+    )
+    keywords: Keywords = Field(
+        default_factory=lambda: MappingProxyType(
+            {
+                "urgent": 1.0,
+                "emergency": 1.0,
+                "complaint": 0.9,
+                "legal": 0.9,
+                "lawsuit": 1.0,
+                "manager": 0.8,
+                "supervisor": 0.8,
+            }
+        ),
+        description="Words that speak for handing over, with their weights.",
+    )
+    notification_enabled: Boolean = Field(
+        default=False, description="Whether somebody is told of a handing over."
+    )
+    notification_email: Email = Field(default="", description="Who is told by e-mail.")
+    notification_webhook: HttpUrl = Field(default="", description="What is called by HTTP.")
+
+
+class AttachmentSettings(ToolSettings):
+    tool = "attachment"
+
+    max_file_size: Integer = Field(
+        default=10_485_760, ge=1024, le=2**53, description="The largest file, in bytes."
+    )
+    allowed_extensions: Extensions = Field(
+        default=(
+            *(".pdf", ".docx", ".doc", ".txt", ".md", ".csv", ".xlsx"),
+            *(".xls", ".json", ".xml", ".jpg", ".jpeg", ".png"),
+        ),
+        description="The file name extensions that are accepted.",
+    )
+    chunk_for_rag: Boolean = Field(
+        default=True, description="Whether contents are chunked for retrieval."
+    )
+    temp_cleanup_hours: Integer = Field(
+        default=24, ge=1, le=INT32_MAX, description="How long temporary files stay, in hours."
+    )
+
+
+class ApiSettings(ToolSettings):
+    """What the tools have in common that call a system of the operator."""
+
+    api_endpoint: HttpUrl = Field(default="", description="The base URL of the system.")
+    api_key: ApiKey = Field(
+        default_factory=SecretReference, description="The secret that the system asks for."
+    )
+
+
+class CrmSettings(ApiSettings):
+    tool = "crm"
+
+    timeout: Integer = Field(
+        default=10, ge=1, le=INT32_MAX, description="How long a call may take, in seconds."
+    )
+    max_retries: Integer = Field(
+        default=3, ge=0, le=INT32_MAX, description="How often a failed call is tried again."
+    )
+
+
+class BillingSettings(ApiSettings):
+    tool = "billing"
+
+
+class InventorySettings(ApiSettings):
+    tool = "inventory"
+
+
+SETTINGS_OF: Final[Mapping[str, type[ToolSettings]]] = MappingProxyType(
+    {
+        model.tool: model
+        for model in (
+            RagSettings,
+            MemorySettings,
+            EscalationSettings,
+            AttachmentSettings,
+            CrmSettings,
+            BillingSettings,
+            InventorySettings,
+        )
+    }
+)
+"""The settings class of each tool."""
+
+
+_Switch = Annotated[Boolean, Field(description="Whether agents may use the tool.")]
+
+
+class _Switches(SettingsModel):
+    rag: _Switch = True
+    memory: _Switch = True
+    escalation: _Switch = True
+    attachment: _Switch = True
+    crm: _Switch = False
+    billing: _Switch = False
+    inventory: _Switch = False
+
+    @classmethod
+    def variable(cls, field_name: str) -> str:
+        return f"ENABLE_{field_name}_TOOL".upper()
+
+
+class Provenance(enum.Enum):
+    """Which layer a value comes from; each beats those before it."""
+
+    DEFAULT = enum.auto()
+    ENVIRONMENT = enum.auto()
+    OVERRIDE = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class ToolConfig:
+    """The effective configuration of one tool."""
+
+    tool: str
+    enabled: bool
+    settings: ToolSettings
+    provenance: Mapping[str, Provenance]
+    """Every setting by its path: `enabled`, `rag.chunk_size`."""
+    revision: int = 0
+    """Of the last runtime change; 0: none yet."""
+    set_aside: tuple[ConfigWarning, ...] = ()
+    """Overrides that do not hold, since this release refuses them."""
+
+    @property
+    def values(self) -> dict[str, object]:
+        """The settings by their names, typed."""
+        return {name: getattr(self.settings, name) for name in type(self.settings).model_fields}
+
+    @property
+    def etag(self) -> str:
+        """Of the revision and all that a caller can see; a secret counts by its place."""
+        seen = [self.revision, self.enabled, self.settings.model_dump(mode="json")]
+        return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A value that is refused. `path` reads `rag.chunk_size`; no description shows a secret."""
+
+    path: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigWarning:
+    """Something doubtful that does not keep the tool from serving, with its remedy."""
+
+    path: str
+    description: str
+
+
+def load_tool_configs(
+    *, environ: Mapping[str, str], dotenv: Path | None, production: bool
+) -> Mapping[str, ToolConfig]:
+    """Read the seven tools, in the order of `TOOLS`.
+
+    Variables that merely begin like a tool's are other programs' and ignored. Raises
+    `SettingsError` with every problem; in production a literal secret is one.
+    """
+    places, problems = read_variables(environ=environ, dotenv=dotenv)
+    values, switched = given_values(_Switches, places)
+    switches = validate(_Switches, values)
+    if isinstance(switches, list):
+        problems += _problems(_Switches, switches, switched, places)
+        switches = _Switches()
+    configs = {}
+    for tool in TOOLS:
+        model = SETTINGS_OF[tool]
+        values, given = given_values(model, places)
+        settings, faults = _judge(model, values, production=production)
+        problems += _problems(model, faults, given, places)
+        if settings is not None:
+            provenance = {"enabled": _layer(given=tool in switched)} | {
+                f"{tool}.{name}": _layer(given=name in given) for name in model.model_fields
+            }
+            configs[tool] = ToolConfig(
+                tool, getattr(switches, tool), settings, MappingProxyType(provenance)
+            )
+    if problems:
+        raise SettingsError(problems)
+    return MappingProxyType(configs)
+
+
+def load_configuration(
+    *, environ: Mapping[str, str], dotenv: Path | None, flags: Mapping[str, object]
+) -> tuple[Settings, Mapping[str, ToolConfig]]:
+    """Read the service's settings and the tools; one `SettingsError` has the problems of both."""
+    problems: list[Problem] = []
+    settings = None
+    configs: Mapping[str, ToolConfig] = {}
+    try:
+        settings = load_settings(environ=environ, dotenv=dotenv, flags=flags)
+    except SettingsError as error:
+        problems += error.problems
+    production = settings is not None and settings.environment is Environment.PRODUCTION
+    try:
+        configs = load_tool_configs(environ=environ, dotenv=dotenv, production=production)
+    except SettingsError as error:
+        problems += error.problems
+    if settings is None or problems:
+        raise SettingsError(problems)
+    return settings, configs
+
+
+def judge_settings(
+    tool: str,
+    values: Mapping[str, object],
+    *,
+    production: bool,
+    secret_names: SecretNames | None = None,
+) -> tuple[ToolSettings | None, list[Violation]]:
+    """Build one tool's settings from given values, or say everything that is wrong with them.
+
+    `values` has a value, typed or in the form that its variable takes, by the setting's name;
+    settings left out have their default. With `secret_names` only secrets that these allow may be
+    named. The settings are None where there is a violation. Raises KeyError for an unknown tool.
+    """
+    settings, faults = _judge(SETTINGS_OF[tool], values, production=production)
+    if secret_names is not None:
+        faults += [
+            Fault(
+                name,
+                "a secret that callers may not name",
+                f"give one that the service's {Settings.variable('secret_names')} allows, or have"
+                " its operator allow this one",
+            )
+            for name, reference in _references(SETTINGS_OF[tool], values)
+            if not secret_names.allow(reference)
+        ]
+        settings = None if faults else settings
+    return settings, [
+        Violation(f"{tool}.{fault.field}", f"{fault.found}; {fault.expected}") for fault in faults
+    ]
+
+
+async def check(config: ToolConfig, secrets: Secrets) -> list[ConfigWarning]:
+    """Tell what is doubtful about a valid configuration.
+
+    Waits for a secret's provider as long as `Secrets.resolve` does, and no longer.
+    """
+    tool, settings = config.tool, config.settings
+
+    def warning(name: str, doubt: str, remedy: str) -> ConfigWarning:
+        return ConfigWarning(f"{tool}.{name}", f"{doubt}; {remedy}")
+
+    warnings = list(config.set_aside)
+    if (
+        isinstance(settings, EscalationSettings)
+        and settings.notification_enabled
+        and not (settings.notification_email or settings.notification_webhook)
+    ):
+        remedy = "set notification_email or notification_webhook, or switch notifications off"
+        doubt = "notifications are on, and nobody is named to be told"
+        warnings.append(warning("notification_enabled", doubt, remedy))
+    if isinstance(settings, ApiSettings):
+        for name in ("api_endpoint", "api_key"):
+            if config.enabled and not getattr(settings, name):
+                remedy = f"set {settings.variable(name)}, or disable the tool"
+                warnings.append(warning(name, f"{tool} is enabled without {name}", remedy))
+        if unavailable := await _unavailable(settings.api_key, secrets):
+            doubt = f"{settings.api_key.source} resolves to nothing: {unavailable.reason}"
+            warnings.append(warning("api_key", doubt, unavailable.remedy))
+        elif stale := secrets.refresh_failure(settings.api_key):
+            source = settings.api_key.source
+            doubt = f"{source} cannot be read anew, its last value serves: {stale.reason}"
+            warnings.append(warning("api_key", doubt, stale.remedy))
+    return warnings
+
+
+async def require_secrets(configs: Mapping[str, ToolConfig], secrets: Secrets) -> None:
+    """Raise `SettingsError` with every reference that resolves to nothing: production's rule.
+
+    Tools that are off count too; one may be switched on while the service runs.
+    """
+    with_key = [
+        config.settings for config in configs.values() if isinstance(config.settings, ApiSettings)
+    ]
+    found = await asyncio.gather(
+        *(
+            _unavailable(settings.api_key, secrets, patience=START_PATIENCE_SECONDS)
+            for settings in with_key
+        )
+    )
+    problems = [
+        Problem(
+            settings.variable("api_key"),
+            settings.api_key.source,
+            f"resolves to nothing: {unavailable.reason}",
+            unavailable.remedy,
+        )
+        for settings, unavailable in zip(with_key, found, strict=True)
+        if unavailable
+    ]
+    if problems:
+        raise SettingsError(problems)
+
+
+async def _unavailable(
+    reference: SecretReference, secrets: Secrets, *, patience: float = PATIENCE_SECONDS
+) -> SecretUnavailableError | None:
+    """Answer why a reference resolves to nothing; None where it resolves or there is none."""
+    if not reference:
+        return None
+    if reference == LOST_LITERAL:
+        return SecretUnavailableError(
+            "it was given at run time to another process, and is kept nowhere else",
+            f"give a reference: {REFERENCE_FORMS}",
+        )
+    try:
+        await secrets.resolve(reference, patience=patience)
+    except SecretUnavailableError as error:
+        return error
+    return None
+
+
+def _judge(
+    model: type[ToolSettings], values: Mapping[str, object], *, production: bool
+) -> tuple[ToolSettings | None, list[Fault]]:
+    result = validate(model, values)
+    settings, faults = (None, result) if isinstance(result, list) else (result, [])
+    if production:
+        # From the values given, so that it is told even where another setting is bad.
+        faults += [
+            Fault(
+                name,
+                "a literal secret",
+                f"production accepts {REFERENCE_FORMS}: keep the secret there and name the place",
+            )
+            for name, reference in _references(model, values)
+            if reference.is_literal
+        ]
+    return (None if faults else settings), faults
+
+
+def shown_settings(settings: ToolSettings) -> dict[str, Any]:
+    """What may be shown, as plain JSON; a text that is not given is left out.
+
+    Of a secret only whether there is one, and where it comes from: `has_api_key`, `api_key_source`.
+    """
+    shown: dict[str, Any] = {}
+    for name, value in settings.model_dump(mode="json").items():
+        if type(settings).model_fields[name].annotation is SecretReference:
+            shown[f"has_{name}"] = bool(value)
+            shown[f"{name}_source"] = value
+        elif value != "":
+            shown[name] = value
+    return shown
+
+
+def shown_values(config: ToolConfig) -> dict[str, Any]:
+    """Every value by its path, as plain JSON; of a secret where it comes from."""
+    settings = config.settings.model_dump(mode="json")
+    return {"enabled": config.enabled} | {f"{config.tool}.{n}": v for n, v in settings.items()}
+
+
+def default_of(tool: str, name: str) -> object:
+    """What this release sets where nobody else does; `enabled` is the tool's switch."""
+    if name == "enabled":
+        return _Switches.model_fields[tool].default
+    info = SETTINGS_OF[tool].model_fields[name]
+    return info.get_default(call_default_factory=True, validated_data={})
+
+
+def gives_literal(tool: str, values: Mapping[str, object]) -> bool:
+    """Whether a secret itself is among the values."""
+    return any(reference.is_literal for _, reference in _references(SETTINGS_OF[tool], values))
+
+
+def _references(
+    model: type[ToolSettings], values: Mapping[str, object]
+) -> Iterator[tuple[str, SecretReference]]:
+    """The secrets among the values, by the setting's name; those that can be read."""
+    for name, value in values.items():
+        info = model.model_fields.get(name)
+        if info is not None and info.annotation is SecretReference:
+            with suppress(ValueError):
+                yield name, _secret_reference(value)
+
+
+def references_of(configs: Iterable[ToolConfig]) -> Iterator[SecretReference]:
+    """The secrets that configurations name."""
+    for config in configs:
+        for _, reference in _references(type(config.settings), config.values):
+            yield reference
+
+
+def _problems(
+    model: type[SettingsModel],
+    faults: Iterable[Fault],
+    origins: Mapping[str, str],
+    places: Sequence[Variables],
+) -> list[Problem]:
+    return [
+        Problem(
+            model.variable(fault.field),
+            origins[fault.field],
+            without_value(fault.found, model.variable(fault.field), places),
+            fault.expected,
+        )
+        for fault in faults
+    ]
+
+
+def _layer(*, given: bool) -> Provenance:
+    return Provenance.ENVIRONMENT if given else Provenance.DEFAULT
+
+
+def tool_settings_table() -> list[tuple[str, str, str]]:
+    """Answer `(variable, default, description)` of every switch and setting, for the README."""
+    switches = {row[0]: row for row in describe(_Switches)}
+    return [
+        row
+        for tool in TOOLS
+        for row in (switches[_Switches.variable(tool)], *describe(SETTINGS_OF[tool]))
+    ]
