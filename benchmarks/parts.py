@@ -21,8 +21,12 @@ from memoryd.domain.content import clean, hashes_of, normalise, simhash
 from memoryd.domain.ids import uuid7
 from memoryd.domain.records import Capacity, ContentPolicy, ContentType, Memory, NewMemory, Session
 from memoryd.memories.store import MemoryStore
+from memoryd.rpc.call import Call
 from memoryd.rpc.memories.messages import memory_message
-from memoryd.rpc.memories.requests import Requests
+from memoryd.rpc.memories.requests import RequestParser
+from memoryd.rpc.methods import Method, validated
+from memoryd.rpc.sizes import check_store
+from memoryd.tools.settings import MemorySettings
 from memoryd.v1 import memory_pb2
 
 if TYPE_CHECKING:
@@ -52,26 +56,19 @@ def microseconds(work: Callable[[], object]) -> float:
 
 
 def judging(content: str) -> Callable[[], object]:
-    """Build what a request to store goes through between decoding and hashing."""
+    """Build what a request to store goes through between decoding and the store."""
     message = memory_pb2.StoreMemoryRequest(
         session_id="user-123",
         content=content,
         content_type=memory_pb2.CONTENT_TYPE_FACT,
         importance=0.5,
     )
-    requests = Requests(
-        ContentPolicy.SANITIZE,
-        lambda: datetime.now(UTC),
-        lambda: timedelta(hours=24),
-        max_batch=1000,
-        judge_other=lambda _: (),
+    parser = RequestParser(
+        ContentPolicy.SANITIZE, lambda: datetime.now(UTC), MemorySettings, max_batch=1000
     )
-
-    def judge() -> None:
-        requests.check(message)
-        clean(message.content, ContentPolicy.SANITIZE)
-
-    return judge
+    method = Method(parser.new_memory, None, check_size=check_store)
+    call = Call("StoreMemory", "request", lambda: None, "ipv4:127.0.0.1")
+    return lambda: validated(method, message, call)
 
 
 def new_memory(content: str) -> NewMemory:
@@ -143,8 +140,8 @@ def main() -> None:
         ("SimHash of 2,000 words", lambda: simhash(long), 1000.0),
         ("sanitising 100 characters", lambda: clean(plain, ContentPolicy.SANITIZE), None),
         ("sanitising 16,384 characters", lambda: clean(largest, ContentPolicy.SANITIZE), None),
-        ("checking and sanitising 100", judging(plain), 25.0),
-        ("checking and sanitising 16,384", judging(largest), 250.0),
+        ("validating a store of 100", judging(plain), 25.0),
+        ("validating a store of 16,384", judging(largest), 250.0),
         ("normalising 100 characters", lambda: normalise(plain), None),
         ("both hashes of 100 characters", lambda: hashes_of(plain), None),
         ("a memory as a message, encoded", converting(plain), None),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from google.protobuf import descriptor_pool
+from grpc_reflection.v1alpha import reflection
 
 from memoryd.database.engine import Database, DatabaseOptions
 from memoryd.database.notifications import Listener
@@ -22,16 +22,16 @@ from memoryd.retrieval.lazy import DeferredRetrieval
 from memoryd.rpc.endpoint import Endpoint
 from memoryd.rpc.health import HealthMonitor
 from memoryd.rpc.limits import Limits
-from memoryd.rpc.memories.requests import Requests
+from memoryd.rpc.memories.requests import RequestParser
 from memoryd.rpc.memories.results import ENCODING
 from memoryd.rpc.memories.service import MemoryService, MemoryServiceOptions
-from memoryd.rpc.pipeline import CallPipeline
+from memoryd.rpc.methods import Method, as_it_is
+from memoryd.rpc.pipeline import CallPipeline, Lane
 from memoryd.rpc.receiving import RECEIVE_MARGIN_BYTES
 from memoryd.rpc.tools.service import ToolConfigService
 from memoryd.settings.service import Environment
 from memoryd.tools.configs import ToolConfigs
 from memoryd.tools.settings import check
-from memoryd.v1 import memory_pb2, memory_pb2_grpc, tool_config_pb2, tool_config_pb2_grpc
 
 try:
     import resource
@@ -47,12 +47,15 @@ if TYPE_CHECKING:
     from memoryd.recall.embedders.embedder import Embedder
     from memoryd.settings.service import Settings
     from memoryd.tools.secrets import Secrets
-    from memoryd.tools.settings import ToolConfig
+    from memoryd.tools.settings import MemorySettings, ToolConfig
 
-SERVICES = (
-    memory_pb2.DESCRIPTOR.services_by_name["MemoryService"].full_name,
-    tool_config_pb2.DESCRIPTOR.services_by_name["ToolConfigService"].full_name,
-)
+_service = descriptor_pool.Default().FindServiceByName
+MEMORY_SERVICE = _service("memoryd.v1.MemoryService")
+TOOL_SERVICE = _service("memoryd.v1.ToolConfigService")
+HEALTH_SERVICE = _service("grpc.health.v1.Health")
+REFLECTION_SERVICE = _service(reflection.SERVICE_NAME)
+
+SERVICES = (MEMORY_SERVICE.full_name, TOOL_SERVICE.full_name)
 
 HANDSHAKE_SECONDS = 10
 """A connection on which no client has begun to speak HTTP/2 by then is closed."""
@@ -173,14 +176,6 @@ class Server:
             language=settings.recall_language,
             half_life_days=settings.importance_half_life_days,
         )
-        tool_service = ToolConfigService(self._tools, secrets)
-        requests = Requests(
-            settings.content_policy,
-            clock,
-            lambda: timedelta(hours=self._tools.memory_settings.ttl_hours),
-            max_batch=settings.max_batch_size,
-            judge_other=tool_service.violations_of,
-        )
         self.sweeper = sweeper_of(
             self.database,
             settings,
@@ -190,40 +185,45 @@ class Server:
         )
         self._sweeping: asyncio.Task[None] | None = None
         self.health = HealthMonitor(self.database.check, SERVICES)
-        self._pipeline = CallPipeline(requests.check, _limits(settings), self._store.admit_write)
-        methods = cast("grpc.aio.Server", self._pipeline)
-        memory_pb2_grpc.add_MemoryServiceServicer_to_server(
-            MemoryService(
-                self._store,
-                self._accesses,
-                self._hub,
-                self._retrieval,
-                requests,
-                clock=clock,
-                options=MemoryServiceOptions(
-                    settings.importance_half_life_days, lambda: self._tools.memory_settings
-                ),
-            ),
-            methods,
-        )
-        tool_config_pb2_grpc.add_ToolConfigServiceServicer_to_server(tool_service, methods)
-        health_pb2_grpc.add_HealthServicer_to_server(self.health, methods)
-        health_service = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
-            reflection.aio.ReflectionServicer((*SERVICES, health_service, reflection.SERVICE_NAME)),
-            methods,
-        )
+        self._pipeline = CallPipeline(_limits(settings), self._store.admit_write)
+        self._add_services(clock)
         channel = channel_options(settings, shares_port=shares_port)
 
         def make_server() -> grpc.aio.Server:
             server = grpc.aio.server(handlers=(self._pipeline,), options=channel)
             # In a queue of its own: under load it is not behind all the others.
             server.add_registered_method_handlers(
-                health_service, self._pipeline.handlers_of(health_service)
+                HEALTH_SERVICE.full_name,
+                self._pipeline.handlers_of(HEALTH_SERVICE.full_name),
             )
             return server
 
         self._endpoint = Endpoint(make_server, settings.host, settings.address)
+
+    def _add_services(self, clock: Callable[[], datetime]) -> None:
+        settings, pipeline = self._settings, self._pipeline
+
+        def memory_settings() -> MemorySettings:
+            return self._tools.memory_settings
+
+        service = MemoryService(
+            self._store,
+            self._accesses,
+            self._hub,
+            self._retrieval,
+            clock=clock,
+            options=MemoryServiceOptions(settings.importance_half_life_days, memory_settings),
+        )
+        parser = RequestParser(
+            settings.content_policy, clock, memory_settings, max_batch=settings.max_batch_size
+        )
+        pipeline.add_service(MEMORY_SERVICE, service.methods(parser))
+        pipeline.add_service(TOOL_SERVICE, ToolConfigService(self._tools, self._secrets).methods())
+        pipeline.add_service(HEALTH_SERVICE, self.health.methods(), Lane.HEALTH)
+        named = (*SERVICES, HEALTH_SERVICE.full_name, reflection.SERVICE_NAME)
+        answer = reflection.aio.ReflectionServicer(named).ServerReflectionInfo
+        row: Method[Any] = Method(as_it_is, answer)
+        pipeline.add_service(REFLECTION_SERVICE, {"ServerReflectionInfo": row}, Lane.REFLECTION)
 
     async def start(self) -> str:
         """Listen, and return the address as HOST:PORT.

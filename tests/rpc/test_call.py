@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 
-from memoryd.domain.records import ContentPolicy, Session
-from memoryd.rpc.call import OFFLOAD_BYTES, offloaded
-from memoryd.rpc.memories.requests import Requests
+from memoryd.domain.records import ContentPolicy
+from memoryd.rpc.call import OFFLOAD_BYTES, Call, offloaded
+from memoryd.rpc.memories.requests import RequestParser
+from memoryd.rpc.violations import Violations
+from memoryd.tools.settings import MemorySettings
 from memoryd.v1 import memory_pb2 as pb
 
 
@@ -26,13 +28,8 @@ async def test_a_batch_is_judged_no_further_than_its_caller_waits():
         assert has_gone.wait(60)
         return datetime(2026, 3, 1, tzinfo=UTC)
 
-    requests = Requests(
-        ContentPolicy.SANITIZE,
-        clock,
-        lambda: timedelta(1),
-        max_batch=1000,
-        judge_other=lambda _: (),
-    )
+    parser = RequestParser(ContentPolicy.SANITIZE, clock, MemorySettings, max_batch=1000)
+    call = Call("StoreMemory", "request", lambda: None, "ipv4:127.0.0.1")
     batch = pb.BatchStoreMemoriesRequest(
         requests=[pb.StoreMemoryRequest(session_id="a", content=f"fact {n}") for n in range(1000)]
     )
@@ -40,7 +37,7 @@ async def test_a_batch_is_judged_no_further_than_its_caller_waits():
 
     def judge() -> None:
         try:
-            requests.new_memories(batch, lambda name: Session("", name))
+            parser.new_memories(batch, call, Violations())
         finally:
             loop.call_soon_threadsafe(ended.set)
 

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from memoryd.domain.errors import ClientLimitReached, Overloaded
 from memoryd.memories import group_commit
 from memoryd.rpc import pipeline
-from memoryd.rpc.limits import Returns, Slots
+from memoryd.rpc.limits import Returns, Slots, client_of
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1 import tool_config_pb2 as tool_pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
@@ -129,18 +129,18 @@ async def test_streams_over_the_limit_are_refused_until_others_end(
 
 def test_a_client_is_an_address_and_takes_no_other_clients_places():
     slots = Slots("calls", limit=3, limit_per_client=2)
-    with slots.taken("ipv4:10.0.0.7:1111"), slots.taken("ipv4:10.0.0.7:2222"):
-        with pytest.raises(ClientLimitReached), slots.taken("ipv4:10.0.0.7:3333"):
+    with slots.taken(client_of("ipv4:10.0.0.7:1111")), slots.taken(client_of("ipv4:10.0.0.7:2222")):
+        with pytest.raises(ClientLimitReached), slots.taken(client_of("ipv4:10.0.0.7:3333")):
             pass
         with (
-            slots.taken("ipv6:%5B::1%5D:1111"),
+            slots.taken(client_of("ipv6:%5B::1%5D:1111")),
             pytest.raises(Overloaded),
-            slots.taken("ipv4:10.0.0.8:1111"),
+            slots.taken(client_of("ipv4:10.0.0.8:1111")),
         ):
             pass
-        with slots.taken("ipv4:10.0.0.8:1111"):
+        with slots.taken(client_of("ipv4:10.0.0.8:1111")):
             pass
-    with slots.taken("ipv4:10.0.0.7:3333"), slots.taken("unix:"):
+    with slots.taken(client_of("ipv4:10.0.0.7:3333")), slots.taken(client_of("unix:")):
         pass
 
 

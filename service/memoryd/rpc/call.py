@@ -33,6 +33,8 @@ class Call:
     request_id: str
     time_remaining: Callable[[], float | None]
     """Seconds until the caller's deadline; None without one."""
+    client: str
+    """The caller's address."""
     tenant: str = DEFAULT_TENANT
 
     def session(self, session_id: str) -> Session:

@@ -6,17 +6,16 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from memoryd.database.backoff import BackOff
 from memoryd.domain.errors import MemorydError, ServiceNotFound, ShuttingDown
+from memoryd.rpc.methods import Method, as_it_is
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
-    import grpc
-
-    Context = grpc.aio.ServicerContext[Any, Any]
+    from memoryd.rpc.call import Call
 
 CHECK_SECONDS = 0.5
 """Between two looks at a database that answers."""
@@ -29,7 +28,7 @@ _log = logging.getLogger(__name__)
 _Answer = health_pb2.HealthCheckResponse
 
 
-class HealthMonitor(health_pb2_grpc.HealthServicer):
+class HealthMonitor:
     """Looks at the database again and again, and answers `grpc.health.v1` by what it saw.
 
     `look` returns if all is well, and raises MemorydError with the reason otherwise. All services
@@ -60,21 +59,32 @@ class HealthMonitor(health_pb2_grpc.HealthServicer):
         self.is_serving.clear()
         self._tell()
 
-    async def Check(
-        self, request: health_pb2.HealthCheckRequest, context: Context
+    def methods(self) -> Mapping[str, Method[Any]]:
+        """The table of `grpc.health.v1.Health`."""
+        return {
+            "Check": Method(as_it_is, self.check),
+            "List": Method(as_it_is, self.list_all),
+            "Watch": Method(as_it_is, self.watch),
+        }
+
+    async def check(
+        self, request: health_pb2.HealthCheckRequest, call: Call
     ) -> health_pb2.HealthCheckResponse:
+        del call
         if request.service not in self._services:
             raise ServiceNotFound(request.service)
         return _Answer(status=self._status())
 
-    async def List(self, request: Any, context: Context) -> Any:
+    async def list_all(self, request: Any, call: Call) -> Any:
+        del request, call
         status = _Answer(status=self._status())
         statuses = dict.fromkeys(self._services, status)
         return health_pb2.HealthListResponse(statuses=statuses)  # type: ignore[attr-defined]  # newer than its types
 
-    async def Watch(
-        self, request: health_pb2.HealthCheckRequest, context: Context
+    async def watch(
+        self, request: health_pb2.HealthCheckRequest, call: Call
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+        del call
         known = request.service in self._services
         told = None
         while True:

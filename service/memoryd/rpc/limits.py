@@ -86,10 +86,8 @@ class Slots:
         self._closed = True
 
     @contextmanager
-    def taken(self, peer: str) -> Iterator[str]:
-        """Hold a place for a call of `peer`, as gRPC names it (`ipv4:10.0.0.7:40112`).
-
-        Gives the client: its address.
+    def taken(self, client: str) -> Iterator[None]:
+        """Hold a place for a call of a client (see `client_of`).
 
         Raises Overloaded, and ClientLimitReached, where there is none, and ShuttingDown once there
         are none for good.
@@ -97,7 +95,6 @@ class Slots:
         self.last_asked = time.monotonic()
         if self._closed:
             raise ShuttingDown
-        client = client_of(peer)
         if self._taken[client] >= self._limit_per_client:
             raise ClientLimitReached(
                 f"this client has {self._limit_per_client:,} {self._noun} under way, the most that"
@@ -108,7 +105,7 @@ class Slots:
         self._total += 1
         self._taken[client] += 1
         try:
-            yield client
+            yield
         finally:
             self._total -= 1
             self._taken[client] -= 1

@@ -5,14 +5,24 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from memoryd.domain.errors import InvalidRequest, Violation
+if TYPE_CHECKING:
+    from memoryd.rpc.violations import Violations
+
+DEFAULT_SIZE = 50
+MAX_SIZE = 1000
+"""Entries of a page; whoever asks for more gets so many."""
 
 _POSITION_BYTES = 8
 _DIGEST_BYTES = 16
 _MAX_POSITION = 2**63 - 1
 """What a database can compare with."""
+
+
+def size(request: Any) -> int:
+    """How many entries a page of this request has at most."""
+    return min(request.page_size or DEFAULT_SIZE, MAX_SIZE)
 
 
 def encode(position: int, request: Any) -> str:
@@ -21,8 +31,8 @@ def encode(position: int, request: Any) -> str:
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
-def decode(request: Any) -> int:
-    """Give the position; 0 for no token. Raises InvalidRequest for a token of other arguments."""
+def decode(request: Any, violations: Violations) -> int:
+    """Give the position; 0 for no token, and for one of other arguments, which is a violation."""
     token: str = request.page_token
     if not token:
         return 0
@@ -32,13 +42,12 @@ def decode(request: Any) -> int:
         raw = b""
     position = int.from_bytes(raw[:_POSITION_BYTES])
     if position > _MAX_POSITION or raw[_POSITION_BYTES:] != _digest(position, request):
-        raise InvalidRequest(
-            Violation(
-                "page_token",
-                "is not from a page of these arguments; send the next_page_token as it came, with"
-                " the same arguments as before (page_size may change), or none to begin anew",
-            )
+        violations.add(
+            "page_token",
+            "is not from a page of these arguments; send the next_page_token as it came, with the"
+            " same arguments as before (page_size may change), or none for the first page",
         )
+        return 0
     return position
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import errno
 import logging
 import random
 import re
 import time
 from contextlib import aclosing, contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 from google.protobuf.message import DecodeError
+from google.protobuf.message_factory import GetMessageClass
 
 from memoryd.domain.errors import (
     MalformedMessage,
@@ -25,20 +28,20 @@ from memoryd.domain.errors import (
     UnknownMethod,
 )
 from memoryd.rpc.call import Call, enter, offloaded
-from memoryd.rpc.limits import Returns, Slots
+from memoryd.rpc.limits import Returns, Slots, client_of
+from memoryd.rpc.methods import validated
 from memoryd.rpc.receiving import RequestReader, slow_places
 from memoryd.rpc.status import status_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 
-    from google.protobuf.message import Message
+    from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
     from memoryd.rpc.limits import Limits
-    from memoryd.rpc.receiving import Refuse
-    from memoryd.rpc.status import Status
+    from memoryd.rpc.methods import Method
 
-    Behaviour = Callable[..., Any]
+    Serve = Callable[[object, Any], Coroutine[Any, Any, Any]]
     Context = grpc.aio.ServicerContext[Any, Any]
 
 log = logging.getLogger("memoryd.access")
@@ -68,17 +71,24 @@ REFLECTION_IDLE_SECONDS = 60.0
 
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
-WRITES = frozenset(
-    f"/memoryd.v1.MemoryService/{name}"
-    for name in (
-        "StoreMemory",
-        "BatchStoreMemories",
-        "UpdateMemory",
-        "DeleteMemory",
-        "UndeleteMemory",
-    )
-)
-"""The methods whose work waits for a commit."""
+
+class Lane(enum.Enum):
+    """Whose calls. Each lane has places of its own, so that no load makes the service look dead."""
+
+    SERVICES = enum.auto()
+    HEALTH = enum.auto()
+    REFLECTION = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """What a lane has room for, and how its requests are read."""
+
+    calls: Slots
+    streams: Slots
+    reader: RequestReader
+    request_seconds: float | None = None
+    """How long a request may take to arrive; None: as long as the reader gives it."""
 
 
 class CallPipeline(grpc.GenericRpcHandler):
@@ -89,33 +99,31 @@ class CallPipeline(grpc.GenericRpcHandler):
     coroutines, and methods registered with gRPC's core a task that waits for each of them, which
     every call goes through.
 
-    `check` is given every request of this service's own methods before their handler. `admit_write`
-    raises Overloaded where a write would wait for too long; it is asked before the request is read,
-    since to read and judge it may be a large part of the work.
+    `admit_write` raises Overloaded where a write would wait for too long; it is asked before the
+    request is read, since to read and judge it may be a large part of the work.
     """
 
-    def __init__(
-        self, check: Callable[[Message], None], limits: Limits, admit_write: Callable[[], None]
-    ) -> None:
-        self._check = check
+    def __init__(self, limits: Limits, admit_write: Callable[[], None]) -> None:
         self._limits = limits
         self._admit_write = admit_write
         self._returns = Returns()
-        self._reader = RequestReader(
+        reader = RequestReader(
             seconds=limits.request_seconds, places=slow_places(limits.message_bytes)
         )
         self._calls = Slots("calls", limits.calls, limits.calls_per_client)
         self._streams = Slots("streams", limits.streams, limits.streams_per_client)
-        # Places of their own, so that no load makes the service look dead.
-        self._checks = Slots("health checks", HEALTH_CHECKS, HEALTH_CHECKS // 2)
-        self._watches = Slots("watches of health", limits.streams, limits.streams_per_client)
-        self._reflection = Slots(
-            "streams of reflection", REFLECTION_STREAMS, REFLECTION_STREAMS // 2
-        )
-        self._questions = RequestReader(seconds=REFLECTION_IDLE_SECONDS, places=REFLECTION_STREAMS)
-        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-        self._unknown = _unknown(
-            _Method(UNKNOWN_METHOD, _unknown_method, None, None, limits, self._returns)
+        checks = Slots("health checks", HEALTH_CHECKS, HEALTH_CHECKS // 2)
+        watches = Slots("watches of health", limits.streams, limits.streams_per_client)
+        reflection = Slots("streams of reflection", REFLECTION_STREAMS, REFLECTION_STREAMS // 2)
+        questions = RequestReader(seconds=REFLECTION_IDLE_SECONDS, places=REFLECTION_STREAMS)
+        self._places = {
+            Lane.SERVICES: _Places(self._calls, self._streams, reader),
+            Lane.HEALTH: _Places(checks, watches, reader, HEALTH_REQUEST_SECONDS),
+            Lane.REFLECTION: _Places(reflection, reflection, questions),
+        }
+        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._unknown: grpc.RpcMethodHandler[Any, Any] = grpc.stream_unary_rpc_method_handler(
+            self._serve_unknown, None, None
         )
 
     async def close(self) -> None:
@@ -134,23 +142,37 @@ class CallPipeline(grpc.GenericRpcHandler):
             await asyncio.sleep(QUIET_SECONDS - (now - last))
             now = time.monotonic()
 
-    def add_generic_rpc_handlers(self, handlers: object) -> None:
-        """Each comes a second time, by its name."""
-
-    def add_registered_method_handlers(
-        self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+    def add_service(
+        self,
+        service: ServiceDescriptor,
+        methods: Mapping[str, Method[Any]],
+        lane: Lane = Lane.SERVICES,
     ) -> None:
-        """Take a service's methods, by their names."""
-        for name, handler in handlers.items():
-            method = f"/{service}/{name}"
-            self._wrapped[method] = self._wrap(method, handler)
+        """Take the table of a service. Raises ValueError where it is not that of its proto."""
+        wrong = ", ".join(sorted(methods.keys() ^ set(service.methods_by_name)))
+        if wrong:
+            raise ValueError(f"the table of {service.full_name} and its proto differ in: {wrong}")
+        for name, row in methods.items():
+            proto, path = service.methods_by_name[name], f"/{service.full_name}/{name}"
+            method = _Method(path, row, proto, self._places[lane], self._limits, self._returns)
+            if proto.server_streaming:
+                streaming = _streaming(method, self._limits, takes_stream=proto.client_streaming)
+                handler: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
+                    streaming, None, _encoded
+                )
+            else:
+                admit = self._admit_write if row.waits_for_commit else None
+                handler = grpc.stream_unary_rpc_method_handler(
+                    _unary(method, admit), None, _encoded
+                )
+            self._handlers[path] = handler
 
     def handlers_of(self, service: str) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         """A service's methods by their names, as they are wrapped."""
         prefix = f"/{service}/"
         return {
             method.removeprefix(prefix): handler
-            for method, handler in self._wrapped.items()
+            for method, handler in self._handlers.items()
             if method.startswith(prefix)
         }
 
@@ -158,28 +180,13 @@ class CallPipeline(grpc.GenericRpcHandler):
         self, handler_call_details: grpc.HandlerCallDetails
     ) -> grpc.RpcMethodHandler[Any, Any]:
         """Give what serves a method; for one that there is not, what says so."""
-        return self._wrapped.get(handler_call_details.method, self._unknown)
+        return self._handlers.get(handler_call_details.method, self._unknown)
 
-    def _wrap(
-        self, name: str, handler: grpc.RpcMethodHandler[Any, Any]
-    ) -> grpc.RpcMethodHandler[Any, Any]:
-        ours, limits = name.startswith("/memoryd."), self._limits
-        check = self._check if ours else None
-        admit = self._admit_write if name in WRITES else None
-        behaviour: Any = (
-            handler.unary_unary or handler.unary_stream or handler.stream_stream  # reflection's
-        )
-        method = _Method(name, behaviour, handler, check, limits, self._returns, admit=admit)
-        if handler.unary_unary is not None:
-            slots = self._calls if ours else self._checks
-            return _unary(method, slots, self._reader, None if ours else HEALTH_REQUEST_SECONDS)
-        if handler.unary_stream is not None:
-            slots, requests = self._streams if ours else self._watches, self._reader
-        else:
-            slots, requests = self._reflection, self._questions
-        return _streaming(
-            method, slots, requests, limits, takes_stream=handler.stream_stream is not None
-        )
+    async def _serve_unknown(self, _: object, context: Context) -> bytes:
+        async with _Serving(UNKNOWN_METHOD, self._returns, context):  # unread
+            raise UnknownMethod(
+                "this service has no such method; ask its reflection for those it has"
+            )
 
 
 class _Method:
@@ -187,87 +194,107 @@ class _Method:
 
     def __init__(  # noqa: PLR0917  built in one place, one after the other
         self,
-        name: str,
-        behaviour: Behaviour,
-        handler: grpc.RpcMethodHandler[Any, Any] | None,
-        check: Callable[[Message], None] | None,
+        path: str,
+        row: Method[Any],
+        proto: MethodDescriptor,
+        places: _Places,
         limits: Limits,
         returns: Returns,
-        *,
-        admit: Callable[[], None] | None = None,
     ) -> None:
-        self.name = name
-        self.behaviour = behaviour
-        self.encode = None if handler is None else _encoder(handler.response_serializer)
-        decode = None if handler is None else handler.request_deserializer
-        self._decode: Callable[[bytes], Any] = decode or bytes
-        self._check = check
+        self.row = row
+        self.places = places
+        self._path = path
+        self._name = proto.name
+        self._decode = GetMessageClass(proto.input_type).FromString
+        self._has_rules = path.startswith("/memoryd.")
         self._max_bytes = limits.message_bytes
         self._returns = returns
-        self._admit = admit
 
-    def admit(self) -> None:
-        """Raises Overloaded where the call would wait for too long."""
-        if self._admit is not None:
-            self._admit()
+    def serving(self, context: Context) -> _Serving:
+        return _Serving(self._path, self._returns, context)
 
-    async def request(self, data: bytes) -> Any:
-        """Give the request that the bytes are.
+    async def read(self, context: Context, serving: _Serving) -> Any:
+        """Give the record of the next request.
 
-        Raises MessageTooLarge, MalformedMessage, and what the check does.
+        Raises NoMessage, MessageTooLarge, MalformedMessage, InvalidRequest, and AbortError where
+        the call was refused while its request was awaited.
         """
+        places, call = self.places, serving.call
+        data = await places.reader.read(
+            context, call.client, serving.refuse, seconds=places.request_seconds
+        )
         if len(data) > self._max_bytes:
             raise MessageTooLarge(len(data), self._max_bytes)
-        return await offloaded(len(data), self._judged, data)
+        return await offloaded(len(data), self._record, data, call)
 
-    async def requests(
-        self, reader: RequestReader, context: Context, client: str, refuse: Refuse
-    ) -> AsyncIterator[Any]:
-        """Give the requests of a stream, as they come."""
+    async def read_all(self, context: Context, serving: _Serving) -> AsyncIterator[Any]:
+        """Give the records of a stream's requests, as they come."""
         with suppress(NoMessage):
             while True:
-                yield await self.request(await reader.read(context, client, refuse))
+                yield await self.read(context, serving)
 
-    def status(self, error: Exception, call: Call) -> Status:
-        """What goes over the wire in place of an answer."""
-        if isinstance(error, OSError) and error.errno in _NO_DESCRIPTOR:
-            error = OutOfDescriptors()
-        if isinstance(error, Overloaded):
-            error.retry_after = self._returns.give()
-        return status_of(error, call.request_id)
-
-    def _judged(self, data: bytes) -> Any:
+    def _record(self, data: bytes, call: Call) -> Any:
         try:
             request = self._decode(data)
         except DecodeError:
-            raise MalformedMessage(f"request of {self.name}") from None
-        if self._check is not None:
-            self._check(request)
-        return request
+            raise MalformedMessage(f"request of {self._name}") from None
+        return validated(self.row, request, call) if self._has_rules else request
 
 
-def _encoder(encode: Callable[[Any], bytes] | None) -> Callable[[Any], bytes] | None:
+def _encoded(answer: Any) -> bytes:
     """Leave alone what a handler has encoded already."""
-    if encode is None:
-        return None
-    return lambda answer: answer if type(answer) is bytes else encode(answer)
+    return answer if type(answer) is bytes else answer.SerializeToString()
+
+
+def _unary(method: _Method, admit: Callable[[], None] | None) -> Serve:
+    handle = method.row.handle
+
+    async def serve(_: object, context: Context) -> Any:
+        async with method.serving(context) as serving:
+            call = serving.call
+            with method.places.calls.taken(call.client):
+                if admit is not None:
+                    admit()
+                return await handle(await method.read(context, serving), call)
+
+    return serve
+
+
+def _streaming(method: _Method, limits: Limits, *, takes_stream: bool) -> Serve:
+    handle = method.row.handle
+
+    async def serve(_: object, context: Context) -> None:
+        async with method.serving(context) as serving:
+            call = serving.call
+            with method.places.streams.taken(call.client):
+                record: Any = (
+                    method.read_all(context, serving)
+                    if takes_stream
+                    else await method.read(context, serving)
+                )
+                async with aclosing(handle(record, call)) as answers:
+                    await _send(answers, record, context, limits)
+
+    return serve
 
 
 class _Serving:
     """One call: entered at its beginning, and at its end refused, if it failed, and logged."""
 
-    __slots__ = ("_call", "_context", "_method", "_started")
+    __slots__ = ("_context", "_path", "_returns", "_started", "call")
 
-    def __init__(self, method: _Method, context: Context) -> None:
-        self._method = method
+    def __init__(self, path: str, returns: Returns, context: Context) -> None:
+        self._path = path
+        self._returns = returns
         self._context = context
 
     async def __aenter__(self) -> Self:
         self._started = time.perf_counter()
         context = self._context
         request_id = _request_id(context.invocation_metadata())
-        self._call = Call(self._method.name, request_id, context.time_remaining)
-        enter(self._call)
+        client = client_of(context.peer())
+        self.call = Call(self._path, request_id, context.time_remaining, client)
+        enter(self.call)
         context.set_trailing_metadata(((REQUEST_ID_HEADER, request_id),))
         return self
 
@@ -279,23 +306,26 @@ class _Serving:
             if isinstance(error, grpc.aio.AbortError):
                 code = self._context.code() or grpc.StatusCode.UNKNOWN
             elif isinstance(error, Exception):
-                status = self._method.status(error, self._call)
-                code = status.code
-                await self._abort(status, error)
+                code = await self._abort(error)
             elif error is not None:
                 code = grpc.StatusCode.CANCELLED
         finally:
-            _log(self._call, code, self._started)
+            _log(self.call, code, self._started)
 
     async def refuse(self, error: Exception) -> None:
         """End the call with an error while its handler waits for gRPC, which tells the handler."""
-        await self._abort(self._method.status(error, self._call), error)
+        await self._abort(error)
 
-    async def _abort(self, status: Status, error: Exception) -> None:
-        call = self._call
+    async def _abort(self, error: Exception) -> grpc.StatusCode:
+        if isinstance(error, OSError) and error.errno in _NO_DESCRIPTOR:
+            error = OutOfDescriptors()
+        if isinstance(error, Overloaded):
+            error.retry_after = self._returns.give()
+        call = self.call
+        status = status_of(error, call.request_id)
         if status.code is grpc.StatusCode.INTERNAL:
             log.error(
-                "defect",
+                "unhandled exception",
                 exc_info=error,
                 extra={"request_id": call.request_id, "method": call.method},
             )
@@ -305,45 +335,7 @@ class _Serving:
                 status.message,
                 ((DETAILS_TRAILER, status.details), (REQUEST_ID_HEADER, call.request_id)),
             )
-
-
-def _unary(
-    method: _Method, slots: Slots, reader: RequestReader, seconds: float | None
-) -> grpc.RpcMethodHandler[Any, Any]:
-    async def serve(_: object, context: Context) -> Any:
-        async with _Serving(method, context) as serving:
-            with slots.taken(context.peer()) as client:
-                method.admit()
-                data = await reader.read(context, client, serving.refuse, seconds=seconds)
-                return await method.behaviour(await method.request(data), context)
-
-    return grpc.stream_unary_rpc_method_handler(serve, None, method.encode)
-
-
-def _streaming(
-    method: _Method, slots: Slots, reader: RequestReader, limits: Limits, *, takes_stream: bool
-) -> grpc.RpcMethodHandler[Any, Any]:
-    async def serve(_: object, context: Context) -> None:
-        async with _Serving(method, context) as serving:
-            with slots.taken(context.peer()) as client:
-                if takes_stream:
-                    request: Any = method.requests(reader, context, client, serving.refuse)
-                else:
-                    request = await method.request(
-                        await reader.read(context, client, serving.refuse)
-                    )
-                async with aclosing(method.behaviour(request, context)) as answers:
-                    await _send(answers, request, context, limits)
-
-    return grpc.stream_stream_rpc_method_handler(serve, None, method.encode)
-
-
-def _unknown(method: _Method) -> grpc.RpcMethodHandler[Any, Any]:
-    async def serve(_: object, context: Context) -> bytes:
-        async with _Serving(method, context):
-            return bytes(await method.behaviour())  # unread
-
-    return grpc.stream_unary_rpc_method_handler(serve, None, None)
+        return status.code
 
 
 async def _send(
@@ -374,10 +366,6 @@ async def _send(
                     await context.write(answer)
         except TimeoutError:
             raise StreamStalled(last_revision) from None
-
-
-async def _unknown_method() -> bytes:
-    raise UnknownMethod("this service has no such method; ask its reflection for those it has")
 
 
 @contextmanager

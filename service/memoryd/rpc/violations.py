@@ -10,6 +10,8 @@ from memoryd.domain.errors import InvalidRequest, Violation
 from memoryd.rpc.time_ranges import out_of_range
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from google.protobuf.message import Message
     from protovalidate import Violation as RuleViolation
 
@@ -27,14 +29,17 @@ class Violations:
         """Add one, unless the same field has one already, such as from the protos' rules."""
         self._found.setdefault(field, Violation(field, description))
 
+    def add_all(self, violations: Iterable[Violation]) -> None:
+        for field, description in violations:
+            self.add(field, description)
+
     def add_beside(self, violation: Violation) -> None:
         """Add one that by itself is none yet: it is told of beside others only."""
         self._beside.append(violation)
 
     def add_rules(self, message: Message) -> None:
         """Add what breaks the protos' rules, and times that are outside their types' ranges."""
-        for found in out_of_range(message):
-            self.add(*found)
+        self.add_all(out_of_range(message))
         for violation in _validator.collect_violations(message):
             self.add(_path(violation), violation.proto.message)
 

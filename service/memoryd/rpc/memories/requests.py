@@ -1,13 +1,15 @@
-"""Judges requests: every violation at once, of the protos' rules and of what no rule can say."""
+"""Parses requests of MemoryService into records."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from memoryd.domain.content import MAX_CONTENT_CHARS, ContentRefused, clean, hashes_of
-from memoryd.domain.errors import InvalidRequest, Violation
+from memoryd.domain.errors import Violation
 from memoryd.domain.metadata import MAX_METADATA_BYTES, problem_with
 from memoryd.domain.records import (
     DEFAULT_IMPORTANCE,
@@ -18,20 +20,31 @@ from memoryd.domain.records import (
     NewMemory,
     Session,
 )
-from memoryd.rpc import page_token, time_ranges
+from memoryd.recall.weights import DEFAULT_IMPORTANCE_WEIGHT
+from memoryd.retrieval.query import Wanted
+from memoryd.rpc import page_token, sizes, time_ranges
 from memoryd.rpc.call import stop_if_gone
 from memoryd.rpc.memories import messages as convert
-from memoryd.rpc.sizes import check_sizes
-from memoryd.rpc.violations import Violations
 from memoryd.v1 import memory_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from google.protobuf.duration_pb2 import Duration
-    from google.protobuf.message import Message
     from google.protobuf.struct_pb2 import Struct
     from google.protobuf.timestamp_pb2 import Timestamp
+
+    from memoryd.rpc.call import Call
+    from memoryd.rpc.violations import Violations
+    from memoryd.tools.settings import MemorySettings
+
+DEFAULT_RESULTS = 10
+MAX_RESULTS = 100
+
+DEFAULT_DISTANCE = 10
+"""Bits of the semantic hash."""
+
+EVERYTHING = MemoryFilter()
 
 LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 """What a timestamp can say at the latest."""
@@ -51,120 +64,208 @@ MAX_METADATA_WIRE_BYTES = 6 * MAX_METADATA_BYTES
 NANOS_A_MICROSECOND = 1_000
 
 
-class Requests:
-    """Turns requests into records. Every method raises InvalidRequest with all violations."""
+@dataclass(frozen=True, slots=True)
+class MemoryName:
+    session: Session
+    memory_id: str
+    etag: str = ""
+    """Of the memory as it has to be still; empty for any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    session: Session
+    filter: MemoryFilter
+    after: int
+    """The position after which the page begins."""
+    size: int
+    show_deleted: bool
+    token_at: Callable[[int], str]
+    """Gives the page token of a position."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalRequest:
+    sessions: Sequence[Session]
+    """Each once; the first is the one whose revision the answer has."""
+    query: str
+    """Empty: the most important ones are wanted."""
+    wanted: Wanted
+    peek: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarityRequest:
+    session: Session
+    memory_id: str
+    """Empty where a text is given."""
+    content: str
+    semantic_hash: str
+    max_distance: int | None
+    """In bits; None: any."""
+    min_similarity: float | None
+    """None: any, and the order is by distance."""
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    session: Session
+    filter: MemoryFilter
+    force: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    session: Session
+    filter: MemoryFilter
+    show_deleted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    session: Session
+    start_revision: int
+
+
+class RequestParser:
+    """Turns requests into records, and adds what is wrong with them."""
 
     def __init__(
         self,
         policy: ContentPolicy,
         clock: Callable[[], datetime],
-        default_ttl: Callable[[], timedelta],
+        settings: Callable[[], MemorySettings],
         *,
         max_batch: int,
-        judge_other: Callable[[Message], Iterable[Violation]],
     ) -> None:
-        """Take at most `max_batch` memories at once.
-
-        `judge_other` tells what is wrong with requests of other services than MemoryService.
-        """
+        """`settings` gives those of the `memory` tool; a batch has `max_batch` items at most."""
         self._policy = policy
         self._clock = clock
-        self._default_ttl = default_ttl
+        self._settings = settings
         self._max_batch = max_batch
-        self._judge_other = judge_other
 
-    def check(self, message: Message) -> None:
-        """Judge a message by its proto's rules; if it breaks one, by all that is known."""
-        violations = Violations()
-        check_sizes(message, self._max_batch, violations)
-        violations.check()
-        violations.add_rules(message)
-        if not violations:
-            return  # whatever else there is, the handler finds on its way
-        nobody = Session("", "")
-        match message:
-            case memory_pb2.StoreMemoryRequest():
-                self._new_memory(message, nobody, "", violations)
-            case memory_pb2.BatchStoreMemoriesRequest():
-                self._new_memories(message, lambda _: nobody, violations)
-            case memory_pb2.UpdateMemoryRequest():
-                self._edit(message, nobody, violations)
-            case memory_pb2.FindSimilarMemoriesRequest() if message.HasField("content"):
-                self._content(message.content, "content", violations)
-            case memory_pb2.ListMemoriesRequest():
-                self._listing(message, violations)
-            case (
-                memory_pb2.RetrieveMemoriesRequest()
-                | memory_pb2.PurgeMemoriesRequest()
-                | memory_pb2.ExportMemoriesRequest()
-            ):
-                self._filter(message.filter, violations)
-            case _:
-                for violation in self._judge_other(message):
-                    violations.add(*violation)
-        violations.check()
+    def check_batch_size(
+        self, request: memory_pb2.BatchStoreMemoriesRequest, violations: Violations
+    ) -> None:
+        """Add what is too large to be judged."""
+        sizes.check_batch(request, self._max_batch, violations)
 
     def new_memory(
-        self, request: memory_pb2.StoreMemoryRequest, session_of: Callable[[str], Session]
+        self, request: memory_pb2.StoreMemoryRequest, call: Call, violations: Violations
     ) -> NewMemory:
-        violations = Violations()
-        memory = self._new_memory(request, session_of(request.session_id), "", violations)
-        violations.check()
-        return memory
+        return self._new_memory(request, call, "", violations)
 
     def new_memories(
-        self, request: memory_pb2.BatchStoreMemoriesRequest, session_of: Callable[[str], Session]
-    ) -> list[NewMemory]:
-        violations = Violations()
-        memories = self._new_memories(request, session_of, violations)
-        violations.check()
-        return memories
-
-    def edit(self, request: memory_pb2.UpdateMemoryRequest, session: Session) -> MemoryEdit:
-        violations = Violations()
-        edit = self._edit(request, session, violations)
-        violations.check()
-        return edit
-
-    def listing(self, request: memory_pb2.ListMemoriesRequest) -> tuple[MemoryFilter, int]:
-        """Give the filter, and the position after which the page begins."""
-        violations = Violations()
-        wanted = self._listing(request, violations)
-        violations.check()
-        return wanted
-
-    def filter(self, message: memory_pb2.MemoryFilter) -> MemoryFilter:
-        violations = Violations()
-        wanted = self._filter(message, violations)
-        violations.check()
-        return wanted
-
-    def target(self, request: memory_pb2.FindSimilarMemoriesRequest) -> tuple[str, str]:
-        """Give the text to compare with and its semantic hash; empty where a memory is named."""
-        if not request.HasField("content"):
-            return "", ""
-        violations = Violations()
-        content = self._content(request.content, "content", violations)
-        violations.check()
-        return content, hashes_of(content).semantic_hash
-
-    def _new_memories(
-        self,
-        request: memory_pb2.BatchStoreMemoriesRequest,
-        session_of: Callable[[str], Session],
-        violations: Violations,
+        self, request: memory_pb2.BatchStoreMemoriesRequest, call: Call, violations: Violations
     ) -> list[NewMemory]:
         memories = []
         for place, item in enumerate(request.requests):
             stop_if_gone()
-            session = session_of(item.session_id)
-            memories.append(self._new_memory(item, session, f"requests[{place}]", violations))
+            memories.append(self._new_memory(item, call, f"requests[{place}]", violations))
         return memories
+
+    @staticmethod
+    def name(
+        request: memory_pb2.GetMemoryRequest | memory_pb2.UndeleteMemoryRequest,
+        call: Call,
+        violations: Violations,
+    ) -> MemoryName:
+        del violations
+        return MemoryName(call.session(request.session_id), request.memory_id)
+
+    @staticmethod
+    def deletion(
+        request: memory_pb2.DeleteMemoryRequest, call: Call, violations: Violations
+    ) -> MemoryName:
+        del violations
+        return MemoryName(call.session(request.session_id), request.memory_id, request.etag)
+
+    def listing(
+        self, request: memory_pb2.ListMemoriesRequest, call: Call, violations: Violations
+    ) -> Listing:
+        return Listing(
+            call.session(request.session_id),
+            self._filter(request.filter, violations),
+            page_token.decode(request, violations),
+            page_token.size(request),
+            request.show_deleted,
+            partial(page_token.encode, request=request),
+        )
+
+    def retrieval(
+        self, request: memory_pb2.RetrieveMemoriesRequest, call: Call, violations: Violations
+    ) -> RetrievalRequest:
+        query = request.query.strip()
+        given = EVERYTHING
+        if request.HasField("filter"):
+            given = self._filter(request.filter, violations)
+        min_importance = given.min_importance
+        if min_importance is None and not query:
+            min_importance = self._settings().importance_threshold
+        wanted = Wanted(
+            given,
+            min_importance,
+            limit=min(request.limit or DEFAULT_RESULTS, MAX_RESULTS),
+            importance_weight=request.importance_weight
+            if request.HasField("importance_weight")
+            else DEFAULT_IMPORTANCE_WEIGHT,
+            diverse=request.diversify or not request.HasField("diversify"),
+        )
+        names = dict.fromkeys((request.session_id, *request.session_ids))
+        return RetrievalRequest([*map(call.session, names)], query, wanted, request.peek)
+
+    def similarity(
+        self, request: memory_pb2.FindSimilarMemoriesRequest, call: Call, violations: Violations
+    ) -> SimilarityRequest:
+        content = semantic_hash = ""
+        if request.HasField("content"):
+            content = self._content(request.content, "content", violations)
+            semantic_hash = hashes_of(content).semantic_hash
+        min_similarity = request.min_similarity if request.HasField("min_similarity") else None
+        max_distance = DEFAULT_DISTANCE if min_similarity is None else None
+        if request.HasField("max_distance"):
+            max_distance = request.max_distance
+        return SimilarityRequest(
+            call.session(request.session_id),
+            request.memory_id,
+            content,
+            semantic_hash,
+            max_distance,
+            min_similarity,
+            min(request.limit or DEFAULT_RESULTS, MAX_RESULTS),
+        )
+
+    def purge(
+        self, request: memory_pb2.PurgeMemoriesRequest, call: Call, violations: Violations
+    ) -> Purge:
+        wanted = self._filter(request.filter, violations)
+        return Purge(call.session(request.session_id), wanted, request.force)
+
+    def export(
+        self, request: memory_pb2.ExportMemoriesRequest, call: Call, violations: Violations
+    ) -> Export:
+        wanted = self._filter(request.filter, violations)
+        return Export(call.session(request.session_id), wanted, request.show_deleted)
+
+    @staticmethod
+    def session(
+        request: memory_pb2.EraseSessionRequest, call: Call, violations: Violations
+    ) -> Session:
+        del violations
+        return call.session(request.session_id)
+
+    @staticmethod
+    def watch(
+        request: memory_pb2.WatchMemoriesRequest, call: Call, violations: Violations
+    ) -> Watch:
+        del violations
+        return Watch(call.session(request.session_id), request.start_revision)
 
     def _new_memory(
         self,
         request: memory_pb2.StoreMemoryRequest,
-        session: Session,
+        call: Call,
         field: str,
         violations: Violations,
     ) -> NewMemory:
@@ -180,7 +281,7 @@ class Requests:
             else:
                 violations.add(*late)
         return NewMemory(
-            session=session,
+            session=call.session(request.session_id),
             content=content,
             content_type=convert.CONTENT_TYPE_OF.get(request.content_type, ContentType.CONTEXT),
             importance=request.importance if request.HasField("importance") else DEFAULT_IMPORTANCE,
@@ -194,8 +295,8 @@ class Requests:
             late=late,
         )
 
-    def _edit(
-        self, request: memory_pb2.UpdateMemoryRequest, session: Session, violations: Violations
+    def edit(
+        self, request: memory_pb2.UpdateMemoryRequest, call: Call, violations: Violations
     ) -> MemoryEdit:
         memory = request.memory
         values: dict[str, Any] = {}
@@ -227,18 +328,8 @@ class Requests:
                         )
         if request.HasField("ttl"):
             values["expires_at"] = self._from_now(request.ttl, "ttl", violations)
+        session = call.session(memory.session_id)
         return MemoryEdit(session, memory.memory_id, memory.etag, **values)
-
-    def _listing(
-        self, request: memory_pb2.ListMemoriesRequest, violations: Violations
-    ) -> tuple[MemoryFilter, int]:
-        after = 0
-        try:
-            after = page_token.decode(request)
-        except InvalidRequest as refusal:
-            for violation in refusal.violations:
-                violations.add(*violation)
-        return self._filter(request.filter, violations), after
 
     def _filter(self, message: memory_pb2.MemoryFilter, violations: Violations) -> MemoryFilter:
         return MemoryFilter(
@@ -288,7 +379,7 @@ class Requests:
             case "never_expires" if request.never_expires:
                 return None
             case _:
-                return self._clock() + self._default_ttl()
+                return self._clock() + timedelta(hours=self._settings().ttl_hours)
 
     def _from_now(self, ttl: Duration, field: str, violations: Violations) -> datetime:
         try:

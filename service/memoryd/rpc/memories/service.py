@@ -1,42 +1,39 @@
-"""MemoryService: each handler checks, converts, makes one call, and converts back."""
+"""MemoryService: a row for each method; each handler takes a record, makes one call and answers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from memoryd.domain.records import Capacity, MemoryFilter
-from memoryd.recall.weights import DEFAULT_IMPORTANCE_WEIGHT
-from memoryd.retrieval.query import Wanted
-from memoryd.rpc import page_token
-from memoryd.rpc.call import current_call, offloaded
-from memoryd.rpc.limits import client_of
+from memoryd.domain.records import Capacity
+from memoryd.rpc import page_token, sizes
 from memoryd.rpc.memories import messages as convert
 from memoryd.rpc.memories.results import MAX_ANSWER_BYTES, encoded_response, fitting
-from memoryd.v1 import memory_pb2, memory_pb2_grpc
+from memoryd.rpc.methods import Method
+from memoryd.v1 import memory_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from datetime import datetime
 
-    import grpc
-
-    from memoryd.domain.records import Memory
+    from memoryd.domain.records import Memory, MemoryEdit, NewMemory, Session
     from memoryd.memories.access import AccessTracker
     from memoryd.memories.feed import ChangeHub
     from memoryd.memories.store import MemoryStore
     from memoryd.retrieval.engine import Retrieval
-    from memoryd.rpc.memories.requests import Requests
+    from memoryd.rpc.call import Call
+    from memoryd.rpc.memories.requests import (
+        Export,
+        Listing,
+        MemoryName,
+        Purge,
+        RequestParser,
+        RetrievalRequest,
+        SimilarityRequest,
+        Watch,
+    )
     from memoryd.tools.settings import MemorySettings
 
-    Context = grpc.aio.ServicerContext[Any, Any]
-
-DEFAULT_PAGE_SIZE = 50
-MAX_PAGE_SIZE = 1000
-DEFAULT_RESULTS = 10
-MAX_RESULTS = 100
-DEFAULT_DISTANCE = 10
-EVERYTHING = MemoryFilter()
 PURGE_SAMPLE = 20
 """So many of the largest memories there are fit into one answer."""
 
@@ -48,14 +45,13 @@ class MemoryServiceOptions:
     """Those of the `memory` tool, as they are now."""
 
 
-class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
+class MemoryService:
     def __init__(
         self,
         store: MemoryStore,
         accesses: AccessTracker,
         hub: ChangeHub,
         retrieval: Callable[[], Awaitable[Retrieval]],  # which may have to be loaded first
-        requests: Requests,
         *,
         clock: Callable[[], datetime],
         options: MemoryServiceOptions,
@@ -64,53 +60,70 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
         self._accesses = accesses
         self._hub = hub
         self._retrieval = retrieval
-        self._requests = requests
         self._clock = clock
         self._options = options
 
-    async def StoreMemory(
-        self, request: memory_pb2.StoreMemoryRequest, context: Context
-    ) -> memory_pb2.StoreMemoryResponse:
-        session_of = current_call().session
-        item = await offloaded(request.ByteSize(), self._requests.new_memory, request, session_of)
-        (stored,) = await self._store.store((item,), self._capacity())
+    def methods(self, parser: RequestParser) -> Mapping[str, Method[Any]]:
+        """The table of this service."""
+        return {
+            "StoreMemory": Method(
+                parser.new_memory,
+                self.store,
+                check_size=sizes.check_store,
+                waits_for_commit=True,
+            ),
+            "BatchStoreMemories": Method(
+                parser.new_memories,
+                self.store_batch,
+                check_size=parser.check_batch_size,
+                waits_for_commit=True,
+            ),
+            "GetMemory": Method(parser.name, self.get),
+            "ListMemories": Method(parser.listing, self.list_page, check_size=sizes.check_filter),
+            "RetrieveMemories": Method(
+                parser.retrieval, self.retrieve, check_size=sizes.check_retrieval
+            ),
+            "UpdateMemory": Method(
+                parser.edit, self.update, check_size=sizes.check_update, waits_for_commit=True
+            ),
+            "DeleteMemory": Method(parser.deletion, self.delete, waits_for_commit=True),
+            "UndeleteMemory": Method(parser.name, self.undelete, waits_for_commit=True),
+            "FindSimilarMemories": Method(
+                parser.similarity, self.find_similar, check_size=sizes.check_similar
+            ),
+            "PurgeMemories": Method(parser.purge, self.purge, check_size=sizes.check_filter),
+            "EraseSession": Method(parser.session, self.erase),
+            "WatchMemories": Method(parser.watch, self.watch),
+            "ExportMemories": Method(parser.export, self.export, check_size=sizes.check_filter),
+        }
+
+    async def store(self, memory: NewMemory, call: Call) -> memory_pb2.StoreMemoryResponse:
+        del call
+        (stored,) = await self._store.store((memory,), self._capacity())
         return convert.store_response(stored, half_life_days=self._options.half_life_days)
 
-    async def BatchStoreMemories(
-        self, request: memory_pb2.BatchStoreMemoriesRequest, context: Context
+    async def store_batch(
+        self, memories: Sequence[NewMemory], call: Call
     ) -> memory_pb2.BatchStoreMemoriesResponse:
-        session_of = current_call().session
-        items = await offloaded(
-            request.ByteSize(), self._requests.new_memories, request, session_of
-        )
-        stored = await self._store.store(items, self._capacity()) if items else ()
+        del call
+        stored = await self._store.store(memories, self._capacity()) if memories else ()
         return convert.batch_response(
             stored, half_life_days=self._options.half_life_days, max_bytes=MAX_ANSWER_BYTES
         )
 
-    async def GetMemory(
-        self, request: memory_pb2.GetMemoryRequest, context: Context
-    ) -> memory_pb2.Memory:
-        call = current_call()
+    async def get(self, name: MemoryName, call: Call) -> memory_pb2.Memory:
         memory = await self._store.get(
-            call.session(request.session_id),
-            request.memory_id,
-            now=self._clock(),
-            timeout=call.time_remaining(),
+            name.session, name.memory_id, now=self._clock(), timeout=call.time_remaining()
         )
         return self._message(memory)
 
-    async def ListMemories(
-        self, request: memory_pb2.ListMemoriesRequest, context: Context
-    ) -> memory_pb2.ListMemoriesResponse:
-        call = current_call()
-        wanted, after = self._requests.listing(request)
+    async def list_page(self, listing: Listing, call: Call) -> memory_pb2.ListMemoriesResponse:
         page = await self._store.page(
-            call.session(request.session_id),
-            wanted,
-            after=after,
-            size=min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE),
-            show_deleted=request.show_deleted,
+            listing.session,
+            listing.filter,
+            after=listing.after,
+            size=listing.size,
+            show_deleted=listing.show_deleted,
             half_life_days=self._options.half_life_days,
             now=self._clock(),
             timeout=call.time_remaining(),
@@ -125,39 +138,21 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
                 break
             answer.memories.append(message)
         if next_after is not None:
-            answer.next_page_token = page_token.encode(next_after, request)
+            answer.next_page_token = listing.token_at(next_after)
         return answer
 
-    async def RetrieveMemories(  # type: ignore[override]  # encoded already
-        self, request: memory_pb2.RetrieveMemoriesRequest, context: Context
-    ) -> bytes:
-        call, now = current_call(), self._clock()
-        query = request.query.strip()
-        sessions = [
-            call.session(name) for name in dict.fromkeys((request.session_id, *request.session_ids))
-        ]
-        given = self._requests.filter(request.filter) if request.HasField("filter") else EVERYTHING
-        min_importance = given.min_importance
-        if min_importance is None and not query:
-            min_importance = self._options.settings().importance_threshold
-        wanted = Wanted(
-            given,
-            min_importance,
-            limit=min(request.limit or DEFAULT_RESULTS, MAX_RESULTS),
-            importance_weight=request.importance_weight
-            if request.HasField("importance_weight")
-            else DEFAULT_IMPORTANCE_WEIGHT,
-            diverse=request.diversify or not request.HasField("diversify"),
-        )
+    async def retrieve(self, request: RetrievalRequest, call: Call) -> bytes:
+        """Answer a RetrieveMemoriesResponse, encoded."""
+        now, sessions = self._clock(), request.sessions
         retrieval = await self._retrieval()
-        timeout, client = call.time_remaining(), client_of(context.peer())
-        if query:
+        timeout, caller = call.time_remaining(), call.client
+        if request.query:
             found = await retrieval.relevant(
-                sessions, query, wanted, now=now, timeout=timeout, caller=client
+                sessions, request.query, request.wanted, now=now, timeout=timeout, caller=caller
             )
         else:
             found = await retrieval.important(
-                sessions, wanted, now=now, timeout=timeout, caller=client
+                sessions, request.wanted, now=now, timeout=timeout, caller=caller
             )
         results = fitting(found.results)
         if not request.peek:
@@ -170,52 +165,42 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
             truncated=len(results) < len(found.results),
         )
 
-    async def UpdateMemory(
-        self, request: memory_pb2.UpdateMemoryRequest, context: Context
-    ) -> memory_pb2.Memory:
-        session = current_call().session(request.memory.session_id)
-        edit = await offloaded(request.ByteSize(), self._requests.edit, request, session)
+    async def update(self, edit: MemoryEdit, call: Call) -> memory_pb2.Memory:
+        del call
         return self._message(await self._store.update(edit))
 
-    async def DeleteMemory(
-        self, request: memory_pb2.DeleteMemoryRequest, context: Context
-    ) -> memory_pb2.Memory:
-        session = current_call().session(request.session_id)
-        return self._message(await self._store.delete(session, request.memory_id, request.etag))
+    async def delete(self, name: MemoryName, call: Call) -> memory_pb2.Memory:
+        del call
+        return self._message(await self._store.delete(name.session, name.memory_id, name.etag))
 
-    async def UndeleteMemory(
-        self, request: memory_pb2.UndeleteMemoryRequest, context: Context
-    ) -> memory_pb2.Memory:
-        session = current_call().session(request.session_id)
+    async def undelete(self, name: MemoryName, call: Call) -> memory_pb2.Memory:
+        del call
         return self._message(
-            await self._store.undelete(session, request.memory_id, self._capacity())
+            await self._store.undelete(name.session, name.memory_id, self._capacity())
         )
 
-    async def FindSimilarMemories(
-        self, request: memory_pb2.FindSimilarMemoriesRequest, context: Context
+    async def find_similar(
+        self, request: SimilarityRequest, call: Call
     ) -> memory_pb2.FindSimilarMemoriesResponse:
-        call, now = current_call(), self._clock()
-        content, semantic_hash = await offloaded(request.ByteSize(), self._requests.target, request)
+        now = self._clock()
         retrieval = await self._retrieval()
         found = await retrieval.similar(
-            call.session(request.session_id),
-            content=content,
-            semantic_hash=semantic_hash,
+            request.session,
+            content=request.content,
+            semantic_hash=request.semantic_hash,
             memory_id=request.memory_id,
             now=now,
             timeout=call.time_remaining(),
-            caller=client_of(context.peer()),
+            caller=call.client,
         )
-        by_similarity = request.HasField("min_similarity")
-        if by_similarity:
-            found = [one for one in found if one.similarity >= request.min_similarity]
-        if request.HasField("max_distance") or not by_similarity:
-            given = request.HasField("max_distance")
-            most = request.max_distance if given else DEFAULT_DISTANCE
+        least, most = request.min_similarity, request.max_distance
+        if least is not None:
+            found = [one for one in found if one.similarity >= least]
+        if most is not None:
             found = [one for one in found if one.distance <= most]
-        found.sort(key=lambda one: -one.similarity if by_similarity else one.distance)
+        found.sort(key=lambda one: one.distance if least is None else -one.similarity)
         answer, room = memory_pb2.FindSimilarMemoriesResponse(), MAX_ANSWER_BYTES
-        for one in found[: min(request.limit or DEFAULT_RESULTS, MAX_RESULTS)]:
+        for one in found[: request.limit]:
             result = memory_pb2.SimilarMemory(
                 memory=self._message(one.memory, now),
                 distance=one.distance,
@@ -228,18 +213,16 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
             answer.results.append(result)
         return answer
 
-    async def PurgeMemories(
-        self, request: memory_pb2.PurgeMemoriesRequest, context: Context
-    ) -> memory_pb2.PurgeMemoriesResponse:
-        call = current_call()
-        session, wanted = call.session(request.session_id), self._requests.filter(request.filter)
+    async def purge(self, purge: Purge, call: Call) -> memory_pb2.PurgeMemoriesResponse:
         now, half_life_days = self._clock(), self._options.half_life_days
-        if request.force:
-            count = await self._store.purge(session, wanted, half_life_days=half_life_days, now=now)
+        if purge.force:
+            count = await self._store.purge(
+                purge.session, purge.filter, half_life_days=half_life_days, now=now
+            )
             return memory_pb2.PurgeMemoriesResponse(purge_count=count)
         count, sample = await self._store.matching(
-            session,
-            wanted,
+            purge.session,
+            purge.filter,
             sample_size=PURGE_SAMPLE,
             half_life_days=half_life_days,
             now=now,
@@ -249,45 +232,40 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
             purge_count=count, sample=[self._message(memory, now) for memory in sample]
         )
 
-    async def EraseSession(
-        self, request: memory_pb2.EraseSessionRequest, context: Context
-    ) -> memory_pb2.EraseSessionResponse:
-        rows = await self._store.erase(current_call().session(request.session_id))
+    async def erase(self, session: Session, call: Call) -> memory_pb2.EraseSessionResponse:
+        del call
+        rows = await self._store.erase(session)
         return memory_pb2.EraseSessionResponse(
             erased_memories=rows["memories"],
             erased_rows=rows,
             erase_time=convert.timestamp(self._clock()),
         )
 
-    async def WatchMemories(
-        self, request: memory_pb2.WatchMemoriesRequest, context: Context
+    async def watch(
+        self, watch: Watch, call: Call
     ) -> AsyncIterator[memory_pb2.WatchMemoriesResponse]:
-        session = current_call().session(request.session_id)
-        position = request.start_revision
-        with self._hub.following(session) as follower:
+        del call
+        position = watch.start_revision
+        with self._hub.following(watch.session) as follower:
             while True:
                 for event in await follower.after(position):
                     yield convert.event_message(
-                        session,
+                        watch.session,
                         event,
                         now=self._clock(),
                         half_life_days=self._options.half_life_days,
                     )
                     position = event.revision
 
-    async def ExportMemories(
-        self, request: memory_pb2.ExportMemoriesRequest, context: Context
-    ) -> AsyncIterator[memory_pb2.Memory]:
-        call = current_call()
-        session, wanted = call.session(request.session_id), self._requests.filter(request.filter)
+    async def export(self, export: Export, call: Call) -> AsyncIterator[memory_pb2.Memory]:
         after: int | None = -1
         while after is not None:
             page = await self._store.page(
-                session,
-                wanted,
+                export.session,
+                export.filter,
                 after=after,
-                size=DEFAULT_PAGE_SIZE,
-                show_deleted=request.show_deleted,
+                size=page_token.DEFAULT_SIZE,
+                show_deleted=export.show_deleted,
                 half_life_days=self._options.half_life_days,
                 now=self._clock(),
                 timeout=call.time_remaining(),

@@ -1,18 +1,25 @@
-"""Judges requests about tools: which paths they name, and what they give for them."""
+"""Parses requests of ToolConfigService into records."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from memoryd.domain.errors import Violation
+from memoryd.domain.errors import InvalidRequest
+from memoryd.rpc import page_token
 from memoryd.rpc.tools.messages import MESSAGE_OF, given_settings
+from memoryd.tools.configs import Change
 from memoryd.tools.overrides import ENABLED, paths_of
 from memoryd.tools.settings import SETTINGS_OF, default_of
 from memoryd.v1 import tool_config_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from memoryd.rpc.call import Call
+    from memoryd.rpc.violations import Violations
 
 MAX_PATHS = 64
 
@@ -20,20 +27,161 @@ _SHOWABLE = re.compile(r"[A-Za-z0-9_.*]{1,64}")
 """A path that may be repeated to the caller; what else stands in its place may be a value."""
 
 
-def update_values(
-    request: tool_config_pb2.UpdateToolConfigRequest,
-) -> tuple[dict[str, Any], list[Violation]]:
-    """What to override: `enabled` and settings by their names; and what is wrong with the request.
+@dataclass(frozen=True, slots=True)
+class Update:
+    tool: str
+    values: Mapping[str, Any]
+    """What to override: `enabled` and settings, by their names."""
+    change: Change
+    validate_only: bool
 
-    A path of the mask whose field is unset stands for the default; for a map or list, for none.
-    """
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    tool: str
+    paths: Sequence[str]
+    """Of the overrides to drop; none: every one."""
+    change: Change
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    tool: str
+    revision: int
+    change: Change
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionListing:
+    tool: str
+    before: int | None
+    """The revision before which the page begins; None: with the latest."""
+    size: int
+    token_at: Callable[[int], str]
+    """Gives the page token of a revision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A configuration to be judged and not applied."""
+
+    tool: str
+    enabled: bool | None
+    """None: as it is."""
+    others: str
+    """The tool whose settings are given instead of this one's; empty where there is none."""
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    start_revision: int
+
+
+class ToolRequestParser:
+    """Turns requests into records, and adds what is wrong with them."""
+
+    def __init__(self, check: Callable[[str, Mapping[str, Any]], None]) -> None:
+        """`check` raises InvalidRequest where values of a tool are out of bounds."""
+        self._check = check
+
+    @staticmethod
+    def nothing(
+        request: tool_config_pb2.ListToolsRequest, call: Call, violations: Violations
+    ) -> None:
+        del request, call, violations
+
+    @staticmethod
+    def tool(
+        request: tool_config_pb2.GetToolConfigRequest, call: Call, violations: Violations
+    ) -> str:
+        del call, violations
+        return request.tool
+
+    def update(
+        self, request: tool_config_pb2.UpdateToolConfigRequest, call: Call, violations: Violations
+    ) -> Update:
+        """A path of the mask whose field is unset stands for the default, or an empty map or list.
+
+        Bounds are judged here where something else is wrong; otherwise where they are applied,
+        with what holds by then.
+        """
+        given = request.tool_config
+        values = _update_values(request, violations)
+        if violations and values:
+            try:
+                self._check(given.tool, values)
+            except InvalidRequest as refusal:
+                violations.add_all(refusal.violations)
+        change = _change(call, request.reason, given.etag)
+        return Update(given.tool, values, change, request.validate_only)
+
+    @staticmethod
+    def reset(
+        request: tool_config_pb2.ResetToolConfigRequest, call: Call, violations: Violations
+    ) -> Reset:
+        """Nothing is ignored here, since no path at all means every override."""
+        paths: list[str] = []
+        if request.tool in SETTINGS_OF:  # otherwise the proto's rules tell
+            paths, problem = _sorted_out(request.tool, request.paths, ignored=())
+            if problem:
+                violations.add("paths", problem)
+        return Reset(request.tool, paths, _change(call, request.reason))
+
+    @staticmethod
+    def rollback(
+        request: tool_config_pb2.RollbackToolConfigRequest, call: Call, violations: Violations
+    ) -> Rollback:
+        del violations
+        return Rollback(request.tool, request.revision, _change(call, request.reason))
+
+    @staticmethod
+    def revisions(
+        request: tool_config_pb2.ListToolConfigRevisionsRequest, call: Call, violations: Violations
+    ) -> RevisionListing:
+        del call
+        return RevisionListing(
+            request.tool,
+            page_token.decode(request, violations) or None,
+            page_token.size(request),
+            partial(page_token.encode, request=request),
+        )
+
+    @staticmethod
+    def trial(
+        request: tool_config_pb2.ValidateToolConfigRequest, call: Call, violations: Violations
+    ) -> Trial:
+        del call, violations
+        given = request.tool_config
+        other = given.WhichOneof("settings")
+        return Trial(
+            given.tool,
+            given.enabled if given.HasField("enabled") else None,
+            other if other is not None and other != given.tool else "",
+            given_settings(getattr(given, other)) if other else {},
+        )
+
+    @staticmethod
+    def watch(
+        request: tool_config_pb2.WatchToolConfigsRequest, call: Call, violations: Violations
+    ) -> Watch:
+        del call, violations
+        return Watch(request.start_revision)
+
+
+def _change(call: Call, reason: str, etag: str = "") -> Change:
+    return Change(call.tenant, reason, etag, call.time_remaining())
+
+
+def _update_values(
+    request: tool_config_pb2.UpdateToolConfigRequest, violations: Violations
+) -> dict[str, Any]:
     config = request.tool_config
     tool, other = config.tool, config.WhichOneof("settings")
     if tool not in SETTINGS_OF:
-        return {}, []  # the proto's rules tell
-    violations = []
+        return {}  # the proto's rules tell
     if other is not None and other != tool:
-        violations.append(Violation(f"tool_config.{other}", another_tools_settings(tool)))
+        violations.add(f"tool_config.{other}", another_tools_settings(tool))
     values = given_settings(getattr(config, tool))
     if config.HasField("enabled"):
         values[ENABLED] = config.enabled
@@ -41,24 +189,11 @@ def update_values(
     if mask:
         paths, problem = _sorted_out(tool, mask, ignored=_output_only(tool))
         if problem:
-            violations.append(Violation("update_mask", problem))
+            violations.add("update_mask", problem)
         is_every = len(mask) <= MAX_PATHS and "*" in mask
         names = (path.rpartition(".")[2] for path in (paths_of(tool) if is_every else paths))
         values = {n: values[n] if n in values else _of_unset_field(tool, n) for n in names}
-    return values, violations
-
-
-def reset_paths(
-    request: tool_config_pb2.ResetToolConfigRequest,
-) -> tuple[list[str], list[Violation]]:
-    """Which overrides to drop; and what is wrong with the request.
-
-    Nothing is ignored here, since no path at all means every override.
-    """
-    if request.tool not in SETTINGS_OF:
-        return [], []
-    paths, problem = _sorted_out(request.tool, request.paths, ignored=())
-    return paths, [Violation("paths", problem)] if problem else []
+    return values
 
 
 def another_tools_settings(tool: str) -> str:

@@ -1,4 +1,4 @@
-"""ToolConfigService: each handler checks, converts, makes one call, and converts back."""
+"""ToolConfigService: a row for each method; each handler takes a record and answers a message."""
 
 from __future__ import annotations
 
@@ -9,42 +9,54 @@ from typing import TYPE_CHECKING, Any
 
 from google.rpc import error_details_pb2
 
-from memoryd.domain.errors import InvalidRequest
-from memoryd.rpc import page_token
-from memoryd.rpc.call import current_call
 from memoryd.rpc.memories.results import MAX_ANSWER_BYTES
-from memoryd.rpc.memories.service import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
-from memoryd.rpc.tools import requests as tool_requests
-from memoryd.rpc.tools.messages import config_message, given_settings, revision_message
-from memoryd.tools.configs import Change
+from memoryd.rpc.methods import Method
+from memoryd.rpc.tools.messages import config_message, revision_message
+from memoryd.rpc.tools.requests import ToolRequestParser, another_tools_settings
 from memoryd.tools.settings import ConfigWarning, Violation, check
-from memoryd.v1 import tool_config_pb2, tool_config_pb2_grpc
+from memoryd.v1 import tool_config_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Iterable, Mapping
 
-    import grpc
-    from google.protobuf.message import Message
-
-    from memoryd.domain import errors
+    from memoryd.rpc.call import Call
+    from memoryd.rpc.tools.requests import (
+        Reset,
+        RevisionListing,
+        Rollback,
+        Trial,
+        Update,
+        Watch,
+    )
     from memoryd.tools.configs import ToolConfigs
     from memoryd.tools.secrets import Secrets
     from memoryd.tools.settings import ToolConfig
-
-    Context = grpc.aio.ServicerContext[Any, Any]
 
 READ_SIZE = 50
 """Revisions that are read at once; a page may take several."""
 
 
-class ToolConfigService(tool_config_pb2_grpc.ToolConfigServiceServicer):
+class ToolConfigService:
     def __init__(self, configs: ToolConfigs, secrets: Secrets) -> None:
         self._configs = configs
         self._secrets = secrets
 
-    async def ListTools(
-        self, request: tool_config_pb2.ListToolsRequest, context: Context
-    ) -> tool_config_pb2.ListToolsResponse:
+    def methods(self) -> Mapping[str, Method[Any]]:
+        """The table of this service."""
+        parser = ToolRequestParser(self._configs.check)
+        return {
+            "ListTools": Method(parser.nothing, self.list_tools),
+            "GetToolConfig": Method(parser.tool, self.get),
+            "UpdateToolConfig": Method(parser.update, self.update),
+            "ResetToolConfig": Method(parser.reset, self.reset),
+            "RollbackToolConfig": Method(parser.rollback, self.rollback),
+            "ListToolConfigRevisions": Method(parser.revisions, self.list_revisions),
+            "ValidateToolConfig": Method(parser.trial, self.validate),
+            "WatchToolConfigs": Method(parser.watch, self.watch),
+        }
+
+    async def list_tools(self, nothing: None, call: Call) -> tool_config_pb2.ListToolsResponse:
+        del nothing, call
         answer = tool_config_pb2.ListToolsResponse()
         for message in await self._messages(self._configs.now.configs.values()):
             answer.tools.add(
@@ -57,67 +69,46 @@ class ToolConfigService(tool_config_pb2_grpc.ToolConfigServiceServicer):
             )
         return answer
 
-    async def GetToolConfig(
-        self, request: tool_config_pb2.GetToolConfigRequest, context: Context
-    ) -> tool_config_pb2.ToolConfig:
-        return await self._message(self._configs[request.tool])
+    async def get(self, tool: str, call: Call) -> tool_config_pb2.ToolConfig:
+        del call
+        return await self._message(self._configs[tool])
 
-    async def UpdateToolConfig(
-        self, request: tool_config_pb2.UpdateToolConfigRequest, context: Context
-    ) -> tool_config_pb2.ToolConfig:
-        given = request.tool_config
-        values, violations = tool_requests.update_values(request)
-        if violations:
-            violations += self._bounds(given.tool, values)
-        _refuse(violations)
+    async def update(self, update: Update, call: Call) -> tool_config_pb2.ToolConfig:
+        del call
         config = await self._configs.update(
-            given.tool,
-            values,
-            _change(request.reason, given.etag),
-            validate_only=request.validate_only,
+            update.tool, update.values, update.change, validate_only=update.validate_only
         )
         message = await self._message(config)
-        if request.validate_only:
+        if update.validate_only:
             message.ClearField("etag")  # nothing has it
         return message
 
-    async def ResetToolConfig(
-        self, request: tool_config_pb2.ResetToolConfigRequest, context: Context
-    ) -> tool_config_pb2.ToolConfig:
-        paths, violations = tool_requests.reset_paths(request)
-        _refuse(violations)
+    async def reset(self, reset: Reset, call: Call) -> tool_config_pb2.ToolConfig:
+        del call
+        return await self._message(await self._configs.reset(reset.tool, reset.paths, reset.change))
+
+    async def rollback(self, rollback: Rollback, call: Call) -> tool_config_pb2.ToolConfig:
+        del call
         return await self._message(
-            await self._configs.reset(request.tool, paths, _change(request.reason))
+            await self._configs.rollback(rollback.tool, rollback.revision, rollback.change)
         )
 
-    async def RollbackToolConfig(
-        self, request: tool_config_pb2.RollbackToolConfigRequest, context: Context
-    ) -> tool_config_pb2.ToolConfig:
-        return await self._message(
-            await self._configs.rollback(request.tool, request.revision, _change(request.reason))
-        )
-
-    async def ListToolConfigRevisions(
-        self, request: tool_config_pb2.ListToolConfigRevisionsRequest, context: Context
+    async def list_revisions(
+        self, listing: RevisionListing, call: Call
     ) -> tool_config_pb2.ListToolConfigRevisionsResponse:
         answer = tool_config_pb2.ListToolConfigRevisionsResponse()
-        before = page_token.decode(request) or None
-        left, room = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE), MAX_ANSWER_BYTES
+        before, left, room = listing.before, listing.size, MAX_ANSWER_BYTES
         while True:
             # One more than wanted tells whether there is another page.
             limit = min(left + 1, READ_SIZE)
             found = await self._configs.revisions(
-                request.tool,
-                before=before,
-                limit=limit,
-                timeout=current_call().time_remaining(),
+                listing.tool, before=before, limit=limit, timeout=call.time_remaining()
             )
             for revision in found:
                 message = revision_message(revision)
                 room -= message.ByteSize()
                 if not left or (answer.revisions and room < 0):
-                    position = answer.revisions[-1].revision
-                    answer.next_page_token = page_token.encode(position, request)
+                    answer.next_page_token = listing.token_at(answer.revisions[-1].revision)
                     return answer
                 answer.revisions.append(message)
                 left -= 1
@@ -125,20 +116,18 @@ class ToolConfigService(tool_config_pb2_grpc.ToolConfigServiceServicer):
                 return answer
             before = found[-1].revision
 
-    async def ValidateToolConfig(
-        self, request: tool_config_pb2.ValidateToolConfigRequest, context: Context
+    async def validate(
+        self, trial: Trial, call: Call
     ) -> tool_config_pb2.ValidateToolConfigResponse:
-        given = request.tool_config
-        config = self._configs[given.tool]
-        if given.HasField("enabled"):
-            config = dataclasses.replace(config, enabled=given.enabled)
+        del call
+        config = self._configs[trial.tool]
+        if trial.enabled is not None:
+            config = dataclasses.replace(config, enabled=trial.enabled)
         warnings: Iterable[ConfigWarning] = ()
-        other = given.WhichOneof("settings")
-        if other is not None and other != given.tool:
-            violations = [Violation(other, tool_requests.another_tools_settings(given.tool))]
+        if trial.others:
+            violations = [Violation(trial.others, another_tools_settings(trial.tool))]
         else:
-            values = given_settings(getattr(given, other)) if other else {}
-            settings, violations = self._configs.judge(given.tool, values)
+            settings, violations = self._configs.judge(trial.tool, trial.values)
             if settings is not None:
                 warnings = await check(
                     dataclasses.replace(config, settings=settings), self._secrets
@@ -151,10 +140,11 @@ class ToolConfigService(tool_config_pb2_grpc.ToolConfigServiceServicer):
             ],
         )
 
-    async def WatchToolConfigs(
-        self, request: tool_config_pb2.WatchToolConfigsRequest, context: Context
+    async def watch(
+        self, watch: Watch, call: Call
     ) -> AsyncIterator[tool_config_pb2.WatchToolConfigsResponse]:
-        after = request.start_revision
+        del call
+        after = watch.start_revision
         if not after:
             now = self._configs.now
             after = now.revision
@@ -163,7 +153,7 @@ class ToolConfigService(tool_config_pb2_grpc.ToolConfigServiceServicer):
                 yield tool_config_pb2.WatchToolConfigsResponse(
                     change=tool_config_pb2.TOOL_CONFIG_CHANGE_SNAPSHOT,
                     tool_config=message,
-                    # Who resumes from a part of the snapshot needs it anew.
+                    # Whoever resumes from a part of the snapshot needs all of it again.
                     revision=after if message is messages[-1] else 0,
                 )
         async with aclosing(self._configs.following(after)) as changes:
@@ -174,21 +164,6 @@ class ToolConfigService(tool_config_pb2_grpc.ToolConfigServiceServicer):
                     revision=config.revision,
                 )
 
-    def violations_of(self, request: Message) -> list[errors.Violation]:
-        """What is wrong with a request beside what its proto's rules tell."""
-        match request:
-            case tool_config_pb2.UpdateToolConfigRequest():
-                values, violations = tool_requests.update_values(request)
-                return violations + self._bounds(request.tool_config.tool, values)
-            case tool_config_pb2.ResetToolConfigRequest():
-                return tool_requests.reset_paths(request)[1]
-            case tool_config_pb2.ListToolConfigRevisionsRequest():
-                return _violations(lambda: page_token.decode(request))
-        return []
-
-    def _bounds(self, tool: str, values: dict[str, Any]) -> list[errors.Violation]:
-        return _violations(lambda: self._configs.check(tool, values)) if values else []
-
     async def _messages(self, configs: Iterable[ToolConfig]) -> list[tool_config_pb2.ToolConfig]:
         # At once, so that slow secrets are waited for once and not one after the other.
         return await asyncio.gather(*map(self._message, configs))
@@ -197,24 +172,6 @@ class ToolConfigService(tool_config_pb2_grpc.ToolConfigServiceServicer):
         message = config_message(config, stale_since=self._configs.stale_since)
         message.warnings.extend(_warnings(await check(config, self._secrets)))
         return message
-
-
-def _change(reason: str, etag: str = "") -> Change:
-    call = current_call()
-    return Change(call.tenant, reason, etag, call.time_remaining())
-
-
-def _violations(judge: Callable[[], object]) -> list[errors.Violation]:
-    try:
-        judge()
-    except InvalidRequest as refusal:
-        return list(refusal.violations)
-    return []
-
-
-def _refuse(violations: list[errors.Violation]) -> None:
-    if violations:
-        raise InvalidRequest(*violations)
 
 
 def _warnings(warnings: Iterable[ConfigWarning]) -> list[tool_config_pb2.ToolConfigWarning]:

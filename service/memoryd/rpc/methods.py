@@ -1,0 +1,55 @@
+"""The table of methods: what differs between RPCs stands in a row of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from memoryd.rpc.violations import Violations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from google.protobuf.message import Message
+
+    from memoryd.rpc.call import Call
+
+RecordT = TypeVar("RecordT")
+
+
+@dataclass(frozen=True, slots=True)
+class Method(Generic[RecordT]):
+    """A row: how a request is validated, and what serves it.
+
+    An RPC is added by its proto, a parser, a handler, and a row in the table of its service.
+    """
+
+    parse: Callable[[Any, Call, Violations], RecordT]
+    """Gives the record of a request, and adds what is wrong with it beyond the protos' rules.
+
+    It sees requests that break these rules too, and runs in a thread where a request is large.
+    """
+    handle: Callable[[RecordT, Call], Any]
+    """A coroutine function that returns the answer, or an asynchronous generator of answers."""
+    check_size: Callable[[Any, Violations], None] | None = None
+    """Adds what is too large to be judged at all."""
+    waits_for_commit: bool = False
+    """Whether it is refused unread while more writes wait than are soon done."""
+
+
+def as_it_is(request: Message, call: Call, violations: Violations) -> Message:
+    """Parse the request of a method that takes the message itself."""
+    del call, violations
+    return request
+
+
+def validated(method: Method[RecordT], request: Message, call: Call) -> RecordT:
+    """Give the record of a request. Raises InvalidRequest with every violation."""
+    violations = Violations()
+    if method.check_size is not None:
+        method.check_size(request, violations)
+        violations.check()
+    violations.add_rules(request)
+    record = method.parse(request, call, violations)
+    violations.check()
+    return record
