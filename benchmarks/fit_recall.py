@@ -22,7 +22,15 @@ from locomo import CATEGORIES, load, ndcg, recall
 from memoryd.recall.embedders.embedder import load as load_embedder
 from memoryd.recall.fusion import relevance_parts
 from memoryd.recall.index import Document, SessionIndex
-from memoryd.recall.signals import CUES, NEIGHBOURS, RELEVANCE, neighbourhood, signals, understand
+from memoryd.recall.signals import (
+    CUES,
+    NEIGHBOURS,
+    RELEVANCE,
+    meaning_of,
+    neighbourhood,
+    signals,
+    understand,
+)
 from memoryd.recall.weights import Weights
 
 if TYPE_CHECKING:
@@ -67,7 +75,9 @@ def cases(conversation: Conversation, embedder: Embedder | None) -> list[Case]:
     index = SessionIndex(documents, dimensions=embedder.dimensions if embedder else 0)
     found = []
     for question in conversation.questions:
-        seen = signals(understand(question.text, [index]), [index], now=NOW, embedder=embedder)
+        query = understand(question.text, [index])
+        meaning = None if embedder is None else meaning_of(query, embedder)
+        seen = signals(query, [index], now=NOW, meaning=meaning)
         near = np.stack([neighbourhood(index.corpus, row) for row in seen.relevance])
         gold = np.array(sorted(index.place(turn) for turn in question.evidence))
         found.append(Case(question, index, gold, seen, near))

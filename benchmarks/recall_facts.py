@@ -19,7 +19,7 @@ from locomo import ndcg, recall
 from memoryd.recall.embedders.embedder import KNOWN, EmbedderUnavailable, load
 from memoryd.recall.fusion import rank
 from memoryd.recall.index import Document, SessionIndex
-from memoryd.recall.signals import signals, understand
+from memoryd.recall.signals import meaning_of, signals, understand
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 K = 10
@@ -46,7 +46,7 @@ def collection() -> tuple[list[str], list[Asked]]:
 
 def by_bm25(text: str, index: SessionIndex) -> list[str]:
     """The ids of all facts, best first, by the one signal."""
-    scores = signals(understand(text, [index]), [index], now=NOW, embedder=None).relevance[0]
+    scores = signals(understand(text, [index]), [index], now=NOW, meaning=None).relevance[0]
     return [index.ids[place] for place in np.argsort(-scores, kind="stable")]
 
 
@@ -79,10 +79,11 @@ def main() -> None:
         )
         if embedder is None:
             show("BM25 alone", [by_bm25(q.text, index) for q in questions], questions)
-        found = [
-            rank(q.text, [index], now=NOW, half_life_days=30, limit=K, embedder=embedder)
-            for q in questions
-        ]
+        found = []
+        for question in questions:
+            query = understand(question.text, [index])
+            meaning = None if embedder is None else meaning_of(query, embedder)
+            found.append(rank(query, [index], now=NOW, half_life_days=30, limit=K, meaning=meaning))
         show(f"whole, embedder {choice}", [[r.memory_id for r in f] for f in found], questions)
 
 

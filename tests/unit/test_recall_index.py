@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from memoryd.recall.fusion import rank
 from memoryd.recall.index import Document, SessionIndex
+from memoryd.recall.signals import understand
 from memoryd.recall.similarity import similar_to_memory, similar_to_text
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -30,7 +31,7 @@ def document(number, content, *, speaker="", episode="", vector=None, importance
 
 def ranked(index, query, **options):
     given_ = {"now": START, "half_life_days": 30.0, "limit": 100} | options
-    return rank(query, [index], **given_)
+    return rank(understand(query, [index]), [index], **given_)
 
 
 contents = st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join)

@@ -12,7 +12,7 @@ from memoryd.domain.importance import effective_importance
 from memoryd.recall.diversity import PENALTY, RELEVANCE_KEPT, Repetition, chosen
 from memoryd.recall.fusion import rank
 from memoryd.recall.index import Document, SessionIndex
-from memoryd.recall.signals import understand
+from memoryd.recall.signals import meaning_of, understand
 
 NOW = datetime(2026, 1, 15, tzinfo=UTC)
 
@@ -42,7 +42,10 @@ def ids(query, *indexes, **options):
 
 def results(query, *indexes, **options):
     given = {"now": NOW, "half_life_days": 30.0, "limit": 10} | options
-    return rank(query, indexes, **given)
+    embedder = given.pop("embedder", None)
+    understood = understand(query, indexes)
+    meaning = None if embedder is None else meaning_of(understood, embedder)
+    return rank(understood, indexes, meaning=meaning, **given)
 
 
 class Colours:

@@ -9,9 +9,8 @@ import numpy as np
 
 from memoryd.recall.corpus import corpus_of
 from memoryd.recall.diversity import choose
-from memoryd.recall.embedders.embedder import adds_up_words
 from memoryd.recall.ranked import PARTS, Ranked
-from memoryd.recall.signals import CUES, NEIGHBOURS, RELEVANCE, neighbourhood, signals, understand
+from memoryd.recall.signals import CUES, NEIGHBOURS, RELEVANCE, neighbourhood, signals
 from memoryd.recall.weights import (
     DEFAULT_IMPORTANCE_WEIGHT,
     IMPORTANCE_SCALE,
@@ -27,9 +26,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from memoryd.recall.embedders.embedder import Embedder
     from memoryd.recall.index import SessionIndex
-    from memoryd.recall.signals import Signals
+    from memoryd.recall.signals import Meaning, Query, Signals
 
     Floats = NDArray[np.float64]
 
@@ -46,18 +44,20 @@ _SCORE_DECIMALS = 9
 
 
 def rank(
-    text: str,
+    query: Query,
     indexes: Sequence[SessionIndex],
     *,
     now: datetime,
     half_life_days: float,
     limit: int,
     allowed: Sequence[Collection[str] | None] = (),
-    embedder: Embedder | None = None,
+    meaning: Meaning | None = None,
     importance_weight: float = DEFAULT_IMPORTANCE_WEIGHT,
     diverse: bool = True,
 ) -> list[Ranked]:
     """The best `limit` memories of some sessions for a query, best first.
+
+    The query is as `understand` gives it for these sessions, its meaning as `meaning_of` does.
 
     `allowed` has for each index the ids that may be answered, or None for all; scores are the same
     whatever it says. Among equals the earlier session and the older memory come first. A query
@@ -66,11 +66,10 @@ def rank(
     if not any(map(len, indexes)) or limit < 1:
         return []
     corpus = corpus_of(indexes)
-    query = understand(text, indexes)
-    found = signals(query, indexes, now=now, embedder=embedder)
+    found = signals(query, indexes, now=now, meaning=meaning)
     parts: dict[str, Floats] = {}
     if found.matched:
-        parts = relevance_parts(found, weights_for(embedder if found.embedded else None))
+        parts = relevance_parts(found, weights_for(meaning if found.embedded else None))
     importance = [index.effective_importance(now, half_life_days) for index in indexes]
     parts["importance"] = importance_weight * IMPORTANCE_SCALE * np.concatenate(importance)
 
@@ -115,11 +114,11 @@ def highest(values: Floats, mask: NDArray[np.bool_] | None, limit: int) -> list[
     return found
 
 
-def weights_for(embedder: Embedder | None) -> Weights:
+def weights_for(meaning: Meaning | None) -> Weights:
     """The weights for what an embedder adds; without one, for words alone."""
-    if embedder is None:
+    if meaning is None:
         return WITHOUT_EMBEDDER
-    return WITH_WORDS if adds_up_words(embedder) else WITH_SENTENCES
+    return WITH_WORDS if meaning.adds_up_words else WITH_SENTENCES
 
 
 def relevance_parts(found: Signals, weights: Weights) -> dict[str, Floats]:

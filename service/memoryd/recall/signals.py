@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from itertools import islice, pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from memoryd.recall.text import analyser
 from memoryd.recall.weights import USUAL_SPREAD
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from numpy.typing import NDArray
@@ -79,6 +79,17 @@ class Query:
     speaker: str
     """The one whom the query names, in lower case; empty for none or several."""
     language: str
+    weights: Mapping[str, float]
+    """The IDF of each of `terms` and `name_terms` over all the sessions."""
+
+
+class Meaning(NamedTuple):
+    """A query as an embedder has it."""
+
+    vector: NDArray[np.float32]
+    """Shape (dimensions,), of length 1; zeros where the embedder knows nothing of it."""
+    adds_up_words: bool
+    """Whether it was made word by word, and not of the whole text."""
 
 
 def understand(text: str, indexes: Sequence[SessionIndex]) -> Query:
@@ -96,15 +107,29 @@ def understand(text: str, indexes: Sequence[SessionIndex]) -> Query:
             named[speaker] = parts
     names = set().union(*named.values())
     others = [word for word in words if word not in names]
+    terms = analysed.terms(others)
+    name_terms = analysed.terms(word for word in words if word in names)
     return Query(
         text=text,
         text_to_embed=_as_told(text, names, corpus.language),
         words=others,
-        terms=analysed.terms(others),
-        name_terms=analysed.terms(word for word in words if word in names),
+        terms=terms,
+        name_terms=name_terms,
         speaker=next(iter(named)) if len(named) == 1 else "",
         language=corpus.language,
+        weights=_term_weights((*terms, *name_terms), corpus),
     )
+
+
+def meaning_of(query: Query, embedder: Embedder) -> Meaning:
+    """Have a query embedded; blocks for as long as the embedder takes."""
+    if not adds_up_words(embedder):
+        return Meaning(embedder.embed([query.text_to_embed])[0], adds_up_words=False)
+    term = analyser(query.language).term
+    weighed = {word: query.weights[term(word)] for word in query.words if term(word)}
+    telling = dict(islice(weighed.items(), MAX_EMBEDDED_WORDS))
+    vector = embedder.embed_weighted([*telling], [*telling.values()])
+    return Meaning(vector, adds_up_words=True)
 
 
 def _as_told(text: str, names: set[str], language: str) -> str:
@@ -122,11 +147,10 @@ def _as_told(text: str, names: set[str], language: str) -> str:
 
 
 def signals(
-    query: Query, indexes: Sequence[SessionIndex], *, now: datetime, embedder: Embedder | None
+    query: Query, indexes: Sequence[SessionIndex], *, now: datetime, meaning: Meaning | None
 ) -> Signals:
     """All signals of a query for the memories of some sessions, one session after the other."""
-    corpus = corpus_of(indexes)
-    weights = _term_weights(query, corpus)
+    corpus, weights = corpus_of(indexes), query.weights
     relevance = np.zeros((len(RELEVANCE), len(corpus)))
     lexical = relevance[:-1]
     if weights:
@@ -142,7 +166,7 @@ def signals(
             lexical[:], spread = worded.found, _usual_spread(worded.weights)
     if any(matched):
         relevance[:-1] = standardised(lexical, spread)
-    cosines = _cosines(query, corpus, weights, embedder)
+    cosines = _cosines(corpus, meaning)
     if cosines is not None:
         usual = np.array(USUAL_SPREAD["semantic"] * _COSINE_SCALE)
         if corpus.has_vector is None:
@@ -179,9 +203,8 @@ def _usual_spread(weights: Mapping[str, float]) -> Floats:
     return np.array([of["bm25"] * sum(weights.values()), of["bigrams"], of["rarest"] * most * most])
 
 
-def _term_weights(query: Query, corpus: Corpus) -> dict[str, float]:
-    """The IDF of each of the query's terms over all the sessions."""
-    terms = list(dict.fromkeys((*query.terms, *query.name_terms)))
+def _term_weights(of_query: Iterable[str], corpus: Corpus) -> dict[str, float]:
+    terms = list(dict.fromkeys(of_query))
     frequencies = np.array([*map(corpus.frequency, terms)], np.int32)
     idf = inverse_document_frequency(frequencies, len(corpus))
     return dict(zip(terms, idf.tolist(), strict=True))
@@ -190,7 +213,7 @@ def _term_weights(query: Query, corpus: Corpus) -> dict[str, float]:
 def _lexical(
     query: Query,
     index: SessionIndex,
-    weights: dict[str, float],
+    weights: Mapping[str, float],
     mean_length: float,
     found: Floats,
 ) -> bool:
@@ -237,36 +260,17 @@ def _lexical(
     return True
 
 
-def _cosines(
-    query: Query, corpus: Corpus, weights: dict[str, float], embedder: Embedder | None
-) -> Floats | None:
+def _cosines(corpus: Corpus, meaning: Meaning | None) -> Floats | None:
     """The cosine of the query's vector with each memory's, times `_COSINE_SCALE`.
 
     None where either side has none.
     """
-    if embedder is None or not corpus.has_any_vector:
+    if meaning is None or not corpus.has_any_vector or not meaning.vector.any():
         return None
-    vector = query_vector(query, weights, embedder)
-    if not vector.any():
-        return None
-    products = np.concatenate([index.vectors @ vector for index in corpus.indexes])
+    products = np.concatenate([index.vectors @ meaning.vector for index in corpus.indexes])
     # A sum's last bits depend on where an array lies in memory; the order of results must not.
     cosines: Floats = np.rint(products.astype(np.float64) * _COSINE_SCALE)
     return cosines
-
-
-def query_vector(
-    query: Query, weights: dict[str, float], embedder: Embedder
-) -> NDArray[np.float32]:
-    """The query's vector, of shape (dimensions,)."""
-    vector: NDArray[np.float32]
-    if not adds_up_words(embedder):
-        vector = embedder.embed([query.text_to_embed])[0]
-        return vector
-    term = analyser(query.language).term
-    weighed = {word: weights[term(word)] for word in query.words if term(word)}
-    telling = dict(islice(weighed.items(), MAX_EMBEDDED_WORDS))
-    return embedder.embed_weighted([*telling], [*telling.values()])
 
 
 def _is_concerned(relevance: Floats, corpus: Corpus) -> NDArray[np.bool_]:

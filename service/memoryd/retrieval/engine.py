@@ -15,7 +15,7 @@ from memoryd.recall.embedders.embedder import adds_up_words
 from memoryd.recall.fusion import highest, rank
 from memoryd.recall.index import Document
 from memoryd.recall.ranked import PARTS, Ranked
-from memoryd.recall.signals import understand
+from memoryd.recall.signals import Meaning, meaning_of, understand
 from memoryd.recall.similarity import similar_to_memory, similar_to_text
 from memoryd.recall.text import analyser
 from memoryd.retrieval.lazy import has_failed
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from memoryd.domain.records import Memory, MemoryFilter, Session
     from memoryd.memories.cache import Snapshot, Snapshots
-    from memoryd.recall.embedders.embedder import Embedder
+    from memoryd.recall.index import SessionIndex
+    from memoryd.recall.signals import Query
     from memoryd.retrieval.embedding_worker import VectorMaker
     from memoryd.retrieval.heavy import Check
     from memoryd.retrieval.query import Encoding, Wanted
@@ -121,7 +122,7 @@ class Retrieval:
             if not snapshots:
                 return Retrieved([], _revisions(sessions, snapshots))
             work = self._query_work(query, snapshots)
-            embedder = await self._embedder_for(query, snapshots, work)
+            embedded = await self._embedded(query, snapshots, work)
             work += _filter_work(wanted.filter, snapshots)
             # Nothing changes from here on: what is read now belongs together.
             async with self._sessions.steady(snapshots, work) as run:
@@ -137,14 +138,15 @@ class Retrieval:
                         for importance, one in zip(importances, prepared, strict=True)
                     ]
                     check()
+                    understood, meaning = embedded or self._understood(query, indexes)
                     return rank(
-                        query,
+                        understood,
                         indexes,
                         now=now,
                         half_life_days=self._half_life_days,
                         limit=wanted.limit,
                         allowed=[*map(_allowed, prepared, masks)],
-                        embedder=embedder,
+                        meaning=meaning,
                         importance_weight=wanted.importance_weight,
                         diverse=wanted.diverse,
                     )
@@ -224,40 +226,31 @@ class Retrieval:
     def _load(self) -> None:
         moment = datetime.now(UTC)
         index = self._sessions.build([Document("", "word", 1, moment, 0.5)])
-        rank("word last week", [index], now=moment, half_life_days=1.0, limit=1)
+        query = understand("word last week", [index])
+        rank(query, [index], now=moment, half_life_days=1.0, limit=1)
         if self._vectors is not None:
             self._vectors.try_out()
 
-    async def _embedder_for(
-        self, query: str, snapshots: Sequence[Snapshot], work: int
-    ) -> Embedder | None:
-        """The embedder, with what takes it long done already: the vector of the query."""
-        if self._vectors is None:
+    async def _embedded(
+        self, text: str, snapshots: Sequence[Snapshot], work: int
+    ) -> tuple[Query, Meaning | None] | None:
+        """A query and its meaning, where an embedder of whole texts makes that; else None."""
+        if self._vectors is None or adds_up_words(self._vectors.embedder):
             return None
-        embedder = self._vectors.embedder
-        if adds_up_words(self._vectors.embedder):
-            return embedder
         async with self._sessions.steady(snapshots, work) as run:
             indexes = [
                 self._sessions.index_of(self._sessions.prepared(snapshot)) for snapshot in snapshots
             ]
-            text = (await run(lambda _: understand(query, indexes))).text_to_embed
-        vector = await self._vectors.of(text)
-        return None if vector is None else _Foreseen(embedder, text, vector)
+            query = await run(lambda _: understand(text, indexes))
+        vector = await self._vectors.of(query.text_to_embed)
+        return query, None if vector is None else Meaning(vector, adds_up_words=False)
 
-
-class _Foreseen:
-    """An embedder that has embedded one text before."""
-
-    def __init__(self, embedder: Embedder, text: str, vector: NDArray[np.float32]) -> None:
-        self.name = embedder.name
-        self.dimensions = embedder.dimensions
-        self._embedder = embedder
-        self._text = text
-        self._vector = vector
-
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        return self._vector[np.newaxis] if [*texts] == [self._text] else self._embedder.embed(texts)
+    def _understood(
+        self, text: str, indexes: Sequence[SessionIndex]
+    ) -> tuple[Query, Meaning | None]:
+        """A query and its meaning, where that is made on the spot."""
+        query = understand(text, indexes)
+        return query, None if self._vectors is None else meaning_of(query, self._vectors.embedder)
 
 
 def _by_importance(session: int, prepared: Prepared, place: int, importance: float) -> Result:
