@@ -254,7 +254,8 @@ def _logging(settings: Settings) -> AbstractContextManager[None]:
 @asynccontextmanager
 async def _database(settings: Settings) -> AsyncIterator[Database]:
     """The database, for work that may take its time; it is there, and its schema fits."""
-    from memoryd.database.engine import Database, DatabaseOptions  # noqa: PLC0415  only what a command needs is loaded
+    from memoryd.database.engine import Database  # noqa: PLC0415  only what a command needs is loaded
+    from memoryd.database.options import DatabaseOptions  # noqa: PLC0415  only what a command needs is loaded
 
     options = DatabaseOptions(
         timeout_seconds=LONG_SECONDS,
@@ -295,7 +296,8 @@ async def _tool_configs(
     settings: Settings, base: Mapping[str, ToolConfig]
 ) -> AsyncIterator[ToolConfigs]:
     """The tools' configuration, with the database's overrides if it answers."""
-    from memoryd.database.engine import Database, DatabaseOptions  # noqa: PLC0415  as above
+    from memoryd.database.engine import Database  # noqa: PLC0415  as above
+    from memoryd.database.options import DatabaseOptions  # noqa: PLC0415  as above
     from memoryd.server import tool_configs_of  # noqa: PLC0415  only what a command needs is loaded
 
     options = DatabaseOptions(pgbouncer=settings.database_pgbouncer, must_exist=True)

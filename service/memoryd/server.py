@@ -11,8 +11,9 @@ import grpc
 from google.protobuf import descriptor_pool
 from grpc_reflection.v1alpha import reflection
 
-from memoryd.database.engine import Database, DatabaseOptions
+from memoryd.database.engine import Database
 from memoryd.database.notifications import Listener
+from memoryd.database.options import DatabaseOptions
 from memoryd.memories.access import AccessTracker
 from memoryd.memories.feed import ChangeHub
 from memoryd.memories.store import MemoryStore

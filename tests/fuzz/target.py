@@ -33,6 +33,8 @@ with atheris.instrument_imports(
     include=["memoryd"],
     exclude=[
         "memoryd.database.dialect",
+        "memoryd.database.postgresql",
+        "memoryd.database.sqlite",
         "memoryd.memories.store",
         "memoryd.memories.deletion",
         "memoryd.memories.rows",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from sqlalchemy import text
@@ -13,10 +13,13 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from memoryd.database.dialect import UTF8, dialect_of
+from memoryd.database.dialect import UTF8
 from memoryd.database.embedded import claimed, connect_name, create
 from memoryd.database.migrate import HEAD, SchemaState, migrate, schema_state
+from memoryd.database.options import DatabaseOptions
+from memoryd.database.postgresql import PostgresDialect
 from memoryd.database.scrubbing import Scrubbing
+from memoryd.database.sqlite import SqliteDialect
 from memoryd.database.urls import UrlError, connect_seconds, driver_url
 from memoryd.domain.errors import DatabaseUnavailable, DeadlineExceeded, SchemaMismatch
 from memoryd.domain.metadata import to_json
@@ -26,7 +29,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sqlalchemy import Connection
+    from sqlalchemy.engine import URL
 
+    from memoryd.database.dialect import Dialect
     from memoryd.database.pools import Pool
 
 T = TypeVar("T")
@@ -36,23 +41,6 @@ _GIVING_UP_SECONDS = 0.1
 
 _SCHEMA_ATTEMPTS = 3
 """How often a body is run where the schema changes under it; the caller's time bounds them all."""
-
-
-@dataclass(frozen=True, slots=True)
-class DatabaseOptions:
-    """Limits of a database's use; times in seconds."""
-
-    pool_size: int = 10
-    timeout_seconds: float = 4.0
-    """A transaction may take, waiting for a connection included."""
-    statement_timeout_seconds: float = 4.0
-    lock_timeout_seconds: float = 3.0
-    connect_seconds: float | None = None
-    """A connection may take to be made, where the URL says so; never longer than a transaction."""
-    pgbouncer: bool = False
-    """Whether PgBouncer's transaction pooling stands between: keep nothing prepared."""
-    must_exist: bool = False
-    """Whether an embedded database's file has to be there, with a schema in it, to be opened."""
 
 
 class Database:
@@ -79,7 +67,7 @@ class Database:
         self._place = host if isinstance(host, str) else ", ".join(host)
         self._known_state = SchemaState.CURRENT
         self._encoding = UTF8
-        self.dialect = dialect_of(parsed)
+        self.dialect = _dialect_of(parsed)
         self.is_embedded = self.dialect.name == "sqlite"
         common: dict[str, Any] = {
             "on_connect": lambda connection: self.dialect.on_connect(connection, self._options),
@@ -349,7 +337,12 @@ def _schema_state(connection: Connection) -> SchemaState:
             connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all()
         )
     except DBAPIError as error:
-        if error.orig and dialect_of(connection.engine.url).is_schema_mismatch(error.orig):
+        if error.orig and _dialect_of(connection.engine.url).is_schema_mismatch(error.orig):
             return schema_state(())
         raise
     return schema_state(versions)
+
+
+def _dialect_of(url: URL) -> Dialect:
+    """The dialect that a database URL asks for."""
+    return PostgresDialect() if url.get_backend_name() == "postgresql" else SqliteDialect()

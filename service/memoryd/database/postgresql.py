@@ -1,0 +1,318 @@
+"""PostgreSQL, through asyncpg."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    Column,
+    Double,
+    Text,
+    bindparam,
+    cast,
+    column,
+    delete,
+    extract,
+    func,
+    literal_column,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert
+
+from memoryd.database import statements as direct
+from memoryd.database.dialect import Dialect, Keys
+from memoryd.database.failover import FirstThatWill
+from memoryd.database.obstacles import postgresql_obstacle
+from memoryd.database.pools import LoopPool
+from memoryd.domain.metadata import to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import ColumnElement, Connection, Select, Table
+    from sqlalchemy.engine import URL
+    from sqlalchemy.sql.functions import Function
+
+    from memoryd.database.dialect import Notification, Row
+    from memoryd.database.options import DatabaseOptions
+    from memoryd.database.pools import Pool
+
+
+class PostgresDialect(Dialect):
+    name = "postgresql"
+
+    # Classes and codes of https://www.postgresql.org/docs/current/errcodes-appendix.html
+    _UNAVAILABLE_CLASSES = (
+        "08",  # connection exception
+        "25",  # invalid transaction state, such as a read-only standby
+        "40",  # transaction rollback: deadlock, serialization
+        "53",  # insufficient resources: connections, disk, memory
+        "55",  # object not in prerequisite state: lock not available
+        "57",  # operator intervention: shutdown, starting up, statement timeout
+        "58",  # system error
+        "XX",  # internal error
+    )
+    _SCHEMA_CODES = ("42P01", "42703")  # undefined table, undefined column
+    _READ_ONLY = "25006"  # of a standby
+
+    def __init__(self) -> None:
+        import asyncpg  # noqa: PLC0415  SQLite does without
+        from sqlalchemy.dialects.postgresql.asyncpg import (  # noqa: PLC0415
+            AsyncAdapt_asyncpg_dbapi,
+        )
+
+        self.driver_errors = (
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,  # such as that no host is the one that writes
+            AsyncAdapt_asyncpg_dbapi.Error,  # what the driver's face for SQLAlchemy makes of them
+        )
+        self._stale_errors = (
+            asyncpg.InvalidCachedStatementError,
+            asyncpg.OutdatedSchemaCacheError,
+            AsyncAdapt_asyncpg_dbapi.InvalidCachedStatementError,
+        )
+        self._connect = FirstThatWill(asyncpg.connect, (OSError, *self.driver_errors))
+
+    def engine_options(self, options: DatabaseOptions) -> Row:
+        arguments: Row = {
+            "async_creator_fn": self._connect,
+            "timeout": min(options.timeout_seconds, options.connect_seconds or math.inf),
+            # Without it the driver waits for ever to hear that a query is cancelled.
+            "command_timeout": options.timeout_seconds,
+        }
+        if options.pgbouncer:
+            # In transaction pooling the next transaction may run on another server connection,
+            # so nothing prepared may be kept and no name may be used twice.
+            arguments["statement_cache_size"] = 0
+            arguments["prepared_statement_cache_size"] = 0
+            arguments["prepared_statement_name_func"] = lambda: ""
+        else:
+            arguments["server_settings"] = self._server_settings(options)
+        return {"connect_args": arguments}
+
+    def pool(self, url: URL, options: DatabaseOptions, **arguments: Any) -> Pool:
+        return LoopPool(
+            url,
+            # Another server may be the one that writes by now.
+            is_lost=lambda error: (
+                getattr(getattr(error, "orig", error), "sqlstate", None) == self._READ_ONLY
+            ),
+            is_stale=self.is_stale,
+            **self.engine_options(options),
+            **arguments,
+        )
+
+    def begin_write(self, connection: Connection, options: DatabaseOptions) -> None:
+        if options.pgbouncer:  # startup parameters do not pass through it
+            settings = self._server_settings(options).items()
+            local = (func.set_config(setting, value, True) for setting, value in settings)  # noqa: FBT003  SQL's own signature
+            connection.execute(select(*local))
+
+    def is_in_transaction(self, connection: Connection) -> bool:
+        driver: Any = connection.connection.driver_connection
+        return bool(driver.is_in_transaction())
+
+    def begin_snapshot(self, connection: Connection) -> None:
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+
+    @staticmethod
+    def _server_settings(options: DatabaseOptions) -> dict[str, str]:
+        return {
+            # Every statement looks rows up by a key that an index has. Over a table that has no
+            # statistics yet, or whose plan was kept from when it was small, the planner would
+            # rather read all of it; without these there is only the plan by the index.
+            "enable_seqscan": "off",
+            "enable_bitmapscan": "off",
+            "enable_hashjoin": "off",
+            "enable_mergejoin": "off",
+            "jit": "off",
+            "statement_timeout": f"{options.statement_timeout_seconds * 1000:.0f}",
+            "lock_timeout": f"{options.lock_timeout_seconds * 1000:.0f}",
+            "idle_in_transaction_session_timeout": f"{options.timeout_seconds * 2000:.0f}",
+        }
+
+    def keys(self, *columns: Column[Any]) -> Keys:
+        return _unnest(columns)
+
+    def look_up(
+        self,
+        key: Sequence[Column[Any]],
+        columns: Sequence[Column[Any]],
+        *conditions: ColumnElement[bool],
+        carried: Sequence[Column[Any]] = (),
+    ) -> Select[Any]:
+        # Without statistics the planner takes `deleted_at IS NULL` to be rare, and a plain join
+        # would begin with an index of all live rows. LATERAL with OFFSET goes from key to row.
+        keys = _unnest((*key, *carried))
+        found = (
+            select(*columns)
+            .where(*(c == keys.c[c.name] for c in key), *conditions)
+            .offset(literal_column("0"))
+            .lateral("found")
+        )
+        beside = (keys.c[c.name].label(c.name) for c in carried)
+        return select(*found.c, *beside).select_from(keys.source.join(found, true()))
+
+    def bind(self, columns: Sequence[Column[Any]], rows: Sequence[tuple[Any, ...]]) -> Row:
+        return {
+            f"key_{c.name}": list(values)
+            for c, values in zip(columns, zip(*rows, strict=True), strict=True)
+        }
+
+    def insert_many(
+        self,
+        connection: Connection,
+        table: Table,
+        rows: Sequence[Row],
+        *,
+        ignore_existing: bool = False,
+    ) -> int:
+        names = tuple(rows[0])
+        statement = _insert_unnest(table, names, ignore_existing)
+        return direct.execute(connection, statement, _arrays(table, names, rows))
+
+    def update_many(
+        self,
+        connection: Connection,
+        table: Table,
+        key: Sequence[str],
+        rows: Sequence[Row],
+        *,
+        notification: Notification | None = None,
+    ) -> None:
+        names = tuple(rows[0])
+        statement = _update_unnest(table, tuple(key), names, notification is not None)
+        told = notification._asdict() if notification else {}
+        direct.execute(connection, statement, {**_arrays(table, names, rows), **told})
+
+    def delete_many(
+        self, connection: Connection, table: Table, key: Sequence[str], rows: Sequence[Row]
+    ) -> int:
+        names = tuple(key)
+        return direct.execute(connection, _delete_unnest(table, names), _arrays(table, names, rows))
+
+    def notify(self, connection: Connection, notification: Notification) -> None:
+        direct.execute(connection, _NOTIFY, notification._asdict())
+
+    async def listen(
+        self, connection: Any, channel: str, heard: Callable[[str], None], lost: Callable[[], None]
+    ) -> None:
+        connection.add_termination_listener(lambda _: lost())
+        await connection.add_listener(channel, lambda *arguments: heard(arguments[-1]))
+
+    async def hang_up(self, connection: Any) -> None:
+        with suppress(TimeoutError, OSError, *self.driver_errors):
+            await connection.close(timeout=1)
+
+    def try_lock(self, connection: Connection, key: int) -> bool:
+        return bool(connection.execute(select(func.pg_try_advisory_xact_lock(key))).scalar())
+
+    def analyse(self, connection: Connection, tables: Sequence[Table]) -> None:
+        names = ", ".join(table.name for table in tables)
+        connection.exec_driver_sql(f"ANALYZE {names}")
+
+    def now(self, connection: Connection) -> datetime:
+        now: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+        return now
+
+    def age_days(self, since: ColumnElement[datetime], now: ColumnElement[datetime]) -> Any:
+        return cast(extract("epoch", now - since), Double) / 86_400.0
+
+    def least(self, *values: Any) -> Function[Any]:
+        return func.least(*values)
+
+    def greatest(self, *values: Any) -> Function[Any]:
+        return func.greatest(*values)
+
+    def is_unavailable(self, error: Exception) -> bool:
+        code = getattr(error, "sqlstate", None)
+        return code is None or code.startswith(self._UNAVAILABLE_CLASSES)
+
+    def is_schema_mismatch(self, error: Exception) -> bool:
+        return getattr(error, "sqlstate", None) in self._SCHEMA_CODES
+
+    def is_stale(self, error: BaseException) -> bool:
+        error = getattr(error, "orig", None) or error
+        return any(isinstance(e, self._stale_errors) for e in (error, error.__cause__))
+
+    def obstacle(self, error: BaseException, url: URL) -> str | None:
+        return postgresql_obstacle(error)
+
+    def encoding(self, connection: Connection) -> str:
+        driver: Any = connection.connection.driver_connection
+        return str(driver.get_settings().server_encoding)
+
+
+def _array_type(c: Column[Any]) -> ARRAY[Any]:
+    return ARRAY(Text if isinstance(c.type, JSON) else c.type)
+
+
+def _unnest(columns: Sequence[Column[Any]], prefix: str = "key") -> Keys:
+    source = (
+        func.unnest(*(bindparam(f"{prefix}_{c.name}", type_=_array_type(c)) for c in columns))
+        .table_valued(*(column(c.name, _array_type(c).item_type) for c in columns), name="k")
+        .render_derived()
+    )
+    return Keys(source, {c.name: source.c[c.name] for c in columns})
+
+
+_payload = func.unnest(bindparam("payloads", type_=ARRAY(Text))).column_valued("payload")
+_NOTIFY = select(func.pg_notify(bindparam("channel", type_=Text), _payload))
+
+
+@cache
+def _insert_unnest(table: Table, names: tuple[str, ...], ignore_existing: bool) -> Any:  # noqa: FBT001  a cache key
+    values = _unnest([table.c[name] for name in names], "value")
+    statement = insert(table).from_select(
+        names, select(*(_typed(values, table.c[name]) for name in names))
+    )
+    return statement.on_conflict_do_nothing() if ignore_existing else statement
+
+
+@cache
+def _update_unnest(
+    table: Table,
+    key: tuple[str, ...],
+    names: tuple[str, ...],
+    notifying: bool,  # noqa: FBT001  a cache key
+) -> Any:
+    values = _unnest([table.c[name] for name in names], "value")
+    statement = (
+        update(table)
+        .where(*(table.c[name] == values.c[name] for name in key))
+        .values({name: _typed(values, table.c[name]) for name in names if name not in key})
+    )
+    return _NOTIFY.add_cte(statement.cte("updated")) if notifying else statement
+
+
+@cache
+def _delete_unnest(table: Table, key: tuple[str, ...]) -> Any:
+    values = _unnest([table.c[name] for name in key], "value")
+    return delete(table).where(*(table.c[name] == values.c[name] for name in key))
+
+
+@cache
+def _is_json(table: Table, name: str) -> bool:
+    return isinstance(table.c[name].type, JSON)
+
+
+def _typed(values: Keys, c: Column[Any]) -> Any:
+    return cast(values.c[c.name], c.type) if isinstance(c.type, JSON) else values.c[c.name]
+
+
+def _arrays(table: Table, names: Sequence[str], rows: Sequence[Row]) -> Row:
+    return {
+        f"value_{name}": [None if row[name] is None else to_json(row[name]) for row in rows]
+        if _is_json(table, name)
+        else [row[name] for row in rows]
+        for name in names
+    }
