@@ -67,7 +67,7 @@ def cases(conversation: Conversation, embedder: Embedder | None) -> list[Case]:
     vectors = embedder.embed(texts).astype(np.float16) if embedder else [None] * len(texts)
     documents = [
         Document(
-            turn.turn_id, turn.content, place, NOW, 0.5, 0, turn.speaker, turn.occurred_at,
+            turn.turn_id, turn.content, place, NOW, turn.speaker, turn.occurred_at,
             turn.episode, vector,
         )
         for place, (turn, vector) in enumerate(zip(conversation.turns, vectors, strict=True))

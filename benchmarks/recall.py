@@ -144,7 +144,6 @@ def index_bytes(conversations: Sequence[locomo.Conversation], choice: str) -> fl
                 turn.content,
                 place,
                 turn.occurred_at,
-                0.5,
                 speaker=turn.speaker,
                 occurred_at=turn.occurred_at,
                 episode=turn.episode,

@@ -72,18 +72,18 @@ def main() -> None:
         vectors = embedder.embed(facts).astype(np.float16) if embedder else [None] * len(facts)
         index = SessionIndex(
             (
-                Document(str(number), fact, number, NOW, 0.5, vector=vector)
+                Document(str(number), fact, number, NOW, vector=vector)
                 for number, (fact, vector) in enumerate(zip(facts, vectors, strict=True))
             ),
             dimensions=embedder.dimensions if embedder else 0,
         )
         if embedder is None:
             show("BM25 alone", [by_bm25(q.text, index) for q in questions], questions)
-        found = []
+        found, importances = [], [np.full(len(index), 0.5)]
         for question in questions:
             query = understand(question.text, [index])
             meaning = None if embedder is None else meaning_of(query, embedder)
-            found.append(rank(query, [index], now=NOW, half_life_days=30, limit=K, meaning=meaning))
+            found.append(rank(query, [index], importances, now=NOW, limit=K, meaning=meaning))
         show(f"whole, embedder {choice}", [[r.memory_id for r in f] for f in found], questions)
 
 

@@ -16,13 +16,12 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 WORDS = ["red", "blue", "house", "garden", "running", "ran", "cat", "dogs", "piano", "2024", "why"]
 
 
-def document(number, content, *, speaker="", episode="", vector=None, importance=0.5):
+def document(number, content, *, speaker="", episode="", vector=None):
     return Document(
         memory_id=f"m{number}",
         content=content,
         created=number,
         created_at=START + timedelta(minutes=number),
-        importance=importance,
         speaker=speaker,
         episode=episode,
         vector=None if vector is None else np.array(vector, np.float16),
@@ -30,8 +29,8 @@ def document(number, content, *, speaker="", episode="", vector=None, importance
 
 
 def ranked(index, query, **options):
-    given_ = {"now": START, "half_life_days": 30.0, "limit": 100} | options
-    return rank(understand(query, [index]), [index], **given_)
+    given_ = {"now": START, "limit": 100} | options
+    return rank(understand(query, [index]), [index], [np.full(len(index), 0.5)], **given_)
 
 
 contents = st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join)

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memoryd.domain.importance import effective_importance
 from memoryd.recall.diversity import PENALTY, RELEVANCE_KEPT, Repetition, chosen
 from memoryd.recall.fusion import rank
 from memoryd.recall.index import Document, SessionIndex
@@ -28,7 +27,7 @@ def index_of(*contents, dimensions=0, first=0, **common):
 
 
 def document(number, content, **given):
-    fields = {"created_at": NOW, "importance": 0.5} | given
+    fields = {"created_at": NOW} | given
     return Document(memory_id=f"m{number}", content=content, created=number, **fields)
 
 
@@ -41,11 +40,15 @@ def ids(query, *indexes, **options):
 
 
 def results(query, *indexes, **options):
-    given = {"now": NOW, "half_life_days": 30.0, "limit": 10} | options
+    given = {"now": NOW, "limit": 10} | options
+    importance = given.pop("importance", {})
+    importances = [
+        np.array([importance.get(memory_id, 0.5) for memory_id in index.ids]) for index in indexes
+    ]
     embedder = given.pop("embedder", None)
     understood = understand(query, indexes)
     meaning = None if embedder is None else meaning_of(understood, embedder)
-    return rank(understood, indexes, meaning=meaning, **given)
+    return rank(understood, indexes, importances, meaning=meaning, **given)
 
 
 class Colours:
@@ -102,12 +105,14 @@ def test_the_limit_holds_and_nothing_is_found_in_nothing():
 )
 def test_a_query_that_has_nothing_to_do_with_any_memory_is_answered_by_importance(query):
     index = index_of(
-        document(0, "likes tea", importance=0.1),
-        document(1, "plays the piano?", importance=0.9, episode="a"),
-        document(2, "lives in Rome", importance=0.5, episode="a"),
+        document(0, "likes tea"),
+        document(1, "plays the piano?", episode="a"),
+        document(2, "lives in Rome", episode="a"),
     )
-    assert ids(query, index) == ["m1", "m2", "m0"]
-    assert ids(query, index, importance_weight=0.0) == ["m0", "m1", "m2"]
+    importance = {"m0": 0.1, "m1": 0.9, "m2": 0.5}
+    assert ids(query, index, importance=importance) == ["m1", "m2", "m0"]
+    found = ids(query, index, importance=importance, importance_weight=0.0)
+    assert found == ["m0", "m1", "m2"]
 
 
 def test_a_query_of_the_greatest_length_is_answered():
@@ -243,25 +248,26 @@ def test_when_it_happened_counts_where_a_query_says_when():
 
 def test_importance_tempers_as_far_as_asked():
     index = index_of(
-        document(0, "drinks tea", importance=0.1),
-        document(1, "drinks tea daily", importance=0.4),
+        document(0, "drinks tea"),
+        document(1, "drinks tea daily"),
         *OTHERS,
     )
-    assert ids("tea", index, importance_weight=0.0, diverse=False)[0] == "m0"
-    assert ids("tea", index, diverse=False)[:2] == ["m1", "m0"]
-    assert ids("tea", index, importance_weight=1.0, diverse=False)[:2] == ["m1", "m0"]
+    given = {"importance": {"m0": 0.1, "m1": 0.4}, "diverse": False}
+    assert ids("tea", index, importance_weight=0.0, **given)[0] == "m0"
+    assert ids("tea", index, **given)[:2] == ["m1", "m0"]
+    assert ids("tea", index, importance_weight=1.0, **given)[:2] == ["m1", "m0"]
 
 
-def test_importance_is_the_effective_one():
-    old = document(
-        0, "tea", importance=0.8, created_at=NOW - timedelta(days=45, hours=7), access_count=3
-    )
-    (found,) = results("tea", index_of(old), importance_weight=0.5)
-    (twice,) = results("tea", index_of(old), importance_weight=1.0)
-    expected = effective_importance(0.8, old.created_at, 3, now=NOW, half_life_days=30.0)
-    assert twice.importance == pytest.approx(2 * found.importance)
-    (certain,) = results("tea", index_of(document(0, "tea", importance=1.0)), importance_weight=1.0)
-    assert twice.importance == pytest.approx(expected * certain.importance)
+def test_the_share_of_importance_is_as_large_as_both_it_and_its_weight():
+    index = index_of("tea")
+
+    def share(importance, weight):
+        given = {"importance": {"m0": importance}, "importance_weight": weight}
+        return results("tea", index, **given)[0].importance
+
+    assert share(0.8, 1.0) == pytest.approx(2 * share(0.8, 0.5))
+    assert share(0.8, 0.5) == pytest.approx(2 * share(0.4, 0.5))
+    assert share(0.4, 0.5) > 0
 
 
 def test_equals_are_told_apart_by_age_alone():
@@ -408,10 +414,10 @@ def test_near_duplicates_give_way():
 def test_only_what_is_allowed_is_answered_with_the_scores_of_all():
     index = index_of("black tea", "green tea", "coffee")
     everything = {r.memory_id: r.score for r in results("green tea", index, diverse=False)}
-    found = results("green tea", index, allowed=[{"m0", "m2", "gone"}], diverse=False)
+    found = results("green tea", index, allowed=[np.array([True, False, True])], diverse=False)
     assert [r.memory_id for r in found] == ["m0", "m2"]
     assert {r.memory_id: r.score for r in found} == {i: everything[i] for i in ("m0", "m2")}
-    assert results("green tea", index, allowed=[set()]) == []
+    assert results("green tea", index, allowed=[np.zeros(3, np.bool_)]) == []
 
 
 def test_several_sessions_are_ranked_as_one():

@@ -15,7 +15,7 @@ def index_of(*contents, vectors=None):
     return SessionIndex(
         (
             Document(
-                str(n), content, n, NOW, 0.5, speaker="Ann",
+                str(n), content, n, NOW, speaker="Ann",
                 vector=None if vectors is None else np.array(vectors[n], np.float16),
             )
             for n, content in enumerate(contents)
@@ -59,7 +59,7 @@ def test_a_text_of_stop_words_is_like_nothing():
 def test_vectors_decide_where_both_sides_have_one():
     index = index_of("red", "crimson", "blue", vectors=[(1, 0), (1, 0), (-0.6, 0.8)])
     assert similar_to_memory(index, "0").tolist() == [1.0, 1.0, 0.0]
-    index.update([Document("3", "red", 3, NOW, 0.5)])
+    index.update([Document("3", "red", 3, NOW)])
     likeness = similar_to_text(index, "red", np.array([1, 0], np.float32))
     assert likeness[1] == 1.0
     assert likeness[3] == pytest.approx(1.0)

@@ -31,7 +31,7 @@ def effective_importance(
     """Clamp to 0–1 of importance · 2^(−age / half-life) + min(0.2, 0.02 · access_count).
 
     Age is in days with their fractions; a memory from the future (a clock was moved) has age 0.
-    The formula is the contract's; `storage.dialect` says the same in SQL.
+    The formula is the contract's; `effective_importance` of `memories.rows` says the same in SQL.
     """
     age_days = max(0.0, (now - created_at).total_seconds() / SECONDS_A_DAY)
     decayed = importance * math.exp2(-age_days / half_life_days)

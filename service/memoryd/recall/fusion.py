@@ -21,7 +21,7 @@ from memoryd.recall.weights import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from numpy.typing import NDArray
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from memoryd.recall.signals import Meaning, Query, Signals
 
     Floats = NDArray[np.float64]
+    Mask = NDArray[np.bool_]
 
 # Which of `CUES` make which part.
 _CUES_OF = {"speaker": CUES[:2], "temporal": CUES[2:4], "form": CUES[4:]}
@@ -46,22 +47,22 @@ _SCORE_DECIMALS = 9
 def rank(
     query: Query,
     indexes: Sequence[SessionIndex],
+    importances: Sequence[Floats],
     *,
     now: datetime,
-    half_life_days: float,
     limit: int,
-    allowed: Sequence[Collection[str] | None] = (),
+    allowed: Sequence[Mask | None] = (),
     meaning: Meaning | None = None,
     importance_weight: float = DEFAULT_IMPORTANCE_WEIGHT,
     diverse: bool = True,
 ) -> list[Ranked]:
     """The best `limit` memories of some sessions for a query, best first.
 
-    The query is as `understand` gives it for these sessions, its meaning as `meaning_of` does.
-
-    `allowed` has for each index the ids that may be answered, or None for all; scores are the same
-    whatever it says. Among equals the earlier session and the older memory come first. A query
-    that has nothing in common with any memory is answered by importance.
+    The query is as `understand` gives it for these sessions, its meaning as `meaning_of` does. For
+    each index `importances` has how important its memories are, and `allowed` which of them may be
+    answered, or None for all: arrays of shape (memories,). Scores are the same whatever is allowed.
+    Among equals the earlier session and the older memory come first. A query that has nothing in
+    common with any memory is answered by importance.
     """
     if not any(map(len, indexes)) or limit < 1:
         return []
@@ -70,8 +71,7 @@ def rank(
     parts: dict[str, Floats] = {}
     if found.matched:
         parts = relevance_parts(found, weights_for(meaning if found.embedded else None))
-    importance = [index.effective_importance(now, half_life_days) for index in indexes]
-    parts["importance"] = importance_weight * IMPORTANCE_SCALE * np.concatenate(importance)
+    parts["importance"] = importance_weight * IMPORTANCE_SCALE * np.concatenate(importances)
 
     scores = np.zeros(len(corpus))
     for part in parts.values():
@@ -94,7 +94,7 @@ def rank(
     return ranked
 
 
-def highest(values: Floats, mask: NDArray[np.bool_] | None, limit: int) -> list[int]:
+def highest(values: Floats, mask: Mask | None, limit: int) -> list[int]:
     """Where the `limit` highest values stand that the mask allows, the earlier first among equals.
 
     Without a mask all are allowed.
@@ -167,14 +167,12 @@ def _arrays(weights: Weights) -> _Arrays:
     return _Arrays(of(RELEVANCE), of(NEIGHBOURS))
 
 
-def _allowed(
-    indexes: Sequence[SessionIndex], allowed: Sequence[Collection[str] | None]
-) -> NDArray[np.bool_] | None:
-    if all(ids is None for ids in allowed):
+def _allowed(indexes: Sequence[SessionIndex], allowed: Sequence[Mask | None]) -> Mask | None:
+    if all(mask is None for mask in allowed):
         return None
-    masks = [np.ones(len(index), np.bool_) for index in indexes]
-    for index, mask, ids in zip(indexes, masks, allowed, strict=False):
-        if ids is not None:
-            mask[:] = False
-            mask[[index.place(memory_id) for memory_id in ids if memory_id in index]] = True
-    return np.concatenate(masks)
+    return np.concatenate(
+        [
+            np.ones(len(index), np.bool_) if mask is None else mask
+            for index, mask in zip(indexes, allowed, strict=True)
+        ]
+    )

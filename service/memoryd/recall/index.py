@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from memoryd.domain.importance import Importances
 from memoryd.recall.corpus import Corpus
 from memoryd.recall.cues import month_name, text_form
 from memoryd.recall.episodes import NO_EPISODE, Episodes
 from memoryd.recall.text import DEFAULT_LANGUAGE, analyser
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from datetime import datetime
 
     from numpy.typing import NDArray
@@ -27,10 +26,7 @@ SIGNATURE_BITS = 64
 _ROW = np.dtype(
     [
         ("created", np.int64),
-        ("created_at", np.float64),
         ("occurred_at", np.float64),
-        ("importance", np.float64),
-        ("access_count", np.int32),
         ("speaker", np.int32),
         ("episode", np.int32),
         ("terms", np.int32),
@@ -50,7 +46,7 @@ _ROW = np.dtype(
 # and of a term's IDF.
 _BYTES_A_KEY = 49 + 8 + 100 + 8
 
-_DERIVED_BYTES = 31 * 8
+_DERIVED_BYTES = 29 * 8
 """Of a memory: its places in the arrays that are made when asked for, a corpus' among them, and
 in the list of contents."""
 
@@ -73,8 +69,6 @@ class Document:
     created: int
     """Its place in creation order (`Memory.created_revision`), unique in its session."""
     created_at: datetime
-    importance: float
-    access_count: int = 0
     speaker: str = ""
     occurred_at: datetime | None = None
     """None: when it was created."""
@@ -180,22 +174,6 @@ class SessionIndex:
         number = self._vocabulary.get(term)
         return 0 if number is None else int(self._frequencies[number])
 
-    def count_accesses(self, counts: Mapping[str, int]) -> None:
-        """Let memories have been accessed so often, by their ids; ids not held are passed over."""
-        held = {self._places[i]: count for i, count in counts.items() if i in self._places}
-        self.rows["access_count"][[*held]] = [*held.values()]
-        self._importances.clear()
-
-    def effective_importance(self, now: datetime, half_life_days: float) -> NDArray[np.float64]:
-        """`ranking.effective_importance` of each memory. Shape (memories,)."""
-        known = self._importances.get(half_life_days)
-        if known is None:
-            rows = self.rows
-            known = self._importances[half_life_days] = Importances(
-                rows["importance"], rows["created_at"], rows["access_count"], half_life_days
-            )
-        return known.at(now)
-
     @property
     def speakers(self) -> set[str]:
         """Who said any of the memories, in lower case."""
@@ -256,10 +234,7 @@ class SessionIndex:
             tokens.append(np.array(numbers, np.int64))
             rows[place] = (
                 document.created,
-                document.created_at.timestamp(),
                 (document.occurred_at or document.created_at).timestamp(),
-                document.importance,
-                document.access_count,
                 self._speakers.setdefault(document.speaker, len(self._speakers)),
                 self._episodes.setdefault(document.episode, len(self._episodes))
                 if document.episode
@@ -366,7 +341,6 @@ class SessionIndex:
 
     def _forget_derived(self) -> None:
         """Let what follows from the memories together be found anew when asked for."""
-        self._importances: dict[float, Importances] = {}
         self._corpus = None
         for name in ("idf", "extent", "episodes"):
             self.__dict__.pop(name, None)

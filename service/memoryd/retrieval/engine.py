@@ -142,10 +142,10 @@ class Retrieval:
                     return rank(
                         understood,
                         indexes,
+                        importances,
                         now=now,
-                        half_life_days=self._half_life_days,
                         limit=wanted.limit,
-                        allowed=[*map(_allowed, prepared, masks)],
+                        allowed=masks,
                         meaning=meaning,
                         importance_weight=wanted.importance_weight,
                         diverse=wanted.diverse,
@@ -225,9 +225,9 @@ class Retrieval:
 
     def _load(self) -> None:
         moment = datetime.now(UTC)
-        index = self._sessions.build([Document("", "word", 1, moment, 0.5)])
+        index = self._sessions.build([Document("", "word", 1, moment)])
         query = understand("word last week", [index])
-        rank(query, [index], now=moment, half_life_days=1.0, limit=1)
+        rank(query, [index], [np.zeros(1)], now=moment, limit=1)
         if self._vectors is not None:
             self._vectors.try_out()
 
@@ -257,12 +257,6 @@ def _by_importance(session: int, prepared: Prepared, place: int, importance: flo
     encoded = prepared.encoded(place)
     ranked = Ranked(session, encoded.memory.memory_id, **_NOTHING, importance=importance)
     return Result(encoded, importance, ranked)
-
-
-def _allowed(prepared: Prepared, mask: Mask | None) -> set[str] | None:
-    if mask is None or mask.all():
-        return None
-    return {prepared.memories[place].memory_id for place in np.flatnonzero(mask).tolist()}
 
 
 def _mask(prepared: Prepared, wanted: Wanted, now: datetime, check: Check) -> Mask | None:

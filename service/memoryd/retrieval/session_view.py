@@ -95,8 +95,6 @@ class Prepared:
         if snapshot.accessed:
             counts = {i: snapshot.accesses[i].times for i in snapshot.accessed}
             self._rows["access_count"][[self.places[i] for i in counts]] = [*counts.values()]
-            if self.index is not None:
-                self.index.count_accesses(counts)
             self._importances.clear()
             snapshot.accessed.clear()
 
@@ -167,7 +165,7 @@ class Prepared:
         return live
 
     def effective_importance(self, now: datetime, half_life_days: float) -> Floats:
-        """`ranking.effective_importance` of each memory."""
+        """`importance.effective_importance` of each memory."""
         known = self._importances.get(half_life_days)
         if known is None:
             rows = self._rows
@@ -333,8 +331,6 @@ class Prepared:
             memory.content,
             memory.created_revision,
             memory.created_at,
-            memory.importance,
-            self.accessed(memory).times,
             speaker=speaker if _is_name(speaker) else "",
             occurred_at=_moment(memory.metadata.get("occurred_at")),
             episode=episode if isinstance(episode, str) else "",
