@@ -118,7 +118,7 @@ async def committing(url: str, size: int) -> float:
         standby=None,
         queue_limit=10_000,
         batch_limit=500,
-        snapshot_bytes=0,
+        cache_bytes=0,
     )
     plenty = Capacity(max_entries=10**9, half_life_days=30)
     waits = []

@@ -378,14 +378,14 @@ def _unset_references() -> dict[str, tuple[str, ...]]:
 
 async def _reindex(settings: Settings) -> None:
     from memoryd.progress import progress  # noqa: PLC0415  only what a command needs is loaded
-    from memoryd.retrieval.embedding_worker import VectorMaker  # noqa: PLC0415  as above
+    from memoryd.retrieval.embedding_worker import EmbeddingWorker  # noqa: PLC0415  as above
     from memoryd.server import embedder_of  # noqa: PLC0415  as above
 
     async with _database(settings) as database:
         embedder = embedder_of(settings)
         if embedder is None:
             raise ValueError("MEMORYD_EMBEDDER is none, so there are no vectors to be made")
-        async with aclosing(VectorMaker(database, embedder)) as maker:
+        async with aclosing(EmbeddingWorker(database, embedder)) as maker:
             with progress("embedding", await maker.lacking()) as advance:
                 count = await maker.reindex(advance)
     print(f"made {count:,} vectors with {maker.embedder.name}")

@@ -19,7 +19,7 @@ from memoryd.memories.feed import ChangeHub
 from memoryd.memories.store import MemoryStore
 from memoryd.memories.sweeper import Sweeper
 from memoryd.recall.embedders.embedder import EmbedderUnavailable, load
-from memoryd.retrieval.lazy import DeferredRetrieval
+from memoryd.retrieval.lazy import LazyRetrieval
 from memoryd.rpc.endpoint import Endpoint
 from memoryd.rpc.health import HealthMonitor
 from memoryd.rpc.limits import Limits
@@ -166,12 +166,12 @@ class Server:
             standby=self._standby,
             queue_limit=settings.write_queue_limit,
             batch_limit=settings.write_batch_limit,
-            snapshot_bytes=settings.session_cache_bytes,
+            cache_bytes=settings.session_cache_bytes,
         )
-        self._accesses = AccessTracker(self.database, self._store.snapshots)
-        self._retrieval = DeferredRetrieval(
+        self._accesses = AccessTracker(self.database, self._store.cache)
+        self._retrieval = LazyRetrieval(
             self.database,
-            self._store.snapshots,
+            self._store.cache,
             embedder_of(settings),
             encoding=ENCODING,
             language=settings.recall_language,
@@ -269,7 +269,7 @@ class Server:
     @property
     def kept_bytes(self) -> int:
         """About what the sessions kept in memory take."""
-        return self._store.snapshots.nbytes
+        return self._store.cache.nbytes
 
     async def flush_accesses(self) -> None:
         """Write the accesses that have been counted so far."""

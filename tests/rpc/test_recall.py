@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from memoryd.memories import cache as snapshots
+from memoryd.memories import cache
 from memoryd.v1 import memory_pb2 as pb
 
 PARTS = ("lexical", "importance", "semantic", "context", "speaker", "temporal", "form", "diversity")
@@ -380,7 +380,7 @@ async def test_reindexing_makes_what_is_missing(serve, tables, command_line, dat
 
 
 async def test_a_session_erased_elsewhere_leaves_the_memory_of_a_server(serve, monkeypatch):
-    monkeypatch.setattr(snapshots, "ERASED_SECONDS", 0.05)
+    monkeypatch.setattr(cache, "ERASED_SECONDS", 0.05)
     here, there = await serve(), await serve()
     await tell_talk(here.memory)
     assert (await ask(there.memory, "pottery")).results

@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 import pytest
 
-from memoryd.memories import cache as snapshots
+from memoryd.memories import cache
 from memoryd.retrieval import loading
 from memoryd.v1 import memory_pb2 as pb
 
@@ -83,13 +83,13 @@ async def test_a_large_call_leaves_others_sessions_in_memory(serve, monkeypatch)
         await tell(memory, f"large-{number}", *(f"{n} {LONG}" for n in range(10)))
     await ask(memory, "tea", "small")
     read = []
-    reading = snapshots._read_live  # noqa: SLF001  every reading of a whole session
+    reading = cache._read_live  # noqa: SLF001  every reading of a whole session
 
     def noted(connection, key, now):
         read.append(key["session_id"])
         return reading(connection, key, now)
 
-    monkeypatch.setattr(snapshots, "_read_live", noted)
+    monkeypatch.setattr(cache, "_read_live", noted)
     for _ in range(3):
         await ask(memory, "tea", "large-0", session_ids=[f"large-{n}" for n in range(1, 12)])
     assert {"large-0", "large-11"} <= {*read}

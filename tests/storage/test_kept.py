@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memoryd.domain.records import Session
-from memoryd.memories.cache import Snapshot
+from memoryd.memories.cached_session import CachedSession
 from memoryd.memories.kept import CALL_SHARE, KeptSessions
 
 ROOM = 1000
@@ -18,7 +18,7 @@ def use(kept: KeptSessions, caller: str, sizes: dict[str, int]) -> None:
     for session, size in zip(sessions, sizes.values(), strict=True):
         snapshot = kept.get(session)
         if snapshot is None:
-            snapshot = Snapshot(session)
+            snapshot = CachedSession(session)
             kept.add(snapshot)
         snapshot.content_bytes = size
     kept.settle(sessions, caller)

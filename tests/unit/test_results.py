@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memoryd.domain.records import ContentType, Memory, Session
-from memoryd.memories.cache import accessed_of
 from memoryd.recall.fusion import Ranked
 from memoryd.retrieval.engine import Result
 from memoryd.retrieval.session_view import Encoded
@@ -67,7 +66,7 @@ def test_an_encoded_answer_is_the_message(
     )
     results = []
     for memory, importance, one in found:
-        accessed = accessed_of(memory)
+        accessed = memory.accesses
         encoded = Encoded(memory, None, ENCODING.lasting(memory), ENCODING.accesses(accessed))
         results.append(Result(encoded, importance, one))
         message = convert.memory_message(memory, now=memory.created_at, half_life_days=30.0)

@@ -68,6 +68,18 @@ class MemoryEvent:
     """As it was after the change; None where it was purged."""
 
 
+class Accesses(NamedTuple):
+    """How often a memory was accessed, and when last."""
+
+    times: int
+    last: datetime | None
+
+    def and_later(self, others: Accesses) -> Accesses:
+        """Give these and others that were counted since."""
+        known = [moment for moment in (self.last, others.last) if moment is not None]
+        return Accesses(self.times + others.times, max(known, default=None))
+
+
 class StoreOutcome(enum.StrEnum):
     CREATED = "created"
     MERGED = "merged"
@@ -99,6 +111,11 @@ class Memory:
     def etag(self) -> str:
         """Opaque; the revision rises with every change that a caller can see."""
         return f"r{self.revision}"
+
+    @property
+    def accesses(self) -> Accesses:
+        """As they were when the row was read."""
+        return Accesses(self.access_count, self.last_accessed)
 
     def is_live(self, now: datetime) -> bool:
         """Whether readers see it at `now`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column, Integer, and_, func, update
 
@@ -13,6 +13,7 @@ from memoryd.database import statements as direct
 from memoryd.database.tables import memories, sessions
 from memoryd.database.types import UtcDateTime
 from memoryd.domain.errors import MemorydError
+from memoryd.domain.records import Accesses
 from memoryd.memories.rows import PRIMARY_KEY, SHARD_KEY
 from memoryd.sessions.lock import lock_sessions
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from memoryd.database.dialect import Dialect
     from memoryd.database.engine import Database
     from memoryd.domain.records import Memory, Session
-    from memoryd.memories.cache import Snapshots
+    from memoryd.memories.cache import SessionCache
     from memoryd.sessions.lock import Counters
 
 FLUSH_LIMIT = 2_000
@@ -34,12 +35,7 @@ FLUSH_LIMIT = 2_000
 _log = logging.getLogger(__name__)
 
 
-class Accesses(NamedTuple):
-    """Of one memory."""
-
-    times: int
-    last: datetime
-
+_NONE = Accesses(0, None)
 
 Counted = dict["Session", dict[str, Accesses]]
 """By session and memory id."""
@@ -49,10 +45,10 @@ class AccessTracker:
     """Counts accesses in memory and writes them behind the reads."""
 
     def __init__(
-        self, database: Database, snapshots: Snapshots, *, flush_seconds: float = 0.75
+        self, database: Database, cache: SessionCache, *, flush_seconds: float = 0.75
     ) -> None:
         self._database = database
-        self._snapshots = snapshots
+        self._cache = cache
         self._flush_seconds = flush_seconds
         self._counted: Counted = {}
         self._flusher: asyncio.Task[None] | None = None
@@ -64,8 +60,8 @@ class AccessTracker:
             counted = self._counted.get(memory.session)
             if counted is None:
                 counted = self._counted[memory.session] = {}
-            before = counted.get(memory.memory_id)
-            counted[memory.memory_id] = Accesses(1 if before is None else before.times + 1, now)
+            before = counted.get(memory.memory_id, _NONE)
+            counted[memory.memory_id] = before.and_later(Accesses(1, now))
         if self._counted and self._flusher is None:
             self._flusher = asyncio.create_task(self._flush_soon(), name="access tracking")
 
@@ -95,10 +91,10 @@ class AccessTracker:
 
     async def _write(self, counted: Counted) -> None:
         dialect = self._database.dialect
-        watched = self._snapshots.watch(counted)
+        watched = self._cache.watch(counted)
         before = await self._database.write(lambda connection: _count(connection, dialect, counted))
         for session, counters in before.items():
-            self._snapshots.count_accesses(watched.get(session), counters, counted[session])
+            self._cache.count_accesses(watched.get(session), counters, counted[session])
 
 
 def _portions(counted: Counted) -> Iterator[Counted]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from memoryd.database.engine import Database
     from memoryd.domain.records import Session
-    from memoryd.memories.cache import Snapshots
+    from memoryd.memories.cache import SessionCache
     from memoryd.memories.unit_of_work import Outcome, Write
 
 ANALYSE_AFTER = (100, 1_000, 10_000)
@@ -61,7 +61,7 @@ class GroupCommit:
         database: Database,
         clock: Callable[[], datetime],
         notify: Callable[[Iterable[Session]], None],
-        snapshots: Snapshots,
+        cache: SessionCache,
         *,
         queue_limit: int,
         batch_limit: int,
@@ -69,7 +69,7 @@ class GroupCommit:
         self._database = database
         self._clock = clock
         self._notify = notify
-        self._snapshots = snapshots
+        self._cache = cache
         self._queue_limit = queue_limit
         self._batch_limit = batch_limit
         self._waiting: deque[_Waiting] = deque()
@@ -195,11 +195,11 @@ class GroupCommit:
             plan = WritePlan(connection, self._database.dialect, self._clock(), self._counts)
             return plan.apply(writes), plan
 
-        watched = self._snapshots.watch({s for write in writes for s in sessions_of(write)})
+        watched = self._cache.watch({s for write in writes for s in sessions_of(write)})
         outcomes, plan = await self._database.write(body)
         plan.remember()
         for news in plan.news:
-            self._snapshots.take_in(watched.get(news.session), news)
+            self._cache.take_in(watched.get(news.session), news)
         self._notify(plan.changed)
         before, self._inserted = self._inserted, self._inserted + plan.inserted
         if any(before < count <= self._inserted for count in ANALYSE_AFTER):

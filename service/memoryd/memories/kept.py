@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from memoryd.domain.records import Session
-    from memoryd.memories.cache import Snapshot
+    from memoryd.memories.cached_session import CachedSession
 
 CALL_SHARE = 0.75
 """Of the room, at most: the sessions that one call brings in. What is beyond is answered and not
@@ -21,7 +21,7 @@ class KeptSessions:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._snapshots: dict[Session, Snapshot] = {}
+        self._sessions: dict[Session, CachedSession] = {}
         self._bytes: dict[Session, int] = {}
         """What each takes, once it is settled."""
         self._caller: dict[Session, str] = {}
@@ -32,33 +32,33 @@ class KeptSessions:
         """What those of each caller take."""
 
     def __iter__(self) -> Iterator[Session]:
-        return iter([*self._snapshots])
+        return iter([*self._sessions])
 
     @property
     def nbytes(self) -> int:
         """About what all of them take."""
         return self._taken.total()
 
-    def get(self, session: Session) -> Snapshot | None:
-        return self._snapshots.get(session)
+    def get(self, session: Session) -> CachedSession | None:
+        return self._sessions.get(session)
 
-    def add(self, snapshot: Snapshot) -> None:
+    def add(self, cached: CachedSession) -> None:
         """Keep one at least until a call that uses it is settled."""
-        self._snapshots[snapshot.session] = snapshot
+        self._sessions[cached.session] = cached
 
     def forget(self, session: Session) -> None:
         """Keep nothing of a session."""
-        self._snapshots.pop(session, None)
+        self._sessions.pop(session, None)
         self._leave(session)
 
     def settle(self, sessions: Iterable[Session], caller: str) -> None:
         """Note that a call used sessions, and make room for what they take by now."""
         room = most = int(self._max_bytes * CALL_SHARE)
         for session in sessions:
-            snapshot = self._snapshots.get(session)
-            if snapshot is None:
+            cached = self._sessions.get(session)
+            if cached is None:
                 continue  # forgotten meanwhile
-            size = snapshot.nbytes
+            size = cached.nbytes
             room -= size
             if size > most or (room < 0 and session not in self._bytes):
                 self.forget(session)

@@ -16,7 +16,7 @@ from memoryd.domain.metadata import contains
 from memoryd.domain.records import Page
 from memoryd.memories import deletion as removal
 from memoryd.memories import rows
-from memoryd.memories.cache import Snapshots
+from memoryd.memories.cache import SessionCache
 from memoryd.memories.group_commit import GroupCommit
 from memoryd.memories.replica import SessionReads
 from memoryd.memories.rows import COLUMNS, memory_of
@@ -76,18 +76,18 @@ class MemoryStore:
         standby: Database | None,
         queue_limit: int,
         batch_limit: int,
-        snapshot_bytes: int,
+        cache_bytes: int,
     ) -> None:
         self._database = database
         self._notify = notify
         self._reads = SessionReads(database, standby)
-        self.snapshots = Snapshots(self._reads, max_bytes=snapshot_bytes)
+        self.cache = SessionCache(self._reads, max_bytes=cache_bytes)
         """Sessions in memory."""
         self._commits = GroupCommit(
             database,
             clock,
             notify,
-            self.snapshots,
+            self.cache,
             queue_limit=queue_limit,
             batch_limit=batch_limit,
         )
@@ -235,7 +235,7 @@ class MemoryStore:
             counts = await self._database.write(
                 lambda connection: removal.erase(connection, self._database.dialect, session)
             )
-        self.snapshots.forget(session)
+        self.cache.forget(session)
         self._notify([session])
         await self._database.scrub()
         return counts
@@ -243,7 +243,7 @@ class MemoryStore:
     async def close(self) -> None:
         """Commit what is waiting."""
         await self._commits.close()
-        await self.snapshots.close()
+        await self.cache.close()
 
     def _matching(
         self,

@@ -47,7 +47,7 @@ from memoryd.domain.records import (
     Unset,
 )
 from memoryd.memories import answers, rows
-from memoryd.memories.cache import SessionNews
+from memoryd.memories.cached_session import SessionNews
 from memoryd.memories.history import raise_revisions
 from memoryd.memories.rows import COLUMNS, PRIMARY_KEY, SHARD_KEY
 from memoryd.memories.session_changes import SessionWork

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from memoryd.recall.index import SessionIndex
+    from memoryd.recall.arrays import SessionArrays
 
     Floats = NDArray[np.float64]
     Mask = NDArray[np.bool_]
@@ -38,7 +38,7 @@ _MOST_PADDING = 4
 class Corpus:
     """Valid as long as none of its sessions is updated."""
 
-    def __init__(self, indexes: Sequence[SessionIndex]) -> None:
+    def __init__(self, indexes: Sequence[SessionArrays]) -> None:
         self.indexes = indexes
         self.language = indexes[0].language
         self.starts = [0]
@@ -211,11 +211,6 @@ class Corpus:
     def _every(self, field: str) -> NDArray[Any]:
         values: NDArray[Any] = np.concatenate([index.rows[field] for index in self.indexes])
         return values
-
-
-def corpus_of(indexes: Sequence[SessionIndex]) -> Corpus:
-    """Several sessions as one; one session's is kept with it."""
-    return indexes[0].corpus if len(indexes) == 1 else Corpus(indexes)
 
 
 def standardised(values: Floats, usual: Floats) -> Floats:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from memoryd.recall.corpus import corpus_of
 from memoryd.recall.diversity import choose
+from memoryd.recall.index import corpus_of
 from memoryd.recall.ranked import PARTS, Ranked
 from memoryd.recall.signals import CUES, NEIGHBOURS, RELEVANCE, neighbourhood, signals
 from memoryd.recall.weights import (

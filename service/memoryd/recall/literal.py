@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from memoryd.recall.arrays import inverse_document_frequency
 from memoryd.recall.bm25 import bm25
-from memoryd.recall.index import inverse_document_frequency
 from memoryd.recall.wording import pieces, plain, statement
 
 if TYPE_CHECKING:

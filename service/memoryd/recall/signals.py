@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from memoryd.recall.arrays import inverse_document_frequency
 from memoryd.recall.bm25 import bm25
-from memoryd.recall.corpus import corpus_of, standardised
+from memoryd.recall.corpus import standardised
 from memoryd.recall.cues import first_person, query_form
 from memoryd.recall.dates import spans
 from memoryd.recall.embedders.embedder import adds_up_words
-from memoryd.recall.index import inverse_document_frequency
+from memoryd.recall.index import corpus_of
 from memoryd.recall.literal import literal
 from memoryd.recall.text import analyser
 from memoryd.recall.weights import USUAL_SPREAD

@@ -57,7 +57,7 @@ FAILED = "the embedder failed; memories are ranked by their words"
 _log = logging.getLogger(__name__)
 
 
-class VectorMaker:
+class EmbeddingWorker:
     """One embedder, in a thread of its own."""
 
     def __init__(self, database: Database, embedder: Embedder) -> None:

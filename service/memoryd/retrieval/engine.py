@@ -18,8 +18,7 @@ from memoryd.recall.ranked import PARTS, Ranked
 from memoryd.recall.signals import Meaning, meaning_of, understand
 from memoryd.recall.similarity import similar_to_memory, similar_to_text
 from memoryd.recall.text import analyser
-from memoryd.retrieval.lazy import has_failed
-from memoryd.retrieval.loading import LoadedSessions
+from memoryd.retrieval.heavy import has_failed
 from memoryd.retrieval.query import Result, Retrieved, Similar
 
 if TYPE_CHECKING:
@@ -28,13 +27,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from memoryd.domain.records import Memory, MemoryFilter, Session
-    from memoryd.memories.cache import Snapshot, Snapshots
+    from memoryd.memories.cached_session import CachedSession
     from memoryd.recall.index import SessionIndex
     from memoryd.recall.signals import Query
-    from memoryd.retrieval.embedding_worker import VectorMaker
+    from memoryd.retrieval.embedding_worker import EmbeddingWorker
     from memoryd.retrieval.heavy import Check
-    from memoryd.retrieval.query import Encoding, Wanted
-    from memoryd.retrieval.session_view import Prepared
+    from memoryd.retrieval.loading import LoadedSessions
+    from memoryd.retrieval.query import RetrievalQuery
+    from memoryd.retrieval.session_view import SessionView
 
     Floats = NDArray[np.float64]
     Mask = NDArray[np.bool_]
@@ -59,15 +59,14 @@ class Retrieval:
 
     def __init__(
         self,
-        snapshots: Snapshots,
-        vectors: VectorMaker | None,
+        sessions: LoadedSessions,
+        vectors: EmbeddingWorker | None,
         *,
-        encoding: Encoding,
         language: str,
         half_life_days: float,
     ) -> None:
         """Without `vectors` the words alone decide what is relevant."""
-        self._sessions = LoadedSessions(snapshots, vectors, encoding=encoding, language=language)
+        self._sessions = sessions
         self._vectors = vectors
         self._language = language
         self._warming: asyncio.Task[None] | None = None
@@ -76,7 +75,7 @@ class Retrieval:
     async def important(
         self,
         sessions: Sequence[Session],
-        wanted: Wanted,
+        wanted: RetrievalQuery,
         *,
         now: datetime,
         timeout: float | None,
@@ -84,15 +83,13 @@ class Retrieval:
     ) -> Retrieved:
         """The memories that are effectively the most important; older first among equals."""
         loading = self._sessions.loaded(sessions, now, timeout, caller, indexed=False)
-        async with loading as snapshots:
-            work = _filter_work(wanted.filter, snapshots)
-            async with self._sessions.steady(snapshots, work) as run:
-                prepared = [self._sessions.prepared(snapshot) for snapshot in snapshots]
-                masks = await run(
-                    lambda check: [_mask(one, wanted, now, check) for one in prepared]
-                )
+        async with loading as cached:
+            work = _filter_work(wanted.filter, cached)
+            async with self._sessions.steady(cached, work) as run:
+                views = [self._sessions.view(one) for one in cached]
+                masks = await run(lambda check: [_mask(one, wanted, now, check) for one in views])
                 found: list[Result] = []
-                for number, (one, mask) in enumerate(zip(prepared, masks, strict=True)):
+                for number, (one, mask) in enumerate(zip(views, masks, strict=True)):
                     importance = one.effective_importance(now, self._half_life_days)
                     places = highest(importance, mask, wanted.limit)
                     least = -1.0 if wanted.min_importance is None else wanted.min_importance
@@ -101,15 +98,15 @@ class Retrieval:
                         for place, value in zip(places, importance[places].tolist(), strict=True)
                         if value >= least
                     ]
-                if len(snapshots) > 1:
+                if len(cached) > 1:
                     found.sort(key=lambda result: -result.effective_importance)
-                return Retrieved(found[: wanted.limit], _revisions(sessions, snapshots))
+                return Retrieved(found[: wanted.limit], _revisions(sessions, cached))
 
     async def relevant(
         self,
         sessions: Sequence[Session],
         query: str,
-        wanted: Wanted,
+        wanted: RetrievalQuery,
         *,
         now: datetime,
         timeout: float | None,
@@ -118,24 +115,22 @@ class Retrieval:
         """The memories that have most to do with a query, tempered by their importance."""
         await self._warm_up()
         loading = self._sessions.loaded(sessions, now, timeout, caller, indexed=True)
-        async with loading as snapshots:
-            if not snapshots:
-                return Retrieved([], _revisions(sessions, snapshots))
-            work = self._query_work(query, snapshots)
-            embedded = await self._embedded(query, snapshots, work)
-            work += _filter_work(wanted.filter, snapshots)
+        async with loading as cached:
+            if not cached:
+                return Retrieved([], _revisions(sessions, cached))
+            work = self._query_work(query, cached)
+            embedded = await self._embedded(query, cached, work)
+            work += _filter_work(wanted.filter, cached)
             # Nothing changes from here on: what is read now belongs together.
-            async with self._sessions.steady(snapshots, work) as run:
-                prepared = [self._sessions.prepared(snapshot) for snapshot in snapshots]
-                indexes = [self._sessions.index_of(one) for one in prepared]
-                importances = [
-                    one.effective_importance(now, self._half_life_days) for one in prepared
-                ]
+            async with self._sessions.steady(cached, work) as run:
+                views = [self._sessions.view(one) for one in cached]
+                indexes = [self._sessions.index_of(one) for one in views]
+                importances = [one.effective_importance(now, self._half_life_days) for one in views]
 
                 def ranked(check: Check) -> list[Ranked]:
                     masks = [
                         _important(importance, wanted, _mask(one, wanted, now, check))
-                        for importance, one in zip(importances, prepared, strict=True)
+                        for importance, one in zip(importances, views, strict=True)
                     ]
                     check()
                     understood, meaning = embedded or self._understood(query, indexes)
@@ -153,11 +148,11 @@ class Retrieval:
 
                 results = []
                 for found in await run(ranked):
-                    of_session = prepared[found.session]
+                    of_session = views[found.session]
                     place = of_session.places[found.memory_id]
                     importance = importances[found.session][place].item()
                     results.append(Result(of_session.encoded(place), importance, found))
-                return Retrieved(results, _revisions(sessions, snapshots))
+                return Retrieved(results, _revisions(sessions, cached))
 
     async def similar(
         self,
@@ -178,43 +173,41 @@ class Retrieval:
         await self._warm_up()
         vector = None if self._vectors is None or not content else await self._vectors.of(content)
         loading = self._sessions.loaded([session], now, timeout, caller, indexed=True)
-        async with loading as snapshots:
-            if not snapshots:
+        async with loading as cached:
+            if not cached:
                 if memory_id:
                     raise MemoryNotFound(memory_id)
                 return []
-            async with self._sessions.steady(
-                snapshots, self._query_work(content, snapshots)
-            ) as run:
-                prepared = self._sessions.prepared(snapshots[0])
-                index, live = self._sessions.index_of(prepared), prepared.is_live(now)
+            async with self._sessions.steady(cached, self._query_work(content, cached)) as run:
+                view = self._sessions.view(cached[0])
+                index, live = self._sessions.index_of(view), view.is_live(now)
                 if live is None:
-                    live = np.ones(len(prepared.memories), np.bool_)
-                place = prepared.places.get(memory_id)
+                    live = np.ones(len(view.memories), np.bool_)
+                place = view.places.get(memory_id)
                 if memory_id and (place is None or not live[place]):
                     raise MemoryNotFound(memory_id)
                 if place is None:
                     similarities = await run(lambda _: similar_to_text(index, content, vector))
                 else:
                     similarities = await run(lambda _: similar_to_memory(index, memory_id))
-                    semantic_hash = prepared.memories[place].semantic_hash
+                    semantic_hash = view.memories[place].semantic_hash
                     live[place] = False
-                distances = prepared.distances(semantic_hash)
+                distances = view.distances(semantic_hash)
                 return [
-                    Similar(prepared.memory(i), distances[i].item(), similarities[i].item())
+                    Similar(view.memory(i), distances[i].item(), similarities[i].item())
                     for i in np.flatnonzero(live).tolist()
                 ]
 
-    def _query_work(self, query: str, snapshots: Sequence[Snapshot]) -> int:
+    def _query_work(self, query: str, cached: Sequence[CachedSession]) -> int:
         """How much there is to do for a query, in terms looked at, about."""
         work = len(query) * WORK_A_CHARACTER
         work += len(phrases(query, self._language)) * WORK_A_PHRASE
         analysed = analyser(self._language)
         has_terms = any(map(analysed.term, analysed.words(query[:HEAD_CHARACTERS])))
-        for snapshot in snapshots:
-            index = self._sessions.prepared(snapshot).index
+        for one in cached:
+            index = self._sessions.view(one).index
             work += 0 if index is None else len(index.tokens)
-            work += 0 if has_terms else sum(len(m.content) for m in snapshot.memories.values())
+            work += 0 if has_terms else sum(len(m.content) for m in one.memories.values())
         return work
 
     async def _warm_up(self) -> None:
@@ -232,15 +225,13 @@ class Retrieval:
             self._vectors.try_out()
 
     async def _embedded(
-        self, text: str, snapshots: Sequence[Snapshot], work: int
+        self, text: str, cached: Sequence[CachedSession], work: int
     ) -> tuple[Query, Meaning | None] | None:
         """A query and its meaning, where an embedder of whole texts makes that; else None."""
         if self._vectors is None or adds_up_words(self._vectors.embedder):
             return None
-        async with self._sessions.steady(snapshots, work) as run:
-            indexes = [
-                self._sessions.index_of(self._sessions.prepared(snapshot)) for snapshot in snapshots
-            ]
+        async with self._sessions.steady(cached, work) as run:
+            indexes = [self._sessions.index_of(self._sessions.view(one)) for one in cached]
             query = await run(lambda _: understand(text, indexes))
         vector = await self._vectors.of(query.text_to_embed)
         return query, None if vector is None else Meaning(vector, adds_up_words=False)
@@ -253,25 +244,25 @@ class Retrieval:
         return query, None if self._vectors is None else meaning_of(query, self._vectors.embedder)
 
 
-def _by_importance(session: int, prepared: Prepared, place: int, importance: float) -> Result:
-    encoded = prepared.encoded(place)
+def _by_importance(session: int, view: SessionView, place: int, importance: float) -> Result:
+    encoded = view.encoded(place)
     ranked = Ranked(session, encoded.memory.memory_id, **_NOTHING, importance=importance)
     return Result(encoded, importance, ranked)
 
 
-def _mask(prepared: Prepared, wanted: Wanted, now: datetime, check: Check) -> Mask | None:
+def _mask(view: SessionView, wanted: RetrievalQuery, now: datetime, check: Check) -> Mask | None:
     """Which memories may be answered, however important; None: all of them."""
-    mask = prepared.is_live(now)
+    mask = view.is_live(now)
     if _narrows(wanted.filter):
-        matching = np.zeros(len(prepared.memories), np.bool_)
-        for place, memory in enumerate(prepared.memories):
+        matching = np.zeros(len(view.memories), np.bool_)
+        for place, memory in enumerate(view.memories):
             check()
             matching[place] = _matches(memory, wanted.filter)
         mask = matching if mask is None else mask & matching
     return mask
 
 
-def _important(importance: Floats, wanted: Wanted, mask: Mask | None) -> Mask | None:
+def _important(importance: Floats, wanted: RetrievalQuery, mask: Mask | None) -> Mask | None:
     """Those of a mask that are important enough."""
     if wanted.min_importance is None:
         return mask
@@ -279,12 +270,12 @@ def _important(importance: Floats, wanted: Wanted, mask: Mask | None) -> Mask | 
     return important if mask is None else mask & important
 
 
-def _filter_work(wanted: MemoryFilter, snapshots: Sequence[Snapshot]) -> int:
+def _filter_work(wanted: MemoryFilter, cached: Sequence[CachedSession]) -> int:
     """How much there is to do for a filter, in terms looked at, about."""
     if not _narrows(wanted):
         return 0
     each = WORK_A_MATCH + len(str(wanted.metadata))
-    return each * sum(len(snapshot.memories) for snapshot in snapshots)
+    return each * sum(len(one.memories) for one in cached)
 
 
 def _narrows(wanted: MemoryFilter) -> bool:
@@ -303,6 +294,6 @@ def _matches(memory: Memory, wanted: MemoryFilter) -> bool:
     )
 
 
-def _revisions(sessions: Sequence[Session], snapshots: Sequence[Snapshot]) -> dict[Session, int]:
-    known = {snapshot.session: snapshot.revision for snapshot in snapshots}
+def _revisions(sessions: Sequence[Session], cached: Sequence[CachedSession]) -> dict[Session, int]:
+    known = {one.session: one.revision for one in cached}
     return {session: known.get(session, 0) for session in sessions}

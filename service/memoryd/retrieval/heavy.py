@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from memoryd.domain.errors import Overloaded
 
@@ -83,3 +83,8 @@ class Turns:
             yield
         finally:
             self._places.release()
+
+
+def has_failed(task: asyncio.Task[Any]) -> bool:
+    """Whether a task is over and has made nothing, such as for want of a file descriptor."""
+    return task.done() and (task.cancelled() or task.exception() is not None)

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from memoryd.retrieval.heavy import has_failed
 
 if TYPE_CHECKING:
     from memoryd.database.engine import Database
-    from memoryd.memories.cache import Snapshots
+    from memoryd.memories.cache import SessionCache
     from memoryd.recall.embedders.embedder import Embedder
-    from memoryd.retrieval.embedding_worker import VectorMaker
+    from memoryd.retrieval.embedding_worker import EmbeddingWorker
     from memoryd.retrieval.engine import Retrieval
     from memoryd.retrieval.query import Encoding
 
 
-def has_failed(task: asyncio.Task[Any]) -> bool:
-    """Whether a task is over and has made nothing, such as for want of a file descriptor."""
-    return task.done() and (task.cancelled() or task.exception() is not None)
-
-
-class DeferredRetrieval:
+class LazyRetrieval:
     """Builds one `Retrieval`, in a thread, so that other calls go on."""
 
     def __init__(
         self,
         database: Database,
-        snapshots: Snapshots,
+        cache: SessionCache,
         embedder: Embedder | None,
         *,
         encoding: Encoding,
@@ -33,12 +30,12 @@ class DeferredRetrieval:
         half_life_days: float,
     ) -> None:
         self._database = database
-        self._snapshots = snapshots
+        self._cache = cache
         self._embedder = embedder
         self._encoding = encoding
         self._language = language
         self._half_life_days = half_life_days
-        self._vectors: VectorMaker | None = None
+        self._vectors: EmbeddingWorker | None = None
         self._loading: asyncio.Task[Retrieval] | None = None
         self._retrieval: Retrieval | None = None
 
@@ -59,15 +56,18 @@ class DeferredRetrieval:
             await self._vectors.aclose()
 
     def _load(self) -> Retrieval:
-        from memoryd.retrieval.embedding_worker import VectorMaker  # noqa: PLC0415  likewise
+        from memoryd.retrieval.embedding_worker import EmbeddingWorker  # noqa: PLC0415  likewise
         from memoryd.retrieval.engine import Retrieval  # noqa: PLC0415  as the module says
+        from memoryd.retrieval.loading import LoadedSessions  # noqa: PLC0415  likewise
 
         if self._embedder is not None:
-            self._vectors = VectorMaker(self._database, self._embedder)
+            self._vectors = EmbeddingWorker(self._database, self._embedder)
+        sessions = LoadedSessions(
+            self._cache, self._vectors, encoding=self._encoding, language=self._language
+        )
         return Retrieval(
-            self._snapshots,
+            sessions,
             self._vectors,
-            encoding=self._encoding,
             language=self._language,
             half_life_days=self._half_life_days,
         )

@@ -10,15 +10,16 @@ from memoryd.domain.errors import SessionsTooLarge
 from memoryd.memories.vectors import Unembedded
 from memoryd.recall.index import Document, SessionIndex
 from memoryd.retrieval.heavy import Turns, in_thread, no_check, parts
-from memoryd.retrieval.session_view import Prepared
+from memoryd.retrieval.session_view import SessionView
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from datetime import datetime
 
     from memoryd.domain.records import Memory, Session
-    from memoryd.memories.cache import Snapshot, Snapshots
-    from memoryd.retrieval.embedding_worker import VectorMaker, Vectors
+    from memoryd.memories.cache import SessionCache
+    from memoryd.memories.cached_session import CachedSession
+    from memoryd.retrieval.embedding_worker import EmbeddingWorker, Vectors
     from memoryd.retrieval.heavy import Check
     from memoryd.retrieval.query import Encoding
 
@@ -58,29 +59,28 @@ class LoadedSessions:
 
     def __init__(
         self,
-        snapshots: Snapshots,
-        vectors: VectorMaker | None,
+        cache: SessionCache,
+        vectors: EmbeddingWorker | None,
         *,
         encoding: Encoding,
         language: str,
     ) -> None:
         """Without `vectors` an index knows words alone."""
         self._encoding = encoding
-        self._snapshots = snapshots
+        self._cache = cache
         self._vectors = vectors
         self._language = language
         self._small_loads = Turns(SMALL_LOADS, most_waiting=MOST_WAITING, noun="sessions")
         self._large_loads = Turns(1, most_waiting=MOST_WAITING, noun="large sessions")
         self._rankings = Turns(2, most_waiting=MOST_WAITING, noun="large queries")
 
-    def prepared(self, snapshot: Snapshot) -> Prepared:
-        """What retrieval has made of a session, as the session is now."""
-        prepared = snapshot.derived
-        if not isinstance(prepared, Prepared):
-            prepared = snapshot.derived = Prepared(self._encoding)
-            snapshot.changed |= snapshot.memories.keys()
-        prepared.refresh(snapshot)
-        return prepared
+    def view(self, cached: CachedSession) -> SessionView:
+        """What retrieval makes of a session, as the session is now."""
+        view = cached.view
+        if not isinstance(view, SessionView):
+            view = cached.view = SessionView(cached, self._encoding)
+        view.refresh()
+        return view
 
     @asynccontextmanager
     async def loaded(
@@ -91,7 +91,7 @@ class LoadedSessions:
         caller: str,
         *,
         indexed: bool,
-    ) -> AsyncIterator[list[Snapshot]]:
+    ) -> AsyncIterator[list[CachedSession]]:
         """Those sessions that there are, as they are, for as long as they are used.
 
         What is not in memory is read, and indexed if it has to be, after other such work. Raises
@@ -102,12 +102,12 @@ class LoadedSessions:
             if characters:
                 turns = self._small_loads if characters <= SMALL_LOAD else self._large_loads
                 async with turns.turn(characters):
-                    snapshots = await self._current(sessions, now, timeout, indexed=indexed)
+                    cached = await self._current(sessions, now, timeout, indexed=indexed)
             else:
-                snapshots = await self._current(sessions, now, timeout, indexed=indexed)
-            yield snapshots
+                cached = await self._current(sessions, now, timeout, indexed=indexed)
+            yield cached
         finally:
-            self._snapshots.settle(sessions, caller)
+            self._cache.settle(sessions, caller)
 
     async def _missing(
         self, sessions: Sequence[Session], timeout: float | None, *, indexed: bool
@@ -119,13 +119,13 @@ class LoadedSessions:
         unread: list[Session] = []
         lengths: list[int] = []
         for session in sessions:
-            snapshot = self._snapshots.kept(session)
-            if snapshot is None:
+            cached = self._cache.kept(session)
+            if cached is None:
                 unread.append(session)
-            elif indexed and _is_much(self.prepared(snapshot)):
-                lengths.append(snapshot.content_bytes)
+            elif indexed and _is_much(self.view(cached)):
+                lengths.append(cached.content_bytes)
         if unread:
-            lengths += await self._snapshots.lengths(unread, most=MOST_LOADED, timeout=timeout)
+            lengths += await self._cache.lengths(unread, most=MOST_LOADED, timeout=timeout)
         missing = sum(lengths)
         if len(lengths) > 1 and missing > MOST_LOADED:
             raise SessionsTooLarge(MOST_LOADED)
@@ -133,9 +133,9 @@ class LoadedSessions:
 
     async def _current(
         self, sessions: Sequence[Session], now: datetime, timeout: float | None, *, indexed: bool
-    ) -> list[Snapshot]:
+    ) -> list[CachedSession]:
         """Those sessions that there are, as they are."""
-        looking = [self._snapshots.current(s, now=now, timeout=timeout) for s in sessions]
+        looking = [self._cache.current(s, now=now, timeout=timeout) for s in sessions]
         if len(looking) == 1:  # most often; a task would cost more than the look
             found = [await looking[0]]
         else:
@@ -145,72 +145,72 @@ class LoadedSessions:
             for one in ended:
                 if isinstance(one, BaseException):
                     raise one
-        snapshots = [snapshot for snapshot in found if snapshot is not None]
+        sessions_there = [one for one in found if one is not None]
         if indexed:
-            for snapshot in snapshots:
-                await self._index(snapshot)
-        return snapshots
+            for one in sessions_there:
+                await self._index(one)
+        return sessions_there
 
     @asynccontextmanager
     async def steady(
-        self, snapshots: Sequence[Snapshot], work: int
+        self, cached: Sequence[CachedSession], work: int
     ) -> AsyncIterator[Callable[[Callable[[Check], T]], Awaitable[T]]]:
         """Let sessions stay as they are, and do with them what is given: large work in a thread."""
         if work <= INLINE_WORK:
             yield _at_once
             return
         async with AsyncExitStack() as held:
-            for snapshot in sorted(snapshots, key=lambda snapshot: snapshot.session):
-                await held.enter_async_context(snapshot.refreshing)
-            for snapshot in snapshots:
-                held.enter_context(self.prepared(snapshot).steady())
+            for one in sorted(cached, key=lambda one: one.session):
+                await held.enter_async_context(one.refreshing)
+            for one in cached:
+                held.enter_context(self.view(one).steady())
             # Last, so that nobody who has a turn waits for a session.
             await held.enter_async_context(self._rankings.turn(work))
             yield in_thread
 
-    async def _index(self, snapshot: Snapshot) -> None:
+    async def _index(self, cached: CachedSession) -> None:
         """See that the index has all but a few memories, and the vectors that can be had."""
-        await self._have_vectors(snapshot)
-        if not _is_much(self.prepared(snapshot)):
+        await self._have_vectors(cached)
+        if not _is_much(self.view(cached)):
             return
         # What it is made of stays as it is meanwhile; others may rank by the index of before.
-        async with snapshot.refreshing:
-            prepared = self.prepared(snapshot)
-            if _is_much(prepared):
-                documents = prepared.documents()
-                prepared.is_being_indexed = True
+        async with cached.refreshing:
+            view = self.view(cached)
+            if _is_much(view):
+                documents = view.documents()
+                view.is_being_indexed = True
                 try:
                     index = await in_thread(lambda check: self.build(documents, check))
-                    prepared.adopt(index, documents)
+                    view.adopt(index, documents)
                 finally:
-                    prepared.is_being_indexed = False
+                    view.is_being_indexed = False
 
-    def index_of(self, prepared: Prepared) -> SessionIndex:
+    def index_of(self, view: SessionView) -> SessionIndex:
         """The index of a session as it is now; a few memories are taken over here."""
-        if prepared.index is None:
-            documents = prepared.documents()
-            prepared.adopt(self.build(documents), documents)
-        return prepared.up_to_date_index()
+        if view.index is None:
+            documents = view.documents()
+            view.adopt(self.build(documents), documents)
+        return view.up_to_date_index()
 
-    async def _have_vectors(self, snapshot: Snapshot) -> None:
+    async def _have_vectors(self, cached: CachedSession) -> None:
         if self._vectors is None:
             return
-        prepared = self.prepared(snapshot)
-        missing = prepared.without_vector()
-        if missing and (prepared.index is None or len(missing) > INLINE_MEMORIES):
+        view = self.view(cached)
+        missing = view.without_vector()
+        if missing and (view.index is None or len(missing) > INLINE_MEMORIES):
             kept = await self._vectors.stored({_key(m): m.content_hash for m in missing})
-            prepared.take_vectors({key[2]: found for key, found in kept.items()})
-            missing = prepared.without_vector()
+            view.take_vectors({key[2]: found for key, found in kept.items()})
+            missing = view.without_vector()
         if not missing:
             return
 
         def take(made: Vectors) -> None:
-            prepared.take_vectors({key[2]: found for key, found in made.items()})
+            view.take_vectors({key[2]: found for key, found in made.items()})
 
         texts = [Unembedded(_key(m), m.content, m.content_hash) for m in missing]
         making = self._vectors.make(texts, take)
         if making is not None:
-            prepared.expect(missing)
+            view.expect(missing)
             await asyncio.wait({making}, timeout=PATIENCE_SECONDS)
 
     def build(self, documents: Sequence[Document], check: Check = no_check) -> SessionIndex:
@@ -222,10 +222,10 @@ class LoadedSessions:
         return index
 
 
-def _is_much(prepared: Prepared) -> bool:
+def _is_much(view: SessionView) -> bool:
     """Whether what an index has to take over is too much for the event loop."""
-    most = INLINE_CHARACTERS if prepared.index is None else INLINE_CHANGED_CHARACTERS
-    count, characters = prepared.unindexed
+    most = INLINE_CHARACTERS if view.index is None else INLINE_CHANGED_CHARACTERS
+    count, characters = view.unindexed
     return count > INLINE_MEMORIES or characters > most
 
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from memoryd.domain.records import Memory, MemoryFilter, Session
-    from memoryd.memories.cache import Accessed
+    from memoryd.domain.records import Accesses, Memory, MemoryFilter, Session
     from memoryd.recall.ranked import Ranked
 
 ENCODED_BYTES = 350
@@ -21,7 +20,7 @@ class Encoding(NamedTuple):
 
     lasting: Callable[[Memory], bytes]
     """What stays the same until the memory's next revision."""
-    accesses: Callable[[Accessed], bytes]
+    accesses: Callable[[Accesses], bytes]
     """How often and when it was accessed."""
 
 
@@ -29,7 +28,7 @@ class Encoded(NamedTuple):
     """A memory as callers are sent it, but for what the time bears on."""
 
     memory: Memory
-    accessed: Accessed | None
+    accessed: Accesses | None
     """Its accesses; None: those of the record."""
     lasting: bytes
     accesses: bytes
@@ -40,7 +39,7 @@ class Encoded(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RetrievalQuery:
     """What a call asks for."""
 
     filter: MemoryFilter

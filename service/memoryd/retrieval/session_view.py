@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TypeGuard
 import numpy as np
 
 from memoryd.domain.importance import Importances
-from memoryd.memories.cache import accessed_of
 from memoryd.recall.index import Document, SessionIndex
 from memoryd.retrieval.query import Encoded
 
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from memoryd.domain.records import Memory
-    from memoryd.memories.cache import Accessed, Snapshot
+    from memoryd.domain.records import Accesses, Memory
+    from memoryd.memories.cached_session import CachedSession
     from memoryd.retrieval.query import Encoding
 
     Floats = NDArray[np.float64]
@@ -52,11 +51,16 @@ _ROW = np.dtype(
 )
 
 
-class Prepared:
+class SessionView:
     """One session's memories as arrays, in creation order; and their index, once there is one."""
 
-    def __init__(self, encoding: Encoding) -> None:
+    def __init__(self, cached: CachedSession, encoding: Encoding) -> None:
+        self._cached = cached
         self._encoding = encoding
+        self._changed = set(cached.memories)
+        """Ids of memories that came, went or changed since the last refresh."""
+        self._accessed: set[str] = set()
+        """Ids of memories whose accesses were counted since then."""
         self.memories: list[Memory] = []
         """In creation order, as are all arrays."""
         self.places: dict[str, int] = {}
@@ -69,8 +73,6 @@ class Prepared:
         self.index: SessionIndex | None = None
         self._unindexed: set[str] = set()
         """Ids of memories whose place in the index is not what it has to be."""
-        self._accesses: Mapping[str, Accessed] = {}
-        """`Snapshot.accesses`."""
         self.is_being_indexed = False
         """Whether an index is made of all memories, to be adopted."""
         self._readers = 0
@@ -82,34 +84,43 @@ class Prepared:
         self._wanted: dict[str, str] = {}
         """Content hashes of the vectors that are being made, by memory id."""
 
-    def refresh(self, snapshot: Snapshot) -> None:
-        """Take over what has changed in the session."""
-        self._accesses = snapshot.accesses
-        if snapshot.changed:
-            self._unindexed |= snapshot.changed
-            for memory_id in snapshot.changed & self._encoded.keys():
-                self._forget_encoded(memory_id)
-            if not self._replace(snapshot):
-                self._arrange([*snapshot.memories.values()])
-            snapshot.changed.clear()
-        if snapshot.accessed:
-            counts = {i: snapshot.accesses[i].times for i in snapshot.accessed}
-            self._rows["access_count"][[self.places[i] for i in counts]] = [*counts.values()]
-            self._importances.clear()
-            snapshot.accessed.clear()
+    def note_change(self, memory_id: str) -> None:
+        """Note that a memory came, went or changed."""
+        self._changed.add(memory_id)
 
-    def _replace(self, snapshot: Snapshot) -> bool:
+    def note_accesses(self, memory_id: str) -> None:
+        """Note that accesses of a memory were counted."""
+        self._accessed.add(memory_id)
+
+    def refresh(self) -> None:
+        """Take over what has changed in the session."""
+        if self._changed:
+            self._unindexed |= self._changed
+            for memory_id in self._changed & self._encoded.keys():
+                self._forget_encoded(memory_id)
+            if not self._replace(self._changed):
+                self._arrange([*self._cached.memories.values()])
+            self._changed = set()
+        if self._accessed:
+            places = [self.places[i] for i in self._accessed if i in self.places]
+            counts = [self.accesses(self.memories[place]).times for place in places]
+            self._rows["access_count"][places] = counts
+            self._importances.clear()
+            self._accessed = set()
+
+    def _replace(self, changed: set[str]) -> bool:
         """Put what has changed in its place, unless something new belongs before others."""
-        self._drop({i for i in snapshot.changed & self.places.keys() if i not in snapshot.memories})
-        known = snapshot.changed & self.places.keys()
+        memories = self._cached.memories
+        self._drop({i for i in changed & self.places.keys() if i not in memories})
+        known = changed & self.places.keys()
         last = self.memories[-1].created_revision if self.memories else -1
-        new = [snapshot.memories[i] for i in snapshot.changed - known if i in snapshot.memories]
+        new = [memories[i] for i in changed - known if i in memories]
         if any(memory.created_revision <= last for memory in new):
             return False
         new.sort(key=lambda memory: memory.created_revision)
         for memory_id in known:
             place = self.places[memory_id]
-            self.memories[place] = snapshot.memories[memory_id]
+            self.memories[place] = memories[memory_id]
             self._rows[place] = self._row(self.memories[place])
         for memory in new:
             self.places[memory.memory_id] = len(self.memories)
@@ -134,7 +145,7 @@ class Prepared:
     def _row(self, memory: Memory) -> tuple[float, int, float, float, int]:
         return (
             memory.importance,
-            self.accessed(memory).times,
+            self.accesses(memory).times,
             memory.created_at.timestamp(),
             NEVER if memory.expires_at is None else memory.expires_at.timestamp(),
             int(memory.semantic_hash, 16),
@@ -174,14 +185,14 @@ class Prepared:
             )
         return known.at(now)
 
-    def accessed(self, memory: Memory) -> Accessed:
+    def accesses(self, memory: Memory) -> Accesses:
         """How often a memory was accessed, and when last."""
-        return self._accesses.get(memory.memory_id) or accessed_of(memory)
+        return self._cached.accesses.get(memory.memory_id) or memory.accesses
 
     def memory(self, place: int) -> Memory:
         """The memory that stands there, with its accesses."""
         memory = self.memories[place]
-        times, last = self.accessed(memory)
+        times, last = self.accesses(memory)
         return dataclasses.replace(memory, access_count=times, last_accessed=last)
 
     def encoded(self, place: int) -> Encoded:
@@ -189,7 +200,7 @@ class Prepared:
         memory = self.memories[place]
         memory_id = memory.memory_id
         known = self._encoded.get(memory_id)
-        accessed = self._accesses.get(memory_id)
+        accessed = self._cached.accesses.get(memory_id)
         if known is not None:
             if known.accessed is accessed:
                 return known
@@ -198,7 +209,7 @@ class Prepared:
             memory,
             accessed,
             self._encoding.lasting(memory) if known is None else known.lasting,
-            self._encoding.accesses(accessed or accessed_of(memory)),
+            self._encoding.accesses(accessed or memory.accesses),
         )
         self._encoded_bytes += made.nbytes
         return made

@@ -21,7 +21,7 @@ from memoryd.domain.records import (
     Session,
 )
 from memoryd.recall.weights import DEFAULT_IMPORTANCE_WEIGHT
-from memoryd.retrieval.query import Wanted
+from memoryd.retrieval.query import RetrievalQuery
 from memoryd.rpc import page_token, sizes, time_ranges
 from memoryd.rpc.call import stop_if_gone
 from memoryd.rpc.memories import messages as convert
@@ -90,7 +90,7 @@ class RetrievalRequest:
     """Each once; the first is the one whose revision the answer has."""
     query: str
     """Empty: the most important ones are wanted."""
-    wanted: Wanted
+    wanted: RetrievalQuery
     peek: bool
 
 
@@ -203,7 +203,7 @@ class RequestParser:
         min_importance = given.min_importance
         if min_importance is None and not query:
             min_importance = self._settings().importance_threshold
-        wanted = Wanted(
+        wanted = RetrievalQuery(
             given,
             min_importance,
             limit=min(request.limit or DEFAULT_RESULTS, MAX_RESULTS),

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-    from memoryd.domain.records import Memory
-    from memoryd.memories.cache import Accessed
+    from memoryd.domain.records import Accesses, Memory
     from memoryd.retrieval.query import Result
 
 MAX_ANSWER_BYTES = 4_000_000
@@ -63,7 +62,7 @@ def _lasting(memory: Memory) -> bytes:
     return convert.lasting_message(memory).SerializeToString()
 
 
-def _accesses(accessed: Accessed) -> bytes:
+def _accesses(accessed: Accesses) -> bytes:
     count = _ACCESS_COUNT + _varint(accessed.times)
     if accessed.last is None:
         return count

@@ -18,11 +18,11 @@ from memoryd.domain.content import hashes_of
 from memoryd.domain.errors import MemorydError
 from memoryd.domain.importance import effective_importance
 from memoryd.domain.records import Capacity, ContentType, MemoryEdit, NewMemory, Session
-from memoryd.memories import cache as snapshots
+from memoryd.memories import cache
 from memoryd.memories.access import AccessTracker
 from memoryd.memories.rows import COLUMNS, memory_of
 from memoryd.memories.store import MemoryStore
-from memoryd.retrieval.session_view import Prepared
+from memoryd.retrieval.session_view import SessionView
 from memoryd.rpc.memories import messages as convert
 from memoryd.rpc.memories.results import ENCODING
 from memoryd.v1 import memory_pb2 as pb
@@ -45,9 +45,9 @@ class Replica:
             standby=None,
             queue_limit=1000,
             batch_limit=1000,
-            snapshot_bytes=10_000_000,
+            cache_bytes=10_000_000,
         )
-        self.accesses = AccessTracker(database, self.store.snapshots, flush_seconds=60.0)
+        self.accesses = AccessTracker(database, self.store.cache, flush_seconds=60.0)
 
     async def put(self, session: Session, content: str, importance: float = 0.5) -> str:
         hashes = hashes_of(content)
@@ -76,16 +76,15 @@ class Replica:
         prepared = await self.prepared(session)
         return [] if prepared is None else prepared.memories
 
-    async def prepared(self, session: Session) -> Prepared | None:
-        snapshot = await self.store.snapshots.current(session, now=NOW, timeout=None)
+    async def prepared(self, session: Session) -> SessionView | None:
+        snapshot = await self.store.cache.current(session, now=NOW, timeout=None)
         if snapshot is None:
             return None
-        if snapshot.derived is None:
-            snapshot.derived = Prepared(ENCODING)
-            snapshot.changed |= snapshot.memories.keys()
-        prepared: Prepared = snapshot.derived
-        prepared.refresh(snapshot)
-        return prepared
+        if snapshot.view is None:
+            snapshot.view = SessionView(snapshot, ENCODING)
+        view: SessionView = snapshot.view
+        view.refresh()
+        return view
 
     async def close(self) -> None:
         await self.accesses.close()
@@ -197,8 +196,8 @@ async def test_what_this_process_wrote_is_not_read_back(
         def never(*_: object) -> None:
             raise AssertionError("read back")
 
-        monkeypatch.setattr(snapshots, "_read_live", never)
-        monkeypatch.setattr(snapshots, "_read_news", never)
+        monkeypatch.setattr(cache, "_read_live", never)
+        monkeypatch.setattr(cache, "_read_news", never)
         second = await ours.put(session, "second")
         await ours.access(session, 0)
         await ours.store.delete(session, first, "")
