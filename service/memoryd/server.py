@@ -15,7 +15,7 @@ from memoryd.database.engine import Database
 from memoryd.database.notifications import Listener
 from memoryd.database.options import DatabaseOptions
 from memoryd.memories.access import AccessTracker
-from memoryd.memories.feed import ChangeHub
+from memoryd.memories.feed import ChangeFeed
 from memoryd.memories.store import MemoryStore
 from memoryd.memories.sweeper import Sweeper
 from memoryd.recall.embedders.embedder import EmbedderUnavailable, load
@@ -156,13 +156,13 @@ class Server:
         self.database = Database(self._url, options)
         self._standby = _standby_of(settings, options, self.database)
         self._listener = Listener(self.database)
-        self._hub = ChangeHub(self.database, self._listener)
+        self._feed = ChangeFeed(self.database, self._listener)
         self._secrets = secrets
         self._tools = tool_configs_of(self.database, settings, tools, clock=clock)
         self._store = MemoryStore(
             self.database,
             clock,
-            self._hub.notify,
+            self._feed.notify,
             standby=self._standby,
             queue_limit=settings.write_queue_limit,
             batch_limit=settings.write_batch_limit,
@@ -181,7 +181,7 @@ class Server:
             self.database,
             settings,
             self._tools,
-            notify=self._hub.notify,
+            notify=self._feed.notify,
             clock=None if clock is utc_now else lambda _: clock(),
         )
         self._sweeping: asyncio.Task[None] | None = None
@@ -210,7 +210,7 @@ class Server:
         service = MemoryService(
             self._store,
             self._accesses,
-            self._hub,
+            self._feed,
             self._retrieval,
             clock=clock,
             options=MemoryServiceOptions(settings.importance_half_life_days, memory_settings),
@@ -259,12 +259,12 @@ class Server:
     @property
     def watchers(self) -> int:
         """How many streams follow a session."""
-        return self._hub.followers
+        return self._feed.subscriptions
 
     @property
     def tool_watchers(self) -> int:
         """How many streams follow the tools' configuration."""
-        return self._tools.followers
+        return self._tools.feed.subscriptions
 
     @property
     def kept_bytes(self) -> int:
@@ -283,7 +283,7 @@ class Server:
         if self._sweeping is not None:
             self._sweeping.cancel()
             await asyncio.gather(self._sweeping, return_exceptions=True)
-        await self._hub.close()
+        await self._feed.close()
         await self._tools.aclose()
         await self._listener.close()
         await draining

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from memoryd.memories import feed as hub
+from memoryd.memories import feed
 from memoryd.memories.access import AccessTracker
 from memoryd.memories.sweeper import Sweeper
 from memoryd.v1 import memory_pb2 as pb
@@ -555,7 +555,7 @@ def world(database_url: str, clock: Any, monkeypatch: pytest.MonkeyPatch) -> Ite
 
     # So that nobody waits for what is to happen within a second.
     monkeypatch.setitem(AccessTracker.__init__.__kwdefaults__, "flush_seconds", 0.0)
-    monkeypatch.setattr(hub, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(feed, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(Sweeper, "run", never)
     world = World(database_url, clock)
     yield world

@@ -14,7 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from memoryd.database import notifications as listener
 from memoryd.domain.errors import RevisionOutOfRange
-from memoryd.memories import feed as hub
+from memoryd.memories import feed
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
@@ -26,8 +26,8 @@ EXPIRED = pb.MEMORY_CHANGE_EXPIRED
 PURGED = pb.MEMORY_CHANGE_PURGED
 
 PATIENCE_SECONDS = 60
-FEW_CONNECTIONS = hub.MAX_READS + 4
-"""The hub's, and one each to write, to look for changes, at the tools, and for health."""
+FEW_CONNECTIONS = feed.MAX_READS + 4
+"""The feed's, and one each to write, to look for changes, at the tools, and for health."""
 
 
 def store(
@@ -302,8 +302,8 @@ async def test_what_another_server_sweeps_is_told(serve, clock, watch):
 @pytest.fixture
 def no_poll(monkeypatch):
     """Nobody looks whether there is something new; one has to be told."""
-    monkeypatch.setattr(hub, "LISTENING_POLL_SECONDS", 3600.0)
-    monkeypatch.setattr(hub, "POLL_SECONDS", 3600.0)
+    monkeypatch.setattr(feed, "LISTENING_POLL_SECONDS", 3600.0)
+    monkeypatch.setattr(feed, "POLL_SECONDS", 3600.0)
 
 
 async def change_in_every_way(running, clock, watcher: Watcher) -> None:
@@ -627,7 +627,7 @@ async def test_a_read_that_fails_when_all_who_wait_have_gone_is_nobodys_error(
         await gone.wait()
         raise RevisionOutOfRange
 
-    monkeypatch.setattr(hub.ChangeHub, "_read", read)
+    monkeypatch.setattr(feed.ChangeFeed, "_read", read)
     watcher = watch(running.memory)
     await begun.wait()
     await watcher.stop()

@@ -8,12 +8,12 @@ memory costs no second row.
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import and_, bindparam, select, true
 
 from memoryd.database.dialect import Notification
+from memoryd.database.feed import Changes
 from memoryd.database.tables import memories, memory_history, sessions
 from memoryd.domain.errors import RevisionOutOfRange
 from memoryd.domain.records import Change, MemoryEvent
@@ -77,18 +77,6 @@ _SUPERSEDED = _newer(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What one read brought."""
-
-    events: tuple[MemoryEvent, ...]
-    """The next ones, in order and without a gap."""
-    revision: int
-    """The session's, at the time of the read; 0 where there is no session."""
-    is_all: bool
-    """Whether there were no more than these by then."""
-
-
 def fingerprint(session: Session) -> str:
     """Eight hex digits; two sessions that share them wake each other's watchers, no more."""
     return f"{zlib.crc32('/'.join(session).encode()):08x}"
@@ -112,7 +100,7 @@ def raise_revisions(
         dialect.update_many(connection, sessions, SHARD_KEY, rows, notification=told)
 
 
-def read_changes(connection: Connection, session: Session, after: int) -> Changes:
+def read_changes(connection: Connection, session: Session, after: int) -> Changes[MemoryEvent]:
     """Read the next changes after a revision.
 
     Raises RevisionOutOfRange where purges since are no longer all known, or the session is another
@@ -166,5 +154,5 @@ def _rows(found: Sequence[Sequence[Any]], after: int) -> _Rows:
 def _out_of_range(after: int) -> RevisionOutOfRange:
     return RevisionOutOfRange(
         f"changes since revision {after} are no longer all kept, or the session was erased since;"
-        " list the memories anew and watch from there"
+        " list the memories again and watch from there"
     )

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from memoryd.database.feed import Changes, Feed
 from memoryd.domain.errors import (
     EtagMismatch,
     InvalidRequest,
     LiteralSecret,
     MemorydError,
-    ShuttingDown,
     Violation,
 )
 from memoryd.tools import store as storage
@@ -33,7 +33,7 @@ from memoryd.tools.settings import (
 from memoryd.tools.store import CHANNEL, NOTHING_STORED, Revision
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -48,7 +48,10 @@ POLL_SECONDS = 0.5
 """Between two looks at the overrides; SQLite tells nothing, a word of PostgreSQL's may be lost."""
 
 MAX_READS = 2
-"""Of those who follow, at a time; one read serves all who are at the same place."""
+"""Of subscriptions, at a time."""
+
+ALL_TOOLS = "all tools"
+"""The one key of the feed."""
 
 KEPT_LITERALS = 100
 """Literal secrets of each tool that this process remembers, the latest; a rollback may need one."""
@@ -104,6 +107,24 @@ class _Literals:
         return self._kept.get(tool, {}).get(token, LOST_LITERAL)
 
 
+class ToolFeed(Feed[str, "ToolConfig"]):
+    """Changes of the tools, which share one order of revisions."""
+
+    def __init__(
+        self, database: Database, layered: Callable[[str, Overrides, int], ToolConfig]
+    ) -> None:
+        """`layered` makes a tool's configuration of its overrides and their revision."""
+        super().__init__(max_reads=MAX_READS)
+        self._database = database
+        self._layered = layered
+
+    async def _read(self, key: str, after: int) -> Changes[ToolConfig]:
+        del key
+        found = await self._database.read(lambda c: storage.read_changes(c, after))
+        configs = [self._layered(r.tool, r.overrides, r.revision) for r in found.events]
+        return Changes(configs, found.revision, found.is_all)
+
+
 class ToolConfigs:
     """What holds now, and the ways to change it.
 
@@ -130,16 +151,12 @@ class ToolConfigs:
         self._now = Snapshot(0, base)
         self._refreshing: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
-        self._changed = asyncio.Event()
-        self._closing = False
         self._reachable: bool | None = None
         self._problem = ""
         self._known_at = clock()
         self._adopted = 0
-        self._reads: dict[tuple[int, int], asyncio.Task[list[ToolConfig]]] = {}
-        self._reading = asyncio.Semaphore(MAX_READS)
-        self.followers = 0
-        """How many there are."""
+        self.feed = ToolFeed(database, self._layered)
+        """Of changes: each event is the tool as it was set by one."""
 
     def __getitem__(self, tool: str) -> ToolConfig:
         return self._now.configs[tool]
@@ -173,12 +190,11 @@ class ToolConfigs:
         self._refreshing = asyncio.create_task(self._keep_up(), name="tool configurations")
 
     async def aclose(self) -> None:
-        """End everybody who follows with ShuttingDown."""
-        self._closing = True
-        self._changed.set()
+        """End every subscription with ShuttingDown."""
+        await self.feed.close()
         if self._refreshing is not None:
             self._refreshing.cancel()
-            await asyncio.gather(self._refreshing, *self._reads.values(), return_exceptions=True)
+            await asyncio.gather(self._refreshing, return_exceptions=True)
 
     async def refresh(self) -> None:
         """Read what holds; where that fails, what was known holds on, and is stale."""
@@ -241,31 +257,6 @@ class ToolConfigs:
         return await self._database.read(
             lambda c: storage.read_revisions(c, tool, before=before, limit=limit), timeout=timeout
         )
-
-    async def following(self, after: int) -> AsyncGenerator[ToolConfig, None]:
-        """Give each change after a revision, in order, once: the tool as it was set by it.
-
-        Raises RevisionOutOfRange, ShuttingDown, and what Database raises.
-        """
-        seen: Snapshot | None = None
-        self.followers += 1
-        try:
-            while True:
-                changed, now = self._changed, self._now
-                if self._closing:
-                    raise ShuttingDown
-                if now is seen or now.revision == after:
-                    await changed.wait()
-                    continue
-                batch = await self._changes(after)
-                for config in batch:
-                    yield config
-                if batch:
-                    after = batch[-1].revision
-                else:
-                    seen = now
-        finally:
-            self.followers -= 1
 
     def check(self, tool: str, values: Mapping[str, Any]) -> None:
         """Judge values for a tool as it is now. Raises InvalidRequest with every violation."""
@@ -397,21 +388,7 @@ class ToolConfigs:
                 ),
             )
             self._adopted += 1
-            self._changed.set()
-            self._changed = asyncio.Event()
-
-    async def _changes(self, after: int) -> list[ToolConfig]:
-        key = (after, self._now.revision)
-        task = self._reads.get(key)
-        if task is None:
-            task = self._reads[key] = asyncio.create_task(self._read_changes(after))
-            task.add_done_callback(lambda _: self._reads.pop(key, None))
-        return await asyncio.shield(task)
-
-    async def _read_changes(self, after: int) -> list[ToolConfig]:
-        async with self._reading:
-            found = await self._database.read(lambda c: storage.read_changes(c, after))
-        return [self._layered(r.tool, r.overrides, r.revision) for r in found]
+            self.feed.notify((ALL_TOOLS,))
 
     async def _look(self) -> None:
         self._wake.set()

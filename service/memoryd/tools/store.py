@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, bindparam, delete, insert, select, true, update
 
 from memoryd.database.dialect import Notification
+from memoryd.database.feed import Changes
 from memoryd.database.tables import tool_config_head, tool_config_revisions, tool_configs
 from memoryd.domain.errors import RevisionOutOfRange, ToolConfigRevisionNotFound
 
@@ -108,7 +109,7 @@ def read_state(connection: Connection) -> StoredTools:
     )
 
 
-def read_changes(connection: Connection, after: int) -> list[Revision]:
+def read_changes(connection: Connection, after: int) -> Changes[Revision]:
     """Read the first changes after a revision, in order and without a gap.
 
     Raises RevisionOutOfRange where not all of them are kept, or the revision was never given out.
@@ -120,7 +121,8 @@ def read_changes(connection: Connection, after: int) -> list[Revision]:
             f"changes of tools since revision {after} are not all kept, or were never made;"
             " watch from 0, which begins with a snapshot"
         )
-    return [Revision(*row[2:]) for row in rows if row[2] is not None]
+    found = [Revision(*row[2:]) for row in rows if row[2] is not None]
+    return Changes(found, head, is_all=len(found) < READ_LIMIT)
 
 
 def read_revisions(

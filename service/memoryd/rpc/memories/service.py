@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from memoryd.domain.records import Memory, MemoryEdit, NewMemory, Session
     from memoryd.memories.access import AccessTracker
-    from memoryd.memories.feed import ChangeHub
+    from memoryd.memories.feed import ChangeFeed
     from memoryd.memories.store import MemoryStore
     from memoryd.retrieval.engine import Retrieval
     from memoryd.rpc.call import Call
@@ -50,7 +50,7 @@ class MemoryService:
         self,
         store: MemoryStore,
         accesses: AccessTracker,
-        hub: ChangeHub,
+        feed: ChangeFeed,
         retrieval: Callable[[], Awaitable[Retrieval]],  # which may have to be loaded first
         *,
         clock: Callable[[], datetime],
@@ -58,7 +58,7 @@ class MemoryService:
     ) -> None:
         self._store = store
         self._accesses = accesses
-        self._hub = hub
+        self._feed = feed
         self._retrieval = retrieval
         self._clock = clock
         self._options = options
@@ -246,9 +246,9 @@ class MemoryService:
     ) -> AsyncIterator[memory_pb2.WatchMemoriesResponse]:
         del call
         position = watch.start_revision
-        with self._hub.following(watch.session) as follower:
+        with self._feed.subscribed(watch.session) as subscription:
             while True:
-                for event in await follower.after(position):
+                for event in await subscription.after(position):
                     yield convert.event_message(
                         watch.session,
                         event,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from google.rpc import error_details_pb2
@@ -13,6 +12,7 @@ from memoryd.rpc.memories.results import MAX_ANSWER_BYTES
 from memoryd.rpc.methods import Method
 from memoryd.rpc.tools.messages import config_message, revision_message
 from memoryd.rpc.tools.requests import ToolRequestParser, another_tools_settings
+from memoryd.tools.configs import ALL_TOOLS
 from memoryd.tools.settings import ConfigWarning, Violation, check
 from memoryd.v1 import tool_config_pb2
 
@@ -144,25 +144,26 @@ class ToolConfigService:
         self, watch: Watch, call: Call
     ) -> AsyncIterator[tool_config_pb2.WatchToolConfigsResponse]:
         del call
-        after = watch.start_revision
-        if not after:
-            now = self._configs.now
-            after = now.revision
-            messages = await self._messages(now.configs.values())
-            for message in messages:
-                yield tool_config_pb2.WatchToolConfigsResponse(
-                    change=tool_config_pb2.TOOL_CONFIG_CHANGE_SNAPSHOT,
-                    tool_config=message,
-                    # Whoever resumes from a part of the snapshot needs all of it again.
-                    revision=after if message is messages[-1] else 0,
-                )
-        async with aclosing(self._configs.following(after)) as changes:
-            async for config in changes:
-                yield tool_config_pb2.WatchToolConfigsResponse(
-                    change=tool_config_pb2.TOOL_CONFIG_CHANGE_UPDATED,
-                    tool_config=await self._message(config),
-                    revision=config.revision,
-                )
+        after, feed, now = watch.start_revision, self._configs.feed, self._configs.now
+        with feed.subscribed(ALL_TOOLS, is_current=after in {0, now.revision}) as subscription:
+            if not after:
+                after = now.revision
+                messages = await self._messages(now.configs.values())
+                for message in messages:
+                    yield tool_config_pb2.WatchToolConfigsResponse(
+                        change=tool_config_pb2.TOOL_CONFIG_CHANGE_SNAPSHOT,
+                        tool_config=message,
+                        # Whoever resumes from a part of the snapshot needs all of it again.
+                        revision=after if message is messages[-1] else 0,
+                    )
+            while True:
+                for config in await subscription.after(after):
+                    yield tool_config_pb2.WatchToolConfigsResponse(
+                        change=tool_config_pb2.TOOL_CONFIG_CHANGE_UPDATED,
+                        tool_config=await self._message(config),
+                        revision=config.revision,
+                    )
+                    after = config.revision
 
     async def _messages(self, configs: Iterable[ToolConfig]) -> list[tool_config_pb2.ToolConfig]:
         # At once, so that slow secrets are waited for once and not one after the other.
