@@ -397,7 +397,7 @@ async def test_a_defect_is_logged_without_a_secret(serve, monkeypatch, as_json):
                 assert caught.value.code() == grpc.StatusCode.INTERNAL
                 caller.append(str(caught.value))
     log = written.getvalue()
-    assert log.count("defect") >= 6
+    assert log.count("unhandled exception") >= 6
     assert "RuntimeError" in log
     assert_nothing_shown([*caller, log])
 

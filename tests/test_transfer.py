@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import JSON, select
+from tests.patience import PATIENT_DATABASE
 
 from memoryd.database.engine import Database
 from memoryd.database.migrate import HEAD
@@ -50,7 +51,7 @@ def memoryd(command: str, file: Path, url: str, *options: str, succeeds: bool = 
 
 async def rows(url: str) -> dict[str, list[tuple[object, ...]]]:
     """Every row of every table."""
-    database = Database(url)
+    database = Database(url, PATIENT_DATABASE)
     found = {}
     for table in schema.sorted_tables:
         key = list(table.primary_key)

@@ -133,7 +133,7 @@ async def test_a_standby_gives_rows_where_it_is_as_far_and_only_there(serve, pai
 
 @pytest.mark.parametrize("loss", ["stop", "freeze"])
 async def test_without_its_standby_the_primary_gives_the_rows(serve, pair, loss, monkeypatch):
-    monkeypatch.setattr("memoryd.memories.replica.PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("memoryd.memories.replica.STANDBY_TIMEOUT_SECONDS", 0.2)
     database = pair.create_database()
     running = await serve(
         **VARIABLES,

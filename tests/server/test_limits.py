@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from memoryd.domain.errors import ClientLimitReached, Overloaded
 from memoryd.memories import group_commit
 from memoryd.rpc import pipeline
-from memoryd.rpc.limits import Returns, Slots, client_of
+from memoryd.rpc.limits import ConcurrencyLimiter, RetryDelays, client_of
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1 import tool_config_pb2 as tool_pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
@@ -128,7 +128,7 @@ async def test_streams_over_the_limit_are_refused_until_others_end(
 
 
 def test_a_client_is_an_address_and_takes_no_other_clients_places():
-    slots = Slots("calls", limit=3, limit_per_client=2)
+    slots = ConcurrencyLimiter("calls", limit=3, limit_per_client=2)
     with slots.taken(client_of("ipv4:10.0.0.7:1111")), slots.taken(client_of("ipv4:10.0.0.7:2222")):
         with pytest.raises(ClientLimitReached), slots.taken(client_of("ipv4:10.0.0.7:3333")):
             pass
@@ -182,7 +182,7 @@ async def test_writes_that_would_wait_for_too_long_are_refused_before_they_are_r
 
 def test_those_who_are_refused_come_back_one_after_the_other():
     now = 1000.0
-    returns = Returns(clock=lambda: now)
+    returns = RetryDelays(clock=lambda: now)
     delays = [returns.give() for _ in range(1000)]
     assert delays[:3] == pytest.approx([0.5, 0.505, 0.51])
     assert delays == sorted(delays)

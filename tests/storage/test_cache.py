@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.patience import PATIENT_DATABASE
 
 from memoryd.database.engine import Database
 from memoryd.database.tables import memories
@@ -94,7 +95,10 @@ class Replica:
 
 @asynccontextmanager
 async def replicas(database_url: str) -> AsyncIterator[tuple[Replica, Replica]]:
-    both = Replica(Database(database_url)), Replica(Database(database_url))
+    both = (
+        Replica(Database(database_url, PATIENT_DATABASE)),
+        Replica(Database(database_url, PATIENT_DATABASE)),
+    )
     try:
         yield both
     finally:

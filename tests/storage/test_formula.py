@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, delete, select
+from tests.patience import PATIENT_DATABASE
 
 from memoryd.database.engine import Database
 from memoryd.database.tables import memories, sessions
@@ -49,7 +50,7 @@ half_lives = st.floats(0.5, 365) | st.sampled_from((0.5, 1.0, 30.0, 365.0))
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
-    database = Database(database_url)
+    database = Database(database_url, PATIENT_DATABASE)
     yield database
     await database.close()
 

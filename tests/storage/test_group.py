@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from tests.patience import PATIENT_DATABASE
 
 from memoryd.database.engine import Database
 from memoryd.database.tables import memories, memory_history, sessions, store_requests
@@ -26,9 +27,9 @@ from memoryd.memories.unit_of_work import (
     Retire,
     Store,
     Undelete,
+    UnitOfWork,
     Update,
     Write,
-    WritePlan,
 )
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -132,7 +133,7 @@ class Bench:
 
     async def apply(self, *writes: Write, now: datetime = NOW) -> Sequence[Outcome | MemorydError]:
         return await self._database.write(
-            lambda connection: WritePlan(connection, self._database.dialect, now).apply(writes)
+            lambda connection: UnitOfWork(connection, self._database.dialect, now).apply(writes)
         )
 
     async def begin(self) -> None:
@@ -192,7 +193,7 @@ class Bench:
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
-    database = Database(database_url)
+    database = Database(database_url, PATIENT_DATABASE)
     yield database
     await database.close()
 

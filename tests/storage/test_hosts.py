@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from memoryd.database.failover import FirstThatWill
+from memoryd.database.failover import HostFailover
 
 
 class Driver:
@@ -27,7 +27,7 @@ class Driver:
         return host, port, arguments
 
 
-async def connected(driver: Driver, connect: FirstThatWill) -> str:
+async def connected(driver: Driver, connect: HostFailover) -> str:
     driver.asked.clear()
     hosts, ports = list(driver.hosts), list(range(len(driver.hosts)))
     return (await connect(timeout=0.05, host=hosts, port=ports, user="x"))[0]
@@ -35,7 +35,7 @@ async def connected(driver: Driver, connect: FirstThatWill) -> str:
 
 async def test_the_first_that_will_is_taken_and_asked_first_from_then_on():
     driver = Driver(a="refuses", b="silent", c="takes", d="takes")
-    connect = FirstThatWill(driver, (OSError,))
+    connect = HostFailover(driver, (OSError,))
     assert await connected(driver, connect) == "c"
     assert driver.asked == ["a", "b", "c"]
     assert await connected(driver, connect) == "c"
@@ -48,7 +48,7 @@ async def test_the_first_that_will_is_taken_and_asked_first_from_then_on():
 async def test_where_none_will_the_last_refusal_is_told():
     driver = Driver(a="silent", b="refuses")
     with pytest.raises(ConnectionRefusedError, match="b"):
-        await connected(driver, FirstThatWill(driver, (OSError,)))
+        await connected(driver, HostFailover(driver, (OSError,)))
 
 
 async def test_a_single_host_has_all_the_time_and_what_is_no_refusal_is_raised():
@@ -56,7 +56,7 @@ async def test_a_single_host_has_all_the_time_and_what_is_no_refusal_is_raised()
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await FirstThatWill(broken, (OSError,))(timeout=1, host=["a", "b"], port=[1, 2])
+        await HostFailover(broken, (OSError,))(timeout=1, host=["a", "b"], port=[1, 2])
     driver = Driver(a="takes")
-    found = await FirstThatWill(driver, (OSError,))(timeout=1, host="a", port=5, user="x")
+    found = await HostFailover(driver, (OSError,))(timeout=1, host="a", port=5, user="x")
     assert found == ("a", 5, {"user": "x"})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from memoryd.database.turns import while_more_come
+from memoryd.database.quiet import until_quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -25,7 +25,7 @@ GROUP_LIMIT = 500
 """Keys of one statement."""
 
 
-class GroupRead(Generic[K, T]):
+class BatchLoader(Generic[K, T]):
     """Looks things up by key. What is found was true after the call was made."""
 
     def __init__(
@@ -52,7 +52,7 @@ class GroupRead(Generic[K, T]):
         """Read until nobody waits any more."""
         try:
             while self._waiting:
-                await while_more_come(lambda: len(self._timeouts))
+                await until_quiet(lambda: len(self._timeouts))
                 await self._read_next()
         finally:
             self._under_way = None
@@ -62,11 +62,9 @@ class GroupRead(Generic[K, T]):
         group = {key: self._waiting.pop(key) for key in keys}
         # The most patient one's; the others are cancelled when their time is over.
         timeouts, self._timeouts = self._timeouts, self._timeouts if self._waiting else []
-        patience = None if None in timeouts else max(filter(None, timeouts), default=0.0)
+        limit = None if None in timeouts else max(filter(None, timeouts), default=0.0)
         try:
-            found = await self._database.read(
-                lambda c: self._read(c, group.keys()), timeout=patience
-            )
+            found = await self._database.read(lambda c: self._read(c, group.keys()), timeout=limit)
         except Exception as error:  # noqa: BLE001  it is each caller's
             for futures in group.values():
                 for future in futures:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 
-class FirstThatWill:
+class HostFailover:
     """Connects to the first host that will have us, in place of a driver's own `connect`.
 
     A driver spends the whole time on a host that is silent, and asks it first again next time. Here

@@ -70,7 +70,7 @@ class Listener:
                 if back_off.is_fresh:  # once, however long it lasts
                     _log.warning("not listening for changes: %s", error)
             except Exception:  # noqa: BLE001  without it nobody would hear again
-                _log.exception("not listening for changes, by a defect")
+                _log.exception("unhandled exception while listening for changes; it is tried again")
             finally:
                 self.is_listening = False
             for look in self._looks:

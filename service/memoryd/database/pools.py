@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_FAREWELL_SECONDS = 2.0
+_CLOSE_TIMEOUT_SECONDS = 2.0
 """How long the database may take to part from its idle connections."""
 
 _OPENED = "opened"
@@ -50,7 +50,7 @@ class Pool(Protocol):
         ...
 
 
-class LoopPool:
+class AsyncPool:
     """Of a driver that waits on the event loop."""
 
     def __init__(
@@ -104,13 +104,13 @@ class LoopPool:
 
     async def close(self) -> None:
         """Close the idle connections, or cut them if the database is silent."""
-        patience = _FAREWELL_SECONDS
+        limit = _CLOSE_TIMEOUT_SECONDS
         while True:
             try:
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(limit):
                     return await self._engine.dispose()
             except TimeoutError:
-                patience = 0.05  # one was cut; the others are not waited for again
+                limit = 0.05  # one was cut; the others are not waited for again
 
     def _refuse_useless(self, connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
         """Give out no connection that the database has ended, nor a stale one.
@@ -124,7 +124,7 @@ class LoopPool:
             raise DisconnectionError("prepared for an earlier schema")
 
 
-class ThreadPool:
+class ThreadedPool:
     """Of a driver that blocks: as many threads as connections."""
 
     def __init__(

@@ -28,9 +28,9 @@ from sqlalchemy.dialects.postgresql import insert
 
 from memoryd.database import statements as direct
 from memoryd.database.dialect import Dialect, Keys
-from memoryd.database.failover import FirstThatWill
+from memoryd.database.failover import HostFailover
 from memoryd.database.obstacles import postgresql_obstacle
-from memoryd.database.pools import LoopPool
+from memoryd.database.pools import AsyncPool
 from memoryd.domain.metadata import to_json
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class PostgresDialect(Dialect):
             asyncpg.OutdatedSchemaCacheError,
             AsyncAdapt_asyncpg_dbapi.InvalidCachedStatementError,
         )
-        self._connect = FirstThatWill(asyncpg.connect, (OSError, *self.driver_errors))
+        self._connect = HostFailover(asyncpg.connect, (OSError, *self.driver_errors))
 
     def engine_options(self, options: DatabaseOptions) -> Row:
         arguments: Row = {
@@ -100,7 +100,7 @@ class PostgresDialect(Dialect):
         return {"connect_args": arguments}
 
     def pool(self, url: URL, options: DatabaseOptions, **arguments: Any) -> Pool:
-        return LoopPool(
+        return AsyncPool(
             url,
             # Another server may be the one that writes by now.
             is_lost=lambda error: (

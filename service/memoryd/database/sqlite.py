@@ -28,7 +28,7 @@ from memoryd.database import statements as direct
 from memoryd.database.dialect import Dialect, Keys
 from memoryd.database.files import open_existing
 from memoryd.database.obstacles import sqlite_obstacle
-from memoryd.database.pools import ThreadPool
+from memoryd.database.pools import ThreadedPool
 from memoryd.domain.metadata import to_json
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class SqliteDialect(Dialect):
         if options.must_exist:
             timeout = options.lock_timeout_seconds
             arguments["creator"] = lambda: open_existing(url, timeout=timeout)
-        return ThreadPool(url, **self.engine_options(options), **arguments)
+        return ThreadedPool(url, **self.engine_options(options), **arguments)
 
     def on_connect(self, connection: DBAPIConnection, options: DatabaseOptions) -> None:
         # The driver's own BEGIN comes late and is never IMMEDIATE; ours are explicit.

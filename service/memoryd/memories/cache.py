@@ -18,7 +18,7 @@ from memoryd.domain.errors import MemorydError
 from memoryd.domain.records import Accesses, Change
 from memoryd.memories import rows
 from memoryd.memories.cached_session import NOWHERE, CachedSession, News, Watched
-from memoryd.memories.kept import KeptSessions
+from memoryd.memories.recent import RecentSessions
 from memoryd.memories.rows import COLUMNS, memory_of
 from memoryd.sessions.lock import Counters
 
@@ -78,7 +78,7 @@ class SessionCache:
 
     def __init__(self, reads: SessionReads, *, max_bytes: int) -> None:
         self._reads = reads
-        self._kept = KeptSessions(max_bytes)
+        self._kept = RecentSessions(max_bytes)
         self._forgetting = asyncio.create_task(self._forget_erased(), name="cached")
 
     @property

@@ -14,11 +14,11 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from memoryd.database.quiet import until_quiet
 from memoryd.database.tables import schema
-from memoryd.database.turns import while_more_come
 from memoryd.domain.errors import DatabaseUnavailable, MemorydError, Overloaded, ShuttingDown
-from memoryd.memories.unit_of_work import Store, WritePlan, sessions_of
-from memoryd.sessions.count_cache import KeptCounts
+from memoryd.memories.unit_of_work import Store, UnitOfWork, sessions_of
+from memoryd.sessions.count_cache import CountCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -75,7 +75,7 @@ class GroupCommit:
         self._waiting: deque[_Waiting] = deque()
         self._weight = 0
         self._arrived = asyncio.Event()
-        self._counts = KeptCounts()
+        self._counts = CountCache()
         self._closing = False
         self._seconds = 0.0
         """What the last large transactions took, the earlier ones counting less."""
@@ -131,7 +131,7 @@ class GroupCommit:
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
-            await while_more_come(lambda: len(self._waiting))
+            await until_quiet(lambda: len(self._waiting))
             batch = self._next_batch()
             if batch:
                 await self._commit(batch)
@@ -191,8 +191,8 @@ class GroupCommit:
             _log.warning("nothing can be written: %s", obstacle)
 
     async def _transaction(self, writes: Sequence[Write]) -> Sequence[Outcome | MemorydError]:
-        def body(connection: Connection) -> tuple[list[Outcome | MemorydError], WritePlan]:
-            plan = WritePlan(connection, self._database.dialect, self._clock(), self._counts)
+        def body(connection: Connection) -> tuple[list[Outcome | MemorydError], UnitOfWork]:
+            plan = UnitOfWork(connection, self._database.dialect, self._clock(), self._counts)
             return plan.apply(writes), plan
 
         watched = self._cache.watch({s for write in writes for s in sessions_of(write)})

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from sqlalchemy.exc import DBAPIError
 
 from memoryd.database.backoff import BackOff
-from memoryd.database.batch_loader import GroupRead
+from memoryd.database.batch_loader import BatchLoader
 from memoryd.domain.errors import MemorydError
 from memoryd.sessions.lock import Counters, read_counters
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PATIENCE_SECONDS = 1.0
+STANDBY_TIMEOUT_SECONDS = 1.0
 """How long the standby may take, before the primary is asked; at most half the caller's time."""
 
 FIRST_REST_SECONDS = 0.5
@@ -45,7 +45,7 @@ class SessionReads:
     def __init__(self, primary: Database, standby: Database | None) -> None:
         self._primary = primary
         self._standby = standby
-        self._counters: GroupRead[Session, Counters] = GroupRead(
+        self._counters: BatchLoader[Session, Counters] = BatchLoader(
             primary, lambda c, wanted: read_counters(c, primary.dialect, wanted)
         )
         self._rest = BackOff(FIRST_REST_SECONDS, LONGEST_REST_SECONDS)
@@ -72,9 +72,13 @@ class SessionReads:
             return await self._primary.read(body, timeout=timeout)
         end = None if timeout is None else now() + timeout
         counters = counters or await self.counters(session, timeout=timeout)
-        patience = PATIENCE_SECONDS if end is None else min(PATIENCE_SECONDS, (end - now()) / 2)
+        limit_seconds = (
+            STANDBY_TIMEOUT_SECONDS
+            if end is None
+            else min(STANDBY_TIMEOUT_SECONDS, (end - now()) / 2)
+        )
         if counters is not None:
-            found = await self._from_standby(self._standby, session, counters, body, patience)
+            found = await self._from_standby(self._standby, session, counters, body, limit_seconds)
             if found is not None:
                 return found[0]
         return await self._primary.read(body, timeout=None if end is None else end - now())
@@ -85,7 +89,7 @@ class SessionReads:
         session: Session,
         wanted: Counters,
         body: Callable[[Connection], T],
-        patience: float,
+        limit_seconds: float,
     ) -> tuple[T] | None:
         """What the body answers; None where the standby is behind, or does not answer."""
 
@@ -106,7 +110,7 @@ class SessionReads:
         failures: tuple[type[Exception], ...]
         failures = (MemorydError, DBAPIError, *standby.dialect.driver_errors)
         try:
-            found = await standby.read(as_far, timeout=patience)
+            found = await standby.read(as_far, timeout=limit_seconds)
         except failures as error:
             if self._rest.is_fresh:
                 _log.warning("the primary alone is read, not the standby: %s", error)

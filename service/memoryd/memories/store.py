@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy import and_, bindparam, select
 
 from memoryd.database import statements as direct
-from memoryd.database.batch_loader import GroupRead
+from memoryd.database.batch_loader import BatchLoader
 from memoryd.database.tables import memories
 from memoryd.domain.errors import MemoryNotFound
 from memoryd.domain.metadata import contains
@@ -91,7 +91,7 @@ class MemoryStore:
             queue_limit=queue_limit,
             batch_limit=batch_limit,
         )
-        self._by_id: GroupRead[MemoryKey, Memory] = GroupRead(database, self._read_by_id)
+        self._by_id: BatchLoader[MemoryKey, Memory] = BatchLoader(database, self._read_by_id)
 
     def admit_write(self) -> None:
         """Raise Overloaded where a further write would have to wait for too long."""

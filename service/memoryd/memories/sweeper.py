@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from memoryd.domain.errors import MemorydError
 from memoryd.domain.records import Session
 from memoryd.memories import deletion as removal
-from memoryd.memories.unit_of_work import Expire, Retire, WritePlan
+from memoryd.memories.unit_of_work import Expire, Retire, UnitOfWork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -92,7 +92,7 @@ class Sweeper:
             except MemorydError as error:
                 _log.warning("not swept: %s", error)
             except Exception:  # noqa: BLE001  a sweep that fails is no reason to sweep no more
-                _log.exception("not swept, by a defect")
+                _log.exception("unhandled exception while sweeping; the next sweep is tried")
             await asyncio.sleep(interval_seconds)
 
     async def run_once(self) -> Swept:
@@ -131,14 +131,14 @@ class Sweeper:
 
     def _expire(self, connection: Connection, now: datetime) -> tuple[int, Iterable[Session]]:
         found = removal.expired(connection, now, BATCH)
-        plan = WritePlan(connection, self._database.dialect, now)
+        plan = UnitOfWork(connection, self._database.dialect, now)
         plan.apply([Expire(Session(tenant, session_id), i) for tenant, session_id, i in found])
         return len(found), plan.changed
 
     def _retire(self, connection: Connection, now: datetime) -> tuple[int, Iterable[Session]]:
         since = now - timedelta(days=self._cleanup_days())
         found = removal.unused(connection, since, now, BATCH)
-        plan = WritePlan(connection, self._database.dialect, now)
+        plan = UnitOfWork(connection, self._database.dialect, now)
         plan.apply([Retire(Session(t, session_id), i, since) for t, session_id, i in found])
         return len(found), plan.changed
 

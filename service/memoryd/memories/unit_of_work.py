@@ -51,7 +51,7 @@ from memoryd.memories.cached_session import SessionNews
 from memoryd.memories.history import raise_revisions
 from memoryd.memories.rows import COLUMNS, PRIMARY_KEY, SHARD_KEY
 from memoryd.memories.session_changes import SessionWork
-from memoryd.sessions.count_cache import KeptCounts
+from memoryd.sessions.count_cache import CountCache
 from memoryd.sessions.lock import lock_sessions
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ _FLOORS = select(revision_floors.c.tenant, revision_floors.c.revision).where(
 )
 
 
-class WritePlan:
+class UnitOfWork:
     """Some writes, applied in their order within one transaction."""
 
     def __init__(
@@ -135,10 +135,10 @@ class WritePlan:
         connection: Connection,
         dialect: Dialect,
         now: datetime,
-        counts: KeptCounts | None = None,
+        counts: CountCache | None = None,
     ) -> None:
         self._connection = connection
-        self._counts = counts or KeptCounts()
+        self._counts = counts or CountCache()
         self._dialect = dialect
         self._statements = _statements(dialect)
         self._now = now

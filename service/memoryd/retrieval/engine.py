@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from memoryd.recall.signals import Query
     from memoryd.retrieval.embedding_worker import EmbeddingWorker
     from memoryd.retrieval.heavy import Check
-    from memoryd.retrieval.loading import LoadedSessions
+    from memoryd.retrieval.loading import SessionLoader
     from memoryd.retrieval.query import RetrievalQuery
     from memoryd.retrieval.session_view import SessionView
 
@@ -59,7 +59,7 @@ class Retrieval:
 
     def __init__(
         self,
-        sessions: LoadedSessions,
+        sessions: SessionLoader,
         vectors: EmbeddingWorker | None,
         *,
         language: str,

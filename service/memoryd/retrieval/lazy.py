@@ -58,11 +58,11 @@ class LazyRetrieval:
     def _load(self) -> Retrieval:
         from memoryd.retrieval.embedding_worker import EmbeddingWorker  # noqa: PLC0415  likewise
         from memoryd.retrieval.engine import Retrieval  # noqa: PLC0415  as the module says
-        from memoryd.retrieval.loading import LoadedSessions  # noqa: PLC0415  likewise
+        from memoryd.retrieval.loading import SessionLoader  # noqa: PLC0415  likewise
 
         if self._embedder is not None:
             self._vectors = EmbeddingWorker(self._database, self._embedder)
-        sessions = LoadedSessions(
+        sessions = SessionLoader(
             self._cache, self._vectors, encoding=self._encoding, language=self._language
         )
         return Retrieval(

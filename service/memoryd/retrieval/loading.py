@@ -50,11 +50,11 @@ beyond is refused."""
 PART_CHARACTERS = 250_000
 """What a thread indexes before it looks whether that is still wanted: a quarter of a second's."""
 
-PATIENCE_SECONDS = 0.25
+VECTOR_TIMEOUT_SECONDS = 0.25
 """How long a call waits for vectors that are being made; without them the words decide."""
 
 
-class LoadedSessions:
+class SessionLoader:
     """Raises what Database raises, and Overloaded where too much waits already."""
 
     def __init__(
@@ -211,7 +211,7 @@ class LoadedSessions:
         making = self._vectors.make(texts, take)
         if making is not None:
             view.expect(missing)
-            await asyncio.wait({making}, timeout=PATIENCE_SECONDS)
+            await asyncio.wait({making}, timeout=VECTOR_TIMEOUT_SECONDS)
 
     def build(self, documents: Sequence[Document], check: Check = no_check) -> SessionIndex:
         dimensions = 0 if self._vectors is None else self._vectors.embedder.dimensions

@@ -41,7 +41,7 @@ FIRST_RETURN_SECONDS = 0.5
 LAST_RETURN_SECONDS = 10.0
 
 
-class Returns:
+class RetryDelays:
     """When callers that were refused may come back: one after the other."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -68,7 +68,7 @@ def client_of(peer: str) -> str:
     return peer.rpartition(":")[0]
 
 
-class Slots:
+class ConcurrencyLimiter:
     """Places for calls of one kind."""
 
     def __init__(self, noun: str, limit: int, limit_per_client: int) -> None:

@@ -28,7 +28,7 @@ from memoryd.domain.errors import (
     UnknownMethod,
 )
 from memoryd.rpc.call import Call, enter, offloaded
-from memoryd.rpc.limits import Returns, Slots, client_of
+from memoryd.rpc.limits import ConcurrencyLimiter, RetryDelays, client_of
 from memoryd.rpc.methods import validated
 from memoryd.rpc.receiving import RequestReader, slow_places
 from memoryd.rpc.status import status_of
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from memoryd.rpc.limits import Limits
     from memoryd.rpc.methods import Method
+    from memoryd.rpc.status import Status
 
     Serve = Callable[[object, Any], Coroutine[Any, Any, Any]]
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -84,8 +85,8 @@ class Lane(enum.Enum):
 class _Places:
     """What a lane has room for, and how its requests are read."""
 
-    calls: Slots
-    streams: Slots
+    calls: ConcurrencyLimiter
+    streams: ConcurrencyLimiter
     reader: RequestReader
     request_seconds: float | None = None
     """How long a request may take to arrive; None: as long as the reader gives it."""
@@ -106,15 +107,17 @@ class CallPipeline(grpc.GenericRpcHandler):
     def __init__(self, limits: Limits, admit_write: Callable[[], None]) -> None:
         self._limits = limits
         self._admit_write = admit_write
-        self._returns = Returns()
+        self._returns = RetryDelays()
         reader = RequestReader(
             seconds=limits.request_seconds, places=slow_places(limits.message_bytes)
         )
-        self._calls = Slots("calls", limits.calls, limits.calls_per_client)
-        self._streams = Slots("streams", limits.streams, limits.streams_per_client)
-        checks = Slots("health checks", HEALTH_CHECKS, HEALTH_CHECKS // 2)
-        watches = Slots("watches of health", limits.streams, limits.streams_per_client)
-        reflection = Slots("streams of reflection", REFLECTION_STREAMS, REFLECTION_STREAMS // 2)
+        self._calls = ConcurrencyLimiter("calls", limits.calls, limits.calls_per_client)
+        self._streams = ConcurrencyLimiter("streams", limits.streams, limits.streams_per_client)
+        checks = ConcurrencyLimiter("health checks", HEALTH_CHECKS, HEALTH_CHECKS // 2)
+        watches = ConcurrencyLimiter("watches of health", limits.streams, limits.streams_per_client)
+        reflection = ConcurrencyLimiter(
+            "streams of reflection", REFLECTION_STREAMS, REFLECTION_STREAMS // 2
+        )
         questions = RequestReader(seconds=REFLECTION_IDLE_SECONDS, places=REFLECTION_STREAMS)
         self._places = {
             Lane.SERVICES: _Places(self._calls, self._streams, reader),
@@ -199,7 +202,7 @@ class _Method:
         proto: MethodDescriptor,
         places: _Places,
         limits: Limits,
-        returns: Returns,
+        returns: RetryDelays,
     ) -> None:
         self.row = row
         self.places = places
@@ -283,7 +286,7 @@ class _Serving:
 
     __slots__ = ("_context", "_path", "_returns", "_started", "call")
 
-    def __init__(self, path: str, returns: Returns, context: Context) -> None:
+    def __init__(self, path: str, returns: RetryDelays, context: Context) -> None:
         self._path = path
         self._returns = returns
         self._context = context
@@ -306,7 +309,9 @@ class _Serving:
             if isinstance(error, grpc.aio.AbortError):
                 code = self._context.code() or grpc.StatusCode.UNKNOWN
             elif isinstance(error, Exception):
-                code = await self._abort(error)
+                status = self._status(error)
+                code = status.code
+                await self._abort(status, error)
             elif error is not None:
                 code = grpc.StatusCode.CANCELLED
         finally:
@@ -314,15 +319,17 @@ class _Serving:
 
     async def refuse(self, error: Exception) -> None:
         """End the call with an error while its handler waits for gRPC, which tells the handler."""
-        await self._abort(error)
+        await self._abort(self._status(error), error)
 
-    async def _abort(self, error: Exception) -> grpc.StatusCode:
+    def _status(self, error: Exception) -> Status:
         if isinstance(error, OSError) and error.errno in _NO_DESCRIPTOR:
             error = OutOfDescriptors()
         if isinstance(error, Overloaded):
             error.retry_after = self._returns.give()
+        return status_of(error, self.call.request_id)
+
+    async def _abort(self, status: Status, error: Exception) -> None:
         call = self.call
-        status = status_of(error, call.request_id)
         if status.code is grpc.StatusCode.INTERNAL:
             log.error(
                 "unhandled exception",
@@ -335,7 +342,6 @@ class _Serving:
                 status.message,
                 ((DETAILS_TRAILER, status.details), (REQUEST_ID_HEADER, call.request_id)),
             )
-        return status.code
 
 
 async def _send(
@@ -349,12 +355,12 @@ async def _send(
     last_revision = getattr(request, "start_revision", None)
     while True:
         try:
-            async with asyncio.timeout(limits.stream_idle_seconds) as patience:
+            async with asyncio.timeout(limits.stream_idle_seconds) as idle:
                 answer = await anext(answers)
         except StopAsyncIteration:
             return
         except TimeoutError:
-            if patience.expired():
+            if idle.expired():
                 raise StreamIdle(last_revision) from None
             raise
         if last_revision is not None:

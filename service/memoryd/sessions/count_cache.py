@@ -16,7 +16,7 @@ MAX_SESSIONS = 10_000
 """Numbers in memory; whoever has not been stored to for longest goes."""
 
 
-class KeptCounts:
+class CountCache:
     def __init__(self) -> None:
         self._counts: OrderedDict[Session, tuple[int, int]] = OrderedDict()
 

@@ -16,7 +16,7 @@ CALL_SHARE = 0.75
 kept, so that one call does not drive all other sessions out."""
 
 
-class KeptSessions:
+class RecentSessions:
     """Room is made by the caller whose sessions take most of it, the longest unused first."""
 
     def __init__(self, max_bytes: int) -> None:

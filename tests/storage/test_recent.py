@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from memoryd.domain.records import Session
 from memoryd.memories.cached_session import CachedSession
-from memoryd.memories.kept import CALL_SHARE, KeptSessions
+from memoryd.memories.recent import CALL_SHARE, RecentSessions
 
 ROOM = 1000
 
 
-def use(kept: KeptSessions, caller: str, sizes: dict[str, int]) -> None:
+def use(kept: RecentSessions, caller: str, sizes: dict[str, int]) -> None:
     """One call of `caller` that uses sessions, which take so much by then."""
     sessions = [Session("default", name) for name in sizes]
     for session, size in zip(sessions, sizes.values(), strict=True):
@@ -24,12 +24,12 @@ def use(kept: KeptSessions, caller: str, sizes: dict[str, int]) -> None:
     kept.settle(sessions, caller)
 
 
-def names(kept: KeptSessions) -> set[str]:
+def names(kept: RecentSessions) -> set[str]:
     return {session.session_id for session in kept}
 
 
 def test_the_longest_unused_make_room():
-    kept = KeptSessions(ROOM)
+    kept = RecentSessions(ROOM)
     for name in ("a", "b", "c"):
         use(kept, "one", {name: 300})
     use(kept, "one", {"a": 300})
@@ -38,7 +38,7 @@ def test_the_longest_unused_make_room():
 
 
 def test_one_call_does_not_drive_all_others_out():
-    kept = KeptSessions(ROOM)
+    kept = RecentSessions(ROOM)
     use(kept, "one", {"a": 100, "b": 100})
     use(kept, "one", {f"large-{n}": 200 for n in range(17)})
     assert {"a", "b"} <= names(kept)
@@ -48,7 +48,7 @@ def test_one_call_does_not_drive_all_others_out():
 
 
 def test_a_session_that_grows_over_the_share_of_a_call_is_let_go():
-    kept = KeptSessions(ROOM)
+    kept = RecentSessions(ROOM)
     use(kept, "one", {"a": 100})
     use(kept, "one", {"b": 100})
     use(kept, "one", {"b": 800})
@@ -56,7 +56,7 @@ def test_a_session_that_grows_over_the_share_of_a_call_is_let_go():
 
 
 def test_no_caller_drives_out_those_of_one_who_has_less():
-    kept = KeptSessions(ROOM)
+    kept = RecentSessions(ROOM)
     use(kept, "small", {"a": 100, "b": 200})
     for number in range(50):
         use(kept, "large", {f"large-{number}-{n}": 150 for n in range(4)})
@@ -65,7 +65,7 @@ def test_no_caller_drives_out_those_of_one_who_has_less():
 
 
 def test_what_is_forgotten_takes_no_room():
-    kept = KeptSessions(ROOM)
+    kept = RecentSessions(ROOM)
     use(kept, "one", {"a": 100, "b": 200})
     kept.forget(Session("default", "a"))
     kept.forget(Session("default", "unknown"))
@@ -74,7 +74,7 @@ def test_what_is_forgotten_takes_no_room():
 
 
 def test_without_room_nothing_is_kept():
-    kept = KeptSessions(0)
+    kept = RecentSessions(0)
     use(kept, "one", {"a": 100, "b": 200})
     assert names(kept) == set()
     assert kept.nbytes == 0
@@ -88,7 +88,7 @@ calls = st.tuples(
 
 @given(st.lists(calls, max_size=30))
 def test_what_is_kept_fits_whoever_asks_for_what(planned):
-    kept = KeptSessions(ROOM)
+    kept = RecentSessions(ROOM)
     for caller, sizes in planned:
         use(kept, caller, sizes)
         assert kept.nbytes <= ROOM

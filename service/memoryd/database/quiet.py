@@ -16,7 +16,7 @@ MAX_TURNS = 64
 """So that a stream of arrivals without a gap holds nobody up."""
 
 
-async def while_more_come(count: Callable[[], int]) -> None:
+async def until_quiet(count: Callable[[], int]) -> None:
     """Let the event loop turn for as long as that raises the count.
 
     Work shared by all that waits costs each the less the more they are; one that waits alone is
