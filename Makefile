@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test torture test-pgbouncer test-later-schema fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline bench bench-peers bench-recall profile lock clean FORCE
+.PHONY: help install serve test torture test-pgbouncer test-later-schema fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline bench bench-peers bench-recall profile lock examples example-node example-go clean FORCE
 
 # make PYTHON=python3.13 install
 CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
@@ -123,6 +123,34 @@ profile: .venv/.installed ## show where a server's time goes (ARGS="--kind sqlit
 bench-recall: .venv/.installed ## measure retrieval on LoCoMo (LOCOMO=path/to/locomo10.json, ARGS="--embedders none")
 	@test -n "$(LOCOMO)" || { echo 'say where the data is: make bench-recall LOCOMO=path/to/locomo10.json' >&2; exit 1; }
 	$(RUN) python benchmarks/recall.py "$(LOCOMO)" $(ARGS)
+
+# Not part of `test`, since they need toolchains that are no Python packages.
+examples: example-node example-go ## run the examples in Node and Go, each with a server of its own
+
+example-node: .venv/.installed build/memoryd.binpb
+	@command -v npm >/dev/null || { echo 'there is no npm: install Node 20 or newer' >&2; exit 1; }
+	cd examples/node && npm ci --ignore-scripts --no-audit --no-fund
+	$(RUN) python examples/check.py node examples/node/agent.mjs {address} build/memoryd.binpb
+
+# With the packages of a distribution in GOPATH. Debian's are golang-go, golang-google-grpc-dev,
+# golang-github-golang-protobuf-1-5-dev, protoc-gen-go and protoc-gen-go-grpc.
+GOPATH_SYSTEM ?= /usr/share/gocode
+GO_EXAMPLE := build/example-go/src/memoryd.example
+
+example-go: .venv/.installed build/memoryd.binpb
+	@command -v go protoc-gen-go protoc-gen-go-grpc >/dev/null && test -d "$(GOPATH_SYSTEM)" || \
+		{ echo 'install Go, its gRPC package, protoc-gen-go and protoc-gen-go-grpc, or say where packages are: GOPATH_SYSTEM=...' >&2; exit 1; }
+	rm -rf build/example-go
+	mkdir -p $(GO_EXAMPLE)
+	cp examples/go/main.go $(GO_EXAMPLE)/
+	$(RUN) buf generate build/memoryd.binpb --template examples/go/buf.gen.yaml --path memoryd --path buf --output $(GO_EXAMPLE)
+	GO111MODULE=off GOPATH="$(CURDIR)/build/example-go:$(GOPATH_SYSTEM)" go build -o build/example-go/agent memoryd.example
+	$(RUN) python examples/check.py build/example-go/agent {address}
+
+# What clients in other languages generate from: the protos with all that they import.
+build/memoryd.binpb: .venv/image.binpb
+	@mkdir -p build
+	cp .venv/image.binpb $@
 
 lock: .venv/.tools ## pin anew what pyproject.toml asks for (UPGRADE=1: the newest of all)
 	$(LOCK) --all-extras --output-file constraints.txt
