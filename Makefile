@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test torture test-pgbouncer test-later-schema fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline bench bench-peers bench-recall profile lock examples example-node example-go clean FORCE
+.PHONY: help install serve test torture test-pgbouncer test-later-schema fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline bench bench-peers bench-recall profile lock docs examples example-node example-go clean FORCE
 
 # make PYTHON=python3.13 install
 CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
@@ -124,6 +124,19 @@ bench-recall: .venv/.installed ## measure retrieval on LoCoMo (LOCOMO=path/to/lo
 	@test -n "$(LOCOMO)" || { echo 'say where the data is: make bench-recall LOCOMO=path/to/locomo10.json' >&2; exit 1; }
 	$(RUN) python benchmarks/recall.py "$(LOCOMO)" $(ARGS)
 
+docs: .venv/.installed .venv/image.binpb build/docs-venv/.installed ## build the site of docs/ and of the API in build/site; a broken link fails
+	@rm -rf docs/api build/site
+	$(RUN) python docs/reference.py .venv/image.binpb docs/api
+	build/docs-venv/bin/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going -c docs . build/site
+	@echo 'The site is build/site/index.html'
+
+# Apart from .venv, since neither serving nor testing needs it.
+build/docs-venv/.installed: constraints-docs.txt | .venv/.installed
+	.venv/bin/python -m venv --clear --without-pip build/docs-venv
+	.venv/bin/python -I -m pip --python build/docs-venv/bin/python --disable-pip-version-check install --quiet --no-user \
+		--require-hashes --no-deps --only-binary :all: --requirement constraints-docs.txt
+	@touch $@
+
 # Not part of `test`, since they need toolchains that are no Python packages.
 examples: example-node example-go ## run the examples in Node and Go, each with a server of its own
 
@@ -155,10 +168,11 @@ build/memoryd.binpb: .venv/image.binpb
 lock: .venv/.tools ## pin anew what pyproject.toml asks for (UPGRADE=1: the newest of all)
 	$(LOCK) --all-extras --output-file constraints.txt
 	$(LOCK) --extra server --extra aws --extra semantic --constraints constraints.txt --output-file constraints-server.txt
+	$(PIN) --group docs --output-file constraints-docs.txt
 	$(PIN) benchmarks/peers-requirements.in --output-file benchmarks/peers-requirements.txt
 
 clean: ## remove all that make made: .venv, caches, builds
-	rm -rf .venv .fuzz .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist service/*.egg-info
+	rm -rf .venv .fuzz .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist service/*.egg-info docs/api examples/node/node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # For every Python and platform; no index is written down, nor taken from this machine's configuration.
