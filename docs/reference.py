@@ -115,7 +115,7 @@ class Page:
             yield f"| `{field.name}` | {kind} | {self._behaviours(field)}{meaning} |"
         for index, oneof in enumerate(message.oneof_decl):
             if comment := self._cell((*at, _ONEOFS, index)):
-                yield from ("", f"At most one of `{oneof.name}`: {comment}")
+                yield from ("", f"`{oneof.name}`: {comment}")
 
     def _enum(self, enum: EnumDescriptorProto, at: Location) -> Iterator[str]:
         yield from self._section(2, enum.name, at)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from markdown_it.token import Token
 
 from memoryd.settings.service import settings_table
 from memoryd.tools.settings import tool_settings_table
+from memoryd.v1 import error_reason_pb2, memory_pb2, tool_config_pb2
 from memoryd.v1.error_reason_pb2 import ErrorReason
 
 ROOT = Path(__file__).parent.parent
@@ -114,3 +117,24 @@ def test_the_messages_to_alert_on_are_logged():
     for message in messages:
         # The rest of a message may follow it, such as what the database says.
         assert re.search(rf'_log\.\w+\(\s*"{re.escape(message)}["%:, ;]', source), message
+
+
+def test_the_reference_describes_all_of_the_api(tmp_path):
+    image = tmp_path / "image.binpb"
+    for script in (
+        ["protos/generate.py", "image", str(image)],
+        ["docs/reference.py", str(image), str(tmp_path)],
+    ):
+        subprocess.run([sys.executable, *script], cwd=ROOT, check=True)  # noqa: S603  our own
+    for file in (memory_pb2, tool_config_pb2, error_reason_pb2):
+        page = (tmp_path / f"{Path(file.DESCRIPTOR.name).stem}.md").read_text()
+        sections = dict(re.findall(r"(?ms)^##+ (\w+)\n\n(.*?)(?=^##|\Z)", page))
+        for service in file.DESCRIPTOR.services_by_name.values():
+            for method in service.methods:
+                assert re.match(r"\w.*\n\nRequest: ", sections[method.name], re.DOTALL)
+        messages = file.DESCRIPTOR.message_types_by_name.values()
+        enums = file.DESCRIPTOR.enum_types_by_name.values()
+        parts = [(message.name, each.name) for message in messages for each in message.fields]
+        parts += [(enum.name, each.name) for enum in enums for each in enum.values]
+        for owner, name in parts:
+            assert re.search(rf"^\| `{name}` \| [^|]+ \| [^|]+ \|$", sections[owner], re.MULTILINE)
