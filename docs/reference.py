@@ -110,8 +110,8 @@ class Page:
             kind = self._map(entry) if entry is not None else self._type(field)
             meaning = self._cell((*at, _FIELDS, index))
             if field.HasField("oneof_index") and not field.proto3_optional:
-                oneof = message.oneof_decl[field.oneof_index].name
-                meaning = f"One of `{oneof}`. {meaning}"
+                choice = message.oneof_decl[field.oneof_index].name
+                meaning = f"One of `{choice}`. {meaning}"
             yield f"| `{field.name}` | {kind} | {self._behaviours(field)}{meaning} |"
         for index, oneof in enumerate(message.oneof_decl):
             if comment := self._cell((*at, _ONEOFS, index)):
