@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test torture test-pgbouncer test-later-schema fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline bench bench-peers bench-recall profile lock clean FORCE
+.PHONY: help install serve test torture test-pgbouncer test-later-schema fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline bench bench-peers bench-recall profile lock docs examples example-node example-go clean FORCE
 
 # make PYTHON=python3.13 install
 CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
@@ -124,13 +124,55 @@ bench-recall: .venv/.installed ## measure retrieval on LoCoMo (LOCOMO=path/to/lo
 	@test -n "$(LOCOMO)" || { echo 'say where the data is: make bench-recall LOCOMO=path/to/locomo10.json' >&2; exit 1; }
 	$(RUN) python benchmarks/recall.py "$(LOCOMO)" $(ARGS)
 
+docs: .venv/.installed .venv/image.binpb build/docs-venv/.installed ## build the site of docs/ and of the API in build/site; a broken link fails
+	@rm -rf docs/api build/site
+	$(RUN) python docs/reference.py .venv/image.binpb docs/api
+	build/docs-venv/bin/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going -c docs . build/site
+	@echo 'The site is build/site/index.html'
+
+# Apart from .venv, since neither serving nor testing needs it.
+build/docs-venv/.installed: constraints-docs.txt | .venv/.installed
+	.venv/bin/python -m venv --clear --without-pip build/docs-venv
+	.venv/bin/python -I -m pip --python build/docs-venv/bin/python --disable-pip-version-check install --quiet --no-user \
+		--require-hashes --no-deps --only-binary :all: --requirement constraints-docs.txt
+	@touch $@
+
+# Not part of `test`, since they need toolchains that are no Python packages.
+examples: example-node example-go ## run the examples in Node and Go, each with a server of its own
+
+example-node: .venv/.installed build/memoryd.binpb
+	@command -v npm >/dev/null || { echo 'there is no npm: install Node 20 or newer' >&2; exit 1; }
+	cd examples/node && npm ci --ignore-scripts --no-audit --no-fund
+	$(RUN) python examples/check.py node examples/node/agent.mjs {address} build/memoryd.binpb
+
+# With the packages of a distribution in GOPATH. Debian's are golang-go, golang-google-grpc-dev,
+# golang-github-golang-protobuf-1-5-dev, protoc-gen-go and protoc-gen-go-grpc.
+GOPATH_SYSTEM ?= /usr/share/gocode
+GO_EXAMPLE := build/example-go/src/memoryd.example
+
+example-go: .venv/.installed build/memoryd.binpb
+	@command -v go protoc-gen-go protoc-gen-go-grpc >/dev/null && test -d "$(GOPATH_SYSTEM)" || \
+		{ echo 'install Go, its gRPC package, protoc-gen-go and protoc-gen-go-grpc, or say where packages are: GOPATH_SYSTEM=...' >&2; exit 1; }
+	rm -rf build/example-go
+	mkdir -p $(GO_EXAMPLE)
+	cp examples/go/main.go $(GO_EXAMPLE)/
+	$(RUN) buf generate build/memoryd.binpb --template examples/go/buf.gen.yaml --path memoryd --path buf --output $(GO_EXAMPLE)
+	GO111MODULE=off GOPATH="$(CURDIR)/build/example-go:$(GOPATH_SYSTEM)" go build -o build/example-go/agent memoryd.example
+	$(RUN) python examples/check.py build/example-go/agent {address}
+
+# What clients in other languages generate from: the protos with all that they import.
+build/memoryd.binpb: .venv/image.binpb
+	@mkdir -p build
+	cp .venv/image.binpb $@
+
 lock: .venv/.tools ## pin anew what pyproject.toml asks for (UPGRADE=1: the newest of all)
 	$(LOCK) --all-extras --output-file constraints.txt
 	$(LOCK) --extra server --extra aws --extra semantic --constraints constraints.txt --output-file constraints-server.txt
+	$(PIN) --group docs --output-file constraints-docs.txt
 	$(PIN) benchmarks/peers-requirements.in --output-file benchmarks/peers-requirements.txt
 
 clean: ## remove all that make made: .venv, caches, builds
-	rm -rf .venv .fuzz .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist service/*.egg-info
+	rm -rf .venv .fuzz .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist service/*.egg-info docs/api examples/node/node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # For every Python and platform; no index is written down, nor taken from this machine's configuration.

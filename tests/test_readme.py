@@ -1,4 +1,4 @@
-"""What the README prints is what happens, but for the port: the server is the test's own."""
+"""What the documents print is what happens, except for the port: the server is the test's own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import pytest
 from memoryd.settings.service import settings_table
 from memoryd.tools.settings import tool_settings_table
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
+SETTINGS = (ROOT / "docs" / "settings.md").read_text()
 ADDRESS = "localhost:50051"
 
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
@@ -21,13 +24,14 @@ VARIES = re.compile(
 )
 
 
-def blocks(language: str) -> list[str]:
-    return [body for name, body in BLOCK.findall(README) if name == language]
+def blocks(document: str, language: str) -> list[str]:
+    return [body for name, body in BLOCK.findall(document) if name == language]
 
 
-def session() -> list[tuple[str, str]]:
+def session(document: str) -> list[tuple[str, str]]:
     """Every grpcurl command with the output printed below it."""
-    printed = "".join(block for block in blocks("console") if block.startswith("$ grpcurl"))
+    console = blocks(document, "console")
+    printed = "".join(block for block in console if block.startswith("$ grpcurl"))
     parts = [part.partition("\n") for part in printed.split("$ ")[1:]]
     return [(command, output) for command, _, output in parts]
 
@@ -37,15 +41,18 @@ def address(command_line, database_url) -> str:
     return str(command_line.serve(MEMORYD_DATABASE_URL=database_url).address())
 
 
-def test_the_session_by_hand_goes_as_printed(command_line, address):
-    assert len(session()) == 6
-    for command, printed in session():
+@pytest.mark.parametrize(
+    ("document", "commands"), [(README, 3), (TUTORIAL, 9)], ids=["README", "tutorial"]
+)
+def test_the_commands_of_a_document_print_what_it_says(command_line, address, document, commands):
+    assert len(session(document)) == commands
+    for command, printed in session(document):
         output = command_line.shell(command.replace(ADDRESS, address))
         assert VARIES.sub("…", output) == VARIES.sub("…", printed)
 
 
 def test_the_python_example_prints_the_memory(command_line, address, tmp_path):
-    (example,) = blocks("python")
+    (example,) = blocks(README, "python")
     file = tmp_path / "example.py"
     file.write_text(example.replace(ADDRESS, address))
     assert command_line.shell(f"'{sys.executable}' '{file}'") == "prefers e-mail\n"
@@ -57,7 +64,7 @@ def test_the_python_example_prints_the_memory(command_line, address, tmp_path):
     ids=["settings", "tool settings"],
 )
 def test_the_tables_are_those_of_the_code(name, rows):
-    table = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- end of {name} -->", README, re.DOTALL)
+    table = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- end of {name} -->", SETTINGS, re.DOTALL)
     assert table is not None
     lines = ["| variable | default | meaning |", "|---|---|---|"]
     for variable, default, meaning in rows:

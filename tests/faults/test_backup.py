@@ -53,7 +53,7 @@ async def test_a_backup_under_load_is_one_state_and_a_server_goes_on_from_it(
     fault_report("backup under load, sqlite", 1, history, faults)
     assert not faults
 
-    # Restored as docs/operations.md tells.
+    # Restored as docs/backup.md tells.
     database = make_url(database_url).database
     for suffix in ("-wal", "-shm"):
         (tmp_path / f"{database}{suffix}").unlink(missing_ok=True)

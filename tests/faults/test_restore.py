@@ -1,4 +1,4 @@
-"""PostgreSQL's own backups, made under load as docs/operations.md tells, and what comes of them."""
+"""PostgreSQL's own backups, made under load as docs/backup.md tells, and what comes of them."""
 
 from __future__ import annotations
 
