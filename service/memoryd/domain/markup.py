@@ -129,33 +129,33 @@ def _disguised(word: str) -> str:
     """
     ampersand = "&(?:amp;?|#0*38;?|#x0*26;?)?"
 
-    def reference(codes: set[int], *names: str) -> str:
-        decimal = "|".join(f"{code:d}" for code in sorted(codes))
-        hexadecimal = "|".join(f"{code:x}" for code in sorted(codes))
+    def reference(decimal: str, hexadecimal: str, *names: str) -> str:
         numeric = rf"#(?:0*(?:{decimal})(?!\d)|x0*(?:{hexadecimal})(?![\da-f]));?"
         return f"{ampersand}(?:{'|'.join([numeric, *names])})"
 
+    # Of 0 to 31, and 127; written out one by one they would take half a second to compile.
+    control = reference(r"[12]?\d|3[01]|127", r"1?[\da-f]|7f", "tab;", "newline;")
+    between = rf"(?:[\t\n\r{CONTROLS}]|{control})*"
     names = {":": ("colon;",), "/": ("sol;",)}
-    between = rf"(?:[\t\n\r{CONTROLS}]|{reference({*range(32), 127}, 'tab;', 'newline;')})*"
     spelt = []
     for character in word:
-        codes = {ord(character), ord(character.upper())}
-        spelt.append(f"(?:{character}|{reference(codes, *names.get(character, ()))})")
+        codes = sorted({ord(character), ord(character.upper())})
+        numbers = ("|".join(f"{code:{base}}" for code in codes) for base in "dx")
+        spelt.append(f"(?:{character}|{reference(*numbers, *names.get(character, ()))})")
     return between.join(spelt)
 
 
-_SCRIPT_SCHEME = (
+_SCHEME = re.compile(
     rf"(?ai:{_disguised('javascript:')}|{_disguised('vbscript:')}"
     rf"|(?P<data>{_disguised('data:text/html')}))"
 )
-_SCHEME = re.compile(_SCRIPT_SCHEME)
 _BLANK = re.compile(r"\s")
 _OF_LONGER_NAME = re.compile("[a-zA-Z0-9+.-]")
 # One of them is in every script URI. Each begins with a literal, which makes it twenty times as
 # quick to search for as the URI itself.
 _BARE_COLON = re.compile(r":(?<=[aAtT\t\n\r]:)[\t\n\r]*\S")
 _REFERENCE = re.compile(r"&(?:amp;?)?(?:#|(?i:colon|sol|tab|newline);)")
-_SPLIT_SCHEME = re.compile(rf"{_SCRIPT_SCHEME}[{CONTROLS}]*")
+_CONTROLS = re.compile(f"[{CONTROLS}]*")
 
 
 class _Pass:
@@ -403,10 +403,16 @@ def join_split(text: str) -> str:
         joined = found[0].translate(_DELETE_CONTROLS)
         return joined if joined.lstrip("</").lower() in _ELEMENTS_AFTER_FOREIGN else found[0]
 
-    def join_scheme(found: re.Match[str]) -> str:
-        return found[0].translate(_DELETE_CONTROLS)
-
-    return _SPLIT_SCHEME.sub(join_scheme, _SPLIT_NAME.sub(join_name, text))
+    named = _SPLIT_NAME.sub(join_name, text)
+    pieces: list[str] = []
+    done = 0
+    for scheme in _SCHEME.finditer(named):
+        end = scheme.end()
+        after = _CONTROLS.match(named, end)
+        pieces += named[done : scheme.start()], scheme[0].translate(_DELETE_CONTROLS)
+        done = after.end() if after else end
+    pieces.append(named[done:])
+    return "".join(pieces)
 
 
 def knows_element(text: str) -> bool:
