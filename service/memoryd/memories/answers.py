@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import datetime
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from memoryd.domain.records import Change, ContentType, Memory, Stored, StoreOutcome
+from memoryd.database.tables import memories
+from memoryd.database.types import UtcDateTime
+from memoryd.domain.records import Memory, Stored, StoreOutcome
+from memoryd.memories.rows import ENUMS, FIELDS
 
 if TYPE_CHECKING:
     from memoryd.domain.records import NewMemory, Session
@@ -48,52 +52,27 @@ def filled(stored: Stored, item: NewMemory) -> Stored:
     return dataclasses.replace(stored, memory=memory)
 
 
+_STATE = [name for name in FIELDS if name != "memory_id"]
+_TIMES = frozenset(name for name in _STATE if isinstance(memories.c[name].type, UtcDateTime))
+
+
 def to_state(memory: Memory) -> dict[str, Any]:
     """All of a memory but its key, which the row has."""
-    return {
-        "content": memory.content,
-        "content_type": memory.content_type.value,
-        "importance": memory.importance,
-        "metadata": memory.metadata,
-        "content_hash": memory.content_hash,
-        "semantic_hash": memory.semantic_hash,
-        "created_at": _text(memory.created_at),
-        "updated_at": _text(memory.updated_at),
-        "expires_at": _text(memory.expires_at),
-        "deleted_at": _text(memory.deleted_at),
-        "revision": memory.revision,
-        "created_revision": memory.created_revision,
-        "change": memory.change.value,
-        "access_count": memory.access_count,
-        "last_accessed": _text(memory.last_accessed),
-    }
+    return {name: _as_json(getattr(memory, name)) for name in _STATE}
 
 
 def from_state(session: Session, memory_id: str, state: dict[str, Any]) -> Memory:
-    return Memory(
-        session=session,
-        memory_id=memory_id,
-        content=state["content"],
-        content_type=ContentType(state["content_type"]),
-        importance=state["importance"],
-        metadata=state["metadata"],
-        content_hash=state["content_hash"],
-        semantic_hash=state["semantic_hash"],
-        created_at=datetime.fromisoformat(state["created_at"]),
-        updated_at=datetime.fromisoformat(state["updated_at"]),
-        expires_at=_time(state["expires_at"]),
-        deleted_at=_time(state["deleted_at"]),
-        revision=state["revision"],
-        created_revision=state["created_revision"],
-        change=Change(state["change"]),
-        access_count=state["access_count"],
-        last_accessed=_time(state["last_accessed"]),
-    )
+    values = {name: _from_json(name, state[name]) for name in _STATE}
+    return Memory(session, memory_id, **values)
 
 
-def _text(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()
+def _as_json(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value.value if isinstance(value, Enum) else value
 
 
-def _time(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
+def _from_json(name: str, value: Any) -> Any:
+    if name in _TIMES:
+        return None if value is None else datetime.fromisoformat(value)
+    return ENUMS[name](value) if name in ENUMS else value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Double, and_, bindparam, case, func, or_
@@ -12,16 +14,36 @@ from memoryd.domain.importance import ACCESS_BOOST, MAX_ACCESS_BOOST
 from memoryd.domain.records import Change, ContentType, Memory, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import ColumnElement
 
     from memoryd.database.dialect import Dialect
 
-COLUMNS = tuple(c for c in memories.c if c is not memories.c.access_revision)
-"""What a record holds."""
+FIELDS = tuple(field.name for field in dataclasses.fields(Memory))[1:]
+"""Of a record, but its session: what a row, a version in the history and an answer are made of."""
+
+ENUMS: Mapping[str, type[Change | ContentType]] = {
+    "content_type": ContentType,
+    "change": Change,
+}
+"""Of the fields that are kept as text."""
+
 SHARD_KEY = ("tenant", "session_id")
 PRIMARY_KEY = (*SHARD_KEY, "id")
+
+
+def _column(field: str) -> str:
+    return "id" if field == "memory_id" else field
+
+
+COLUMNS = (
+    *(memories.c[name] for name in SHARD_KEY),
+    *(memories.c[_column(name)] for name in FIELDS),
+)
+"""What a record holds, in its order."""
+
+_ENUM_PLACES = [(FIELDS.index(name), kind) for name, kind in ENUMS.items()]
 
 NOW = bindparam("now", type_=UtcDateTime)
 """The read's own time."""
@@ -33,97 +55,44 @@ _MAX_HALVINGS = 500.0
 
 def memory_of(row: Sequence[Any]) -> Memory:
     """The record of a row that holds COLUMNS, in their order."""
-    (
-        tenant,
-        session_id,
-        memory_id,
-        content_type,
-        content,
-        metadata,
-        importance,
-        access_count,
-        last_accessed,
-        created_at,
-        updated_at,
-        content_hash,
-        semantic_hash,
-        expires_at,
-        deleted_at,
-        revision,
-        created_revision,
-        change,
-    ) = row
-    return Memory(
-        session=Session(tenant, session_id),
-        memory_id=memory_id,
-        content=content,
-        content_type=ContentType(content_type),
-        importance=importance,
-        metadata=metadata,
-        content_hash=content_hash,
-        semantic_hash=semantic_hash,
-        created_at=created_at,
-        updated_at=updated_at,
-        expires_at=expires_at,
-        revision=revision,
-        created_revision=created_revision,
-        change=Change(change),
-        access_count=access_count,
-        last_accessed=last_accessed,
-        deleted_at=deleted_at,
-    )
+    tenant, session_id, *values = row
+    for place, kind in _ENUM_PLACES:
+        values[place] = kind(values[place])
+    return Memory(Session(tenant, session_id), *values)
 
 
-def changed_columns(memory: Memory) -> dict[str, Any]:
-    """Key and every column that a caller's change may touch; access tracking has its own."""
-    return {
-        **_told_columns(memory),
-        "deleted_at": memory.deleted_at,
-        "change": memory.change.value,
-    }
+class _Columns:
+    """Makes a row's columns of a record."""
+
+    def __init__(self, *fields: str) -> None:
+        self._names = (*SHARD_KEY, *map(_column, fields))
+        self._values = attrgetter(*fields)
+        self._enums = [name for name in fields if name in ENUMS]
+
+    def __call__(self, memory: Memory) -> dict[str, Any]:
+        row = dict(zip(self._names, (*memory.session, *self._values(memory)), strict=True))
+        for name in self._enums:
+            row[name] = row[name].value
+        return row
 
 
-def all_columns(memory: Memory) -> dict[str, Any]:
-    return {
-        **_new_columns(memory),
-        "deleted_at": memory.deleted_at,
-        "change": memory.change.value,
-        "access_count": memory.access_count,
-        "last_accessed": memory.last_accessed,
-    }
+_OF_CALLERS = (
+    *("memory_id", "content_type", "content", "metadata", "importance", "updated_at"),
+    *("content_hash", "semantic_hash", "expires_at", "revision"),
+)
+_AT_CREATION = ("created_at", "created_revision")
+
+changed_columns = _Columns(*_OF_CALLERS, "deleted_at", "change")
+"""Key and every column that a caller's change may touch; access tracking has its own."""
+
+all_columns = _Columns(*FIELDS)
+_new_columns = _Columns(*_OF_CALLERS, *_AT_CREATION)
 
 
 def inserted(added: Sequence[Memory]) -> list[dict[str, Any]]:
     """The columns of new rows, but for those that are at their defaults in each of them."""
-    if any(memory.change is not Change.CREATED or memory.access_count for memory in added):
-        return [all_columns(memory) for memory in added]
-    return [_new_columns(memory) for memory in added]
-
-
-def _new_columns(memory: Memory) -> dict[str, Any]:
-    return {
-        **_told_columns(memory),
-        "created_at": memory.created_at,
-        "created_revision": memory.created_revision,
-    }
-
-
-def _told_columns(memory: Memory) -> dict[str, Any]:
-    """Key and what a caller tells of a memory, or the service of what it was told."""
-    return {
-        "tenant": memory.session.tenant,
-        "session_id": memory.session.session_id,
-        "id": memory.memory_id,
-        "content_type": memory.content_type.value,
-        "content": memory.content,
-        "metadata": memory.metadata,
-        "importance": memory.importance,
-        "updated_at": memory.updated_at,
-        "content_hash": memory.content_hash,
-        "semantic_hash": memory.semantic_hash,
-        "expires_at": memory.expires_at,
-        "revision": memory.revision,
-    }
+    is_new = all(memory.change is Change.CREATED and not memory.access_count for memory in added)
+    return [*map(_new_columns if is_new else all_columns, added)]
 
 
 def unexpired() -> ColumnElement[bool]:
@@ -136,7 +105,7 @@ def live() -> ColumnElement[bool]:
 
 
 def effective_importance(dialect: Dialect, columns: Any = memories.c) -> ColumnElement[float]:
-    """`ranking.effective_importance` in SQL, at NOW with the parameter `half_life_days`."""
+    """`importance.effective_importance` in SQL, at NOW with the parameter `half_life_days`."""
     age = dialect.greatest(0.0, dialect.age_days(columns.created_at, NOW))
     halvings = dialect.least(_MAX_HALVINGS, age / bindparam("half_life_days", type_=Double))
     decayed = case(
