@@ -18,7 +18,7 @@ SECONDS_BETWEEN_LINES = 3.0
 
 @contextmanager
 def progress(doing: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show how far `doing` has come; give the function that is told of each piece done."""
+    """Show how far `doing` has come; give the function to call for each piece done."""
     shown = _bar if sys.stderr.isatty() else _lines
     with shown(doing, total) as advance:
         yield advance

@@ -1,4 +1,4 @@
-"""The composition root: builds everything and wires it; no logic of its own."""
+"""The composition root: builds everything, wires it, starts and stops it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ CONNECTION_IDLE_SECONDS = 300
 """A connection without a call for so long is closed; a client that calls again opens another."""
 
 OWN_DESCRIPTORS = 118
-"""How many files the process keeps for itself, beside connections to the database and callers'."""
+"""How many files the process keeps for itself, without connections to the database and callers'."""
 
 MOST_CONNECTIONS = 1_000_000
 """The most connections of callers, whatever the limit on open files."""
@@ -77,8 +77,8 @@ MIN_PING_INTERVAL_SECONDS = 10
 """Clients and proxies may ping an idle connection this often."""
 
 MAX_PENDING_CALLS = 4_000
-"""Those that have come and been looked at by nobody. Beyond it gRPC itself cancels some, beyond
-twice as many all; they are told nothing else."""
+"""Calls that have arrived and are not handled yet. Beyond it gRPC itself cancels some, beyond twice
+as many all, without a status of ours."""
 
 _log = logging.getLogger(__name__)
 
@@ -328,7 +328,7 @@ def channel_options(settings: Settings, *, shares_port: bool = False) -> list[tu
         ("grpc.max_send_message_length", -1),
         ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING_CALLS),
-        # A second server on the port is a mistake to be told of, unless it is the same one's.
+        # A second server on the port is a mistake to report, unless it is a worker of the same one.
         ("grpc.so_reuseport", int(shares_port)),
         ("grpc.max_concurrent_streams", settings.max_streams_per_connection),
         *((("grpc.max_allowed_incoming_connections", connections),) if connections else ()),

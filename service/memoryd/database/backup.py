@@ -25,11 +25,11 @@ STEP_INSTRUCTIONS = 100_000
 
 
 SIDE_FILES = ("-journal", "-wal", "-shm")
-"""What SQLite may put beside a database's file."""
+"""What SQLite may put next to a database's file."""
 
 
 class _GivenUp(Exception):
-    """Nobody waits for the copy any more."""
+    """The caller no longer waits for the copy."""
 
 
 async def back_up(database_url: str, file: Path) -> int:

@@ -1,7 +1,7 @@
 """Many waiting look-ups, one statement.
 
-A statement takes all that is waiting, and the next one starts as soon as it has answered and nobody
-else comes along, without a timer: a lone look-up waits for nobody, and a burst shares round trips.
+A statement takes all that is waiting, and the next one starts as soon as it has answered and no
+more arrive, without a timer: a lone look-up does not wait, and a burst shares round trips.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class BatchLoader(Generic[K, T]):
         return await future
 
     async def _work(self) -> None:
-        """Read until nobody waits any more."""
+        """Read until nothing is waiting."""
         try:
             while self._waiting:
                 await until_quiet(lambda: len(self._timeouts))

@@ -32,7 +32,7 @@ class Keys:
 
 
 class Notification(NamedTuple):
-    """What other processes are told when a transaction commits."""
+    """What other processes are notified of when a transaction commits."""
 
     channel: str
     payloads: Sequence[str]
@@ -86,7 +86,7 @@ class Dialect(ABC):
     ) -> Select[Any]:
         """Select the rows whose key is among `keys(*key, *carried)`, always by an index on the key.
 
-        Answers `columns`, and what was carried beside the key.
+        Answers `columns` and the carried columns.
         """
 
     @abstractmethod
@@ -98,7 +98,7 @@ class Dialect(ABC):
         *,
         ignore_existing: bool = False,
     ) -> int:
-        """Insert rows with the same columns; where told to, skip those whose key exists.
+        """Insert rows with the same columns; with `ignore_existing`, skip those whose key exists.
 
         Answers how many were inserted.
         """
@@ -113,7 +113,7 @@ class Dialect(ABC):
         *,
         notification: Notification | None = None,
     ) -> None:
-        """Set what each row holds beside its key, where the key is equal.
+        """Set the columns of each row other than its key, where the key is equal.
 
         A notification goes along as `notify` has it, without a round trip of its own.
         """

@@ -46,7 +46,7 @@ def file_of(url: URL) -> Path:
 def create(url: URL) -> None:
     """Make the file, if it is not there, for its owner alone; SQLite's other files follow it.
 
-    What stands in the way is told by whoever opens it.
+    Whoever opens it reports an obstacle.
     """
     mode = parse_qs(urlsplit(connect_name(url)).query).get("mode", ["rwc"])
     if mode == ["rwc"]:
@@ -58,7 +58,7 @@ def create(url: URL) -> None:
 async def claimed(url: URL) -> AsyncIterator[None]:
     """Have the database's file for this server alone until the end of the block.
 
-    The lock is the kernel's, on a file beside the database, so it ends with the process however
+    The lock is the kernel's, on a file next to the database, so it ends with the process however
     that does. It is not on the database itself: to close that would take SQLite's own locks away.
 
     Raises DatabaseInUse where another server keeps it, and OSError where it cannot be made.

@@ -168,8 +168,8 @@ class Database:
     async def scrub(self) -> None:
         """Leave nothing of what was erased in an embedded database's files.
 
-        At once where nothing is owed. Whoever no longer waits takes nothing from the others, and
-        what is not done when this raises is done later by the sweeper.
+        Returns at once where nothing is owed. A caller that no longer waits changes nothing for the
+        others, and what is not done when this raises is done later by the sweeper.
         """
         if self._scrubbing is not None and await self.read(self.dialect.owes_scrubbing):
             with self._translating():
@@ -265,7 +265,7 @@ class Database:
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._under_way.discard(task)
         if not task.cancelled():
-            task.exception()  # the caller may be gone; nobody else would fetch it
+            task.exception()  # the caller may be gone, and it must be fetched
 
     async def _bounded(
         self,

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class HostFailover:
-    """Connects to the first host that will have us, in place of a driver's own `connect`.
+    """Connects to the first host that accepts us, in place of a driver's own `connect`.
 
     A driver spends the whole time on a host that is silent, and asks it first again next time. Here
     each host has its share of the time, and the one that had us last is asked first.

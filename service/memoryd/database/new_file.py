@@ -18,7 +18,7 @@ def new_file(file: Path) -> Iterator[_TemporaryFileWrapper[str]]:
     """Give a file to be written; at the end of the block it is on the disk and has its name.
 
     Only its owner may read it. Until then it is `NAME.….part` in the same folder, under a name that
-    nobody can foresee, and opened in a way that follows no link. Where the block raises, or the
+    cannot be guessed, and opened in a way that follows no link. Where the block raises, or the
     file cannot be made, nothing is left.
 
     Raises FileExistsError where there is something of that name, a link to nothing included, and

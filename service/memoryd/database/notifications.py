@@ -1,4 +1,4 @@
-"""Hears what other processes tell of their commits, on one connection for all who want to know."""
+"""Hears what other processes commit, on one connection for all that subscribe."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 class Listener:
-    """Listens on a database that tells (PostgreSQL); on any other it does nothing."""
+    """Listens on a database that notifies (PostgreSQL); on any other it does nothing."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -31,7 +31,7 @@ class Listener:
         self._looks: list[Callable[[], Awaitable[None]]] = []
         self._task: asyncio.Task[None] | None = None
         self.is_listening = False
-        """Whether what is told arrives."""
+        """Whether notifications arrive."""
 
     def subscribe(
         self, channel: str, heard: Callable[[str], None], look: Callable[[], Awaitable[None]]
@@ -69,7 +69,7 @@ class Listener:
             except MemorydError as error:
                 if back_off.is_fresh:  # once, however long it lasts
                     _log.warning("not listening for changes: %s", error)
-            except Exception:  # noqa: BLE001  without it nobody would hear again
+            except Exception:  # noqa: BLE001  without it listening would end for good
                 _log.exception("unhandled exception while listening for changes; it is tried again")
             finally:
                 self.is_listening = False

@@ -43,7 +43,7 @@ def postgresql_obstacle(error: BaseException) -> str | None:
 
 
 def sqlite_obstacle(error: BaseException, database: str) -> str | None:
-    """What to change after an error of SQLite; None where that cannot be told.
+    """What to change after an error of SQLite; None where it cannot be known.
 
     `database`: the file, as the URL names it.
     """

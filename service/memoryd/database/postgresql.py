@@ -159,8 +159,8 @@ class PostgresDialect(Dialect):
             .offset(literal_column("0"))
             .lateral("found")
         )
-        beside = (keys.c[c.name].label(c.name) for c in carried)
-        return select(*found.c, *beside).select_from(keys.source.join(found, true()))
+        also = (keys.c[c.name].label(c.name) for c in carried)
+        return select(*found.c, *also).select_from(keys.source.join(found, true()))
 
     def bind(self, columns: Sequence[Column[Any]], rows: Sequence[tuple[Any, ...]]) -> Row:
         return {
@@ -191,8 +191,8 @@ class PostgresDialect(Dialect):
     ) -> None:
         names = tuple(rows[0])
         statement = _update_unnest(table, tuple(key), names, notification is not None)
-        told = notification._asdict() if notification else {}
-        direct.execute(connection, statement, {**_arrays(table, names, rows), **told})
+        notified = notification._asdict() if notification else {}
+        direct.execute(connection, statement, {**_arrays(table, names, rows), **notified})
 
     def delete_many(
         self, connection: Connection, table: Table, key: Sequence[str], rows: Sequence[Row]

@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 EMPTY_TURNS = 6
-"""Turns in a row that bring nobody, after which nobody is waited for: gRPC hands calls over one by
-one, and not one each turn."""
+"""Turns in a row that bring nothing, after which waiting ends: gRPC hands over calls one by one,
+not one each turn."""
 
 MAX_TURNS = 64
-"""So that a stream of arrivals without a gap holds nobody up."""
+"""So that a stream of arrivals without a gap does not delay the first."""
 
 
 async def until_quiet(count: Callable[[], int]) -> None:

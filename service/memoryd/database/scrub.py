@@ -289,7 +289,7 @@ class Scrubber:
     def _finish(self, log: Log, pages: set[int], wait_seconds: float) -> bool:
         """Scrub the last pages while writers wait; False if somebody came in between.
 
-        `wait_seconds` is left to those who read from the log, which cannot begin anew before.
+        `wait_seconds` is given to readers of the log, which cannot restart before they end.
         """
         with self._writing():
             frames = self._move_log(0.0)

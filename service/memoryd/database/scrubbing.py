@@ -63,13 +63,13 @@ class Scrubbing:
 
     async def _scrub(self) -> None:
         process = await asyncio.to_thread(self._begin)
-        told = asyncio.create_task(asyncio.to_thread(_last_line, process))
+        reading = asyncio.create_task(asyncio.to_thread(_last_line, process))
         try:
-            await self._unless_stopped(asyncio.shield(told))
+            await self._unless_stopped(asyncio.shield(reading))
         finally:
             if process.stdin is not None:
                 process.stdin.close()
-            last_line = await told
+            last_line = await reading
         if process.returncode:
             cause = last_line or f"the process ended with code {process.returncode}"
             raise DatabaseUnavailable(f"erased contents are not yet overwritten: {cause}")
@@ -107,5 +107,5 @@ class Scrubbing:
 def _last_line(process: subprocess.Popen[bytes]) -> str:
     """Wait for its end, and give the last line that it has written."""
     with process:
-        told = process.stderr.read() if process.stderr is not None else b""
-    return told.decode(errors="replace").rstrip().rpartition("\n")[2]
+        written = process.stderr.read() if process.stderr is not None else b""
+    return written.decode(errors="replace").rstrip().rpartition("\n")[2]

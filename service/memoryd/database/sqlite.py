@@ -106,9 +106,9 @@ class SqliteDialect(Dialect):
     ) -> Select[Any]:
         keys = _json_each((*key, *carried))
         on = and_(*(c == keys.c[c.name] for c in key))
-        beside = (keys.c[c.name].label(c.name) for c in carried)
+        also = (keys.c[c.name].label(c.name) for c in carried)
         joined = keys.source.join(key[0].table, on)
-        return select(*columns, *beside).select_from(joined).where(*conditions)
+        return select(*columns, *also).select_from(joined).where(*conditions)
 
     def bind(self, columns: Sequence[Column[Any]], rows: Sequence[tuple[Any, ...]]) -> Row:
         return {"keys": to_json(rows)}

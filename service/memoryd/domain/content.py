@@ -157,7 +157,7 @@ def simhash(normalised: str) -> str:
 class _Spread(dict[bytes, int]):
     """The bits of a token, each in its lane; texts repeat most of their words.
 
-    Begun anew when it is full. To drop what was used least would be to write down each use, in as
+    Emptied when it is full. To drop what was used least would be to write down each use, in as
     many places of memory as a text has words.
     """
 

@@ -39,7 +39,7 @@ class MemorydError(Exception):
 
     @property
     def for_operator(self) -> str:
-        """What whoever runs the service is told, and a caller is not."""
+        """What the log says for the operator; a caller does not see it."""
         return str(self)
 
 
@@ -164,7 +164,7 @@ class StreamStalled(MemorydError):
 
 class StreamIdle(MemorydError):
     def __init__(self, last_revision: int | None) -> None:
-        super().__init__(f"the stream had nothing to tell for long; {_resume(last_revision)}")
+        super().__init__(f"the stream had nothing to send for too long; {_resume(last_revision)}")
         self.last_revision = last_revision
         """As that of StreamStalled."""
 
@@ -194,7 +194,7 @@ class DatabaseUnavailable(MemorydError):
     def __init__(self, cause: str = "no answer in time", *, remedy: str = "") -> None:
         super().__init__("the database does not answer; try again")
         self.cause = f"{cause}; {remedy}" if remedy else cause
-        """What the driver says and what to change, for the operator; a caller is not told."""
+        """What the driver says and what to change, for the operator; a caller does not see it."""
         self._remedy = remedy
 
     @property

@@ -420,5 +420,5 @@ def knows_element(text: str) -> bool:
 
     Its time may grow with the square of the text's length (end tags without start tags).
     """
-    # It escapes the text's own `<` and leaves out tags it was not told of: what is left is a tag.
+    # It escapes the text's own `<` and drops the tags that it does not know: what is left is a tag.
     return bool(_TAG_LIKE.search(text)) and "<" in _SECOND_READER.clean(text)

@@ -122,7 +122,7 @@ class Memory:
         return self.deleted_at is None and not self.is_expired(now)
 
     def is_unused_since(self, moment: datetime, now: datetime) -> bool:
-        """Whether it is live, and nobody has stored, changed or retrieved it since."""
+        """Whether it is live, and was not stored, changed or retrieved since."""
         last_use = max(self.updated_at, self.last_accessed or self.updated_at)
         return self.is_live(now) and last_use <= moment
 

@@ -1,6 +1,6 @@
 """Sessions as they are, kept in memory: read once, then brought up to date from what has changed.
 
-Whoever asks gets a session at least as new as the database had it when they asked: its counters are
+A caller gets a session at least as new as the database had it when the call came: its counters are
 looked up each time, and only where they have moved are rows read, those that changed.
 """
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from memoryd.memories.replica import SessionReads
 
 RELOAD_CHANGES = 500
-"""From so many changes on, a session is read anew rather than brought up to date."""
+"""From so many changes on, a session is read again as a whole."""
 
 ERASED_SECONDS = 60.0
 """Between two looks for kept sessions that another process has erased."""
@@ -144,7 +144,7 @@ class SessionCache:
     def count_accesses(
         self, watched: Watched | None, before: Counters, counted: Mapping[str, Accesses]
     ) -> None:
-        """Take in accesses that this process has committed, so that nobody reads them back.
+        """Take in accesses that this process has committed, so that they are not read back.
 
         `before` is how far the session was. One that is not as far, or was read meanwhile, is
         brought up to date when next asked for.
@@ -175,7 +175,7 @@ class SessionCache:
         self._kept.forget(session)
 
     async def close(self) -> None:
-        """Keep nothing any more."""
+        """Drop everything."""
         self._forgetting.cancel()
         await asyncio.gather(self._forgetting, return_exceptions=True)
         for session in self._kept:
@@ -186,7 +186,7 @@ class SessionCache:
     ) -> None:
         known, key = cached.counters, cached.session._asdict()
         cached.refreshes += 1
-        # Whoever is before the horizon may have missed a purge, or know another session.
+        # What is before the horizon may have missed a purge, or know another session.
         if known.revision < counters.horizon or (
             counters.revision - known.revision > RELOAD_CHANGES
         ):
@@ -207,7 +207,7 @@ class SessionCache:
             cached.update(counters, news)
 
     async def _forget_erased(self) -> None:
-        """Let go of what another process has erased, though nobody asks for it any more."""
+        """Drop what another process has erased, though it is no longer asked for."""
         while True:
             await asyncio.sleep(ERASED_SECONDS)
             with suppress(MemorydError):  # health tells of it

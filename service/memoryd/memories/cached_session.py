@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from memoryd.domain.records import Accesses, Memory, Session
 
 MEMORY_BYTES = 1_200
-"""A record in memory, beside the text of its content and metadata."""
+"""A record in memory, in bytes, without the text of its content and metadata."""
 
 NOWHERE = Counters(-1, -1, -1)
 """How far a session is that was never read."""

@@ -1,4 +1,4 @@
-"""Removal for good: purging memories, erasing a session, dropping what was kept long enough."""
+"""Permanent removal: purging memories, erasing a session, dropping what is old enough."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def purge(
     *,
     deleted_before: datetime | None = None,
 ) -> list[MemoryKey]:
-    """Delete memories for good: rows, history, and their text in answers kept for retries.
+    """Delete memories permanently: rows, history, and their text in answers kept for retries.
 
     What stays is that each was purged, at a revision of its own. Answers those that were there;
     with `deleted_before` only such as were deleted by then and not restored since.
@@ -135,7 +135,7 @@ def expired(connection: Connection, now: datetime, limit: int) -> list[MemoryKey
 
 
 def unused(connection: Connection, since: datetime, now: datetime, limit: int) -> list[MemoryKey]:
-    """Live memories that nobody has stored, changed or retrieved since a time."""
+    """Live memories that were not stored, changed or retrieved since a time."""
     m = memories.c
     return _keys(
         connection,
@@ -210,7 +210,7 @@ def drop_history(connection: Connection, dialect: Dialect, before: datetime, lim
 
 
 def _lock(connection: Connection, dialect: Dialect, rows: Iterable[Sequence[Any]]) -> None:
-    """Lock the sessions of rows, as whoever else deletes rows of theirs does before."""
+    """Lock the sessions of rows, as everything that deletes rows of theirs does first."""
     lock_sessions(connection, dialect, (Session(row[0], row[1]) for row in rows))
 
 

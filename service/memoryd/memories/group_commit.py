@@ -1,8 +1,7 @@
 """Many waiting writes, one transaction.
 
 A transaction takes all that is waiting, and the next one starts as soon as it has committed and
-nobody else comes along: there is no timer, so a lone write waits for nobody, and a burst shares one
-commit.
+no more arrive: there is no timer, so a lone write does not wait, and a burst shares one commit.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ turn comes within a minute; until then a plan may read a whole session for each 
 MAX_WAIT_SECONDS = 1.0
 """How long a caller's write may have to wait for its transaction, as far as that can be foreseen.
 Where more come than can be written, those that are let in are then done well before their
-deadlines; else all would wait until theirs had passed, and be written for nobody."""
+deadlines; else all would wait until theirs had passed, and be written in vain."""
 
 _MEMORY = 0.8
 """How much of what was measured before a transaction still counts after it."""
@@ -49,7 +48,7 @@ _Waiting = tuple["Write", asyncio.Future[Any]]
 
 
 class GroupCommit:
-    """The one writer of this process.
+    """What writes memories in this process, in one transaction after the other.
 
     A write that the domain refuses fails alone. If the database refuses a transaction, its writes
     are tried again one by one, so that only the one at fault fails. A caller that has gone before
@@ -156,7 +155,7 @@ class GroupCommit:
             outcomes = await self._transaction([write for write, _ in batch])
         except DatabaseUnavailable as error:
             self._note(error.cause)
-            # Whoever waits behind these would only wait for the same.
+            # What waits behind these would only wait for the same.
             for _, future in (*batch, *self._waiting):
                 _settle(future, error)
         except MemorydError as error:
@@ -181,7 +180,7 @@ class GroupCommit:
             self._written = self._written * _MEMORY + written
 
     def _note(self, obstacle: str | None) -> None:
-        """Tell the operator what callers are not told: a full disk, a lock; and of its end."""
+        """Log for the operator what callers do not see: a full disk, a lock; and its end."""
         if obstacle == self._obstacle:
             return
         self._obstacle = obstacle

@@ -43,7 +43,7 @@ _WATCHED = and_(
 
 
 def _newer(table: Table, columns: Sequence[Column[Any]], *conditions: ColumnElement[bool]) -> Any:
-    """The session's row beside the first rows of another table after a revision, in order."""
+    """The session's row joined with the first rows of another table after a revision, in order."""
     rows = (
         select(*columns)
         .where(
@@ -83,7 +83,7 @@ def fingerprint(session: Session) -> str:
 
 
 def notification(changed: Iterable[Session]) -> Notification:
-    """What other processes are told, in as few payloads as will do."""
+    """What other processes are notified of, in as few payloads as possible."""
     prints = sorted({fingerprint(session) for session in changed})
     size = MAX_PAYLOAD_BYTES // 9
     starts = range(0, len(prints), size)
@@ -93,11 +93,11 @@ def notification(changed: Iterable[Session]) -> Notification:
 def raise_revisions(
     connection: Connection, dialect: Dialect, revisions: Mapping[Session, int]
 ) -> None:
-    """Have sessions be at new revisions, and other processes told of it."""
+    """Set sessions to new revisions, and notify other processes."""
     if revisions:
         rows = [{**session._asdict(), "revision": n} for session, n in sorted(revisions.items())]
-        told = notification(revisions)
-        dialect.update_many(connection, sessions, SHARD_KEY, rows, notification=told)
+        news = notification(revisions)
+        dialect.update_many(connection, sessions, SHARD_KEY, rows, notification=news)
 
 
 def read_changes(connection: Connection, session: Session, after: int) -> Changes[MemoryEvent]:

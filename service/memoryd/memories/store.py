@@ -206,7 +206,7 @@ class MemoryStore:
     async def purge(
         self, session: Session, wanted: MemoryFilter, *, half_life_days: float, now: datetime
     ) -> int:
-        """Delete for good what matches, deleted and expired ones included; answer how many."""
+        """Delete permanently what matches, deleted and expired ones included; answer how many."""
 
         def body(connection: Connection) -> int:
             dialect = self._database.dialect

@@ -1,4 +1,4 @@
-"""The sweeper: tells of what expired, retires what nobody uses, and gives space back.
+"""The sweeper: announces what expired, retires what is not used, and gives space back.
 
 Readers never see what it has yet to sweep. Every step is a small transaction of its own, so a crash
 in its middle harms nothing, and only one process sweeps at a time.
@@ -34,7 +34,7 @@ KEPT_FOR_RETRIES = timedelta(hours=48)
 """How long a `request_id` is remembered; the contract promises 24 hours."""
 
 KEPT_HISTORY = timedelta(hours=24)
-"""How long superseded versions and purges are told of to those who resume a watch."""
+"""How long superseded versions and purges are kept for watches that resume."""
 
 THOROUGH_SECONDS = 3600.0
 """Between two runs of all steps; what expires is looked for more often."""
@@ -60,7 +60,7 @@ class Sweeper:
     """Sweeps one database.
 
     `clock` asks for the time on a connection; `cleanup_days` is the tool configuration's, as it is
-    now; `notify` is told of the sessions that changed.
+    now; `notify` is called with the sessions that changed.
     """
 
     def __init__(

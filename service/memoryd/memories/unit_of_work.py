@@ -100,7 +100,7 @@ class Expire:
 
 @dataclass(frozen=True, slots=True)
 class Retire:
-    """Soft-delete a memory that nobody has used since `unused_since`."""
+    """Soft-delete a memory that was not used since `unused_since`."""
 
     session: Session
     memory_id: str
@@ -202,7 +202,7 @@ class UnitOfWork:
         self._new = {session for session, work in self._work.items() if work.revision == 0}
         if not self._new:
             return
-        # Read while the rows are locked: whoever erased one before has raised the floor by now.
+        # Read while the rows are locked: an erasure before has raised the floor by now.
         tenants = sorted({session.tenant for session in self._new})
         floors = dict(self._connection.execute(_FLOORS, {"tenants": tenants}).all())
         raised = [

@@ -1,4 +1,4 @@
-"""The vectors that an embedder made of contents, beside their memories."""
+"""The vectors that an embedder made of contents, by memory."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def write_vectors(
 
     Answers how many there were.
     """
-    # As whoever deletes memories does before, so that none is gone by the time its vector comes.
+    # As all that deletes memories does first, so that none is gone by the time its vector comes.
     lock_sessions(connection, dialect, (Session(*key[:2]) for key in made))
     found = connection.execute(_present(dialect), dialect.bind(_MEMORY_KEY, sorted(made))).all()
     rows = [

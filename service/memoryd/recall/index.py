@@ -230,7 +230,7 @@ class SessionIndex(SessionArrays):
         self._places = dict(zip(self.ids, range(len(ids)), strict=True))
 
     def _forget_derived(self) -> None:
-        """Let what follows from the memories together be found anew when asked for."""
+        """Drop what is derived from all memories together; it is computed again when asked for."""
         self._corpus = None
         for name in ("idf", "extent", "episodes"):
             self.__dict__.pop(name, None)

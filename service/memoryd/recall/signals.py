@@ -71,7 +71,7 @@ class Query:
 
     text: str
     text_to_embed: str
-    """As the speaker named would say it, in the first person, as memories are told."""
+    """As the speaker named would say it, in the first person, as memories are written."""
     words: list[str]
     """Without the names of speakers."""
     terms: list[str]
@@ -112,7 +112,7 @@ def understand(text: str, indexes: Sequence[SessionIndex]) -> Query:
     name_terms = analysed.terms(word for word in words if word in names)
     return Query(
         text=text,
-        text_to_embed=_as_told(text, names, corpus.language),
+        text_to_embed=_as_said(text, names, corpus.language),
         words=others,
         terms=terms,
         name_terms=name_terms,
@@ -133,7 +133,7 @@ def meaning_of(query: Query, embedder: Embedder) -> Meaning:
     return Meaning(vector, adds_up_words=True)
 
 
-def _as_told(text: str, names: set[str], language: str) -> str:
+def _as_said(text: str, names: set[str], language: str) -> str:
     """The text with the first person in place of names; without them where it is not known."""
     if not names:
         return text
@@ -143,8 +143,8 @@ def _as_told(text: str, names: set[str], language: str) -> str:
         return person.possessive if name[0].lower().endswith(_POSSESSIVES) else person.name
 
     forms = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
-    told = re.sub(rf"\b(?:{forms})(?:\s+(?:{forms}))*\b", said, text, flags=re.IGNORECASE)
-    return " ".join(told.split())
+    reworded = re.sub(rf"\b(?:{forms})(?:\s+(?:{forms}))*\b", said, text, flags=re.IGNORECASE)
+    return " ".join(reworded.split())
 
 
 def signals(

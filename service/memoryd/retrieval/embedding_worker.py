@@ -1,4 +1,4 @@
-"""Makes the vectors that memories lack, and keeps them in the database; nobody waits for that."""
+"""Makes the vectors that memories lack, and keeps them in the database, in the background."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ class EmbeddingWorker:
                 async with self._making:
                     vectors = await self._embed(batch)
                 self._made(batch, vectors, made)
-        except Exception:  # noqa: BLE001  whatever it is, nobody waits for it
+        except Exception:  # noqa: BLE001  whatever it is, it has no caller
             if not self._closed:
                 _log.exception(FAILED)
         finally:

@@ -25,7 +25,7 @@ Text = TypeVar("Text", bound=_HasContent)
 
 
 class GivenUp(Exception):
-    """Nobody waits for the work any more. Only its thread sees this."""
+    """The caller no longer waits for the work. Only its thread sees this."""
 
 
 async def in_thread(work: Callable[[Check], T]) -> T:

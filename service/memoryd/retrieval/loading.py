@@ -164,7 +164,7 @@ class SessionLoader:
                 await held.enter_async_context(one.refreshing)
             for one in cached:
                 held.enter_context(self.view(one).steady())
-            # Last, so that nobody who has a turn waits for a session.
+            # Last, so that no holder of a turn waits for a session.
             await held.enter_async_context(self._rankings.turn(work))
             yield in_thread
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from memoryd.recall.ranked import Ranked
 
 ENCODED_BYTES = 350
-"""Of an encoded memory: its boxes, beside the bytes themselves."""
+"""Of an encoded memory: its objects, without the bytes themselves."""
 
 
 class Encoding(NamedTuple):

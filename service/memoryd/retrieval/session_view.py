@@ -157,7 +157,7 @@ class SessionView:
 
     @property
     def nbytes(self) -> int:
-        """About what it takes beside the memories themselves."""
+        """About what it takes in bytes, without the memories themselves."""
         index = 0 if self.index is None else self.index.nbytes
         return ARRAY_BYTES * len(self.memories) + self._encoded_bytes + index
 
@@ -227,7 +227,7 @@ class SessionView:
         return len(lengths), sum(lengths)
 
     def without_vector(self) -> list[Memory]:
-        """The memories whose vectors nobody has, and nobody is making."""
+        """The memories whose vectors are neither there nor being made."""
         unknown = self.memories if self.index is None else map(self._found, self._unindexed)
         return [
             memory

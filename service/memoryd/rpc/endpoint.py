@@ -1,6 +1,6 @@
 """The address that the service listens on, and gRPC's server behind it.
 
-gRPC's server for asyncio ends for good where it meets what it does not expect, such as a method's
+gRPC's server for asyncio ends where it meets what it does not expect, such as a method's
 name that is no UTF-8. Then another takes its place, on the same port and with the same handlers.
 """
 

@@ -51,7 +51,7 @@ class HealthMonitor:
         self._task = asyncio.create_task(self._watch(), name="health")
 
     async def stop(self) -> None:
-        """Say for good that the service does not serve, and end the streams that told so far."""
+        """Report from now on that the service does not serve, and end the watches."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -86,13 +86,13 @@ class HealthMonitor:
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
         del call
         known = request.service in self._services
-        told = None
+        reported = None
         while True:
             changed = self._changed  # before the status is read, so that no change is missed
             status = self._status() if known else _Answer.SERVICE_UNKNOWN
-            if status != told:
+            if status != reported:
                 yield _Answer(status=status)
-                told = status
+                reported = status
             if self._stopping:
                 raise ShuttingDown
             await changed.wait()

@@ -30,7 +30,7 @@ class Limits:
     stream_stall_seconds: float
     """How long a stream may go unread."""
     stream_idle_seconds: float
-    """How long a stream may have nothing to tell."""
+    """How long a stream may have nothing to send."""
 
 
 RETURNS_A_SECOND = 200
@@ -90,7 +90,7 @@ class ConcurrencyLimiter:
         """Hold a place for a call of a client (see `client_of`).
 
         Raises Overloaded, and ClientLimitReached, where there is none, and ShuttingDown once there
-        are none for good.
+        will be none again.
         """
         self.last_asked = time.monotonic()
         if self._closed:

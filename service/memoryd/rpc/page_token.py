@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 DEFAULT_SIZE = 50
 MAX_SIZE = 1000
-"""Entries of a page; whoever asks for more gets so many."""
+"""Entries of a page; a request for more gets so many."""
 
 _POSITION_BYTES = 8
 _DIGEST_BYTES = 16

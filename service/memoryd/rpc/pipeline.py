@@ -55,7 +55,7 @@ TRANSIT_SECONDS = 0.1
 QUIET_SECONDS = 0.05
 """Without a new call, after which a server that stops expects no more."""
 REFUSING_SECONDS = 1.0
-"""How long it goes on to refuse callers who do not let off."""
+"""How long it goes on to refuse callers that keep calling."""
 DETAILS_TRAILER = "grpc-status-details-bin"
 
 UNKNOWN_METHOD = "UNKNOWN"

@@ -147,7 +147,7 @@ class Status:
 
 
 def status_of(error: Exception, request_id: str) -> Status:
-    """The status of any error; one that is not in the table is a defect, and tells nothing."""
+    """The status of any error; one that is not in the table is a bug, without details."""
     if not isinstance(error, errors.MemorydError):
         return _status(
             grpc.StatusCode.INTERNAL,

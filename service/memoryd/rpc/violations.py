@@ -1,4 +1,4 @@
-"""What is wrong with a request, gathered."""
+"""What is wrong with a request: every violation, collected."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _validator = protovalidate.Validator()
 
 
 class Violations:
-    """Gathers what is wrong with a request, so that the caller learns all of it at once."""
+    """Collects what is wrong with a request, so that the caller learns all of it at once."""
 
     def __init__(self) -> None:
         self._found: dict[str, Violation] = {}
-        self._beside: list[Violation] = []
+        self._conditional: list[Violation] = []
 
     def add(self, field: str, description: str) -> None:
         """Add one, unless the same field has one already, such as from the protos' rules."""
@@ -33,9 +33,9 @@ class Violations:
         for field, description in violations:
             self.add(field, description)
 
-    def add_beside(self, violation: Violation) -> None:
-        """Add one that by itself is none yet: it is told of beside others only."""
-        self._beside.append(violation)
+    def add_conditional(self, violation: Violation) -> None:
+        """Add one that counts only where there are others."""
+        self._conditional.append(violation)
 
     def add_rules(self, message: Message) -> None:
         """Add what breaks the protos' rules, and times that are outside their types' ranges."""
@@ -49,8 +49,8 @@ class Violations:
     def check(self) -> None:
         """Raises InvalidRequest if there are any."""
         if self._found:
-            beside = (v for v in self._beside if v.field not in self._found)
-            raise InvalidRequest(*self._found.values(), *beside)
+            others = (v for v in self._conditional if v.field not in self._found)
+            raise InvalidRequest(*self._found.values(), *others)
 
 
 def _path(violation: RuleViolation) -> str:

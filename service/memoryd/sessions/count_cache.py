@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from memoryd.domain.records import Session
 
 MAX_SESSIONS = 10_000
-"""Numbers in memory; whoever has not been stored to for longest goes."""
+"""Numbers in memory; that of the session not stored to for longest goes."""
 
 
 class CountCache:

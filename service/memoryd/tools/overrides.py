@@ -56,7 +56,7 @@ def layered(
 ) -> ToolConfig:
     """Lay stored overrides, by their path, over what environment and defaults say.
 
-    What this release refuses, or does not know, is set aside and told in `set_aside`. `literal`
+    What this release refuses, or does not know, is set aside and listed in `set_aside`. `literal`
     gives the secret that a token stands for, `secret_names` judges those that are named.
     """
     given: dict[str, object] = {}
@@ -102,7 +102,7 @@ def layered(
             ConfigWarning(
                 path,
                 f"the override does not hold, since this release refuses it: {why};"
-                " override it anew, or reset it",
+                " override it again, or reset it",
             )
             for path, why in aside.items()
         ),

@@ -151,7 +151,7 @@ def read_overrides(connection: Connection, tool: str, revision: int) -> Override
 
 
 def change(connection: Connection, dialect: Dialect, tool: str, decide: Decide) -> StoredTools:
-    """Let `decide` change a tool while nobody else changes any; answer what holds then.
+    """Let `decide` change a tool while no other change is under way; answer what holds then.
 
     Runs in a writing transaction, which commits it together with its revision.
     """
@@ -188,7 +188,7 @@ def _record(connection: Connection, dialect: Dialect, made: Revision) -> None:
 
 
 def _compact(connection: Connection, tool: str) -> None:
-    """Drop the oldest revisions of a tool; nobody can resume from before them any more."""
+    """Drop the oldest revisions of a tool; a watch can no longer resume from before them."""
     r = tool_config_revisions.c
     last: int | None = connection.execute(
         select(r.revision)

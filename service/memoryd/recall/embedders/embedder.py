@@ -27,7 +27,7 @@ class Embedder(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the embedder and its weights; vectors of another name are made anew."""
+        """Of the embedder and its weights; vectors of another name are made again."""
 
     @property
     def dimensions(self) -> int: ...

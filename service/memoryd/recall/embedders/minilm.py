@@ -65,7 +65,7 @@ class MiniLmEmbedder:
         from tokenizers import Tokenizer  # noqa: PLC0415  of the extra
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # beside a server; vectors may wait
+        options.intra_op_num_threads = 1  # the server needs the others; vectors may wait
         session = onnxruntime.InferenceSession(
             self._model_file, options, providers=["CPUExecutionProvider"]
         )

@@ -277,7 +277,7 @@ class RequestParser:
         if request.HasField("expire_time") and expires_at and expires_at <= self._clock():
             late = Violation(f"{prefix}expire_time", IN_THE_PAST)
             if request.request_id:  # it may be a retry, which the store knows
-                violations.add_beside(late)
+                violations.add_conditional(late)
             else:
                 violations.add(*late)
         return NewMemory(
@@ -386,7 +386,7 @@ class RequestParser:
             return min(self._clock() + convert.span_of(ttl), LATEST)
         except OverflowError:
             violations.add(
-                field, "must end before the year 10000; to keep it for good, let it never expire"
+                field, "must end before the year 10000; to keep it forever, set never_expires"
             )
             return LATEST
 

@@ -95,10 +95,10 @@ def encoded_response(
     for (_, _, lasting, accesses), effective_importance, ranked in results:
         memory_bytes = len(lasting) + len(accesses) + _FIELD_BYTES
         memory_length = _varint(memory_bytes)
-        beside = len(_MEMORY) + len(memory_length) + _END.size - _FIELD_BYTES
+        framing = len(_MEMORY) + len(memory_length) + _END.size - _FIELD_BYTES
         parts += (
             _RESULT,
-            _varint(memory_bytes + beside),
+            _varint(memory_bytes + framing),
             _MEMORY,
             memory_length,
             lasting,

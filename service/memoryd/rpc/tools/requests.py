@@ -101,7 +101,7 @@ class ToolRequestParser:
     def update(
         self, request: tool_config_pb2.UpdateToolConfigRequest, call: Call, violations: Violations
     ) -> Update:
-        """A path of the mask whose field is unset stands for the default, or an empty map or list.
+        """A path of the mask whose field is unset means the default, or an empty map or list.
 
         Bounds are judged here where something else is wrong; otherwise where they are applied,
         with what holds by then.

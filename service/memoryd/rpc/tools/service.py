@@ -153,7 +153,7 @@ class ToolConfigService:
                     yield tool_config_pb2.WatchToolConfigsResponse(
                         change=tool_config_pb2.TOOL_CONFIG_CHANGE_SNAPSHOT,
                         tool_config=message,
-                        # Whoever resumes from a part of the snapshot needs all of it again.
+                        # A watch that resumes from a part of the snapshot needs all of it again.
                         revision=after if message is messages[-1] else 0,
                     )
             while True:
