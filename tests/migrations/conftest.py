@@ -10,7 +10,6 @@ import sqlalchemy as sa
 from alembic import command
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
-from tests.patience import PATIENT_DATABASE
 
 from memoryd.database.migrate import alembic_config, migrate
 from memoryd.database.types import UtcDateTime
@@ -120,7 +119,7 @@ def database_url(database_kind: str, request: pytest.FixtureRequest, tmp_path: P
 
 @pytest.fixture
 def database(database_url: str) -> Database:
-    return Database(database_url, PATIENT_DATABASE)
+    return Database(database_url)
 
 
 @pytest.fixture
