@@ -223,7 +223,7 @@ class Server:
         pipeline.add_service(HEALTH_SERVICE, self.health.methods(), Lane.HEALTH)
         named = (*SERVICES, HEALTH_SERVICE.full_name, reflection.SERVICE_NAME)
         answer = reflection.aio.ReflectionServicer(named).ServerReflectionInfo
-        row: Method[Any] = Method(as_it_is, answer)
+        row: Method[Any] = Method(as_it_is, answer, has_rules=False)
         pipeline.add_service(REFLECTION_SERVICE, {"ServerReflectionInfo": row}, Lane.REFLECTION)
 
     async def start(self) -> str:

@@ -62,9 +62,9 @@ class HealthMonitor:
     def methods(self) -> Mapping[str, Method[Any]]:
         """The table of `grpc.health.v1.Health`."""
         return {
-            "Check": Method(as_it_is, self.check),
-            "List": Method(as_it_is, self.list_all),
-            "Watch": Method(as_it_is, self.watch),
+            "Check": Method(as_it_is, self.check, has_rules=False),
+            "List": Method(as_it_is, self.list_all, has_rules=False),
+            "Watch": Method(as_it_is, self.watch, has_rules=False),
         }
 
     async def check(

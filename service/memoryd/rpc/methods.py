@@ -33,6 +33,8 @@ class Method(Generic[RecordT]):
     """A coroutine function that returns the answer, or an asynchronous generator of answers."""
     check_size: Callable[[Any, Violations], None] | None = None
     """Adds what is too large to be judged at all."""
+    has_rules: bool = True
+    """Whether its proto has rules, and fields of ours to look at; those of gRPC itself do not."""
     waits_for_commit: bool = False
     """Whether it is refused unread while more writes wait than are soon done."""
 
@@ -49,7 +51,8 @@ def validated(method: Method[RecordT], request: Message, call: Call) -> RecordT:
     if method.check_size is not None:
         method.check_size(request, violations)
         violations.check()
-    violations.add_rules(request)
+    if method.has_rules:
+        violations.add_rules(request)
     record = method.parse(request, call, violations)
     violations.check()
     return record

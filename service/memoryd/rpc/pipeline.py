@@ -207,9 +207,7 @@ class _Method:
         self.row = row
         self.places = places
         self._path = path
-        self._name = proto.name
         self._decode = GetMessageClass(proto.input_type).FromString
-        self._has_rules = path.startswith("/memoryd.")
         self._max_bytes = limits.message_bytes
         self._returns = returns
 
@@ -240,8 +238,8 @@ class _Method:
         try:
             request = self._decode(data)
         except DecodeError:
-            raise MalformedMessage(f"request of {self._name}") from None
-        return validated(self.row, request, call) if self._has_rules else request
+            raise MalformedMessage(f"request of {self._path}") from None
+        return validated(self.row, request, call)
 
 
 def _encoded(answer: Any) -> bytes:
