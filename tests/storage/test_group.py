@@ -20,14 +20,14 @@ from memoryd.domain.content import hashes_of
 from memoryd.domain.errors import MemorydError
 from memoryd.domain.records import Capacity, ContentType, Memory, MemoryEdit, NewMemory, Session
 from memoryd.memories.rows import COLUMNS, memory_of
-from memoryd.memories.unit_of_work import (
+from memoryd.memories.unit_of_work import UnitOfWork
+from memoryd.memories.writes import (
     Delete,
     Expire,
     Outcome,
     Retire,
     Store,
     Undelete,
-    UnitOfWork,
     Update,
     Write,
 )

@@ -14,8 +14,8 @@ from memoryd.database.tables import memories, sessions
 from memoryd.database.types import UtcDateTime
 from memoryd.domain.errors import MemorydError
 from memoryd.domain.records import Accesses
-from memoryd.memories.rows import PRIMARY_KEY, SHARD_KEY
-from memoryd.sessions.lock import lock_sessions
+from memoryd.memories.rows import PRIMARY_KEY
+from memoryd.sessions.lock import SHARD_KEY, lock_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -20,7 +20,7 @@ from memoryd.memories import rows
 from memoryd.memories.cached_session import NOWHERE, CachedSession, News, Watched
 from memoryd.memories.recent import RecentSessions
 from memoryd.memories.rows import COLUMNS, memory_of
-from memoryd.sessions.lock import Counters
+from memoryd.sessions.lock import SHARD_KEY, Counters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -40,7 +40,7 @@ ERASED_SECONDS = 60.0
 
 
 def _in_session(table: Any) -> Any:
-    return and_(*(table.c[name] == bindparam(name) for name in rows.SHARD_KEY))
+    return and_(*(table.c[name] == bindparam(name) for name in SHARD_KEY))
 
 
 # The counters and the rows in one statement, so that they belong together.
@@ -49,7 +49,7 @@ _LIVE = (
     .select_from(
         sessions.outerjoin(
             memories,
-            and_(*(memories.c[n] == sessions.c[n] for n in rows.SHARD_KEY), rows.live()),
+            and_(*(memories.c[n] == sessions.c[n] for n in SHARD_KEY), rows.live()),
         )
     )
     .where(_in_session(sessions))

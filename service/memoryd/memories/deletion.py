@@ -10,16 +10,16 @@ from sqlalchemy import and_, delete, or_, select, update
 from memoryd.database.tables import (
     memories,
     memory_history,
-    revision_floors,
     schema,
     sessions,
     store_requests,
 )
 from memoryd.domain.records import Change, Session
 from memoryd.memories import answers
-from memoryd.memories.history import notification, raise_revisions
-from memoryd.memories.rows import PRIMARY_KEY, SHARD_KEY
-from memoryd.sessions.lock import lock_sessions
+from memoryd.memories.rows import PRIMARY_KEY
+from memoryd.sessions.floors import raise_floor
+from memoryd.sessions.lock import SHARD_KEY, lock_sessions
+from memoryd.sessions.revisions import notification, raise_revisions
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -111,7 +111,7 @@ def erase(connection: Connection, dialect: Dialect, session: Session) -> dict[st
     locked = lock_sessions(connection, dialect, [session])
     if not locked:
         return counts  # one that comes into being from here on is another
-    _raise_floor(connection, dialect, session.tenant, locked[session].revision)
+    raise_floor(connection, dialect, session.tenant, locked[session].revision)
     for table in session_tables():
         of_session = and_(
             table.c.tenant == session.tenant, table.c.session_id == session.session_id
@@ -262,13 +262,3 @@ def _look_up(
         return []
     statement = dialect.look_up(key, columns)
     return list(connection.execute(statement, dialect.bind(key, sorted(wanted))).all())
-
-
-def _raise_floor(connection: Connection, dialect: Dialect, tenant: str, revision: int) -> None:
-    row = {"tenant": tenant, "revision": revision}
-    dialect.insert_many(connection, revision_floors, [row], ignore_existing=True)
-    connection.execute(
-        update(revision_floors)
-        .where(revision_floors.c.tenant == tenant, revision_floors.c.revision < revision)
-        .values(revision=revision)
-    )

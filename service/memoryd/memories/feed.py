@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from memoryd.database.feed import Feed, Subscription
 from memoryd.domain.errors import MemorydError
 from memoryd.domain.records import MemoryEvent, Session
-from memoryd.memories.history import CHANNEL, fingerprint, read_changes
+from memoryd.memories.history import read_changes
 from memoryd.sessions.lock import read_counters
+from memoryd.sessions.revisions import CHANNEL, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from memoryd.database.quiet import until_quiet
 from memoryd.database.tables import schema
 from memoryd.domain.errors import DatabaseUnavailable, MemorydError, Overloaded, ShuttingDown
-from memoryd.memories.unit_of_work import Store, UnitOfWork, sessions_of
+from memoryd.memories.unit_of_work import UnitOfWork
+from memoryd.memories.writes import Store, sessions_of
 from memoryd.sessions.count_cache import CountCache
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from memoryd.database.engine import Database
     from memoryd.domain.records import Session
     from memoryd.memories.cache import SessionCache
-    from memoryd.memories.unit_of_work import Outcome, Write
+    from memoryd.memories.writes import Outcome, Write
 
 ANALYSE_AFTER = (100, 1_000, 10_000)
 """After how many memories that it has inserted a process has the tables analysed. PostgreSQL's own

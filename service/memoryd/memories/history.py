@@ -7,32 +7,23 @@ memory costs no second row.
 
 from __future__ import annotations
 
-import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import and_, bindparam, select, true
 
-from memoryd.database.dialect import Notification
 from memoryd.database.feed import Changes
 from memoryd.database.tables import memories, memory_history, sessions
 from memoryd.domain.errors import RevisionOutOfRange
 from memoryd.domain.records import Change, MemoryEvent
 from memoryd.memories import answers
-from memoryd.memories.rows import COLUMNS, SHARD_KEY, memory_of
+from memoryd.memories.rows import COLUMNS, memory_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Sequence
 
     from sqlalchemy import Column, ColumnElement, Connection, Table
 
-    from memoryd.database.dialect import Dialect
     from memoryd.domain.records import Session
-
-CHANNEL = "memoryd_changes"
-"""Of PostgreSQL's NOTIFY. A payload is the fingerprints of the sessions that changed."""
-
-MAX_PAYLOAD_BYTES = 7_900
-"""PostgreSQL takes less than 8,000."""
 
 READ_LIMIT = 50
 """Changes that one read brings at the most; with contents and metadata as large as may be, 2 MB."""
@@ -75,29 +66,6 @@ _SUPERSEDED = _newer(
     ),
     memory_history.c.revision <= bindparam("until"),
 )
-
-
-def fingerprint(session: Session) -> str:
-    """Eight hex digits; two sessions that share them wake each other's watchers, no more."""
-    return f"{zlib.crc32('/'.join(session).encode()):08x}"
-
-
-def notification(changed: Iterable[Session]) -> Notification:
-    """What other processes are notified of, in as few payloads as possible."""
-    prints = sorted({fingerprint(session) for session in changed})
-    size = MAX_PAYLOAD_BYTES // 9
-    starts = range(0, len(prints), size)
-    return Notification(CHANNEL, [" ".join(prints[start : start + size]) for start in starts])
-
-
-def raise_revisions(
-    connection: Connection, dialect: Dialect, revisions: Mapping[Session, int]
-) -> None:
-    """Set sessions to new revisions, and notify other processes."""
-    if revisions:
-        rows = [{**session._asdict(), "revision": n} for session, n in sorted(revisions.items())]
-        news = notification(revisions)
-        dialect.update_many(connection, sessions, SHARD_KEY, rows, notification=news)
 
 
 def read_changes(connection: Connection, session: Session, after: int) -> Changes[MemoryEvent]:

@@ -12,6 +12,7 @@ from memoryd.database.tables import memories
 from memoryd.database.types import UtcDateTime
 from memoryd.domain.importance import ACCESS_BOOST, MAX_ACCESS_BOOST
 from memoryd.domain.records import Change, ContentType, Memory, Session
+from memoryd.sessions.lock import SHARD_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,7 +30,6 @@ ENUMS: Mapping[str, type[Change | ContentType]] = {
 }
 """Of the fields that are kept as text."""
 
-SHARD_KEY = ("tenant", "session_id")
 PRIMARY_KEY = (*SHARD_KEY, "id")
 
 

@@ -20,7 +20,7 @@ from memoryd.memories.cache import SessionCache
 from memoryd.memories.group_commit import GroupCommit
 from memoryd.memories.replica import SessionReads
 from memoryd.memories.rows import COLUMNS, memory_of
-from memoryd.memories.unit_of_work import Delete, Store, Undelete, Update
+from memoryd.memories.writes import Delete, Store, Undelete, Update
 from memoryd.sessions.lock import lock_sessions
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from memoryd.domain.errors import MemorydError
 from memoryd.domain.records import Session
 from memoryd.memories import deletion as removal
-from memoryd.memories.unit_of_work import Expire, Retire, UnitOfWork
+from memoryd.memories.unit_of_work import UnitOfWork
+from memoryd.memories.writes import Expire, Retire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -9,17 +9,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
-
-from sqlalchemy import Column, Integer, bindparam, func, select
 
 from memoryd.database import statements as direct
 from memoryd.database.tables import (
     memories,
     memory_history,
-    revision_floors,
-    sessions,
     store_requests,
 )
 from memoryd.domain.errors import (
@@ -48,83 +43,31 @@ from memoryd.domain.records import (
 )
 from memoryd.memories import answers, rows
 from memoryd.memories.cached_session import SessionNews
-from memoryd.memories.history import raise_revisions
-from memoryd.memories.rows import COLUMNS, PRIMARY_KEY, SHARD_KEY
+from memoryd.memories.lookups import Lookup, lookups_of
+from memoryd.memories.rows import PRIMARY_KEY
 from memoryd.memories.session_changes import SessionWork
+from memoryd.memories.writes import (
+    Delete,
+    Expire,
+    Outcome,
+    Retire,
+    Store,
+    Undelete,
+    Update,
+    Write,
+    sessions_of,
+)
 from memoryd.sessions.count_cache import CountCache
-from memoryd.sessions.lock import lock_sessions
+from memoryd.sessions.create import drop_unused, lock_or_create
+from memoryd.sessions.revisions import raise_revisions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
-    from sqlalchemy import ColumnElement, Connection, Select
+    from sqlalchemy import Connection
 
     from memoryd.database.dialect import Dialect
-
-
-@dataclass(frozen=True, slots=True)
-class Store:
-    """Store all of them, or none."""
-
-    items: tuple[NewMemory, ...]
-    capacity: Capacity
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    edit: MemoryEdit
-
-
-@dataclass(frozen=True, slots=True)
-class Delete:
-    session: Session
-    memory_id: str
-    etag: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Undelete:
-    session: Session
-    memory_id: str
-    capacity: Capacity
-
-
-@dataclass(frozen=True, slots=True)
-class Expire:
-    """Remove a memory whose time has come, if it has."""
-
-    session: Session
-    memory_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Retire:
-    """Soft-delete a memory that was not used since `unused_since`."""
-
-    session: Session
-    memory_id: str
-    unused_since: datetime
-
-
-Write = Store | Update | Delete | Undelete | Expire | Retire
-Outcome = tuple[Stored, ...] | Memory | None
-"""Of Store; of Update, Delete and Undelete; of the others, which may find nothing to do."""
-
-
-def sessions_of(write: Write) -> Iterable[Session]:
-    match write:
-        case Store(items):
-            return (item.session for item in items)
-        case Update(edit):
-            return (edit.session,)
-        case Delete(session) | Undelete(session) | Expire(session) | Retire(session):
-            return (session,)
-
-
-_FLOORS = select(revision_floors.c.tenant, revision_floors.c.revision).where(
-    revision_floors.c.tenant.in_(bindparam("tenants", expanding=True))
-)
 
 
 class UnitOfWork:
@@ -140,7 +83,7 @@ class UnitOfWork:
         self._connection = connection
         self._counts = counts or CountCache()
         self._dialect = dialect
-        self._statements = _statements(dialect)
+        self._lookups = lookups_of(dialect)
         self._now = now
         self._work: dict[Session, SessionWork] = {}
         self._requests: dict[tuple[Session, str], _Answered] = {}
@@ -187,36 +130,11 @@ class UnitOfWork:
     # Reading
 
     def _lock(self, writes: Sequence[Write]) -> None:
-        """Lock the session rows, in one order for all, and make those that stores need."""
+        """Lock the sessions, in one order for all, and make those that stores need."""
+        wanted = (session for write in writes for session in sessions_of(write))
         storing = {item.session for w in writes if isinstance(w, Store) for item in w.items}
-        self._lock_existing(session for write in writes for session in sessions_of(write))
-        # Not once: what another process has just made, it may erase before it is locked here.
-        while missing := sorted(storing - self._work.keys()):
-            made = [{**session._asdict(), "revision": 0, "horizon": 0} for session in missing]
-            self._dialect.insert_many(self._connection, sessions, made, ignore_existing=True)
-            self._lock_existing(missing)
-        self._raise_above_erased()
-
-    def _raise_above_erased(self) -> None:
-        """Begin new sessions beyond what an erased one of the same name may have had."""
-        self._new = {session for session, work in self._work.items() if work.revision == 0}
-        if not self._new:
-            return
-        # Read while the rows are locked: an erasure before has raised the floor by now.
-        tenants = sorted({session.tenant for session in self._new})
-        floors = dict(self._connection.execute(_FLOORS, {"tenants": tenants}).all())
-        raised = [
-            {**session._asdict(), "revision": begin, "horizon": begin}
-            for session in self._new
-            if (begin := floors.get(session.tenant, -1) + 1)
-        ]
-        if raised:
-            self._dialect.update_many(self._connection, sessions, SHARD_KEY, raised)
-            for row in raised:
-                self._work[Session(row["tenant"], row["session_id"])].revision = row["revision"]
-
-    def _lock_existing(self, wanted: Iterable[Session]) -> None:
-        for session, counters in lock_sessions(self._connection, self._dialect, wanted).items():
+        locked, self._new = lock_or_create(self._connection, self._dialect, wanted, storing)
+        for session, counters in locked.items():
             self._work[session] = SessionWork(
                 session, counters.revision, counters.access_revision, self._now
             )
@@ -236,11 +154,11 @@ class UnitOfWork:
                     ids.add((*edit.session, edit.memory_id))
                 case Delete() | Undelete() | Expire() | Retire():
                     ids.add((*write.session, write.memory_id))
-        self._take_in(self._statements.by_id, ids)
+        self._take_in(self._lookups.by_id, ids)
         contents |= self._contents_in_question(writes)
-        self._take_in(self._statements.by_content, contents)
+        self._take_in(self._lookups.by_content, contents)
         for tenant, session_id, request_id, memory_id, fingerprint, answer in self._execute(
-            self._statements.requests, sorted(requests)
+            self._lookups.requests, sorted(requests)
         ):
             session = Session(tenant, session_id)
             stored = answers.from_answer(session, memory_id, answer)
@@ -293,7 +211,7 @@ class UnitOfWork:
         }
         # Of what is kept, some may have expired.
         for tenant, session_id, count in self._execute(
-            self._statements.live_counts, sorted(full), now=self._now
+            self._lookups.live_counts, sorted(full), now=self._now
         ):
             self._work[Session(tenant, session_id)].live_count = count
         crowded: dict[Session, int] = {}
@@ -312,7 +230,7 @@ class UnitOfWork:
                 if capacities[s].half_life_days == half_life_days
             ]
             self._take_in(
-                self._statements.least_important, keys, now=self._now, half_life_days=half_life_days
+                self._lookups.least_important, keys, now=self._now, half_life_days=half_life_days
             )
         for session in crowded:
             self._work[session].rank_for_eviction(capacities[session].half_life_days)
@@ -329,14 +247,12 @@ class UnitOfWork:
                 unknown.append(session)
             else:
                 work.live_count = work.kept_count
-        for tenant, session_id, count in self._execute(
-            self._statements.kept_counts, sorted(unknown)
-        ):
+        for tenant, session_id, count in self._execute(self._lookups.kept_counts, sorted(unknown)):
             work = self._work[Session(tenant, session_id)]
             work.live_count = work.kept_count = count
 
     def _take_in(
-        self, statement: _Statement, keys: Iterable[tuple[Any, ...]], **parameters: Any
+        self, statement: Lookup, keys: Iterable[tuple[Any, ...]], **parameters: Any
     ) -> None:
         loaded: defaultdict[Session, list[Memory]] = defaultdict(list)
         for row in self._execute(statement, sorted(keys), **parameters):
@@ -346,7 +262,7 @@ class UnitOfWork:
             self._work[session].load(found)
 
     def _execute(
-        self, statement: _Statement, keys: Sequence[tuple[Any, ...]], **parameters: Any
+        self, statement: Lookup, keys: Sequence[tuple[Any, ...]], **parameters: Any
     ) -> Any:
         if not keys:
             return ()
@@ -560,9 +476,8 @@ class UnitOfWork:
     def _save_sessions(self) -> None:
         changed = {session: self._work[session].revision for session in self.changed}
         raise_revisions(self._connection, self._dialect, changed)
-        refused = [session._asdict() for session in self._new if session not in changed]
-        if refused:  # all that was for them; they do not come into being
-            self._dialect.delete_many(self._connection, sessions, SHARD_KEY, refused)
+        unused = self._new - changed.keys()
+        drop_unused(self._connection, self._dialect, unused)
 
 
 @dataclass(frozen=True, slots=True)
@@ -572,78 +487,6 @@ class _Answered:
     fingerprint: str
     stored: Stored
     is_new: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Statement:
-    """A select that is joined with keys of these columns."""
-
-    columns: tuple[Column[Any], ...]
-    select: Select[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _Statements:
-    by_id: _Statement
-    by_content: _Statement
-    requests: _Statement
-    kept_counts: _Statement
-    live_counts: _Statement
-    least_important: _Statement
-
-
-@cache
-def _statements(dialect: Dialect) -> _Statements:
-    memory_session = (memories.c.tenant, memories.c.session_id)
-    content_key = (*memory_session, memories.c.content_type, memories.c.content_hash)
-    request_key = (
-        store_requests.c.tenant,
-        store_requests.c.session_id,
-        store_requests.c.request_id,
-    )
-    id_key = (*memory_session, memories.c.id)
-    how_many = Column("how_many", Integer)
-
-    def counts(condition: ColumnElement[bool]) -> _Statement:
-        in_session = dialect.keys(*memory_session)
-        count = (
-            select(func.count())
-            .select_from(memories)
-            .where(*(c == in_session.c[c.name] for c in memory_session), condition)
-            .correlate(in_session.source)
-            .scalar_subquery()
-        )
-        counted = select(*(in_session.c[c.name] for c in memory_session), count)
-        return _Statement(memory_session, counted.select_from(in_session.source))
-
-    crowded = dialect.look_up(memory_session, COLUMNS, rows.live(), carried=[how_many]).subquery()
-    score = rows.effective_importance(dialect, crowded.c)
-    ranked = select(
-        crowded,
-        func.row_number()
-        .over(
-            partition_by=(crowded.c.tenant, crowded.c.session_id),
-            order_by=(score, crowded.c.revision),
-        )
-        .label("place"),
-    ).subquery()
-    r = store_requests.c
-    return _Statements(
-        by_id=_Statement(id_key, dialect.look_up(id_key, COLUMNS)),
-        by_content=_Statement(
-            content_key, dialect.look_up(content_key, COLUMNS, memories.c.deleted_at.is_(None))
-        ),
-        requests=_Statement(
-            request_key,
-            dialect.look_up(request_key, (*request_key, r.memory_id, r.fingerprint, r.answer)),
-        ),
-        kept_counts=counts(memories.c.deleted_at.is_(None)),
-        live_counts=counts(rows.live()),
-        least_important=_Statement(
-            (*memory_session, how_many),
-            select(*(ranked.c[c.name] for c in COLUMNS)).where(ranked.c.place <= ranked.c.how_many),
-        ),
-    )
 
 
 def _tighter(one: Capacity | None, other: Capacity) -> Capacity:

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
     from memoryd.database.dialect import Dialect
 
-KEY = (sessions.c.tenant, sessions.c.session_id)
+SHARD_KEY = ("tenant", "session_id")
+"""What every key of something in a session begins with."""
+
+KEY = tuple(sessions.c[name] for name in SHARD_KEY)
 
 
 class Counters(NamedTuple):

@@ -1,0 +1,93 @@
+"""What a unit of work reads before it decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Column, Integer, func, select
+
+from memoryd.database.tables import memories, store_requests
+from memoryd.memories import rows
+from memoryd.memories.rows import COLUMNS
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, Select
+
+    from memoryd.database.dialect import Dialect
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """A select that is joined with keys of these columns."""
+
+    columns: tuple[Column[Any], ...]
+    select: Select[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Lookups:
+    """What a unit of work reads, each in one statement however many keys there are."""
+
+    by_id: Lookup
+    by_content: Lookup
+    requests: Lookup
+    kept_counts: Lookup
+    live_counts: Lookup
+    least_important: Lookup
+
+
+@cache
+def lookups_of(dialect: Dialect) -> Lookups:
+    """The statements for a database."""
+    memory_session = (memories.c.tenant, memories.c.session_id)
+    content_key = (*memory_session, memories.c.content_type, memories.c.content_hash)
+    request_key = (
+        store_requests.c.tenant,
+        store_requests.c.session_id,
+        store_requests.c.request_id,
+    )
+    id_key = (*memory_session, memories.c.id)
+    how_many = Column("how_many", Integer)
+
+    def counts(condition: ColumnElement[bool]) -> Lookup:
+        in_session = dialect.keys(*memory_session)
+        count = (
+            select(func.count())
+            .select_from(memories)
+            .where(*(c == in_session.c[c.name] for c in memory_session), condition)
+            .correlate(in_session.source)
+            .scalar_subquery()
+        )
+        counted = select(*(in_session.c[c.name] for c in memory_session), count)
+        return Lookup(memory_session, counted.select_from(in_session.source))
+
+    crowded = dialect.look_up(memory_session, COLUMNS, rows.live(), carried=[how_many]).subquery()
+    score = rows.effective_importance(dialect, crowded.c)
+    ranked = select(
+        crowded,
+        func.row_number()
+        .over(
+            partition_by=(crowded.c.tenant, crowded.c.session_id),
+            order_by=(score, crowded.c.revision),
+        )
+        .label("place"),
+    ).subquery()
+    r = store_requests.c
+    return Lookups(
+        by_id=Lookup(id_key, dialect.look_up(id_key, COLUMNS)),
+        by_content=Lookup(
+            content_key, dialect.look_up(content_key, COLUMNS, memories.c.deleted_at.is_(None))
+        ),
+        requests=Lookup(
+            request_key,
+            dialect.look_up(request_key, (*request_key, r.memory_id, r.fingerprint, r.answer)),
+        ),
+        kept_counts=counts(memories.c.deleted_at.is_(None)),
+        live_counts=counts(rows.live()),
+        least_important=Lookup(
+            (*memory_session, how_many),
+            select(*(ranked.c[c.name] for c in COLUMNS)).where(ranked.c.place <= ranked.c.how_many),
+        ),
+    )

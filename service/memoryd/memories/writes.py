@@ -1,0 +1,73 @@
+"""What a transaction may be asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from memoryd.domain.records import Memory, Stored
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from memoryd.domain.records import Capacity, MemoryEdit, NewMemory, Session
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Store all of them, or none."""
+
+    items: tuple[NewMemory, ...]
+    capacity: Capacity
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    edit: MemoryEdit
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    session: Session
+    memory_id: str
+    etag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Undelete:
+    session: Session
+    memory_id: str
+    capacity: Capacity
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """Remove a memory whose time has come, if it has."""
+
+    session: Session
+    memory_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Soft-delete a memory that was not used since `unused_since`."""
+
+    session: Session
+    memory_id: str
+    unused_since: datetime
+
+
+Write = Store | Update | Delete | Undelete | Expire | Retire
+Outcome = tuple[Stored, ...] | Memory | None
+"""Of Store; of Update, Delete and Undelete; of the others, which may find nothing to do."""
+
+
+def sessions_of(write: Write) -> Iterable[Session]:
+    match write:
+        case Store(items):
+            return (item.session for item in items)
+        case Update(edit):
+            return (edit.session,)
+        case Delete(session) | Undelete(session) | Expire(session) | Retire(session):
+            return (session,)

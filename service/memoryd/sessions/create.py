@@ -1,0 +1,62 @@
+"""Sessions that come into being with the first write to them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memoryd.database.tables import sessions
+from memoryd.domain.records import Session
+from memoryd.sessions.floors import read_floors
+from memoryd.sessions.lock import SHARD_KEY, lock_sessions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy import Connection
+
+    from memoryd.database.dialect import Dialect
+    from memoryd.sessions.lock import Counters
+
+
+def lock_or_create(
+    connection: Connection, dialect: Dialect, wanted: Iterable[Session], needed: set[Session]
+) -> tuple[dict[Session, Counters], set[Session]]:
+    """Lock those sessions of `wanted` that exist, and make those that are `needed`.
+
+    Gives how far each is, and which have had no change before.
+    """
+    locked = lock_sessions(connection, dialect, wanted)
+    # Not once: what another process has just made, it may erase before it is locked here.
+    while missing := sorted(needed - locked.keys()):
+        made = [{**session._asdict(), "revision": 0, "horizon": 0} for session in missing]
+        dialect.insert_many(connection, sessions, made, ignore_existing=True)
+        locked |= lock_sessions(connection, dialect, missing)
+    new = {session for session, counters in locked.items() if counters.revision == 0}
+    if new:
+        _raise_above_erased(connection, dialect, locked, new)
+    return locked, new
+
+
+def drop_unused(connection: Connection, dialect: Dialect, unused: Iterable[Session]) -> None:
+    """Delete new sessions whose every write was refused: they do not come into being."""
+    rows = [session._asdict() for session in unused]
+    if rows:
+        dialect.delete_many(connection, sessions, SHARD_KEY, rows)
+
+
+def _raise_above_erased(
+    connection: Connection, dialect: Dialect, locked: dict[Session, Counters], new: set[Session]
+) -> None:
+    # Read while the rows are locked: an erasure before has raised the floor by now.
+    floors = read_floors(connection, (session.tenant for session in new))
+    raised = [
+        {**session._asdict(), "revision": begin, "horizon": begin}
+        for session in new
+        if (begin := floors.get(session.tenant, -1) + 1)
+    ]
+    if not raised:
+        return
+    dialect.update_many(connection, sessions, SHARD_KEY, raised)
+    for row in raised:
+        session = Session(row["tenant"], row["session_id"])
+        locked[session] = locked[session]._replace(revision=row["revision"])
