@@ -46,14 +46,14 @@ class Workers:
         environ: Mapping[str, str],
         count: int,
         *,
-        patience_seconds: float,
+        stop_timeout_seconds: float,
         ready: Callable[[], None],
     ) -> None:
-        """`ready` is called once all are, `patience_seconds` what each has to end when told to."""
+        """Call `ready` once all are; kill those that do not stop within `stop_timeout_seconds`."""
         self._command = command
         self._environ = environ
         self._count = count
-        self._patience_seconds = patience_seconds
+        self._stop_timeout_seconds = stop_timeout_seconds
         self._ready = ready
         self._waited_for = set(range(count))
         self._stopping = asyncio.Event()
@@ -69,7 +69,7 @@ class Workers:
         told.cancel()
         self._stopping.set()
         self._send(signal.SIGTERM)
-        _, late = await asyncio.wait(keepers, timeout=self._patience_seconds)
+        _, late = await asyncio.wait(keepers, timeout=self._stop_timeout_seconds)
         if late:
             self._send(signal.SIGKILL)
         for outcome in await asyncio.gather(*keepers, return_exceptions=True):
