@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import signal
 from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memoryd.cli.running import configuration, logging, run
 from memoryd.database.engine import Database, DatabaseOptions
 from memoryd.progress import progress
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
     from pathlib import Path
 
     from memoryd.settings.service import Settings
@@ -63,10 +63,18 @@ async def _migrate(database_url: str) -> None:
         await database.close()
 
 
-def sweep(database_url: str | None, *, once: bool) -> None:
+def _run(
+    database_url: str | None,
+    work: Callable[[Settings, Mapping[str, ToolConfig]], Coroutine[Any, Any, None]],
+) -> None:
+    """Run `work` on the database that the flag or the settings name, with a log."""
     settings, tools = configuration(database_url=database_url)
     with logging(settings):
-        run(_sweep(settings, tools, once=once))
+        run(work(settings, tools))
+
+
+def sweep(database_url: str | None, *, once: bool) -> None:
+    _run(database_url, lambda settings, tools: _sweep(settings, tools, once=once))
 
 
 async def _sweep(settings: Settings, base: Mapping[str, ToolConfig], *, once: bool) -> None:
@@ -88,9 +96,7 @@ async def _sweep(settings: Settings, base: Mapping[str, ToolConfig], *, once: bo
 
 
 def reindex(database_url: str | None) -> None:
-    settings, _ = configuration(database_url=database_url)
-    with logging(settings):
-        run(_reindex(settings))
+    _run(database_url, lambda settings, _: _reindex(settings))
 
 
 async def _reindex(settings: Settings) -> None:
@@ -111,9 +117,7 @@ async def _reindex(settings: Settings) -> None:
 
 
 def backup(file: Path, database_url: str | None) -> None:
-    settings, _ = configuration(database_url=database_url)
-    with logging(settings):
-        run(_backup(settings, file))
+    _run(database_url, lambda settings, _: _backup(settings, file))
 
 
 async def _backup(settings: Settings, file: Path) -> None:
@@ -124,9 +128,7 @@ async def _backup(settings: Settings, file: Path) -> None:
 
 
 def export(file: Path, database_url: str | None, *, with_deleted: bool) -> None:
-    settings, _ = configuration(database_url=database_url)
-    with logging(settings):
-        run(_export(settings, file, with_deleted=with_deleted))
+    _run(database_url, lambda settings, _: _export(settings, file, with_deleted=with_deleted))
 
 
 async def _export(settings: Settings, file: Path, *, with_deleted: bool) -> None:
@@ -140,9 +142,7 @@ async def _export(settings: Settings, file: Path, *, with_deleted: bool) -> None
 
 
 def import_(file: Path, database_url: str | None) -> None:
-    settings, _ = configuration(database_url=database_url)
-    with logging(settings):
-        run(_import(settings, file))
+    _run(database_url, lambda settings, _: _import(settings, file))
 
 
 async def _import(settings: Settings, file: Path) -> None:
