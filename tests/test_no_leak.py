@@ -24,7 +24,7 @@ from google.protobuf.message_factory import GetMessageClass
 from sqlalchemy import make_url
 
 from memoryd.logs import logging_to
-from memoryd.settings.service import SettingsError
+from memoryd.settings.reading import SettingsError
 from memoryd.tools.secrets import SecretReference, Secrets
 from memoryd.tools.settings import TOOLS, load_configuration
 from memoryd.v1 import memory_pb2, tool_config_pb2

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from memoryd.domain.errors import MemorydError
 from memoryd.logs import logging_to
 from memoryd.rpc.endpoint import EndpointFailed
-from memoryd.settings.service import (
+from memoryd.settings.reading import (
     SettingsError,
     merge_variables,
     refers_to,

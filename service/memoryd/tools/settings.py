@@ -28,25 +28,19 @@ from pydantic import (
     field_validator,
 )
 
-from memoryd.settings.service import (
+from memoryd.settings.model import (
     Accepts,
     Boolean,
-    Environment,
     Fault,
     Integer,
     Number,
-    Problem,
-    Settings,
-    SettingsError,
     SettingsModel,
     describe,
-    given_values,
-    load_settings,
-    read_variables,
     refusal,
     validate,
-    without_value,
 )
+from memoryd.settings.reading import Problem, SettingsError, VariableReader
+from memoryd.settings.service import Environment, Settings, read_settings
 from memoryd.tools.secrets import (
     PATIENCE_SECONDS,
     REFERENCE_FORMS,
@@ -57,10 +51,8 @@ from memoryd.tools.secrets import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
-    from memoryd.settings.service import Variables
     from memoryd.tools.secrets.names import SecretNames
 
 TOOLS: Final = ("rag", "memory", "escalation", "attachment", "crm", "billing", "inventory")
@@ -209,7 +201,7 @@ ApiKey = Annotated[
     BeforeValidator(_secret_reference),
     # A dump is for showing: it says where the secret comes from.
     PlainSerializer(str),
-    Accepts(f"{REFERENCE_FORMS}; outside production also the secret itself", secret=True),
+    Accepts(f"{REFERENCE_FORMS}; outside production also the secret itself"),
 ]
 
 
@@ -447,27 +439,31 @@ def load_tool_configs(
     Variables that merely begin like a tool's are other programs' and ignored. Raises
     `SettingsError` with every problem; in production a literal secret is one.
     """
-    places, problems = read_variables(environ=environ, dotenv=dotenv)
-    values, switched = given_values(_Switches, places)
-    switches = validate(_Switches, values)
-    if isinstance(switches, list):
-        problems += _problems(_Switches, switches, switched, places)
-        switches = _Switches()
+    reader = VariableReader(environ=environ, dotenv=dotenv)
+    configs = read_tool_configs(reader, production=production)
+    reader.raise_problems()
+    return configs
+
+
+def read_tool_configs(reader: VariableReader, *, production: bool) -> Mapping[str, ToolConfig]:
+    """Read the tools whose values are accepted; the reader has the problems with the others."""
+    given = reader.given(_Switches)
+    switches, faults = validate(_Switches, given.values)
+    reader.refuse(_Switches, given, faults)
+    switched = given.origins
     configs = {}
     for tool in TOOLS:
         model = SETTINGS_OF[tool]
-        values, given = given_values(model, places)
-        settings, faults = _judge(model, values, production=production)
-        problems += _problems(model, faults, given, places)
+        given = reader.given(model)
+        settings, faults = _judge(model, given.values, production=production)
+        reader.refuse(model, given, faults)
         if settings is not None:
             provenance = {"enabled": _layer(given=tool in switched)} | {
-                f"{tool}.{name}": _layer(given=name in given) for name in model.model_fields
+                f"{tool}.{name}": _layer(given=name in given.origins) for name in model.model_fields
             }
             configs[tool] = ToolConfig(
-                tool, getattr(switches, tool), settings, MappingProxyType(provenance)
+                tool, getattr(switches or _Switches(), tool), settings, MappingProxyType(provenance)
             )
-    if problems:
-        raise SettingsError(problems)
     return MappingProxyType(configs)
 
 
@@ -475,20 +471,12 @@ def load_configuration(
     *, environ: Mapping[str, str], dotenv: Path | None, flags: Mapping[str, object]
 ) -> tuple[Settings, Mapping[str, ToolConfig]]:
     """Read the service's settings and the tools; one `SettingsError` has the problems of both."""
-    problems: list[Problem] = []
-    settings = None
-    configs: Mapping[str, ToolConfig] = {}
-    try:
-        settings = load_settings(environ=environ, dotenv=dotenv, flags=flags)
-    except SettingsError as error:
-        problems += error.problems
+    reader = VariableReader(environ=environ, dotenv=dotenv)
+    settings = read_settings(reader, flags)
     production = settings is not None and settings.environment is Environment.PRODUCTION
-    try:
-        configs = load_tool_configs(environ=environ, dotenv=dotenv, production=production)
-    except SettingsError as error:
-        problems += error.problems
-    if settings is None or problems:
-        raise SettingsError(problems)
+    configs = read_tool_configs(reader, production=production)
+    if settings is None or reader.problems:
+        raise SettingsError(reader.problems)
     return settings, configs
 
 
@@ -606,8 +594,7 @@ async def _unavailable(
 def _judge(
     model: type[ToolSettings], values: Mapping[str, object], *, production: bool
 ) -> tuple[ToolSettings | None, list[Fault]]:
-    result = validate(model, values)
-    settings, faults = (None, result) if isinstance(result, list) else (result, [])
+    settings, faults = validate(model, values)
     if production:
         # From the values given, so that it is told even where another setting is bad.
         faults += [
@@ -672,23 +659,6 @@ def references_of(configs: Iterable[ToolConfig]) -> Iterator[SecretReference]:
     for config in configs:
         for _, reference in _references(type(config.settings), config.values):
             yield reference
-
-
-def _problems(
-    model: type[SettingsModel],
-    faults: Iterable[Fault],
-    origins: Mapping[str, str],
-    places: Sequence[Variables],
-) -> list[Problem]:
-    return [
-        Problem(
-            model.variable(fault.field),
-            origins[fault.field],
-            without_value(fault.found, model.variable(fault.field), places),
-            fault.expected,
-        )
-        for fault in faults
-    ]
 
 
 def _layer(*, given: bool) -> Provenance:
