@@ -292,7 +292,8 @@ class Server:
         await self.database.close()
         if self._standby is not None:
             await self._standby.close()
-        _log.info("stopped")
+        if self._sweeping is not None:  # it had started
+            _log.info("stopped")
 
 
 def _standby_of(settings: Settings, options: DatabaseOptions, primary: Database) -> Database | None:

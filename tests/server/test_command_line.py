@@ -285,6 +285,7 @@ def test_a_port_that_is_taken_is_named(command_line):
         port = listener.getsockname()[1]
         done = command_line.run("serve", "--port", str(port))
     assert_refused(done, f"cannot listen on 127.0.0.1:{port}", "in use")
+    assert "stopped" not in done.stderr
 
 
 # Settings

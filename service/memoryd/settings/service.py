@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import importlib.util
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import (
@@ -16,7 +15,7 @@ from pydantic import (
     field_validator,
 )
 
-from memoryd.database.urls import has_password
+from memoryd.database.urls import driver_url, has_password
 from memoryd.domain.records import MAX_BATCH, ContentPolicy
 from memoryd.settings.field_types import (
     DatabaseUrl,
@@ -49,6 +48,7 @@ from memoryd.settings.reading import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from memoryd.settings.reading import Given, Source
 
@@ -327,16 +327,17 @@ class Settings(SettingsModel):
         return is_sqlite(self.database_url)
 
     def has_new_file(self) -> bool:
-        """Whether memories are to be kept in a file that is not there yet, or empty."""
+        """Whether memories go to a file that does not exist yet, or is empty."""
         if not self.is_embedded:
             return False
-        file = Path(self.database_url.get_secret_value().partition(":///")[2].partition("?")[0])
+        from memoryd.database.embedded import file_of  # noqa: PLC0415  loads SQLAlchemy
+
         try:
-            return file.stat().st_size == 0
+            return file_of(driver_url(self.database_url.get_secret_value())).stat().st_size == 0
         except FileNotFoundError:
             return True
         except OSError:
-            return False  # what stands in the way is told by whoever opens it
+            return False  # whoever opens the file reports what is wrong with it
 
     def address(self, port: int) -> str:
         """The host with a port, as HOST:PORT."""
