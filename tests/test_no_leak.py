@@ -451,6 +451,6 @@ def test_nothing_in_memory_shows_a_secret(aws, tmp_path):
 async def test_a_resolved_secret_does_not_show_itself(aws):
     secrets = Secrets.built_in(planted(aws, ""))
     reference = SecretReference.parse("secretsmanager://aws/keys#inventory")
-    value = await secrets.resolve(reference, patience=30)
+    value = await secrets.resolve(reference, timeout=30)
     assert shown(value.get_secret_value())
     assert_nothing_shown([repr(value), str(value), f"{value}", repr(secrets), str(vars(secrets))])

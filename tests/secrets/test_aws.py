@@ -11,7 +11,12 @@ import grpc
 import pytest
 from pydantic import SecretStr
 
-from memoryd.tools.secrets import PATIENCE_SECONDS, SecretReference, Secrets, SecretUnavailableError
+from memoryd.tools.secrets import (
+    RESOLVE_TIMEOUT_SECONDS,
+    SecretReference,
+    Secrets,
+    SecretUnavailableError,
+)
 from memoryd.tools.secrets import aws as aws_module
 from memoryd.tools.secrets.cache import RETRY_SECONDS, TTL_SECONDS
 from memoryd.v1 import tool_config_pb2 as pb
@@ -30,7 +35,7 @@ def reading(stub: SecretsManagerStub, **variables: str) -> Secrets:
 
 async def resolve(secrets: Secrets, name: str) -> SecretStr:
     reference = SecretReference.parse(f"secretsmanager://aws/{name}")
-    return await secrets.resolve(reference, patience=PLENTY)
+    return await secrets.resolve(reference, timeout=PLENTY)
 
 
 async def refused(secrets: Secrets, name: str = "crm") -> SecretUnavailableError:
@@ -302,7 +307,7 @@ async def test_a_slow_provider_is_a_warning_and_no_slow_call(aws, serve):
     listed = (await tools.ListTools(pb.ListToolsRequest())).tools
     slow = [warning.description for summary in listed for warning in summary.warnings]
     assert len(slow) == 2
-    assert all(f"did not answer within {PATIENCE_SECONDS:g} s" in text for text in slow)
+    assert all(f"did not answer within {RESOLVE_TIMEOUT_SECONDS:g} s" in text for text in slow)
 
 
 async def test_the_secrets_of_all_tools_are_waited_for_at_once(serve, monkeypatch):

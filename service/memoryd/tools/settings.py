@@ -42,8 +42,8 @@ from memoryd.settings.model import (
 from memoryd.settings.reading import Problem, SettingsError, VariableReader
 from memoryd.settings.service import Environment, Settings, read_settings
 from memoryd.tools.secrets import (
-    PATIENCE_SECONDS,
     REFERENCE_FORMS,
+    RESOLVE_TIMEOUT_SECONDS,
     MalformedReferenceError,
     SecretReference,
     Secrets,
@@ -60,7 +60,7 @@ TOOLS: Final = ("rag", "memory", "escalation", "attachment", "crm", "billing", "
 INT32_MAX: Final = 2**31 - 1
 """What an int32 carries: the bound of settings that have none of their own."""
 
-START_PATIENCE_SECONDS: Final = 15.0
+START_TIMEOUT_SECONDS: Final = 15.0
 """How long the start waits for the providers of secrets; no caller does yet."""
 
 LOST_LITERAL: Final = SecretReference("literal")
@@ -555,7 +555,7 @@ async def require_secrets(configs: Mapping[str, ToolConfig], secrets: Secrets) -
     ]
     found = await asyncio.gather(
         *(
-            _unavailable(settings.api_key, secrets, patience=START_PATIENCE_SECONDS)
+            _unavailable(settings.api_key, secrets, timeout=START_TIMEOUT_SECONDS)
             for settings in with_key
         )
     )
@@ -574,7 +574,7 @@ async def require_secrets(configs: Mapping[str, ToolConfig], secrets: Secrets) -
 
 
 async def _unavailable(
-    reference: SecretReference, secrets: Secrets, *, patience: float = PATIENCE_SECONDS
+    reference: SecretReference, secrets: Secrets, *, timeout: float = RESOLVE_TIMEOUT_SECONDS
 ) -> SecretUnavailableError | None:
     """Answer why a reference resolves to nothing; None where it resolves or there is none."""
     if not reference:
@@ -585,7 +585,7 @@ async def _unavailable(
             f"give a reference: {REFERENCE_FORMS}",
         )
     try:
-        await secrets.resolve(reference, patience=patience)
+        await secrets.resolve(reference, timeout=timeout)
     except SecretUnavailableError as error:
         return error
     return None

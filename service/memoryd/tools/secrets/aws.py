@@ -20,7 +20,7 @@ from memoryd.tools.secrets.errors import SecretUnavailableError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from memoryd.tools.secrets import SecretReference
+    from memoryd.tools.secrets.reference import SecretReference
 
 CONNECT_SECONDS: Final = 2
 """How long one attempt may take to connect."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pydantic import SecretStr
 
-    from memoryd.tools.secrets import SecretProvider, SecretReference
+    from memoryd.tools.secrets.reference import SecretProvider, SecretReference
 
 TTL_SECONDS: Final = 300.0
 """How long a value serves before its provider has to be asked again."""
@@ -64,8 +64,8 @@ class SecretCache:
         self._entries: dict[SecretReference, _Entry] = {}
         self._under_way: set[asyncio.Task[None]] = set()
 
-    async def resolve(self, reference: SecretReference, *, patience: float) -> SecretStr:
-        """Answer the value, waiting for the provider at most `patience` seconds.
+    async def resolve(self, reference: SecretReference, *, timeout: float) -> SecretStr:
+        """Answer the value, waiting for the provider at most `timeout` seconds.
 
         Raises `SecretUnavailableError`; the provider's answer is kept even if it comes too late.
         """
@@ -74,12 +74,12 @@ class SecretCache:
             self._ask(reference, entry)
         if entry.flight is not None and self._clock() >= entry.good_until:
             # It goes on whatever becomes of this caller: others wait for it too.
-            await asyncio.wait({entry.flight}, timeout=patience)
+            await asyncio.wait({entry.flight}, timeout=timeout)
         if entry.value is not None:
             return entry.value
         if entry.failure is None:
             raise SecretUnavailableError(
-                f"{reference.scheme}:// did not answer within {patience:g} s",
+                f"{reference.scheme}:// did not answer within {timeout:g} s",
                 "ask again; if it stays so, see that the service reaches it over the network",
             )
         # A new one each time, since a traceback gathers on an error that is raised.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from memoryd.tools.secrets import SecretReference
+    from memoryd.tools.secrets.reference import SecretReference
 
 
 class SecretNames:
