@@ -560,7 +560,7 @@ REFUSED: list[tuple[Callable[[Rig], Any], type[Exception], str]] = [
     (
         lambda rig: rig.memory.store("s", "c", content_type="wish"),
         ValueError,
-        "content_type: 'wish' is none of user_info, preference, fact, context",
+        "content_type: 'wish' is not one of user_info, preference, fact, context",
     ),
     (
         lambda rig: rig.memory.store("s", "c", metadata={"order": {"ids": [1, 2**53 + 1]}}),
@@ -575,12 +575,12 @@ REFUSED: list[tuple[Callable[[Rig], Any], type[Exception], str]] = [
     (
         lambda rig: rig.memory.store("s", "c", metadata={"when": NOON}),
         TypeError,
-        r"metadata\.when: datetime is nothing that JSON knows",
+        r"metadata\.when: datetime is not a JSON type",
     ),
     (
         lambda rig: rig.memory.store("s", "c", metadata={"a": {1: 2}}),
         TypeError,
-        r"metadata\.a: the key 1 is no string",
+        r"metadata\.a: the key 1 is not a string",
     ),
     (lambda rig: rig.memory.find_similar("s"), ValueError, "content or memory_id"),
     (
@@ -612,7 +612,7 @@ REFUSED: list[tuple[Callable[[Rig], Any], type[Exception], str]] = [
     (
         lambda rig: rig.tools.validate("rag", {"chunk_size": None}),
         ValueError,
-        r"rag\.chunk_size: None is no value",
+        r"rag\.chunk_size: None is not a value",
     ),
     (lambda rig: rig.tools.update("fax", {"speed": 9}), ValueError, r"fax\.speed: "),
 ]

@@ -4,14 +4,14 @@
         stored = await memory.store("user-123", "prefers e-mail", content_type="preference")
         print(stored.memory.memory_id)
 
-Arguments are plain Python: `metadata` a mapping as JSON knows it, times aware datetimes, spans
-timedeltas. What is not given stays unset, and the service's own default holds. Answers are the
-messages of `memoryd.v1`, documented field by field in their type stubs.
+Arguments are plain Python: `metadata` is a mapping of JSON values, times are aware datetimes,
+durations are timedeltas. An argument that is not given stays unset, and the service's default
+applies. Methods return the messages of `memoryd.v1`; their type stubs document every field.
 
-A refusal is raised as a subclass of `MemorydError`; `memoryd.client.errors` draws them. Arguments
-that make no request at all are a ValueError or TypeError that names the argument, before anything
-is sent. Calls that are safe to repeat are repeated, with back-off, while nobody answers and their
-deadline lasts.
+A call that the service refuses raises a subclass of `MemorydError`; `memoryd.client.errors` lists
+them. An argument that cannot be sent raises a ValueError or TypeError that names it, before
+anything is sent. Calls that are safe to retry are retried, with back-off, while the service is
+unavailable and their deadline allows.
 """
 
 from memoryd.client.channel import (

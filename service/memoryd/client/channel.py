@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from typing import Self
 
 DEFAULT_TIMEOUT = 5.0
-"""Seconds a call may take, retries included, unless the client or the call says otherwise."""
+"""Seconds a call may take, retries included, unless the client or the call gives another time."""
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
-"""What the service receives; a larger request fails here, before it is sent."""
+"""The service's default limit; a larger request fails here, before it is sent."""
 
 MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 """More than the largest answer: a page of 1,000 memories, each with 16,384 characters of up to four
@@ -41,15 +41,15 @@ def open_channel(
     credentials: grpc.ChannelCredentials | None = None,
     options: Mapping[str, str | int] | None = None,
 ) -> grpc.aio.Channel:
-    """Open a channel for both clients to share; within a running event loop.
+    """Open a channel for both clients to share. Needs a running event loop.
 
         async with open_channel("localhost:50051") as channel:
             memory, tools = MemoryClient(channel=channel), ToolConfigClient(channel=channel)
 
     `credentials`: for TLS; without them the channel is plaintext. `options`: gRPC channel
-    arguments, over ours.
+    arguments, which override this module's.
     """
-    # Without one gRPC binds the channel to a loop of its own choice, and calls fail much later.
+    # Without one gRPC chooses a loop for the channel by itself, and calls fail much later.
     asyncio.get_running_loop()
     args.text("target", target)
     if credentials is not None and not isinstance(credentials, grpc.ChannelCredentials):
@@ -62,12 +62,12 @@ def open_channel(
 
 
 _SAFE_TO_REPEAT = {
-    "StoreMemory",  # carries a request_id, and so gets the first answer again
-    "BatchStoreMemories",  # as StoreMemory, for each of its items
+    "StoreMemory",  # its request_id makes the service repeat the first answer
+    "BatchStoreMemories",  # as StoreMemory, for each item
     "RetrieveMemories",  # an access counted twice moves an importance by 0.02 at most
 }
-"""Beside the methods that the protos declare to be without side effects. Not among them: updates,
-deletions and their like, which may have happened already; who repeats those has to look first."""
+"""Methods to retry besides those that the protos declare free of side effects. Updates, deletions
+and the like are not retried: the first try may have succeeded, so the caller has to look first."""
 
 
 def _repeated_methods() -> Iterator[dict[str, str]]:
@@ -80,29 +80,29 @@ def _repeated_methods() -> Iterator[dict[str, str]]:
 
 
 def _service_config() -> str:
-    """Return the JSON by which gRPC itself balances and repeats."""
+    """The JSON that makes gRPC balance and retry by itself."""
     return json.dumps(
         {
-            # Every address behind a name is used, not only the first.
+            # Use every address of a name, not only the first.
             "loadBalancingConfig": [{"round_robin": {}}],
             "methodConfig": [
                 {
                     "name": list(_repeated_methods()),
-                    # Four pauses, three seconds in all: a server restarts in less.
+                    # Four pauses, three seconds in all; a server restarts in less.
                     "retryPolicy": {
                         "maxAttempts": 5,
                         "initialBackoff": "0.2s",
                         "maxBackoff": "2s",
                         "backoffMultiplier": 2,
-                        # A server that stops cancels what had arrived and was not begun. What the
-                        # caller cancels is not repeated.
+                        # A server that stops cancels calls that it has not begun. gRPC does not
+                        # retry what the caller cancels.
                         "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
                     },
                 }
             ],
-            # A server that keeps failing is spared the repetitions, from 500 failures on that ten
-            # times as many successes have not made up for. With fewer, a burst of calls during a
-            # restart would go unrepeated.
+            # Stop retrying against a server that keeps failing: from 500 failures on, where each
+            # ten successes make up for one. With a lower limit a burst of calls during a restart
+            # would not be retried.
             "retryThrottling": {"maxTokens": 1000, "tokenRatio": 0.1},
         }
     )
@@ -111,18 +111,18 @@ def _service_config() -> str:
 def _channel_options() -> dict[str, str | int]:
     return {
         "grpc.service_config": _service_config(),
-        # A request that does not fit into this buffer would not be repeated; 256 KiB by default.
+        # gRPC does not retry a request that exceeds this buffer, 256 KiB by default.
         "grpc.per_rpc_retry_buffer_size": 2 * MAX_REQUEST_BYTES,
         "grpc.max_send_message_length": MAX_REQUEST_BYTES,
         "grpc.max_receive_message_length": MAX_RESPONSE_BYTES,
-        # A server that is back is found at once, not after up to two minutes, so that a repetition
-        # finds it too.
+        # Find a server that is back at once, not after up to two minutes, so that a retry finds it
+        # too.
         "grpc.initial_reconnect_backoff_ms": 200,
         "grpc.max_reconnect_backoff_ms": 500,
-        # A watch that is silent for hours must notice a dead peer, and must not be dropped as idle
-        # by what lies between: that happens after four minutes at the earliest, usually. A ping a
-        # minute is the most that gRPC's guidance (A8) allows; one while no call is open would count
-        # as abuse with many servers; and gRPC would stop after two pings without data.
+        # A watch that is silent for hours must notice a dead peer, and proxies must not drop it as
+        # idle, which they usually do after four minutes or more. gRPC's guidance (A8) allows at
+        # most a ping a minute; many servers count a ping without an open call as abuse; and by
+        # default gRPC stops after two pings without data.
         "grpc.keepalive_time_ms": 60_000,
         "grpc.keepalive_timeout_ms": 20_000,
         "grpc.keepalive_permit_without_calls": 0,
@@ -131,7 +131,7 @@ def _channel_options() -> dict[str, str | int]:
 
 
 class Client(ABC, Generic[_Stub]):
-    """A channel, and how calls are made over it."""
+    """A client of one service: a channel, and how calls are made over it."""
 
     def __init__(
         self,
@@ -143,18 +143,18 @@ class Client(ABC, Generic[_Stub]):
         timeout: float | None = DEFAULT_TIMEOUT,
         metadata: Mapping[str, str | bytes] | None = None,
     ) -> None:
-        """Prepare the client, within a running event loop; the first call connects.
+        """Prepare the client. Needs a running event loop; the first call connects.
 
         `target`: `host:port`, or any name that gRPC resolves (`dns:///memoryd:50051`: all of its
-        addresses are used). Or `channel`: one of `open_channel`, which the caller closes.
+        addresses are used). Or `channel`: one from `open_channel`, which the caller closes.
         `credentials`: for TLS; without them the channel is plaintext.
-        `options`: gRPC channel arguments, over those of this module.
-        `timeout`: seconds a call may take, repetitions included, where the call does not say
-        otherwise; None: as long as it takes. Streams last as long as they are read.
+        `options`: gRPC channel arguments, which override this module's.
+        `timeout`: seconds a call may take, retries included, where the call gives no other; None:
+        no limit. Streams last as long as they are read.
         `metadata`: sent with every call: {"authorization": "Bearer ..."}.
         """
         if channel is not None and not isinstance(channel, grpc.aio.Channel):
-            raise TypeError(f"channel: expected one of open_channel, not {args.shown(channel)}")
+            raise TypeError(f"channel: expected one from open_channel, not {args.shown(channel)}")
         if target is not None and channel is None:
             self._channel = open_channel(target, credentials=credentials, options=options)
         elif channel is not None and target is None and not credentials and not options:
@@ -163,7 +163,7 @@ class Client(ABC, Generic[_Stub]):
             raise ValueError(
                 "target or channel: give a target, with credentials and options, or a channel alone"
             )
-        # gRPC itself does not look: stubs made over a closed channel may end the process.
+        # gRPC does not check: stubs over a closed channel may end the process.
         if self._channel.get_state() is grpc.ChannelConnectivity.SHUTDOWN:
             raise ValueError("channel: the channel is closed; open another")
         self._closes_channel = channel is None
@@ -187,7 +187,7 @@ class Client(ABC, Generic[_Stub]):
         await self.close()
 
     async def close(self) -> None:
-        """Close the channel, unless it is shared; calls under way are cancelled."""
+        """Close the channel unless it is shared; this cancels calls under way."""
         if self._closes_channel:
             await self._channel.close()
 

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 
 class MemoryClient(Client["MemoryServiceAsyncStub"]):
-    """Memories, by session. A session is named by the caller and belongs to its tenant.
+    """Memories, by session. The caller names a session, and it belongs to the caller's tenant.
 
-    Every method may raise any `MemorydError`; those named beside a method are the ones to expect.
+    Every method may raise any `MemorydError`; its docstring names the ones to expect.
     """
 
     def _stub_over(self, channel: grpc.aio.Channel) -> MemoryServiceAsyncStub:
@@ -54,11 +54,11 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> memory_pb2.StoreMemoryResponse:
-        """Store one memory; committed once it answers. The arguments are those of NewMemory.
+        """Store one memory; it is committed when this returns. The arguments are NewMemory's.
 
-        `outcome` of the answer says whether it is new or was merged into one that the session held
-        already, `evicted_memory_ids` what had to go for it. Without a `request_id` the call gets
-        one of its own, so that repeating it is safe.
+        The response's `outcome` says whether the memory is new or was merged into an existing one,
+        `evicted_memory_ids` which memories it evicted. Without a `request_id` the call gets its
+        own, so that it is safe to retry.
 
         Raises InvalidArgument, ResourceExhausted.
         """
@@ -78,10 +78,10 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
     async def store_many(
         self, memories: Iterable[NewMemory], *, timeout: float | None = None
     ) -> memory_pb2.BatchStoreMemoriesResponse:
-        """Store up to 1,000 memories of any sessions: all or none. Answers in the same order.
+        """Store up to 1,000 memories of any sessions: all or none. Results have the same order.
 
         Raises InvalidArgument, whose violations name `requests[i].field`, and ResourceExhausted,
-        also where all of them together take more than MAX_REQUEST_BYTES.
+        also where together they exceed MAX_REQUEST_BYTES.
         """
         requests = [
             store_request(
@@ -95,7 +95,7 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
     async def get(self, session_id: str, memory_id: str, *, timeout: float | None = None) -> Memory:
         """Read one memory.
 
-        Raises NotFound for one that is absent, deleted, expired, or another tenant's, all alike.
+        Raises NotFound for a memory that is absent, deleted, expired or another tenant's.
         """
         request = memory_pb2.GetMemoryRequest(
             session_id=args.text("session_id", session_id),
@@ -112,9 +112,9 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
         timeout: float | None = None,
         **which: Unpack[Filter],
     ) -> AsyncGenerator[Memory, None]:
-        """Iterate over all memories that match, in creation order; nothing twice, nothing skipped.
+        """Iterate over all matching memories, in creation order, each once and none skipped.
 
-        They are fetched page by page, as they are read; `timeout` holds for each page.
+        Pages are fetched as they are read; `timeout` applies to each page.
         """
         request = list_request(
             session_id, show_deleted=show_deleted, page_size=page_size, which=which
@@ -142,10 +142,10 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
         timeout: float | None = None,
         **which: Unpack[Filter],
     ) -> memory_pb2.ListMemoriesResponse:
-        """Read one page, in creation order: the first, or the one that `page_token` stands for.
+        """Read one page, in creation order: the first, or the one that `page_token` names.
 
-        `page_size`: 0 is 50, at most 1,000. `next_page_token` of the answer is empty on the last
-        page; it outlives the service's restart, and is bound to the other arguments.
+        `page_size`: 0 is 50, at most 1,000. The response's `next_page_token` is empty on the last
+        page; it survives restarts of the service, and is valid for the same other arguments only.
         """
         request = list_request(
             session_id,
@@ -171,11 +171,12 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
     ) -> memory_pb2.RetrieveMemoriesResponse:
         """Find the memories that an agent should see now, best first.
 
-        Without a `query` by effective importance, of which the tool configuration asks at least
-        `memory.importance_threshold` unless `min_importance` is given; with one by relevance to it.
-        `session_ids`: up to 16 further sessions to rank across. `limit`: 0 is 10, at most 100.
-        Accesses are counted, unless `peek`. `importance_weight` (0.0-1.0; None: 0.2) tempers
-        relevance; near duplicates give way unless `diversify` is False.
+        With a `query` they are ranked by relevance to it. Without one they are ranked by effective
+        importance, which must be at least the tool configuration's `memory.importance_threshold`
+        unless `min_importance` is given. `session_ids`: up to 16 further sessions to rank along
+        with the first. `limit`: 0 is 10, at most 100. Accesses are counted unless `peek`.
+        `importance_weight` (0.0-1.0; None: 0.2) is the share of importance in the ranking by
+        relevance. Near duplicates rank lower unless `diversify` is False.
         """
         request = memory_pb2.RetrieveMemoriesRequest(
             session_id=args.text("session_id", session_id),
@@ -200,9 +201,9 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
         limit: int = 0,
         timeout: float | None = None,
     ) -> memory_pb2.FindSimilarMemoriesResponse:
-        """Find near duplicates of a text or of a memory, nearest first.
+        """Find near duplicates of a text or a memory, nearest first.
 
-        `max_distance`: bits by which the semantic hashes differ, 0-64; None: 10, unless
+        `max_distance`: how many bits of the semantic hashes may differ, 0-64; None: 10, unless
         `min_similarity` (0.0-1.0) is given. `limit`: 0 is 10, at most 100.
 
         Raises NotFound for a `memory_id` that the session does not have.
@@ -236,13 +237,13 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
         etag: str = "",
         timeout: float | None = None,
     ) -> Memory:
-        """Change what is given, and nothing else; answers the memory as it is then.
+        """Change the given fields and no others; returns the changed memory.
 
         `metadata` is replaced as a whole. `etag`: of the memory as it was read; the change is
-        refused if somebody else has changed it since.
+        refused if the memory has changed since.
 
-        Raises InvalidArgument, NotFound, EtagMismatch, and AlreadyExists where the content would
-        double another memory, which its `resource` names.
+        Raises InvalidArgument, NotFound, EtagMismatch, and AlreadyExists where another memory has
+        the content; the error's `resource` names it.
         """
         args.flag("never_expires", never_expires)
         args.at_most_one(ttl=ttl, expire_time=expire_time, never_expires=never_expires)
@@ -251,7 +252,7 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
             "content_type": content_type,
             "importance": importance,
             "metadata": metadata,
-            # Named by the mask and left unset, it means never.
+            # In the mask but unset, it means never.
             "expire_time": expire_time or never_expires or None,
         }
         request = memory_pb2.UpdateMemoryRequest(
@@ -273,9 +274,9 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
     async def delete(
         self, session_id: str, memory_id: str, *, etag: str = "", timeout: float | None = None
     ) -> Memory:
-        """Soft-delete a memory: gone for readers, kept for `undelete` until it is purged.
+        """Soft-delete a memory: readers no longer see it; until a purge `undelete` restores it.
 
-        Raises NotFound, and EtagMismatch where `etag` is given and not the current one.
+        Raises NotFound, and EtagMismatch where `etag` is given and is not the current one.
         """
         request = memory_pb2.DeleteMemoryRequest(
             session_id=args.text("session_id", session_id),
@@ -290,7 +291,7 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
         """Restore a soft-deleted memory.
 
         Raises NotFound if it is purged or has expired, AlreadyExists if it is not deleted or its
-        content has been stored anew, ResourceExhausted if the session is full.
+        content has been stored again, ResourceExhausted if the session is full.
         """
         request = memory_pb2.UndeleteMemoryRequest(
             session_id=args.text("session_id", session_id),
@@ -306,10 +307,10 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
         timeout: float | None = None,
         **which: Unpack[Filter],
     ) -> memory_pb2.PurgeMemoriesResponse:
-        """Delete for good what matches, deleted and expired memories included.
+        """Delete all matching memories for good, also soft-deleted and expired ones.
 
-        Without a condition that is every memory of the session. Without `force` it only counts, and
-        shows a sample.
+        Without a condition every memory of the session matches. Without `force` nothing is
+        deleted: the response has the number of matches and a sample.
         """
         request = memory_pb2.PurgeMemoriesRequest(
             session_id=args.text("session_id", session_id),
@@ -321,7 +322,7 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
     async def erase(
         self, session_id: str, *, timeout: float | None = None
     ) -> memory_pb2.EraseSessionResponse:
-        """Forget the session: every row of it in every table, at once. Answers a receipt."""
+        """Erase the session at once: its rows in every table. Returns a receipt."""
         request = memory_pb2.EraseSessionRequest(session_id=args.text("session_id", session_id))
         return await self._call(self._stub.EraseSession, request, timeout)
 
@@ -330,10 +331,10 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
     ) -> AsyncGenerator[memory_pb2.WatchMemoriesResponse, None]:
         """Iterate over the changes after a revision, then over every change as it commits.
 
-        It ends by an error only: Unavailable when the server stops (watch again from the last
-        `revision` read), OutOfRange when changes since then are no longer kept (list anew),
-        ResourceExhausted when the changes are read too slowly. `timeout`: seconds to watch for at
-        all; None: without end.
+        Only an error ends it: Unavailable when the server stops (watch again from the last
+        `revision` read), OutOfRange when changes since then are no longer kept (list again),
+        ResourceExhausted when the caller reads too slowly. `timeout`: seconds to watch in all;
+        None: no limit.
         """
         request = memory_pb2.WatchMemoriesRequest(
             session_id=args.text("session_id", session_id),
@@ -349,9 +350,9 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
         timeout: float | None = None,
         **which: Unpack[Filter],
     ) -> AsyncGenerator[Memory, None]:
-        """Iterate over all memories that match, in creation order, as one stream.
+        """Iterate over all matching memories, in creation order, as one stream.
 
-        `timeout`: seconds for the whole of it; None: as long as it is read.
+        `timeout`: seconds for the whole stream; None: no limit.
         """
         request = memory_pb2.ExportMemoriesRequest(
             session_id=args.text("session_id", session_id),

@@ -1,4 +1,4 @@
-"""Requests from plain Python: what callers give, and the messages that it becomes."""
+"""What callers give, and the request messages that are made of it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 JsonValue: TypeAlias = (
     "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
 )
-"""A value as JSON knows it. Numbers are doubles, so an int must be one that a double holds."""
+"""A JSON value. Numbers are doubles, so a double must hold an int exactly."""
 
 SettingValue: TypeAlias = "bool | int | float | str | Sequence[str] | Mapping[str, float]"
 """A setting of a tool. Lists and maps are replaced as a whole."""
@@ -33,7 +33,7 @@ def new_request_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class NewMemory:
-    """A memory to be stored."""
+    """A memory to store."""
 
     session_id: str
     """1-255 characters of `A-Z a-z 0-9 . _ : @ -`, a letter or digit first, no `..`."""
@@ -46,25 +46,25 @@ class NewMemory:
     metadata: Mapping[str, JsonValue] | None = None
     """At most 16 KiB as JSON, nesting at most 8."""
     ttl: timedelta | None = None
-    """How long it lives from now. At most one of `ttl`, `expire_time` and `never_expires` is given;
-    none: as long as the tool configuration's `memory.ttl_hours` says."""
+    """How long it lives from now. Give at most one of `ttl`, `expire_time` and `never_expires`;
+    without any it lives for the tool configuration's `memory.ttl_hours`."""
     expire_time: datetime | None = None
     """When it ends; aware, and in the future."""
     never_expires: bool = False
     request_id: str = field(default_factory=new_request_id)
-    """A UUID. The same NewMemory stored once more, after a lost answer, changes nothing and gets
+    """A UUID. To store the same NewMemory again, after a lost answer, changes nothing and returns
     the first answer again."""
 
 
 class Filter(TypedDict, total=False):
-    """Which memories of a session: keyword arguments, of which all that are given must hold."""
+    """Conditions on memories, as keyword arguments; a memory must meet all that are given."""
 
     content_types: Iterable[ContentType.ValueType | str]
     """Any of these; at least one."""
     min_importance: float
     """Effective importance, at least this. 0.0-1.0."""
     metadata: Mapping[str, JsonValue]
-    """Every key must be there with an equal value."""
+    """The memory has every key, with an equal value."""
     created_after: datetime
     """Created then or later. Aware."""
     created_before: datetime
@@ -72,7 +72,7 @@ class Filter(TypedDict, total=False):
 
 
 def store_request(new: NewMemory, place: str = "") -> memory_pb2.StoreMemoryRequest:
-    """`place`: what stands before the names of arguments in errors."""
+    """`place` precedes the names of arguments in errors."""
     never_expires = args.flag(f"{place}never_expires", new.never_expires)
     args.at_most_one(
         **{
@@ -99,7 +99,8 @@ def store_request(new: NewMemory, place: str = "") -> memory_pb2.StoreMemoryRequ
 def memory_filter(which: Filter) -> MemoryFilter:
     unknown = which.keys() - Filter.__annotations__.keys()
     if unknown:
-        raise TypeError(f"{', '.join(sorted(unknown))}: no such condition")
+        known = ", ".join(Filter.__annotations__)
+        raise TypeError(f"{', '.join(sorted(unknown))}: no such condition; use {known}")
     types = args.items("content_types", which.get("content_types") or ())
     conditions = MemoryFilter(
         content_types=[
@@ -112,10 +113,10 @@ def memory_filter(which: Filter) -> MemoryFilter:
     )
     if not conditions.metadata.fields:
         conditions.ClearField("metadata")
-    # Sent as nothing, a condition would match all, and a purge remove more than was meant.
+    # An empty condition would be sent as none and match everything: a purge would remove too much.
     empty = which.keys() - {descriptor.name for descriptor, _ in conditions.ListFields()}
     if empty:
-        raise ValueError(f"{', '.join(sorted(empty))}: empty; leave it out where all are meant")
+        raise ValueError(f"{', '.join(sorted(empty))}: empty; leave it out to match everything")
     return conditions
 
 
@@ -134,7 +135,7 @@ def list_request(
 def tool_config(
     tool: str, settings: Mapping[str, SettingValue] | None, *, enabled: bool | None, etag: str = ""
 ) -> tuple[ToolConfig, FieldMask]:
-    """Return a ToolConfig with these values, and the paths that name them."""
+    """A ToolConfig with these values, and the mask that names them."""
     config = ToolConfig(
         tool=args.text("tool", tool),
         enabled=args.optional_flag("enabled", enabled),
@@ -146,11 +147,11 @@ def tool_config(
     for name, value in (settings or {}).items():
         path = f"{tool}.{args.text('settings: a key', name)}"
         if value is None:
-            raise ValueError(f"settings: {path}: None is no value; reset() drops an override")
+            raise ValueError(f"settings: {path}: None is not a value; reset() drops an override")
         setting: dict[str, Any] = {tool: {name: value}}
         try:
             config.MergeFrom(ToolConfig(**setting))
-        # A UnicodeEncodeError is a ValueError; what protobuf says of a list is an AttributeError.
+        # A UnicodeEncodeError is a ValueError; for some lists protobuf raises an AttributeError.
         except (TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"settings: {path}: {ascii(str(error))[1:-1]}") from error
         paths.append(path)

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 class ToolConfigClient(Client["ToolConfigServiceAsyncStub"]):
-    """How the agents' tools are set: rag, memory, escalation, attachment, crm, billing, inventory.
+    """The configuration of the tools: rag, memory, escalation, attachment, crm, billing, inventory.
 
-    Every method may raise any `MemorydError`; those named beside a method are the ones to expect.
+    Every method may raise any `MemorydError`; its docstring names the ones to expect.
     """
 
     def _stub_over(self, channel: grpc.aio.Channel) -> ToolConfigServiceAsyncStub:
@@ -32,13 +32,13 @@ class ToolConfigClient(Client["ToolConfigServiceAsyncStub"]):
     async def list_tools(
         self, *, timeout: float | None = None
     ) -> tool_config_pb2.ListToolsResponse:
-        """List the seven tools: whether they are enabled, and what is doubtful about them."""
+        """List the seven tools, whether each is enabled, and warnings about its configuration."""
         return await self._call(self._stub.ListTools, tool_config_pb2.ListToolsRequest(), timeout)
 
     async def get(self, tool: str, *, timeout: float | None = None) -> ToolConfig:
-        """Read a tool's effective configuration; its settings lie under its name: `.rag.search_k`.
+        """Read a tool's effective configuration; the settings are under its name: `.rag.search_k`.
 
-        Raises InvalidArgument for a tool that there is not.
+        Raises InvalidArgument for an unknown tool.
         """
         request = tool_config_pb2.GetToolConfigRequest(tool=args.text("tool", tool))
         return await self._call(self._stub.GetToolConfig, request, timeout)
@@ -54,10 +54,10 @@ class ToolConfigClient(Client["ToolConfigServiceAsyncStub"]):
         validate_only: bool = False,
         timeout: float | None = None,
     ) -> ToolConfig:
-        """Override what is given, on every replica within a second: `{"chunk_size": 400}`.
+        """Override the given settings, on every replica within a second: `{"chunk_size": 400}`.
 
-        `etag`: of the configuration as it was read; refused if it has changed since. `reason`: for
-        the revision's record. `validate_only`: answer what would be, write nothing.
+        `etag`: of the configuration as it was read; the change is refused if it has changed since.
+        `reason`: kept with the revision. `validate_only`: return the result, write nothing.
 
         Raises InvalidArgument, EtagMismatch.
         """
@@ -73,7 +73,7 @@ class ToolConfigClient(Client["ToolConfigServiceAsyncStub"]):
     async def reset(
         self, tool: str, *paths: str, reason: str = "", timeout: float | None = None
     ) -> ToolConfig:
-        """Drop overrides: those of `paths` (`enabled`, `rag.chunk_size`), or without any all."""
+        """Drop overrides: those of `paths` (`enabled`, `rag.chunk_size`), or all overrides."""
         request = tool_config_pb2.ResetToolConfigRequest(
             tool=args.text("tool", tool),
             paths=args.texts("paths", paths),
@@ -89,9 +89,9 @@ class ToolConfigClient(Client["ToolConfigServiceAsyncStub"]):
         enabled: bool | None = None,
         timeout: float | None = None,
     ) -> tool_config_pb2.ValidateToolConfigResponse:
-        """Say what would be wrong (`violations`) or doubtful (`warnings`) with these values.
+        """Check these values; the response lists `violations` and `warnings`. Changes nothing.
 
-        Those not given are as they are now. Changes nothing.
+        Settings that are not given have their current values.
         """
         config, _ = tool_config(tool, settings, enabled=enabled)
         request = tool_config_pb2.ValidateToolConfigRequest(tool_config=config)
@@ -100,7 +100,7 @@ class ToolConfigClient(Client["ToolConfigServiceAsyncStub"]):
     def revisions(
         self, tool: str, *, page_size: int = 0, timeout: float | None = None
     ) -> AsyncGenerator[tool_config_pb2.ToolConfigRevision, None]:
-        """Iterate over a tool's changes, newest first; `timeout` holds for each page."""
+        """Iterate over a tool's changes, newest first; `timeout` applies to each page."""
         request = tool_config_pb2.ListToolConfigRevisionsRequest(
             tool=args.text("tool", tool), page_size=args.int32("page_size", page_size)
         )
@@ -120,7 +120,7 @@ class ToolConfigClient(Client["ToolConfigServiceAsyncStub"]):
     async def rollback(
         self, tool: str, revision: int, *, reason: str = "", timeout: float | None = None
     ) -> ToolConfig:
-        """Bring back the overrides as they were after a revision; a revision of its own.
+        """Restore the overrides as they were after a revision; this is a new revision.
 
         Raises NotFound for a revision that the tool does not have.
         """
@@ -136,10 +136,10 @@ class ToolConfigClient(Client["ToolConfigServiceAsyncStub"]):
     ) -> AsyncGenerator[tool_config_pb2.WatchToolConfigsResponse, None]:
         """Iterate over a snapshot of all tools, then over every change as it commits.
 
-        A `start_revision` asks for the changes after it, without a snapshot. It ends by an error
-        only: Unavailable when the server stops (watch again from the last `revision` read),
-        OutOfRange when changes since then are no longer kept. `timeout`: seconds to watch for at
-        all; None: without end.
+        With a `start_revision` there is no snapshot, only the changes after it. Only an error ends
+        it: Unavailable when the server stops (watch again from the last `revision` read),
+        OutOfRange when changes since then are no longer kept. `timeout`: seconds to watch in all;
+        None: no limit.
         """
         request = tool_config_pb2.WatchToolConfigsRequest(
             start_revision=args.int64("start_revision", start_revision)
