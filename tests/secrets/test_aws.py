@@ -94,12 +94,12 @@ async def test_region_and_endpoint_may_have_their_other_names(aws):
 @pytest.mark.parametrize(
     ("stored", "name", "reason"),
     [
-        ("no JSON", "crm#api", "the secret is no JSON object"),
-        (f'["{CANARY}"]', "crm#api", "the secret is no JSON object"),
-        (f'{{"other": "{CANARY}"', "crm#api", "the secret is no JSON object"),
-        ("[" * 100_000, "crm#api", "the secret is no JSON object"),
+        ("no JSON", "crm#api", "the secret is not a JSON object"),
+        (f'["{CANARY}"]', "crm#api", "the secret is not a JSON object"),
+        (f'{{"other": "{CANARY}"', "crm#api", "the secret is not a JSON object"),
+        ("[" * 100_000, "crm#api", "the secret is not a JSON object"),
         (f'{{"other": "{CANARY}"}}', "crm#api", "the secret has no JSON key api"),
-        (f'{{"api": ["{CANARY}"]}}', "crm#api", "the secret's JSON key api holds no text"),
+        (f'{{"api": ["{CANARY}"]}}', "crm#api", "the secret's JSON key api is not a text"),
         ('{"api": ""}', "crm#api", "the secret is empty"),
         (" \n", "crm", "the secret is empty"),
         (CANARY.encode(), "crm", "the secret is binary"),
@@ -129,7 +129,7 @@ async def test_a_missing_secret_is_not_asked_for_again_at_once(aws):
         (400, "InvalidParameterException", "name", "correct the name"),
         (400, "UnrecognizedClientException", "credentials", "AWS_ACCESS_KEY_ID"),
         (403, "InvalidSignatureException", "credentials", "clock"),
-        (500, "InternalServiceError", "answers InternalServiceError", "no trouble"),
+        (500, "InternalServiceError", "answers InternalServiceError", "no outage"),
         (400, f"{CANARY} {CANARY}", "answers an error", "AWS_ENDPOINT_URL_SECRETS_MANAGER"),
     ],
 )
@@ -144,7 +144,7 @@ async def test_a_refusal_is_told_with_its_remedy(aws, status, code, reason, reme
 async def test_bytes_that_are_no_answer(aws):
     aws.bodies["crm"] = f"<html>{CANARY}".encode()
     failure = await refused(reading(aws))
-    assert failure.reason == "what answers for AWS Secrets Manager gives no secret"
+    assert failure.reason == "the answer of AWS Secrets Manager has no secret"
 
 
 async def test_no_region(aws):
@@ -167,7 +167,7 @@ async def test_nobody_listens(aws):
 
 
 async def test_a_server_that_hangs_is_given_up(aws, monkeypatch):
-    monkeypatch.setattr(aws_module, "READ_SECONDS", 0.1)
+    monkeypatch.setattr(aws_module, "READ_TIMEOUT_SECONDS", 0.1)
     aws.open.clear()
     failure = await refused(reading(aws))
     assert failure.reason == "AWS Secrets Manager did not answer within 0.1 s, 2 times"

@@ -110,7 +110,7 @@ async def test_the_last_good_value_outlives_failures_and_they_are_told(world, ca
         assert await world.value() == CANARY
         assert str(world.secrets.refresh_failure(CRM)) == "denied; allow it"
     assert [(r.getMessage(), r.reference, r.reason) for r in caplog.records] == [
-        ("secret not refreshed; its last value serves", CRM.source, "denied")
+        ("secret not refreshed; its last value stays in use", CRM.source, "denied")
     ] * 3
     assert CANARY not in str([vars(record) for record in caplog.records])
     world.remote.answer = "second"

@@ -76,7 +76,7 @@ DEFAULT_SECRET_NAMES: Final = (
     *("env://CRM_*", "env://BILLING_*", "env://INVENTORY_*", "env://*_API_KEY"),
     "secretsmanager://aws/memoryd/*",
 )
-"""What callers may name unless the operator says otherwise: what is the tools' by its name."""
+"""The secrets that callers may name by default: those whose names say that they are a tool's."""
 
 
 def _installed_embedder() -> str:
@@ -310,7 +310,7 @@ class Settings(SettingsModel):
     @field_validator("workers")
     @classmethod
     def _alone_on_sqlite(cls, workers: int, given: ValidationInfo) -> int:
-        url = given.data.get("database_url")  # not there if it was refused itself
+        url = given.data.get("database_url")  # missing if it was refused itself
         if workers > 1 and url is not None and is_sqlite(url):
             raise refusal(
                 "on SQLite one process writes: set it to 1, or keep memories on PostgreSQL"
@@ -323,7 +323,7 @@ class Settings(SettingsModel):
 
     @property
     def is_embedded(self) -> bool:
-        """Whether memories are kept in a file of this process's own."""
+        """Whether memories are kept in an SQLite file, which belongs to this process alone."""
         return is_sqlite(self.database_url)
 
     def has_new_file(self) -> bool:
@@ -411,19 +411,17 @@ def _unknown_variables(source: Source) -> list[Problem]:
     for name in source.variables:
         if name in known or not name.upper().startswith(prefix):
             continue
-        if not _NAME.fullmatch(name):  # a line without a clean `=`, so it may hold a secret
-            shown = f"{prefix}…"
-            problems.append(
-                Problem(shown, source.name, "no name of a variable", "write NAME=value on its line")
-            )
-            continue
-        if _KUBERNETES_VARIABLE.fullmatch(name):
+        shown, found = name, "no such setting"
+        if not _NAME.fullmatch(name):  # a line without a clean `=`, which may contain a secret
+            shown, found = f"{prefix}…", "not the name of a variable"
+            remedy = "write NAME=value on its line"
+        elif _KUBERNETES_VARIABLE.fullmatch(name):
             remedy = "Kubernetes made it: give the pod enableServiceLinks: false"
         else:
             # Without the prefix, which would make any two names alike.
             remedy = suggestion(name.upper().removeprefix(prefix), known.values())
             remedy = remedy.replace("did you mean ", f"did you mean {prefix}")
-        problems.append(Problem(name, source.name, "no such setting", remedy))
+        problems.append(Problem(shown, source.name, found, remedy))
     return problems
 
 

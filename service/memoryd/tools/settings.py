@@ -1,4 +1,4 @@
-"""The settings of the seven tools: names, defaults, bounds, and how variables give them.
+"""The settings of the seven tools: their names, defaults, bounds and variables.
 
 `TOOL_SETTING` sets a setting (`RAG_CHUNK_SIZE`), `ENABLE_TOOL_TOOL` its switch (`ENABLE_RAG_TOOL`).
 """
@@ -58,17 +58,17 @@ if TYPE_CHECKING:
 TOOLS: Final = ("rag", "memory", "escalation", "attachment", "crm", "billing", "inventory")
 
 INT32_MAX: Final = 2**31 - 1
-"""What an int32 carries: the bound of settings that have none of their own."""
+"""The largest int32: the bound of settings without a bound of their own."""
 
 START_TIMEOUT_SECONDS: Final = 15.0
-"""How long the start waits for the providers of secrets; no caller does yet."""
+"""How long the start waits for the providers of secrets; no caller waits yet."""
 
 LOST_LITERAL: Final = SecretReference("literal")
-"""Stands for a literal secret that another process has, and this one has not."""
+"""Stands for a literal secret that only another process has."""
 
 _LONE_WORD_WEIGHT = 0.8
 MAX_ITEMS = 1000
-"""Of a list or map."""
+"""The most items of a list or map."""
 _MAX_WORD_CHARACTERS = 200
 _MAX_EXTENSION_CHARACTERS = 32
 _MAX_URL_CHARACTERS = 2048
@@ -144,12 +144,12 @@ def _url(text: str) -> str:
     if not text:
         return text
     url = urlsplit(text)
-    # `port` raises ValueError by itself where it is no port.
+    # `port` raises ValueError by itself for a bad port.
     well_formed = url.scheme in ("http", "https") and url.hostname and url.port != 0
     if not well_formed or len(text) > _MAX_URL_CHARACTERS or not re.fullmatch(r"[!-~]+", text):
         raise ValueError
     if url.username is not None or url.password is not None:
-        # An endpoint is shown to callers; a credential in it would be too.
+        # Callers see the endpoint, and would see a credential in it.
         raise refusal("expected a URL without user name and password")
     return text
 
@@ -199,7 +199,7 @@ HttpUrl = Annotated[
 ApiKey = Annotated[
     InstanceOf[SecretReference],
     BeforeValidator(_secret_reference),
-    # A dump is for showing: it says where the secret comes from.
+    # A dump is for people: it has where the secret is.
     PlainSerializer(str),
     Accepts(f"{REFERENCE_FORMS}; outside production also the secret itself"),
 ]
@@ -237,7 +237,7 @@ class RagSettings(ToolSettings):
         description="How long search results are cached, in seconds.",
     )
 
-    # On the field and not on the model, so that it is judged even where another field is bad.
+    # On the field, not on the model, so that it runs even where another field is bad.
     @field_validator("chunk_overlap")
     @classmethod
     def _below_chunk_size(cls, overlap: int, info: ValidationInfo) -> int:
@@ -320,7 +320,7 @@ class AttachmentSettings(ToolSettings):
 
 
 class ApiSettings(ToolSettings):
-    """What the tools have in common that call a system of the operator."""
+    """The settings of tools that call a system of the operator's."""
 
     api_endpoint: HttpUrl = Field(default="", description="The base URL of the system.")
     api_key: ApiKey = Field(
@@ -382,7 +382,7 @@ class _Switches(SettingsModel):
 
 
 class Provenance(enum.Enum):
-    """Which layer a value comes from; each beats those before it."""
+    """The layer of a value; each layer overrides those before it."""
 
     DEFAULT = enum.auto()
     ENVIRONMENT = enum.auto()
@@ -399,9 +399,9 @@ class ToolConfig:
     provenance: Mapping[str, Provenance]
     """Every setting by its path: `enabled`, `rag.chunk_size`."""
     revision: int = 0
-    """Of the last runtime change; 0: none yet."""
+    """The revision of the last runtime change; 0: none yet."""
     set_aside: tuple[ConfigWarning, ...] = ()
-    """Overrides that do not hold, since this release refuses them."""
+    """Overrides without effect, since this release refuses them."""
 
     @property
     def values(self) -> dict[str, object]:
@@ -410,14 +410,14 @@ class ToolConfig:
 
     @property
     def etag(self) -> str:
-        """Of the revision and all that a caller can see; a secret counts by its place."""
+        """A hash of the revision and all that a caller can see; of a secret, of its reference."""
         seen = [self.revision, self.enabled, self.settings.model_dump(mode="json")]
         return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A value that is refused. `path` reads `rag.chunk_size`; no description shows a secret."""
+    """A refused value. `path` is like `rag.chunk_size`; no description shows a secret."""
 
     path: str
     description: str
@@ -425,7 +425,7 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class ConfigWarning:
-    """Something doubtful that does not keep the tool from serving, with its remedy."""
+    """A problem that does not stop the tool from working, with its remedy."""
 
     path: str
     description: str
@@ -436,7 +436,7 @@ def load_tool_configs(
 ) -> Mapping[str, ToolConfig]:
     """Read the seven tools, in the order of `TOOLS`.
 
-    Variables that merely begin like a tool's are other programs' and ignored. Raises
+    Other variables that begin like a tool's belong to other programs and are ignored. Raises
     `SettingsError` with every problem; in production a literal secret is one.
     """
     reader = VariableReader(environ=environ, dotenv=dotenv)
@@ -446,7 +446,7 @@ def load_tool_configs(
 
 
 def read_tool_configs(reader: VariableReader, *, production: bool) -> Mapping[str, ToolConfig]:
-    """Read the tools whose values are accepted; the reader has the problems with the others."""
+    """Read the tools; those with a refused value are left out, and the reader has the problems."""
     given = reader.given(_Switches)
     switches, faults = validate(_Switches, given.values)
     reader.refuse(_Switches, given, faults)
@@ -487,11 +487,11 @@ def judge_settings(
     production: bool,
     secret_names: SecretNames | None = None,
 ) -> tuple[ToolSettings | None, list[Violation]]:
-    """Build one tool's settings from given values, or say everything that is wrong with them.
+    """Build one tool's settings from values by name, or list everything that is wrong with them.
 
-    `values` has a value, typed or in the form that its variable takes, by the setting's name;
-    settings left out have their default. With `secret_names` only secrets that these allow may be
-    named. The settings are None where there is a violation. Raises KeyError for an unknown tool.
+    A value is typed or in the form of its variable; a setting without one has its default. With
+    `secret_names` values may only name secrets that these allow. The settings are None where there
+    is a violation. Raises KeyError for an unknown tool.
     """
     settings, faults = _judge(SETTINGS_OF[tool], values, production=production)
     if secret_names is not None:
@@ -512,14 +512,14 @@ def judge_settings(
 
 
 async def check(config: ToolConfig, secrets: Secrets) -> list[ConfigWarning]:
-    """Tell what is doubtful about a valid configuration.
+    """List the warnings about a valid configuration.
 
-    Waits for a secret's provider as long as `Secrets.resolve` does, and no longer.
+    Waits for a secret's provider as long as `Secrets.resolve` does.
     """
     tool, settings = config.tool, config.settings
 
-    def warning(name: str, doubt: str, remedy: str) -> ConfigWarning:
-        return ConfigWarning(f"{tool}.{name}", f"{doubt}; {remedy}")
+    def warning(name: str, problem: str, remedy: str) -> ConfigWarning:
+        return ConfigWarning(f"{tool}.{name}", f"{problem}; {remedy}")
 
     warnings = list(config.set_aside)
     if (
@@ -528,27 +528,27 @@ async def check(config: ToolConfig, secrets: Secrets) -> list[ConfigWarning]:
         and not (settings.notification_email or settings.notification_webhook)
     ):
         remedy = "set notification_email or notification_webhook, or switch notifications off"
-        doubt = "notifications are on, and nobody is named to be told"
-        warnings.append(warning("notification_enabled", doubt, remedy))
+        problem = "notifications are on, but have no recipient"
+        warnings.append(warning("notification_enabled", problem, remedy))
     if isinstance(settings, ApiSettings):
         for name in ("api_endpoint", "api_key"):
             if config.enabled and not getattr(settings, name):
                 remedy = f"set {settings.variable(name)}, or disable the tool"
                 warnings.append(warning(name, f"{tool} is enabled without {name}", remedy))
         if unavailable := await _unavailable(settings.api_key, secrets):
-            doubt = f"{settings.api_key.source} resolves to nothing: {unavailable.reason}"
-            warnings.append(warning("api_key", doubt, unavailable.remedy))
+            problem = f"{settings.api_key.source} resolves to nothing: {unavailable.reason}"
+            warnings.append(warning("api_key", problem, unavailable.remedy))
         elif stale := secrets.refresh_failure(settings.api_key):
             source = settings.api_key.source
-            doubt = f"{source} cannot be read anew, its last value serves: {stale.reason}"
-            warnings.append(warning("api_key", doubt, stale.remedy))
+            problem = f"{source} cannot be refreshed, its last value stays in use: {stale.reason}"
+            warnings.append(warning("api_key", problem, stale.remedy))
     return warnings
 
 
 async def require_secrets(configs: Mapping[str, ToolConfig], secrets: Secrets) -> None:
     """Raise `SettingsError` with every reference that resolves to nothing: production's rule.
 
-    Tools that are off count too; one may be switched on while the service runs.
+    Disabled tools count too, since callers may enable them while the service runs.
     """
     with_key = [
         config.settings for config in configs.values() if isinstance(config.settings, ApiSettings)
@@ -576,12 +576,12 @@ async def require_secrets(configs: Mapping[str, ToolConfig], secrets: Secrets) -
 async def _unavailable(
     reference: SecretReference, secrets: Secrets, *, timeout: float = RESOLVE_TIMEOUT_SECONDS
 ) -> SecretUnavailableError | None:
-    """Answer why a reference resolves to nothing; None where it resolves or there is none."""
+    """Why a reference resolves to nothing; None where it resolves or is empty."""
     if not reference:
         return None
     if reference == LOST_LITERAL:
         return SecretUnavailableError(
-            "it was given at run time to another process, and is kept nowhere else",
+            "it was given at run time to another process, which alone has it",
             f"give a reference: {REFERENCE_FORMS}",
         )
     try:
@@ -596,7 +596,7 @@ def _judge(
 ) -> tuple[ToolSettings | None, list[Fault]]:
     settings, faults = validate(model, values)
     if production:
-        # From the values given, so that it is told even where another setting is bad.
+        # From the given values, so that it is reported even where another setting is bad.
         faults += [
             Fault(
                 name,
@@ -610,9 +610,9 @@ def _judge(
 
 
 def shown_settings(settings: ToolSettings) -> dict[str, Any]:
-    """What may be shown, as plain JSON; a text that is not given is left out.
+    """The settings as plain JSON, for callers; an empty text is left out.
 
-    Of a secret only whether there is one, and where it comes from: `has_api_key`, `api_key_source`.
+    Of a secret only whether it is set, and its reference: `has_api_key`, `api_key_source`.
     """
     shown: dict[str, Any] = {}
     for name, value in settings.model_dump(mode="json").items():
@@ -625,13 +625,13 @@ def shown_settings(settings: ToolSettings) -> dict[str, Any]:
 
 
 def shown_values(config: ToolConfig) -> dict[str, Any]:
-    """Every value by its path, as plain JSON; of a secret where it comes from."""
+    """Every value by its path, as plain JSON; of a secret its reference."""
     settings = config.settings.model_dump(mode="json")
     return {"enabled": config.enabled} | {f"{config.tool}.{n}": v for n, v in settings.items()}
 
 
 def default_of(tool: str, name: str) -> object:
-    """What this release sets where nobody else does; `enabled` is the tool's switch."""
+    """This release's default of a setting; `enabled` is the tool's switch."""
     if name == "enabled":
         return _Switches.model_fields[tool].default
     info = SETTINGS_OF[tool].model_fields[name]
@@ -639,14 +639,14 @@ def default_of(tool: str, name: str) -> object:
 
 
 def gives_literal(tool: str, values: Mapping[str, object]) -> bool:
-    """Whether a secret itself is among the values."""
+    """Whether a literal secret is among the values."""
     return any(reference.is_literal for _, reference in _references(SETTINGS_OF[tool], values))
 
 
 def _references(
     model: type[ToolSettings], values: Mapping[str, object]
 ) -> Iterator[tuple[str, SecretReference]]:
-    """The secrets among the values, by the setting's name; those that can be read."""
+    """The valid references to secrets among the values, by the setting's name."""
     for name, value in values.items():
         info = model.model_fields.get(name)
         if info is not None and info.annotation is SecretReference:
@@ -655,7 +655,7 @@ def _references(
 
 
 def references_of(configs: Iterable[ToolConfig]) -> Iterator[SecretReference]:
-    """The secrets that configurations name."""
+    """The references to secrets in configurations."""
     for config in configs:
         for _, reference in _references(type(config.settings), config.values):
             yield reference
@@ -666,7 +666,7 @@ def _layer(*, given: bool) -> Provenance:
 
 
 def tool_settings_table() -> list[tuple[str, str, str]]:
-    """Answer `(variable, default, description)` of every switch and setting, for the README."""
+    """The variable, default and description of every switch and setting, for the README."""
     switches = {row[0]: row for row in describe(_Switches)}
     return [
         row

@@ -1,7 +1,6 @@
-"""Secrets by reference: where one comes from, and who can read it.
+"""Secrets by reference: settings hold a `SecretReference`, and `Secrets` reads its value.
 
-Settings hold a `SecretReference`; a `SecretProvider` turns it into a `SecretStr` at the edge that
-needs it. A new provider is a class, an entry in `SCHEMES` and one in `Secrets.built_in`.
+A new `SecretProvider` is a class, an entry in `SCHEMES` and one in `Secrets.built_in`.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ class Secrets(Unpicklable):
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Serve the schemes of `providers`; `clock` answers seconds, for what is cached."""
+        """Resolve the schemes of `providers`; `clock` returns seconds, for the caches."""
         self._caches = {
             scheme: SecretCache(provider, clock)
             for scheme, provider in providers.items()
@@ -68,9 +67,9 @@ class Secrets(Unpicklable):
         without_value: Mapping[str, tuple[str, str]] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> Self:
-        """Every provider of this release; `variables` is what `env://` reads, and AWS's set-up.
+        """All providers of this release; `variables` are those of `env://` and of AWS.
 
-        `without_value` is as that of EnvironmentSecrets.
+        `without_value` is that of EnvironmentSecrets.
         """
         providers: dict[str, SecretProvider] = {
             "env": EnvironmentSecrets(variables, without_value=without_value),
@@ -81,9 +80,9 @@ class Secrets(Unpicklable):
     async def resolve(
         self, reference: SecretReference, *, timeout: float = RESOLVE_TIMEOUT_SECONDS
     ) -> SecretStr:
-        """Answer the value, never empty, within `timeout` seconds.
+        """Return the value, which is never empty, within `timeout` seconds.
 
-        Raises `SecretUnavailableError`. A value that could not be refreshed still serves.
+        Raises `SecretUnavailableError`. A value that could not be refreshed stays in use.
         """
         if not reference:
             raise SecretUnavailableError("no secret is given", f"give {REFERENCE_FORMS}")
@@ -101,6 +100,6 @@ class Secrets(Unpicklable):
         return await provider.resolve(reference)
 
     def refresh_failure(self, reference: SecretReference) -> SecretUnavailableError | None:
-        """Why only the last value of a resolved reference serves; None where it is a fresh one."""
+        """Why the value of a resolved reference could not be refreshed; None where it could."""
         cache = self._caches.get(reference.scheme)
         return cache.refresh_failure(reference) if cache else None

@@ -24,7 +24,7 @@ class EnvironmentSecrets(Unpicklable):
         *,
         without_value: Mapping[str, tuple[str, str]] | None = None,
     ) -> None:
-        """`without_value`: why variables that are written have none, and what to do about it."""
+        """`without_value`: why variables that are set have no value, and the remedy, by name."""
         self._variables = variables
         self._without_value = without_value or {}
 

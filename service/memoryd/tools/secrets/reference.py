@@ -1,4 +1,4 @@
-"""References to secrets: how they are written, and what a provider of their secrets does."""
+"""References to secrets: how they are written, and the protocol of what reads them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Scheme:
     """One kind of reference."""
 
     form: str
-    """How it is written, for messages."""
+    """How to write it, for messages."""
     name_pattern: re.Pattern[str]
     remote: bool = False
     """Whether a read takes a while and may fail, so that its answers are cached."""
@@ -46,9 +46,9 @@ REFERENCE_FORMS: Final = " or ".join(scheme.form for scheme in SCHEMES.values())
 
 
 class SecretReference(Unpicklable):
-    """Where a secret comes from: a place that a provider reads, a literal, or nowhere. Immutable.
+    """Where a secret is: a place that a provider reads, or the secret itself, a literal.
 
-    True where there is one. `repr` and `str` never show a literal.
+    Immutable; false where there is no secret. `repr` and `str` never show a literal.
     """
 
     __slots__ = ("_literal", "name", "scheme")
@@ -67,8 +67,8 @@ class SecretReference(Unpicklable):
     def parse(cls, text: str) -> Self:
         """Read `env://NAME` or `secretsmanager://aws/NAME[#json-key]`.
 
-        Anything else is a literal, nothing is none. Raises `MalformedReferenceError` for a known
-        scheme with a name that it cannot have.
+        An empty text is no secret, any other text a literal. Raises `MalformedReferenceError` for
+        a known scheme with a name that is impossible in it.
         """
         if not text:
             return cls()
@@ -119,8 +119,8 @@ class SecretReference(Unpicklable):
 
 
 class SecretProvider(Protocol):
-    """Reads the secrets of one scheme. May wait, never blocks the event loop, keeps nothing."""
+    """Reads the secrets of one scheme. It may wait, never blocks the event loop, caches nothing."""
 
     async def resolve(self, reference: SecretReference) -> SecretStr:
-        """Answer the value, never empty; raises `SecretUnavailableError`."""
+        """Return the value, which is never empty. Raises `SecretUnavailableError`."""
         ...
