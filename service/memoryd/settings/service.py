@@ -93,8 +93,8 @@ class Settings(SettingsModel):
     database_read_url: ReadUrl = Field(
         default=SecretStr(""),
         description=(
-            "A standby, which gives the rows of listings, exports and retrievals wherever it is as "
-            "far as the primary; empty: there is none."
+            "A standby to read the rows of listings, exports and retrievals from, wherever it has "
+            "caught up with the primary; empty: none."
         ),
     )
     host: Host = Field(
@@ -120,12 +120,13 @@ class Settings(SettingsModel):
     secret_names: SecretNames = Field(
         default=DEFAULT_SECRET_NAMES,
         description=(
-            "The secrets that callers may name as a tool's key, beside those that the environment "
+            "The secrets that callers may name as a tool's key, besides those that the environment "
             "names; * is any text."
         ),
     )
     log_level: Annotated[LogLevel, BeforeValidator(lower_case)] = Field(
-        default=LogLevel.INFO, description="The least level that is logged, in any case."
+        default=LogLevel.INFO,
+        description="The lowest level that is logged, in upper or lower case.",
     )
     log_format: LogFormat = Field(
         default=LogFormat.TEXT, description="Lines for people, or one JSON object a line."
@@ -134,7 +135,7 @@ class Settings(SettingsModel):
         default=ContentPolicy.SANITIZE,
         description=(
             "What happens to markup and control characters in contents: sanitize removes them, "
-            "strict refuses the content, verbatim stores what came."
+            "strict refuses the content, verbatim stores them."
         ),
     )
     drain_seconds: Number = Field(
@@ -173,8 +174,8 @@ class Settings(SettingsModel):
     database_pgbouncer: Boolean = Field(
         default=False,
         description=(
-            "Whether PgBouncer in transaction pooling stands before PostgreSQL; no prepared "
-            "statement is kept then."
+            "Whether PostgreSQL is reached through PgBouncer with transaction pooling; then no "
+            "prepared statements are kept."
         ),
     )
     sweep_seconds: Number = Field(
@@ -203,8 +204,8 @@ class Settings(SettingsModel):
         gt=0,
         le=86400,
         description=(
-            "How long a stream may have nothing to tell before it is ended with UNAVAILABLE, in "
-            "seconds; its caller resumes."
+            "How long a stream may have nothing to send before it is ended with UNAVAILABLE, in "
+            "seconds; its caller resumes it."
         ),
     )
     max_calls: Integer = Field(
@@ -229,7 +230,7 @@ class Settings(SettingsModel):
         default=10_000,
         ge=1,
         le=1_000_000,
-        description="Waiting writes; beyond it a write is refused with RESOURCE_EXHAUSTED.",
+        description="The most writes that wait; beyond it one is refused with RESOURCE_EXHAUSTED.",
     )
     write_batch_limit: Integer = Field(
         default=500, ge=1, le=10_000, description="The most writes of one group commit."
@@ -246,7 +247,7 @@ class Settings(SettingsModel):
         default="en",
         description=(
             "The language of contents and queries, for stop words and stemming; in one without a "
-            "stemmer words are taken as they are."
+            "stemmer words are compared as they are."
         ),
     )
     session_cache_bytes: Integer = Field(
@@ -254,8 +255,8 @@ class Settings(SettingsModel):
         ge=0,
         le=1024**4,
         description=(
-            "How much memory sessions that are kept for retrieval may take, in bytes; the longest "
-            "unused go first."
+            "How much memory sessions that are kept for retrieval may take, in bytes; the least "
+            "recently used go first."
         ),
     )
     max_message_bytes: Integer = Field(
@@ -290,8 +291,8 @@ class Settings(SettingsModel):
         ge=1,
         le=1_000_000,
         description=(
-            "How old a connection gets before its client is asked to make a new one, in seconds; "
-            "so that clients spread over the servers there are."
+            "How old a connection gets before its client is asked to make a new one, in seconds, "
+            "so that clients spread over all servers."
         ),
     )
     connection_grace_seconds: Number = Field(

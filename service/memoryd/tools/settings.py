@@ -218,7 +218,7 @@ class ToolSettings(SettingsModel):
 class RagSettings(ToolSettings):
     tool = "rag"
 
-    chunk_size: Integer = Field(default=500, ge=100, le=2000, description="Words a chunk.")
+    chunk_size: Integer = Field(default=500, ge=100, le=2000, description="Words in a chunk.")
     chunk_overlap: Integer = Field(
         default=50,
         ge=0,
@@ -251,7 +251,7 @@ class MemorySettings(ToolSettings):
     tool = "memory"
 
     max_entries: Integer = Field(
-        default=100, ge=10, le=1000, description="Live memories a session."
+        default=100, ge=10, le=1000, description="The most live memories of a session."
     )
     ttl_hours: Integer = Field(
         default=24,
@@ -263,7 +263,7 @@ class MemorySettings(ToolSettings):
         default=30,
         ge=1,
         le=365,
-        description="After how long a memory that nobody retrieves is soft-deleted, in days.",
+        description="How long a memory may go unretrieved before it is soft-deleted, in days.",
     )
     importance_threshold: Fraction = Field(
         default=0.3,
@@ -289,13 +289,15 @@ class EscalationSettings(ToolSettings):
                 "supervisor": 0.8,
             }
         ),
-        description="Words that speak for handing over, with their weights.",
+        description="Words that suggest handing over, with their weights.",
     )
     notification_enabled: Boolean = Field(
-        default=False, description="Whether somebody is told of a handing over."
+        default=False, description="Whether a notification is sent when the agent hands over."
     )
-    notification_email: Email = Field(default="", description="Who is told by e-mail.")
-    notification_webhook: HttpUrl = Field(default="", description="What is called by HTTP.")
+    notification_email: Email = Field(default="", description="Who is notified by e-mail.")
+    notification_webhook: HttpUrl = Field(
+        default="", description="The URL that is notified by HTTP."
+    )
 
 
 class AttachmentSettings(ToolSettings):
