@@ -337,7 +337,7 @@ class Settings(SettingsModel):
             return file_of(driver_url(self.database_url.get_secret_value())).stat().st_size == 0
         except FileNotFoundError:
             return True
-        except OSError:
+        except (OSError, ValueError):
             return False  # whoever opens the file reports what is wrong with it
 
     def address(self, port: int) -> str:
