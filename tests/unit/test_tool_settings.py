@@ -609,12 +609,12 @@ def test_both_readers_problems_are_told_at_once(tmp_path: Path) -> None:
     assert names == ["line 1", "MEMORYD_PORT", "RAG_SEARCH_K"]
 
 
-def test_a_literal_secret_is_told_beside_an_unknown_variable() -> None:
-    environ = {"MEMORYD_ENVIRONMENT": "production", "MEMORYD_PROT": "1", "CRM_API_KEY": CANARY}
+@pytest.mark.parametrize("bad", ["MEMORYD_PROT", "MEMORYD_PORT"])
+def test_a_literal_secret_is_reported_along_with_a_bad_setting(bad: str) -> None:
+    environ = {"MEMORYD_ENVIRONMENT": "production", bad: "x", "CRM_API_KEY": CANARY}
     with pytest.raises(SettingsError) as caught:
         load_configuration(environ=environ, dotenv=None, flags={})
-    names = [problem.name for problem in caught.value.problems]
-    assert names == ["MEMORYD_PROT", "CRM_API_KEY"]
+    assert [problem.name for problem in caught.value.problems] == [bad, "CRM_API_KEY"]
 
 
 def test_both_readers_answer() -> None:

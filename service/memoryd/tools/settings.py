@@ -333,8 +333,9 @@ def load_configuration(
     """Read the service's settings and the tools; one `SettingsError` has the problems of both."""
     reader = VariableReader(environ=environ, dotenv=dotenv)
     settings = read_settings(reader, flags)
-    production = settings is not None and settings.environment is Environment.PRODUCTION
-    configs = read_tool_configs(reader, production=production)
+    # From the given value, since another setting may be bad.
+    environment = reader.given(Settings, flags).values.get("environment")
+    configs = read_tool_configs(reader, production=environment == Environment.PRODUCTION)
     if settings is None or reader.problems:
         raise SettingsError(reader.problems)
     return settings, configs
