@@ -4,7 +4,7 @@ make profile
 python benchmarks/where.py [--kind postgresql] [--work store get] [--callers 64] [--seconds 5]
 
 Prints the share of the samples in which a thread of the server held the interpreter's lock: by
-the innermost file of ours in the stack, and by function alone. `__main__.py` and `Runner.run` are
+the innermost file of ours in the stack, and by function alone. `running.py` and `Runner.run` are
 the event loop with gRPC, whose frames are C; what libraries do without the lock (SQLite's reading
 and writing, gRPC's sending) is not seen. The stacks are left in build/, folded, as viewers of flame
 graphs read them.

@@ -25,8 +25,8 @@ STATED = [
     ("limits", "rpc.pipeline:HEALTH_CHECKS", "({:,}; 50,"),
     ("limits", "rpc.pipeline:REFLECTION_IDLE_SECONDS", "asks nothing for {:g} seconds"),
     ("limits", "rpc.pipeline:REFLECTION_STREAMS", "(1,000; {},"),
-    ("limits", "server:CONNECTION_IDLE_SECONDS", "(10 seconds; {} seconds)"),
-    ("limits", "server:HANDSHAKE_SECONDS", "({} seconds; 300 seconds)"),
+    ("limits", "server:CONNECTION_IDLE_TIMEOUT_SECONDS", "(10 seconds; {} seconds)"),
+    ("limits", "server:HANDSHAKE_TIMEOUT_SECONDS", "({} seconds; 300 seconds)"),
     ("limits", "server:MAX_PENDING_CALLS", "up to {:,}; beyond that gRPC"),
     ("limits", "server:OWN_DESCRIPTORS", "less {} and"),
     ("concepts", "domain.importance:ACCESS_BOOST", "plus {:g} for each access"),
@@ -36,7 +36,7 @@ STATED = [
     ("concepts", "tools.store:KEPT_REVISIONS", "the last {:,} of each tool"),
     ("deletion", "database.scrub:LAST_PAGES", "the last {} pages"),
     ("deletion", "memories.sweeper:BATCH", "at most {} rows"),
-    ("deploy", "__main__:FAREWELL_SECONDS", "has not ended {:g} seconds later"),
+    ("deploy", "cli.serve:STOP_MARGIN_SECONDS", "has not ended {:g} seconds later"),
     ("deploy", "database.embedded:TAKEOVER_SECONDS", "waits for {:g} seconds"),
     ("deploy", "workers:FIRST_PAUSE_SECONDS", "replaced after {:g} seconds"),
     ("deploy", "workers:STEADY_SECONDS", "within {:g} seconds each"),
@@ -51,8 +51,8 @@ STATED = [
     ("settings", "tools.secrets.cache:REFRESH_SECONDS", "refreshed from {:g} seconds on"),
     ("settings", "tools.secrets.cache:RETRY_SECONDS", "look-up for {:g} seconds"),
     ("settings", "tools.secrets.cache:TTL_SECONDS", "cached for {:g} seconds"),
-    ("settings", "tools.secrets:PATIENCE_SECONDS", "waits at most {:g} seconds"),
-    ("settings", "tools.settings:START_PATIENCE_SECONDS", "a start in production {:g}."),
+    ("settings", "tools.secrets:RESOLVE_TIMEOUT_SECONDS", "waits at most {:g} seconds"),
+    ("settings", "tools.settings:START_TIMEOUT_SECONDS", "a start in production {:g}."),
 ]
 """Page, constant below memoryd, and the words around its value."""
 

@@ -24,7 +24,7 @@ from google.protobuf.message_factory import GetMessageClass
 from sqlalchemy import make_url
 
 from memoryd.logs import logging_to
-from memoryd.settings.service import SettingsError
+from memoryd.settings.reading import SettingsError
 from memoryd.tools.secrets import SecretReference, Secrets
 from memoryd.tools.settings import TOOLS, load_configuration
 from memoryd.v1 import memory_pb2, tool_config_pb2
@@ -451,6 +451,6 @@ def test_nothing_in_memory_shows_a_secret(aws, tmp_path):
 async def test_a_resolved_secret_does_not_show_itself(aws):
     secrets = Secrets.built_in(planted(aws, ""))
     reference = SecretReference.parse("secretsmanager://aws/keys#inventory")
-    value = await secrets.resolve(reference, patience=30)
+    value = await secrets.resolve(reference, timeout=30)
     assert shown(value.get_secret_value())
     assert_nothing_shown([repr(value), str(value), f"{value}", repr(secrets), str(vars(secrets))])

@@ -1,4 +1,4 @@
-"""The composition root: builds everything, wires it, starts and stops it."""
+"""The composition root: builds the parts of the service, connects, starts and stops them."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ REFLECTION_SERVICE = _service(reflection.SERVICE_NAME)
 
 SERVICES = (MEMORY_SERVICE.full_name, TOOL_SERVICE.full_name)
 
-HANDSHAKE_SECONDS = 10
-"""A connection on which no client has begun to speak HTTP/2 by then is closed."""
+HANDSHAKE_TIMEOUT_SECONDS = 10
+"""A connection on which no client has begun HTTP/2 by then is closed."""
 
-CONNECTION_IDLE_SECONDS = 300
+CONNECTION_IDLE_TIMEOUT_SECONDS = 300
 """A connection without a call for so long is closed; a client that calls again opens another."""
 
 OWN_DESCRIPTORS = 118
-"""How many files the process keeps for itself, without connections to the database and callers'."""
+"""The files that the process opens besides connections to the database and of callers."""
 
 MOST_CONNECTIONS = 1_000_000
 """The most connections of callers, whatever the limit on open files."""
@@ -77,8 +77,8 @@ MIN_PING_INTERVAL_SECONDS = 10
 """Clients and proxies may ping an idle connection this often."""
 
 MAX_PENDING_CALLS = 4_000
-"""Calls that have arrived and are not handled yet. Beyond it gRPC itself cancels some, beyond twice
-as many all, without a status of ours."""
+"""Calls that have arrived and that no handler has taken yet. Beyond it gRPC itself cancels some of
+them, beyond twice as many all; callers get no other error."""
 
 _log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def tool_configs_of(
     *,
     clock: Callable[[], datetime] = utc_now,
 ) -> ToolConfigs:
-    """Build the tools' configuration over what environment and defaults make."""
+    """Build the tools' configuration over `base`, that of the environment and the defaults."""
     production = settings.environment is Environment.PRODUCTION
     return ToolConfigs(
         base, database, clock=clock, production=production, secret_names=settings.secret_names
@@ -120,7 +120,7 @@ def tool_configs_of(
 
 
 def embedder_of(settings: Settings) -> Embedder | None:
-    """Make the embedder, if there is to be one. Raises ValueError where it cannot be had."""
+    """Make the embedder that the settings name, if any. Raises ValueError if it is missing."""
     try:
         return load(settings.embedder)
     except EmbedderUnavailable as error:
@@ -139,10 +139,10 @@ class Server:
         clock: Callable[[], datetime] = utc_now,
         shares_port: bool = False,
     ) -> None:
-        """Build it all, where an event loop runs; `shares_port` with other workers.
+        """Build the service. Needs a running event loop; `shares_port` with other workers.
 
         Raises ValueError for an SQLite database without a file or with a standby, and for an
-        embedder that is not to be had.
+        embedder that is not available.
         """
         self._settings = settings
         self._url = settings.database_url.get_secret_value()
@@ -192,7 +192,7 @@ class Server:
 
         def make_server() -> grpc.aio.Server:
             server = grpc.aio.server(handlers=(self._pipeline,), options=channel)
-            # In a queue of its own: under load it is not behind all the others.
+            # In its own queue, so that under load it does not wait behind all others.
             server.add_registered_method_handlers(
                 HEALTH_SERVICE.full_name,
                 self._pipeline.handlers_of(HEALTH_SERVICE.full_name),
@@ -229,8 +229,8 @@ class Server:
     async def start(self) -> str:
         """Listen, and return the address as HOST:PORT.
 
-        An SQLite file is migrated before, if it needs it. Raises SchemaMismatch where that cannot
-        be done, DatabaseUnavailable, and OSError for an address not to be had.
+        An SQLite file is migrated first if needed. Raises SchemaMismatch where that is impossible,
+        DatabaseUnavailable, and OSError for an address that it cannot listen on.
         """
         if self.database.is_embedded:
             await self.database.migrate()
@@ -253,7 +253,7 @@ class Server:
                 _log.warning("%s: %s", warning.path, warning.description)
 
     async def _sweep(self) -> None:
-        await self.health.is_serving.wait()  # it would only say once more what is wrong
+        await self.health.is_serving.wait()  # before, it would only repeat what health logs
         await self.sweeper.run(self._settings.sweep_seconds)
 
     @property
@@ -268,15 +268,15 @@ class Server:
 
     @property
     def kept_bytes(self) -> int:
-        """About what the sessions kept in memory take."""
+        """The approximate size of the sessions kept in memory."""
         return self._store.cache.nbytes
 
     async def flush_accesses(self) -> None:
-        """Write the accesses that have been counted so far."""
+        """Write the accesses counted so far."""
         await self._accesses.flush()
 
     async def stop(self) -> None:
-        """Take no new calls, let those under way end, write what has gathered, close all."""
+        """Accept no new calls, drain those under way, write pending accesses, close everything."""
         await self.health.stop()
         await self._pipeline.close()
         draining = asyncio.create_task(self._endpoint.stop(self._settings.drain_seconds))
@@ -293,7 +293,8 @@ class Server:
         await self.database.close()
         if self._standby is not None:
             await self._standby.close()
-        _log.info("stopped")
+        if self._sweeping is not None:  # it had started
+            _log.info("stopped")
 
 
 def _standby_of(settings: Settings, options: DatabaseOptions, primary: Database) -> Database | None:
@@ -328,12 +329,12 @@ def channel_options(settings: Settings, *, shares_port: bool = False) -> list[tu
         ("grpc.max_send_message_length", -1),
         ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING_CALLS),
-        # A second server on the port is a mistake to report, unless it is a worker of the same one.
+        # A second server on the port is an error, unless it is a worker of the same service.
         ("grpc.so_reuseport", int(shares_port)),
         ("grpc.max_concurrent_streams", settings.max_streams_per_connection),
         *((("grpc.max_allowed_incoming_connections", connections),) if connections else ()),
-        ("grpc.server_handshake_timeout_ms", HANDSHAKE_SECONDS * 1000),
-        ("grpc.max_connection_idle_ms", CONNECTION_IDLE_SECONDS * 1000),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_SECONDS * 1000),
+        ("grpc.max_connection_idle_ms", CONNECTION_IDLE_TIMEOUT_SECONDS * 1000),
         ("grpc.max_connection_age_ms", int(settings.connection_age_seconds * 1000)),
         ("grpc.max_connection_age_grace_ms", int(settings.connection_grace_seconds * 1000)),
         ("grpc.keepalive_time_ms", int(settings.keepalive_seconds * 1000)),
@@ -346,9 +347,9 @@ def channel_options(settings: Settings, *, shares_port: bool = False) -> list[tu
 
 
 def most_connections(database_connections: int) -> int | None:
-    """How many callers' connections the limit on open files has room for; None: it has no limit.
+    """How many callers' connections the limit on open files allows; None: there is no limit.
 
-    Raises OSError where there is room for none.
+    Raises OSError where it allows none.
     """
     if resource is None:
         return None

@@ -1,9 +1,8 @@
-"""Several processes that serve as one: started, replaced when they die, drained together.
+"""Worker processes that serve on one port: started, replaced when they die, drained together.
 
-Each worker is a server of its own that listens on the same port (`SO_REUSEPORT`): the kernel
-spreads connections over them. They are started anew, never forked, since gRPC does not survive a
-fork. What ties them to their parent is a pipe: a worker whose standard input ends has lost it, and
-stops.
+Each worker is a complete server that listens on the same port (`SO_REUSEPORT`): the kernel spreads
+connections over them. They are new processes, not forks, since gRPC does not survive a fork. A pipe
+ties them to their parent: a worker whose standard input ends has lost its parent, and stops.
 """
 
 from __future__ import annotations
@@ -19,22 +18,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 READY = "ready"
-"""The line that a worker writes on its standard output once it serves."""
+"""The line that a worker prints once it serves."""
 
 STEADY_SECONDS = 30.0
-"""A worker that lived so long, ready, died of something else than its start."""
+"""A worker that served for so long did not die because of its start."""
 
 MOST_DEATHS = 5
-"""Deaths in one place in a row, each within STEADY_SECONDS; at one more nothing is tried again."""
+"""How often in a row a worker may die within STEADY_SECONDS and be replaced."""
 
 FIRST_PAUSE_SECONDS = 0.1
-"""Before a worker is replaced; twice as long after each further death."""
+"""How long to wait before a worker is replaced; twice as long after each further death."""
 
 _log = logging.getLogger(__name__)
 
 
 class WorkersFailed(Exception):
-    """They could not be kept running. The message says what happened, not why: they did."""
+    """The workers could not be kept running. The workers themselves have logged the cause."""
 
 
 class Workers:
@@ -46,46 +45,49 @@ class Workers:
         environ: Mapping[str, str],
         count: int,
         *,
-        patience_seconds: float,
+        stop_timeout_seconds: float,
         ready: Callable[[], None],
     ) -> None:
-        """`ready` is called once all are, `patience_seconds` what each has to end when told to."""
+        """Call `ready` once all are; kill those that do not stop within `stop_timeout_seconds`."""
         self._command = command
         self._environ = environ
         self._count = count
-        self._patience_seconds = patience_seconds
+        self._stop_timeout_seconds = stop_timeout_seconds
         self._ready = ready
         self._waited_for = set(range(count))
         self._stopping = asyncio.Event()
         self._processes: set[asyncio.subprocess.Process] = set()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Run them until told to stop, then let them end. Raises WorkersFailed."""
+        """Run the workers until `stopping` is set, then drain them. Raises WorkersFailed."""
         keepers = [
             asyncio.create_task(self._keep(n), name=f"worker {n}") for n in range(self._count)
         ]
-        told = asyncio.create_task(stopping.wait())
-        await asyncio.wait((*keepers, told), return_when=asyncio.FIRST_COMPLETED)
-        told.cancel()
+        waiting = asyncio.create_task(stopping.wait())
+        await asyncio.wait((*keepers, waiting), return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
         self._stopping.set()
         self._send(signal.SIGTERM)
-        _, late = await asyncio.wait(keepers, timeout=self._patience_seconds)
+        _, late = await asyncio.wait(keepers, timeout=self._stop_timeout_seconds)
         if late:
             self._send(signal.SIGKILL)
         for outcome in await asyncio.gather(*keepers, return_exceptions=True):
             if outcome is not None:
                 raise outcome
         if late:
-            raise WorkersFailed(f"{len(late)} workers did not end in time and were killed")
+            raise WorkersFailed(
+                f"{len(late)} workers did not end in time, within"
+                f" {self._stop_timeout_seconds:g} seconds, and were killed"
+            )
 
     async def _keep(self, number: int) -> None:
-        """Run one worker after the other in a place."""
+        """Run one worker, and replace it whenever it dies."""
         deaths = 0
         while not self._stopping.is_set():
             lived, code = await self._run_one(number)
             if self._stopping.is_set():
                 return
-            if number in self._waited_for and code > 0:  # it has said why, as a lone server would
+            if number in self._waited_for and code > 0:  # it has printed why
                 raise WorkersFailed("a worker could not start")
             deaths = deaths + 1 if lived is None or lived < STEADY_SECONDS else 1
             if deaths > MOST_DEATHS:
@@ -97,23 +99,23 @@ class Workers:
                 continue
 
     async def _run_one(self, number: int) -> tuple[float | None, int]:
-        """Run a worker to its end: for how many seconds it served, None if never; its exit code."""
+        """Run a worker to its end. Returns how long it served, None if never, and its exit code."""
         try:
             process = await asyncio.create_subprocess_exec(
                 *self._command,
                 env=self._environ,
-                stdin=asyncio.subprocess.PIPE,  # whose other end only this process has
+                stdin=asyncio.subprocess.PIPE,  # only this process has the other end
                 stdout=asyncio.subprocess.PIPE,
-                start_new_session=True,  # a terminal interrupts this process, which tells them
+                start_new_session=True,  # a terminal interrupts this process, which stops them
             )
-        except OSError as error:  # the machine may be short of something, for now
-            _log.error("no worker can be started: %s", error.strerror)
+        except OSError as error:  # the machine may lack some resource for now
+            _log.error("cannot start a worker: %s", error.strerror)
             return None, 1
         self._processes.add(process)
         if self._stopping.is_set():
             self._send(signal.SIGTERM)
-        told = process.stdout and await process.stdout.readline()
-        served = told == f"{READY}\n".encode()
+        line = process.stdout and await process.stdout.readline()
+        served = line == f"{READY}\n".encode()
         since = asyncio.get_running_loop().time()
         if served:
             self._count_ready(number)
@@ -137,13 +139,13 @@ class Workers:
 
 @contextmanager
 def reserved_port(host: str, port: int) -> Iterator[int]:
-    """Keep a port until the end of the block, for those who listen on it with SO_REUSEPORT.
+    """Keep a port until the end of the block, for workers that listen on it with SO_REUSEPORT.
 
-    0 is any free one. Raises OSError where it cannot be had: also where others share it already,
-    who would get some of our callers.
+    0 is any free port. Raises OSError where another process has the port, also one that shares it:
+    it would get some of our callers.
     """
     if not hasattr(socket, "SO_REUSEPORT"):
-        raise OSError("several processes cannot share a port on this system: set workers to 1")
+        raise OSError("processes cannot share a port on this system: set MEMORYD_WORKERS to 1")
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.create_server(address, family=family, backlog=1) as alone:

@@ -36,7 +36,10 @@ from memoryd.client import (
     ToolConfigClient,
     open_channel,
 )
+from memoryd.client import channel as client_channel
 from memoryd.client import errors as client_errors
+from memoryd.client import memories as client_memories
+from memoryd.client import tools as client_tools
 from memoryd.v1 import memory_pb2, tool_config_pb2
 
 if TYPE_CHECKING:
@@ -557,7 +560,7 @@ REFUSED: list[tuple[Callable[[Rig], Any], type[Exception], str]] = [
     (
         lambda rig: rig.memory.store("s", "c", content_type="wish"),
         ValueError,
-        "content_type: 'wish' is none of user_info, preference, fact, context",
+        "content_type: 'wish' is not one of user_info, preference, fact, context",
     ),
     (
         lambda rig: rig.memory.store("s", "c", metadata={"order": {"ids": [1, 2**53 + 1]}}),
@@ -572,12 +575,12 @@ REFUSED: list[tuple[Callable[[Rig], Any], type[Exception], str]] = [
     (
         lambda rig: rig.memory.store("s", "c", metadata={"when": NOON}),
         TypeError,
-        r"metadata\.when: datetime is nothing that JSON knows",
+        r"metadata\.when: datetime is not a JSON type",
     ),
     (
         lambda rig: rig.memory.store("s", "c", metadata={"a": {1: 2}}),
         TypeError,
-        r"metadata\.a: the key 1 is no string",
+        r"metadata\.a: the key 1 is not a string",
     ),
     (lambda rig: rig.memory.find_similar("s"), ValueError, "content or memory_id"),
     (
@@ -609,7 +612,7 @@ REFUSED: list[tuple[Callable[[Rig], Any], type[Exception], str]] = [
     (
         lambda rig: rig.tools.validate("rag", {"chunk_size": None}),
         ValueError,
-        r"rag\.chunk_size: None is no value",
+        r"rag\.chunk_size: None is not a value",
     ),
     (lambda rig: rig.tools.update("fax", {"speed": 9}), ValueError, r"fax\.speed: "),
 ]
@@ -834,7 +837,7 @@ async def test_nobody_there_is_unavailable() -> None:
 
 
 def test_the_service_config_names_methods_that_exist() -> None:
-    config = json.loads(client._channel_options()["grpc.service_config"])  # noqa: SLF001 -- unseen else
+    config = json.loads(client_channel._channel_options()["grpc.service_config"])  # noqa: SLF001 -- unseen else
     (method_config,) = config["methodConfig"]
     named = [f"/{name['service']}/{name['method']}" for name in method_config["name"]]
     assert len(named) == len(set(named))
@@ -1149,6 +1152,12 @@ def test_all_names_every_public_name(module: Any) -> None:
     assert all(hasattr(module, name) for name in module.__all__)
 
 
+@pytest.mark.parametrize("module", [client_memories, client_tools, client_errors])
+def test_what_callers_need_is_exported(module: Any) -> None:
+    defined = {name for name in public_names(module) if not name.startswith("_")}
+    assert defined - {"error_from"} <= set(client.__all__)
+
+
 def test_the_public_names() -> None:
     errors = set(client_errors.__all__) - {"error_from"}
     assert errors <= set(client.__all__)
@@ -1182,5 +1191,5 @@ def test_the_client_brings_nothing_else_of_ours() -> None:
         [sys.executable, "-c", script], check=True, capture_output=True, text=True
     )
     ours = [name for name in done.stdout.split() if not name.startswith("memoryd.v1")]
-    parts = {"memoryd.client", "memoryd.client.arguments", "memoryd.client.errors"}
-    assert set(ours) == {"memoryd", *parts}
+    parts = ("arguments", "channel", "errors", "memories", "messages", "tools")
+    assert set(ours) == {"memoryd", "memoryd.client", *(f"memoryd.client.{part}" for part in parts)}

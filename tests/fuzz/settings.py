@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from memoryd.database.engine import Database
-from memoryd.settings.service import Settings, SettingsError, settings_table
+from memoryd.settings.reading import SettingsError
+from memoryd.settings.service import Settings, settings_table
 from memoryd.tools.settings import load_configuration, tool_settings_table
 
 from .rounds import fuzz

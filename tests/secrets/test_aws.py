@@ -11,7 +11,12 @@ import grpc
 import pytest
 from pydantic import SecretStr
 
-from memoryd.tools.secrets import PATIENCE_SECONDS, SecretReference, Secrets, SecretUnavailableError
+from memoryd.tools.secrets import (
+    RESOLVE_TIMEOUT_SECONDS,
+    SecretReference,
+    Secrets,
+    SecretUnavailableError,
+)
 from memoryd.tools.secrets import aws as aws_module
 from memoryd.tools.secrets.cache import RETRY_SECONDS, TTL_SECONDS
 from memoryd.v1 import tool_config_pb2 as pb
@@ -30,7 +35,7 @@ def reading(stub: SecretsManagerStub, **variables: str) -> Secrets:
 
 async def resolve(secrets: Secrets, name: str) -> SecretStr:
     reference = SecretReference.parse(f"secretsmanager://aws/{name}")
-    return await secrets.resolve(reference, patience=PLENTY)
+    return await secrets.resolve(reference, timeout=PLENTY)
 
 
 async def refused(secrets: Secrets, name: str = "crm") -> SecretUnavailableError:
@@ -89,12 +94,12 @@ async def test_region_and_endpoint_may_have_their_other_names(aws):
 @pytest.mark.parametrize(
     ("stored", "name", "reason"),
     [
-        ("no JSON", "crm#api", "the secret is no JSON object"),
-        (f'["{CANARY}"]', "crm#api", "the secret is no JSON object"),
-        (f'{{"other": "{CANARY}"', "crm#api", "the secret is no JSON object"),
-        ("[" * 100_000, "crm#api", "the secret is no JSON object"),
+        ("no JSON", "crm#api", "the secret is not a JSON object"),
+        (f'["{CANARY}"]', "crm#api", "the secret is not a JSON object"),
+        (f'{{"other": "{CANARY}"', "crm#api", "the secret is not a JSON object"),
+        ("[" * 100_000, "crm#api", "the secret is not a JSON object"),
         (f'{{"other": "{CANARY}"}}', "crm#api", "the secret has no JSON key api"),
-        (f'{{"api": ["{CANARY}"]}}', "crm#api", "the secret's JSON key api holds no text"),
+        (f'{{"api": ["{CANARY}"]}}', "crm#api", "the secret's JSON key api is not a text"),
         ('{"api": ""}', "crm#api", "the secret is empty"),
         (" \n", "crm", "the secret is empty"),
         (CANARY.encode(), "crm", "the secret is binary"),
@@ -124,7 +129,7 @@ async def test_a_missing_secret_is_not_asked_for_again_at_once(aws):
         (400, "InvalidParameterException", "name", "correct the name"),
         (400, "UnrecognizedClientException", "credentials", "AWS_ACCESS_KEY_ID"),
         (403, "InvalidSignatureException", "credentials", "clock"),
-        (500, "InternalServiceError", "answers InternalServiceError", "no trouble"),
+        (500, "InternalServiceError", "answers InternalServiceError", "no outage"),
         (400, f"{CANARY} {CANARY}", "answers an error", "AWS_ENDPOINT_URL_SECRETS_MANAGER"),
     ],
 )
@@ -139,7 +144,7 @@ async def test_a_refusal_is_told_with_its_remedy(aws, status, code, reason, reme
 async def test_bytes_that_are_no_answer(aws):
     aws.bodies["crm"] = f"<html>{CANARY}".encode()
     failure = await refused(reading(aws))
-    assert failure.reason == "what answers for AWS Secrets Manager gives no secret"
+    assert failure.reason == "the answer of AWS Secrets Manager has no secret"
 
 
 async def test_no_region(aws):
@@ -162,7 +167,7 @@ async def test_nobody_listens(aws):
 
 
 async def test_a_server_that_hangs_is_given_up(aws, monkeypatch):
-    monkeypatch.setattr(aws_module, "READ_SECONDS", 0.1)
+    monkeypatch.setattr(aws_module, "READ_TIMEOUT_SECONDS", 0.1)
     aws.open.clear()
     failure = await refused(reading(aws))
     assert failure.reason == "AWS Secrets Manager did not answer within 0.1 s, 2 times"
@@ -302,7 +307,7 @@ async def test_a_slow_provider_is_a_warning_and_no_slow_call(aws, serve):
     listed = (await tools.ListTools(pb.ListToolsRequest())).tools
     slow = [warning.description for summary in listed for warning in summary.warnings]
     assert len(slow) == 2
-    assert all(f"did not answer within {PATIENCE_SECONDS:g} s" in text for text in slow)
+    assert all(f"did not answer within {RESOLVE_TIMEOUT_SECONDS:g} s" in text for text in slow)
 
 
 async def test_the_secrets_of_all_tools_are_waited_for_at_once(serve, monkeypatch):

@@ -44,14 +44,14 @@ class World:
         self.remote = Remote()
         self.secrets = Secrets({"secretsmanager": self.remote}, clock=lambda: self.now)
 
-    async def value(self, reference: SecretReference = CRM, *, patience: float = 5) -> str:
-        return (await self.secrets.resolve(reference, patience=patience)).get_secret_value()
+    async def value(self, reference: SecretReference = CRM, *, timeout: float = 5) -> str:
+        return (await self.secrets.resolve(reference, timeout=timeout)).get_secret_value()
 
     async def failure(
-        self, reference: SecretReference = CRM, *, patience: float = 5
+        self, reference: SecretReference = CRM, *, timeout: float = 5
     ) -> SecretUnavailableError:
         with pytest.raises(SecretUnavailableError) as caught:
-            await self.value(reference, patience=patience)
+            await self.value(reference, timeout=timeout)
         return caught.value
 
     async def settle(self) -> None:
@@ -110,7 +110,7 @@ async def test_the_last_good_value_outlives_failures_and_they_are_told(world, ca
         assert await world.value() == CANARY
         assert str(world.secrets.refresh_failure(CRM)) == "denied; allow it"
     assert [(r.getMessage(), r.reference, r.reason) for r in caplog.records] == [
-        ("secret not refreshed; its last value serves", CRM.source, "denied")
+        ("secret not refreshed; its last value stays in use", CRM.source, "denied")
     ] * 3
     assert CANARY not in str([vars(record) for record in caplog.records])
     world.remote.answer = "second"
@@ -123,7 +123,7 @@ async def test_the_last_good_value_serves_where_the_provider_hangs(world):
     await world.value()
     world.remote.open.clear()
     world.now += TTL_SECONDS
-    assert await world.value(patience=0) == "first"
+    assert await world.value(timeout=0) == "first"
     world.remote.open.set()
 
 
@@ -152,9 +152,9 @@ async def test_many_callers_ask_once(world):
     assert world.remote.asked == 1
 
 
-async def test_nobody_waits_longer_than_its_patience_and_the_answer_is_kept(world):
+async def test_nobody_waits_longer_than_its_timeout_and_the_answer_is_kept(world):
     world.remote.open.clear()
-    late = await world.failure(patience=0.01)
+    late = await world.failure(timeout=0.01)
     assert late.reason == "secretsmanager:// did not answer within 0.01 s"
     world.remote.open.set()
     assert await world.value() == "first"

@@ -48,7 +48,7 @@ def variables() -> Iterator[dict[str, str]]:
 async def test_values_and_json_keys(variables, name, value):
     secrets = Secrets.built_in(variables)
     reference = SecretReference.parse(f"secretsmanager://aws/{name}")
-    found = await secrets.resolve(reference, patience=PLENTY)
+    found = await secrets.resolve(reference, timeout=PLENTY)
     assert found.get_secret_value() == value
 
 
@@ -57,6 +57,6 @@ async def test_what_is_not_there_is_refused_with_a_remedy(variables, name):
     secrets = Secrets.built_in(variables)
     reference = SecretReference.parse(f"secretsmanager://aws/{name}")
     with pytest.raises(SecretUnavailableError) as refused:
-        await secrets.resolve(reference, patience=PLENTY)
+        await secrets.resolve(reference, timeout=PLENTY)
     assert refused.value.reason
     assert refused.value.remedy

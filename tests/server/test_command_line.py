@@ -280,11 +280,21 @@ def test_an_sqlite_path_that_cannot_be_used_is_named(command_line, tmp_path, kin
         assert_refused(done, str(path))
 
 
+@pytest.mark.parametrize("path", ["a%00b", "file:x%2500?uri=true", "file:x?uri=maybe"])
+def test_an_sqlite_url_that_names_no_file_is_one_line(command_line, path):
+    url = f"sqlite+aiosqlite:///{path}"
+    done = command_line.run("serve", MEMORYD_DATABASE_URL=url, MEMORYD_PORT="0")
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, line.startswith("memoryd: ")) == (1, True)
+    assert "Traceback" not in command_line.run("config", "show", MEMORYD_DATABASE_URL=url).stderr
+
+
 def test_a_port_that_is_taken_is_named(command_line):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         done = command_line.run("serve", "--port", str(port))
     assert_refused(done, f"cannot listen on 127.0.0.1:{port}", "in use")
+    assert "stopped" not in done.stderr
 
 
 # Settings

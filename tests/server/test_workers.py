@@ -283,7 +283,11 @@ def test_what_stops_every_worker_stops_the_start(command_line, database_url):
 
 def of_script(script: str, *, count: int = 2, ready: Callable[[], None] = lambda: None) -> Workers:
     return Workers(
-        [sys.executable, "-c", script], dict(os.environ), count, patience_seconds=30, ready=ready
+        [sys.executable, "-c", script],
+        dict(os.environ),
+        count,
+        stop_timeout_seconds=30,
+        ready=ready,
     )
 
 
@@ -306,7 +310,7 @@ async def test_a_worker_that_does_not_end_in_time_is_killed():
         [sys.executable, "-c", script],
         dict(os.environ),
         2,
-        patience_seconds=0.1,
+        stop_timeout_seconds=0.1,
         ready=stopping.set,
     )
     with pytest.raises(WorkersFailed, match="2 workers did not end in time"):
@@ -314,7 +318,7 @@ async def test_a_worker_that_does_not_end_in_time_is_killed():
 
 
 async def test_a_worker_that_cannot_be_started_stops_the_start(tmp_path):
-    nowhere = Workers([f"{tmp_path}/none"], {}, 2, patience_seconds=30, ready=lambda: None)
+    nowhere = Workers([f"{tmp_path}/none"], {}, 2, stop_timeout_seconds=30, ready=lambda: None)
     with pytest.raises(WorkersFailed, match="could not start"):
         await nowhere.run(asyncio.Event())
 

@@ -80,3 +80,7 @@ def test_a_file_of_any_name_is_found(command_line, tmp_path, name):
     assert file.is_file()
     done = command_line.run("export", "out.jsonl", "--database-url", url)
     assert done.returncode == 0, done.stderr
+    uri = f"sqlite+aiosqlite:///file:{quote(quote(str(file)))}?uri=true"
+    for each in (url, uri):
+        done = command_line.run("config", "show", "--database-url", each)
+        assert "overrides: at revision 0" in done.stdout

@@ -8,17 +8,14 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from memoryd.domain.content import ContentPolicy
+from memoryd.settings.reading import Problem, SettingsError, merge_variables, unset_references
 from memoryd.settings.service import (
     Environment,
     LogFormat,
     LogLevel,
-    Problem,
     Settings,
-    SettingsError,
     load_settings,
-    merge_variables,
     settings_table,
-    unset_references,
 )
 
 CANARY = "c4n4ry"

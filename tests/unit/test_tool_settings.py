@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from memoryd.settings.service import Environment, Problem, SettingsError
+from memoryd.settings.reading import Problem, SettingsError
+from memoryd.settings.service import Environment
 from memoryd.tools.secrets import SecretReference, Secrets
 from memoryd.tools.settings import (
     SETTINGS_OF,
@@ -606,6 +607,14 @@ def test_both_readers_problems_are_told_at_once(tmp_path: Path) -> None:
         )
     names = [problem.name for problem in caught.value.problems]
     assert names == ["line 1", "MEMORYD_PORT", "RAG_SEARCH_K"]
+
+
+@pytest.mark.parametrize("bad", ["MEMORYD_PROT", "MEMORYD_PORT"])
+def test_a_literal_secret_is_reported_along_with_a_bad_setting(bad: str) -> None:
+    environ = {"MEMORYD_ENVIRONMENT": "production", bad: "x", "CRM_API_KEY": CANARY}
+    with pytest.raises(SettingsError) as caught:
+        load_configuration(environ=environ, dotenv=None, flags={})
+    assert [problem.name for problem in caught.value.problems] == [bad, "CRM_API_KEY"]
 
 
 def test_both_readers_answer() -> None:

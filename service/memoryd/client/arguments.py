@@ -1,7 +1,7 @@
-"""Requests from plain Python: what makes none is an error that begins with the argument's name.
+"""Arguments of the client as values of messages.
 
-It is a ValueError or a TypeError. The service judges what an argument says; this module judges
-whether it can be sent at all.
+An argument that cannot be sent raises a ValueError or a TypeError that begins with its name. The
+service says whether a value that can be sent is right.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_JSON_DEPTH = 32
-"""Containers inside each other: more than the service takes, fewer than a message can carry."""
+"""Containers inside each other: more than the service accepts, fewer than a message can hold."""
 
 MAX_JSON_VALUES = 100_000
-"""Values in one metadata: more than fit into what the service takes."""
+"""Values in one metadata: more than fit into the bytes that the service accepts."""
 
 MAX_TIMEOUT_SECONDS = 10.0**9
-"""About 30 years; what gRPC can count."""
+"""About 30 years: the longest deadline that gRPC can count."""
 
 _SHOWN_CHARACTERS = 60
 
@@ -51,10 +51,10 @@ _HEADER_VALUE = re.compile(r"[ -~]*")
 
 
 def shown(value: object) -> str:
-    """A value for a message: a short one as Python writes it, else its type."""
+    """A value as a message shows it: a short one as Python writes it, another by its type."""
     kind = type(value).__name__
     if not isinstance(value, bool | int | float | str | bytes) or (
-        isinstance(value, int) and value.bit_length() > 200  # noqa: PLR2004  longer than it shows
+        isinstance(value, int) and value.bit_length() > 200  # noqa: PLR2004  more digits than are shown
     ):
         return f"a value of type {kind}"
     text = ascii(value)
@@ -62,7 +62,7 @@ def shown(value: object) -> str:
 
 
 def text(name: str, value: object) -> str:
-    """A string that UTF-8 can carry."""
+    """A string that UTF-8 can encode."""
     if not isinstance(value, str):
         raise TypeError(f"{name}: expected a str, not {shown(value)}")
     try:
@@ -70,7 +70,7 @@ def text(name: str, value: object) -> str:
     except UnicodeEncodeError as error:
         raise ValueError(
             f"{name}: has half a surrogate pair at character {error.start}, which UTF-8 cannot"
-            " carry; decode the text it comes from with errors='replace'"
+            " encode; decode the source of the text with errors='replace'"
         ) from None
     return value
 
@@ -125,11 +125,11 @@ def _double(name: str, value: Any) -> float:
     try:
         return float(value)
     except (OverflowError, TypeError, ValueError):
-        raise ValueError(f"{name}: expected a number that a double holds") from None
+        raise ValueError(f"{name}: expected a number that fits a double") from None
 
 
 def seconds(name: str, value: Any) -> float | None:
-    """What a call may take; None: as long as it takes."""
+    """A timeout in seconds; None: no limit."""
     if isinstance(value, timedelta | bool):
         raise TypeError(f"{name}: expected seconds as a number, not {shown(value)}")
     number = optional_double(name, value)
@@ -147,7 +147,7 @@ def instance(name: str, value: object, kind: type[T]) -> T:
 
 
 def items(name: str, values: Iterable[T]) -> list[T]:
-    """The items of a list or of another iterable; a text is none of its letters."""
+    """The items of a list or another iterable; a text is not taken as its letters."""
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
         raise TypeError(f"{name}: expected a list, not {shown(values)}")
     return list(values)
@@ -165,7 +165,7 @@ def content_type(name: str, given: ContentTypes.ValueType | str | None) -> Conte
             return _CONTENT_TYPES[given]
         except KeyError:
             raise ValueError(
-                f"{name}: {shown(given)} is none of {', '.join(_CONTENT_TYPES)}"
+                f"{name}: {shown(given)} is not one of {', '.join(_CONTENT_TYPES)}"
             ) from None
     return ContentType.ValueType(int32(name, given))
 
@@ -210,7 +210,7 @@ def _fill(fill: Callable[[T], object], value: T, problem: str) -> None:
 
 
 def struct(name: str, fields: Mapping[str, Any] | None) -> Struct | None:
-    """Metadata as JSON knows it."""
+    """Metadata: a mapping of JSON values."""
     if fields is None:
         return None
     if not isinstance(fields, Mapping):
@@ -219,7 +219,7 @@ def struct(name: str, fields: Mapping[str, Any] | None) -> Struct | None:
 
 
 class _Json:
-    """Turns one value into messages, and counts what it holds."""
+    """Turns one metadata into messages, and counts its values."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -231,7 +231,7 @@ class _Json:
         for key, each in fields.items():
             if not isinstance(key, str):
                 raise TypeError(
-                    f"{path}: the key {shown(key)} is no string, and only strings are keys in JSON"
+                    f"{path}: the key {shown(key)} is not a string; give it as one, as JSON does"
                 )
             inner = f"{path}.{text(f'{path}: a key', key)}"
             made.fields[key].CopyFrom(self._value(inner, each, depth))
@@ -259,18 +259,21 @@ class _Json:
                     for index, each in enumerate(given)
                 ]
                 return Value(list_value=ListValue(values=values))
-        raise TypeError(f"{path}: {type(given).__name__} is nothing that JSON knows")
+        raise TypeError(
+            f"{path}: {type(given).__name__} is not a JSON type; give a str, int, float, bool,"
+            " list, dict or None"
+        )
 
     def _check_depth(self, depth: int) -> None:
         if depth > MAX_JSON_DEPTH:
             raise ValueError(
-                f"{self._name}: holds itself, or more than {MAX_JSON_DEPTH} containers inside each"
-                " other; flatten it"
+                f"{self._name}: contains itself, or has more than {MAX_JSON_DEPTH} levels of"
+                " containers; flatten it"
             )
 
 
 def _json_number(path: str, number: float) -> float:
-    """The number as a double; an int that would lose digits in silence is refused."""
+    """The number as a double; an int that a double would round is refused."""
     try:
         double = float(number)
     except OverflowError:
@@ -280,14 +283,14 @@ def _json_number(path: str, number: float) -> float:
             f"{path}: {shown(number)} loses digits as a JSON number; give it as a string"
         )
     if not math.isfinite(double):
-        raise ValueError(f"{path}: JSON has no form for {double}; leave it out")
+        raise ValueError(f"{path}: JSON cannot express {double}; leave it out")
     return double
 
 
 def headers(
     name: str, given: Mapping[str, str | bytes] | None
 ) -> tuple[tuple[str, str | bytes], ...]:
-    """What is sent with every call, as gRPC takes it."""
+    """The metadata of every call, in gRPC's form."""
     if given is None:
         return ()
     if not isinstance(given, Mapping):
@@ -299,22 +302,22 @@ def _header(name: str, key: object, value: object) -> tuple[str, str | bytes]:
     lower = text(f"{name}: a key", key).lower()
     if not _HEADER.fullmatch(lower) or lower.startswith("grpc-"):
         raise ValueError(
-            f"{name}: {shown(key)} is no name of a header; use letters, digits and _ . -, and no"
-            " grpc- in front"
+            f"{name}: {shown(key)} is not a header name; use letters, digits and _ . -, and do not"
+            " begin with grpc-"
         )
     if lower.endswith("-bin"):
         if not isinstance(value, bytes):
-            raise TypeError(f"{name}.{lower}: expected bytes, as its name ends with -bin")
+            raise TypeError(f"{name}.{lower}: expected bytes, since its name ends with -bin")
         return lower, value
     if not isinstance(value, str):
-        raise TypeError(f"{name}.{lower}: expected a str; bytes go with a name that ends with -bin")
-    if not _HEADER_VALUE.fullmatch(value):  # which may be a credential, and is not shown
-        raise ValueError(f"{name}.{lower}: has characters other than visible ones of ASCII")
+        raise TypeError(f"{name}.{lower}: expected a str; for bytes, end the name with -bin")
+    if not _HEADER_VALUE.fullmatch(value):  # it may be a credential, so it is not shown
+        raise ValueError(f"{name}.{lower}: has other characters than visible ASCII; remove them")
     return lower, value
 
 
 def channel_options(name: str, given: Mapping[str, str | int] | None) -> dict[str, str | int]:
-    """The channel arguments, as gRPC takes them."""
+    """The channel arguments, in gRPC's form."""
     if given is None:
         return {}
     if not isinstance(given, Mapping):

@@ -1,22 +1,22 @@
-"""How a refused or failed call is raised. `memoryd.client` exports every class of this module.
+"""The errors of refused and failed calls. `memoryd.client` exports every class of this module.
 
-    MemorydError                  every one of these, and a status code without a class of its own
-    ├── InvalidArgument           the request breaks its rules: `violations` lists every one
-    ├── NotFound                  no such thing, or none of the caller's: `resource` names it
-    ├── AlreadyExists             it would be there twice: `resource` names the other
-    ├── Aborted                   somebody else was faster
+    MemorydError                  each of these, and any status code without a class of its own
+    ├── InvalidArgument           the request breaks rules: `violations` lists all of them
+    ├── NotFound                  it does not exist for this caller: `resource` names it
+    ├── AlreadyExists             it exists already: `resource` names the other one
+    ├── Aborted                   another caller was faster
     │   └── EtagMismatch          changed since it was read: read it again
-    ├── OutOfRange                the revision to resume from is no longer kept: list anew
+    ├── OutOfRange                the revision to resume from is no longer kept: list again
     ├── ResourceExhausted         no room, or too much at once: `quotas` names the limits
-    ├── Unauthenticated           no credential, or none that counts
+    ├── Unauthenticated           no credential, or an invalid one
     ├── PermissionDenied          the credential does not allow it
-    ├── Unavailable               nobody answers, or the database is away: try again later
-    ├── DeadlineExceeded          no answer in time; a write may have been committed all the same
-    ├── Cancelled                 given up by the server or a proxy
-    ├── Unimplemented             not of that server's release
-    └── Internal                  a defect of the service: its log knows the `request_id`
+    ├── Unavailable               no server answers, or its database does not: try again later
+    ├── DeadlineExceeded          no answer in time; a write may still have been committed
+    ├── Cancelled                 cancelled by the server or a proxy
+    ├── Unimplemented             the server's release does not have the method
+    └── Internal                  an unhandled exception: the server's log has the `request_id`
 
-A call that its own task gives up raises `asyncio.CancelledError`, as everywhere in asyncio.
+A call whose own task is cancelled raises `asyncio.CancelledError`, as everywhere in asyncio.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """A limit that the call has met."""
+    """A limit that the call reached."""
 
     subject: str
     description: str
@@ -108,25 +108,25 @@ class MemorydError(Exception):
     def __init__(
         self, code: grpc.StatusCode, message: str, details: tuple[Message, ...] = ()
     ) -> None:
-        # All that makes the error is in its arguments, so that it survives pickling.
+        # All of the error's state is in its arguments, so that it can be pickled.
         super().__init__(code, message, details)
         info = _error_info(details)
         self.code = code
         self.message = message
         """The server's sentence; its wording may change, `code` and `reason` stay."""
         self.reason: str = info.reason
-        """The name of an `ErrorReason`: `ERROR_REASON_SESSION_FULL`. Empty where the service itself
-        did not speak: nobody answered, or a proxy did."""
+        """The name of an `ErrorReason`: `ERROR_REASON_SESSION_FULL`. Empty where the error does not
+        come from the service: no server answered, or a proxy did."""
         self.metadata: dict[str, str] = dict(info.metadata)
-        """What the reason comes with, such as `last_revision`."""
+        """Facts that belong to the reason, such as `last_revision`."""
         self.request_id: str = next(
             (request.request_id for request in _of(error_details_pb2.RequestInfo, details)), ""
         )
-        """By which the server's log knows the call. Empty: it gave none."""
+        """The id of the call in the server's log. Empty: the server gave none."""
         self.retry_after = _retry_delay(details)
         """How long the server asks to wait before the call is tried again."""
         self.details = details
-        """The `google.rpc` messages that came with the status, as far as they are known here."""
+        """The `google.rpc` messages of the status, of the types that this client knows."""
 
     def __str__(self) -> str:
         request = f" (request {self.request_id})" if self.request_id else ""
@@ -134,7 +134,7 @@ class MemorydError(Exception):
 
 
 class InvalidArgument(MemorydError):
-    """The request breaks its rules; sent again as it is, it fails again."""
+    """The request breaks rules; sent again unchanged, it fails again."""
 
     def __init__(
         self, code: grpc.StatusCode, message: str, details: tuple[Message, ...] = ()
@@ -145,11 +145,11 @@ class InvalidArgument(MemorydError):
             for bad_request in _of(error_details_pb2.BadRequest, details)
             for violation in bad_request.field_violations
         )
-        """Every one at once."""
+        """All of them at once."""
 
     def __str__(self) -> str:
         named = (f"{each.field}: {each.description}" for each in self.violations)
-        # The service's sentence names them as a rule.
+        # The service's sentence usually names them.
         missing = (each for each in named if each not in self.message)
         return "\n  ".join([super().__str__(), *missing])
 
@@ -171,7 +171,7 @@ class _ResourceError(MemorydError):
 
 
 class NotFound(_ResourceError):
-    """There is no such thing, or it is deleted, expired or another tenant's."""
+    """It does not exist, or it is deleted, expired or another tenant's."""
 
 
 class AlreadyExists(_ResourceError):
@@ -179,15 +179,15 @@ class AlreadyExists(_ResourceError):
 
 
 class Aborted(MemorydError):
-    """Somebody else was faster."""
+    """Another caller was faster."""
 
 
 class EtagMismatch(Aborted):
-    """It has changed since it was read: read it again and decide anew."""
+    """It has changed since it was read: read it again and decide again."""
 
 
 class OutOfRange(MemorydError):
-    """Changes since that revision are no longer all kept: list anew, then watch from there."""
+    """Some changes since that revision are no longer kept: list again, then watch from there."""
 
 
 class ResourceExhausted(MemorydError):
@@ -205,7 +205,7 @@ class ResourceExhausted(MemorydError):
 
 
 class Unauthenticated(MemorydError):
-    """There was no credential, or none that counts."""
+    """The call has no credential, or an invalid one."""
 
 
 class PermissionDenied(MemorydError):
@@ -213,23 +213,23 @@ class PermissionDenied(MemorydError):
 
 
 class Unavailable(MemorydError):
-    """Nobody answers, the server is stopping, or its database is away."""
+    """No server answers, the server is stopping, or its database does not answer."""
 
 
 class DeadlineExceeded(MemorydError):
-    """No answer came in time; a write may have been committed all the same."""
+    """No answer came in time; a write may still have been committed."""
 
 
 class Cancelled(MemorydError):
-    """The server or a proxy gave the call up."""
+    """The server or a proxy cancelled the call."""
 
 
 class Unimplemented(MemorydError):
-    """The method is not of that server's release."""
+    """The server's release does not have the method."""
 
 
 class Internal(MemorydError):
-    """A defect of the service; its log knows the `request_id`."""
+    """An unhandled exception in the service; its log has the `request_id`."""
 
 
 _BY_CODE: dict[grpc.StatusCode, type[MemorydError]] = {
@@ -252,7 +252,7 @@ _BY_CODE: dict[grpc.StatusCode, type[MemorydError]] = {
 _BY_REASON: dict[str, type[MemorydError]] = {
     ErrorReason.Name(ErrorReason.ERROR_REASON_ETAG_MISMATCH): EtagMismatch,
 }
-"""Where a reason says more than its code does."""
+"""Reasons with a class of their own, which says more than their code's."""
 
 
 def error_from(failure: grpc.aio.AioRpcError) -> MemorydError:

@@ -1,1 +1,1 @@
-"""What is read from the environment."""
+"""Settings from the environment."""

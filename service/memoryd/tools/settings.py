@@ -1,4 +1,4 @@
-"""The settings of the seven tools: names, defaults, bounds, and how variables give them.
+"""The settings of the seven tools: their names, defaults, bounds and variables.
 
 `TOOL_SETTING` sets a setting (`RAG_CHUNK_SIZE`), `ENABLE_TOOL_TOOL` its switch (`ENABLE_RAG_TOOL`).
 """
@@ -9,208 +9,58 @@ import asyncio
 import enum
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
-from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    InstanceOf,
-    PlainSerializer,
-    SecretStr,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import Field, ValidationInfo, field_validator
 
-from memoryd.settings.service import (
-    Accepts,
+from memoryd.settings.model import (
     Boolean,
-    Environment,
     Fault,
     Integer,
-    Number,
-    Problem,
-    Settings,
-    SettingsError,
     SettingsModel,
     describe,
-    given_values,
-    load_settings,
-    read_variables,
     refusal,
     validate,
-    without_value,
+)
+from memoryd.settings.reading import Problem, SettingsError, VariableReader
+from memoryd.settings.service import Environment, Settings, read_settings
+from memoryd.tools.field_types import MAX_ITEMS as MAX_ITEMS  # noqa: PLC0414  exported
+from memoryd.tools.field_types import (
+    ApiKey,
+    Email,
+    Extensions,
+    Fraction,
+    HttpUrl,
+    Keywords,
+    secret_reference,
 )
 from memoryd.tools.secrets import (
-    PATIENCE_SECONDS,
     REFERENCE_FORMS,
-    MalformedReferenceError,
+    RESOLVE_TIMEOUT_SECONDS,
     SecretReference,
     Secrets,
     SecretUnavailableError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from memoryd.settings.service import Variables
     from memoryd.tools.secrets.names import SecretNames
 
 TOOLS: Final = ("rag", "memory", "escalation", "attachment", "crm", "billing", "inventory")
 
 INT32_MAX: Final = 2**31 - 1
-"""What an int32 carries: the bound of settings that have none of their own."""
+"""The largest int32: the bound of settings without a bound of their own."""
 
-START_PATIENCE_SECONDS: Final = 15.0
-"""How long the start waits for the providers of secrets; no caller does yet."""
+START_TIMEOUT_SECONDS: Final = 15.0
+"""How long the start waits for the providers of secrets; no caller waits yet."""
 
 LOST_LITERAL: Final = SecretReference("literal")
-"""Stands for a literal secret that another process has, and this one has not."""
-
-_LONE_WORD_WEIGHT = 0.8
-MAX_ITEMS = 1000
-"""Of a list or map."""
-_MAX_WORD_CHARACTERS = 200
-_MAX_EXTENSION_CHARACTERS = 32
-_MAX_URL_CHARACTERS = 2048
-_MAX_EMAIL_CHARACTERS = 254
-
-_EXTENSION = re.compile(r"(\.[a-z0-9_+-]+)+")
-_EMAIL = re.compile(r"[^\s@,;:<>()\[\]\"\\]+@\w([\w-]*\w)?(\.\w([\w-]*\w)?)*")
-
-
-def _unique_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    words = [word.strip() for word, _ in pairs]
-    if len(set(words)) < len(words):
-        raise refusal("expected each word once")
-    return {word: weight for word, (_, weight) in zip(words, pairs, strict=True)}
-
-
-def _json(text: str) -> object:
-    try:
-        return json.loads(text, object_pairs_hook=_unique_pairs)
-    except RecursionError:
-        raise ValueError from None
-
-
-def _keywords(value: object) -> dict[str, object]:
-    """Read JSON, or `word=0.9,word`; each word 1 to 200 characters, trimmed, and once."""
-    if isinstance(value, str):
-        value = _json(value) if value.startswith(("{", "[")) else value.split(",")
-    if isinstance(value, list):
-        value = _unique_pairs([_weighted_word(item) for item in value])
-    if not isinstance(value, Mapping) or len(value) > MAX_ITEMS:
-        raise ValueError
-    if not all(isinstance(word, str) for word in value):
-        raise ValueError
-    keywords = _unique_pairs(list(value.items()))
-    if not all(0 < len(word) <= _MAX_WORD_CHARACTERS for word in keywords):
-        raise ValueError
-    return keywords
-
-
-def _weighted_word(item: object) -> tuple[str, object]:
-    if not isinstance(item, str):
-        raise ValueError  # noqa: TRY004 - pydantic collects ValueError, a TypeError would escape
-    word, equals, weight = item.rpartition("=")
-    return (word, weight.strip()) if equals else (item, _LONE_WORD_WEIGHT)
-
-
-def _extensions(value: object) -> tuple[str, ...]:
-    """Read JSON or a comma-separated list into `.pdf`: lower case, a leading dot, each once."""
-    if isinstance(value, str):
-        value = _json(value) if value.startswith("[") else value.split(",")
-    if not isinstance(value, list | tuple) or len(value) > MAX_ITEMS:
-        raise ValueError
-    return tuple(dict.fromkeys(map(_extension, value)))
-
-
-def _extension(item: object) -> str:
-    if not isinstance(item, str):
-        raise ValueError  # noqa: TRY004 - as in _weighted_word
-    text = item.strip().lower()
-    text = text if text.startswith(".") else f".{text}"
-    if len(text) > _MAX_EXTENSION_CHARACTERS or not _EXTENSION.fullmatch(text):
-        raise ValueError
-    return text
-
-
-def _email(text: str) -> str:
-    if text and (len(text) > _MAX_EMAIL_CHARACTERS or not _EMAIL.fullmatch(text)):
-        raise ValueError
-    return text
-
-
-def _url(text: str) -> str:
-    if not text:
-        return text
-    url = urlsplit(text)
-    # `port` raises ValueError by itself where it is no port.
-    well_formed = url.scheme in ("http", "https") and url.hostname and url.port != 0
-    if not well_formed or len(text) > _MAX_URL_CHARACTERS or not re.fullmatch(r"[!-~]+", text):
-        raise ValueError
-    if url.username is not None or url.password is not None:
-        # An endpoint is shown to callers; a credential in it would be too.
-        raise refusal("expected a URL without user name and password")
-    return text
-
-
-def _secret_reference(value: object) -> SecretReference:
-    if isinstance(value, SecretReference):
-        return value
-    text = value.get_secret_value() if isinstance(value, SecretStr) else value
-    if not isinstance(text, str):
-        raise ValueError  # noqa: TRY004 - as in _weighted_word
-    try:
-        return SecretReference.parse(text)
-    except MalformedReferenceError as error:
-        raise refusal(str(error)) from None
-
-
-Fraction = Annotated[Number, Field(ge=0, le=1)]
-Keywords = Annotated[
-    Mapping[str, Fraction],
-    BeforeValidator(_keywords),
-    AfterValidator(MappingProxyType),
-    PlainSerializer(dict),
-    Accepts(
-        'JSON such as {"urgent": 1.0}, or word=0.9,word; weights from 0 to 1, 0.8 if left out; at'
-        f" most {MAX_ITEMS:,} words of {_MAX_WORD_CHARACTERS} characters"
-    ),
-]
-Extensions = Annotated[
-    tuple[str, ...],
-    BeforeValidator(_extensions),
-    Accepts(
-        'JSON such as [".pdf", ".md"], or .pdf,.md; the dot may be left out; at most'
-        f" {MAX_ITEMS:,} extensions of {_MAX_EXTENSION_CHARACTERS} characters"
-    ),
-]
-Email = Annotated[
-    str, AfterValidator(_email), Accepts("one e-mail address of at most 254 characters, or nothing")
-]
-HttpUrl = Annotated[
-    str,
-    AfterValidator(_url),
-    Accepts(
-        "an http:// or https:// URL with a host, without a password, of at most"
-        f" {_MAX_URL_CHARACTERS:,} characters; or nothing"
-    ),
-]
-ApiKey = Annotated[
-    InstanceOf[SecretReference],
-    BeforeValidator(_secret_reference),
-    # A dump is for showing: it says where the secret comes from.
-    PlainSerializer(str),
-    Accepts(f"{REFERENCE_FORMS}; outside production also the secret itself", secret=True),
-]
+"""Stands for a literal secret that only another process has."""
 
 
 class ToolSettings(SettingsModel):
@@ -226,7 +76,7 @@ class ToolSettings(SettingsModel):
 class RagSettings(ToolSettings):
     tool = "rag"
 
-    chunk_size: Integer = Field(default=500, ge=100, le=2000, description="Words a chunk.")
+    chunk_size: Integer = Field(default=500, ge=100, le=2000, description="Words in a chunk.")
     chunk_overlap: Integer = Field(
         default=50,
         ge=0,
@@ -245,7 +95,7 @@ class RagSettings(ToolSettings):
         description="How long search results are cached, in seconds.",
     )
 
-    # On the field and not on the model, so that it is judged even where another field is bad.
+    # On the field, not on the model, so that it runs even where another field is bad.
     @field_validator("chunk_overlap")
     @classmethod
     def _below_chunk_size(cls, overlap: int, info: ValidationInfo) -> int:
@@ -259,7 +109,7 @@ class MemorySettings(ToolSettings):
     tool = "memory"
 
     max_entries: Integer = Field(
-        default=100, ge=10, le=1000, description="Live memories a session."
+        default=100, ge=10, le=1000, description="The most live memories of a session."
     )
     ttl_hours: Integer = Field(
         default=24,
@@ -271,7 +121,7 @@ class MemorySettings(ToolSettings):
         default=30,
         ge=1,
         le=365,
-        description="After how long a memory that nobody retrieves is soft-deleted, in days.",
+        description="How long a memory may go unretrieved before it is soft-deleted, in days.",
     )
     importance_threshold: Fraction = Field(
         default=0.3,
@@ -297,13 +147,15 @@ class EscalationSettings(ToolSettings):
                 "supervisor": 0.8,
             }
         ),
-        description="Words that speak for handing over, with their weights.",
+        description="Words that suggest handing over, with their weights.",
     )
     notification_enabled: Boolean = Field(
-        default=False, description="Whether somebody is told of a handing over."
+        default=False, description="Whether a notification is sent when the agent hands over."
     )
-    notification_email: Email = Field(default="", description="Who is told by e-mail.")
-    notification_webhook: HttpUrl = Field(default="", description="What is called by HTTP.")
+    notification_email: Email = Field(default="", description="Who is notified by e-mail.")
+    notification_webhook: HttpUrl = Field(
+        default="", description="The URL that is notified by HTTP."
+    )
 
 
 class AttachmentSettings(ToolSettings):
@@ -328,7 +180,7 @@ class AttachmentSettings(ToolSettings):
 
 
 class ApiSettings(ToolSettings):
-    """What the tools have in common that call a system of the operator."""
+    """The settings of tools that call a system of the operator's."""
 
     api_endpoint: HttpUrl = Field(default="", description="The base URL of the system.")
     api_key: ApiKey = Field(
@@ -390,7 +242,7 @@ class _Switches(SettingsModel):
 
 
 class Provenance(enum.Enum):
-    """Which layer a value comes from; each beats those before it."""
+    """The layer of a value; each layer overrides those before it."""
 
     DEFAULT = enum.auto()
     ENVIRONMENT = enum.auto()
@@ -407,9 +259,9 @@ class ToolConfig:
     provenance: Mapping[str, Provenance]
     """Every setting by its path: `enabled`, `rag.chunk_size`."""
     revision: int = 0
-    """Of the last runtime change; 0: none yet."""
+    """The revision of the last runtime change; 0: none yet."""
     set_aside: tuple[ConfigWarning, ...] = ()
-    """Overrides that do not hold, since this release refuses them."""
+    """Overrides without effect, since this release refuses them."""
 
     @property
     def values(self) -> dict[str, object]:
@@ -418,14 +270,14 @@ class ToolConfig:
 
     @property
     def etag(self) -> str:
-        """Of the revision and all that a caller can see; a secret counts by its place."""
+        """A hash of the revision and all that a caller can see; of a secret, of its reference."""
         seen = [self.revision, self.enabled, self.settings.model_dump(mode="json")]
         return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A value that is refused. `path` reads `rag.chunk_size`; no description shows a secret."""
+    """A refused value. `path` is like `rag.chunk_size`; no description shows a secret."""
 
     path: str
     description: str
@@ -433,7 +285,7 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class ConfigWarning:
-    """Something doubtful that does not keep the tool from serving, with its remedy."""
+    """A problem that does not stop the tool from working, with its remedy."""
 
     path: str
     description: str
@@ -444,30 +296,34 @@ def load_tool_configs(
 ) -> Mapping[str, ToolConfig]:
     """Read the seven tools, in the order of `TOOLS`.
 
-    Variables that merely begin like a tool's are other programs' and ignored. Raises
+    Other variables that begin like a tool's belong to other programs and are ignored. Raises
     `SettingsError` with every problem; in production a literal secret is one.
     """
-    places, problems = read_variables(environ=environ, dotenv=dotenv)
-    values, switched = given_values(_Switches, places)
-    switches = validate(_Switches, values)
-    if isinstance(switches, list):
-        problems += _problems(_Switches, switches, switched, places)
-        switches = _Switches()
+    reader = VariableReader(environ=environ, dotenv=dotenv)
+    configs = read_tool_configs(reader, production=production)
+    reader.raise_problems()
+    return configs
+
+
+def read_tool_configs(reader: VariableReader, *, production: bool) -> Mapping[str, ToolConfig]:
+    """Read the tools; those with a refused value are left out, and the reader has the problems."""
+    given = reader.given(_Switches)
+    switches, faults = validate(_Switches, given.values)
+    reader.refuse(_Switches, given, faults)
+    switched = given.origins
     configs = {}
     for tool in TOOLS:
         model = SETTINGS_OF[tool]
-        values, given = given_values(model, places)
-        settings, faults = _judge(model, values, production=production)
-        problems += _problems(model, faults, given, places)
+        given = reader.given(model)
+        settings, faults = _judge(model, given.values, production=production)
+        reader.refuse(model, given, faults)
         if settings is not None:
             provenance = {"enabled": _layer(given=tool in switched)} | {
-                f"{tool}.{name}": _layer(given=name in given) for name in model.model_fields
+                f"{tool}.{name}": _layer(given=name in given.origins) for name in model.model_fields
             }
             configs[tool] = ToolConfig(
-                tool, getattr(switches, tool), settings, MappingProxyType(provenance)
+                tool, getattr(switches or _Switches(), tool), settings, MappingProxyType(provenance)
             )
-    if problems:
-        raise SettingsError(problems)
     return MappingProxyType(configs)
 
 
@@ -475,20 +331,13 @@ def load_configuration(
     *, environ: Mapping[str, str], dotenv: Path | None, flags: Mapping[str, object]
 ) -> tuple[Settings, Mapping[str, ToolConfig]]:
     """Read the service's settings and the tools; one `SettingsError` has the problems of both."""
-    problems: list[Problem] = []
-    settings = None
-    configs: Mapping[str, ToolConfig] = {}
-    try:
-        settings = load_settings(environ=environ, dotenv=dotenv, flags=flags)
-    except SettingsError as error:
-        problems += error.problems
-    production = settings is not None and settings.environment is Environment.PRODUCTION
-    try:
-        configs = load_tool_configs(environ=environ, dotenv=dotenv, production=production)
-    except SettingsError as error:
-        problems += error.problems
-    if settings is None or problems:
-        raise SettingsError(problems)
+    reader = VariableReader(environ=environ, dotenv=dotenv)
+    settings = read_settings(reader, flags)
+    # From the given value, since another setting may be bad.
+    environment = reader.given(Settings, flags).values.get("environment")
+    configs = read_tool_configs(reader, production=environment == Environment.PRODUCTION)
+    if settings is None or reader.problems:
+        raise SettingsError(reader.problems)
     return settings, configs
 
 
@@ -499,11 +348,11 @@ def judge_settings(
     production: bool,
     secret_names: SecretNames | None = None,
 ) -> tuple[ToolSettings | None, list[Violation]]:
-    """Build one tool's settings from given values, or say everything that is wrong with them.
+    """Build one tool's settings from values by name, or list everything that is wrong with them.
 
-    `values` has a value, typed or in the form that its variable takes, by the setting's name;
-    settings left out have their default. With `secret_names` only secrets that these allow may be
-    named. The settings are None where there is a violation. Raises KeyError for an unknown tool.
+    A value is typed or in the form of its variable; a setting without one has its default. With
+    `secret_names` values may only name secrets that these allow. The settings are None where there
+    is a violation. Raises KeyError for an unknown tool.
     """
     settings, faults = _judge(SETTINGS_OF[tool], values, production=production)
     if secret_names is not None:
@@ -524,14 +373,14 @@ def judge_settings(
 
 
 async def check(config: ToolConfig, secrets: Secrets) -> list[ConfigWarning]:
-    """Tell what is doubtful about a valid configuration.
+    """List the warnings about a valid configuration.
 
-    Waits for a secret's provider as long as `Secrets.resolve` does, and no longer.
+    Waits for a secret's provider as long as `Secrets.resolve` does.
     """
     tool, settings = config.tool, config.settings
 
-    def warning(name: str, doubt: str, remedy: str) -> ConfigWarning:
-        return ConfigWarning(f"{tool}.{name}", f"{doubt}; {remedy}")
+    def warning(name: str, problem: str, remedy: str) -> ConfigWarning:
+        return ConfigWarning(f"{tool}.{name}", f"{problem}; {remedy}")
 
     warnings = list(config.set_aside)
     if (
@@ -540,34 +389,34 @@ async def check(config: ToolConfig, secrets: Secrets) -> list[ConfigWarning]:
         and not (settings.notification_email or settings.notification_webhook)
     ):
         remedy = "set notification_email or notification_webhook, or switch notifications off"
-        doubt = "notifications are on, and nobody is named to be told"
-        warnings.append(warning("notification_enabled", doubt, remedy))
+        problem = "notifications are on, but have no recipient"
+        warnings.append(warning("notification_enabled", problem, remedy))
     if isinstance(settings, ApiSettings):
         for name in ("api_endpoint", "api_key"):
             if config.enabled and not getattr(settings, name):
                 remedy = f"set {settings.variable(name)}, or disable the tool"
                 warnings.append(warning(name, f"{tool} is enabled without {name}", remedy))
         if unavailable := await _unavailable(settings.api_key, secrets):
-            doubt = f"{settings.api_key.source} resolves to nothing: {unavailable.reason}"
-            warnings.append(warning("api_key", doubt, unavailable.remedy))
+            problem = f"{settings.api_key.source} resolves to nothing: {unavailable.reason}"
+            warnings.append(warning("api_key", problem, unavailable.remedy))
         elif stale := secrets.refresh_failure(settings.api_key):
             source = settings.api_key.source
-            doubt = f"{source} cannot be read anew, its last value serves: {stale.reason}"
-            warnings.append(warning("api_key", doubt, stale.remedy))
+            problem = f"{source} cannot be refreshed, its last value stays in use: {stale.reason}"
+            warnings.append(warning("api_key", problem, stale.remedy))
     return warnings
 
 
 async def require_secrets(configs: Mapping[str, ToolConfig], secrets: Secrets) -> None:
     """Raise `SettingsError` with every reference that resolves to nothing: production's rule.
 
-    Tools that are off count too; one may be switched on while the service runs.
+    Disabled tools count too, since callers may enable them while the service runs.
     """
     with_key = [
         config.settings for config in configs.values() if isinstance(config.settings, ApiSettings)
     ]
     found = await asyncio.gather(
         *(
-            _unavailable(settings.api_key, secrets, patience=START_PATIENCE_SECONDS)
+            _unavailable(settings.api_key, secrets, timeout=START_TIMEOUT_SECONDS)
             for settings in with_key
         )
     )
@@ -586,18 +435,18 @@ async def require_secrets(configs: Mapping[str, ToolConfig], secrets: Secrets) -
 
 
 async def _unavailable(
-    reference: SecretReference, secrets: Secrets, *, patience: float = PATIENCE_SECONDS
+    reference: SecretReference, secrets: Secrets, *, timeout: float = RESOLVE_TIMEOUT_SECONDS
 ) -> SecretUnavailableError | None:
-    """Answer why a reference resolves to nothing; None where it resolves or there is none."""
+    """Why a reference resolves to nothing; None where it resolves or is empty."""
     if not reference:
         return None
     if reference == LOST_LITERAL:
         return SecretUnavailableError(
-            "it was given at run time to another process, and is kept nowhere else",
+            "it was given at run time to another process, which alone has it",
             f"give a reference: {REFERENCE_FORMS}",
         )
     try:
-        await secrets.resolve(reference, patience=patience)
+        await secrets.resolve(reference, timeout=timeout)
     except SecretUnavailableError as error:
         return error
     return None
@@ -606,10 +455,9 @@ async def _unavailable(
 def _judge(
     model: type[ToolSettings], values: Mapping[str, object], *, production: bool
 ) -> tuple[ToolSettings | None, list[Fault]]:
-    result = validate(model, values)
-    settings, faults = (None, result) if isinstance(result, list) else (result, [])
+    settings, faults = validate(model, values)
     if production:
-        # From the values given, so that it is told even where another setting is bad.
+        # From the given values, so that it is reported even where another setting is bad.
         faults += [
             Fault(
                 name,
@@ -623,9 +471,9 @@ def _judge(
 
 
 def shown_settings(settings: ToolSettings) -> dict[str, Any]:
-    """What may be shown, as plain JSON; a text that is not given is left out.
+    """The settings as plain JSON, for callers; an empty text is left out.
 
-    Of a secret only whether there is one, and where it comes from: `has_api_key`, `api_key_source`.
+    Of a secret only whether it is set, and its reference: `has_api_key`, `api_key_source`.
     """
     shown: dict[str, Any] = {}
     for name, value in settings.model_dump(mode="json").items():
@@ -638,13 +486,13 @@ def shown_settings(settings: ToolSettings) -> dict[str, Any]:
 
 
 def shown_values(config: ToolConfig) -> dict[str, Any]:
-    """Every value by its path, as plain JSON; of a secret where it comes from."""
+    """Every value by its path, as plain JSON; of a secret its reference."""
     settings = config.settings.model_dump(mode="json")
     return {"enabled": config.enabled} | {f"{config.tool}.{n}": v for n, v in settings.items()}
 
 
 def default_of(tool: str, name: str) -> object:
-    """What this release sets where nobody else does; `enabled` is the tool's switch."""
+    """This release's default of a setting; `enabled` is the tool's switch."""
     if name == "enabled":
         return _Switches.model_fields[tool].default
     info = SETTINGS_OF[tool].model_fields[name]
@@ -652,43 +500,26 @@ def default_of(tool: str, name: str) -> object:
 
 
 def gives_literal(tool: str, values: Mapping[str, object]) -> bool:
-    """Whether a secret itself is among the values."""
+    """Whether a literal secret is among the values."""
     return any(reference.is_literal for _, reference in _references(SETTINGS_OF[tool], values))
 
 
 def _references(
     model: type[ToolSettings], values: Mapping[str, object]
 ) -> Iterator[tuple[str, SecretReference]]:
-    """The secrets among the values, by the setting's name; those that can be read."""
+    """The valid references to secrets among the values, by the setting's name."""
     for name, value in values.items():
         info = model.model_fields.get(name)
         if info is not None and info.annotation is SecretReference:
             with suppress(ValueError):
-                yield name, _secret_reference(value)
+                yield name, secret_reference(value)
 
 
 def references_of(configs: Iterable[ToolConfig]) -> Iterator[SecretReference]:
-    """The secrets that configurations name."""
+    """The references to secrets in configurations."""
     for config in configs:
         for _, reference in _references(type(config.settings), config.values):
             yield reference
-
-
-def _problems(
-    model: type[SettingsModel],
-    faults: Iterable[Fault],
-    origins: Mapping[str, str],
-    places: Sequence[Variables],
-) -> list[Problem]:
-    return [
-        Problem(
-            model.variable(fault.field),
-            origins[fault.field],
-            without_value(fault.found, model.variable(fault.field), places),
-            fault.expected,
-        )
-        for fault in faults
-    ]
 
 
 def _layer(*, given: bool) -> Provenance:
@@ -696,7 +527,7 @@ def _layer(*, given: bool) -> Provenance:
 
 
 def tool_settings_table() -> list[tuple[str, str, str]]:
-    """Answer `(variable, default, description)` of every switch and setting, for the README."""
+    """The variable, default and description of every switch and setting, for the README."""
     switches = {row[0]: row for row in describe(_Switches)}
     return [
         row

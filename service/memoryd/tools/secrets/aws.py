@@ -20,19 +20,19 @@ from memoryd.tools.secrets.errors import SecretUnavailableError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from memoryd.tools.secrets import SecretReference
+    from memoryd.tools.secrets.reference import SecretReference
 
-CONNECT_SECONDS: Final = 2
+CONNECT_TIMEOUT_SECONDS: Final = 2
 """How long one attempt may take to connect."""
 
-READ_SECONDS: Final = 3
+READ_TIMEOUT_SECONDS: Final = 3
 """How long one attempt may wait for bytes."""
 
 ATTEMPTS: Final = 2
-"""How often AWS is asked, the first time included, where it fails or throttles."""
+"""Tries of a read, the first included, where AWS fails or throttles."""
 
 THREADS: Final = 4
-"""Calls at once; boto3 blocks the thread that it runs in."""
+"""Calls at once; boto3 blocks its thread."""
 
 _CREDENTIALS = {
     "aws_access_key_id": "AWS_ACCESS_KEY_ID",
@@ -49,12 +49,12 @@ _DENIED_REMEDY = (
 )
 _BAD_CREDENTIALS = (
     "AWS does not accept the service's credentials",
-    "renew AWS_ACCESS_KEY_ID and the variables beside it, or the role; see that the clock is right",
+    "renew AWS_ACCESS_KEY_ID and its related variables, or the role; check the clock",
 )
 _DENIED = ("AWS denies the service this secret", _DENIED_REMEDY)
 _THROTTLED = (
     "AWS Secrets Manager throttles its callers",
-    "wait; if it stays so, have the account's quota of GetSecretValue raised",
+    "wait; if this persists, have the account's quota of GetSecretValue raised",
 )
 _REFUSALS: Final[Mapping[str, tuple[str, str]]] = {
     "AccessDenied": _DENIED,
@@ -72,11 +72,11 @@ _REFUSALS: Final[Mapping[str, tuple[str, str]]] = {
     "SignatureDoesNotMatch": _BAD_CREDENTIALS,
     "UnrecognizedClientException": _BAD_CREDENTIALS,
     "InvalidParameterException": (
-        "AWS Secrets Manager takes this name for none of a secret",
+        "AWS Secrets Manager does not accept the secret's name",
         "correct the name",
     ),
     "InvalidRequestException": (
-        "the secret has no value to be read; it may be marked for deletion",
+        "the secret has no value; it may be marked for deletion",
         "give it a value, or undo its deletion: aws secretsmanager restore-secret",
     ),
     "RequestLimitExceeded": _THROTTLED,
@@ -84,13 +84,13 @@ _REFUSALS: Final[Mapping[str, tuple[str, str]]] = {
     "ThrottlingException": _THROTTLED,
     "TooManyRequestsException": _THROTTLED,
 }
-"""Reason and remedy, by AWS's error code."""
+"""Reason and remedy by AWS's error code."""
 
 _ERROR_CODE = re.compile(r"[A-Za-z0-9.]{1,64}")
 
 
 class AwsSecretsManager:
-    """Reads the current version of secrets, in threads of its own."""
+    """Reads the current versions of secrets in its own threads."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         """Read AWS's settings from `variables`; boto3 is loaded when the first secret is read."""
@@ -112,7 +112,7 @@ class AwsSecretsManager:
                 "AWS Secrets Manager is read with boto3, which is not installed",
                 'pip install "memoryd[aws]", and restart',
             ) from None
-        # AWS's own texts are left out, and the errors' tracebacks: they are none of ours to judge.
+        # Without AWS's texts and the errors' tracebacks: they may contain anything.
         try:
             client = self._client()
             answer = client.get_secret_value(SecretId=name)
@@ -121,10 +121,10 @@ class AwsSecretsManager:
             raise _refusal(name, client.meta.region_name, code) from None
         except (exceptions.ConnectTimeoutError, exceptions.ReadTimeoutError) as error:
             connecting = isinstance(error, exceptions.ConnectTimeoutError)
+            timeout = CONNECT_TIMEOUT_SECONDS if connecting else READ_TIMEOUT_SECONDS
             raise SecretUnavailableError(
-                "AWS Secrets Manager did not answer within"
-                f" {CONNECT_SECONDS if connecting else READ_SECONDS} s, {ATTEMPTS} times",
-                "see that the service reaches it over the network, and that AWS has no trouble",
+                f"AWS Secrets Manager did not answer within {timeout} s, {ATTEMPTS} times",
+                "check that the service reaches it over the network, and that AWS has no outage",
             ) from None
         except exceptions.NoRegionError:
             raise SecretUnavailableError("no AWS region is given", _REGION_REMEDY) from None
@@ -139,13 +139,13 @@ class AwsSecretsManager:
         except (exceptions.ConnectionError, exceptions.HTTPClientError):
             raise SecretUnavailableError(
                 "AWS Secrets Manager cannot be reached",
-                f"see that AWS_REGION is right and the network lets the service out;"
+                "check AWS_REGION, and that the network lets the service connect;"
                 f" {_ENDPOINT_REMEDY}",
             ) from None
         return _value(answer, key)
 
     def _client(self) -> Any:
-        """boto3's client, which threads may share; the session that makes it may not be."""
+        """boto3's client, which threads share; its session they must not share."""
         with self._making:
             if self._made is None:
                 import boto3  # noqa: PLC0415  an extra, slow to load
@@ -164,8 +164,8 @@ class AwsSecretsManager:
                     endpoint_url=given("AWS_ENDPOINT_URL_SECRETS_MANAGER")
                     or given("AWS_ENDPOINT_URL"),
                     config=Config(
-                        connect_timeout=CONNECT_SECONDS,
-                        read_timeout=READ_SECONDS,
+                        connect_timeout=CONNECT_TIMEOUT_SECONDS,
+                        read_timeout=READ_TIMEOUT_SECONDS,
                         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
                         max_pool_connections=THREADS,
                     ),
@@ -173,7 +173,7 @@ class AwsSecretsManager:
             return self._made
 
     def _given(self, variable: str) -> str | None:
-        """A variable's value; boto3 itself would not see those of `.env`, nor AWS_REGION."""
+        """A variable's value; boto3 by itself sees neither those of `.env` nor AWS_REGION."""
         return self._variables.get(variable) or None
 
 
@@ -188,7 +188,7 @@ def _refusal(name: str, region: str, code: str) -> SecretUnavailableError:
     shown = code if _ERROR_CODE.fullmatch(code) else "an error"
     return SecretUnavailableError(
         f"AWS Secrets Manager answers {shown}",
-        f"see that AWS has no trouble; {_ENDPOINT_REMEDY}",
+        f"check that AWS has no outage; {_ENDPOINT_REMEDY}",
     )
 
 
@@ -200,7 +200,7 @@ def _value(answer: Mapping[str, Any], key: str) -> SecretStr:
         )
     if not isinstance(text, str):
         raise SecretUnavailableError(
-            "what answers for AWS Secrets Manager gives no secret", _ENDPOINT_REMEDY
+            "the answer of AWS Secrets Manager has no secret", _ENDPOINT_REMEDY
         )
     if key:
         text = _member(text, key)
@@ -216,8 +216,8 @@ def _member(text: str, key: str) -> str:
         document = None
     if not isinstance(document, dict):
         raise SecretUnavailableError(
-            "the secret is no JSON object",
-            f"store it in AWS as one with the key {key}, or leave #{key} out of the reference",
+            "the secret is not a JSON object",
+            f"store it in AWS as an object with the key {key}, or remove #{key} from the reference",
         )
     if key not in document:
         raise SecretUnavailableError(
@@ -226,6 +226,7 @@ def _member(text: str, key: str) -> str:
     value = document[key]
     if not isinstance(value, str):
         raise SecretUnavailableError(
-            f"the secret's JSON key {key} holds no text", "put the value in quotes in AWS"
+            f"the secret's JSON key {key} is not a text",
+            "put the value in quotes in AWS",
         )
     return value

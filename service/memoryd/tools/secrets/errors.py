@@ -1,12 +1,12 @@
-"""What can go wrong with a secret. No message holds any of its value."""
+"""The errors of secrets. No message contains any of a secret."""
 
 
 class MalformedReferenceError(ValueError):
-    """A reference of a known scheme that names nothing. Its message holds none of it."""
+    """A reference of a known scheme with an impossible name. The message does not contain it."""
 
 
 class SecretUnavailableError(Exception):
-    """A secret that cannot be had: `reason` says why, `remedy` what to do; neither its value."""
+    """A secret that cannot be read. `reason` says why, `remedy` what to do; neither contains it."""
 
     def __init__(self, reason: str, remedy: str) -> None:
         super().__init__(reason, remedy)

@@ -1,0 +1,1 @@
+"""The command line. `app` names the commands; each loads only the modules that it needs."""

@@ -1,0 +1,164 @@
+"""The commands and their flags. The modules that do the work are loaded when a command runs."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path  # noqa: TC003  typer reads the annotations
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="memoryd: the memory and tool configuration of conversational agents, over gRPC.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+config_app = typer.Typer(
+    help="The configuration: environment, defaults, and the database's overrides if it answers.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(config_app, name="config")
+
+DatabaseUrl = Annotated[str | None, typer.Option(help="MEMORYD_DATABASE_URL")]
+Host = Annotated[str | None, typer.Option(help="MEMORYD_HOST")]
+Port = Annotated[int | None, typer.Option(help="MEMORYD_PORT; 0 is any free one")]
+
+
+@app.command()
+def serve(  # noqa: PLR0917  typer takes them by name
+    database_url: DatabaseUrl = None,
+    host: Host = None,
+    port: Port = None,
+    log_level: Annotated[str | None, typer.Option(help="MEMORYD_LOG_LEVEL")] = None,
+    log_format: Annotated[str | None, typer.Option(help="MEMORYD_LOG_FORMAT")] = None,
+    workers: Annotated[int | None, typer.Option(help="MEMORYD_WORKERS; on PostgreSQL")] = None,
+    migrate: Annotated[bool, typer.Option("--migrate", help="Migrate PostgreSQL first.")] = False,  # noqa: FBT002  typer's way of a flag
+) -> None:
+    """Serve until SIGTERM. Flags beat variables, variables beat .env."""
+    from memoryd.cli import serve as command
+
+    command.serve(
+        migrate_first=migrate,
+        database_url=database_url,
+        host=host,
+        port=port,
+        log_level=log_level,
+        log_format=log_format,
+        workers=workers,
+    )
+
+
+@app.command(hidden=True)
+def worker() -> None:
+    """Serve as one of several processes, started by `serve`, until standard input ends."""
+    from memoryd.cli import serve as command
+
+    command.work()
+
+
+@app.command()
+def migrate(database_url: DatabaseUrl = None) -> None:
+    """Bring the database's schema to this release's."""
+    from memoryd.cli import data
+
+    data.migrate(database_url)
+
+
+@app.command()
+def sweep(
+    database_url: DatabaseUrl = None,
+    once: Annotated[bool, typer.Option("--once", help="Stop when nothing is left.")] = False,  # noqa: FBT002  typer's way of a flag
+) -> None:
+    """Remove memories that are due.
+
+    Those that have expired, that no call retrieves any more, and that were deleted long ago.
+    Servers sweep by themselves; one process does it at a time.
+    """
+    from memoryd.cli import data
+
+    data.sweep(database_url, once=once)
+
+
+@app.command()
+def reindex(database_url: DatabaseUrl = None) -> None:
+    """Make the vectors that are missing or come from another embedder.
+
+    A server makes those of a session when a call next searches it. This makes all of them, also
+    while servers run.
+    """
+    from memoryd.cli import data
+
+    data.reindex(database_url)
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="The copy; it must not exist yet.")],
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Copy an SQLite database as of one moment, while servers run.
+
+    To restore the copy, stop the server and put it in the database's place.
+    """
+    from memoryd.cli import data
+
+    data.backup(file, database_url)
+
+
+@app.command(name="export")
+def export_(
+    file: Annotated[Path, typer.Argument(help="JSON Lines; it must not exist yet.")],
+    database_url: DatabaseUrl = None,
+    deleted: Annotated[bool, typer.Option("--deleted", help="Deleted memories too.")] = False,  # noqa: FBT002  typer's way of a flag
+) -> None:
+    """Write the whole database to a file, as of one moment."""
+    from memoryd.cli import data
+
+    data.export(file, database_url, with_deleted=deleted)
+
+
+@app.command(name="import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="What `memoryd export` wrote.", exists=True)],
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Insert the rows of a file that the database does not have."""
+    from memoryd.cli import data
+
+    data.import_(file, database_url)
+
+
+@app.command()
+def health(host: Host = None, port: Port = None) -> None:
+    """Ask a server for its health; exit 0 if it serves."""
+    from memoryd.cli import health as command
+
+    command.health(host=host, port=port)
+
+
+@config_app.command()
+def show(database_url: DatabaseUrl = None) -> None:
+    """Print every setting, its value and its source; of a secret only where it is kept."""
+    from memoryd.cli import config
+
+    config.show(database_url)
+
+
+@config_app.command()
+def check(database_url: DatabaseUrl = None) -> None:
+    """Exit 0 if a server would start with these settings; print what is doubtful about them."""
+    from memoryd.cli import config
+
+    config.check(database_url)
+
+
+def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a letter that a console lacks is shown escaped
+            stream.reconfigure(errors="backslashreplace")
+    app(prog_name="memoryd")  # also as `python -m memoryd`

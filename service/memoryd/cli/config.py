@@ -1,0 +1,102 @@
+"""`memoryd config`: show the settings and check them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from memoryd.cli.running import configuration, references_to_nothing, run, secrets
+from memoryd.database.engine import Database
+from memoryd.database.options import DatabaseOptions
+from memoryd.database.urls import shown
+from memoryd.server import tool_configs_of
+from memoryd.settings.service import Environment
+from memoryd.tools import settings as tool_settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from pydantic import SecretStr
+
+    from memoryd.settings.service import Settings
+    from memoryd.tools.configs import ToolConfigs
+    from memoryd.tools.settings import ToolConfig
+
+
+def show(database_url: str | None) -> None:
+    settings, tools = configuration(database_url=database_url)
+    values = settings.model_dump(mode="json")
+    values["database_url"] = _without_secret(settings.database_url)
+    values["database_read_url"] = _without_secret(settings.database_read_url)
+    for name, value in values.items():
+        given = "environment" if name in settings.model_fields_set else "default"
+        origin = "command line" if name == "database_url" and database_url is not None else given
+        print(f"{settings.variable(name)} = {_json(value)}  # {origin}")
+    run(_show_tools(settings, tools))
+
+
+async def _show_tools(settings: Settings, base: Mapping[str, ToolConfig]) -> None:
+    async with _tool_configs(settings, base) as tools:
+        print(f"# overrides: {_overrides(tools)}")
+        for config in tools.now.configs.values():
+            for path, value in tool_settings.shown_values(config).items():
+                origin = config.provenance[path].name.lower()
+                name = f"{config.tool}.{path}" if path == "enabled" else path
+                print(f"{name} = {_json(value)}  # {origin}")
+
+
+def check(database_url: str | None) -> None:
+    settings, tools = configuration(database_url=database_url)
+    run(_check(settings, tools))
+
+
+async def _check(settings: Settings, base: Mapping[str, ToolConfig]) -> None:
+    providers = secrets()
+    if settings.environment is Environment.PRODUCTION:
+        await tool_settings.require_secrets(base, providers)
+    async with _tool_configs(settings, base) as tools:
+        warnings = [
+            f"{warning.path}: {warning.description}"
+            for config in tools.now.configs.values()
+            for warning in await tool_settings.check(config, providers)
+        ]
+        print(f"overrides: {_overrides(tools)}")
+    warnings += [f".env: {name} {'; '.join(why)}" for name, why in references_to_nothing().items()]
+    for warning in warnings:
+        print(f"warning: {warning}")
+    print(f"no problems; warnings: {len(warnings)}")
+
+
+@asynccontextmanager
+async def _tool_configs(
+    settings: Settings, base: Mapping[str, ToolConfig]
+) -> AsyncIterator[ToolConfigs]:
+    """The tools' configuration, with the database's overrides if it answers."""
+    options = DatabaseOptions(pgbouncer=settings.database_pgbouncer, must_exist=True)
+    database = Database(settings.database_url.get_secret_value(), options)
+    try:
+        tools = tool_configs_of(database, settings, base)
+        # A file that does not exist yet is no reason to complain.
+        if not await asyncio.to_thread(settings.has_new_file):
+            await tools.refresh()
+        yield tools
+    finally:
+        await database.close()
+
+
+def _overrides(tools: ToolConfigs) -> str:
+    if tools.stale_since is not None:
+        return f"not known: {tools.problem or 'there is no database yet'}"
+    return f"at revision {tools.now.revision}"
+
+
+def _without_secret(secret: SecretStr) -> str:
+    """A database's URL without its secret parts; empty if it is not set."""
+    url = secret.get_secret_value()
+    return shown(url) if url else ""
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,157 @@
+"""The commands that work on a database and end: migrate, sweep, reindex, backup, export, import."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from memoryd.cli.running import configuration, logging, run
+from memoryd.database.engine import Database
+from memoryd.database.options import DatabaseOptions
+from memoryd.progress import progress
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+    from pathlib import Path
+
+    from memoryd.settings.service import Settings
+    from memoryd.tools.settings import ToolConfig
+
+TRANSACTION_TIMEOUT_SECONDS = 7 * 86_400.0
+"""How long a transaction of a command and each of its statements may take; no caller waits."""
+
+
+@asynccontextmanager
+async def _database(settings: Settings) -> AsyncIterator[Database]:
+    """The database, which must exist with a schema that fits, for work that may take its time."""
+    options = DatabaseOptions(
+        timeout_seconds=TRANSACTION_TIMEOUT_SECONDS,
+        statement_timeout_seconds=TRANSACTION_TIMEOUT_SECONDS,
+        lock_timeout_seconds=settings.database_lock_timeout_seconds,
+        pgbouncer=settings.database_pgbouncer,
+        must_exist=True,
+    )
+    database = Database(settings.database_url.get_secret_value(), options)
+    try:
+        await database.try_out()
+        await database.check()
+        yield database
+    finally:
+        await database.close()
+
+
+def migrate(database_url: str | None) -> None:
+    settings, _ = configuration(database_url=database_url)
+    from memoryd.database.migrate import HEAD
+
+    migrate_database(settings)
+    print(f"schema at {HEAD}")
+
+
+def migrate_database(settings: Settings) -> None:
+    """Migrate, with a log; an error ends the process."""
+    with logging(settings):
+        run(_migrate(settings.database_url.get_secret_value()))
+
+
+async def _migrate(database_url: str) -> None:
+    database = Database(database_url)
+    try:
+        await database.migrate()
+    finally:
+        await database.close()
+
+
+def _run(
+    database_url: str | None,
+    work: Callable[[Settings, Mapping[str, ToolConfig]], Coroutine[Any, Any, None]],
+) -> None:
+    """Run `work` on the database that the flag or the settings name, with a log."""
+    settings, tools = configuration(database_url=database_url)
+    with logging(settings):
+        run(work(settings, tools))
+
+
+def sweep(database_url: str | None, *, once: bool) -> None:
+    _run(database_url, lambda settings, tools: _sweep(settings, tools, once=once))
+
+
+async def _sweep(settings: Settings, base: Mapping[str, ToolConfig], *, once: bool) -> None:
+    from memoryd.server import sweeper_of, tool_configs_of
+
+    async with (
+        _database(settings) as database,
+        aclosing(tool_configs_of(database, settings, base)) as tools,
+    ):
+        await tools.start()
+        sweeper = sweeper_of(database, settings, tools)
+        if once:
+            print(await sweeper.run_once())
+            return
+        sweeping = asyncio.create_task(sweeper.run(settings.sweep_seconds))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, sweeping.cancel)
+        await asyncio.gather(sweeping, return_exceptions=True)
+
+
+def reindex(database_url: str | None) -> None:
+    _run(database_url, lambda settings, _: _reindex(settings))
+
+
+async def _reindex(settings: Settings) -> None:
+    from memoryd.retrieval.embedding_worker import EmbeddingWorker
+    from memoryd.server import embedder_of
+
+    async with _database(settings) as database:
+        embedder = embedder_of(settings)
+        if embedder is None:
+            raise ValueError(
+                f"{settings.variable('embedder')} is none, so there are no vectors to make; set it"
+                " to an embedder"
+            )
+        async with aclosing(EmbeddingWorker(database, embedder)) as maker:
+            with progress("embedding", await maker.lacking()) as advance:
+                count = await maker.reindex(advance)
+    print(f"made {count:,} vectors with {maker.embedder.name}")
+
+
+def backup(file: Path, database_url: str | None) -> None:
+    _run(database_url, lambda settings, _: _backup(settings, file))
+
+
+async def _backup(settings: Settings, file: Path) -> None:
+    from memoryd.database.backup import back_up
+
+    size = await back_up(settings.database_url.get_secret_value(), file)
+    print(f"backed up {size:,} bytes to {file}")
+
+
+def export(file: Path, database_url: str | None, *, with_deleted: bool) -> None:
+    _run(database_url, lambda settings, _: _export(settings, file, with_deleted=with_deleted))
+
+
+async def _export(settings: Settings, file: Path, *, with_deleted: bool) -> None:
+    from memoryd.database.new_file import new_file
+    from memoryd.database.transfer import export_to
+
+    async with _database(settings) as database:
+        with new_file(file) as out:
+            count = await export_to(database, out, with_deleted=with_deleted)
+    print(f"exported {count:,} rows to {file}")
+
+
+def import_(file: Path, database_url: str | None) -> None:
+    _run(database_url, lambda settings, _: _import(settings, file))
+
+
+async def _import(settings: Settings, file: Path) -> None:
+    from memoryd.database.transfer import import_from
+
+    with file.open("rb") as lines:
+        total = sum(1 for _ in lines)
+    async with _database(settings) as database:
+        with file.open("rb") as lines:
+            new, known = await import_from(database, lines, total=total)
+    print(f"imported {new:,} rows; {known:,} were there already")

@@ -1,0 +1,189 @@
+"""`memoryd serve`: as one process, or as several workers that share a port."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import multiprocessing
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+from memoryd.cli.running import configuration, logging, run, secrets
+from memoryd.settings.service import Environment
+from memoryd.tools.settings import require_secrets
+from memoryd.workers import READY, Workers, reserved_port
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Mapping
+    from multiprocessing.process import BaseProcess
+
+    from memoryd.server import Server
+    from memoryd.settings.service import Settings
+    from memoryd.tools.settings import ToolConfig
+
+STOP_MARGIN_SECONDS = 15.0
+"""How long a worker may take to end after its calls have drained."""
+
+SWITCH_INTERVAL_SECONDS = 0.0002
+"""After how long a thread that waits for the interpreter takes it from another. SQLite's threads
+and the event loop wait for each other all the time, and Python's 5 ms exceed most transactions."""
+
+
+def serve(*, migrate_first: bool, **flags: object) -> None:
+    """Serve until SIGTERM, with flags by the names of settings; None is a flag not given."""
+    settings, tools = configuration(**flags)
+    _set_library_variables()
+    migrating = _begin_migration(settings) if migrate_first or settings.has_new_file() else None
+    with logging(settings):
+        if settings.workers > 1:
+            run(_serve_with_workers(settings, migrating))
+        else:
+            run(_serve(settings, tools, migrating))
+
+
+def work() -> None:
+    """Serve as one of several workers, until SIGTERM or the end of standard input."""
+    settings, tools = configuration()
+    _set_library_variables()
+    with logging(settings):
+        run(_serve(settings, tools, is_worker=True))
+
+
+def _set_library_variables() -> None:
+    """Set the variables that libraries read while they load."""
+    # gRPC's core does not write to our log; the code here reports what matters in its own words. At
+    # a higher verbosity the core would show headers and messages.
+    os.environ["GRPC_VERBOSITY"] = "NONE"
+    os.environ.pop("GRPC_TRACE", None)
+    # For numpy. Its products here are small: spread over all cores, each costs many times what it
+    # costs on one.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+async def _serve(
+    settings: Settings,
+    tools: Mapping[str, ToolConfig],
+    migrating: BaseProcess | None = None,
+    *,
+    is_worker: bool = False,
+) -> None:
+    from memoryd.server import Server  # the parent of workers does without
+
+    stopping = _stop_event(on_end_of_input=is_worker)
+    providers = secrets()
+    if settings.environment is Environment.PRODUCTION:
+        await require_secrets(tools, providers)
+    if migrating is not None:
+        await _end_migration(migrating)
+    server = Server(settings, tools, providers, shares_port=is_worker)
+    async with server.database.claimed():
+        try:
+            address = await server.start()
+            # What is loaded by now stays, so the garbage collector need not search it during calls.
+            gc.collect()
+            gc.freeze()
+            sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+            announcing = asyncio.create_task(_announce(server, address, to_parent=is_worker))
+            await _first_of(server.failed(), stopping.wait())
+            announcing.cancel()
+        finally:
+            await server.stop()
+
+
+async def _first_of(*works: Coroutine[Any, Any, Any]) -> None:
+    """Wait until one of them ends, cancel the others, and raise what the first one raised."""
+    tasks = [asyncio.create_task(work) for work in works]
+    done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in others:
+        task.cancel()
+    for task in done:
+        task.result()
+
+
+async def _announce(server: Server, address: str, *, to_parent: bool) -> None:
+    """Print that the service is ready, once it is."""
+    await server.health.is_serving.wait()
+    if to_parent:
+        print(READY, flush=True)
+    else:
+        _print_ready(address)
+
+
+def _print_ready(address: str) -> None:
+    print(f"memoryd ready on {address}")
+    request = '{"session_id": "user-123", "content": "prefers e-mail"}'
+    method = "memoryd.v1.MemoryService/StoreMemory"
+    print(f"try: grpcurl -plaintext -d '{request}' {address} {method}", flush=True)
+
+
+async def _serve_with_workers(settings: Settings, migrating: BaseProcess | None) -> None:
+    stopping = _stop_event()
+    if migrating is not None:
+        await _end_migration(migrating)
+    with reserved_port(settings.host, settings.port) as port:
+        address = settings.address(port)
+        workers = Workers(
+            _command("worker"),
+            _environment_of_worker(settings, port),
+            settings.workers,
+            stop_timeout_seconds=settings.drain_seconds + STOP_MARGIN_SECONDS,
+            ready=lambda: _print_ready(address),
+        )
+        await workers.run(stopping)
+
+
+def _stop_event(*, on_end_of_input: bool = False) -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set, and the end of standard input if asked for."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+
+    def input_ended() -> None:
+        loop.remove_reader(sys.stdin)
+        stopping.set()
+
+    if on_end_of_input:
+        loop.add_reader(sys.stdin, input_ended)
+    return stopping
+
+
+def _command(name: str) -> list[str]:
+    """A command of this program, run by the same interpreter in the same way."""
+    own = len(sys.orig_argv) - len(sys.argv[1:])
+    return [sys.executable, *sys.orig_argv[1:own], name]
+
+
+def _environment_of_worker(settings: Settings, port: int) -> dict[str, str]:
+    """The environment that gives another process these settings, also those given by flags."""
+    values = {
+        "database_url": settings.database_url.get_secret_value(),
+        "host": settings.host,
+        "port": port,
+        "log_level": settings.log_level,
+        "log_format": settings.log_format,
+    }
+    return os.environ | {settings.variable(name): str(value) for name, value in values.items()}
+
+
+def _begin_migration(settings: Settings) -> BaseProcess | None:
+    """Migrate in another process, since what the migration loads would stay in a server's memory.
+
+    To call before there are threads and before gRPC is loaded: neither survives a fork.
+    """
+    from memoryd.cli.data import migrate_database  # also loads the engine, once for both processes
+
+    if sys.platform != "linux":  # elsewhere a fork breaks more than that
+        migrate_database(settings)
+        return None
+    process = multiprocessing.get_context("fork").Process(target=migrate_database, args=(settings,))
+    process.start()
+    return process
+
+
+async def _end_migration(process: BaseProcess) -> None:
+    await asyncio.to_thread(process.join)
+    if process.exitcode != 0:
+        raise SystemExit(1)  # the process has printed why

@@ -1,0 +1,362 @@
+"""The client for memories."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from memoryd.client import arguments as args
+from memoryd.client.channel import Client
+from memoryd.client.messages import (
+    NewMemory,
+    list_request,
+    memory_filter,
+    new_request_id,
+    store_request,
+)
+from memoryd.v1 import memory_pb2
+from memoryd.v1.memory_pb2 import Memory
+from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable, Mapping
+    from datetime import datetime, timedelta
+    from typing import Unpack
+
+    import grpc.aio
+
+    from memoryd.client.messages import Filter, JsonValue
+    from memoryd.v1.memory_pb2 import ContentType
+    from memoryd.v1.memory_pb2_grpc import MemoryServiceAsyncStub
+
+
+class MemoryClient(Client["MemoryServiceAsyncStub"]):
+    """Memories, by session. The caller names a session, and it belongs to the caller's tenant.
+
+    Every method may raise any `MemorydError`; its docstring names the ones to expect.
+    """
+
+    def _stub_over(self, channel: grpc.aio.Channel) -> MemoryServiceAsyncStub:
+        return MemoryServiceStub(channel)
+
+    async def store(
+        self,
+        session_id: str,
+        content: str,
+        *,
+        content_type: ContentType.ValueType | str | None = None,
+        importance: float | None = None,
+        metadata: Mapping[str, JsonValue] | None = None,
+        ttl: timedelta | None = None,
+        expire_time: datetime | None = None,
+        never_expires: bool = False,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> memory_pb2.StoreMemoryResponse:
+        """Store one memory; it is committed when this returns. The arguments are NewMemory's.
+
+        The response's `outcome` says whether the memory is new or was merged into an existing one,
+        `evicted_memory_ids` which memories it evicted. Without a `request_id` the call gets its
+        own, so that it is safe to retry.
+
+        Raises InvalidArgument, ResourceExhausted.
+        """
+        new = NewMemory(
+            session_id=session_id,
+            content=content,
+            content_type=content_type,
+            importance=importance,
+            metadata=metadata,
+            ttl=ttl,
+            expire_time=expire_time,
+            never_expires=never_expires,
+            request_id=new_request_id() if request_id in (None, "") else request_id,
+        )
+        return await self._call(self._stub.StoreMemory, store_request(new), timeout)
+
+    async def store_many(
+        self, memories: Iterable[NewMemory], *, timeout: float | None = None
+    ) -> memory_pb2.BatchStoreMemoriesResponse:
+        """Store up to 1,000 memories of any sessions: all or none. Results have the same order.
+
+        Raises InvalidArgument, whose violations name `requests[i].field`, and ResourceExhausted,
+        also where together they exceed MAX_REQUEST_BYTES.
+        """
+        requests = [
+            store_request(
+                args.instance(f"memories[{index}]", new, NewMemory), f"memories[{index}]."
+            )
+            for index, new in enumerate(args.items("memories", memories))
+        ]
+        batch = memory_pb2.BatchStoreMemoriesRequest(requests=requests)
+        return await self._call(self._stub.BatchStoreMemories, batch, timeout)
+
+    async def get(self, session_id: str, memory_id: str, *, timeout: float | None = None) -> Memory:
+        """Read one memory.
+
+        Raises NotFound for a memory that is absent, deleted, expired or another tenant's.
+        """
+        request = memory_pb2.GetMemoryRequest(
+            session_id=args.text("session_id", session_id),
+            memory_id=args.text("memory_id", memory_id),
+        )
+        return await self._call(self._stub.GetMemory, request, timeout)
+
+    def list(
+        self,
+        session_id: str,
+        *,
+        show_deleted: bool = False,
+        page_size: int = 0,
+        timeout: float | None = None,
+        **which: Unpack[Filter],
+    ) -> AsyncGenerator[Memory, None]:
+        """Iterate over all matching memories, in creation order, each once and none skipped.
+
+        Pages are fetched as they are read; `timeout` applies to each page.
+        """
+        request = list_request(
+            session_id, show_deleted=show_deleted, page_size=page_size, which=which
+        )
+        return self._all_pages(request, args.seconds("timeout", timeout))
+
+    async def _all_pages(
+        self, request: memory_pb2.ListMemoriesRequest, timeout: float | None
+    ) -> AsyncGenerator[Memory, None]:
+        while True:
+            page = await self._call(self._stub.ListMemories, request, timeout)
+            for memory in page.memories:
+                yield memory
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def list_page(
+        self,
+        session_id: str,
+        *,
+        show_deleted: bool = False,
+        page_size: int = 0,
+        page_token: str = "",
+        timeout: float | None = None,
+        **which: Unpack[Filter],
+    ) -> memory_pb2.ListMemoriesResponse:
+        """Read one page, in creation order: the first, or the one that `page_token` names.
+
+        `page_size`: 0 is 50, at most 1,000. The response's `next_page_token` is empty on the last
+        page; it survives restarts of the service, and is valid for the same other arguments only.
+        """
+        request = list_request(
+            session_id,
+            show_deleted=show_deleted,
+            page_size=page_size,
+            page_token=page_token,
+            which=which,
+        )
+        return await self._call(self._stub.ListMemories, request, timeout)
+
+    async def retrieve(
+        self,
+        session_id: str,
+        query: str = "",
+        *,
+        session_ids: Iterable[str] = (),
+        limit: int = 0,
+        peek: bool = False,
+        importance_weight: float | None = None,
+        diversify: bool | None = None,
+        timeout: float | None = None,
+        **which: Unpack[Filter],
+    ) -> memory_pb2.RetrieveMemoriesResponse:
+        """Find the memories that an agent should see now, best first.
+
+        With a `query` they are ranked by relevance to it. Without one they are ranked by effective
+        importance, which must be at least the tool configuration's `memory.importance_threshold`
+        unless `min_importance` is given. `session_ids`: up to 16 further sessions to rank along
+        with the first. `limit`: 0 is 10, at most 100. Accesses are counted unless `peek`.
+        `importance_weight` (0.0-1.0; None: 0.2) is the share of importance in the ranking by
+        relevance. Near duplicates rank lower unless `diversify` is False.
+        """
+        request = memory_pb2.RetrieveMemoriesRequest(
+            session_id=args.text("session_id", session_id),
+            query=args.text("query", query),
+            filter=memory_filter(which),
+            limit=args.int32("limit", limit),
+            peek=args.flag("peek", peek),
+            importance_weight=args.optional_double("importance_weight", importance_weight),
+            session_ids=args.texts("session_ids", session_ids),
+            diversify=args.optional_flag("diversify", diversify),
+        )
+        return await self._call(self._stub.RetrieveMemories, request, timeout)
+
+    async def find_similar(
+        self,
+        session_id: str,
+        content: str | None = None,
+        *,
+        memory_id: str | None = None,
+        max_distance: int | None = None,
+        min_similarity: float | None = None,
+        limit: int = 0,
+        timeout: float | None = None,
+    ) -> memory_pb2.FindSimilarMemoriesResponse:
+        """Find near duplicates of a text or a memory, nearest first.
+
+        `max_distance`: how many bits of the semantic hashes may differ, 0-64; None: 10, unless
+        `min_similarity` (0.0-1.0) is given. `limit`: 0 is 10, at most 100.
+
+        Raises NotFound for a `memory_id` that the session does not have.
+        """
+        if (content is None) == (memory_id is None):
+            raise ValueError("content or memory_id: give one of them")
+        request = memory_pb2.FindSimilarMemoriesRequest(
+            session_id=args.text("session_id", session_id),
+            max_distance=args.optional_int32("max_distance", max_distance),
+            min_similarity=args.optional_double("min_similarity", min_similarity),
+            limit=args.int32("limit", limit),
+        )
+        if content is not None:
+            request.content = args.text("content", content)
+        if memory_id is not None:
+            request.memory_id = args.text("memory_id", memory_id)
+        return await self._call(self._stub.FindSimilarMemories, request, timeout)
+
+    async def update(
+        self,
+        session_id: str,
+        memory_id: str,
+        *,
+        content: str | None = None,
+        content_type: ContentType.ValueType | str | None = None,
+        importance: float | None = None,
+        metadata: Mapping[str, JsonValue] | None = None,
+        ttl: timedelta | None = None,
+        expire_time: datetime | None = None,
+        never_expires: bool = False,
+        etag: str = "",
+        timeout: float | None = None,
+    ) -> Memory:
+        """Change the given fields and no others; returns the changed memory.
+
+        `metadata` is replaced as a whole. `etag`: of the memory as it was read; the change is
+        refused if the memory has changed since.
+
+        Raises InvalidArgument, NotFound, EtagMismatch, and AlreadyExists where another memory has
+        the content; the error's `resource` names it.
+        """
+        args.flag("never_expires", never_expires)
+        args.at_most_one(ttl=ttl, expire_time=expire_time, never_expires=never_expires)
+        changes = {
+            "content": content,
+            "content_type": content_type,
+            "importance": importance,
+            "metadata": metadata,
+            # In the mask but unset, it means never.
+            "expire_time": expire_time or never_expires or None,
+        }
+        request = memory_pb2.UpdateMemoryRequest(
+            memory=Memory(
+                session_id=args.text("session_id", session_id),
+                memory_id=args.text("memory_id", memory_id),
+                content=args.optional_text("content", content) or "",
+                content_type=args.content_type("content_type", content_type),
+                importance=args.optional_double("importance", importance),
+                metadata=args.struct("metadata", metadata),
+                expire_time=args.timestamp("expire_time", expire_time),
+                etag=args.text("etag", etag),
+            ),
+            update_mask=FieldMask(paths=[path for path, to in changes.items() if to is not None]),
+            ttl=args.duration("ttl", ttl),
+        )
+        return await self._call(self._stub.UpdateMemory, request, timeout)
+
+    async def delete(
+        self, session_id: str, memory_id: str, *, etag: str = "", timeout: float | None = None
+    ) -> Memory:
+        """Soft-delete a memory: readers no longer see it; until a purge `undelete` restores it.
+
+        Raises NotFound, and EtagMismatch where `etag` is given and is not the current one.
+        """
+        request = memory_pb2.DeleteMemoryRequest(
+            session_id=args.text("session_id", session_id),
+            memory_id=args.text("memory_id", memory_id),
+            etag=args.text("etag", etag),
+        )
+        return await self._call(self._stub.DeleteMemory, request, timeout)
+
+    async def undelete(
+        self, session_id: str, memory_id: str, *, timeout: float | None = None
+    ) -> Memory:
+        """Restore a soft-deleted memory.
+
+        Raises NotFound if it is purged or has expired, AlreadyExists if it is not deleted or its
+        content has been stored again, ResourceExhausted if the session is full.
+        """
+        request = memory_pb2.UndeleteMemoryRequest(
+            session_id=args.text("session_id", session_id),
+            memory_id=args.text("memory_id", memory_id),
+        )
+        return await self._call(self._stub.UndeleteMemory, request, timeout)
+
+    async def purge(
+        self,
+        session_id: str,
+        *,
+        force: bool = False,
+        timeout: float | None = None,
+        **which: Unpack[Filter],
+    ) -> memory_pb2.PurgeMemoriesResponse:
+        """Delete all matching memories for good, also soft-deleted and expired ones.
+
+        Without a condition every memory of the session matches. Without `force` nothing is
+        deleted: the response has the number of matches and a sample.
+        """
+        request = memory_pb2.PurgeMemoriesRequest(
+            session_id=args.text("session_id", session_id),
+            filter=memory_filter(which),
+            force=args.flag("force", force),
+        )
+        return await self._call(self._stub.PurgeMemories, request, timeout)
+
+    async def erase(
+        self, session_id: str, *, timeout: float | None = None
+    ) -> memory_pb2.EraseSessionResponse:
+        """Erase the session at once: its rows in every table. Returns a receipt."""
+        request = memory_pb2.EraseSessionRequest(session_id=args.text("session_id", session_id))
+        return await self._call(self._stub.EraseSession, request, timeout)
+
+    def watch(
+        self, session_id: str, start_revision: int = 0, *, timeout: float | None = None
+    ) -> AsyncGenerator[memory_pb2.WatchMemoriesResponse, None]:
+        """Iterate over the changes after a revision, then over every change as it commits.
+
+        Only an error ends it: Unavailable when the server stops (watch again from the last
+        `revision` read), OutOfRange when changes since then are no longer kept (list again),
+        ResourceExhausted when the caller reads too slowly. `timeout`: seconds to watch in all;
+        None: no limit.
+        """
+        request = memory_pb2.WatchMemoriesRequest(
+            session_id=args.text("session_id", session_id),
+            start_revision=args.int64("start_revision", start_revision),
+        )
+        return self._stream(self._stub.WatchMemories, request, timeout)
+
+    def export(
+        self,
+        session_id: str,
+        *,
+        show_deleted: bool = False,
+        timeout: float | None = None,
+        **which: Unpack[Filter],
+    ) -> AsyncGenerator[Memory, None]:
+        """Iterate over all matching memories, in creation order, as one stream.
+
+        `timeout`: seconds for the whole stream; None: no limit.
+        """
+        request = memory_pb2.ExportMemoriesRequest(
+            session_id=args.text("session_id", session_id),
+            filter=memory_filter(which),
+            show_deleted=args.flag("show_deleted", show_deleted),
+        )
+        return self._stream(self._stub.ExportMemories, request, timeout)

@@ -1,0 +1,158 @@
+"""What callers give, and the request messages that are made of it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
+
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from memoryd.client import arguments as args
+from memoryd.v1 import memory_pb2
+from memoryd.v1.memory_pb2 import ContentType, MemoryFilter
+from memoryd.v1.tool_config_pb2 import ToolConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime, timedelta
+
+JsonValue: TypeAlias = (
+    "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
+)
+"""A JSON value. Numbers are doubles, so a double must hold an int exactly."""
+
+SettingValue: TypeAlias = "bool | int | float | str | Sequence[str] | Mapping[str, float]"
+"""A setting of a tool. Lists and maps are replaced as a whole."""
+
+
+def new_request_id() -> str:
+    return str(uuid.uuid4())
+
+
+@dataclass(frozen=True, slots=True)
+class NewMemory:
+    """A memory to store."""
+
+    session_id: str
+    """1-255 characters of `A-Z a-z 0-9 . _ : @ -`, a letter or digit first, no `..`."""
+    content: str
+    """1-16,384 characters after sanitising."""
+    content_type: ContentType.ValueType | str | None = None
+    """`user_info`, `preference`, `fact` or `context`, or the enum's value. None: `context`."""
+    importance: float | None = None
+    """0.0-1.0. None: 0.5."""
+    metadata: Mapping[str, JsonValue] | None = None
+    """At most 16 KiB as JSON, nesting at most 8."""
+    ttl: timedelta | None = None
+    """How long it lives from now. Give at most one of `ttl`, `expire_time` and `never_expires`;
+    without any it lives for the tool configuration's `memory.ttl_hours`."""
+    expire_time: datetime | None = None
+    """When it ends; aware, and in the future."""
+    never_expires: bool = False
+    request_id: str = field(default_factory=new_request_id)
+    """A UUID. To store the same NewMemory again, after a lost answer, changes nothing and returns
+    the first answer again."""
+
+
+class Filter(TypedDict, total=False):
+    """Conditions on memories, as keyword arguments; a memory must meet all that are given."""
+
+    content_types: Iterable[ContentType.ValueType | str]
+    """Any of these; at least one."""
+    min_importance: float
+    """Effective importance, at least this. 0.0-1.0."""
+    metadata: Mapping[str, JsonValue]
+    """The memory has every key, with an equal value."""
+    created_after: datetime
+    """Created then or later. Aware."""
+    created_before: datetime
+    """Created earlier. Aware."""
+
+
+def store_request(new: NewMemory, place: str = "") -> memory_pb2.StoreMemoryRequest:
+    """`place` precedes the names of arguments in errors."""
+    never_expires = args.flag(f"{place}never_expires", new.never_expires)
+    args.at_most_one(
+        **{
+            f"{place}ttl": new.ttl,
+            f"{place}expire_time": new.expire_time,
+            f"{place}never_expires": never_expires,
+        }
+    )
+    request = memory_pb2.StoreMemoryRequest(
+        session_id=args.text(f"{place}session_id", new.session_id),
+        content=args.text(f"{place}content", new.content),
+        content_type=args.content_type(f"{place}content_type", new.content_type),
+        importance=args.optional_double(f"{place}importance", new.importance),
+        metadata=args.struct(f"{place}metadata", new.metadata),
+        ttl=args.duration(f"{place}ttl", new.ttl),
+        expire_time=args.timestamp(f"{place}expire_time", new.expire_time),
+        request_id=args.text(f"{place}request_id", new.request_id),
+    )
+    if never_expires:
+        request.never_expires = True
+    return request
+
+
+def memory_filter(which: Filter) -> MemoryFilter:
+    unknown = which.keys() - Filter.__annotations__.keys()
+    if unknown:
+        known = ", ".join(Filter.__annotations__)
+        raise TypeError(f"{', '.join(sorted(unknown))}: no such condition; use {known}")
+    types = args.items("content_types", which.get("content_types") or ())
+    conditions = MemoryFilter(
+        content_types=[
+            args.content_type(f"content_types[{index}]", each) for index, each in enumerate(types)
+        ],
+        min_importance=args.optional_double("min_importance", which.get("min_importance")),
+        metadata=args.struct("metadata", which.get("metadata")),
+        created_after=args.timestamp("created_after", which.get("created_after")),
+        created_before=args.timestamp("created_before", which.get("created_before")),
+    )
+    if not conditions.metadata.fields:
+        conditions.ClearField("metadata")
+    # An empty condition would be sent as none and match everything: a purge would remove too much.
+    empty = which.keys() - {descriptor.name for descriptor, _ in conditions.ListFields()}
+    if empty:
+        raise ValueError(f"{', '.join(sorted(empty))}: empty; leave it out to match everything")
+    return conditions
+
+
+def list_request(
+    session_id: str, *, show_deleted: bool, page_size: int, which: Filter, page_token: str = ""
+) -> memory_pb2.ListMemoriesRequest:
+    return memory_pb2.ListMemoriesRequest(
+        session_id=args.text("session_id", session_id),
+        filter=memory_filter(which),
+        page_size=args.int32("page_size", page_size),
+        page_token=args.text("page_token", page_token),
+        show_deleted=args.flag("show_deleted", show_deleted),
+    )
+
+
+def tool_config(
+    tool: str, settings: Mapping[str, SettingValue] | None, *, enabled: bool | None, etag: str = ""
+) -> tuple[ToolConfig, FieldMask]:
+    """A ToolConfig with these values, and the mask that names them."""
+    config = ToolConfig(
+        tool=args.text("tool", tool),
+        enabled=args.optional_flag("enabled", enabled),
+        etag=args.text("etag", etag),
+    )
+    if settings is not None and not isinstance(settings, Mapping):
+        raise TypeError(f"settings: expected a dict, not {args.shown(settings)}")
+    paths = [] if enabled is None else ["enabled"]
+    for name, value in (settings or {}).items():
+        path = f"{tool}.{args.text('settings: a key', name)}"
+        if value is None:
+            raise ValueError(f"settings: {path}: None is not a value; reset() drops an override")
+        setting: dict[str, Any] = {tool: {name: value}}
+        try:
+            config.MergeFrom(ToolConfig(**setting))
+        # A UnicodeEncodeError is a ValueError; for some lists protobuf raises an AttributeError.
+        except (TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+            raise ValueError(f"settings: {path}: {ascii(str(error))[1:-1]}") from error
+        paths.append(path)
+    return config, FieldMask(paths=paths)

@@ -1,0 +1,99 @@
+"""The types of the service's settings that need more than a range: what each accepts."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, SecretStr
+
+from memoryd.database.urls import UrlError, check_url
+from memoryd.settings.model import Accepts, refusal
+
+
+def lower_case(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _database_url(url: SecretStr) -> SecretStr:
+    try:
+        check_url(url.get_secret_value())
+    except UrlError as error:
+        raise refusal(str(error)) from None
+    return url
+
+
+def _read_url(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value():
+        return url
+    if is_sqlite(url):
+        raise refusal("SQLite has no standbys; leave it empty")
+    return _database_url(url)
+
+
+def is_sqlite(url: SecretStr) -> bool:
+    return url.get_secret_value().startswith("sqlite")
+
+
+def _host(host: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._:%-]+|\[[A-Za-z0-9.:%-]+\]", host):
+        raise ValueError
+    return host.strip("[]")
+
+
+def _embedder(choice: str) -> str:
+    if choice not in ("none", "static", "minilm") and not re.fullmatch(
+        r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", choice
+    ):
+        raise ValueError
+    return choice
+
+
+def _language(name: str) -> str:
+    if not re.fullmatch(r"[a-z]{2,3}", name):
+        raise ValueError
+    return name
+
+
+_SECRET_NAME = re.compile(r"(env|secretsmanager)://[!-+\--~]{1,512}")
+_MAX_SECRET_NAMES = 100
+
+
+def _secret_names(value: object) -> tuple[str, ...]:
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list | tuple) or len(items) > _MAX_SECRET_NAMES:
+        raise ValueError
+    names = tuple(item.strip() for item in items if isinstance(item, str) and item.strip())
+    if not all(map(_SECRET_NAME.fullmatch, names)):
+        raise ValueError
+    return names
+
+
+SecretNames = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_secret_names),
+    Accepts(
+        "references such as env://CRM_* or secretsmanager://aws/memoryd/*, with commas between;"
+        " or nothing"
+    ),
+]
+DatabaseUrl = Annotated[
+    SecretStr,
+    AfterValidator(_database_url),
+    Accepts("sqlite+aiosqlite:///FILE or postgresql+asyncpg://USER:PASSWORD@HOST:PORT/DATABASE"),
+]
+ReadUrl = Annotated[
+    SecretStr,
+    AfterValidator(_read_url),
+    Accepts("nothing, or postgresql+asyncpg://USER:PASSWORD@HOST:PORT/DATABASE"),
+]
+Embedder = Annotated[
+    str, AfterValidator(_embedder), Accepts("none, static, minilm or package.module:Class")
+]
+Language = Annotated[
+    str,
+    BeforeValidator(lower_case),
+    AfterValidator(_language),
+    Accepts("a language's code by ISO 639, such as de"),
+]
+Host = Annotated[str, AfterValidator(_host), Accepts("an IP address or a host name")]
