@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import random
+import re
 import tempfile
 import traceback
 from collections.abc import Sequence
@@ -23,6 +24,8 @@ from memoryd.tools.settings import load_configuration, tool_settings_table
 from .rounds import fuzz
 
 CANARY = "c4n4ry"
+_REFERENCE = re.compile(r"(?:env|secretsmanager)://[^'\"]*")
+"""Says where a secret is, and is none itself."""
 EMBEDDERS = ("none", "static", "minilm", "", "nowhere.at.all:Nothing", "x:", "é")
 """Any other text might name a module, which would be loaded."""
 DEFAULTS = {name: default for name, default, _ in (*settings_table(), *tool_settings_table())}
@@ -158,7 +161,7 @@ def judge(file: Path, dice: random.Random) -> None:
     except SettingsError as error:
         shown = "".join(traceback.format_exception(error)) + repr(error.problems)
     else:
-        shown = repr(settings) + repr(tools) + opened(settings)
+        shown = repr(settings) + _REFERENCE.sub("", repr(tools)) + opened(settings)
     assert CANARY not in shown, shown
 
 

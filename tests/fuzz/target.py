@@ -75,6 +75,11 @@ class Network:
     async def start(self) -> None:
         pass
 
+    async def wait_for_termination(self, timeout: float) -> bool:
+        """Wait as gRPC's server does, which tells that it has not ended."""
+        await asyncio.sleep(timeout)
+        return True
+
     def handler(self, path: str) -> Any:
         """Give a method's handler as the pipeline wraps it."""
         return self._methods.service(SimpleNamespace(method=path))
@@ -137,8 +142,7 @@ class Target:
             return made[0]
 
         with mock.patch("grpc.aio.server", make):
-            server = Server(settings, tools, Secrets.built_in(environ))
-        await server.start()
+            await Server(settings, tools, Secrets.built_in(environ)).start()
         (network,) = made
         self._handlers = [network.handler(path_of(method)) for method in OURS]
 

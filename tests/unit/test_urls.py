@@ -83,6 +83,13 @@ def test_what_the_driver_gets(url: str, query: dict[str, object]) -> None:
         (f"{PG}u@h/d?hostaddr=127.0.0.1", "as the host"),
         (f"{PG}u@h/d?pgbouncer=true", "MEMORYD_DATABASE_PGBOUNCER"),
         (f"{PG}u@/d?host=a%20b", "host"),
+        (f"{PG}u@/d?host=a&host=b", "host=HOST1:5432"),
+        (f"{PG}u@/d?host=a,b", "host=HOST1:5432"),
+        (f"{PG}u@/d?host=a,b&port=1,", "host=HOST1:5432"),
+        (f"{PG}u@/d?host=a:1,b:2", "host=HOST1:5432"),
+        (f"{PG}u@/d?host=a:1&host=b:2&port=3", "host=HOST1:5432"),
+        (f"{PG}u@/d?host=a&port=1,2", "host=HOST1:5432"),
+        (f"{PG}u@/d?host=[::1]:1&host=b:2", "[::1]:5432"),
         (f"{PG}u@/d?host=a:x", "port"),
     ],
 )

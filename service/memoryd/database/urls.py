@@ -38,6 +38,7 @@ _POSTGRESQL_PARTS = re.compile(
 _HOST = re.compile(r"\[[0-9A-Fa-f:.]+(%[\w.-]+)?\]|[\w.%-]+")
 _HOST_AND_PORT = re.compile(rf"(?:/[^:]*|{_HOST.pattern})(?::(?P<port>.*))?")
 _ESCAPES = "write @ in a user name or password as %40, and : / ? # as %3A %2F %3F %23"
+_SEVERAL_HOSTS = "write /DATABASE?host=HOST1:5432&host=HOST2:5432"
 
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _TLS_VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
@@ -261,9 +262,7 @@ def _may_be_cut(user: str, password: str, query: str) -> bool:
 
 def _check_postgresql(parts: _Postgresql) -> None:
     if "," in parts.host + parts.port:
-        raise UrlError(
-            "several hosts stand in the query; write /DATABASE?host=HOST1:5432&host=HOST2:5432"
-        )
+        raise UrlError(f"several hosts stand in the query; {_SEVERAL_HOSTS}")
     if parts.host and not _HOST.fullmatch(parts.host):
         raise UrlError(f"the host is no name or address; {_ESCAPES}")
     _check_port(parts.port)
@@ -272,26 +271,39 @@ def _check_postgresql(parts: _Postgresql) -> None:
         if name in seen and name not in ("host", "port"):
             raise UrlError(f"{_named(name, _KNOWN)} stands twice; write it once")
         seen.add(name)
-        if name == "port":
-            for port in value.split(","):
-                _check_port(port)
-        elif name == "host":
-            _check_hosts(value)
-        else:
+        if name not in ("host", "port"):
             _check_parameter(name, value)
+    _check_places(parts.parameters)
+
+
+def _check_places(parameters: Sequence[tuple[str, str]]) -> None:
+    """Judge the hosts and ports of a query: of several hosts each has a port of its own.
+
+    They are HOST:PORT each, or a list of hosts and as long a list of ports, as SQLAlchemy has them.
+    """
+    given = [value for name, value in parameters if name == "host"]
+    listed = [value.split(",") for name, value in parameters if name == "port"]
+    hosts = given if len(given) > 1 else [each for value in given for each in value.split(",")]
+    found = [_HOST_AND_PORT.fullmatch(host) for host in hosts]
+    if not all(found):
+        raise UrlError("host: expected a name, an address or the folder of a socket")
+    if any(host.startswith("[") for host in hosts):  # the driver would take it for a name
+        raise UrlError(f"host: write an IPv6 address as in {POSTGRESQL}USER@[::1]:5432/DATABASE")
+    own = [match["port"] for match in found if match is not None and match["port"] is not None]
+    ports = [port for value in listed for port in value]
+    for port in (*own, *ports):
+        _check_port(port)
+    if len(listed) > 1 or (own and listed) or len(ports) > max(len(hosts), 1):
+        raise UrlError(f"port stands twice; {_SEVERAL_HOSTS}")
+    if len(hosts) > 1:
+        each_has_one = own if len(given) > 1 else ports
+        if len(each_has_one) != len(hosts) or not all((*hosts, *each_has_one)):
+            raise UrlError(f"one of several hosts has no port; {_SEVERAL_HOSTS}")
 
 
 def _check_port(port: str) -> None:
     if port and not (re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 2**16):
         raise UrlError(f"the port is no number from 1 to 65535; {_ESCAPES}")
-
-
-def _check_hosts(given: str) -> None:
-    for each in given.split(","):
-        match = _HOST_AND_PORT.fullmatch(each)
-        if match is None:
-            raise UrlError("host: expected a name, an address or the folder of a socket")
-        _check_port(match["port"] or "")
 
 
 def _check_parameter(name: str, value: str) -> None:
