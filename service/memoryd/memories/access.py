@@ -35,8 +35,6 @@ FLUSH_LIMIT = 2_000
 _log = logging.getLogger(__name__)
 
 
-_NONE = Accesses(0, None)
-
 Counted = dict["Session", dict[str, Accesses]]
 """By session and memory id."""
 
@@ -60,8 +58,8 @@ class AccessTracker:
             counted = self._counted.get(memory.session)
             if counted is None:
                 counted = self._counted[memory.session] = {}
-            before = counted.get(memory.memory_id, _NONE)
-            counted[memory.memory_id] = before.and_later(Accesses(1, now))
+            before = counted.get(memory.memory_id)
+            counted[memory.memory_id] = Accesses(1 if before is None else before.times + 1, now)
         if self._counted and self._flusher is None:
             self._flusher = asyncio.create_task(self._flush_soon(), name="access tracking")
 
