@@ -95,8 +95,8 @@ class _Places:
 class CallPipeline(grpc.GenericRpcHandler):
     """All methods of a server, each wrapped once: a call then costs no set-up of its own.
 
-    Stands in the place of a `grpc.aio.Server` where services add their methods, and is the only
-    handler that the server itself is given. Interceptors would cost every call a chain of
+    It takes the tables of services, and is the only handler that the server itself is given, but
+    for health, which has a queue of its own. Interceptors would cost every call a chain of
     coroutines, and methods registered with gRPC's core a task that waits for each of them, which
     every call goes through.
 

@@ -427,5 +427,5 @@ def _unknown_variables(source: Source) -> list[Problem]:
 
 
 def settings_table() -> list[tuple[str, str, str]]:
-    """The variable, default and description of every setting, for the README."""
+    """The variable, default and description of every setting, for `docs/settings.md`."""
     return describe(Settings)

@@ -527,7 +527,7 @@ def _layer(*, given: bool) -> Provenance:
 
 
 def tool_settings_table() -> list[tuple[str, str, str]]:
-    """The variable, default and description of every switch and setting, for the README."""
+    """The variable, default and description of every switch and setting, for `docs/settings.md`."""
     switches = {row[0]: row for row in describe(_Switches)}
     return [
         row
