@@ -60,7 +60,7 @@ async def _check(settings: Settings, base: Mapping[str, ToolConfig]) -> None:
         warnings = [
             f"{warning.path}: {warning.description}"
             for config in tools.now.configs.values()
-            for warning in await tool_settings.check(config, providers)
+            for warning in await tool_settings.warnings_of(config, providers)
         ]
         print(f"overrides: {_overrides(tools)}")
     warnings += [f".env: {name} {'; '.join(why)}" for name, why in references_to_nothing().items()]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from memoryd.domain.errors import Violation
 from memoryd.settings.model import (
     Boolean,
     Fault,
@@ -276,14 +277,6 @@ class ToolConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Violation:
-    """A refused value. `path` is like `rag.chunk_size`; no description shows a secret."""
-
-    path: str
-    description: str
-
-
-@dataclass(frozen=True, slots=True)
 class ConfigWarning:
     """A problem that does not stop the tool from working, with its remedy."""
 
@@ -315,7 +308,7 @@ def read_tool_configs(reader: VariableReader, *, production: bool) -> Mapping[st
     for tool in TOOLS:
         model = SETTINGS_OF[tool]
         given = reader.given(model)
-        settings, faults = _judge(model, given.values, production=production)
+        settings, faults = _validate(model, given.values, production=production)
         reader.refuse(model, given, faults)
         if settings is not None:
             provenance = {"enabled": _layer(given=tool in switched)} | {
@@ -341,7 +334,7 @@ def load_configuration(
     return settings, configs
 
 
-def judge_settings(
+def validate_settings(
     tool: str,
     values: Mapping[str, object],
     *,
@@ -354,7 +347,7 @@ def judge_settings(
     `secret_names` values may only name secrets that these allow. The settings are None where there
     is a violation. Raises KeyError for an unknown tool.
     """
-    settings, faults = _judge(SETTINGS_OF[tool], values, production=production)
+    settings, faults = _validate(SETTINGS_OF[tool], values, production=production)
     if secret_names is not None:
         faults += [
             Fault(
@@ -372,7 +365,7 @@ def judge_settings(
     ]
 
 
-async def check(config: ToolConfig, secrets: Secrets) -> list[ConfigWarning]:
+async def warnings_of(config: ToolConfig, secrets: Secrets) -> list[ConfigWarning]:
     """List the warnings about a valid configuration.
 
     Waits for a secret's provider as long as `Secrets.resolve` does.
@@ -452,7 +445,7 @@ async def _unavailable(
     return None
 
 
-def _judge(
+def _validate(
     model: type[ToolSettings], values: Mapping[str, object], *, production: bool
 ) -> tuple[ToolSettings | None, list[Fault]]:
     settings, faults = validate(model, values)
