@@ -31,8 +31,8 @@ from memoryd.rpc.pipeline import CallPipeline, Lane
 from memoryd.rpc.receiving import RECEIVE_MARGIN_BYTES
 from memoryd.rpc.tools.service import ToolConfigService
 from memoryd.settings.service import Environment
+from memoryd.tools.checks import warnings_of
 from memoryd.tools.configs import ToolConfigs
-from memoryd.tools.settings import warnings_of
 
 try:
     import resource

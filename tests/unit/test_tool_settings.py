@@ -11,6 +11,7 @@ from pydantic import SecretStr, ValidationError
 from memoryd.domain.errors import Violation
 from memoryd.settings.reading import Problem, SettingsError
 from memoryd.settings.service import Environment
+from memoryd.tools.checks import require_secrets, warnings_of
 from memoryd.tools.secrets import SecretReference, Secrets
 from memoryd.tools.settings import (
     SETTINGS_OF,
@@ -25,10 +26,8 @@ from memoryd.tools.settings import (
     ToolSettings,
     load_configuration,
     load_tool_configs,
-    require_secrets,
     tool_settings_table,
     validate_settings,
-    warnings_of,
 )
 
 CANARY = "c4n4ry"

@@ -13,8 +13,8 @@ from memoryd.rpc.memories.results import MAX_ANSWER_BYTES
 from memoryd.rpc.methods import Method
 from memoryd.rpc.tools.messages import config_message, revision_message
 from memoryd.rpc.tools.requests import ToolRequestParser, another_tools_settings
+from memoryd.tools.checks import warnings_of
 from memoryd.tools.configs import ALL_TOOLS
-from memoryd.tools.settings import ConfigWarning, warnings_of
 from memoryd.v1 import tool_config_pb2
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     )
     from memoryd.tools.configs import ToolConfigs
     from memoryd.tools.secrets import Secrets
-    from memoryd.tools.settings import ToolConfig
+    from memoryd.tools.settings import ConfigWarning, ToolConfig
 
 READ_SIZE = 50
 """Revisions that are read at once; a page may take several."""
