@@ -53,6 +53,9 @@ LATER_SCHEMA = (
 )
 """A migration of the next release that suits this one."""
 
+GRPC_SERVER = os.environ.get("TEST_GRPC_SERVER", "core")
+"""What serves gRPC, a value of `MEMORYD_GRPC_SERVER`."""
+
 ON_LATER_SCHEMA = bool(os.environ.get("TEST_ON_LATER_SCHEMA"))
 """Whether databases have the next release's schema, made up for the purpose."""
 
@@ -363,7 +366,12 @@ async def serve(
     Unless these say otherwise, the database may take its time.
     """
     started: list[Running] = []
-    defaults = {**PATIENT, "MEMORYD_DATABASE_URL": database_url, "MEMORYD_PORT": "0"}
+    defaults = {
+        **PATIENT,
+        "MEMORYD_DATABASE_URL": database_url,
+        "MEMORYD_PORT": "0",
+        "MEMORYD_GRPC_SERVER": GRPC_SERVER,
+    }
     if database_url.startswith("postgresql") and (
         pgbouncer := request.getfixturevalue("pgbouncer")
     ):
@@ -500,7 +508,8 @@ class CommandLine:
         """
         folder = self.folder / f"process-{len(self._started)}"
         folder.mkdir()
-        environ = self.environ | PATIENT | {"MEMORYD_PORT": "0"} | variables
+        own = {"MEMORYD_PORT": "0", "MEMORYD_GRPC_SERVER": GRPC_SERVER}
+        environ = self.environ | PATIENT | own | variables
         command = [sys.executable, "-m", "memoryd", "serve", *arguments]
         if open_files is not None:
             command = ["sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh", *command]

@@ -7,7 +7,6 @@ import logging
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import grpc
 from google.protobuf import descriptor_pool
 from grpc_reflection.v1alpha import reflection
 
@@ -20,6 +19,9 @@ from memoryd.memories.store import MemoryStore
 from memoryd.memories.sweeper import Sweeper
 from memoryd.recall.embedders.embedder import EmbedderUnavailable, load
 from memoryd.retrieval.lazy import LazyRetrieval
+from memoryd.rpc import core_server
+from memoryd.rpc.aio_server import aio_server
+from memoryd.rpc.core_server import CoreServer
 from memoryd.rpc.endpoint import Endpoint
 from memoryd.rpc.health import HealthMonitor
 from memoryd.rpc.limits import Limits
@@ -30,7 +32,7 @@ from memoryd.rpc.methods import Method, as_it_is
 from memoryd.rpc.pipeline import CallPipeline, Lane
 from memoryd.rpc.receiving import RECEIVE_MARGIN_BYTES
 from memoryd.rpc.tools.service import ToolConfigService
-from memoryd.settings.service import Environment
+from memoryd.settings.service import Environment, GrpcServerKind
 from memoryd.tools.checks import warnings_of
 from memoryd.tools.configs import ToolConfigs
 
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
     from memoryd.domain.records import Session
     from memoryd.recall.embedders.embedder import Embedder
+    from memoryd.rpc.endpoint import GrpcServer
     from memoryd.settings.service import Settings
     from memoryd.tools.secrets import Secrets
     from memoryd.tools.settings import MemorySettings, ToolConfig
@@ -185,14 +188,14 @@ class Server:
         self._channel_options = channel_options(settings, shares_port=shares_port)
         self._endpoint = Endpoint(self._make_server, settings.host, settings.address)
 
-    def _make_server(self) -> grpc.aio.Server:
-        server = grpc.aio.server(handlers=(self._pipeline,), options=self._channel_options)
-        # In its own queue, so that under load it does not wait behind all others.
-        server.add_registered_method_handlers(
-            HEALTH_SERVICE.full_name,
-            self._pipeline.handlers_of(HEALTH_SERVICE.full_name),
-        )
-        return server
+    def _make_server(self) -> GrpcServer:
+        pipeline, options = self._pipeline, self._channel_options
+        if self._settings.grpc_server is GrpcServerKind.CORE:
+            problem = core_server.unavailable()
+            if not problem:
+                return CoreServer(pipeline.handlers, pipeline.unknown, options)
+            _log.warning("grpc.aio serves, at about half the speed: %s", problem)
+        return aio_server(pipeline, options, apart=HEALTH_SERVICE.full_name)
 
     def _add_services(self, clock: Callable[[], datetime]) -> None:
         settings, pipeline = self._settings, self._pipeline

@@ -18,13 +18,11 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import atheris
 import grpc
-from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
@@ -48,6 +46,9 @@ with atheris.instrument_imports(
 
 from .messages import ALLOWED, METHODS, SESSION, VALID, filled, is_endless, path_of
 
+if TYPE_CHECKING:
+    from memoryd.rpc.pipeline import Handler
+
 OURS = tuple(m for m in METHODS if m.containing_service.full_name.startswith("memoryd."))
 MAX_BYTES = 4096
 TEXTS_SHARE = 0.7
@@ -61,12 +62,9 @@ WATCHED_SECONDS = 0.01
 class Network:
     """Stands where gRPC's server would: keeps the handlers, and listens nowhere."""
 
-    def __init__(self, handlers: tuple[grpc.GenericRpcHandler], options: object) -> None:
-        del options
-        (self._methods,) = handlers
-
-    def add_registered_method_handlers(self, service: str, handlers: object) -> None:
-        pass
+    def __init__(self, handlers: Mapping[bytes, Handler], unknown: object, options: object) -> None:
+        del unknown, options
+        self.handlers = handlers
 
     def add_insecure_port(self, address: str) -> int:
         del address
@@ -79,10 +77,6 @@ class Network:
         """Wait as gRPC's server does, which tells that it has not ended."""
         await asyncio.sleep(timeout)
         return True
-
-    def handler(self, path: str) -> Any:
-        """Give a method's handler as the pipeline wraps it."""
-        return self._methods.service(SimpleNamespace(method=path))
 
 
 class Context:
@@ -137,14 +131,14 @@ class Target:
         settings, tools = load_configuration(environ=environ, dotenv=None, flags={})
         made: list[Network] = []
 
-        def make(**options: Any) -> Network:
-            made.append(Network(**options))
+        def make(*arguments: Any) -> Network:
+            made.append(Network(*arguments))
             return made[0]
 
-        with mock.patch("grpc.aio.server", make):
+        with mock.patch("memoryd.server.CoreServer", make):
             await Server(settings, tools, Secrets.built_in(environ)).start()
         (network,) = made
-        self._handlers = [network.handler(path_of(method)) for method in OURS]
+        self._handlers = [network.handlers[path_of(method).encode()] for method in OURS]
 
     def __call__(self, data: bytes) -> None:
         """Fails if the request meets a defect."""
@@ -154,7 +148,7 @@ class Target:
 
     async def _call(self, number: int, data: bytes) -> None:
         method, handler, context = OURS[number], self._handlers[number], Context(data)
-        task = asyncio.ensure_future(_answer(method, handler, context))
+        task = asyncio.ensure_future(handler.serve(context))
         await asyncio.wait([task], timeout=WATCHED_SECONDS if is_endless(method) else None)
         if not task.done():
             task.cancel()
@@ -172,13 +166,6 @@ class Target:
             stored = memory_pb2.StoreMemoryResponse.FromString(task.result()).memory
             if stored.session_id == SESSION:
                 self._memory_ids.append(stored.memory_id)
-
-
-async def _answer(method: MethodDescriptor, handler: Any, context: Context) -> bytes:
-    if method.server_streaming:
-        await handler.stream_stream(None, context)
-        return b""
-    return bytes(handler.response_serializer(await handler.stream_unary(None, context)))
 
 
 def seeds() -> Iterator[tuple[str, bytes]]:

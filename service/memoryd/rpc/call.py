@@ -8,13 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from memoryd.domain.errors import DeadlineExceeded
 from memoryd.domain.records import DEFAULT_TENANT, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+
+    import grpc
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,6 +26,34 @@ OFFLOAD_BYTES = 64 * 1024
 
 VALIDATION_THREADS = 2
 """Apart from the threads of other work, and few: each takes turns with the event loop."""
+
+
+class WireCall(Protocol):
+    """A call as gRPC has it: of `grpc.aio.ServicerContext`, what is used."""
+
+    def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None: ...
+
+    def peer(self) -> str: ...
+
+    def time_remaining(self) -> float | None: ...
+
+    def set_trailing_metadata(self, metadata: Any, /) -> None: ...
+
+    def code(self) -> grpc.StatusCode | None: ...
+
+    async def abort(
+        self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = (), /
+    ) -> None:
+        """End the call with an error. Raises AbortError."""
+
+    async def read(self) -> Any:
+        """The next message, or `grpc.aio.EOF`. Raises AbortError where the call is aborted."""
+
+    async def send_initial_metadata(self, metadata: Any, /) -> None:
+        """Tell the caller that the stream is there. Raises InternalError where it has gone."""
+
+    async def write(self, message: bytes, /) -> None:
+        """Send a message once there is room. Raises InternalError where the caller has gone."""
 
 
 @dataclass(frozen=True, slots=True)

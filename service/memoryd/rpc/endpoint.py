@@ -1,7 +1,7 @@
 """The address that the service listens on, and gRPC's server behind it.
 
-gRPC's server for asyncio ends where it meets what it does not expect, such as a method's
-name that is no UTF-8. Then another takes its place, on the same port and with the same handlers.
+A server may end where it meets what it does not expect. Then another takes its place, on the same
+port and with the same handlers.
 """
 
 from __future__ import annotations
@@ -11,15 +11,10 @@ import logging
 import os
 import socket
 from collections import deque
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
-
-from memoryd.rpc.call import current_call
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import grpc
 
 MOST_ENDS = 5
 """At so many unexpected ends within ENDS_SECONDS the endpoint fails."""
@@ -27,9 +22,6 @@ ENDS_SECONDS = 10.0
 
 LOOK_SECONDS = 0.25
 """Between two looks whether the server has ended: gRPC tells it to those who ask only."""
-
-_WRITTEN_BY_CORE = frozenset({"AioServer._request_call", "AioServer._request_registered_call"})
-"""Coroutines that hold the memory into which gRPC's core writes the next call."""
 
 RETIRE_SECONDS = 20.0
 """What calls of a server that has ended may take to end, before they are cancelled."""
@@ -39,7 +31,24 @@ LISTEN_SECONDS = 5.0
 _LISTEN_PAUSE_SECONDS = 0.01
 
 _log = logging.getLogger(__name__)
-_grpc_log = logging.getLogger("grpc._cython.cygrpc")
+
+
+class GrpcServer(Protocol):
+    """A server of gRPC, as `grpc.aio.Server` has it."""
+
+    def add_insecure_port(self, address: str) -> int:
+        """Listen on HOST:PORT and give the port. Raises RuntimeError where that cannot be."""
+
+    async def start(self) -> None: ...
+
+    async def wait_for_termination(self, timeout: float | None = None) -> bool:
+        """Wait until it has ended; True where it has not within `timeout` seconds.
+
+        Raises what has ended it, where that is a fault.
+        """
+
+    async def stop(self, grace: float | None) -> None:
+        """Take no new calls; give those under way `grace` seconds to end, then cancel them."""
 
 
 class EndpointFailed(Exception):
@@ -51,7 +60,7 @@ class Endpoint:
 
     def __init__(
         self,
-        make_server: Callable[[], grpc.aio.Server],
+        make_server: Callable[[], GrpcServer],
         host: str,
         address_of: Callable[[int], str],
     ) -> None:
@@ -63,7 +72,7 @@ class Endpoint:
         self._host = host
         self._address_of = address_of
         self._address = ""
-        self._server: grpc.aio.Server | None = None
+        self._server: GrpcServer | None = None
         self._guarding: asyncio.Task[None] | None = None
         self._is_stopping = False
         self._ending: deque[asyncio.Task[None]] = deque(maxlen=MOST_ENDS)
@@ -71,8 +80,6 @@ class Endpoint:
     async def start(self, port: int) -> str:
         """Listen on a port, 0 for any, and give HOST:PORT. Raises OSError if there is none."""
         address = self._address_of(port)
-        asyncio.get_running_loop().set_task_factory(_task_factory)
-        _grpc_log.addFilter(_as_callers_doing)
         server = self._make_server()
         try:
             port = server.add_insecure_port(address)
@@ -100,7 +107,7 @@ class Endpoint:
             task.cancel()
         await asyncio.gather(*self._ending, return_exceptions=True)
 
-    async def _guard(self, server: grpc.aio.Server) -> None:
+    async def _guard(self, server: GrpcServer) -> None:
         """Put a new server in the place of one that ends by itself."""
         ends: deque[float] = deque(maxlen=MOST_ENDS)
         clock = asyncio.get_running_loop().time
@@ -126,7 +133,7 @@ class Endpoint:
                 extra={"cause": cause, "address": self._address, "ms": took},
             )
 
-    async def _replacement(self, cause: str) -> grpc.aio.Server:
+    async def _replacement(self, cause: str) -> GrpcServer:
         end = asyncio.get_running_loop().time() + LISTEN_SECONDS
         while True:
             server = self._make_server()
@@ -144,63 +151,7 @@ class Endpoint:
             return server
 
 
-def _as_callers_doing(record: logging.LogRecord) -> bool:
-    """Log an answer that its caller does not take, such as for its size, as no error of ours."""
-    if record.exc_info and type(record.exc_info[1]).__name__ == "ExecuteBatchError":
-        record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
-        record.msg, record.args, record.exc_info = "the caller did not take the answer", (), None
-        with suppress(LookupError):
-            call = current_call()
-            record.__dict__ |= {"method": call.method, "request_id": call.request_id}
-    return True
-
-
-class _CallRequest(asyncio.Task[Any]):
-    """A task that waits for gRPC's core to write to what it holds: to cancel it is to let it be.
-
-    A server that ends unexpectedly cancels its requests for calls, which frees their memory, and
-    the core writes to that when it shuts down: the process crashed some frames later. Here the
-    server sees a request that is cancelled, and the request ends with the core.
-    """
-
-    _is_given_up = False
-
-    def cancel(self, msg: Any = None) -> bool:
-        self._is_given_up = True
-        self._log_destroy_pending = False
-        _given_up.add(self)
-        super().add_done_callback(_let_go)
-        return True
-
-    def cancelled(self) -> bool:
-        return self._is_given_up or super().cancelled()
-
-    def done(self) -> bool:
-        return self._is_given_up or super().done()
-
-    def add_done_callback(self, fn: Callable[[Any], object], /, **named: Any) -> None:
-        if self._is_given_up:
-            self.get_loop().call_soon(fn, self, **named)
-        else:
-            super().add_done_callback(fn, **named)
-
-
-_given_up: set[_CallRequest] = set()
-
-
-def _let_go(request: Any) -> None:
-    """Its error is seen: the core has ended."""
-    _given_up.discard(request)
-    if not asyncio.Task.cancelled(request):
-        asyncio.Task.exception(request)
-
-
-def _task_factory(loop: asyncio.AbstractEventLoop, work: Any, **named: Any) -> asyncio.Task[Any]:
-    is_request = getattr(work, "__qualname__", None) in _WRITTEN_BY_CORE
-    return (_CallRequest if is_request else asyncio.Task)(work, loop=loop, **named)
-
-
-async def _end_of(server: grpc.aio.Server) -> str:
+async def _end_of(server: GrpcServer) -> str:
     """Wait until a server ends, and say by what."""
     try:
         while await server.wait_for_termination(LOOK_SECONDS):

@@ -11,7 +11,7 @@ import re
 import time
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 
     from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
+    from memoryd.rpc.call import WireCall
     from memoryd.rpc.limits import Limits
     from memoryd.rpc.methods import Method
     from memoryd.rpc.status import Status
 
-    Serve = Callable[[object, Any], Coroutine[Any, Any, Any]]
-    Context = grpc.aio.ServicerContext[Any, Any]
+    Serve = Callable[[WireCall], Coroutine[Any, Any, bytes | None]]
 
 log = logging.getLogger("memoryd.access")
 
@@ -92,13 +92,19 @@ class _Places:
     """How long a request may take to arrive; None: as long as the reader gives it."""
 
 
-class CallPipeline(grpc.GenericRpcHandler):
+class Handler(NamedTuple):
+    """What serves a method."""
+
+    serve: Serve
+    """Serves a call, reads its requests itself, and returns the encoded answer if there is one."""
+    answers_once: bool
+    """Whether the method answers with one message; a stream of them it writes itself."""
+
+
+class CallPipeline:
     """All methods of a server, each wrapped once: a call then costs no set-up of its own.
 
-    It takes the tables of services, and is the only handler that the server itself is given, but
-    for health, which has a queue of its own. Interceptors would cost every call a chain of
-    coroutines, and methods registered with gRPC's core a task that waits for each of them, which
-    every call goes through.
+    It takes the tables of services. Interceptors would cost every call a chain of coroutines.
 
     `admit_write` raises Overloaded where a write would wait for too long; it is asked before the
     request is read, since to read and validate it may be a large part of the work.
@@ -124,10 +130,10 @@ class CallPipeline(grpc.GenericRpcHandler):
             Lane.HEALTH: _Places(checks, watches, reader, HEALTH_REQUEST_SECONDS),
             Lane.REFLECTION: _Places(reflection, reflection, questions),
         }
-        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-        self._unknown: grpc.RpcMethodHandler[Any, Any] = grpc.stream_unary_rpc_method_handler(
-            self._serve_unknown, None, None
-        )
+        self.handlers: dict[bytes, Handler] = {}
+        """By their paths, such as `/memoryd.v1.MemoryService/StoreMemory`."""
+        self.unknown = Handler(self._serve_unknown, answers_once=True)
+        """Serves a path that is none of these."""
 
     async def close(self) -> None:
         """Refuse new calls, and return when none has come for a moment, or has for too long.
@@ -159,33 +165,13 @@ class CallPipeline(grpc.GenericRpcHandler):
             proto, path = service.methods_by_name[name], f"/{service.full_name}/{name}"
             method = _Method(path, row, proto, self._places[lane], self._limits, self._returns)
             if proto.server_streaming:
-                streaming = _streaming(method, self._limits, takes_stream=proto.client_streaming)
-                handler: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
-                    streaming, None, _encoded
-                )
+                serve = _streaming(method, self._limits, takes_stream=proto.client_streaming)
             else:
-                admit = self._admit_write if row.waits_for_commit else None
-                handler = grpc.stream_unary_rpc_method_handler(
-                    _unary(method, admit), None, _encoded
-                )
-            self._handlers[path] = handler
+                serve = _unary(method, self._admit_write if row.waits_for_commit else None)
+            answers_once = not proto.server_streaming
+            self.handlers[path.encode()] = Handler(serve, answers_once=answers_once)
 
-    def handlers_of(self, service: str) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
-        """A service's methods by their names, as they are wrapped."""
-        prefix = f"/{service}/"
-        return {
-            method.removeprefix(prefix): handler
-            for method, handler in self._handlers.items()
-            if method.startswith(prefix)
-        }
-
-    def service(
-        self, handler_call_details: grpc.HandlerCallDetails
-    ) -> grpc.RpcMethodHandler[Any, Any]:
-        """Give what serves a method; for one that there is not, what says so."""
-        return self._handlers.get(handler_call_details.method, self._unknown)
-
-    async def _serve_unknown(self, _: object, context: Context) -> bytes:
+    async def _serve_unknown(self, context: WireCall) -> bytes:
         async with _Serving(UNKNOWN_METHOD, self._returns, context):  # unread
             raise UnknownMethod(
                 "this service has no such method; ask its reflection for those it has"
@@ -211,10 +197,10 @@ class _Method:
         self._max_bytes = limits.message_bytes
         self._returns = returns
 
-    def serving(self, context: Context) -> _Serving:
+    def serving(self, context: WireCall) -> _Serving:
         return _Serving(self._path, self._returns, context)
 
-    async def read(self, context: Context, serving: _Serving) -> Any:
+    async def read(self, context: WireCall, serving: _Serving) -> Any:
         """Give the record of the next request.
 
         Raises NoMessage, MessageTooLarge, MalformedMessage, InvalidRequest, and AbortError where
@@ -228,7 +214,7 @@ class _Method:
             raise MessageTooLarge(len(data), self._max_bytes)
         return await offloaded(len(data), self._record, data, call)
 
-    async def read_all(self, context: Context, serving: _Serving) -> AsyncIterator[Any]:
+    async def read_all(self, context: WireCall, serving: _Serving) -> AsyncIterator[Any]:
         """Give the records of a stream's requests, as they come."""
         with suppress(NoMessage):
             while True:
@@ -250,13 +236,13 @@ def _encoded(answer: Any) -> bytes:
 def _unary(method: _Method, admit: Callable[[], None] | None) -> Serve:
     handle = method.row.handle
 
-    async def serve(_: object, context: Context) -> Any:
+    async def serve(context: WireCall) -> bytes:
         async with method.serving(context) as serving:
             call = serving.call
             with method.places.calls.taken(call.client):
                 if admit is not None:
                     admit()
-                return await handle(await method.read(context, serving), call)
+                return _encoded(await handle(await method.read(context, serving), call))
 
     return serve
 
@@ -264,7 +250,7 @@ def _unary(method: _Method, admit: Callable[[], None] | None) -> Serve:
 def _streaming(method: _Method, limits: Limits, *, takes_stream: bool) -> Serve:
     handle = method.row.handle
 
-    async def serve(_: object, context: Context) -> None:
+    async def serve(context: WireCall) -> None:
         async with method.serving(context) as serving:
             call = serving.call
             with method.places.streams.taken(call.client):
@@ -284,7 +270,7 @@ class _Serving:
 
     __slots__ = ("_context", "_path", "_returns", "_started", "call")
 
-    def __init__(self, path: str, returns: RetryDelays, context: Context) -> None:
+    def __init__(self, path: str, returns: RetryDelays, context: WireCall) -> None:
         self._path = path
         self._returns = returns
         self._context = context
@@ -343,7 +329,7 @@ class _Serving:
 
 
 async def _send(
-    answers: AsyncIterator[Any], request: Any, context: Context, limits: Limits
+    answers: AsyncIterator[Any], request: Any, context: WireCall, limits: Limits
 ) -> None:
     """Write each answer as the caller reads; nothing gathers for one that does not."""
     # At once: it tells the caller that the stream is there, and a first answer that is given up
@@ -367,7 +353,7 @@ async def _send(
         try:
             with _reaching_caller():
                 async with asyncio.timeout(limits.stream_stall_seconds):
-                    await context.write(answer)
+                    await context.write(_encoded(answer))
         except TimeoutError:
             raise StreamStalled(last_revision) from None
 

@@ -19,7 +19,8 @@ from memoryd.domain.errors import ClientLimitReached, NoMessage, Overloaded, Req
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    Context = grpc.aio.ServicerContext[Any, Any]
+    from memoryd.rpc.call import WireCall
+
     Refuse = Callable[[Exception], Coroutine[Any, Any, None]]
     """Ends the call with an error."""
 
@@ -89,7 +90,7 @@ class RequestReader:
         self._refusing: set[asyncio.Task[None]] = set()
 
     async def read(
-        self, context: Context, client: str, refuse: Refuse, *, seconds: float | None = None
+        self, context: WireCall, client: str, refuse: Refuse, *, seconds: float | None = None
     ) -> bytes:
         """Raises NoMessage where none is sent, and AbortError where `refuse` has been called."""
         loop = asyncio.get_running_loop()

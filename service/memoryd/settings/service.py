@@ -60,6 +60,13 @@ class Environment(enum.StrEnum):
     PRODUCTION = "production"
 
 
+class GrpcServerKind(enum.StrEnum):
+    """What serves gRPC: see `rpc/core_server.py` and `rpc/aio_server.py`."""
+
+    CORE = "core"
+    AIO = "aio"
+
+
 class LogLevel(enum.StrEnum):
     DEBUG = "debug"
     INFO = "info"
@@ -111,6 +118,14 @@ class Settings(SettingsModel):
         description=(
             "How many processes serve on the port; more than one on PostgreSQL only, since on "
             "SQLite one process writes."
+        ),
+    )
+    grpc_server: GrpcServerKind = Field(
+        default=GrpcServerKind.CORE,
+        description=(
+            "What serves gRPC: core takes calls from gRPC's core itself, with the one version of "
+            "grpcio that it is made for; aio is gRPC's own server for asyncio, and serves where "
+            "core cannot."
         ),
     )
     environment: Environment = Field(
