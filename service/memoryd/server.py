@@ -28,7 +28,7 @@ from memoryd.rpc.limits import Limits
 from memoryd.rpc.memories.requests import RequestParser
 from memoryd.rpc.memories.results import ENCODING
 from memoryd.rpc.memories.service import MemoryService, MemoryServiceOptions
-from memoryd.rpc.methods import Method, as_it_is
+from memoryd.rpc.methods import Method, as_it_is, is_any
 from memoryd.rpc.pipeline import CallPipeline, Lane
 from memoryd.rpc.receiving import RECEIVE_MARGIN_BYTES
 from memoryd.rpc.tools.service import ToolConfigService
@@ -219,7 +219,7 @@ class Server:
         pipeline.add_service(HEALTH_SERVICE, self.health.methods(), Lane.HEALTH)
         named = (*SERVICES, HEALTH_SERVICE.full_name, reflection.SERVICE_NAME)
         answer = reflection.aio.ReflectionServicer(named).ServerReflectionInfo
-        row: Method[Any] = Method(as_it_is, answer, has_rules=False)
+        row: Method[Any] = Method(as_it_is, answer, is_plain=is_any)
         pipeline.add_service(REFLECTION_SERVICE, {"ServerReflectionInfo": row}, Lane.REFLECTION)
 
     async def start(self) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from memoryd.domain.records import Capacity
 from memoryd.rpc import page_token, sizes
 from memoryd.rpc.memories import messages as convert
+from memoryd.rpc.memories import plain
 from memoryd.rpc.memories.results import MAX_ANSWER_BYTES, encoded_response, fitting
 from memoryd.rpc.methods import Method
 from memoryd.v1 import memory_pb2
@@ -70,18 +71,23 @@ class MemoryService:
                 parser.new_memory,
                 self.store,
                 check_size=sizes.check_store,
+                is_plain=plain.is_plain_store,
                 waits_for_commit=True,
             ),
             "BatchStoreMemories": Method(
                 parser.new_memories,
                 self.store_batch,
                 check_size=parser.check_batch_size,
+                is_plain=plain.is_plain_batch,
                 waits_for_commit=True,
             ),
-            "GetMemory": Method(parser.name, self.get),
+            "GetMemory": Method(parser.name, self.get, is_plain=plain.is_plain_name),
             "ListMemories": Method(parser.listing, self.list_page, check_size=sizes.check_filter),
             "RetrieveMemories": Method(
-                parser.retrieval, self.retrieve, check_size=sizes.check_retrieval
+                parser.retrieval,
+                self.retrieve,
+                check_size=sizes.check_retrieval,
+                is_plain=plain.is_plain_retrieval,
             ),
             "UpdateMemory": Method(
                 parser.edit, self.update, check_size=sizes.check_update, waits_for_commit=True

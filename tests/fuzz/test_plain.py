@@ -1,0 +1,83 @@
+"""What is taken for plain keeps the protos' rules, so that the rules' engine need not be asked."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from google.protobuf import descriptor_pool
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memoryd.rpc.memories import plain
+from memoryd.rpc.violations import Violations
+
+from .messages import MEMORY_IDS, REQUEST_ID, SESSION, VALID, requests
+
+SERVICE = descriptor_pool.Default().FindServiceByName("memoryd.v1.MemoryService")
+PLAIN: dict[str, Callable[[Any], bool]] = {
+    "StoreMemory": plain.is_plain_store,
+    "BatchStoreMemories": plain.is_plain_batch,
+    "GetMemory": plain.is_plain_name,
+    "RetrieveMemories": plain.is_plain_retrieval,
+}
+
+
+@pytest.mark.parametrize("method", PLAIN)
+@settings(max_examples=500)
+@given(st.data())
+def test_what_is_plain_breaks_no_rule(method: str, data: st.DataObject) -> None:
+    request = data.draw(requests(SERVICE.methods_by_name[method]))
+    violations = Violations()
+    violations.add_rules(request)
+    assert not (PLAIN[method](request) and violations)
+
+
+@pytest.mark.parametrize("method", PLAIN)
+def test_what_callers_send_is_plain(method: str) -> None:
+    assert any(PLAIN[method](request) for request in VALID[method])
+
+
+_NEARLY_PLAIN = {
+    "StoreMemory": [
+        {"session_id": "a..b"},
+        {"session_id": "user\n"},
+        {"session_id": ".user"},
+        {"session_id": "u" * 256},
+        {"session_id": ""},
+        {"importance": 1.0000001},
+        {"importance": float("nan")},
+        {"content_type": 5},
+        {"request_id": REQUEST_ID + "\n"},
+        {"request_id": REQUEST_ID[1:]},
+        {"ttl": {"seconds": 0}},
+        {"ttl": {"seconds": -1}},
+        {"expire_time": {"seconds": 1 << 60}},
+    ],
+    "GetMemory": [
+        {"session_id": SESSION + "\n", "memory_id": MEMORY_IDS[0]},
+        {"session_id": SESSION, "memory_id": MEMORY_IDS[0] + "\n"},
+        {"session_id": SESSION, "memory_id": "A" + MEMORY_IDS[0][1:]},
+    ],
+    "RetrieveMemories": [
+        {"session_id": SESSION, "query": "q" * 16_385},
+        {"session_id": SESSION, "limit": -1},
+        {"session_id": SESSION, "importance_weight": -0.1},
+        {"session_id": SESSION, "session_ids": ["a..b"]},
+        {"session_id": SESSION, "filter": {"content_types": [0]}},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "fields"),
+    [(method, fields) for method, changes in _NEARLY_PLAIN.items() for fields in changes],
+)
+def test_what_breaks_a_rule_is_not_plain(method: str, fields: dict[str, Any]) -> None:
+    kind = type(VALID[method][0])
+    request = kind(
+        **({"session_id": SESSION, "content": "x"} | fields if method == "StoreMemory" else fields)
+    )
+    violations = Violations()
+    violations.add_rules(request)
+    assert violations
+    assert not PLAIN[method](request)
