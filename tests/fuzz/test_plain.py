@@ -4,14 +4,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from google.protobuf import descriptor_pool
+from google.protobuf import descriptor_pool, struct_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memoryd.domain.metadata import JSON_BYTES_A_WIRE_BYTE, json_bytes
 from memoryd.rpc.memories import plain
+from memoryd.rpc.memories.messages import struct_value
 from memoryd.rpc.violations import Violations
 
-from .messages import MEMORY_IDS, REQUEST_ID, SESSION, VALID, requests
+from .messages import MEMORY_IDS, REQUEST_ID, SESSION, VALID, of_type, requests
 
 SERVICE = descriptor_pool.Default().FindServiceByName("memoryd.v1.MemoryService")
 PLAIN: dict[str, Callable[[Any], bool]] = {
@@ -81,3 +83,18 @@ def test_what_breaks_a_rule_is_not_plain(method: str, fields: dict[str, Any]) ->
     violations.add_rules(request)
     assert violations
     assert not PLAIN[method](request)
+
+
+@given(of_type(struct_pb2.Struct.DESCRIPTOR))
+def test_metadata_is_no_larger_as_json_than_its_bound(struct: struct_pb2.Struct) -> None:
+    wire_bytes = struct.ByteSize()
+    assert json_bytes(struct_value(struct)) <= max(2, wire_bytes * JSON_BYTES_A_WIRE_BYTE)
+
+
+@pytest.mark.parametrize(
+    "value", ["\x01" * 1000, [[]] * 100, [None] * 100, -1.2345678901234567e-100]
+)
+def test_metadata_that_grows_most_as_json_stays_within_its_bound(value: object) -> None:
+    struct = struct_pb2.Struct()
+    struct.update({"": value})
+    assert json_bytes(struct_value(struct)) <= struct.ByteSize() * JSON_BYTES_A_WIRE_BYTE

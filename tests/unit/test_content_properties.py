@@ -8,6 +8,7 @@ import html
 import os
 import re
 from collections.abc import Iterator
+from unittest import mock
 from xml.etree.ElementTree import Element
 
 import html5lib  # type: ignore[import-untyped]  # html5lib ships no types
@@ -17,6 +18,7 @@ from html5lib import constants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memoryd.domain import content
 from memoryd.domain.content import ContentPolicy, ContentRefused, clean, normalise, simhash
 
 IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
@@ -170,6 +172,14 @@ def test_of_a_script_uri_no_scheme_is_left(before: str, scheme: str, behind: str
 def test_sanitising_twice_changes_nothing_more(text: str) -> None:
     once = sanitised(text)
     assert sanitised(once) == once
+
+
+@PROFILE
+@given(ANY_TEXT | SPLICED | HOSTILE | disguised())
+def test_a_text_that_is_not_suspect_has_nothing_to_sanitise(text: str) -> None:
+    with mock.patch.object(content, "_SUSPECT", re.compile("")):  # found in every text
+        thorough = sanitised(text)
+    assert sanitised(text) == thorough
 
 
 @PROFILE

@@ -25,6 +25,8 @@ Eight times what may be stored leaves room for markup, and bounds the time that 
 _MAX_ROUNDS = 8
 
 _CONTROL = re.compile(f"[{markup.CONTROLS}]")
+_SUSPECT = re.compile(rf"[<&:\t{markup.CONTROLS}]")
+"""Without any of these there is neither markup nor a script URI, nor anything to trim inside."""
 _BLANKS = re.compile(r"[ \t]+")
 # Without these characters no text holds a tag, a URI or a character reference.
 _DELETE_SYNTAX = str.maketrans("", "", "<:&")
@@ -89,6 +91,8 @@ def clean(text: str, policy: ContentPolicy) -> str:
 def _sanitise(text: str) -> str:
     # Beforehand, so that a line's end alone costs no second round.
     text = text.strip()
+    if "  " not in text and not _SUSPECT.search(text):
+        return text
     for _ in range(_MAX_ROUNDS):
         before, text = text, _sanitise_once(text)
         if text == before:

@@ -12,6 +12,9 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _LAST_MILLISECOND = 2**48 - 1
 
+DRAWN = 128
+"""Ids that one draw of random bytes is enough for."""
+
 
 class _Series:
     """Ids of one clock: within a millisecond a counter keeps them in order.
@@ -24,6 +27,8 @@ class _Series:
         self._lock = threading.Lock()
         self._millisecond = -1
         self._counter = 0
+        self._random: list[int] = []
+        """32 bits each, drawn many at a time: each draw is a call of the system."""
 
     def make(self, millisecond: int, *, never_back: bool) -> str:
         with self._lock:
@@ -35,10 +40,13 @@ class _Series:
                 self._millisecond = millisecond
                 self._counter = int.from_bytes(os.urandom(6)) >> 7
             counter = self._counter
+            if not self._random:
+                self._random = [*memoryview(os.urandom(4 * DRAWN)).cast("I")]
+            rest = self._random.pop()
         value = millisecond << 80
         value |= 7 << 76 | (counter >> 30) << 64
         value |= 0b10 << 62 | (counter & (2**30 - 1)) << 32
-        value |= int.from_bytes(os.urandom(4))
+        value |= rest
         digits = f"{value:032x}"
         return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 

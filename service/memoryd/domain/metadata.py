@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 MAX_METADATA_BYTES = 16_384
 """As compact JSON in UTF-8."""
 
+JSON_BYTES_A_WIRE_BYTE = 6
+"""No metadata is larger as JSON: a control character is one byte there, and six here."""
+
 MAX_METADATA_DEPTH = 8
 """Containers inside each other, the outermost counted."""
 
@@ -26,8 +29,11 @@ def json_bytes(metadata: Mapping[str, Any]) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-def problem_with(metadata: Mapping[str, Any]) -> str | None:
-    """What is wrong with a caller's metadata and what to do about it; None if nothing is."""
+def problem_with(metadata: Mapping[str, Any], wire_bytes: int | None = None) -> str | None:
+    """What is wrong with a caller's metadata and what to do about it; None if nothing is.
+
+    `wire_bytes`: what it takes as a Struct on the wire, where that is known.
+    """
     pending: list[tuple[object, int]] = [(metadata, 1)]
     while pending:
         value, depth = pending.pop()
@@ -38,6 +44,8 @@ def problem_with(metadata: Mapping[str, Any]) -> str | None:
                 return f"must nest at most {MAX_METADATA_DEPTH} containers; flatten it"
             children = value.values() if isinstance(value, dict) else value
             pending.extend((child, depth + 1) for child in children)
+    if wire_bytes is not None and wire_bytes * JSON_BYTES_A_WIRE_BYTE <= MAX_METADATA_BYTES:
+        return None
     size = json_bytes(metadata)
     if size > MAX_METADATA_BYTES:
         return f"must be at most {MAX_METADATA_BYTES:,} bytes as JSON; this is {size:,}"

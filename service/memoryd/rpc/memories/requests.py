@@ -360,11 +360,12 @@ class RequestParser:
         return content
 
     def _metadata(self, struct: Struct, field: str, violations: Violations) -> dict[str, Any]:
-        if struct.ByteSize() > MAX_METADATA_WIRE_BYTES:
+        wire_bytes = struct.ByteSize()
+        if wire_bytes > MAX_METADATA_WIRE_BYTES:
             violations.add(field, f"must be at most {MAX_METADATA_BYTES:,} bytes as JSON")
             return {}
         metadata = convert.struct_value(struct)
-        problem = problem_with(metadata)
+        problem = problem_with(metadata, wire_bytes)
         if problem is not None:
             violations.add(field, problem)
         return metadata
