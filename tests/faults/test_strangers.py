@@ -19,7 +19,13 @@ from tests.conftest import DATABASES
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from ..frames import message  # noqa: TID252  test folders are no packages
+from ..frames import (  # noqa: TID252  test folders are no packages
+    call_headers,
+    connected,
+    data,
+    message,
+    opened,
+)
 from ..strangers import (  # noqa: TID252  as above
     FLOODS,
     FORGED,
@@ -49,6 +55,8 @@ from .resources import peak_bytes, resources_of
 MOST_BYTES = 160 * 2**20
 """What an attack may add to a server's memory: the 64 MiB that messages being received may take in
 all, and as much again for what the allocator and gRPC keep of it."""
+
+UNIMPLEMENTED = grpc.StatusCode.UNIMPLEMENTED.value[0]
 
 LIMITED_FILES = 256
 IDLE_CONNECTIONS = 300
@@ -231,9 +239,24 @@ OTHER_CALLS = {
 }
 
 
+AIO = {"MEMORYD_GRPC_SERVER": "aio"}
+"""gRPC's own server for asyncio, which such a path ends."""
+
+
+@pytest.mark.parametrize("path", UNDECODABLE_PATHS, ids=range(len(UNDECODABLE_PATHS)))
+async def test_a_path_that_is_no_text_is_a_method_that_there_is_not(start, path):
+    victim = await start(MEMORYD_GRPC_SERVER="core")
+    async with connected(victim.address) as connection:
+        await connection.send(opened(1, call_headers(path)) + data(1, message(b""), ends=True))
+        assert (await connection.outcome(1)).grpc_status == UNIMPLEMENTED
+        await connection.send(store_call(3, message(VALID)))
+        assert (await connection.outcome(3)).grpc_status == 0
+    assert "unhandled" not in victim.process.log
+
+
 @pytest.mark.parametrize("path", UNDECODABLE_PATHS, ids=range(len(UNDECODABLE_PATHS)))
 async def test_a_path_that_is_no_text_ends_no_service(start, path):
-    victim = await start()
+    victim = await start(**AIO)
     await launched(partial(send_frames, call_of(path)), victim.address, PATIENCE_SECONDS)
     await victim.comes_back()
     await victim.assert_serves()
@@ -241,7 +264,7 @@ async def test_a_path_that_is_no_text_ends_no_service(start, path):
 
 @on_both
 async def test_the_port_comes_back_again_and_again_and_callers_go_on(start):
-    victim = await start()
+    victim = await start(**AIO)
     async with victim.called() as caller:
         for path in UNDECODABLE_PATHS[:3]:
             await launched(partial(send_frames, call_of(path)), victim.address, PATIENCE_SECONDS)
@@ -255,7 +278,7 @@ async def test_the_port_comes_back_again_and_again_and_callers_go_on(start):
 async def test_a_path_that_is_no_text_among_other_calls_ends_no_process(start, name):
     """What gRPC still has in hand as its server ends outlives it."""
     # Lines of a log are the memory that would be overwritten.
-    victim = await start(MEMORYD_LOG_LEVEL="info")
+    victim = await start(MEMORYD_LOG_LEVEL="info", **AIO)
     other, bad = OTHER_CALLS[name], call_of(UNDECODABLE_PATHS[0])
     for _ in range(3):
         await asyncio.gather(
@@ -271,7 +294,7 @@ async def test_a_path_that_is_no_text_among_other_calls_ends_no_process(start, n
 
 
 async def test_a_server_that_is_ended_for_good_exits_so_that_it_is_restarted(start):
-    victim = await start()
+    victim = await start(**AIO)
     attack = partial(send_frames, call_of(UNDECODABLE_PATHS[0]))
     end = time.monotonic() + PATIENCE_SECONDS
     while victim.process.is_running and time.monotonic() < end:
