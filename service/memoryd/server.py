@@ -183,7 +183,7 @@ class Server:
         )
         self._sweeping: asyncio.Task[None] | None = None
         self.health = HealthMonitor(self.database.check, SERVICES)
-        self._pipeline = CallPipeline(_limits(settings), self._store.admit_write)
+        self._pipeline = CallPipeline(_limits(settings), self._store.admitted_write)
         self._add_services(clock)
         self._channel_options = channel_options(settings, shares_port=shares_port)
         self._endpoint = Endpoint(self._make_server, settings.host, settings.address)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from memoryd.database.batch_loader import until_quiet
@@ -21,7 +21,7 @@ from memoryd.memories.writes import Store, sessions_of
 from memoryd.sessions.count_cache import CountCache
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -74,6 +74,8 @@ class GroupCommit:
         self._batch_limit = batch_limit
         self._waiting: deque[_Waiting] = deque()
         self._weight = 0
+        self._coming = 0
+        """Writes that are admitted and not submitted."""
         self._arrived = asyncio.Event()
         self._counts = CountCache()
         self._closing = False
@@ -87,17 +89,25 @@ class GroupCommit:
         self._analysing: asyncio.Task[None] | None = None
         self._worker = asyncio.create_task(self._work(), name="group commit")
 
-    def admit(self) -> None:
-        """Raise Overloaded where a further write would have to wait for too long.
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Have a write come while its request is read, so that those of a bunch see each other.
 
-        What fits into the next transaction never does.
+        Raises Overloaded where a further write would have to wait for too long. What fits into the
+        next transaction never does.
         """
-        if self._weight <= self._batch_limit or not self._written:
-            return
-        if self._weight * self._seconds / self._written > MAX_WAIT_SECONDS:
-            raise Overloaded(
-                f"{self._weight:,} writes are waiting, more than is soon done; try again"
-            )
+        waiting = self._weight + self._coming
+        if (
+            waiting > self._batch_limit
+            and self._written
+            and waiting * self._seconds / self._written > MAX_WAIT_SECONDS
+        ):
+            raise Overloaded(f"{waiting:,} writes are waiting, more than is soon done; try again")
+        self._coming += 1
+        try:
+            yield
+        finally:
+            self._coming -= 1
 
     async def submit(self, write: Write) -> Outcome:
         """Return once the write is committed.

@@ -25,6 +25,7 @@ from memoryd.sessions.lock import lock_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from datetime import datetime
 
     from sqlalchemy import ColumnElement, Connection, Select
@@ -93,9 +94,12 @@ class MemoryStore:
         )
         self._by_id: BatchLoader[MemoryKey, Memory] = BatchLoader(database, self._read_by_id)
 
-    def admit_write(self) -> None:
-        """Raise Overloaded where a further write would have to wait for too long."""
-        self._commits.admit()
+    def admitted_write(self) -> AbstractContextManager[None]:
+        """Have a write come, to be entered before its request is read.
+
+        Raises Overloaded where it would have to wait for too long.
+        """
+        return self._commits.admitted()
 
     async def store(self, items: Sequence[NewMemory], capacity: Capacity) -> tuple[Stored, ...]:
         """Store all of them or none.

@@ -9,7 +9,7 @@ import logging
 import random
 import re
 import time
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -35,6 +35,7 @@ from memoryd.rpc.status import status_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from memoryd.rpc.methods import Method
     from memoryd.rpc.status import Status
 
+    Admission = Callable[[], AbstractContextManager[None]]
     Serve = Callable[[WireCall], Coroutine[Any, Any, bytes | None]]
 
 log = logging.getLogger("memoryd.access")
@@ -106,13 +108,13 @@ class CallPipeline:
 
     It takes the tables of services. Interceptors would cost every call a chain of coroutines.
 
-    `admit_write` raises Overloaded where a write would wait for too long; it is asked before the
-    request is read, since to read and validate it may be a large part of the work.
+    `admitted_write` raises Overloaded where a write would wait for too long. It is held while the
+    request is read, since to read and validate that may be a large part of the work.
     """
 
-    def __init__(self, limits: Limits, admit_write: Callable[[], None]) -> None:
+    def __init__(self, limits: Limits, admitted_write: Admission) -> None:
         self._limits = limits
-        self._admit_write = admit_write
+        self._admitted_write = admitted_write
         self._returns = RetryDelays()
         reader = RequestReader(
             seconds=limits.request_seconds, places=slow_places(limits.message_bytes)
@@ -167,7 +169,9 @@ class CallPipeline:
             if proto.server_streaming:
                 serve = _streaming(method, self._limits, takes_stream=proto.client_streaming)
             else:
-                serve = _unary(method, self._admit_write if row.waits_for_commit else None)
+                serve = _unary(
+                    method, self._admitted_write if row.waits_for_commit else nullcontext
+                )
             answers_once = not proto.server_streaming
             self.handlers[path.encode()] = Handler(serve, answers_once=answers_once)
 
@@ -233,16 +237,16 @@ def _encoded(answer: Any) -> bytes:
     return answer if type(answer) is bytes else answer.SerializeToString()
 
 
-def _unary(method: _Method, admit: Callable[[], None] | None) -> Serve:
+def _unary(method: _Method, admitted: Admission) -> Serve:
     handle = method.row.handle
 
     async def serve(context: WireCall) -> bytes:
         async with method.serving(context) as serving:
             call = serving.call
             with method.places.calls.taken(call.client):
-                if admit is not None:
-                    admit()
-                return _encoded(await handle(await method.read(context, serving), call))
+                with admitted():
+                    record = await method.read(context, serving)
+                return _encoded(await handle(record, call))
 
     return serve
 
