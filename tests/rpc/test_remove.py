@@ -170,6 +170,8 @@ async def test_nothing_keeps_the_text_of_what_was_purged(memory, tables):
     request_id = str(uuid.uuid4())
     secret = store("the code is 4711", request_id=request_id, metadata={"hint": "no 4711"})
     stored = (await memory.StoreMemory(secret)).memory
+    merged = store("the code is 4711", request_id=str(uuid.uuid4()))
+    assert (await memory.StoreMemory(merged)).memory.memory_id == stored.memory_id
     for content in ("the code is 47110", "the code is 471100"):
         await memory.UpdateMemory(
             pb.UpdateMemoryRequest(
@@ -183,7 +185,7 @@ async def test_nothing_keeps_the_text_of_what_was_purged(memory, tables):
         )
     kept = store("to be kept", request_id=str(uuid.uuid4()))
     await memory.StoreMemory(kept)
-    await memory.StoreMemory(store("to be kept", importance=0.9))
+    await memory.StoreMemory(store("to be kept", importance=0.9, request_id=str(uuid.uuid4())))
     before = await tables.everything()
     assert "4711" in before
     assert stored.content_hash in before

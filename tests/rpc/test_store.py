@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import uuid
-from datetime import timedelta
+from datetime import UTC, timedelta
 
 import grpc
 import pytest
@@ -137,6 +138,74 @@ async def test_a_retried_request_gets_the_first_answer_again(memory, clock):
     again.memory.effective_importance = first.memory.effective_importance
     assert again == first
     assert await live(memory) == []
+
+
+WHOLE = {
+    "content_type": pb.CONTENT_TYPE_FACT,
+    "importance": 0.25,
+    "metadata": {"speaker": "Ada", "tags": [1, None, {"deep": True}]},
+}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"ttl": timedelta(hours=2)},
+        {"never_expires": True},
+        {"importance": 0.0, "metadata": {}},
+        {"content": " Prefers\t<b>e-mail</b> &amp; calls! "},
+    ],
+    ids=["ttl", "never expires", "nothing", "markup"],
+)
+@pytest.mark.parametrize("merges", [False, True], ids=["created", "merged"])
+async def test_a_retry_gets_all_of_the_first_answer_whatever_came_between(memory, fields, merges):
+    fields = WHOLE | fields
+    if merges:
+        await memory.StoreMemory(store(**(fields | {"importance": 0.75, "metadata": {"b": 2}})))
+    request = store(**fields, request_id=str(uuid.uuid4()))
+    first = await memory.StoreMemory(request)
+    assert await memory.StoreMemory(request) == first
+    changed = pb.Memory(
+        session_id="user-123", memory_id=first.memory.memory_id, content="x", importance=1.0
+    )
+    await memory.UpdateMemory(pb.UpdateMemoryRequest(memory=changed))
+    assert await memory.StoreMemory(request) == first
+    await memory.PurgeMemories(pb.PurgeMemoriesRequest(session_id="user-123", force=True))
+    purged = await memory.StoreMemory(request)
+    if merges:  # the text that was there before goes with the memory
+        purged.memory.metadata.CopyFrom(first.memory.metadata)
+    assert purged == first
+
+
+async def test_a_retry_gets_an_answer_that_an_earlier_release_has_kept(memory, tables):
+    request = store(**WHOLE, request_id=str(uuid.uuid4()))
+    first = await memory.StoreMemory(request)
+    stored = first.memory
+    moment = stored.create_time.ToDatetime(UTC).isoformat()
+    kept = {
+        "outcome": "created",
+        "evicted": [],
+        "memory": {
+            "content": stored.content,
+            "content_type": "fact",
+            "importance": stored.importance,
+            "metadata": MessageToDict(stored.metadata),
+            "content_hash": stored.content_hash,
+            "semantic_hash": stored.semantic_hash,
+            "created_at": moment,
+            "updated_at": moment,
+            "expires_at": stored.expire_time.ToDatetime(UTC).isoformat(),
+            "revision": 1,
+            "created_revision": 1,
+            "change": "created",
+            "access_count": 0,
+            "last_accessed": None,
+            "deleted_at": None,
+        },
+    }
+    answer = json.dumps(kept)
+    await tables.execute(f"UPDATE store_requests SET answer = '{answer}'")  # noqa: S608  ours
+    assert await memory.StoreMemory(request) == first
 
 
 async def test_a_request_id_is_the_same_in_upper_and_lower_case(memory, refused):

@@ -1,4 +1,8 @@
-"""Memories as JSON: first answers to a `request_id`, and versions that were superseded."""
+"""Memories as JSON: first answers to a `request_id`, and versions that were superseded.
+
+Of an answer that made a memory only what the request does not say is kept: a retry has the same
+arguments, or is refused. So there is no second copy of the text, and none to take out.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from memoryd.database.tables import memories
 from memoryd.database.types import UtcDateTime
-from memoryd.domain.records import Memory, Stored, StoreOutcome
+from memoryd.domain.records import ContentType, Memory, Stored, StoreOutcome
 from memoryd.memories.rows import ENUMS, FIELDS
 
 if TYPE_CHECKING:
@@ -17,34 +21,64 @@ if TYPE_CHECKING:
 
 
 def to_answer(stored: Stored) -> dict[str, Any]:
-    return {
-        "outcome": stored.outcome.value,
-        "evicted": list(stored.evicted_memory_ids),
-        "memory": to_state(stored.memory),
-    }
+    memory = stored.memory
+    if stored.outcome is StoreOutcome.CREATED:
+        answer: dict[str, Any] = {"revision": memory.revision}
+        if memory.expires_at is not None:
+            answer["expires_at"] = memory.expires_at.isoformat()
+    else:
+        answer = {"outcome": stored.outcome.value, "memory": to_state(memory)}
+    if stored.evicted_memory_ids:
+        answer["evicted"] = list(stored.evicted_memory_ids)
+    return answer
 
 
-def from_answer(session: Session, memory_id: str, answer: dict[str, Any]) -> Stored:
-    return Stored(
-        memory=from_state(session, memory_id, answer["memory"]),
-        outcome=StoreOutcome(answer["outcome"]),
-        evicted_memory_ids=tuple(answer["evicted"]),
-    )
+def from_answer(
+    session: Session, memory_id: str, answer: dict[str, Any], created_at: datetime
+) -> Stored:
+    """The first answer, for `filled` to complete."""
+    if "memory" in answer:
+        memory = from_state(session, memory_id, answer["memory"])
+        outcome = StoreOutcome(answer["outcome"])
+    else:
+        memory = Memory(
+            session=session,
+            memory_id=memory_id,
+            content="",
+            content_type=ContentType.CONTEXT,
+            importance=0.0,
+            metadata={},
+            content_hash="",
+            semantic_hash="",
+            created_at=created_at,
+            updated_at=created_at,
+            expires_at=_from_json("expires_at", answer.get("expires_at")),
+            revision=answer["revision"],
+            created_revision=answer["revision"],
+        )
+        outcome = StoreOutcome.CREATED
+    return Stored(memory, outcome, tuple(answer.get("evicted", ())))
 
 
 def blanked(answer: dict[str, Any]) -> dict[str, Any]:
     """The answer without its text, and what could be made of its text."""
+    if "memory" not in answer:
+        return answer
     nothing = {"content": "", "metadata": {}, "content_hash": "", "semantic_hash": ""}
     return {**answer, "memory": {**answer["memory"], **nothing}}
 
 
 def filled(stored: Stored, item: NewMemory) -> Stored:
-    """The answer with what was taken out of it, as the caller sends it again."""
-    if stored.memory.content:
+    """The answer with what is not kept of it, as the caller sends it again."""
+    memory = stored.memory
+    if memory.content:
         return stored
+    is_new = stored.outcome is StoreOutcome.CREATED
     memory = dataclasses.replace(
-        stored.memory,
+        memory,
         content=item.content,
+        content_type=item.content_type if is_new else memory.content_type,
+        importance=item.importance if is_new else memory.importance,
         metadata=item.metadata,
         content_hash=item.content_hash,
         semantic_hash=item.semantic_hash,

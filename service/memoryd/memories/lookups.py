@@ -82,7 +82,10 @@ def lookups_of(dialect: Dialect) -> Lookups:
         ),
         requests=Lookup(
             request_key,
-            dialect.look_up(request_key, (*request_key, r.memory_id, r.fingerprint, r.answer)),
+            dialect.look_up(
+                request_key,
+                (*request_key, r.memory_id, r.fingerprint, r.answer, r.created_at),
+            ),
         ),
         kept_counts=counts(memories.c.deleted_at.is_(None)),
         live_counts=counts(rows.live()),

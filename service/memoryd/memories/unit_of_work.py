@@ -157,11 +157,10 @@ class UnitOfWork:
         self._take_in(self._lookups.by_id, ids)
         contents |= self._contents_in_question(writes)
         self._take_in(self._lookups.by_content, contents)
-        for tenant, session_id, request_id, memory_id, fingerprint, answer in self._execute(
-            self._lookups.requests, sorted(requests)
-        ):
+        for row in self._execute(self._lookups.requests, sorted(requests)):
+            tenant, session_id, request_id, memory_id, fingerprint, answer, created_at = row
             session = Session(tenant, session_id)
-            stored = answers.from_answer(session, memory_id, answer)
+            stored = answers.from_answer(session, memory_id, answer, created_at)
             self._requests[session, request_id] = _Answered(fingerprint, stored, is_new=False)
         self._count_and_rank(writes)
 
