@@ -318,8 +318,8 @@ async def window_flood(address: str) -> None:
 
 async def empty_continuation_flood(address: str) -> None:
     """A header block that never ends and never grows."""
-    begun = frame(Kind.HEADERS, 0, 1, header_block(call_headers(STORE)))
-    await _flood(address, lambda _: frame(Kind.CONTINUATION, stream=1), begun)
+    start = frame(Kind.HEADERS, 0, 1, header_block(call_headers(STORE)))
+    await _flood(address, lambda _: frame(Kind.CONTINUATION, stream=1), start)
 
 
 async def continuation_flood(address: str) -> None:

@@ -62,14 +62,14 @@ async def live(memory: MemoryServiceStub, session_id: str = "user-123") -> list[
 
 async def changes(memory: MemoryServiceStub, until: int) -> list[tuple[int, int, str]]:
     """What a watch from the beginning tells, up to a revision."""
-    told = []
+    received = []
     call = memory.WatchMemories(pb.WatchMemoriesRequest(session_id="user-123"))
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not told or told[-1][0] < until:
+        while not received or received[-1][0] < until:
             event = await call.read()
-            told.append((event.revision, event.change, event.memory.memory_id))
+            received.append((event.revision, event.change, event.memory.memory_id))
     call.cancel()
-    return told
+    return received
 
 
 # What is taken
@@ -168,8 +168,8 @@ async def test_what_was_deleted_is_purged_after_its_retention(serve, clock, tabl
         back.memory_id,
         kept.memory_id,
     }
-    told = await changes(memory, 10)
-    assert told[-2:] == [
+    received = await changes(memory, 10)
+    assert received[-2:] == [
         (9, pb.MEMORY_CHANGE_PURGED, gone.memory_id),
         (10, pb.MEMORY_CHANGE_PURGED, expiring.memory_id),
     ]

@@ -234,15 +234,15 @@ def written(file: Path, entry: object) -> Path:
 )
 async def test_a_line_that_was_changed_is_named(database_url, tmp_path, entry, words):
     file = written(tmp_path / "export.jsonl", entry)
-    told = memoryd("import", file, database_url, succeeds=False)
-    assert "line 2: " in told
-    assert words in told
+    message = memoryd("import", file, database_url, succeeds=False)
+    assert "line 2: " in message
+    assert words in message
 
 
 async def test_rows_that_the_database_refuses_are_named(database_url, tmp_path):
     file = written(tmp_path / "export.jsonl", {"table": "store_requests", "row": REQUEST})
-    told = memoryd("import", file, database_url, succeeds=False)
-    assert "lines up to 2: the database refuses these rows of store_requests" in told
+    message = memoryd("import", file, database_url, succeeds=False)
+    assert "lines up to 2: the database refuses these rows of store_requests" in message
 
 
 async def test_what_stands_against_other_memories_is_told_and_left_out(filled, tmp_path):

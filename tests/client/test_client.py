@@ -1125,8 +1125,8 @@ async def test_tools_are_read(address: str) -> None:
         assert [each.tool for each in listed.tools][:2] == ["rag", "memory"]
         config = await tools.get("memory")
         assert config.memory.max_entries == 100
-        judged = await tools.validate("rag", {"chunk_size": 1})
-        assert [violation.field for violation in judged.violations] == ["rag.chunk_size"]
+        validation = await tools.validate("rag", {"chunk_size": 1})
+        assert [violation.field for violation in validation.violations] == ["rag.chunk_size"]
         with pytest.raises(client.InvalidArgument, match="tool: must be one of rag"):
             await tools.get("fax")
 

@@ -151,11 +151,11 @@ class Watch:
 
     session_id: str
     start_revision: int = 0
-    told: list[pb.WatchMemoriesResponse] = field(default_factory=list)
+    events: list[pb.WatchMemoriesResponse] = field(default_factory=list)
 
     @property
     def last_revision(self) -> int:
-        return self.told[-1].revision if self.told else self.start_revision
+        return self.events[-1].revision if self.events else self.start_revision
 
 
 class History:
@@ -246,7 +246,7 @@ def up_to(history: History, moment: float) -> History:
     return known
 
 
-def judge(history: History, stored: Stored, *, across_callers: bool = True) -> list[Fault]:
+def find_faults(history: History, stored: Stored, *, across_callers: bool = True) -> list[Fault]:
     """Name every promise that was broken.
 
     A read must be no older than what its own caller knew before it began; with `across_callers`,
@@ -254,13 +254,13 @@ def judge(history: History, stored: Stored, *, across_callers: bool = True) -> l
     """
     tables = _Tables(stored)
     return [
-        *_judge_revisions(stored),
-        *_judge_batches(history, tables),
-        *_judge_contents(history, tables),
-        *_judge_tables(history, tables),
-        *_judge_deletions(history, tables),
-        *_judge_watches(history, stored, tables),
-        *_judge_reads(history, tables, across_callers=across_callers),
+        *_check_revisions(stored),
+        *_check_batches(history, tables),
+        *_check_contents(history, tables),
+        *_check_tables(history, tables),
+        *_check_deletions(history, tables),
+        *_check_watches(history, stored, tables),
+        *_check_reads(history, tables, across_callers=across_callers),
     ]
 
 
@@ -299,7 +299,7 @@ class _Tables:
         )
 
 
-def _judge_revisions(stored: Stored) -> Iterator[Fault]:
+def _check_revisions(stored: Stored) -> Iterator[Fault]:
     given: dict[str, Counter[int]] = {name: Counter() for name in stored.revisions}
     for version in stored.versions:
         given.setdefault(version.session_id, Counter())[version.revision] += 1
@@ -337,7 +337,7 @@ def _contents(call: Call) -> list[_Brought]:
     return []
 
 
-def _judge_batches(history: History, tables: _Tables) -> Iterator[Fault]:
+def _check_batches(history: History, tables: _Tables) -> Iterator[Fault]:
     for call in history.calls:
         if call.method == "BatchStoreMemories" and call.answer is None:
             items = _contents(call)
@@ -347,7 +347,7 @@ def _judge_batches(history: History, tables: _Tables) -> Iterator[Fault]:
                 yield Fault(Broken.HALF, what)
 
 
-def _judge_contents(history: History, tables: _Tables) -> Iterator[Fault]:
+def _check_contents(history: History, tables: _Tables) -> Iterator[Fault]:
     answered: dict[tuple[str, str], set[tuple[str, int]]] = defaultdict(set)
     for call in history.calls:
         for session_id, content, memory in _contents(call):
@@ -361,7 +361,7 @@ def _judge_contents(history: History, tables: _Tables) -> Iterator[Fault]:
             yield Fault(Broken.DOUBLED, f"{key}: acknowledged as {sorted(places)}")
 
 
-def _judge_tables(history: History, tables: _Tables) -> Iterator[Fault]:
+def _check_tables(history: History, tables: _Tables) -> Iterator[Fault]:
     wanted = {
         (item.session_id, item.content)
         for call in history.calls
@@ -375,7 +375,7 @@ def _judge_tables(history: History, tables: _Tables) -> Iterator[Fault]:
             yield Fault(Broken.UNWANTED, f"{key}: there as {versions}")
 
 
-def _judge_deletions(history: History, tables: _Tables) -> Iterator[Fault]:
+def _check_deletions(history: History, tables: _Tables) -> Iterator[Fault]:
     wanted: Counter[tuple[str, str]] = Counter()
     for call in history.calls:
         if call.method != "DeleteMemory":
@@ -392,19 +392,19 @@ def _judge_deletions(history: History, tables: _Tables) -> Iterator[Fault]:
             yield Fault(Broken.UNWANTED, f"{key}: deleted {count} times, wanted {wanted[key]}")
 
 
-def _judge_watches(history: History, stored: Stored, tables: _Tables) -> Iterator[Fault]:
+def _check_watches(history: History, stored: Stored, tables: _Tables) -> Iterator[Fault]:
     for watch in history.watches:
         name, expected = watch.session_id, max(watch.start_revision, stored.floor)
-        for event in watch.told:
+        for event in watch.events:
             expected += 1
             if event.revision != expected:
                 yield Fault(Broken.WATCH, f"{name}: told {event.revision} instead of {expected}")
                 break
             version = tables.at.get((name, event.revision))
             change = pb.MemoryChange.Name(event.change).removeprefix("MEMORY_CHANGE_").lower()
-            told = (event.memory.memory_id, change)
-            if version is None or (version.memory_id, version.change) != told:
-                yield Fault(Broken.WATCH, f"{name}: at {expected} told {told}, is {version}")
+            received = (event.memory.memory_id, change)
+            if version is None or (version.memory_id, version.change) != received:
+                yield Fault(Broken.WATCH, f"{name}: at {expected} told {received}, is {version}")
         else:
             last = stored.revisions.get(name, stored.floor)
             if expected != last:
@@ -437,7 +437,7 @@ def _shown(call: Call) -> Sequence[pb.Memory]:
     return ()
 
 
-def _judge_reads(history: History, tables: _Tables, *, across_callers: bool) -> Iterator[Fault]:
+def _check_reads(history: History, tables: _Tables, *, across_callers: bool) -> Iterator[Fault]:
     """Go through all calls by time, with what was known of each session by then."""
     known: dict[tuple[str, str], int] = defaultdict(int)
     floors: dict[int, int] = {}
@@ -454,12 +454,12 @@ def _judge_reads(history: History, tables: _Tables, *, across_callers: bool) -> 
             for session_id, revision in _known(call):
                 known[whose, session_id] = max(known[whose, session_id], revision)
             if place in floors:
-                yield from _judge_read(call, floors.pop(place), tables)
+                yield from _check_read(call, floors.pop(place), tables)
         elif call.method in _READS:
             floors[place] = known[whose, call.session_id]
 
 
-def _judge_read(call: Call, floor: int, tables: _Tables) -> Iterator[Fault]:
+def _check_read(call: Call, floor: int, tables: _Tables) -> Iterator[Fault]:
     """Compare one read with the states from a revision on that it may show."""
     name, who = call.session_id, f"{call.caller}: {call.method} of {call.session_id}"
     for memory in _shown(call):
@@ -474,7 +474,7 @@ def _judge_read(call: Call, floor: int, tables: _Tables) -> Iterator[Fault]:
         if not tables.may_be_absent(name, memory_id, floor):
             yield Fault(Broken.BACKWARDS, f"{who}: {memory_id} is absent, was there at {floor}")
     if call.method == "RetrieveMemories" and call.answer is not None:
-        yield from _judge_retrieval(who, call, floor, tables)
+        yield from _check_retrieval(who, call, floor, tables)
 
 
 def _missing(call: Call, tables: _Tables) -> Iterable[str]:
@@ -488,7 +488,7 @@ def _missing(call: Call, tables: _Tables) -> Iterable[str]:
     return ()
 
 
-def _judge_retrieval(who: str, call: Call, floor: int, tables: _Tables) -> Iterator[Fault]:
+def _check_retrieval(who: str, call: Call, floor: int, tables: _Tables) -> Iterator[Fault]:
     """It says which revision it shows, so it can be held to that very state."""
     revision = call.answer.revision
     if revision < floor:

@@ -142,7 +142,7 @@ class Watcher:
             )
             try:
                 async for event in self._stub.WatchMemories(request):
-                    self.watch.told.append(event)
+                    self.watch.events.append(event)
                     self._news.set()
             except grpc.aio.AioRpcError as error:
                 if error.code().name not in ENDS_OF_STREAMS:

@@ -9,7 +9,7 @@ from typing import Self
 
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import Fault, History, Stored, judge, read_stored
+from .checker import Fault, History, Stored, find_faults, read_stored
 from .harness import PATIENCE_SECONDS, SESSIONS, Watcher, Writer, open_channel
 
 
@@ -68,9 +68,9 @@ class Load(AbstractAsyncContextManager):
             await watcher.until(stored.revisions.get(watcher.watch.session_id, 0))
         return stored
 
-    async def judged(self, database_url: str) -> list[Fault]:
+    async def faults(self, database_url: str) -> list[Fault]:
         """What is wrong with it; after the block."""
-        return judge(self.history, await self.stored(database_url))
+        return find_faults(self.history, await self.stored(database_url))
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import History, judge, read_stored, up_to
+from .checker import History, find_faults, read_stored, up_to
 from .harness import ServerProcess, acknowledgements, goes_on_from, is_whole, open_channel
 from .load import Load, connected
 from .scale import SCALE
@@ -33,7 +33,7 @@ async def test_a_backup_under_load_is_one_state_and_a_server_goes_on_from_it(
     async with connected(server.address, SCALE.writers) as stubs:
         async with Load(history, stubs) as load:
             await acknowledgements(history, 200)
-            begun = history.now()
+            started = history.now()
             done = await asyncio.to_thread(
                 command_line.run, "backup", str(copy), MEMORYD_DATABASE_URL=database_url
             )
@@ -49,7 +49,7 @@ async def test_a_backup_under_load_is_one_state_and_a_server_goes_on_from_it(
     url = f"sqlite+aiosqlite:///{copy}"
     assert is_whole(url)
     backed_up = await read_stored(url)
-    faults = judge(up_to(history, begun), backed_up)
+    faults = find_faults(up_to(history, started), backed_up)
     fault_report("backup under load, sqlite", 1, history, faults)
     assert not faults
 

@@ -9,7 +9,7 @@ import pytest
 from memoryd.domain.records import Change
 from memoryd.v1 import memory_pb2 as pb
 
-from .checker import Broken, Call, History, Stored, Version, judge
+from .checker import Broken, Call, History, Stored, Version, find_faults
 
 SESSION = "user-123"
 
@@ -95,7 +95,7 @@ class Story:
 
     def watch(self) -> list[pb.WatchMemoriesResponse]:
         watch = self.history.watch(SESSION)
-        watch.told += [
+        watch.events += [
             pb.WatchMemoriesResponse(
                 change=pb.MemoryChange.Value(f"MEMORY_CHANGE_{version.change.name}"),
                 memory=self.memory(version),
@@ -103,10 +103,10 @@ class Story:
             )
             for version in self.versions
         ]
-        return watch.told
+        return watch.events
 
     def broken(self, *, across_callers: bool = True) -> set[Broken]:
-        found = judge(self.history, self.stored, across_callers=across_callers)
+        found = find_faults(self.history, self.stored, across_callers=across_callers)
         return {fault.kind for fault in found}
 
 
@@ -150,7 +150,7 @@ def story() -> Story:
 
 def test_where_all_was_kept_nothing_is_found(story):
     story.watch()
-    assert not judge(story.history, story.stored)
+    assert not find_faults(story.history, story.stored)
     assert (story.history.acknowledged, story.history.codes["UNAVAILABLE"]) == (8, 2)
 
 
@@ -221,19 +221,19 @@ def test_sessions_begin_beyond_those_that_were_erased():
 
 @pytest.mark.parametrize("harm", ["missed", "doubled", "reordered", "short", "other", "changed"])
 def test_a_watcher_that_is_told_wrongly_is_found(story, harm):
-    told = story.watch()
+    events = story.watch()
     if harm == "missed":
-        del told[2]
+        del events[2]
     elif harm == "doubled":
-        told.insert(2, told[2])
+        events.insert(2, events[2])
     elif harm == "reordered":
-        told[2:4] = reversed(told[2:4])
+        events[2:4] = reversed(events[2:4])
     elif harm == "short":
-        told.pop()
+        events.pop()
     elif harm == "other":
-        told[2].memory.memory_id = "z"
+        events[2].memory.memory_id = "z"
     else:
-        told[2].change = pb.MEMORY_CHANGE_RESTORED
+        events[2].change = pb.MEMORY_CHANGE_RESTORED
     assert story.broken() == {Broken.WATCH}
 
 

@@ -19,7 +19,7 @@ from sqlalchemy.engine import make_url
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import History, judge
+from .checker import History, find_faults
 from .harness import ServerProcess, acknowledgements, is_whole, open_channel
 from .load import Load, connected, until
 from .scale import SCALE
@@ -119,7 +119,7 @@ async def test_callers_go_on_while_sessions_are_erased_and_lose_nothing(
                 assert pieces_in(file) == 0
         stored = await load.stored(database_url)
     # Only sessions that are made after an erasure begin beyond it; these were there before.
-    faults = judge(history, replace(stored, floor=0))
+    faults = find_faults(history, replace(stored, floor=0))
     await server.stop()
     assert is_whole(database_url)
     fault_report("erasures, sqlite", SCALE.erasures, history, faults)

@@ -30,7 +30,7 @@ async def test_a_server_that_is_killed_loses_and_doubles_nothing(
                 await server.start()  # whose own doing it is to take up what SQLite's log holds
                 assert is_whole(database_url)
             await acknowledgements(history, 50)
-        faults = await load.judged(database_url)
+        faults = await load.faults(database_url)
     await server.stop()
     fault_report(f"kills, {database_kind}", SCALE.kills, history, faults)
     assert not faults

@@ -12,7 +12,7 @@ import grpc
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import History, judge, read_stored
+from .checker import History, find_faults, read_stored
 from .harness import (
     PATIENCE_SECONDS,
     ServerProcess,
@@ -99,7 +99,7 @@ async def one_round(address: str, database_url: str, number: int) -> tuple[Histo
             await acknowledgements(history, SCALE.calls)
             await disturbing
         stored = await load.stored(database_url)
-    faults = judge(history, stored.only(sessions))
+    faults = find_faults(history, stored.only(sessions))
     async with open_channel(address) as channel:
         for session_id in sessions:
             await MemoryServiceStub(channel).EraseSession(
@@ -163,7 +163,7 @@ async def test_a_clock_that_goes_back_changes_no_order(
     stored = await read_stored(database_url)
     for watcher in watchers:
         await watcher.until(stored.revisions[watcher.watch.session_id])
-    faults = judge(history, stored)
+    faults = find_faults(history, stored)
     fault_report(f"clock moved, {database_kind}", len(moves), history, faults)
     assert not faults
     assert set(history.codes) <= {"NOT_FOUND"}

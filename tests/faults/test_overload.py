@@ -13,7 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import History, judge, read_stored
+from .checker import History, find_faults, read_stored
 from .harness import PATIENCE_SECONDS, ServerProcess, open_channel
 from .resources import children, cpu_seconds, peak_bytes
 from .scale import SCALE
@@ -129,7 +129,7 @@ async def test_ten_times_the_load_is_refused_at_once_and_the_rest_is_done(
     stored = await read_stored(database_url)
     await asyncio.gather(*(channel.close() for channel in channels))
     await server.stop()
-    faults = judge(history, stored)
+    faults = find_faults(history, stored)
     fault_report(f"overload, {database_kind}: {goodput:.2f} of peak", FACTOR, history, faults)
     assert not faults
     assert set(history.codes) == {"RESOURCE_EXHAUSTED"}

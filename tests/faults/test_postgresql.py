@@ -152,7 +152,7 @@ async def test_calls_are_refused_while_the_database_is_away_and_then_go_on(
         back = time.monotonic()
         await serving.wait()
         await acknowledgements(history, 20)
-    faults = await load.judged(url)
+    faults = await load.faults(url)
     fault_report(f"{fault}: back in {load.first_answer(back):.2f} s", 1, history, faults)
     assert not faults
     assert set(history.codes) <= TOLD

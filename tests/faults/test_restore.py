@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .checker import History, judge, read_stored, up_to
+from .checker import History, find_faults, read_stored, up_to
 from .harness import VARIABLES, acknowledgements, goes_on_from
 from .load import Load
 from .nodes import Node
@@ -36,7 +36,7 @@ async def test_a_dump_under_load_is_one_state_and_a_server_goes_on_from_it(
     history = History()
     async with Load(history, [running.memory] * CALLERS) as load:
         await acknowledgements(history, 200)
-        begun = history.now()
+        started = history.now()
         await asyncio.to_thread(pair.primary.dump, database, dump)
         await acknowledgements(history, 50)
     await load.stored(url)
@@ -44,7 +44,7 @@ async def test_a_dump_under_load_is_one_state_and_a_server_goes_on_from_it(
     copy = f"{database}_restored"
     await asyncio.to_thread(pair.primary.restore, dump, copy)
     restored = await read_stored(pair.primary.url(copy))
-    faults = judge(up_to(history, begun), restored)
+    faults = find_faults(up_to(history, started), restored)
     fault_report("dump under load, postgresql", 1, history, faults)
     assert not faults
     there = await serve(**VARIABLES, MEMORYD_DATABASE_URL=pair.primary.url(copy))
@@ -77,7 +77,7 @@ async def test_a_recovery_gives_back_what_had_been_acknowledged_at_its_time(
 
         await asyncio.to_thread(copy.recover, folder / "archive", until)
         recovered = await read_stored(copy.url("memoryd"))
-        faults = judge(up_to(history, known), recovered)
+        faults = find_faults(up_to(history, known), recovered)
         fault_report("recovery to a point in time", 1, history, faults)
         assert not faults
         assert sum(recovered.revisions.values()) < sum(last.revisions.values())

@@ -32,7 +32,7 @@ async def test_servers_that_are_restarted_in_turn_fail_no_call(
                 await acknowledgements(history, 50)
                 await server.start()
             await acknowledgements(history, 50)
-        faults = await load.judged(database_url)
+        faults = await load.faults(database_url)
     for server in servers:
         await server.stop()
     fault_report("restarts in turn", 2 * SCALE.restarts, history, faults)

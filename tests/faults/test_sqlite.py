@@ -115,7 +115,7 @@ async def test_a_full_disk_refuses_writes_until_there_is_room_and_breaks_nothing
                 assert is_whole(url)
                 disk.clear(server)
             await acknowledgements(history, 100)
-        faults = await load.judged(url)
+        faults = await load.faults(url)
     await server.stop()
     assert is_whole(url)
     fault_report("full disk, sqlite", SCALE.full_disks, history, faults)

@@ -56,7 +56,7 @@ async def test_no_acknowledged_write_is_lost_with_the_primary(serve, pair, fault
             await running.server.health.is_serving.wait()
             await asyncio.to_thread(pair.rejoin)
     await asyncio.to_thread(pair.replicate, synchronously=False)
-    faults = await load.judged(pair.primary.url(database))
+    faults = await load.faults(pair.primary.url(database))
     fault_report(f"failover: back in {back:.2f} s", SCALE.failovers, history, faults)
     assert not faults
     assert set(history.codes) <= {"UNAVAILABLE", "DEADLINE_EXCEEDED", "NOT_FOUND"}
@@ -169,7 +169,7 @@ async def test_no_caller_is_shown_less_than_any_has_seen(serve, pair, fault_repo
             await acknowledgements(history, 50)
             pair.standby.sql("SELECT pg_wal_replay_resume()")
             await acknowledgements(history, 50)
-    faults = await load.judged(url)
+    faults = await load.faults(url)
     fault_report("lagging standby is read", SCALE.lags, history, faults)
     assert not faults
     assert set(history.codes) <= {"NOT_FOUND", "UNAVAILABLE"}

@@ -19,7 +19,7 @@ async def test_servers_go_on_while_a_migration_that_suits_them_is_made(
         await acknowledgements(history, 50)
         await running.server.database.check()
         await acknowledgements(history, 20)
-    faults = await load.judged(database_url)
+    faults = await load.faults(database_url)
     fault_report("migration", len(later_schema), history, faults)
     assert not faults
     assert set(history.codes) <= {"NOT_FOUND"}

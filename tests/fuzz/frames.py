@@ -234,7 +234,7 @@ class Server:
         assert self.process.stdout is not None
         self.address = self.process.stdout.readline().removeprefix("memoryd ready on ").strip()
 
-    def judge(self, dice: random.Random) -> None:
+    def check(self, dice: random.Random) -> None:
         """Fails if a round does harm."""
         asyncio.run(self._round([sequence(dice) for _ in range(CONNECTIONS)]))
         self._assert_lives()
@@ -312,7 +312,7 @@ def serving() -> Iterator[Server]:
 
 def main() -> None:
     with serving() as server:
-        fuzz("tests.fuzz.frames", server.judge)
+        fuzz("tests.fuzz.frames", server.check)
 
 
 if __name__ == "__main__":

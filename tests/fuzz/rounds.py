@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 
-def fuzz(module: str, judge: Callable[[random.Random], None]) -> None:
+def fuzz(module: str, check: Callable[[random.Random], None]) -> None:
     """Run by `python -m MODULE SECONDS [SEED[:ROUND]]`: judge what one round's dice make.
 
     Without a round: one after the other until the time is over, or one fails.
@@ -23,7 +23,7 @@ def fuzz(module: str, judge: Callable[[random.Random], None]) -> None:
             sys.stdout.write(f"{module}: nothing found in {number:,} rounds of seed {seed}\n")
             return
         try:
-            judge(random.Random(f"{seed}:{number}"))  # noqa: S311  repeatable, not secret
+            check(random.Random(f"{seed}:{number}"))  # noqa: S311  repeatable, not secret
         except BaseException:
             sys.stderr.write(f"to repeat it: python -m {module} {seconds} {seed}:{number}\n")
             raise

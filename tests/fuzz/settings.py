@@ -151,7 +151,7 @@ def dotenv(dice: random.Random) -> bytes:
     return dice.choice((text,) * 6 + (b"\xef\xbb\xbf" + text, text + b"\xff", text[:-1]))
 
 
-def judge(file: Path, dice: random.Random) -> None:
+def check(file: Path, dice: random.Random) -> None:
     """Fails if anything but a configuration or a refusal comes of a round, or a secret is shown."""
     file.write_bytes(dotenv(dice))
     environ = {k: v.replace("\0", "") for k, v in variables(dice).items()}
@@ -176,7 +176,7 @@ def opened(settings: Settings) -> str:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        fuzz("tests.fuzz.settings", functools.partial(judge, Path(folder) / ".env"))
+        fuzz("tests.fuzz.settings", functools.partial(check, Path(folder) / ".env"))
 
 
 if __name__ == "__main__":

@@ -583,14 +583,14 @@ class Model:
                 row, access_count=row.access_count + 1, last_access_time=latest
             )
 
-    def sweep(self, told: Callable[[str, int], Sequence[tuple[int, str]]]) -> None:
+    def sweep(self, next_events: Callable[[str, int], Sequence[tuple[int, str]]]) -> None:
         """Do what a run of the sweeper does.
 
         `told` gives the next changes of a session that a watcher is told of: kind and memory.
         """
         for session_id, session in self.sessions.items():
             for change, due in self._steps(session):
-                order = told(session_id, len(due))
+                order = next_events(session_id, len(due))
                 assert sorted(order) == sorted((change, row.memory_id) for row in due)
                 for _, memory_id in order:
                     row = session.rows[memory_id]

@@ -385,7 +385,7 @@ class MemoryMachine(RuleBasedStateMachine):
         session_id = self.world.session(name)
         request = pb.EraseSessionRequest(session_id=session_id)
         self.model.erase(request, self.call(via, "EraseSession", request))
-        self.world.watcher_of_erased(session_id)
+        self.world.check_watcher_of_erased(session_id)
         self.settle(via, name)
 
     @rule(span=st.sampled_from(SPANS))
@@ -396,12 +396,12 @@ class MemoryMachine(RuleBasedStateMachine):
     def sweep(self, *, via: int) -> None:
         self.world.sweep(via)
 
-        def told(session_id: str, count: int) -> list[tuple[int, str]]:
+        def next_events(session_id: str, count: int) -> list[tuple[int, str]]:
             place = len(self.model.sessions[session_id].events)
-            events = self.world.watchers[session_id].told[place : place + count]
+            events = self.world.watchers[session_id].events[place : place + count]
             return [(event.change, event.memory.memory_id) for event in events]
 
-        self.model.sweep(told)
+        self.model.sweep(next_events)
         self.settle(via, "a", "b")
 
     @rule(via=servers)

@@ -20,7 +20,7 @@ from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
 from .model import Event, Limits, Model, Refusal, Row, Session
 
-PATIENCE = 10.0
+TIMEOUT_SECONDS = 10.0
 """Seconds until what does not come is held to be missing."""
 
 VARIABLES = {**PATIENT, "MEMORYD_PORT": "0", "MEMORY_MAX_ENTRIES": "10"}
@@ -57,7 +57,7 @@ class Watcher:
 
     def __init__(self, stub: MemoryServiceStub, session_id: str, start_revision: int = 0) -> None:
         self.session_id = session_id
-        self.told: list[pb.WatchMemoriesResponse] = []
+        self.events: list[pb.WatchMemoriesResponse] = []
         self.end: Refusal | None = None
         self._news = asyncio.Event()
         self.follow(stub, start_revision)
@@ -71,13 +71,13 @@ class Watcher:
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until it holds, or the stream ends."""
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
                 while not condition() and self.end is None:
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:
-            told = [(e.revision, e.change, e.memory.memory_id) for e in self.told]
-            raise AssertionError(f"a watcher still waits; it has been told of {told}") from None
+            received = [(e.revision, e.change, e.memory.memory_id) for e in self.events]
+            raise AssertionError(f"a watcher still waits; it has been told of {received}") from None
 
     async def close(self) -> None:
         self._call.cancel()
@@ -86,7 +86,7 @@ class Watcher:
     async def _read(self, call: Any) -> None:
         try:
             async for event in call:
-                self.told.append(event)
+                self.events.append(event)
                 self._news.set()
         except grpc.aio.AioRpcError as error:
             self.end = refusal_of(error)
@@ -151,7 +151,7 @@ class World:
 
         async def call() -> Any:
             try:
-                return await getattr(self.nodes[via].stub, method)(request, timeout=PATIENCE)
+                return await getattr(self.nodes[via].stub, method)(request, timeout=TIMEOUT_SECONDS)
             except grpc.aio.AioRpcError as error:
                 return refusal_of(error)
 
@@ -161,7 +161,7 @@ class World:
         """Give all answers of a stream that ends."""
 
         async def read() -> list[Any]:
-            call = getattr(self.nodes[via].stub, method)(request, timeout=PATIENCE)
+            call = getattr(self.nodes[via].stub, method)(request, timeout=TIMEOUT_SECONDS)
             return [answer async for answer in call]
 
         return self.run(read())
@@ -174,7 +174,7 @@ class World:
 
         async def poll() -> None:
             request = pb.GetMemoryRequest(session_id=row.session_id, memory_id=row.memory_id)
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
                 while True:
                     found = await self.nodes[via].stub.GetMemory(request)
                     if found.access_count >= row.access_count:
@@ -193,8 +193,8 @@ class World:
                 answer = await self.nodes[via].stub.RetrieveMemories(request)
                 if self.model.revision(session_id) < answer.revision:
                     await watcher.until(
-                        lambda told=watcher.told, last=answer.revision: (
-                            bool(told) and told[-1].revision >= last
+                        lambda received=watcher.events, last=answer.revision: (
+                            bool(received) and received[-1].revision >= last
                         )
                     )
 
@@ -214,7 +214,7 @@ class World:
             self.nodes[via] = await self._start()
             if via == 0:
                 for watcher in self.watchers.values():
-                    start_revision = watcher.told[-1].revision if watcher.told else 0
+                    start_revision = watcher.events[-1].revision if watcher.events else 0
                     watcher.follow(self.nodes[0].stub, start_revision)
 
         self.run(restart())
@@ -223,11 +223,11 @@ class World:
         """Check that a watcher has been told of every change, once and in order."""
         session = self.model.sessions.get(session_id, Session())
         watcher = self.watchers[session_id]
-        self.run(watcher.until(lambda: len(watcher.told) >= len(session.events)))
+        self.run(watcher.until(lambda: len(watcher.events) >= len(session.events)))
         assert watcher.end is None
-        told = [(e.revision, e.change, e.memory.memory_id) for e in watcher.told]
-        assert told == [(e.revision, e.change, e.memory_id) for e in session.events]
-        for response, event in zip(watcher.told, session.events, strict=True):
+        received = [(e.revision, e.change, e.memory.memory_id) for e in watcher.events]
+        assert received == [(e.revision, e.change, e.memory_id) for e in session.events]
+        for response, event in zip(watcher.events, session.events, strict=True):
             self.check_event(response, event)
 
     def check_event(self, response: pb.WatchMemoriesResponse, event: Event) -> None:
@@ -241,10 +241,10 @@ class World:
         else:
             self.model.check_version(response.memory, event.row)
 
-    def watcher_of_erased(self, session_id: str) -> None:
+    def check_watcher_of_erased(self, session_id: str) -> None:
         """Check that a watcher of a session that is gone is told so, and begin anew."""
         watcher = self.watchers[session_id]
-        if watcher.told:
+        if watcher.events:
             self.check_refused(watcher)
             self.watchers[session_id] = self.watch(0, session_id, 0)
 
@@ -256,7 +256,7 @@ class World:
         """Check that one who knew what was there at a revision knows by now what there is."""
         self.run(
             watcher.until(
-                lambda: bool(watcher.told) and watcher.told[-1].revision >= session.revision
+                lambda: bool(watcher.events) and watcher.events[-1].revision >= session.revision
             )
         )
         if watcher.end is not None:
@@ -268,17 +268,17 @@ class World:
         versions = {(e.memory_id, e.revision): e.row for e in session.events if e.row}
         known = {row.memory_id: row.revision for row in session.present(start).values()}
         position = start
-        for told in watcher.told:
-            assert position < told.revision <= session.revision
-            position = told.revision
-            event = log[told.revision]
-            assert (told.change, told.memory.memory_id) == (event.change, event.memory_id)
+        for received in watcher.events:
+            assert position < received.revision <= session.revision
+            position = received.revision
+            event = log[received.revision]
+            assert (received.change, received.memory.memory_id) == (event.change, event.memory_id)
             if event.row is None:
                 known.pop(event.memory_id, None)
                 continue
-            version = versions[event.memory_id, told.memory.revision]
+            version = versions[event.memory_id, received.memory.revision]
             assert version.revision >= event.revision
-            self.model.check_version(told.memory, version)
+            self.model.check_version(received.memory, version)
             if version.delete_time is None:
                 known[event.memory_id] = version.revision
             else:

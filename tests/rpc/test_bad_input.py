@@ -624,16 +624,16 @@ async def test_a_client_receives_the_refusal_of_a_batch_that_is_all_wrong(memory
     ]
     refusal = await refused(memory.BatchStoreMemories(pb.BatchStoreMemoriesRequest(requests=batch)))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
-    *told, more = refusal.violations
-    assert len(told) >= 20
-    assert set(told) <= {
+    *listed, more = refusal.violations
+    assert len(listed) >= 20
+    assert set(listed) <= {
         f"requests[{place}].{field}"
         for place in range(count)
         for field in ("session_id", "importance", "content_type", "content")
     }
     assert more == "requests"
-    assert f"{4 * count - len(told):,} more" in refusal.violations[more]
-    assert told[0] in refusal.message
+    assert f"{4 * count - len(listed):,} more" in refusal.violations[more]
+    assert listed[0] in refusal.message
 
 
 async def test_a_batch_has_its_limit(memory, each_refused):

@@ -347,8 +347,8 @@ async def test_the_old_content_is_free_and_the_new_one_taken(memory):
     await update(memory, stored.memory_id, content="prefers phone")
     merged = await remember(memory, "Prefers phone.")
     assert merged.memory_id == stored.memory_id
-    anew = await remember(memory, "prefers e-mail")
-    assert anew.memory_id != stored.memory_id
+    again = await remember(memory, "prefers e-mail")
+    assert again.memory_id != stored.memory_id
 
 
 async def test_a_content_that_would_double_another_is_refused(memory, refused):
@@ -492,12 +492,12 @@ async def test_undelete_restores_the_memory_as_it_was(memory, clock):
 async def test_undelete_is_refused_where_the_content_was_stored_anew(memory, refused):
     stored = await remember(memory)
     await delete(memory, stored.memory_id)
-    anew = await remember(memory, "PREFERS e-mail")
+    again = await remember(memory, "PREFERS e-mail")
     refusal = await refused(undelete(memory, stored.memory_id))
     assert refusal.code == grpc.StatusCode.ALREADY_EXISTS
     assert refusal.reason == "MEMORY_ALREADY_EXISTS"
-    assert refusal.resource.resource_name == anew.memory_id
-    await delete(memory, anew.memory_id)
+    assert refusal.resource.resource_name == again.memory_id
+    await delete(memory, again.memory_id)
     assert (await undelete(memory, stored.memory_id)).memory_id == stored.memory_id
 
 
@@ -523,9 +523,9 @@ async def test_undelete_does_not_bring_back_what_expired_undeleted(memory, clock
     stored = await remember(memory, ttl=timedelta(hours=1))
     clock.move(timedelta(hours=1))
     assert (await refused(undelete(memory, stored.memory_id))).code == grpc.StatusCode.NOT_FOUND
-    anew = await remember(memory)
+    again = await remember(memory)
     assert (await refused(undelete(memory, stored.memory_id))).code == grpc.StatusCode.NOT_FOUND
-    assert await get(memory, anew.memory_id) == anew
+    assert await get(memory, again.memory_id) == again
 
 
 async def test_undelete_of_what_is_not_there_is_not_found(memory, refused):

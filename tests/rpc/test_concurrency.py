@@ -348,12 +348,12 @@ async def test_mixed_calls_leave_what_was_acknowledged_and_nothing_else(stubs):
 
     # Without a gap, and each once.
     assert [event.revision for event in events] == list(range(1, revision + 1))
-    told = {event.revision: (event.change, event.memory.memory_id) for event in events}
+    reported = {event.revision: (event.change, event.memory.memory_id) for event in events}
     # What was acknowledged is what happened; what else happened are the evictions.
     for at, change in log.acknowledged.items():
-        assert told.pop(at) == change
-    assert all(change == pb.MEMORY_CHANGE_DELETED for change, _ in told.values())
-    assert Counter(memory_id for _, memory_id in told.values()) == log.evicted
+        assert reported.pop(at) == change
+    assert all(change == pb.MEMORY_CHANGE_DELETED for change, _ in reported.values())
+    assert Counter(memory_id for _, memory_id in reported.values()) == log.evicted
     assert log.evicted  # else it was not crowded
     assert set(log.refused) <= {"NOT_FOUND", "ALREADY_EXISTS", "RESOURCE_EXHAUSTED"}
     # Who was told of all of it knows what there is.

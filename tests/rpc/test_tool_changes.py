@@ -301,9 +301,9 @@ async def test_two_servers_agree_within_a_second(serve):
     took = []
     for chunk_size in (600, 700, 800):
         await update(here.tools, "rag", rag={"chunk_size": chunk_size})
-        begun = loop.time()
+        started = loop.time()
         await until(lambda size=chunk_size: holds(there.tools, size))
-        took.append(loop.time() - begun)
+        took.append(loop.time() - started)
         assert await get(there.tools, "rag") == await get(here.tools, "rag")
     assert min(took) < 1, took
 

@@ -36,14 +36,14 @@ class Watcher:
         self.call = tools.WatchToolConfigs(
             pb.WatchToolConfigsRequest(start_revision=start_revision)
         )
-        self.told: list[pb.WatchToolConfigsResponse] = []
+        self.events: list[pb.WatchToolConfigsResponse] = []
         self._news = asyncio.Condition()
         self._reader = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
         try:
             async for event in self.call:
-                self.told.append(event)
+                self.events.append(event)
                 async with self._news:
                     self._news.notify_all()
         except (grpc.aio.AioRpcError, asyncio.CancelledError):
@@ -54,9 +54,9 @@ class Watcher:
     async def until(self, count: int) -> list[pb.WatchToolConfigsResponse]:
         """Wait until it was told so many events, and answer them."""
         async with asyncio.timeout(PATIENCE_SECONDS), self._news:
-            await self._news.wait_for(lambda: len(self.told) >= count or self._reader.done())
-        assert len(self.told) >= count, self.call
-        return self.told
+            await self._news.wait_for(lambda: len(self.events) >= count or self._reader.done())
+        assert len(self.events) >= count, self.call
+        return self.events
 
     async def ended(self) -> None:
         """Wait for its end, and raise what ended it."""
@@ -66,7 +66,7 @@ class Watcher:
 
     @property
     def deltas(self) -> list[pb.WatchToolConfigsResponse]:
-        return [event for event in self.told if event.change == UPDATED]
+        return [event for event in self.events if event.change == UPDATED]
 
     async def close(self) -> None:
         self.call.cancel()
@@ -129,9 +129,9 @@ async def test_a_resumed_watch_has_no_snapshot_and_no_gap(serve, watch):
     await watcher.until(len(answers) - 3)
     last = await update(here.tools, "crm", crm={"timeout": 3})
     await watcher.until(len(answers) - 2)
-    assert [event.revision for event in watcher.told] == [*range(4, last.revision + 1)]
-    assert {event.change for event in watcher.told} == {UPDATED}
-    assert [event.tool_config for event in watcher.told] == [*answers[3:], last]
+    assert [event.revision for event in watcher.events] == [*range(4, last.revision + 1)]
+    assert {event.change for event in watcher.events} == {UPDATED}
+    assert [event.tool_config for event in watcher.events] == [*answers[3:], last]
     # From where another server has just been.
     newest = watch(there.tools, (await update(here.tools, "rag", enabled=False)).revision)
     after = await update(here.tools, "rag", enabled=True)
@@ -262,19 +262,19 @@ async def test_a_watcher_that_does_not_read_is_cut_off_and_resumes_without_loss(
     async with asyncio.timeout(PATIENCE_SECONDS):
         while running.server.tool_watchers > 1:  # noqa: ASYNC110  a server tells nobody
             await asyncio.sleep(0.02)
-    told = []
+    received = []
 
     async def read() -> None:
         async with asyncio.timeout(PATIENCE_SECONDS):
             async for event in unread:
-                told.append(event.revision)  # noqa: PERF401  what was read before the end counts
+                received.append(event.revision)  # noqa: PERF401  what was read before the end counts
 
     refusal = await refused(read())
     assert (refusal.code, refusal.reason) == (
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         "WATCHER_TOO_SLOW",
     )
-    assert told[6:] == list(range(len(told) - 6))
-    rest = watch(tools, told[-1])
-    await rest.until(30 - told[-1])
-    assert [event.revision for event in rest.told] == list(range(told[-1] + 1, 31))
+    assert received[6:] == list(range(len(received) - 6))
+    rest = watch(tools, received[-1])
+    await rest.until(30 - received[-1])
+    assert [event.revision for event in rest.events] == list(range(received[-1] + 1, 31))

@@ -390,15 +390,15 @@ async def test_a_reference_that_resolves_to_nothing_is_doubtful(serve):
 
 
 async def test_notifications_to_nobody_are_doubtful(tools):
-    nobody = await validate(tools, "escalation", escalation={"notification_enabled": True})
-    assert fields(nobody.warnings) == ["escalation.notification_enabled"]
-    assert not nobody.violations
-    for somebody in (
+    alone = await validate(tools, "escalation", escalation={"notification_enabled": True})
+    assert fields(alone.warnings) == ["escalation.notification_enabled"]
+    assert not alone.violations
+    for recipient in (
         {"notification_email": "team@example.com"},
         {"notification_webhook": "https://hooks.example/1"},
     ):
-        told = {"notification_enabled": True, **somebody}
-        assert await validate(tools, "escalation", escalation=told) == VALID
+        settings = {"notification_enabled": True, **recipient}
+        assert await validate(tools, "escalation", escalation=settings) == VALID
 
 
 BOUNDS = [

@@ -59,14 +59,14 @@ class Watcher:
     ) -> None:
         request = pb.WatchMemoriesRequest(session_id=session_id, start_revision=start_revision)
         self.call = memory.WatchMemories(request)
-        self.told: list[pb.WatchMemoriesResponse] = []
+        self.events: list[pb.WatchMemoriesResponse] = []
         self._news = asyncio.Condition()
         self._reader = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
         try:
             async for event in self.call:
-                self.told.append(event)
+                self.events.append(event)
                 async with self._news:
                     self._news.notify_all()
         finally:
@@ -75,22 +75,22 @@ class Watcher:
 
     @property
     def changes(self) -> list[tuple[int, int, str]]:
-        return [(event.revision, event.change, event.memory.memory_id) for event in self.told]
+        return [(event.revision, event.change, event.memory.memory_id) for event in self.events]
 
     @property
     def revisions(self) -> list[int]:
-        return [event.revision for event in self.told]
+        return [event.revision for event in self.events]
 
     async def until(self, revision: int) -> list[pb.WatchMemoriesResponse]:
         """Wait until a revision was told of."""
 
         def is_there() -> bool:
-            return bool(self.told) and self.told[-1].revision >= revision
+            return bool(self.events) and self.events[-1].revision >= revision
 
         async with asyncio.timeout(PATIENCE_SECONDS), self._news:
             await self._news.wait_for(lambda: is_there() or self._reader.done())
         assert is_there(), f"ended after {self.revisions}"
-        return self.told
+        return self.events
 
     async def end(self) -> None:
         """Wait for the end of the stream; raises what it ended with."""
@@ -145,7 +145,7 @@ async def test_tells_of_every_kind_of_change_once_and_in_order(serve, clock, wat
     purge = pb.PurgeMemoriesRequest(session_id="user-123", force=True)
     purge.filter.min_importance = 0.9
     assert (await memory.PurgeMemories(purge)).purge_count == 1
-    told = await watcher.until(19)
+    events = await watcher.until(19)
     assert watcher.changes == [
         (1, CREATED, first.memory_id),
         (2, UPDATED, first.memory_id),
@@ -159,7 +159,7 @@ async def test_tells_of_every_kind_of_change_once_and_in_order(serve, clock, wat
         (18, DELETED, crowd[0].memory_id),
         (19, PURGED, first.memory_id),
     ]
-    assert [event.memory for event in told[:6]] == [
+    assert [event.memory for event in events[:6]] == [
         first,
         merged,
         changed,
@@ -167,10 +167,10 @@ async def test_tells_of_every_kind_of_change_once_and_in_order(serve, clock, wat
         restored,
         brief,
     ]
-    assert told[6].memory.content == "brief"
-    assert told[6].memory.HasField("delete_time")
-    assert told[17].memory.HasField("delete_time")
-    assert told[18].memory == pb.Memory(
+    assert events[6].memory.content == "brief"
+    assert events[6].memory.HasField("delete_time")
+    assert events[17].memory.HasField("delete_time")
+    assert events[18].memory == pb.Memory(
         session_id="user-123", memory_id=first.memory_id, revision=19
     )
 
@@ -238,11 +238,11 @@ async def test_more_changes_than_one_read_brings_are_told_without_a_gap(memory, 
     for response in stored.responses[20:40]:
         await memory.DeleteMemory(named(pb.DeleteMemoryRequest, response.memory))
     watcher = watch(memory)
-    told = await watcher.until(420)
+    events = await watcher.until(420)
     assert watcher.revisions == list(range(1, 421))
     ids = [response.memory.memory_id for response in stored.responses]
-    assert [event.memory.memory_id for event in told] == [*ids * 4, *ids[20:40]]
-    assert [event.change for event in told] == [CREATED] * 100 + [UPDATED] * 300 + [DELETED] * 20
+    assert [event.memory.memory_id for event in events] == [*ids * 4, *ids[20:40]]
+    assert [event.change for event in events] == [CREATED] * 100 + [UPDATED] * 300 + [DELETED] * 20
 
 
 async def test_counting_an_access_is_no_change(memory, watch):
@@ -268,10 +268,10 @@ async def test_changes_through_another_server_are_told_in_order_and_none_is_skip
     for importance in importances:
         await updated(there.memory, stored, importance=importance)
     await there.memory.DeleteMemory(named(pb.DeleteMemoryRequest, stored))
-    told = await watcher.until(42)
+    events = await watcher.until(42)
     assert watcher.revisions == list(range(1, 43))
-    assert [event.memory.importance for event in told[1:41]] == importances
-    assert told[-1].change == DELETED
+    assert [event.memory.importance for event in events[1:41]] == importances
+    assert events[-1].change == DELETED
 
 
 async def test_all_watchers_of_a_session_hear_of_another_servers_change(serve, watch):
@@ -423,9 +423,9 @@ async def test_two_hundred_watchers_of_different_sessions_are_all_told_everythin
         await server.memory.BatchStoreMemories(pb.BatchStoreMemoriesRequest(requests=batch))
         in_use.append(here.server.database.connections_in_use)
     for session_id, watcher in watchers.items():
-        told = await watcher.until(5)
+        events = await watcher.until(5)
         assert watcher.revisions == list(range(1, 6))
-        assert {event.memory.session_id for event in told} == {session_id}
+        assert {event.memory.session_id for event in events} == {session_id}
     assert max(in_use) <= FEW_CONNECTIONS
     await one_listener_a_server(tables, here, there)
 
@@ -502,14 +502,14 @@ async def test_a_session_made_anew_is_not_taken_for_the_erased_one(serve, watch,
     watcher = watch(there.memory)
     await watcher.until(3)
     await here.memory.EraseSession(pb.EraseSessionRequest(session_id="user-123"))
-    anew = [(await here.memory.StoreMemory(store(f"anew {n}"))).memory for n in range(5)]
+    again = [(await here.memory.StoreMemory(store(f"anew {n}"))).memory for n in range(5)]
     for ended in (watcher, *(watch(here.memory, start) for start in (1, 2, 3))):
         refusal = await refused(ended.end())
         assert refusal.code == grpc.StatusCode.OUT_OF_RANGE
-    assert {event.memory.content for event in watcher.told} == {"fact 0", "fact 1", "fact 2"}
-    told = await watch(there.memory).until(anew[-1].revision)
-    assert [event.memory for event in told] == anew
-    await watch(there.memory, anew[0].revision).until(anew[-1].revision)
+    assert {event.memory.content for event in watcher.events} == {"fact 0", "fact 1", "fact 2"}
+    events = await watch(there.memory).until(again[-1].revision)
+    assert [event.memory for event in events] == again
+    await watch(there.memory, again[0].revision).until(again[-1].revision)
 
 
 async def test_a_session_first_made_after_an_erasure_of_another_is_watched_as_any(memory, watch):
@@ -522,8 +522,8 @@ async def test_a_session_first_made_after_an_erasure_of_another_is_watched_as_an
         (await memory.StoreMemory(store(f"fact {n}", session_id="user-124"))).memory
         for n in range(3)
     ]
-    told = await watcher.until(stored[-1].revision)
-    assert [event.memory for event in told] == stored
+    events = await watcher.until(stored[-1].revision)
+    assert [event.memory for event in events] == stored
 
 
 async def test_a_resume_across_a_purge_tells_of_it_while_that_is_kept(
@@ -577,14 +577,14 @@ async def test_versions_no_longer_kept_are_skipped_for_the_latest(running, clock
     await running.server.sweeper.run_once()
     latest = await updated(memory, second, importance=0.4)
     watcher = watch(memory, 1)
-    told = await watcher.until(6)
+    events = await watcher.until(6)
     assert watcher.changes == [
         (2, CREATED, second.memory_id),
         (5, UPDATED, first.memory_id),
         (6, UPDATED, second.memory_id),
     ]
-    assert told[1].memory.importance == 0.3
-    assert told[2].memory == latest
+    assert events[1].memory.importance == 0.3
+    assert events[2].memory == latest
 
 
 # The end of a stream
@@ -620,16 +620,16 @@ async def test_a_cancelled_watcher_leaves_nothing(running, watch, caplog):
 async def test_a_read_that_fails_when_all_who_wait_have_gone_is_nobodys_error(
     running, watch, monkeypatch, caplog
 ):
-    begun, gone = asyncio.Event(), asyncio.Event()
+    started, gone = asyncio.Event(), asyncio.Event()
 
     async def read(*_: object) -> None:
-        begun.set()
+        started.set()
         await gone.wait()
         raise RevisionOutOfRange
 
     monkeypatch.setattr(feed.ChangeFeed, "_read", read)
     watcher = watch(running.memory)
-    await begun.wait()
+    await started.wait()
     await watcher.stop()
     await eventually(lambda: not running.server.watchers)
     gone.set()
@@ -679,14 +679,14 @@ async def test_a_watcher_that_does_not_read_is_cut_off_and_resumes_without_loss(
     await reading.until(900)
     await eventually(lambda: running.server.watchers == 1)
     await memory.StoreMemory(store("after the end"))
-    told: list[int] = []
+    received: list[int] = []
     with pytest.raises(grpc.aio.AioRpcError) as ended:
-        await read_all(unread, told)
+        await read_all(unread, received)
     assert ended.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     last = last_revision(ended.value)
     # No more was taken out of the database's hands than the connection takes in.
     assert 0 < last * LARGE < 8_000_000
-    assert told == list(range(1, last + 1))
+    assert received == list(range(1, last + 1))
     resumed = watch(memory, last)
     await resumed.until(901)
     assert resumed.revisions == list(range(last + 1, 902))

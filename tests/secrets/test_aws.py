@@ -254,12 +254,13 @@ async def test_a_caller_learns_nothing_of_secrets_that_it_may_not_name(aws, serv
     own = {"BILLING_API_KEY": "env://OF_BILLING", "OF_BILLING": CANARY}
     tools = (await serve(THERE=CANARY, **own, **aws.variables)).tools
 
-    async def judged(key: str) -> pb.ValidateToolConfigResponse:
+    async def validated(key: str) -> pb.ValidateToolConfigResponse:
         given = pb.ToolConfig(tool="crm", crm=pb.CrmSettings(api_key=key))
         return await tools.ValidateToolConfig(pb.ValidateToolConfigRequest(tool_config=given))
 
     first, *others = [
-        await judged(key) for key in ("env://THERE", "env://MISSING", "secretsmanager://aws/keys#a")
+        await validated(key)
+        for key in ("env://THERE", "env://MISSING", "secretsmanager://aws/keys#a")
     ]
     (violation,) = first.violations
     assert violation.field == "crm.api_key"
@@ -273,7 +274,7 @@ async def test_a_caller_learns_nothing_of_secrets_that_it_may_not_name(aws, serv
     assert not aws.asked
     # What the operator names, and what is a tool's by its name.
     for key in ("env://OF_BILLING", "env://CRM_KEY", "env://ANY_API_KEY"):
-        assert not (await judged(key)).violations
+        assert not (await validated(key)).violations
 
 
 async def test_an_override_that_may_no_longer_be_named_is_set_aside_unread(aws, serve):

@@ -226,9 +226,9 @@ async def test_messages_of_up_to_four_mebibytes_are_received(running, refusal):
     assert await call(padded(RECEIVED_BYTES)) == pb.ListMemoriesResponse()
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await call(padded(RECEIVED_BYTES + 1))
-    told = refusal(refused.value)
-    assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE")
-    assert "4,194,305 bytes and may have 4,194,304" in told.message
+    error = refusal(refused.value)
+    assert (error.code, error.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE")
+    assert "4,194,305 bytes and may have 4,194,304" in error.message
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await call(padded(2 * RECEIVED_BYTES + 1))
     assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED

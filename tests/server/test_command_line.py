@@ -401,8 +401,8 @@ def test_health_tells_by_its_exit_code(command_line):
 
 def test_health_goes_past_proxies(command_line):
     _, port = command_line.serve().address().split(":")
-    nobody = f"http://127.0.0.1:{free_port()}"
-    asked = command_line.run("health", "--port", port, http_proxy=nobody, https_proxy=nobody)
+    proxy = f"http://127.0.0.1:{free_port()}"
+    asked = command_line.run("health", "--port", port, http_proxy=proxy, https_proxy=proxy)
     assert asked.returncode == 0
 
 
@@ -439,7 +439,7 @@ async def writes_held_up(url: str) -> AsyncIterator[None]:
         await connection.close()
 
 
-async def begun(opened: grpc.aio.Channel) -> None:
+async def until_started(opened: grpc.aio.Channel) -> None:
     """Return when the service has begun with all that was sent on the channel before."""
     for _ in range(5):
         await ToolConfigServiceStub(opened).ListTools(tool_pb.ListToolsRequest())
@@ -460,7 +460,7 @@ async def test_sigterm_lets_calls_under_way_end_and_takes_no_new_ones(command_li
             under_way = MemoryServiceStub(opened).StoreMemory(
                 pb.StoreMemoryRequest(session_id="user-123", content="second")
             )
-            await begun(opened)
+            await until_started(opened)
             server.terminate()
             assert (await watch.read()).status == NOT_SERVING
             with pytest.raises(grpc.aio.AioRpcError) as ended:
@@ -494,7 +494,7 @@ async def test_a_call_that_outlasts_the_drain_is_ended(command_line, database_ur
         under_way = MemoryServiceStub(opened).StoreMemory(
             pb.StoreMemoryRequest(session_id="user-123", content="second")
         )
-        await begun(opened)
+        await until_started(opened)
         server.terminate()
         with pytest.raises(grpc.aio.AioRpcError):
             await under_way

@@ -128,7 +128,7 @@ def test_one_that_is_told_to_end_leaves_nothing(command_line, large_url, folder,
     (unfinished,) = made
     assert stat.S_IMODE(unfinished.stat().st_mode) == 0o600
     process.terminate()
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == SIGTERM_EXIT, told
-    assert "Traceback" not in told
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == SIGTERM_EXIT, errors
+    assert "Traceback" not in errors
     assert list(folder.iterdir()) == []

@@ -226,9 +226,9 @@ async def test_a_watch_of_health_that_has_nothing_to_tell_is_ended(serve):
             health_pb2.HealthCheckRequest(), timeout=PATIENCE_SECONDS
         )
         assert (await watch.read()).status == SERVING
-        with pytest.raises(grpc.aio.AioRpcError) as told:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
             await watch.read()
-    assert told.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 @pytest.mark.parametrize("path", [REFLECTION, HEALTH_WATCH, b"/no.such/Method"])

@@ -376,11 +376,11 @@ def joins_beside_the_shard_key(statement: Statement) -> list[str]:
     ]
 
 
-Judge = Callable[[AsyncConnection, Statement], Any]
+FindProblems = Callable[[AsyncConnection, Statement], Any]
 
 
 async def problems_of(
-    engine: AsyncEngine, caught: Iterable[Statement], judge: Judge, state: str
+    engine: AsyncEngine, caught: Iterable[Statement], find_problems: FindProblems, state: str
 ) -> list[str]:
     problems = []
     statements = [
@@ -393,7 +393,7 @@ async def problems_of(
         for statement in statements:
             problems += [
                 f"{statement.call}, {state}, {problem}\n    {statement.sql}"
-                for problem in await judge(connection, statement)
+                for problem in await find_problems(connection, statement)
             ]
     return problems
 
@@ -413,12 +413,12 @@ async def test_no_statement_of_a_call_leaves_its_session(
     await read(running, clock, caught)
     await remove(running, clock, caught)
     found = [problem for statement in caught for problem in joins_beside_the_shard_key(statement)]
-    judge = {"postgresql": postgres_problems, "sqlite": sqlite_problems}[database_kind]
-    found += await problems_of(engine, caught, judge, "without statistics")
+    find_problems = {"postgresql": postgres_problems, "sqlite": sqlite_problems}[database_kind]
+    found += await problems_of(engine, caught, find_problems, "without statistics")
     async with engine.begin() as connection:
         await connection.exec_driver_sql("ANALYZE")
     await engine.dispose()  # SQLite reads statistics on connecting
-    found += await problems_of(engine, caught, judge, "with statistics")
+    found += await problems_of(engine, caught, find_problems, "with statistics")
     if found:
         pytest.fail("\n".join(found))
 

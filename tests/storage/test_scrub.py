@@ -128,8 +128,8 @@ def start(file: Path, *, patience: str = "30") -> subprocess.Popen[bytes]:
 def outcome(scrubber: subprocess.Popen[bytes]) -> tuple[int, bytes]:
     """Its exit code, and what it has to say."""
     with scrubber:
-        told = scrubber.stderr.read()
-        return scrubber.wait(), told
+        message = scrubber.stderr.read()
+        return scrubber.wait(), message
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -182,8 +182,8 @@ def test_a_reader_of_an_old_state_ends_its_patience(file):
         connection.execute("BEGIN")
         connection.execute("SELECT count(*) FROM rows").fetchone()
         other.execute("INSERT INTO rows VALUES ('a', 1, 'a')")
-        told = b"another process reads an old state of the database\n"
-        assert outcome(start(file, patience="0.2")) == (1, told)
+        message = b"another process reads an old state of the database\n"
+        assert outcome(start(file, patience="0.2")) == (1, message)
         assert other.execute("PRAGMA user_version").fetchone() == (1,)
 
 

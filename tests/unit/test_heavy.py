@@ -12,10 +12,10 @@ from memoryd.retrieval.heavy import GivenUp, Turns, in_thread
 
 
 async def test_work_in_a_thread_ends_with_its_caller():
-    begun, ended = threading.Event(), threading.Event()
+    started, ended = threading.Event(), threading.Event()
 
     def work(check):
-        begun.set()
+        started.set()
         try:
             while True:
                 check()
@@ -24,7 +24,7 @@ async def test_work_in_a_thread_ends_with_its_caller():
             raise
 
     task = asyncio.create_task(in_thread(work))
-    await asyncio.to_thread(begun.wait, 30)
+    await asyncio.to_thread(started.wait, 30)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -192,7 +192,7 @@ def test_who_is_named_is_preferred_and_embedded_in_the_first_person():
 
 
 @pytest.mark.parametrize(
-    ("query", "language", "told"),
+    ("query", "language", "embedded"),
     [
         ("Where does Ann Lee live?", "en", "Where does I live?"),
         ("What is Ann Lee\u2019s job?", "en", "What is my job?"),
@@ -203,9 +203,9 @@ def test_who_is_named_is_preferred_and_embedded_in_the_first_person():
         ("What does V. like?", "en", "What does I. like?"),
     ],
 )
-def test_names_of_speakers_give_way_to_the_first_person(query, language, told):
+def test_names_of_speakers_give_way_to_the_first_person(query, language, embedded):
     said = [document(n, "Hello", speaker=name) for n, name in enumerate(("Ann Lee", "Ben", "V"))]
-    assert understand(query, [SessionIndex(said, language=language)]).text_to_embed == told
+    assert understand(query, [SessionIndex(said, language=language)]).text_to_embed == embedded
 
 
 def test_of_what_is_said_by_the_one_named_own_affairs_come_first():
@@ -225,11 +225,11 @@ def test_the_turn_after_a_relevant_question_answers_it():
     def turns(question):
         return index_of(question, "Since my grandmother taught me", *OTHERS, episode="a")
 
-    asked, told = (
+    question, statement = (
         {r.memory_id: r.context for r in results("piano", turns(text), limit=100)}["m1"]
         for text in ("Why the piano?", "Why, the piano!")
     )
-    assert asked > told > 0
+    assert question > statement > 0
 
 
 def test_when_it_happened_counts_where_a_query_says_when():

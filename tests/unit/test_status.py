@@ -92,8 +92,8 @@ def test_every_error_has_its_code_and_a_reason_of_its_own(error: errors.MemorydE
         == 1
     )
     if isinstance(error, errors.InvalidRequest):
-        told = [(v.field, v.description) for v in details["BadRequest"].field_violations]
-        assert told == list(error.violations)
+        violations = [(v.field, v.description) for v in details["BadRequest"].field_violations]
+        assert violations == list(error.violations)
     if status.code in {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.ALREADY_EXISTS}:
         assert details["ResourceInfo"].resource_name
     if status.code is grpc.StatusCode.UNAVAILABLE and hasattr(error, "retry_after"):

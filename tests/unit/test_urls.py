@@ -136,10 +136,10 @@ def test_nothing_of_a_password_is_shown(before: str, after: str, query: str) -> 
     url = f"{PG}u:{before}{CANARY}{after}@h:5432/d{query}"
     assert has_password(url)
     try:
-        told = str(driver_url(url).set(password=None))
+        message = str(driver_url(url).set(password=None))
     except UrlError as error:
-        told = str(error)
+        message = str(error)
     else:
         assert driver_url(url).password == f"{before}{CANARY}{after}"
-        told += shown(url)
-    assert CANARY not in told
+        message += shown(url)
+    assert CANARY not in message
