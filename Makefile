@@ -48,13 +48,13 @@ torture: export FAULTS_RESTARTS ?= 20
 torture: .venv/.installed ## run the fault suite's long form, half an hour, and print its report (ARGS="-k kills")
 	$(RUN) pytest tests/faults $(ARGS)
 
-# Not part of `test`: it comes with distributions, not as a Python package. What the database tells
-# does not pass through it, so those tests are left out that wait to be told.
+# Not part of `test`: it comes with distributions, not as a Python package. It passes on no
+# notifications, so the tests that need them are left out.
 PGBOUNCER ?= $(firstword $(shell command -v pgbouncer) /usr/sbin/pgbouncer)
 
 test-pgbouncer: .venv/.installed ## run the tests of all calls by way of PgBouncer (PGBOUNCER=/path/to/pgbouncer)
 	@test -x "$(PGBOUNCER)" || { echo 'there is no $(PGBOUNCER): install PgBouncer, or say where it is: make test-pgbouncer PGBOUNCER=...' >&2; exit 1; }
-	PGBOUNCER="$(PGBOUNCER)" $(RUN) pytest tests/rpc -k 'postgresql and not (lost_listener or another_server_is_told)' $(ARGS)
+	PGBOUNCER="$(PGBOUNCER)" $(RUN) pytest tests/rpc -k 'postgresql and not (lost_listener or another_server_is_notified)' $(ARGS)
 
 test-later-schema: .venv/.installed ## run the tests of all calls on a schema that the next release may have
 	TEST_ON_LATER_SCHEMA=1 $(RUN) pytest tests/rpc $(ARGS)

@@ -62,7 +62,7 @@ STATED = [
     STATED,
     ids=[f"{page}-{constant}" for page, constant, _ in STATED],
 )
-def test_a_number_is_that_of_the_code(page, constant, words):
+def test_documented_numbers_match_the_code(page, constant, words):
     module, _, name = constant.partition(":")
     value = getattr(import_module(f"memoryd.{module}"), name)
     text = " ".join((DOCS / f"{page}.md").read_text().split())

@@ -59,7 +59,7 @@ def shown(seen: str | bytes) -> bool:
     )
 
 
-def test_what_is_looked_for_would_be_found():
+def test_a_planted_secret_would_be_found():
     assert shown(f"Bearer {CANARY}")
     assert shown(CANARY.upper())
     assert shown(CANARY.encode().hex())
@@ -330,7 +330,7 @@ BAD = [
 
 
 @pytest.mark.parametrize("variables", BAD, ids=lambda variables: next(iter(variables)))
-def test_a_bad_setting_is_told_without_its_value(variables):
+def test_a_bad_setting_is_reported_without_its_value(variables):
     with pytest.raises(SettingsError) as caught:
         load_configuration(environ=variables, dotenv=None, flags={})
     error = caught.value
@@ -360,7 +360,7 @@ def test_a_start_that_fails_shows_no_secret(command_line):
         f"sqlite+aiosqlite:///no/such/folder.db?password={CANARY}",
     ],
 )
-def test_a_database_that_cannot_be_had_is_told_without_its_password(command_line, url):
+def test_an_unreachable_database_is_reported_without_its_password(command_line, url):
     done = command_line.run("migrate", MEMORYD_DATABASE_URL=url, MEMORYD_LOG_LEVEL="debug")
     assert done.returncode == 1
     assert done.stderr
@@ -371,7 +371,7 @@ def test_a_database_that_cannot_be_had_is_told_without_its_password(command_line
 
 
 @pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
-async def test_a_defect_is_logged_without_a_secret(serve, monkeypatch, as_json):
+async def test_an_unhandled_exception_is_logged_without_a_secret(serve, monkeypatch, as_json):
     keys = {"CRM_API_KEY": f"{CANARY}-literal", "BILLING_API_KEY": "env://TARGET"}
     running = await serve(**keys, TARGET=f"{CANARY}-target")
 
@@ -402,7 +402,7 @@ async def test_a_defect_is_logged_without_a_secret(serve, monkeypatch, as_json):
     assert_nothing_shown([*caller, log])
 
 
-async def test_a_defect_of_the_store_is_logged_without_a_secret(serve, monkeypatch):
+async def test_an_unhandled_exception_of_the_store_is_logged_without_a_secret(serve, monkeypatch):
     running = await serve(CRM_API_KEY=CANARY)
     monkeypatch.setattr(running.server.database, "read", None)
     written = io.StringIO()
@@ -415,7 +415,7 @@ async def test_a_defect_of_the_store_is_logged_without_a_secret(serve, monkeypat
     assert_nothing_shown([str(caught.value), written.getvalue()])
 
 
-def test_libraries_at_debug_are_not_heard():
+def test_debug_records_of_libraries_are_not_logged():
     """Theirs is not ours to judge: botocore writes whole answers, aiosqlite rows."""
     libraries = ("aiosqlite", "asyncpg", "boto3", "botocore", "grpc", "sqlalchemy", "urllib3")
     written = io.StringIO()

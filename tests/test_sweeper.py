@@ -75,7 +75,7 @@ async def changes(memory: MemoryServiceStub, until: int) -> list[tuple[int, int,
 # What is taken
 
 
-async def test_what_has_expired_is_removed_and_told(running, clock):
+async def test_expired_memories_are_removed_and_reported(running, clock):
     memory = running.memory
     first, second, third = (
         *(await stored(memory, "first", ttl=timedelta(hours=1))),
@@ -107,7 +107,7 @@ async def test_it_sweeps_by_itself(serve, clock):
     assert (await changes(memory, 2))[-1] == (2, pb.MEMORY_CHANGE_EXPIRED, one.memory_id)
 
 
-async def test_what_nobody_uses_is_deleted_softly(serve, clock):
+async def test_unused_memories_are_soft_deleted(serve, clock):
     running = await serve(MEMORY_CLEANUP_DAYS="30")
     memory, sweeper = running.memory, running.server.sweeper
     unused, retrieved, changed, _ = await stored(
@@ -140,7 +140,7 @@ async def test_what_nobody_uses_is_deleted_softly(serve, clock):
     assert await live(memory) == []
 
 
-async def test_what_was_deleted_is_purged_after_its_retention(serve, clock, tables):
+async def test_deleted_memories_are_purged_after_their_retention(serve, clock, tables):
     running = await serve(MEMORYD_DELETED_RETENTION_HOURS="48")
     memory, sweeper = running.memory, running.server.sweeper
     gone, back, expiring, kept = (
@@ -275,7 +275,7 @@ async def test_live_memories_are_never_touched(running, clock):
         assert now == before
 
 
-async def test_one_that_was_restored_meanwhile_is_not_purged(running, clock):
+async def test_a_memory_restored_meanwhile_is_not_purged(running, clock):
     memory, database = running.memory, running.server.database
     restored, gone = await stored(memory, "restored", "gone")
     victims = [("default", "user-123", one.memory_id) for one in (restored, gone)]
@@ -287,7 +287,7 @@ async def test_one_that_was_restored_meanwhile_is_not_purged(running, clock):
     assert await live(memory) == [restored]
 
 
-async def test_one_that_has_expired_is_left_to_expire(running, clock):
+async def test_an_expired_memory_is_left_to_expire(running, clock):
     """Else it would be told of as deleted; and it is nothing that a further batch would change."""
     memory, database = running.memory, running.server.database
     await stored(memory, "expired", ttl=30 * DAY)
@@ -297,7 +297,7 @@ async def test_one_that_has_expired_is_left_to_expire(running, clock):
     assert found == [(*Session("default", "user-123"), unused.memory_id)]
 
 
-async def test_the_databases_clock_is_asked(running):
+async def test_the_databases_clock_is_used(running):
     database = running.server.database
     now = await database.read(database.dialect.now)
     assert abs(datetime.now(UTC) - now) < timedelta(minutes=5)
@@ -415,7 +415,7 @@ async def test_a_broken_sweep_is_logged_and_the_next_one_comes(serve, clock, mon
     assert any(record.levelname == "ERROR" and record.exc_info for record in caplog.records)
 
 
-async def test_a_sweep_that_is_cancelled_is_taken_up_by_the_next(running, clock, tables):
+async def test_the_next_sweep_continues_a_cancelled_one(running, clock, tables):
     memory, sweeper = running.memory, running.server.sweeper
     await store_many(memory, 3 * BATCH, ttl=timedelta(hours=1))
     clock.move(timedelta(hours=1))

@@ -97,7 +97,9 @@ async def test_there_and_back_without_loss(filled, other_url, tmp_path):
     assert back.read_text() == there.read_text()
 
 
-async def test_a_copy_goes_on_where_the_first_was(filled, other_url, tmp_path, running, serve):
+async def test_a_copy_continues_after_the_original(
+    filled, other_url, tmp_path, running, serve
+):
     file = tmp_path / "export.jsonl"
     memoryd("export", file, filled, "--deleted")
     memoryd("import", file, other_url)
@@ -116,7 +118,7 @@ async def test_a_copy_goes_on_where_the_first_was(filled, other_url, tmp_path, r
     assert (changed.revision, changed.rag.search_k) == (6, 8)
 
 
-async def test_revisions_of_tools_go_on_beyond_those_that_were_imported(
+async def test_revisions_of_tools_continue_after_the_imported_ones(
     filled, other_url, tmp_path, serve
 ):
     copy = await serve(MEMORYD_DATABASE_URL=other_url)
@@ -132,7 +134,7 @@ async def test_revisions_of_tools_go_on_beyond_those_that_were_imported(
     assert (await copy.tools.UpdateToolConfig(request)).revision == 6
 
 
-async def test_tombstones_come_along_only_where_asked(filled, other_url, tmp_path):
+async def test_tombstones_are_moved_only_on_request(filled, other_url, tmp_path):
     file = tmp_path / "export.jsonl"
     memoryd("export", file, filled)
     memoryd("import", file, other_url)
@@ -144,7 +146,7 @@ async def test_tombstones_come_along_only_where_asked(filled, other_url, tmp_pat
     assert copied["memories"] == live
 
 
-async def test_an_import_is_begun_again_after_it_was_cut_off(filled, other_url, tmp_path):
+async def test_an_interrupted_import_can_be_repeated(filled, other_url, tmp_path):
     whole, part = tmp_path / "whole.jsonl", tmp_path / "part.jsonl"
     memoryd("export", whole, filled, "--deleted")
     lines = whole.read_text().splitlines(keepends=True)
@@ -232,7 +234,7 @@ def written(file: Path, entry: object) -> Path:
         ),
     ],
 )
-async def test_a_line_that_was_changed_is_named(database_url, tmp_path, entry, words):
+async def test_a_corrupt_line_is_named(database_url, tmp_path, entry, words):
     file = written(tmp_path / "export.jsonl", entry)
     message = memoryd("import", file, database_url, succeeds=False)
     assert "line 2: " in message
@@ -245,7 +247,7 @@ async def test_rows_that_the_database_refuses_are_named(database_url, tmp_path):
     assert "lines up to 2: the database refuses these rows of store_requests" in message
 
 
-async def test_what_stands_against_other_memories_is_told_and_left_out(filled, tmp_path):
+async def test_rows_that_conflict_with_other_memories_are_reported_and_skipped(filled, tmp_path):
     file = tmp_path / "export.jsonl"
     memoryd("export", file, filled, "--deleted")
     lines = [json.loads(line) for line in file.read_text().splitlines()]

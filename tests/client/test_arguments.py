@@ -166,7 +166,7 @@ METHODS = [
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(("which", "method"), METHODS)
-async def test_what_makes_no_request_names_its_argument(clients, which, method):
+async def test_an_argument_that_makes_no_request_is_named(clients, which, method):
     function = getattr(CLIENTS[which], method)
     signature = inspect.signature(function)
     needed = {
@@ -195,7 +195,7 @@ async def test_what_makes_no_request_names_its_argument(clients, which, method):
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
-async def test_what_makes_no_memory_names_its_argument(clients):
+async def test_an_argument_that_makes_no_memory_is_named(clients):
     for field in fields(client.NewMemory):
         for what, make in HOSTILE.items():
             new = client.NewMemory(**{"session_id": "s", "content": "x", field.name: make()})
@@ -206,7 +206,7 @@ async def test_what_makes_no_memory_names_its_argument(clients):
 
 
 @pytest.mark.parametrize("opener", [*CLIENTS.values(), client.open_channel])
-async def test_what_opens_no_channel_names_its_argument(opener):
+async def test_an_argument_that_opens_no_channel_is_named(opener):
     for name in parameters(opener if inspect.isfunction(opener) else opener.__init__):
         for what, make in HOSTILE.items():
             given = {name: make()}

@@ -488,7 +488,7 @@ async def test_answers_are_the_messages_that_the_server_sent(rig: Rig) -> None:
     assert await rig.memory.store("s", "c") == answer
 
 
-async def test_a_store_gets_a_request_id_of_its_own(rig: Rig) -> None:
+async def test_each_store_gets_its_own_request_id(rig: Rig) -> None:
     await rig.memory.store("s", "c")
     await rig.memory.store("s", "c")
     ids = [uuid.UUID(call.request.request_id) for call in rig.server.calls]
@@ -619,7 +619,7 @@ REFUSED: list[tuple[Callable[[Rig], Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("call", "kind", "message"), REFUSED)
-async def test_what_makes_no_request_is_refused_before_it_is_sent(
+async def test_invalid_arguments_are_refused_before_sending(
     rig: Rig, call: Callable[[Rig], Any], kind: type[Exception], message: str
 ) -> None:
     with pytest.raises(kind, match=message):
@@ -827,7 +827,7 @@ async def test_between_attempts_the_client_backs_off(rig: Rig) -> None:
     assert asyncio.get_running_loop().time() - begin > 0.05
 
 
-async def test_nobody_there_is_unavailable() -> None:
+async def test_an_unreachable_server_is_unavailable() -> None:
     async with serving(ScriptedServer()) as address:
         pass
     async with MemoryClient(address) as memory:
@@ -847,7 +847,7 @@ def test_the_service_config_names_methods_that_exist() -> None:
 # Streams
 
 
-async def test_a_stream_that_breaks_gives_what_came_and_then_the_error(rig: Rig) -> None:
+async def test_a_broken_stream_yields_what_came_then_the_error(rig: Rig) -> None:
     memories = [Memory(content="a"), Memory(content="b")]
     rig.server.will_answer("ExportMemories", *memories, AWAY)
     export = rig.memory.export("s")
@@ -858,7 +858,7 @@ async def test_a_stream_that_breaks_gives_what_came_and_then_the_error(rig: Rig)
 
 
 @pytest.mark.parametrize("service", ["memory", "tools"])
-async def test_a_watch_that_is_left_is_ended_at_the_server(rig: Rig, service: str) -> None:
+async def test_leaving_a_watch_ends_it_at_the_server(rig: Rig, service: str) -> None:
     if service == "memory":
         rig.server.will_answer("WatchMemories", memory_pb2.WatchMemoriesResponse(revision=1), None)
         watch: AsyncGenerator[Any, None] = rig.memory.watch("s")
@@ -986,7 +986,7 @@ async def test_every_detail_is_read(rig: Rig) -> None:
     assert str(error) == "RESOURCE_EXHAUSTED: full (request req-7)"
 
 
-async def test_an_etag_mismatch_is_told_from_other_aborts(rig: Rig) -> None:
+async def test_an_etag_mismatch_differs_from_other_aborts(rig: Rig) -> None:
     mismatch = error_details_pb2.ErrorInfo(reason="ERROR_REASON_ETAG_MISMATCH", domain="memoryd")
     error = await refused(rig, Refusal(grpc.StatusCode.ABORTED, "changed", (mismatch,)))
     assert type(error) is client.EtagMismatch
@@ -1039,7 +1039,7 @@ async def test_garbage_in_the_details_leaves_the_error(rig: Rig, raw: bytes) -> 
     assert error.retry_after is None
 
 
-async def test_garbage_beside_a_detail_leaves_the_detail(rig: Rig) -> None:
+async def test_garbage_next_to_a_detail_leaves_the_detail(rig: Rig) -> None:
     raw = packed(
         ("type.googleapis.com/google.rpc.BadRequest", b"\xff\xff"),
         ("type.googleapis.com/google.rpc.ErrorInfo", OURS.SerializeToString()),
@@ -1106,7 +1106,7 @@ async def test_a_batch_sent_again_changes_nothing(address: str) -> None:
     assert listed == [each.content for each in new]
 
 
-async def test_every_violation_is_told_at_once(address: str) -> None:
+async def test_every_violation_is_listed_at_once(address: str) -> None:
     async with MemoryClient(address) as memory:
         with pytest.raises(client.InvalidArgument) as raised:
             await memory.store_many([NewMemory("s", "c"), NewMemory("..", "", importance=7)])
@@ -1182,7 +1182,7 @@ def test_the_public_names() -> None:
     }
 
 
-def test_the_client_brings_nothing_else_of_ours() -> None:
+def test_the_client_imports_no_other_module_of_memoryd() -> None:
     script = (
         "import sys, memoryd.client\n"
         "print(*sorted(n for n in sys.modules if n.partition('.')[0] == 'memoryd'))"

@@ -109,7 +109,7 @@ def broken(file: Path) -> None:
         (broken, "the database is broken: row 1 missing from index"),
     ],
 )
-def test_what_cannot_be_backed_up_is_told_and_leaves_nothing(command_line, tmp_path, make, words):
+def test_a_failed_backup_is_reported_and_leaves_nothing(command_line, tmp_path, make, words):
     file, copy = tmp_path / "source.db", tmp_path / "copy.db"
     if make is not None:
         make(file)

@@ -148,14 +148,14 @@ def story() -> Story:
     return story
 
 
-def test_where_all_was_kept_nothing_is_found(story):
+def test_nothing_is_found_if_every_promise_was_kept(story):
     story.watch()
     assert not find_faults(story.history, story.stored)
     assert (story.history.acknowledged, story.history.codes["UNAVAILABLE"]) == (8, 2)
 
 
 @pytest.mark.parametrize("place", range(6))
-def test_an_acknowledged_write_that_is_not_there_is_lost(story, place):
+def test_a_missing_acknowledged_write_is_lost(story, place):
     gone = story.versions.pop(place)
     # As after a crash that took back what came last: no gap tells of it.
     story.versions = [
@@ -164,7 +164,7 @@ def test_an_acknowledged_write_that_is_not_there_is_lost(story, place):
     assert Broken.LOST in story.broken(), gone
 
 
-def test_a_write_that_another_took_the_place_of_is_lost(story):
+def test_a_write_replaced_by_another_is_lost(story):
     story.versions[0] = story.versions[0]._replace(content="something else")
     assert {Broken.LOST, Broken.UNWANTED} <= story.broken()
 
@@ -189,12 +189,12 @@ def test_a_failed_batch_that_is_there_in_part_is_half(story):
 
 
 @pytest.mark.parametrize("content", ["too many", "never sent"])
-def test_what_was_refused_or_never_sent_is_unwanted(story, content):
+def test_content_that_was_refused_or_never_sent_is_unwanted(story, content):
     story.commit(content, "f")
     assert story.broken() == {Broken.UNWANTED}
 
 
-def test_a_deletion_that_nobody_wanted_is_unwanted(story):
+def test_a_deletion_without_a_request_is_unwanted(story):
     story.commit("milk", "c", Change.DELETED)
     assert Broken.UNWANTED in story.broken()
 
@@ -220,7 +220,7 @@ def test_sessions_begin_beyond_those_that_were_erased():
 
 
 @pytest.mark.parametrize("harm", ["missed", "doubled", "reordered", "short", "other", "changed"])
-def test_a_watcher_that_is_told_wrongly_is_found(story, harm):
+def test_wrong_events_of_a_watcher_are_found(story, harm):
     events = story.watch()
     if harm == "missed":
         del events[2]
@@ -242,12 +242,12 @@ def test_a_read_that_shows_an_older_version_goes_back(story):
     assert story.broken() == {Broken.BACKWARDS}
 
 
-def test_a_read_that_misses_what_was_there_goes_back(story):
+def test_a_read_that_misses_a_memory_goes_back(story):
     story.get("a", None)
     assert story.broken() == {Broken.BACKWARDS}
 
 
-def test_a_list_that_misses_what_was_there_goes_back(story):
+def test_a_list_that_misses_a_memory_goes_back(story):
     story.listed(*map(story.memory, story.versions[2:5]))
     assert not story.broken()
     story.listed(*map(story.memory, story.versions[2:4]))
@@ -259,7 +259,7 @@ def test_a_retrieval_of_an_older_revision_goes_back(story):
     assert story.broken() == {Broken.BACKWARDS}
 
 
-def test_a_read_may_be_as_old_as_its_beginning(story):
+def test_a_read_may_be_as_old_as_its_start(story):
     before = story.memory(story.versions[4])
     reading = story.get("a", before)
     story.update("black tea", "a")
@@ -268,7 +268,7 @@ def test_a_read_may_be_as_old_as_its_beginning(story):
     assert not story.broken()
 
 
-def test_another_callers_knowledge_counts_where_told_to(story):
+def test_another_callers_knowledge_counts_on_request(story):
     before = story.memory(story.versions[0])
     story.get("a", before, caller="two")
     assert story.broken() == {Broken.BACKWARDS}
@@ -278,7 +278,7 @@ def test_another_callers_knowledge_counts_where_told_to(story):
     assert story.broken(across_callers=False) == {Broken.BACKWARDS}
 
 
-def test_a_read_of_what_is_not_stored_shows_a_phantom(story):
+def test_a_read_of_unstored_content_shows_a_phantom(story):
     never = Version(SESSION, 9, "z", Change.CREATED, "rolled back")
     story.get("z", story.memory(never))
     assert Broken.PHANTOM in story.broken()

@@ -69,9 +69,7 @@ async def fill(memory: MemoryServiceStub, session_id: str) -> None:
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
-async def test_what_a_server_leaves_undone_is_done_by_the_next(
-    command_line, database_url, file, end
-):
+async def test_the_next_server_finishes_what_one_left_undone(command_line, database_url, file, end):
     plant(file)
     server = ServerProcess(command_line, database_url, MEMORYD_DATABASE_TIMEOUT_SECONDS="60")
     async with open_channel(await server.start()) as channel:

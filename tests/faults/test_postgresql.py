@@ -106,7 +106,7 @@ async def all_connections_are_to_be_had(server) -> None:
     await inside
 
 
-async def test_a_write_that_was_cut_off_as_it_began_takes_no_later_one_along(serve, pair):
+async def test_a_write_cut_off_at_its_start_does_not_affect_a_later_one(serve, pair):
     url = pair.primary.url(pair.create_database())
     running = await serve(**VARIABLES, MEMORYD_DATABASE_URL=url)
 

@@ -51,7 +51,7 @@ async def test_a_dump_under_load_is_one_state_and_a_server_goes_on_from_it(
     await goes_on_from(restored, there.memory)
 
 
-async def test_a_recovery_gives_back_what_had_been_acknowledged_at_its_time(
+async def test_a_recovery_restores_what_was_acknowledged_at_its_time(
     serve, postgres_server, folder, fault_report
 ):
     source = Node(folder / "source", postgres_server.system_user)

@@ -91,7 +91,7 @@ async def test_no_call_fails_after_a_migration_of_the_next_release(
 
 
 @only_postgresql
-async def test_no_connection_keeps_what_was_prepared_before_a_change(serve, tables):
+async def test_no_connection_keeps_statements_prepared_before_a_change(serve, tables):
     """Each of them, whichever a call is given; and a change while calls are under way."""
     memory = (await serve()).memory
     stored = await memory.StoreMemory(pb.StoreMemoryRequest(session_id="user", content="kept"))
@@ -128,7 +128,7 @@ async def test_a_standby_is_still_read_after_a_change(serve, pair, clock, caplog
 
 
 @only_postgresql
-async def test_a_column_that_is_gone_is_told_of_until_it_is_back(serve, tables, clock):
+async def test_a_missing_column_is_reported_until_it_is_back(serve, tables, clock):
     running = await serve()
     await live(running, clock, name="before")
     await tables.execute("ALTER TABLE memories RENAME COLUMN importance TO weight")

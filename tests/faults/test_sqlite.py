@@ -168,7 +168,7 @@ async def test_a_read_only_file_is_read_and_its_writes_are_refused(
 # A file that another process writes
 
 
-async def test_another_process_that_writes_is_waited_for_and_its_death_harms_nobody(
+async def test_the_service_waits_for_another_writer_and_survives_its_death(
     command_line, database_path, database_url
 ):
     server = ServerProcess(command_line, database_url, MEMORYD_DATABASE_LOCK_TIMEOUT_SECONDS="0.5")

@@ -100,7 +100,7 @@ def everywhere(*shown: str) -> dict[str, list[str]]:
     return {call: sorted(shown) for call in ("list", "export", "retrieve")}
 
 
-async def test_a_standby_gives_rows_where_it_is_as_far_and_only_there(serve, pair):
+async def test_a_standby_serves_rows_only_if_it_has_caught_up(serve, pair):
     database = pair.create_database()
     variables = {
         **VARIABLES,
@@ -132,7 +132,7 @@ async def test_a_standby_gives_rows_where_it_is_as_far_and_only_there(serve, pai
 
 
 @pytest.mark.parametrize("loss", ["stop", "freeze"])
-async def test_without_its_standby_the_primary_gives_the_rows(serve, pair, loss, monkeypatch):
+async def test_without_its_standby_the_primary_serves_the_rows(serve, pair, loss, monkeypatch):
     monkeypatch.setattr("memoryd.memories.replica.STANDBY_TIMEOUT_SECONDS", 0.2)
     database = pair.create_database()
     running = await serve(
@@ -150,7 +150,7 @@ async def test_without_its_standby_the_primary_gives_the_rows(serve, pair, loss,
     await asyncio.to_thread({"stop": pair.standby.start, "freeze": pair.standby.thaw}[loss])
 
 
-async def test_no_caller_is_shown_less_than_any_has_seen(serve, pair, fault_report):
+async def test_no_caller_sees_less_than_another_has_seen(serve, pair, fault_report):
     database = pair.create_database()
     url = pair.primary.url(database)
     variables = {

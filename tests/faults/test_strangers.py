@@ -168,7 +168,7 @@ async def answers(caller: Caller, count: int) -> None:
 
 
 @pytest.mark.parametrize("name", FLOODS)
-async def test_floods_harm_nobody_else(start, name):
+async def test_floods_harm_no_other_caller(start, name):
     victim = await start()
     before = resources_of(victim.process.pid, victim.port).rss_bytes
     async with victim.called() as caller:
@@ -180,7 +180,7 @@ async def test_floods_harm_nobody_else(start, name):
 
 
 @pytest.mark.parametrize("name", HOLDS)
-async def test_what_is_held_and_left_unfinished_harms_nobody_else(start, name):
+async def test_held_and_unfinished_requests_harm_no_other_caller(start, name):
     victim = await start(MEMORYD_REQUEST_SECONDS="1")
     before = resources_of(victim.process.pid, victim.port).rss_bytes
     async with victim.called() as caller:
@@ -194,7 +194,7 @@ async def test_what_is_held_and_left_unfinished_harms_nobody_else(start, name):
     await victim.assert_serves()
 
 
-async def test_requests_as_large_as_they_may_be_take_bounded_memory_unfinished(start):
+async def test_unfinished_requests_of_the_largest_size_take_bounded_memory(start):
     """No length claimed in them tells a server that it need not wait."""
     victim = await start(MEMORYD_REQUEST_SECONDS="30")
     before = resources_of(victim.process.pid, victim.port).rss_bytes
@@ -232,7 +232,7 @@ OTHER_CALLS = {
 
 
 @pytest.mark.parametrize("path", UNDECODABLE_PATHS, ids=range(len(UNDECODABLE_PATHS)))
-async def test_a_path_that_is_no_text_ends_no_service(start, path):
+async def test_a_path_that_is_not_text_does_not_end_the_service(start, path):
     victim = await start()
     await launched(partial(send_frames, call_of(path)), victim.address, PATIENCE_SECONDS)
     await victim.comes_back()
@@ -252,7 +252,7 @@ async def test_the_port_comes_back_again_and_again_and_callers_go_on(start):
 
 
 @pytest.mark.parametrize("name", OTHER_CALLS)
-async def test_a_path_that_is_no_text_among_other_calls_ends_no_process(start, name):
+async def test_a_path_that_is_not_text_among_other_calls_does_not_end_the_process(start, name):
     """What gRPC still has in hand as its server ends outlives it."""
     # Lines of a log are the memory that would be overwritten.
     victim = await start(MEMORYD_LOG_LEVEL="info")
@@ -270,7 +270,7 @@ async def test_a_path_that_is_no_text_among_other_calls_ends_no_process(start, n
     await victim.assert_serves()
 
 
-async def test_a_server_that_is_ended_for_good_exits_so_that_it_is_restarted(start):
+async def test_a_server_that_cannot_recover_exits_so_that_it_is_restarted(start):
     victim = await start()
     attack = partial(send_frames, call_of(UNDECODABLE_PATHS[0]))
     end = time.monotonic() + PATIENCE_SECONDS

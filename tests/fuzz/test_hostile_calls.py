@@ -215,13 +215,13 @@ LARGE = {
 
 
 @pytest.mark.parametrize("name", LARGE)
-async def test_as_much_as_a_message_holds_is_judged_in_time(attacker, name):
+async def test_the_largest_messages_are_validated_in_time(attacker, name):
     method, request = LARGE[name]
     code = await attacker.call(_named(method), request().SerializeToString())
     assert code in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
 
 
-async def test_what_decompresses_to_more_than_a_message_holds_is_refused(running):
+async def test_a_message_too_large_after_decompression_is_refused(running):
     store = running.channel.unary_unary(path_of(_named("StoreMemory")))
     bomb = pb.StoreMemoryRequest(session_id=SESSION, content=" " * 5 * LARGEST)
     with pytest.raises(grpc.aio.AioRpcError) as refused:
@@ -240,7 +240,7 @@ async def test_what_decompresses_to_more_than_a_message_holds_is_refused(running
     ],
     ids=["HTTP/1.1", "TLS", "broken frames", "silence", "noise"],
 )
-async def test_what_is_no_grpc_harms_nobody(running, attacker, data):
+async def test_connections_that_do_not_speak_grpc_harm_no_caller(running, attacker, data):
     host, _, port = running.address.rpartition(":")
     for _ in range(20):
         _, writer = await asyncio.open_connection(host, int(port))
@@ -252,7 +252,7 @@ async def test_what_is_no_grpc_harms_nobody(running, attacker, data):
 
 
 @pytest.mark.parametrize("method", ["StoreMemory", "UpdateMemory", "FindSimilarMemories"])
-async def test_other_calls_go_on_while_a_large_content_is_judged(running, monkeypatch, method):
+async def test_other_calls_proceed_while_large_content_is_validated(running, monkeypatch, method):
     answered = threading.Event()
 
     def patient(text: str, policy: ContentPolicy) -> str:

@@ -368,7 +368,7 @@ async def test_times_of_sqlite_are_rewritten_to_compare(
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])
-async def test_what_is_no_time_or_no_json_survives(
+async def test_malformed_times_and_json_survive(
     database: Database, log: pytest.LogCaptureFixture
 ) -> None:
     await database.upgrade(SECOND)
@@ -416,7 +416,7 @@ async def test_revisions_count_up_in_creation_order(database: Database) -> None:
     }
 
 
-async def test_wrong_hashes_of_an_earlier_system_are_made_anew(
+async def test_wrong_hashes_of_an_earlier_system_are_recomputed(
     database: Database, log: pytest.LogCaptureFixture
 ) -> None:
     await database.upgrade(SECOND)

@@ -562,5 +562,5 @@ def world(database_url: str, clock: Any, monkeypatch: pytest.MonkeyPatch) -> Ite
     world.close()
 
 
-def test_the_service_does_as_the_model(world: World) -> None:
+def test_the_service_matches_the_model(world: World) -> None:
     run_state_machine_as_test(partial(MemoryMachine, world), settings=PROFILE)

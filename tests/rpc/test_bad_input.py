@@ -237,7 +237,7 @@ async def test_session_ids_are_never_repaired(each_refused):
         await each_refused(method, requests, paths.get(method, "session_id"))
 
 
-async def test_session_ids_are_taken_as_they_are(memory):
+async def test_session_ids_are_accepted_unchanged(memory):
     for session_id in GOOD_SESSION_IDS:
         answer = await memory.StoreMemory(store(session_id=session_id))
         assert answer.memory.session_id == session_id
@@ -339,7 +339,7 @@ async def test_contents_far_over_the_limit_are_refused_unread(serve, refused, po
     assert await stored(running.memory) == []
 
 
-async def test_markup_may_take_what_contents_leave(memory):
+async def test_markup_may_fill_the_rest_of_the_limit(memory):
     content = "<b>" * 38_229 + "x" * 16_384 + " "
     assert len(content) == 131_072
     answer = await memory.StoreMemory(store(content=content))
@@ -489,7 +489,7 @@ def times_of(kind: Descriptor, within: tuple[Descriptor, ...] = ()) -> Iterator[
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
-async def test_no_duration_or_timestamp_is_taken_for_one(running, refused, service):
+async def test_malformed_durations_and_timestamps_are_refused(running, refused, service):
     """Fields whose values are ignored are none the less judged: what is malformed is a mistake."""
     seen = set()
     for method in service.methods:
@@ -533,7 +533,7 @@ async def test_times_that_only_the_service_sets_are_ignored(memory):
 # Several violations
 
 
-async def test_all_violations_of_a_store_are_told_at_once(each_refused):
+async def test_all_violations_of_a_store_are_listed_at_once(each_refused):
     request = pb.StoreMemoryRequest(
         session_id="../x",
         content="<br>",
@@ -547,7 +547,7 @@ async def test_all_violations_of_a_store_are_told_at_once(each_refused):
     await each_refused("StoreMemory", {"": request}, *fields, "ttl")
 
 
-async def test_all_violations_of_a_batch_are_told_with_their_place(each_refused):
+async def test_all_violations_of_a_batch_are_listed_with_their_place(each_refused):
     requests = [store(content=f"fact {n}") for n in range(6)]
     requests[0].session_id = ""
     requests[3].metadata.update(nested(9))
@@ -568,7 +568,7 @@ async def test_all_violations_of_a_batch_are_told_with_their_place(each_refused)
     await each_refused("BatchStoreMemories", {"": batch}, *fields)
 
 
-async def test_all_violations_of_an_update_are_told_at_once(each_refused):
+async def test_all_violations_of_an_update_are_listed_at_once(each_refused):
     request = pb.UpdateMemoryRequest(
         memory=pb.Memory(
             session_id="a b",
@@ -592,7 +592,7 @@ async def test_all_violations_of_an_update_are_told_at_once(each_refused):
     )
 
 
-async def test_all_violations_of_a_read_are_told_at_once(each_refused):
+async def test_all_violations_of_a_read_are_listed_at_once(each_refused):
     bad = pb.MemoryFilter(
         content_types=[0],
         min_importance=2,
@@ -608,7 +608,7 @@ async def test_all_violations_of_a_read_are_told_at_once(each_refused):
     await each_refused("RetrieveMemories", {"": retrieval}, *fields, "limit", "query")
 
 
-async def test_violations_that_only_the_handler_sees_are_told_at_once(each_refused):
+async def test_violations_that_only_the_handler_sees_are_listed_at_once(each_refused):
     listing = pb.ListMemoriesRequest(
         session_id=SESSION,
         filter=pb.MemoryFilter(metadata=nested(9)),
@@ -618,7 +618,7 @@ async def test_violations_that_only_the_handler_sees_are_told_at_once(each_refus
 
 
 @pytest.mark.parametrize("count", [40, 80, 1000])
-async def test_a_client_receives_the_refusal_of_a_batch_that_is_all_wrong(memory, refused, count):
+async def test_a_client_receives_the_refusal_of_an_entirely_invalid_batch(memory, refused, count):
     batch = [
         store(session_id="a b", importance=2, content_type=99, content="") for _ in range(count)
     ]
@@ -715,7 +715,7 @@ NO_TEXTS = {
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
-async def test_bytes_that_are_no_message_are_refused_by_every_method(running, refused, service):
+async def test_every_method_refuses_bytes_that_are_not_a_message(running, refused, service):
     for method in service.methods:
         fields = method.input_type.fields
         takes_text = bool(fields) and fields[0].type == fields[0].TYPE_STRING

@@ -16,7 +16,7 @@ from memoryd.tools.settings import MemorySettings
 from memoryd.v1 import memory_pb2 as pb
 
 
-async def test_a_batch_is_judged_no_further_than_its_caller_waits():
+async def test_validation_of_a_batch_ends_when_its_caller_leaves():
     threads: list[int] = []
     has_gone = threading.Event()
     loop = asyncio.get_running_loop()

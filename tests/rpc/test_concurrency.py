@@ -63,7 +63,7 @@ async def outcomes(calls: Iterable[Awaitable[pb.Memory]]) -> tuple[list[pb.Memor
 # One of many wins
 
 
-async def test_of_many_updates_with_one_etag_one_wins(stubs):
+async def test_one_of_many_updates_with_one_etag_wins(stubs):
     stored = await remember(stubs[0], "prefers e-mail")
 
     async def update(caller: int, stub: MemoryServiceStub) -> pb.Memory:
@@ -81,7 +81,7 @@ async def test_of_many_updates_with_one_etag_one_wins(stubs):
     assert answers[0].revision == stored.revision + 1
 
 
-async def test_of_many_deletions_one_wins_and_so_of_many_restorations(stubs):
+async def test_one_of_many_deletions_and_one_of_many_restorations_wins(stubs):
     stored = await remember(stubs[0], "prefers e-mail")
     named = {"session_id": SESSION, "memory_id": stored.memory_id}
     deleted, codes = await outcomes(
@@ -97,7 +97,7 @@ async def test_of_many_deletions_one_wins_and_so_of_many_restorations(stubs):
     assert [m.revision for m in (stored, *deleted, *restored)] == [1, 2, 3]
 
 
-async def test_of_many_updates_to_one_content_one_wins(stubs):
+async def test_one_of_many_updates_to_one_content_wins(stubs):
     stored = [await remember(stubs[0], f"fact {number}") for number in range(LIMIT)]
 
     async def update(caller: int, stub: MemoryServiceStub) -> pb.Memory:
@@ -327,7 +327,7 @@ async def observe(stubs: Sequence[MemoryServiceStub]) -> None:
             assert len(answer.results) <= LIMIT
 
 
-async def test_mixed_calls_leave_what_was_acknowledged_and_nothing_else(stubs):
+async def test_mixed_calls_leave_exactly_what_was_acknowledged(stubs):
     log, ids = Log(), []
     events: list[pb.WatchMemoriesResponse] = []
     news = asyncio.Event()

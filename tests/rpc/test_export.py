@@ -64,7 +64,7 @@ async def test_a_changed_memory_keeps_its_place(memory):
     assert [m.content for m in await export(memory)] == ["changed", "second"]
 
 
-async def test_deleted_memories_are_exported_where_asked_for_and_expired_ones_never(running, clock):
+async def test_deleted_memories_are_exported_on_request_and_expired_ones_never(running, clock):
     memory = running.memory
     deleted = (await memory.StoreMemory(store("deleted"))).memory
     await memory.DeleteMemory(named(pb.DeleteMemoryRequest, deleted))
@@ -122,7 +122,7 @@ async def test_thousands_come_over_many_pages(serve):
     assert [m.content for m in await export(memory)] == [f"fact {n}" for n in range(1000, 2000)]
 
 
-async def test_large_memories_come_whole(serve):
+async def test_large_memories_come_complete(serve):
     memory = (await serve(MEMORY_MAX_ENTRIES="1000")).memory
     contents = [f"{n:04} " + "ж" * 16_000 for n in range(120)]
     for start in range(0, 120, 40):
@@ -181,7 +181,7 @@ async def test_an_export_is_bound_to_its_deadline(serve):
     assert ended.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-async def test_what_is_wrong_with_a_request_is_told(memory, refused):
+async def test_violations_of_a_request_are_listed(memory, refused):
     refusal = await refused(
         export(memory, "no/such name", min_importance=2.0, metadata={"a": [[[[[[[[1]]]]]]]]})
     )

@@ -87,7 +87,7 @@ async def read(memory: MemoryServiceStub) -> list[Struct]:
 
 
 @pytest.mark.parametrize("metadata", [{"value": VALUES}, VALUES, KEYS], ids=["nested", "", "keys"])
-async def test_metadata_comes_back_as_it_was(memory, metadata):
+async def test_metadata_comes_back_unchanged(memory, metadata):
     request = store(metadata)
     answer = await memory.StoreMemory(request)
     for found in [answer.memory.metadata, *await read(memory)]:
@@ -150,7 +150,7 @@ async def test_an_update_replaces_the_whole(memory):
         assert as_bytes(found) == as_bytes(changed.metadata)
 
 
-async def test_what_recall_understands_may_be_anything(memory):
+async def test_keys_that_recall_uses_may_hold_anything(memory):
     odd = {"speaker": 7, "occurred_at": "yesterday", "episode": ["a", {"b": None}]}
     request = store(odd)
     await memory.StoreMemory(request)

@@ -66,7 +66,7 @@ async def accessed(memory: MemoryServiceStub, memory_id: str, count: int) -> pb.
 # GetMemory
 
 
-async def test_what_is_absent_deleted_expired_or_elsewhere_is_not_found_all_alike(
+async def test_absent_deleted_expired_and_foreign_memories_are_equally_not_found(
     memory, clock, refused
 ):
     deleted = await remember(memory, "deleted")
@@ -113,7 +113,7 @@ async def test_effective_importance_is_that_of_the_time_of_the_answer(memory, cl
 # ListMemories
 
 
-async def test_creation_order_stays_whatever_is_changed_later(memory, clock):
+async def test_creation_order_survives_later_changes(memory, clock):
     stored = []
     for name in ("first", "second", "third", "fourth"):
         stored.append(await remember(memory, name))
@@ -289,7 +289,7 @@ async def test_a_client_with_the_usual_limit_receives_any_page(memory, large):
     assert seen == [str(n) for n in range(60)]
 
 
-async def test_a_session_that_is_not_there_lists_nothing(memory):
+async def test_an_absent_session_lists_nothing(memory):
     answer = await page(memory, session_id="never-heard-of")
     assert answer == pb.ListMemoriesResponse()
 
@@ -332,7 +332,7 @@ async def test_created_after_is_inclusive_and_created_before_exclusive(memory, c
     assert await found(memory, **ever) == ["first", "second", "third"]
 
 
-async def test_times_between_microseconds_are_told_apart(memory, clock):
+async def test_times_between_microseconds_are_distinguished(memory, clock):
     await remember(memory, "on the microsecond")
     seconds = int(clock.now.timestamp())
     assert await found(memory, created_after={"seconds": seconds, "nanos": 1}) == []
@@ -537,7 +537,7 @@ async def test_the_breakdown_adds_up_to_the_score(memory, query):
 
 
 @pytest.mark.parametrize("blank", [" ", "\t\r\n", "\u3000\u00a0\u2003"])
-async def test_a_query_of_white_space_is_none(memory, blank):
+async def test_a_query_of_white_space_counts_as_no_query(memory, blank):
     await remember(memory, "tea", importance=0.5)
     await remember(memory, "of no importance", importance=0.1)
     answer = await retrieve(memory, query=blank, peek=True)
@@ -643,7 +643,7 @@ async def test_a_session_without_live_memories_keeps_its_revision(memory):
     assert await retrieve(memory) == pb.RetrieveMemoriesResponse(revision=2)
 
 
-async def test_a_session_that_is_not_there_has_nothing_to_retrieve(memory):
+async def test_an_absent_session_has_nothing_to_retrieve(memory):
     for query in ("", "anything"):
         answer = await retrieve(memory, session_id=str(uuid.uuid4()), query=query)
         assert answer == pb.RetrieveMemoriesResponse()

@@ -74,7 +74,7 @@ async def test_words_are_found_in_other_forms(memory):
     assert "waterfall" in contents(await ask(memory, "hiking on a mountain"))[0]
 
 
-async def test_what_is_meant_is_found_without_a_common_word(serve):
+async def test_a_meaning_is_found_without_a_common_word(serve):
     memory = (await serve(MEMORYD_EMBEDDER="static")).memory
     await tell(memory, "the dog has fleas", "pays by credit card", "speaks Portuguese")
     answer = await ask(memory, "which languages can the customer talk")
@@ -102,7 +102,7 @@ async def test_a_speaker_named_and_a_time_named_count(memory):
     assert answer.results[0].breakdown.temporal > 0
 
 
-async def test_importance_weighs_as_far_as_asked(memory):
+async def test_importance_counts_by_its_weight(memory):
     await tell(memory, "the invoice for the desk is open", importance=0.1)
     await tell(memory, "the invoice for the lamp is open", importance=1.0)
     for weight in (0.0, 0.5, 1.0):
@@ -126,7 +126,7 @@ async def test_a_correction_is_found_with_what_it_corrects(memory):
 
 
 @pytest.mark.parametrize("embedder", ["none", "static"])
-async def test_a_query_without_terms_finds_what_holds_it(serve, embedder):
+async def test_a_query_without_terms_finds_its_exact_text(serve, embedder):
     memory = (await serve(MEMORYD_EMBEDDER=embedder)).memory
     fox, tattoo = "she reacts with \N{FOX FACE} to good news", "To be or not to be is her tattoo"
     await tell(memory, "likes tea", "works in Porto", "is to be in Rome", importance=1.0)
@@ -152,14 +152,14 @@ async def test_a_time_is_understood_however_it_is_written(memory, moment):
     "moment",
     ["9999-12-31T23:59:60Z", "2024-03-05T10:00:61Z", "5 March", "t", "0" * 7_000, "\u0660"],
 )
-async def test_what_is_no_time_is_stored_and_not_ranked_by(memory, moment):
+async def test_an_invalid_time_is_stored_and_not_used_for_ranking(memory, moment):
     await tell(memory, "went hiking", metadata={"occurred_at": moment, "speaker": "x" * 7_000})
     answer = await ask(memory, "hiking on 5 March 2024?")
     assert contents(answer) == ["went hiking"]
     assert answer.results[0].breakdown.temporal == 0
 
 
-async def test_near_duplicates_give_way_unless_told_otherwise(memory):
+async def test_near_duplicates_give_way_by_default(memory):
     late = "the customer says that order 4711 has come late once more and wants a refund for"
     await tell(memory, *(f"{late} item {n}" for n in range(6)))
     await tell(memory, "order 9 was late in spring")
@@ -195,7 +195,7 @@ async def test_a_weight_out_of_bounds_is_refused(memory, refused):
         assert list(refusal.violations) == ["importance_weight"]
 
 
-async def test_what_has_just_changed_is_ranked_as_it_is(memory):
+async def test_recent_changes_are_ranked(memory):
     await tell_talk(memory)
     await ask(memory, "puppy")
     await tell(memory, "the puppy needs a vet")
@@ -251,7 +251,7 @@ async def test_odd_queries_are_answered(memory, query):
     assert len((await ask(memory, query)).results) == len(TALK)
 
 
-async def test_odd_metadata_is_stored_and_not_ranked_by(memory):
+async def test_odd_metadata_is_stored_and_not_used_for_ranking(memory):
     for n, odd in enumerate(({}, [], 7, None, True, "", "never", "x" * 500)):
         await tell(
             memory,
@@ -343,7 +343,7 @@ async def test_an_embedder_that_is_not_there_stops_the_start(serve):
 
 
 @pytest.mark.parametrize("kept", ["0", "4000"])
-async def test_sessions_that_find_no_room_in_memory_are_read_anew(serve, kept):
+async def test_sessions_without_room_in_memory_are_read_again(serve, kept):
     memory = (await serve(MEMORYD_SESSION_CACHE_BYTES=kept)).memory
     for n in range(5):
         await tell(memory, f"order {n} is late", "likes tea", session_id=f"s{n}")
@@ -361,7 +361,7 @@ async def test_two_servers_rank_alike_while_both_change_a_session(serve):
         assert here.results == there.results
 
 
-async def test_reindexing_makes_what_is_missing(serve, tables, command_line, database_url):
+async def test_reindexing_makes_missing_vectors(serve, tables, command_line, database_url):
     memory = (await serve(MEMORYD_EMBEDDER="none")).memory
     await tell_talk(memory)
     variables = {"MEMORYD_DATABASE_URL": database_url, "MEMORYD_EMBEDDER": "static"}
@@ -379,7 +379,7 @@ async def test_reindexing_makes_what_is_missing(serve, tables, command_line, dat
     await has_vectors(tables, ["wordllama-l2-supercat-256"] * len(TALK))
 
 
-async def test_a_session_erased_elsewhere_leaves_the_memory_of_a_server(serve, monkeypatch):
+async def test_a_session_erased_elsewhere_is_dropped_from_memory(serve, monkeypatch):
     monkeypatch.setattr(cache, "ERASED_SECONDS", 0.05)
     here, there = await serve(), await serve()
     await tell_talk(here.memory)

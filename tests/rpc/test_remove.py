@@ -166,7 +166,7 @@ async def test_more_than_one_transaction_takes_are_purged(memory, tables):
     assert await tables.rows("SELECT id FROM memories") == []
 
 
-async def test_nothing_keeps_the_text_of_what_was_purged(memory, tables):
+async def test_nothing_keeps_the_text_of_purged_memories(memory, tables):
     request_id = str(uuid.uuid4())
     secret = store("the code is 4711", request_id=request_id, metadata={"hint": "no 4711"})
     stored = (await memory.StoreMemory(secret)).memory
@@ -554,7 +554,7 @@ async def test_concurrent_erasures_leave_no_byte_of_any(serve, files):
 
 
 @in_files
-async def test_an_erasure_waits_for_who_still_reads_what_was_there(serve, files):
+async def test_an_erasure_waits_for_readers_of_the_old_state(serve, files):
     memory = (await serve()).memory
     writing = Writing(memory, 12)
     await writing.interleave(SESSIONS, 40)

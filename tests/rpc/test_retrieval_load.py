@@ -53,7 +53,7 @@ async def test_sessions_too_large_to_be_read_at_once_are_refused(memory, refused
 
 
 @pytest.mark.usefixtures("little_room")
-async def test_what_has_to_be_indexed_anew_counts_too(memory, refused):
+async def test_sessions_to_reindex_count_too(memory, refused):
     for name in ("a", "b", "c"):
         await tell(memory, name, *(f"{name} {LONG} {n}" for n in range(40)))
         await ask(memory, "", name)
@@ -116,7 +116,7 @@ MANY_DATES = " ".join(f"31 February {year} or 30 February {year}" for year in ra
 
 
 @pytest.mark.parametrize("query", ["tea " * 4_000, "\u8336" * 16_000, MANY_DATES, "tea"])
-async def test_a_large_query_is_ranked_beside_the_event_loop(serve, query):
+async def test_a_large_query_is_ranked_off_the_event_loop(serve, query):
     memory = (await serve(MEMORYD_EMBEDDER=f"{__name__}:Noting")).memory
     await tell(memory, "a", "likes tea", "has two cats")
     await ask(memory, "cats", "a")
@@ -126,7 +126,7 @@ async def test_a_large_query_is_ranked_beside_the_event_loop(serve, query):
     assert [one is threading.main_thread() for one in Noting.threads] == [is_small]
 
 
-async def test_what_changes_while_large_queries_are_ranked_is_found_afterwards(memory):
+async def test_changes_during_large_queries_are_found_afterwards(memory):
     await tell(memory, "a", "likes tea")
     query = "tea coffee " * 1_400
     found = set()

@@ -91,7 +91,7 @@ async def sql(database_url: str) -> AsyncIterator[Callable]:
 # Updating
 
 
-async def test_an_override_holds_and_says_so(tools):
+async def test_an_override_takes_effect_and_shows_its_provenance(tools):
     answer = await update(tools, "rag", enabled=False, rag={"chunk_size": 600})
     assert (answer.enabled, answer.rag.chunk_size, answer.rag.search_k) == (False, 600, 5)
     given = {path for path, origin in answer.provenance.items() if origin == OVERRIDE}
@@ -153,7 +153,7 @@ async def test_maps_and_lists_are_replaced_and_kept_in_one_form(tools):
     assert answer.attachment.allowed_extensions == [".md", ".txt"]
 
 
-async def test_what_was_read_can_be_written_back(tools):
+async def test_a_configuration_that_was_read_can_be_written_back(tools):
     for tool in TOOLS:
         before = await get(tools, tool)
         answer = await tools.UpdateToolConfig(pb.UpdateToolConfigRequest(tool_config=before))
@@ -161,7 +161,7 @@ async def test_what_was_read_can_be_written_back(tools):
         assert answer.enabled == before.enabled
 
 
-async def test_what_changes_no_override_makes_no_revision(tools):
+async def test_a_call_that_changes_no_override_makes_no_revision(tools):
     first = await update(tools, "rag", rag={"chunk_size": 600})
     assert await update(tools, "rag", rag={"chunk_size": 600}) == first
     assert await update(tools, "rag") == first
@@ -192,7 +192,7 @@ async def test_paths_of_another_tool_or_of_none_are_refused(
     assert (await get(tools, "rag")).revision == 0
 
 
-async def test_bounds_are_enforced_and_all_violations_told(tools, refused):
+async def test_bounds_are_enforced_and_all_violations_listed(tools, refused):
     bad = {"chunk_size": 99, "chunk_overlap": 501, "search_k": 21, "cache_ttl": 59}
     refusal = await refused(update(tools, "rag", rag=bad))
     assert sorted(refusal.violations) == sorted(f"tool_config.rag.{name}" for name in bad)
@@ -228,7 +228,7 @@ async def test_an_unknown_tool_a_bad_reason_and_no_configuration_are_refused(too
         assert list(refusal.violations) == [field]
 
 
-async def test_validate_only_answers_what_would_be_and_writes_nothing(tools, refused, sql):
+async def test_validate_only_returns_the_result_and_writes_nothing(tools, refused, sql):
     before = await get(tools, "crm")
     answer = await update(
         tools, "crm", enabled=True, crm={"timeout": 5, "api_key": CANARY}, validate_only=True
@@ -244,7 +244,7 @@ async def test_validate_only_answers_what_would_be_and_writes_nothing(tools, ref
     assert (await refused(call)).code == grpc.StatusCode.ABORTED
 
 
-async def test_an_etag_has_to_be_the_current_one(tools, refused):
+async def test_an_etag_must_be_the_current_one(tools, refused):
     before = await get(tools, "rag")
     after = await update(tools, "rag", rag={"search_k": 6}, etag=before.etag)
     assert after.etag not in ("", before.etag)
@@ -256,7 +256,7 @@ async def test_an_etag_has_to_be_the_current_one(tools, refused):
     assert (await get(tools, "rag")).rag.search_k == 5
 
 
-async def test_of_concurrent_updates_with_one_etag_one_wins(serve):
+async def test_one_of_concurrent_updates_with_one_etag_wins(serve):
     servers = [await serve(), await serve()]
     etag = (await get(servers[0].tools, "rag")).etag
 
@@ -365,7 +365,7 @@ async def test_a_reset_drops_overrides_and_is_a_revision(serve):
     assert [(r.revision, r.reason) for r in listed] == [(3, ""), (2, "enough"), (1, "")]
 
 
-async def test_paths_to_reset_are_judged(tools, refused):
+async def test_paths_to_reset_are_validated(tools, refused):
     await update(tools, "rag", rag={"chunk_size": 600})
     for paths in (("crm.timeout",), ("nonsense",), ("rag",), ("*",), ("revision",), ("",)):
         refusal = await refused(reset(tools, "rag", *paths))
@@ -395,7 +395,7 @@ async def test_lists_that_are_far_too_long_are_refused(tools, refused):
 # Revisions
 
 
-async def test_a_revision_tells_when_who_why_and_what(tools, clock):
+async def test_a_revision_records_when_who_why_and_what(tools, clock):
     await update(tools, "rag", rag={"chunk_size": 600}, reason="longer texts")
     before = await get(tools, "rag")
     await update(tools, "crm", crm={"timeout": 3})
@@ -444,7 +444,7 @@ async def test_more_revisions_than_one_read_brings_are_one_page(tools):
     assert [r.revision for r in page.revisions] == list(range(120, 70, -1))
 
 
-async def test_a_rollback_brings_back_what_held_after_a_revision(serve, refused):
+async def test_a_rollback_restores_the_overrides_of_a_revision(serve, refused):
     tools = (await serve(RAG_SEARCH_K="8")).tools
     await update(tools, "rag", rag={"chunk_size": 600})
     await update(tools, "rag", enabled=False, rag={"chunk_size": 700, "search_k": 9})
@@ -461,7 +461,7 @@ async def test_a_rollback_brings_back_what_held_after_a_revision(serve, refused)
         assert refusal.resource.resource_name == f"{tool}/{revision}"
 
 
-async def test_old_revisions_go_as_new_ones_come(tools, refused, monkeypatch):
+async def test_new_revisions_replace_old_ones(tools, refused, monkeypatch):
     monkeypatch.setattr(storage, "KEPT_REVISIONS", 5)
     await update(tools, "crm", crm={"timeout": 3})
     for n in range(8):
@@ -475,7 +475,7 @@ async def test_old_revisions_go_as_new_ones_come(tools, refused, monkeypatch):
 # What a release refuses
 
 
-async def test_what_this_release_refuses_is_set_aside_and_named(serve, sql, caplog):
+async def test_overrides_that_this_release_refuses_are_set_aside_and_named(serve, sql, caplog):
     first = await serve()
     await update(first.tools, "rag", rag={"chunk_size": 600, "search_k": 6})
     await sql(
@@ -494,7 +494,7 @@ async def test_what_this_release_refuses_is_set_aside_and_named(serve, sql, capl
     assert any("rag.chunk_size" in record.getMessage() for record in caplog.records)
 
 
-async def test_an_override_that_the_environment_no_longer_goes_with_is_set_aside(serve):
+async def test_an_override_that_conflicts_with_the_environment_is_set_aside(serve):
     await update((await serve()).tools, "rag", rag={"chunk_size": 100, "search_k": 6})
     config = await get((await serve(RAG_CHUNK_OVERLAP="200")).tools, "rag")
     assert (config.rag.chunk_size, config.rag.chunk_overlap, config.rag.search_k) == (500, 200, 6)
@@ -561,7 +561,7 @@ async def test_production_refuses_a_literal(serve, refused):
     assert (await get(tools, "crm")).revision == 0
 
 
-async def test_production_sets_a_literal_of_elsewhere_aside(serve):
+async def test_production_sets_aside_a_literal_from_elsewhere(serve):
     await update((await serve()).tools, "crm", crm={"api_key": CANARY, "timeout": 3})
     config = await get((await serve(MEMORYD_ENVIRONMENT="production")).tools, "crm")
     assert (config.crm.has_api_key, config.crm.timeout) == (False, 3)
@@ -571,7 +571,7 @@ async def test_production_sets_a_literal_of_elsewhere_aside(serve):
 # Without the database
 
 
-async def test_without_the_database_what_was_known_is_served_as_stale(serve, sql, clock, refused):
+async def test_without_the_database_the_last_state_is_served_as_stale(serve, sql, clock, refused):
     running = await serve()
     tools = running.tools
     await update(tools, "rag", rag={"chunk_size": 600})
@@ -610,7 +610,9 @@ async def test_without_the_database_what_was_known_is_served_as_stale(serve, sql
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
-async def test_a_locked_file_refuses_changes_and_serves_what_is_known(serve, database_url, refused):
+async def test_a_locked_file_refuses_changes_and_serves_the_last(
+    serve, database_url, refused
+):
     tools = (await serve(MEMORYD_DATABASE_LOCK_TIMEOUT_SECONDS="0.2")).tools
     file = make_url(database_url).database or ""
     other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)

@@ -138,7 +138,7 @@ async def test_a_resumed_watch_has_no_snapshot_and_no_gap(serve, watch):
     assert [event.revision for event in await newest.until(1)] == [after.revision]
 
 
-async def test_a_revision_that_was_never_given_is_out_of_range(tools, watch, refused):
+async def test_a_revision_that_never_existed_is_out_of_range(tools, watch, refused):
     await update(tools, "rag", rag={"chunk_size": 600})
     refusal = await refused(watch(tools, 2).ended())
     assert refusal.code == grpc.StatusCode.OUT_OF_RANGE
@@ -222,7 +222,7 @@ async def test_a_watch_goes_on_while_the_database_is_away(tools, watch, sql):
         assert [(e.revision, e.tool_config.stale) for e in one.deltas] == [(1, False)]
 
 
-async def test_a_database_set_back_ends_what_went_beyond_it(tools, watch, sql, refused):
+async def test_a_database_set_back_ends_watches_beyond_it(tools, watch, sql, refused):
     await update(tools, "rag", rag={"chunk_size": 600})
     await update(tools, "rag", rag={"chunk_size": 700})
     watcher = watch(tools, 1)

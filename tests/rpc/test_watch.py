@@ -114,7 +114,7 @@ async def watch() -> AsyncIterator[Callable[..., Watcher]]:
     await asyncio.gather(*(watcher.stop() for watcher in started))
 
 
-async def test_tells_what_has_changed_and_then_every_change_as_it_commits(memory, watch):
+async def test_sends_past_changes_then_each_change_as_it_commits(memory, watch):
     stored = [(await memory.StoreMemory(store(f"fact {n}"))).memory for n in range(3)]
     watcher = watch(memory)
     await watcher.until(3)
@@ -124,7 +124,7 @@ async def test_tells_what_has_changed_and_then_every_change_as_it_commits(memory
     ]
 
 
-async def test_tells_of_every_kind_of_change_once_and_in_order(serve, clock, watch):
+async def test_sends_every_kind_of_change_once_and_in_order(serve, clock, watch):
     running = await serve(MEMORY_MAX_ENTRIES="10")
     memory = running.memory
     watcher = watch(memory)
@@ -175,7 +175,7 @@ async def test_tells_of_every_kind_of_change_once_and_in_order(serve, clock, wat
     )
 
 
-async def test_a_watcher_from_the_beginning_is_told_the_same_as_one_that_was_there(memory, watch):
+async def test_a_watcher_from_the_start_receives_the_same_as_an_earlier_one(memory, watch):
     there = watch(memory)
     stored = (await memory.StoreMemory(store())).memory
     for importance in (0.1, 0.2, 0.3):
@@ -198,7 +198,7 @@ async def test_the_start_revision_is_exclusive(memory, watch):
     assert at_the_end.revisions == [6]
 
 
-async def test_a_revision_that_was_never_given_is_out_of_range(memory, watch, refused):
+async def test_a_revision_that_never_existed_is_out_of_range(memory, watch, refused):
     await memory.StoreMemory(store())
     refusal = await refused(watch(memory, 2).end())
     assert (refusal.code, refusal.reason) == (
@@ -214,7 +214,7 @@ async def test_a_negative_revision_is_refused(memory, watch, refused):
     assert list(refusal.violations) == ["start_revision"]
 
 
-async def test_a_session_may_be_watched_before_it_is_there(memory, watch):
+async def test_a_session_may_be_watched_before_it_exists(memory, watch):
     watcher = watch(memory)
     await watcher.call.initial_metadata()
     stored = (await memory.StoreMemory(store())).memory
@@ -222,7 +222,7 @@ async def test_a_session_may_be_watched_before_it_is_there(memory, watch):
     assert event.memory == stored
 
 
-async def test_another_session_is_not_told_of(memory, watch):
+async def test_changes_of_another_session_are_not_sent(memory, watch):
     watcher = watch(memory)
     await memory.StoreMemory(store(session_id="user-124"))
     await memory.StoreMemory(store())
@@ -230,7 +230,7 @@ async def test_another_session_is_not_told_of(memory, watch):
     assert event.memory.session_id == "user-123"
 
 
-async def test_more_changes_than_one_read_brings_are_told_without_a_gap(memory, watch):
+async def test_more_changes_than_one_read_returns_are_sent_without_a_gap(memory, watch):
     batch = [store(f"fact {n}") for n in range(100)]
     stored = await memory.BatchStoreMemories(pb.BatchStoreMemoriesRequest(requests=batch))
     for _ in range(3):
@@ -245,7 +245,7 @@ async def test_more_changes_than_one_read_brings_are_told_without_a_gap(memory, 
     assert [event.change for event in events] == [CREATED] * 100 + [UPDATED] * 300 + [DELETED] * 20
 
 
-async def test_counting_an_access_is_no_change(memory, watch):
+async def test_counting_an_access_is_not_a_change(memory, watch):
     watcher = watch(memory)
     stored = (await memory.StoreMemory(store())).memory
     await memory.RetrieveMemories(pb.RetrieveMemoriesRequest(session_id="user-123"))
@@ -259,7 +259,7 @@ async def test_counting_an_access_is_no_change(memory, watch):
 # Several servers
 
 
-async def test_changes_through_another_server_are_told_in_order_and_none_is_skipped(serve, watch):
+async def test_changes_through_another_server_are_sent_in_order_and_complete(serve, watch):
     here, there = await serve(), await serve()
     watcher = watch(here.memory)
     await watcher.call.initial_metadata()
@@ -274,7 +274,7 @@ async def test_changes_through_another_server_are_told_in_order_and_none_is_skip
     assert events[-1].change == DELETED
 
 
-async def test_all_watchers_of_a_session_hear_of_another_servers_change(serve, watch):
+async def test_all_watchers_of_a_session_receive_another_servers_change(serve, watch):
     """Also those who were there before, when a later one has already read of it."""
     here, there = await serve(), await serve()
     await there.memory.StoreMemory(store("fact 0"))
@@ -289,7 +289,7 @@ async def test_all_watchers_of_a_session_hear_of_another_servers_change(serve, w
         assert watcher.revisions == list(range(1, 7))
 
 
-async def test_what_another_server_sweeps_is_told(serve, clock, watch):
+async def test_sweeps_by_another_server_are_sent(serve, clock, watch):
     here, there = await serve(), await serve()
     watcher = watch(here.memory)
     stored = (await here.memory.StoreMemory(store(ttl=timedelta(hours=1)))).memory
@@ -335,7 +335,7 @@ async def change_in_every_way(running, clock, watcher: Watcher) -> None:
 
 
 @pytest.mark.usefixtures("no_poll")
-async def test_each_change_is_told_at_once(running, clock, watch):
+async def test_each_change_is_sent_at_once(running, clock, watch):
     watcher = watch(running.memory)
     await watcher.call.initial_metadata()
     await change_in_every_way(running, clock, watcher)
@@ -343,7 +343,7 @@ async def test_each_change_is_told_at_once(running, clock, watch):
 
 @pytest.mark.usefixtures("no_poll")
 @pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
-async def test_each_change_through_another_server_is_told_at_once(serve, clock, watch, tables):
+async def test_each_change_through_another_server_is_notified_at_once(serve, clock, watch, tables):
     here, there = await serve(), await serve()
     watcher = watch(here.memory)
     await listeners(tables, 2)  # one a server
@@ -396,7 +396,7 @@ async def listeners(tables, wanted: int) -> None:
 # Many watchers
 
 
-async def test_two_hundred_watchers_of_one_session_are_all_told_everything(running, watch, tables):
+async def test_two_hundred_watchers_of_one_session_receive_everything(running, watch, tables):
     memory = running.memory
     watchers = [watch(memory) for _ in range(200)]
     in_use = [running.server.database.connections_in_use]
@@ -410,9 +410,7 @@ async def test_two_hundred_watchers_of_one_session_are_all_told_everything(runni
     await one_listener_a_server(tables, running)
 
 
-async def test_two_hundred_watchers_of_different_sessions_are_all_told_everything(
-    serve, watch, tables
-):
+async def test_two_hundred_watchers_of_different_sessions_receive_everything(serve, watch, tables):
     here, there = await serve(), await serve()
     sessions = [f"user-{n}" for n in range(200)]
     watchers = {s: watch(here.memory, session_id=s) for s in sessions}
@@ -479,7 +477,7 @@ async def test_watchers_that_come_amid_a_storm_of_writes_miss_nothing(serve, wat
 # Erasing and purging
 
 
-async def test_erasing_ends_a_watch_and_what_would_resume_it(serve, watch, refused):
+async def test_erasing_ends_a_watch_and_refuses_to_resume_it(serve, watch, refused):
     here, there = await serve(), await serve()
     for n in range(3):
         await here.memory.StoreMemory(store(f"fact {n}"))
@@ -495,7 +493,7 @@ async def test_erasing_ends_a_watch_and_what_would_resume_it(serve, watch, refus
         )
 
 
-async def test_a_session_made_anew_is_not_taken_for_the_erased_one(serve, watch, refused):
+async def test_a_recreated_session_is_not_mistaken_for_the_erased_one(serve, watch, refused):
     here, there = await serve(), await serve()
     for n in range(3):
         await here.memory.StoreMemory(store(f"fact {n}"))
@@ -512,7 +510,7 @@ async def test_a_session_made_anew_is_not_taken_for_the_erased_one(serve, watch,
     await watch(there.memory, again[0].revision).until(again[-1].revision)
 
 
-async def test_a_session_first_made_after_an_erasure_of_another_is_watched_as_any(memory, watch):
+async def test_a_session_made_after_another_was_erased_is_watched_as_usual(memory, watch):
     await memory.BatchStoreMemories(
         pb.BatchStoreMemoriesRequest(requests=[store(f"fact {n}") for n in range(20)])
     )
@@ -526,7 +524,7 @@ async def test_a_session_first_made_after_an_erasure_of_another_is_watched_as_an
     assert [event.memory for event in events] == stored
 
 
-async def test_a_resume_across_a_purge_tells_of_it_while_that_is_kept(
+async def test_a_resume_across_a_purge_reports_it_while_history_is_kept(
     running, clock, watch, refused
 ):
     memory = running.memory
@@ -617,7 +615,7 @@ async def test_a_cancelled_watcher_leaves_nothing(running, watch, caplog):
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-async def test_a_read_that_fails_when_all_who_wait_have_gone_is_nobodys_error(
+async def test_a_read_that_fails_after_all_watchers_left_raises_nowhere(
     running, watch, monkeypatch, caplog
 ):
     started, gone = asyncio.Event(), asyncio.Event()
@@ -694,7 +692,7 @@ async def test_a_watcher_that_does_not_read_is_cut_off_and_resumes_without_loss(
     assert reading.revisions == list(range(1, 902))
 
 
-async def test_unread_streams_hold_up_nobody(serve, watch, caplog):
+async def test_unread_streams_delay_no_other_caller(serve, watch, caplog):
     running = await serve(MEMORYD_STREAM_STALL_SECONDS="60", MEMORY_MAX_ENTRIES="1000")
     memory = running.memory
     await flood(memory, 400)

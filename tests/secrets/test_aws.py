@@ -133,7 +133,7 @@ async def test_a_missing_secret_is_not_asked_for_again_at_once(aws):
         (400, f"{CANARY} {CANARY}", "answers an error", "AWS_ENDPOINT_URL_SECRETS_MANAGER"),
     ],
 )
-async def test_a_refusal_is_told_with_its_remedy(aws, status, code, reason, remedy):
+async def test_a_refusal_has_its_remedy(aws, status, code, reason, remedy):
     aws.faults["crm"] = (status, code)
     failure = await refused(reading(aws))
     assert reason in failure.reason
@@ -141,7 +141,7 @@ async def test_a_refusal_is_told_with_its_remedy(aws, status, code, reason, reme
     assert len(aws.asked) <= aws_module.ATTEMPTS
 
 
-async def test_bytes_that_are_no_answer(aws):
+async def test_malformed_answers(aws):
     aws.bodies["crm"] = f"<html>{CANARY}".encode()
     failure = await refused(reading(aws))
     assert failure.reason == "the answer of AWS Secrets Manager has no secret"
@@ -161,7 +161,7 @@ async def test_no_credentials(aws):
     assert aws.asked == []
 
 
-async def test_nobody_listens(aws):
+async def test_an_unreachable_endpoint(aws):
     aws.stop()
     assert (await refused(reading(aws))).reason == "AWS Secrets Manager cannot be reached"
 

@@ -53,7 +53,7 @@ async def test_values_and_json_keys(variables, name, value):
 
 
 @pytest.mark.parametrize("name", ["never", "gone", "prod/all#inventory", "crm#crm"])
-async def test_what_is_not_there_is_refused_with_a_remedy(variables, name):
+async def test_a_missing_secret_is_refused_with_a_remedy(variables, name):
     secrets = Secrets.built_in(variables)
     reference = SecretReference.parse(f"secretsmanager://aws/{name}")
     with pytest.raises(SecretUnavailableError) as refused:

@@ -52,7 +52,7 @@ def padded(size: int) -> bytes:
 # Request ids
 
 
-async def test_a_call_is_given_a_request_id_of_its_own(memory):
+async def test_each_call_gets_its_own_request_id(memory):
     seen = set()
     for _ in range(3):
         call = memory.ListMemories(list_request())
@@ -63,7 +63,7 @@ async def test_a_call_is_given_a_request_id_of_its_own(memory):
 
 
 @pytest.mark.parametrize("given", ["7", "0197d3e2-7a44-7e2a-b2f0-3c1d5e6f7a8b", "a/b:c=d+e@f.g_h~"])
-async def test_a_request_id_of_the_callers_own_is_kept(memory, refusal, given):
+async def test_a_request_id_from_the_caller_is_kept(memory, refusal, given):
     metadata = [("x-request-id", given)]
     call = memory.ListMemories(list_request(), metadata=metadata)
     await call
@@ -248,7 +248,7 @@ async def test_the_largest_message_is_a_setting(serve):
 # Reflection
 
 
-async def test_reflection_tells_of_every_service_and_its_messages(running):
+async def test_reflection_describes_every_service_and_its_messages(running):
     reflect = ServerReflectionStub(running.channel).ServerReflectionInfo
     requests = [
         reflection_pb2.ServerReflectionRequest(list_services=""),
@@ -287,7 +287,7 @@ async def test_reflection_refuses_bytes_that_are_no_request(running, refusal):
 # Defects
 
 
-async def test_a_defect_tells_its_caller_a_request_id_and_the_log_the_rest(
+async def test_an_unhandled_exception_shows_its_caller_only_a_request_id(
     memory, monkeypatch, caplog, refusal, eventually
 ):
     def broken(*_arguments: object, **_named: object) -> None:
@@ -323,7 +323,7 @@ async def test_a_defect_tells_its_caller_a_request_id_and_the_log_the_rest(
     assert (call.code, call.method) == ("INTERNAL", "/memoryd.v1.MemoryService/RetrieveMemories")
 
 
-async def test_a_defect_in_a_stream_tells_a_request_id_and_nothing_else(
+async def test_an_unhandled_exception_in_a_stream_shows_only_a_request_id(
     memory, monkeypatch, refusal
 ):
     def broken(*_arguments: object, **_named: object) -> None:
@@ -340,7 +340,7 @@ async def test_a_defect_in_a_stream_tells_a_request_id_and_nothing_else(
     assert found.details.keys() == {"ErrorInfo", "RequestInfo"}
 
 
-async def test_a_defect_in_one_write_is_that_writes_alone(memory, monkeypatch):
+async def test_an_unhandled_exception_in_one_write_fails_only_that_write(memory, monkeypatch):
     def broken(*_arguments: object, **_named: object) -> str:
         raise RuntimeError
 

@@ -143,7 +143,7 @@ def test_serving_is_announced_with_the_address_and_a_call_that_works(command_lin
     assert [memory.content for memory in retrieve(address)] == [answer["memory"]["content"]]
 
 
-def test_what_an_idle_server_does_without_is_not_loaded(command_line, database_url):
+def test_an_idle_server_loads_only_what_it_needs(command_line, database_url):
     server = command_line.serve(MEMORYD_DATABASE_URL=database_url, PYTHONPROFILEIMPORTTIME="1")
     server.address()
     loaded = set(re.findall(r"\| +(\w+)[\w.]*$", server.log, re.MULTILINE))
@@ -189,7 +189,7 @@ def test_postgresql_waits_for_its_migration_and_goes_on_by_itself(command_line, 
     assert server.stop() == 0
 
 
-def test_serve_migrates_postgresql_where_told_to(command_line, empty_postgres):
+def test_serve_migrates_postgresql_on_request(command_line, empty_postgres):
     server = command_line.serve("--migrate", MEMORYD_DATABASE_URL=empty_postgres)
     store(server.address())
     assert server.stop() == 0
@@ -389,7 +389,7 @@ def test_an_unknown_command_is_refused(command_line):
     assert_refused(command_line.run("server"), "server")
 
 
-def test_health_tells_by_its_exit_code(command_line):
+def test_health_answers_by_its_exit_code(command_line):
     server = command_line.serve()
     host, port = server.address().split(":")
     asked = command_line.run("health", "--host", host, "--port", port)
@@ -445,7 +445,7 @@ async def until_started(opened: grpc.aio.Channel) -> None:
         await ToolConfigServiceStub(opened).ListTools(tool_pb.ListToolsRequest())
 
 
-async def test_sigterm_lets_calls_under_way_end_and_takes_no_new_ones(command_line, database_url):
+async def test_sigterm_finishes_running_calls_and_accepts_no_new_ones(command_line, database_url):
     server = command_line.serve(
         MEMORYD_DATABASE_URL=database_url,
         MEMORYD_DRAIN_SECONDS="60",
@@ -517,7 +517,7 @@ def test_accesses_that_have_gathered_are_written_at_the_end(command_line, databa
 
 
 @pytest.mark.parametrize("level", ["info", "debug"])
-def test_the_log_is_an_object_a_line_and_never_has_contents(command_line, database_url, level):
+def test_the_log_is_one_json_object_per_line_without_contents(command_line, database_url, level):
     server = command_line.serve(
         "--log-format", "json", "--log-level", level, MEMORYD_DATABASE_URL=database_url
     )
@@ -558,7 +558,7 @@ def test_the_log_is_an_object_a_line_and_never_has_contents(command_line, databa
     assert len({call["request_id"] for call in calls}) == len(calls)
 
 
-def test_a_log_for_people_has_a_line_a_call(command_line):
+def test_the_text_log_has_one_line_per_call(command_line):
     server = command_line.serve()
     store(server.address())
     assert server.stop() == 0

@@ -69,7 +69,7 @@ def test_looking_makes_no_database(command_line):
     assert list(command_line.folder.iterdir()) == []
 
 
-async def test_what_is_doubtful_is_told(running, command_line, database_url):
+async def test_warnings_are_reported(running, command_line, database_url):
     await update(running, "crm", enabled=True, crm={"api_key": CANARY})
     done = command_line.run(
         "config", "check", MEMORYD_DATABASE_URL=database_url, ESCALATION_NOTIFICATION_ENABLED="true"
@@ -92,7 +92,7 @@ async def test_what_is_doubtful_is_told(running, command_line, database_url):
     ],
     ids=["bounds", "a literal in production", "a missing secret in production"],
 )
-def test_a_problem_is_told_and_fails(command_line, variables, words):
+def test_a_problem_is_reported_and_fails(command_line, variables, words):
     done = command_line.run("config", "check", **variables)
     assert done.returncode == 1
     assert all(word in done.stderr for word in words)
@@ -156,7 +156,7 @@ def test_a_password_in_a_flag_is_refused_by_every_command(command_line):
         assert CANARY not in done.stdout + line
 
 
-def test_a_variable_of_dotenv_that_refers_to_nothing_is_told(command_line):
+def test_a_dotenv_variable_that_refers_to_nothing_is_reported(command_line):
     (command_line.folder / ".env").write_text(
         "ENABLE_CRM_TOOL=true\nCRM_API_ENDPOINT=https://c.example\n"
         f"CRM_API_KEY=env://CRM_KEY\nCRM_KEY='{CANARY}${{b}}c'\n"

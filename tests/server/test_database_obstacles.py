@@ -111,7 +111,7 @@ def test_a_refusal_of_postgresql_is_one_line_with_its_remedy(
         assert all(word in line for word in words)
 
 
-def test_a_role_without_the_right_to_make_tables_is_told_of_it(command_line, refusing_postgres):
+def test_a_role_that_may_not_make_tables_is_reported(command_line, refusing_postgres):
     database = make_url(refusing_postgres.create_database()).database
     done = command_line.run(
         "migrate", MEMORYD_DATABASE_URL=url_of(refusing_postgres, database, "without_rights")
@@ -295,9 +295,7 @@ def as_one_who_needs_rights() -> None:
         ("closed folder", "the folder {0}/closed may not be entered"),
     ],
 )
-def test_what_stands_in_the_way_of_a_file_is_named(
-    command_line, migrated_sqlite, tmp_path, kind, words
-):
+def test_every_obstacle_to_a_file_is_named(command_line, migrated_sqlite, tmp_path, kind, words):
     (tmp_path / "text").write_text("This is a text, and has been one all its life.\n" * 100)
     for folder in ("folder", "sealed", "closed"):
         (tmp_path / folder).mkdir()

@@ -216,7 +216,7 @@ def own_postgres() -> Iterator[OwnPostgres]:
 # While all is well
 
 
-async def test_health_is_told_for_the_whole_and_for_each_service(running):
+async def test_health_covers_the_whole_and_each_service(running):
     for service in SERVICES:
         assert await health(running, service) == Status.SERVING
     listed = await HealthStub(running.channel).List(health_pb2.HealthListRequest())
@@ -316,9 +316,7 @@ async def test_a_deadline_holds_while_the_database_is_silent(serve, gate, eventu
 
 
 @only_postgresql
-async def test_what_was_acknowledged_outlives_a_crash_of_the_database(
-    serve, own_postgres, eventually
-):
+async def test_acknowledged_writes_survive_a_crash_of_the_database(serve, own_postgres, eventually):
     await migrate(own_postgres.url)
     running = await serve(MEMORYD_DATABASE_URL=own_postgres.url, MEMORY_MAX_ENTRIES="1000")
     acknowledged = []

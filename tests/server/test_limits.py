@@ -37,7 +37,7 @@ async def read_all(stream) -> list[int]:
     ("variable", "reason"),
     [("MEMORYD_MAX_CALLS", "OVERLOADED"), ("MEMORYD_MAX_CALLS_PER_CLIENT", "CLIENT_LIMIT_REACHED")],
 )
-async def test_calls_over_the_limit_are_refused_and_told_when_to_retry(
+async def test_calls_over_the_limit_are_refused_with_a_retry_delay(
     serve, refusal, variable, reason
 ):
     running = await serve(**{variable: "2"})
@@ -180,7 +180,7 @@ async def test_writes_that_would_wait_for_too_long_are_refused_before_they_are_r
     assert len(listed.memories) == outcomes["stored"] + 2
 
 
-def test_those_who_are_refused_come_back_one_after_the_other():
+def test_refused_callers_come_back_one_after_the_other():
     now = 1000.0
     returns = RetryDelays(clock=lambda: now)
     delays = [returns.give() for _ in range(1000)]
@@ -193,7 +193,7 @@ def test_those_who_are_refused_come_back_one_after_the_other():
     assert returns.give() == pytest.approx(0.5)
 
 
-async def test_a_stream_with_nothing_to_tell_is_ended_and_resumes_without_loss(serve, refusal):
+async def test_an_idle_stream_is_ended_and_resumes_without_loss(serve, refusal):
     running = await serve(MEMORYD_STREAM_IDLE_SECONDS="0.3")
     for number in range(3):
         await running.memory.StoreMemory(store_request(number))
@@ -223,7 +223,7 @@ async def test_the_size_of_a_batch_is_a_setting(serve, refusal):
     assert len((await running.memory.BatchStoreMemories(batch)).responses) == 2
 
 
-async def test_an_old_connection_is_given_up_and_no_call_fails_by_it(serve):
+async def test_an_old_connection_is_closed_without_failing_a_call(serve):
     running = await serve(MEMORYD_CONNECTION_AGE_SECONDS="1", MEMORYD_CONNECTION_GRACE_SECONDS="1")
     async with grpc.aio.insecure_channel(running.address) as channel:
         memory = MemoryServiceStub(channel)

@@ -80,7 +80,7 @@ def test_no_link_is_followed(command_line, database_url, folder, command, target
 
 @only_sqlite
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_folder_that_is_not_there_is_told(command_line, database_url, folder, command):
+def test_a_missing_folder_is_reported(command_line, database_url, folder, command):
     file = folder / "none" / "x"
     done = command_line.run(command, str(file), "--database-url", database_url)
     assert (done.returncode, done.stdout) == (1, "")
@@ -89,7 +89,7 @@ def test_a_folder_that_is_not_there_is_told(command_line, database_url, folder, 
 
 @only_sqlite
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_full_disk_is_told_and_leaves_nothing(command_line, large_url, folder, command):
+def test_a_full_disk_is_reported_and_leaves_nothing(command_line, large_url, folder, command):
     """As a limit on the size of files has it."""
     done = subprocess.run(  # noqa: S603  our own command
         [
@@ -111,7 +111,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(command_line, large_url, folder,
 
 @only_sqlite
 @pytest.mark.parametrize("command", COMMANDS)
-def test_one_that_is_told_to_end_leaves_nothing(command_line, large_url, folder, command):
+def test_a_command_that_is_terminated_leaves_nothing(command_line, large_url, folder, command):
     process = subprocess.Popen(  # noqa: S603  our own command
         [
             *(sys.executable, "-m", "memoryd", command, str(folder / "x")),

@@ -82,7 +82,7 @@ async def ended(connection: Connection, stream: int) -> int | None:
 
 
 @pytest.mark.parametrize("name", WRONG_FRAMES)
-async def test_wrong_frames_harm_nobody_else(running, name):
+async def test_wrong_frames_harm_no_other_caller(running, name):
     await assert_serves(running)
     for _ in range(3):
         await launched(partial(send_frames, WRONG_FRAMES[name]), running.address, PATIENCE_SECONDS)
@@ -90,7 +90,7 @@ async def test_wrong_frames_harm_nobody_else(running, name):
 
 
 @pytest.mark.parametrize("name", WRONG_GREETINGS)
-async def test_wrong_greetings_harm_nobody_else(running, name):
+async def test_wrong_greetings_harm_no_other_caller(running, name):
     await assert_serves(running)
     send = partial(send_greeting, WRONG_GREETINGS[name])
     await launched(send, running.address, PATIENCE_SECONDS)
@@ -176,7 +176,7 @@ async def test_an_unfinished_request_holds_a_place_until_it_ends(serve, refusal,
     await eventually(is_stored)
 
 
-async def test_reflection_has_a_bounded_number_of_streams_of_its_own(serve):
+async def test_reflection_has_its_own_limit_of_streams(serve):
     running = await serve(MEMORYD_MAX_CALLS="2")
     async with connected(running.address) as connection:
         streams = range(1, 2 * 60, 2)
@@ -219,7 +219,7 @@ async def test_watches_of_health_are_limited_and_take_no_checks_places(serve):
         await assert_serves(running)
 
 
-async def test_a_watch_of_health_that_has_nothing_to_tell_is_ended(serve):
+async def test_an_idle_watch_of_health_is_ended(serve):
     running = await serve(MEMORYD_STREAM_IDLE_SECONDS="0.2")
     async with grpc.aio.insecure_channel(running.address) as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(

@@ -199,7 +199,7 @@ async def test_calls_under_way_in_every_worker_end_before_it_does(command_line, 
     assert await asyncio.to_thread(server.wait) == 0
 
 
-async def test_no_acknowledged_store_is_lost_where_all_stop_under_load(
+async def test_no_acknowledged_store_is_lost_when_all_stop_under_load(
     command_line, database_url, tables
 ):
     server = command_line.serve(
@@ -323,13 +323,13 @@ async def test_a_worker_that_cannot_be_started_stops_the_start(tmp_path):
         await nowhere.run(asyncio.Event())
 
 
-async def test_all_are_told_to_stop_before_they_are_ready():
+async def test_all_stop_on_request_before_they_are_ready():
     stopping = asyncio.Event()
     stopping.set()
     await of_script("import time; time.sleep(600)").run(stopping)
 
 
-def test_a_reserved_port_is_free_for_those_who_share_it_only():
+def test_only_processes_that_share_it_get_a_reserved_port():
     host = "127.0.0.1"
     with reserved_port(host, 0) as port, socket.socket() as shared:
         assert port > 0

@@ -154,7 +154,7 @@ async def take(replica: Replica, session: Session, kind: str, place: int, known:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(planned=st.lists(steps, min_size=3, max_size=14))
-async def test_what_is_kept_is_what_the_database_has(
+async def test_the_cache_matches_the_database(
     database_url: str, planned: list[tuple[int, str, int]]
 ) -> None:
     session = Session("default", f"session-{next(numbers)}")
@@ -189,7 +189,7 @@ async def test_what_is_kept_is_what_the_database_has(
                 assert pb.Memory.FromString(lasting + accesses) == message
 
 
-async def test_what_this_process_wrote_is_not_read_back(
+async def test_rows_written_by_this_process_are_not_read_back(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = Session("default", "session")

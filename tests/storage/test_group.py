@@ -207,7 +207,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 @given(st.lists(plans, min_size=2, max_size=10))
 @example([*(Plan("update", place, (), 0.9) for place in (0, 1)), Plan("store", 0, ("a", "b", "c"))])
 @example([*(Plan("undelete", place) for place in (2, 3)), Plan("store", 0, ("a", "b", "c"))])
-async def test_a_group_comes_to_the_same_as_its_writes(
+async def test_a_group_has_the_same_result_as_its_writes(
     database: Database, planned: list[Plan]
 ) -> None:
     together, apart = (Bench(database, f"bench-{next(numbers):06}") for _ in range(2))

@@ -133,7 +133,7 @@ def outcome(scrubber: subprocess.Popen[bytes]) -> tuple[int, bytes]:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_nothing_erased_is_left_whoever_reads_writes_and_dies_meanwhile(file, seed):
+def test_nothing_erased_is_left_despite_readers_writers_and_crashes(file, seed):
     dice = random.Random(seed)  # noqa: S311  repeatable
     with closing(connect(file)) as connection:
         rows = Rows(connection, seed, [ERASED, *KEPT])
@@ -176,7 +176,7 @@ def test_an_erasure_that_comes_meanwhile_keeps_its_mark(file):
         assert connection.execute("PRAGMA user_version").fetchone() == (4,)
 
 
-def test_a_reader_of_an_old_state_ends_its_patience(file):
+def test_a_reader_of_an_old_state_makes_it_time_out(file):
     with closing(connect(file)) as connection, closing(connect(file)) as other:
         connection.execute("PRAGMA user_version = 1")
         connection.execute("BEGIN")
@@ -187,7 +187,7 @@ def test_a_reader_of_an_old_state_ends_its_patience(file):
         assert other.execute("PRAGMA user_version").fetchone() == (1,)
 
 
-def test_marks_go_round_without_meeting_zero_as_owed():
+def test_marks_wrap_around_without_reaching_zero():
     assert scrub.raised(scrub.MARK_LIMIT - 2) == scrub.MARK_LIMIT - 1
     assert scrub.raised(scrub.MARK_LIMIT - 1) == 1
     assert scrub.is_owed(1)

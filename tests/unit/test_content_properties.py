@@ -149,7 +149,7 @@ def test_nothing_active_or_known_to_html_is_left(text: str) -> None:
 
 @PROFILE
 @given(HOSTILE | disguised(), st.sampled_from(COMPLETIONS))
-def test_what_stands_next_to_a_text_makes_it_no_tag(text: str, completion: str) -> None:
+def test_surrounding_text_makes_no_tag(text: str, completion: str) -> None:
     own = {node.tag for node in parsed(completion)}
     for node in parsed(f"word {sanitised(text)}{completion}", ("div",)):
         if node.tag not in own:
@@ -159,7 +159,7 @@ def test_what_stands_next_to_a_text_makes_it_no_tag(text: str, completion: str) 
 
 @PROFILE
 @given(SPLICED, st.sampled_from(SCHEMES[:2]), SPLICED)
-def test_of_a_script_uri_no_scheme_is_left(before: str, scheme: str, behind: str) -> None:
+def test_no_scheme_of_a_script_uri_is_left(before: str, scheme: str, behind: str) -> None:
     result = sanitised(f"see {before}{scheme}x{behind}")
     for read in (result, html.unescape(result), html.unescape(html.unescape(result))):
         assert not re.search("(?:java|vb)[\t\n]*script:|data:text/html", read, re.IGNORECASE)

@@ -60,7 +60,7 @@ class Work:
         await self.task
 
 
-async def test_so_many_have_a_turn_and_so_much_waits():
+async def test_turns_and_the_queue_are_limited():
     turns = Turns(2, most_waiting=10, noun="sessions")
     first, second = Work(turns, 1_000), Work(turns, 1_000)
     await first.has_turn.wait()
@@ -76,7 +76,7 @@ async def test_so_many_have_a_turn_and_so_much_waits():
         await work.finish()
 
 
-async def test_who_gives_up_waiting_or_working_leaves_the_turn_to_others():
+async def test_cancelling_a_wait_or_a_turn_lets_others_run():
     turns = Turns(1, most_waiting=10, noun="sessions")
     first = Work(turns, 10)
     await first.has_turn.wait()

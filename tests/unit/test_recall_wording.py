@@ -28,16 +28,16 @@ def said(text):
         ("?! \u2026 \u3002", []),
     ],
 )
-def test_what_a_text_says(text, expected):
+def test_the_pieces_of_a_text(text, expected):
     assert said(text) == expected
 
 
-def test_what_parts_sentences_is_a_piece_all_the_same():
+def test_punctuation_between_sentences_is_a_piece():
     assert pieces(plain("so, what?!")) == ["so", ",", "what", "?", "!"]
 
 
 @given(st.text(st.characters(max_codepoint=127)))
-def test_what_most_texts_are_is_read_as_all_are(text):
+def test_the_fast_path_reads_texts_as_the_general_one(text):
     # What is not ASCII is read in the general way.
     assert [*pieces(plain(text)), "\N{EM DASH}"] == pieces(plain(f"{text} \N{EM DASH}"))
 

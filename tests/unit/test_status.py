@@ -77,7 +77,7 @@ def test_every_error_has_an_example_here() -> None:
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_every_error_has_its_code_and_a_reason_of_its_own(error: errors.MemorydError) -> None:
+def test_every_error_has_its_code_and_its_own_reason(error: errors.MemorydError) -> None:
     status = status_of(error, "req-7")
     assert status.code not in {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}
     details = details_of(status)
@@ -110,7 +110,7 @@ def test_every_error_has_its_code_and_a_reason_of_its_own(error: errors.MemorydE
         UnicodeEncodeError("utf-8", "the user's password", 0, 1, "no"),
     ],
 )
-def test_a_defect_tells_a_request_id_and_nothing_else(defect: Exception) -> None:
+def test_an_unhandled_exception_shows_only_a_request_id(defect: Exception) -> None:
     status = status_of(defect, "req-7")
     assert status.code is grpc.StatusCode.INTERNAL
     assert status.message == "internal error; quote request id req-7"

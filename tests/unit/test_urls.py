@@ -120,7 +120,7 @@ def test_how_long_connecting_may_take(given: str, seconds: float | None) -> None
         ("sqlite+aiosqlite:///memoryd.db", False),
     ],
 )
-def test_whether_a_secret_stands_in_it(url: str, *, secret: bool) -> None:
+def test_whether_a_url_contains_a_secret(url: str, *, secret: bool) -> None:
     assert has_password(url) is secret
 
 
