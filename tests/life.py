@@ -1,6 +1,6 @@
-"""A life for a database, given through the public face: every test that moves data begins with it.
+"""Fill a database through the public API, for every test that moves data.
 
-It uses every method, so that every table has rows, and every column values of every sort.
+Every method is used, so that every table has rows and every column values of every sort.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from memoryd.v1 import tool_config_pb2 as tool_pb
 if TYPE_CHECKING:
     from tests.conftest import Clock, Running
 
-PATIENCE_SECONDS = 60
+TIMEOUT_SECONDS = 60
 
 
 async def live(running: Running, clock: Clock, *, name: str = "user") -> None:
-    """Have a server do all it can to sessions whose names begin with `name`.
+    """Use every feature on sessions whose names start with `name`.
 
     Searched (with vectors), repeated by `request_id`, updated, deleted, restored, expired, swept,
     watched, exported, purged, erased; tools overridden, validated, reset, rolled back.
@@ -37,7 +37,7 @@ async def live(running: Running, clock: Clock, *, name: str = "user") -> None:
 
 
 async def _remember(running: Running, clock: Clock, name: str) -> int:
-    """Answer the first session's first revision."""
+    """Return the first revision of the first session."""
     memory, first_revision = running.memory, 0
     for n in range(30):
         request = pb.StoreMemoryRequest(
@@ -96,8 +96,8 @@ async def _search(running: Running, session_id: str) -> None:
         pb.FindSimilarMemoriesRequest(session_id=session_id, content="fact")
     )
     await running.server.flush_accesses()
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while await _vectors(running) == before:  # noqa: ASYNC110  they are kept in the background
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while await _vectors(running) == before:  # noqa: ASYNC110  vectors are made in the background
             await asyncio.sleep(0.02)
 
 

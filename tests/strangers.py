@@ -1,7 +1,7 @@
-"""What anybody who reaches the port may send: attacks, each bounded in count.
+"""Attacks by any client that reaches the port, each bounded in count.
 
-An attack goes on until it has done what it does, or is cancelled: those that hold something hold it
-for as long as the server lets them. `launched` bounds each in time.
+An attack runs until it is done or cancelled; one that holds a resource holds it for as long as the
+server allows. `launched` limits the time of each.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ Attack = Callable[[str], Awaitable[None]]
 """Given the server's address."""
 
 LINGER_SECONDS = 0.2
-"""How long a short attack waits for what the server makes of it."""
+"""How long a short attack waits for the server's reaction."""
 FLOOD = 5_000
 """Frames of a flood."""
 LARGEST_BYTES = 8 * 2**20
-"""What a server that takes messages of 4 MiB receives at most before it refuses."""
+"""The most that a server with a message limit of 4 MiB receives before it refuses."""
 
 STORE = b"/memoryd.v1.MemoryService/StoreMemory"
 HEALTH = b"/grpc.health.v1.Health/Check"
@@ -53,13 +53,13 @@ REFLECTION = b"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
 VALID = pb.StoreMemoryRequest(session_id="stranger", content="a fact").SerializeToString()
 FORGED = b"2026-01-01T00:00:00.000+00:00 info memoryd.access call method=/Forged code=OK ms=1"
-"""A whole line of the log, to be smuggled into it."""
+"""A forged log line to inject."""
 LONGEST_LINE = 8_192
-"""Characters that a line of the log has at most."""
+"""The most characters in a line of the log."""
 
 
 async def launched(attack: Attack, address: str, seconds: float) -> None:
-    """Run an attack for so long at most; that the server closes its connections is no failure."""
+    """Run an attack for a limited time; it may fail because the server closes connections."""
     with contextlib.suppress(ConnectionError, TimeoutError):
         async with asyncio.timeout(seconds):
             await attack(address)
@@ -67,7 +67,7 @@ async def launched(attack: Attack, address: str, seconds: float) -> None:
 
 @contextlib.asynccontextmanager
 async def underway(attack: Attack, address: str, seconds: float = 60.0) -> AsyncIterator[None]:
-    """Have an attack go on during the block."""
+    """Run an attack during the block."""
     running = asyncio.create_task(launched(attack, address, seconds))
     try:
         yield
@@ -77,9 +77,9 @@ async def underway(attack: Attack, address: str, seconds: float = 60.0) -> Async
 
 
 def forged(log: str) -> list[str]:
-    """Lines of a log that a stranger has written or made too long, or in whose records he stands.
+    """Log lines that a stranger has forged, made too long, or broken.
 
-    gRPC tells of a header that it could not read, as Python writes bytes: that forges nothing.
+    gRPC logs a header that it cannot read as a Python bytes literal; that forges nothing.
     """
     return [
         line
@@ -98,7 +98,7 @@ _FORGED_RECORD = re.compile(r"(\S+ \w+|.*\"logger\":) \"?memoryd\.access\b.*Forg
 
 
 def store_call(stream: int, payload: bytes, *more: tuple[bytes, bytes], ends: bool = True) -> bytes:
-    """A call of StoreMemory with these bytes for its body."""
+    """A call of StoreMemory with these bytes as its body."""
     return opened(stream, call_headers(STORE, *more)) + data(stream, payload, ends=ends)
 
 
@@ -127,7 +127,7 @@ UNDECODABLE_PATHS = (
     b"/\xc0\x80/\xed\xa0\x80",
     b"/" + b"\xfe" * 7_000,
 )
-"""No UTF-8."""
+"""Paths that are not UTF-8."""
 
 UNKNOWN_PATHS = {
     "a line of the log": b"/x\n" + FORGED,
@@ -140,7 +140,7 @@ UNKNOWN_PATHS = {
     "a quote of JSON": b'/x", "method": "/Forged", "y": "',
     "NUL": b"/x\0y",
 }
-"""Methods that there are not."""
+"""Methods that do not exist."""
 
 WRONG_FRAMES: Mapping[str, bytes] = {
     "no path": _call_with(path=None),
@@ -244,7 +244,7 @@ WRONG_FRAMES: Mapping[str, bytes] = {
     "half a frame": frame(Kind.PING, payload=b"x" * 8)[:-3],
     "noise": bytes(range(256)) * 4,
 }
-"""By name; each is sent after the preface, and SETTINGS without any."""
+"""By name; each is sent after the preface and empty SETTINGS."""
 
 WRONG_GREETINGS: Mapping[str, bytes] = {
     "nothing": b"",
@@ -256,11 +256,11 @@ WRONG_GREETINGS: Mapping[str, bytes] = {
     "a path of HTTP/1.1": b"POST /\xff\n\x1b" + FORGED + b" HTTP/1.1\r\n\r\n",
     "noise": bytes(range(256)) * 16,
 }
-"""By name; each is all that is sent."""
+"""By name; nothing else is sent."""
 
 
 async def send_frames(sent: bytes, address: str) -> None:
-    """Greet, send, and wait a moment for what the server makes of it."""
+    """Greet, send, and wait a moment for the server's reaction."""
     async with connected(address) as connection:
         await connection.send(sent)
         with contextlib.suppress(TimeoutError):
@@ -269,7 +269,7 @@ async def send_frames(sent: bytes, address: str) -> None:
 
 
 async def send_greeting(sent: bytes, address: str) -> None:
-    """Send in place of a greeting, twenty times."""
+    """Send this instead of a greeting, twenty times."""
     for _ in range(20):
         _, writer = await dial(address)
         writer.write(sent)
@@ -281,7 +281,7 @@ async def send_greeting(sent: bytes, address: str) -> None:
 
 
 async def _flood(address: str, frames: Callable[[int], bytes], *first: bytes) -> None:
-    """Send `frames` of 0, 1, 2 … on one connection, and read what comes back."""
+    """Send frames number 0, 1, 2 … on one connection, and read what comes back."""
     async with connected(address) as connection:
         await connection.send(*first)
         for number in range(FLOOD):
@@ -317,13 +317,13 @@ async def window_flood(address: str) -> None:
 
 
 async def empty_continuation_flood(address: str) -> None:
-    """A header block that never ends and never grows."""
+    """Send a header block that never ends and never grows."""
     start = frame(Kind.HEADERS, 0, 1, header_block(call_headers(STORE)))
     await _flood(address, lambda _: frame(Kind.CONTINUATION, stream=1), start)
 
 
 async def continuation_flood(address: str) -> None:
-    """A header block that never ends, of 32 MiB."""
+    """Send a header block of 32 MiB that never ends."""
     async with connected(address) as connection:
         await connection.send(frame(Kind.HEADERS, 0, 1, header_block(call_headers(STORE))))
         header = header_block([(b"x", b"y" * (FRAME_BYTES - 8))])
@@ -333,7 +333,7 @@ async def continuation_flood(address: str) -> None:
 
 
 async def long_header_lists(address: str) -> None:
-    """A thousand calls with header lists of 60 KB, by few bytes: one entry of the table again."""
+    """Make a thousand calls with header lists of 60 KB in few bytes, by one indexed entry."""
     entry = b"\x40" + header_block([(b"x", b"y" * 3_000)])[1:]
     block = header_block(call_headers(STORE)) + entry + b"\xbe" * 20
     async with connected(address) as connection:
@@ -343,7 +343,7 @@ async def long_header_lists(address: str) -> None:
 
 
 async def many_headers(address: str) -> None:
-    """A hundred calls with a thousand headers each."""
+    """Make a hundred calls with a thousand headers each."""
     more = [(b"x-%d" % number, b"") for number in range(1_000)]
     for _ in range(100):
         async with connected(address) as connection:
@@ -352,7 +352,7 @@ async def many_headers(address: str) -> None:
 
 
 async def unread_answers(address: str) -> None:
-    """Calls whose answers have no window to come by."""
+    """Make calls without a window for their answers."""
     async with connected(address, (Setting.INITIAL_WINDOW_SIZE, 0)) as connection:
         for stream in range(1, 400, 2):
             await connection.send(store_call(stream, message(VALID)))
@@ -377,7 +377,7 @@ FLOODS: Mapping[str, Attack] = {
 }
 
 
-# What holds something for as long as it may
+# Attacks that hold resources
 
 
 async def _until_closed(connections: Sequence[Connection]) -> None:
@@ -388,7 +388,7 @@ async def _until_closed(connections: Sequence[Connection]) -> None:
 async def unfinished_messages(
     address: str, streams: int = 64, size: int = LARGEST_BYTES, path: bytes = STORE
 ) -> None:
-    """On one connection, messages that are a byte short of their end."""
+    """Send messages without their last byte, on one connection."""
     async with connected(address) as connection:
 
         async def send(stream: int) -> None:
@@ -401,7 +401,7 @@ async def unfinished_messages(
 
 
 async def headers_alone(address: str, connections: int = 10, streams: int = 3_000) -> None:
-    """Calls that send nothing but their headers, as many as a connection lets in."""
+    """Make calls that send only headers, as many as a connection allows."""
     async with contextlib.AsyncExitStack() as stack:
         opened_ones = []
         for _ in range(connections):
@@ -414,7 +414,7 @@ async def headers_alone(address: str, connections: int = 10, streams: int = 3_00
 
 
 async def slow_messages(address: str, streams: int = 100) -> None:
-    """Whole headers at once, and a byte of each message now and then."""
+    """Send whole headers at once, and each message byte by byte."""
     async with connected(address) as connection:
         numbers = range(1, 2 * streams, 2)
         await connection.send(*(opened(n, call_headers(STORE)) for n in numbers))
@@ -424,7 +424,7 @@ async def slow_messages(address: str, streams: int = 100) -> None:
 
 
 async def slow_greetings(address: str, connections: int = 100) -> None:
-    """A byte of the preface now and then."""
+    """Send the preface byte by byte."""
     async with contextlib.AsyncExitStack() as stack:
         slow = [
             await stack.enter_async_context(connected(address, greets=False))
@@ -439,7 +439,7 @@ async def slow_greetings(address: str, connections: int = 100) -> None:
 
 
 async def idle_connections(address: str, connections: int = 300, *, greets: bool = False) -> None:
-    """Connections on which nothing is sent, or nothing but a greeting."""
+    """Open connections and send nothing, or only a greeting."""
     async with contextlib.AsyncExitStack() as stack:
         idle = []
         for _ in range(connections):
@@ -449,7 +449,7 @@ async def idle_connections(address: str, connections: int = 300, *, greets: bool
 
 
 async def idle_streams(address: str, path: bytes, streams: int, request: bytes | None) -> None:
-    """Streams that are begun, with a request or without, and left alone."""
+    """Open streams, with a request or without, and leave them alone."""
     async with connected(address) as connection:
         for stream in range(1, 2 * streams, 2):
             await connection.send(opened(stream, call_headers(path)))
@@ -484,7 +484,7 @@ HOLDS: Mapping[str, Attack] = {
 
 
 async def over_and_over(attack: Attack, pause_seconds: float, address: str) -> None:
-    """Repeat an attack that is short, whether or not the server takes its connections."""
+    """Repeat a short attack, whether or not the server accepts its connections."""
     while True:
         with contextlib.suppress(ConnectionError):
             await attack(address)

@@ -1,4 +1,4 @@
-"""A number in the documents is that of the constant in the code, which no setting changes."""
+"""The documents state the values of constants that no setting changes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ STATED = [
     ("settings", "tools.secrets:RESOLVE_TIMEOUT_SECONDS", "waits at most {:g} seconds"),
     ("settings", "tools.settings:START_TIMEOUT_SECONDS", "a start in production {:g}."),
 ]
-"""Page, constant below memoryd, and the words around its value."""
+"""Page, constant in memoryd, and the words around its value."""
 
 
 @pytest.mark.parametrize(

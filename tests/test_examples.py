@@ -1,4 +1,4 @@
-"""The Python examples run; `make examples` runs those that need other toolchains."""
+"""The Python examples work; `make examples` runs those that need other toolchains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the documents print is what happens, except for the port: the server is the test's own."""
+"""The documents' commands print what the documents say, except for the port."""
 
 from __future__ import annotations
 

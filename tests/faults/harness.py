@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CALL_SECONDS = 30.0
 """A call's deadline; as the servers' limits, patient with a machine that does much else."""
 
-PATIENCE_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 """How long something may take to come about at all."""
 
 PAUSE_SECONDS = 0.05
@@ -112,8 +112,8 @@ class ServerProcess:
 async def acknowledgements(history: History, count: int) -> None:
     """Wait until so many more calls were answered."""
     wanted = history.acknowledged + count
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while history.acknowledged < wanted:  # noqa: ASYNC110  nobody tells
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while history.acknowledged < wanted:  # noqa: ASYNC110  there is no event to wait for
             await asyncio.sleep(0.005)
 
 
@@ -155,7 +155,7 @@ class Watcher:
 
     async def until(self, revision: int) -> None:
         """Wait until it was told of a revision, and end."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             while self.watch.last_revision < revision and not self._reading.done():
                 self._news.clear()
                 await self._news.wait()
@@ -196,7 +196,7 @@ class Writer:
 
     async def insist(self, request: object) -> Call:
         """Repeat a call until it is answered, or refused for good."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             while True:
                 call = await self.call(request)
                 if not call.is_in_doubt:

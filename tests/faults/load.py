@@ -10,7 +10,7 @@ from typing import Self
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
 from .checker import Fault, History, Stored, find_faults, read_stored
-from .harness import PATIENCE_SECONDS, SESSIONS, Watcher, Writer, open_channel
+from .harness import SESSIONS, TIMEOUT_SECONDS, Watcher, Writer, open_channel
 
 
 class Load(AbstractAsyncContextManager):
@@ -85,6 +85,6 @@ async def connected(address: str, count: int) -> AsyncIterator[list[MemoryServic
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until it holds."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not condition():  # noqa: ASYNC110  nobody tells
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while not condition():  # noqa: ASYNC110  there is no event to wait for
             await asyncio.sleep(0.01)

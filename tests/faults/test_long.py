@@ -14,7 +14,7 @@ from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
 from .checker import History, find_faults, read_stored
 from .harness import (
-    PATIENCE_SECONDS,
+    TIMEOUT_SECONDS,
     ServerProcess,
     Watcher,
     Writer,
@@ -110,8 +110,8 @@ async def one_round(address: str, database_url: str, number: int) -> tuple[Histo
 
 async def at_rest(pid: int, port: int) -> Resources:
     """What the server holds once all its clients have gone."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while (found := resources_of(pid, port)).connections:  # noqa: ASYNC110  nobody tells
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while (found := resources_of(pid, port)).connections:  # noqa: ASYNC110  there is no event to wait for
             await asyncio.sleep(0.05)
     return found
 

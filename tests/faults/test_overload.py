@@ -14,7 +14,7 @@ from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
 from .checker import History, find_faults, read_stored
-from .harness import PATIENCE_SECONDS, ServerProcess, open_channel
+from .harness import TIMEOUT_SECONDS, ServerProcess, open_channel
 from .resources import children, cpu_seconds, peak_bytes
 from .scale import SCALE
 
@@ -55,7 +55,7 @@ class Crowd:
             for n in range(BATCH)
         ]
         batch = pb.BatchStoreMemoriesRequest(requests=requests)
-        call = await self._history.call(f"{number}", next(self._stubs), batch, PATIENCE_SECONDS)
+        call = await self._history.call(f"{number}", next(self._stubs), batch, TIMEOUT_SECONDS)
         if call.answer is not None:
             self.answered.append(time.monotonic())
 

@@ -43,7 +43,7 @@ from ..strangers import (  # noqa: TID252  as above
     underway,
     unfinished_messages,
 )
-from .harness import PATIENCE_SECONDS, ServerProcess, open_channel
+from .harness import TIMEOUT_SECONDS, ServerProcess, open_channel
 from .resources import peak_bytes, resources_of
 
 MOST_BYTES = 160 * 2**20
@@ -95,14 +95,14 @@ class Victim(ServerProcess):
             store = pb.StoreMemoryRequest(session_id="user-1", content="Prefers tea")
             # A busy machine may take longer to connect than such a channel tries once.
             stored = (
-                await stub.StoreMemory(store, timeout=PATIENCE_SECONDS, wait_for_ready=True)
+                await stub.StoreMemory(store, timeout=TIMEOUT_SECONDS, wait_for_ready=True)
             ).memory
             get = pb.GetMemoryRequest(session_id="user-1", memory_id=stored.memory_id)
 
             async def keep_on() -> None:
                 while True:
                     try:
-                        await stub.GetMemory(get, timeout=PATIENCE_SECONDS)
+                        await stub.GetMemory(get, timeout=TIMEOUT_SECONDS)
                     except grpc.aio.AioRpcError as error:
                         caller.codes[error.code().name] += 1
                     else:
@@ -152,8 +152,8 @@ async def start(command_line, database_url) -> AsyncIterator[Callable[..., Await
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not await condition():  # noqa: ASYNC110  nobody tells when it comes to hold
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while not await condition():  # noqa: ASYNC110  there is no event to wait for
             await asyncio.sleep(0.02)
 
 
@@ -234,7 +234,7 @@ OTHER_CALLS = {
 @pytest.mark.parametrize("path", UNDECODABLE_PATHS, ids=range(len(UNDECODABLE_PATHS)))
 async def test_a_path_that_is_not_text_does_not_end_the_service(start, path):
     victim = await start()
-    await launched(partial(send_frames, call_of(path)), victim.address, PATIENCE_SECONDS)
+    await launched(partial(send_frames, call_of(path)), victim.address, TIMEOUT_SECONDS)
     await victim.comes_back()
     await victim.assert_serves()
 
@@ -244,7 +244,7 @@ async def test_the_port_comes_back_again_and_again_and_callers_go_on(start):
     victim = await start()
     async with victim.called() as caller:
         for path in UNDECODABLE_PATHS[:3]:
-            await launched(partial(send_frames, call_of(path)), victim.address, PATIENCE_SECONDS)
+            await launched(partial(send_frames, call_of(path)), victim.address, TIMEOUT_SECONDS)
             await answers(caller, CALLS_MEANWHILE)
     # gRPC's server cancels the calls that are under way as it ends.
     assert caller.codes.keys() <= {"UNAVAILABLE", "CANCELLED"}
@@ -260,7 +260,7 @@ async def test_a_path_that_is_not_text_among_other_calls_does_not_end_the_proces
     for _ in range(3):
         await asyncio.gather(
             *(
-                launched(partial(send_frames, sent), victim.address, PATIENCE_SECONDS)
+                launched(partial(send_frames, sent), victim.address, TIMEOUT_SECONDS)
                 for sent in (*[other] * 6, bad, *[other] * 6)
             )
         )
@@ -273,10 +273,10 @@ async def test_a_path_that_is_not_text_among_other_calls_does_not_end_the_proces
 async def test_a_server_that_cannot_recover_exits_so_that_it_is_restarted(start):
     victim = await start()
     attack = partial(send_frames, call_of(UNDECODABLE_PATHS[0]))
-    end = time.monotonic() + PATIENCE_SECONDS
+    end = time.monotonic() + TIMEOUT_SECONDS
     while victim.process.is_running and time.monotonic() < end:
         with contextlib.suppress(OSError):  # refused while there is no server
-            await launched(attack, victim.address, PATIENCE_SECONDS)
+            await launched(attack, victim.address, TIMEOUT_SECONDS)
     assert not victim.process.is_running
     assert await asyncio.to_thread(victim.process.wait) == 1
 
@@ -291,12 +291,12 @@ async def test_idle_connections_leave_files_and_connections_to_the_service(start
     attack: Attack = partial(idle_connections, connections=IDLE_CONNECTIONS, greets=greets)
     async with open_channel(victim.address) as channel:
         stub = MemoryServiceStub(channel)
-        await stub.RetrieveMemories(retrieval(0), timeout=PATIENCE_SECONDS, wait_for_ready=True)
+        await stub.RetrieveMemories(retrieval(0), timeout=TIMEOUT_SECONDS, wait_for_ready=True)
         async with victim.called() as caller, underway(attack, victim.address):
             await asyncio.sleep(2)
             # At once, so that they want more of the database's connections than are open.
             await asyncio.gather(
-                *(stub.RetrieveMemories(retrieval(n), timeout=PATIENCE_SECONDS) for n in range(100))
+                *(stub.RetrieveMemories(retrieval(n), timeout=TIMEOUT_SECONDS) for n in range(100))
             )
             await answers(caller, CALLS_MEANWHILE)
             found = resources_of(victim.process.pid, victim.port)
@@ -310,7 +310,7 @@ async def test_idle_connections_leave_files_and_connections_to_the_service(start
 async def test_connections_that_never_greet_end_and_leave_room_for_a_health_check(start):
     victim = await start(open_files=LIMITED_FILES)
     attack: Attack = partial(idle_connections, connections=IDLE_CONNECTIONS)
-    async with underway(attack, victim.address, 2 * PATIENCE_SECONDS):
+    async with underway(attack, victim.address, 2 * TIMEOUT_SECONDS):
         await asyncio.sleep(1)
 
         async def is_healthy() -> bool:
@@ -345,7 +345,7 @@ TEXT_LINE = re.compile(r"\d{4}-\d\d-\d\dT\S+\+00:00 (debug|info|warning|error) [
 async def test_no_stranger_writes_into_the_log(start, log_format):
     victim = await start(MEMORYD_LOG_LEVEL="info", MEMORYD_LOG_FORMAT=log_format)
     for sent in HOSTILE.values():
-        await launched(partial(send_frames, sent), victim.address, PATIENCE_SECONDS)
+        await launched(partial(send_frames, sent), victim.address, TIMEOUT_SECONDS)
         await victim.comes_back()
     await victim.stop()
     log = victim.process.log

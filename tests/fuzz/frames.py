@@ -56,7 +56,7 @@ CONNECTIONS = 16
 """Of a round."""
 LINGER_SECONDS = 0.05
 """How long a connection waits for what the server makes of its frames."""
-PATIENCE_SECONDS = 20.0
+TIMEOUT_SECONDS = 20.0
 """Until a server counts as hanging."""
 ENDING_PAUSE_SECONDS = 3.0
 """Between two paths of no UTF-8: a server may end itself after five in ten seconds."""
@@ -269,7 +269,7 @@ class Server:
     async def _assert_serves(self) -> None:
         """Fails unless it is healthy and stores within a time, for a caller who tries again."""
         async with (
-            asyncio.timeout(PATIENCE_SECONDS),
+            asyncio.timeout(TIMEOUT_SECONDS),
             grpc.aio.insecure_channel(self.address, _RECONNECTING) as channel,
         ):
             while True:

@@ -52,7 +52,7 @@ OURS = tuple(m for m in METHODS if m.containing_service.full_name.startswith("me
 MAX_BYTES = 4096
 TEXTS_SHARE = 0.7
 """Of the mutations, those within a text; other bytes at random are mostly no message at all."""
-PATIENCE = 10
+TIMEOUT_SECONDS = 10
 """Seconds until an input counts as hanging."""
 WATCHED_SECONDS = 0.01
 """How long a stream without an end is followed."""
@@ -230,7 +230,7 @@ def main() -> None:
         f"-max_len={MAX_BYTES}",
         "-verbosity=0",
         "-print_final_stats=1",
-        f"-timeout={PATIENCE}",
+        f"-timeout={TIMEOUT_SECONDS}",
         *(f"-max_total_time={number}" for number in seconds),
     ]
     target = Target(Path(folder) / "database")

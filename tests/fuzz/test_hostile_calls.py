@@ -40,7 +40,7 @@ from .messages import (
     wires,
 )
 
-PATIENCE = 20.0
+TIMEOUT_SECONDS = 20.0
 """Seconds until a call counts as hanging."""
 
 IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
@@ -75,7 +75,7 @@ class Attacker:
     async def call(self, method: MethodDescriptor, data: bytes) -> grpc.StatusCode:
         """Fails unless the call is answered in time, or refused with a reason."""
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
                 async for answer in self._answers(method, filled(data, self._memory_ids)):
                     self._read(method, answer)
         except grpc.aio.AioRpcError as error:
@@ -123,12 +123,12 @@ async def attacker(running, caplog) -> AsyncIterator[Attacker]:
     """Afterwards, the server has to be as whole as before."""
     yield Attacker(running.channel)
     health = health_pb2_grpc.HealthStub(running.channel)
-    answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
+    answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_SECONDS)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
     request = pb.StoreMemoryRequest(session_id="user-123", content="Still here")
-    stored = (await running.memory.StoreMemory(request, timeout=PATIENCE)).memory
+    stored = (await running.memory.StoreMemory(request, timeout=TIMEOUT_SECONDS)).memory
     read = pb.GetMemoryRequest(session_id="user-123", memory_id=stored.memory_id)
-    assert await running.memory.GetMemory(read, timeout=PATIENCE) == stored
+    assert await running.memory.GetMemory(read, timeout=TIMEOUT_SECONDS) == stored
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
@@ -225,7 +225,9 @@ async def test_a_message_too_large_after_decompression_is_refused(running):
     store = running.channel.unary_unary(path_of(_named("StoreMemory")))
     bomb = pb.StoreMemoryRequest(session_id=SESSION, content=" " * 5 * LARGEST)
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await store(bomb.SerializeToString(), compression=grpc.Compression.Gzip, timeout=PATIENCE)
+        await store(
+            bomb.SerializeToString(), compression=grpc.Compression.Gzip, timeout=TIMEOUT_SECONDS
+        )
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
@@ -257,7 +259,7 @@ async def test_other_calls_proceed_while_large_content_is_validated(running, mon
 
     def patient(text: str, policy: ContentPolicy) -> str:
         if len(text) > 100_000:
-            assert answered.wait(PATIENCE)
+            assert answered.wait(TIMEOUT_SECONDS)
         return clean(text, policy)
 
     monkeypatch.setattr(requests, "clean", patient)
@@ -271,7 +273,7 @@ async def test_other_calls_proceed_while_large_content_is_validated(running, mon
     }[method]
     slow = asyncio.ensure_future(getattr(running.memory, method)(request))
     await running.memory.ListMemories(
-        pb.ListMemoriesRequest(session_id=SESSION), timeout=PATIENCE / 2
+        pb.ListMemoriesRequest(session_id=SESSION), timeout=TIMEOUT_SECONDS / 2
     )
     assert not slow.done()
     answered.set()

@@ -21,7 +21,7 @@ from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 from .model import Event, Limits, Model, Refusal, Row, Session
 
 TIMEOUT_SECONDS = 10.0
-"""Seconds until what does not come is held to be missing."""
+"""After this many seconds an event counts as missing."""
 
 VARIABLES = {**PATIENT, "MEMORYD_PORT": "0", "MEMORY_MAX_ENTRIES": "10"}
 LIMITS = Limits(
@@ -38,7 +38,7 @@ LIMITS = Limits(
 OUT_OF_RANGE = Refusal("OUT_OF_RANGE", "REVISION_OUT_OF_RANGE")
 ENDS_OF_A_STOP = (
     Refusal("UNAVAILABLE", "SHUTTING_DOWN"),
-    # By gRPC itself, where a stream was asked for so late that the service never saw it.
+    # From gRPC itself, if the service never saw the stream.
     Refusal("UNAVAILABLE", ""),
     Refusal("CANCELLED", ""),
 )
@@ -53,7 +53,7 @@ class Clock(Protocol):
 
 
 class Watcher:
-    """Follows one session and keeps all that it is told."""
+    """Follows one session and keeps all its events."""
 
     def __init__(self, stub: MemoryServiceStub, session_id: str, start_revision: int = 0) -> None:
         self.session_id = session_id
@@ -69,7 +69,7 @@ class Watcher:
         self._task = asyncio.create_task(self._read(self._call))
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until it holds, or the stream ends."""
+        """Wait until the condition holds or the stream ends."""
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 while not condition() and self.end is None:
@@ -77,7 +77,7 @@ class Watcher:
                     await self._news.wait()
         except TimeoutError:
             received = [(e.revision, e.change, e.memory.memory_id) for e in self.events]
-            raise AssertionError(f"a watcher still waits; it has been told of {received}") from None
+            raise AssertionError(f"a watcher still waits; it has received {received}") from None
 
     async def close(self) -> None:
         self._call.cancel()
@@ -108,7 +108,7 @@ class Node:
 
 
 class World:
-    """What a state machine drives. It owns its event loop; sessions are new in each example."""
+    """What the state machine drives. It owns an event loop; each example has new sessions."""
 
     def __init__(self, database_url: str, clock: Clock) -> None:
         self._runner = asyncio.Runner()
@@ -119,7 +119,7 @@ class World:
         self.nodes = [self.run(self._start()), self.run(self._start())]
 
     def begin(self) -> None:
-        """Begin an example."""
+        """Start an example."""
         self._examples += 1
         self.clock.now = self._beginning
         self.model = Model(LIMITS, self.clock)
@@ -129,7 +129,7 @@ class World:
             self.watchers[session_id] = self.run(self._watch(session_id))
 
     def end(self) -> None:
-        """End it, and leave nothing of it behind."""
+        """End the example and remove its data."""
         for session_id, watcher in self.watchers.items():
             self.run(watcher.close())
             request = pb.EraseSessionRequest(session_id=session_id)
@@ -147,7 +147,7 @@ class World:
         return f"example-{self._examples}:{name}"
 
     def call(self, via: int, method: str, request: Any) -> Any:
-        """Give the answer, a Refusal among them, of a call through one of the servers."""
+        """Return the answer or the Refusal of a call through one of the servers."""
 
         async def call() -> Any:
             try:
@@ -158,7 +158,7 @@ class World:
         return self.run(call())
 
     def stream(self, via: int, method: str, request: Any) -> list[Any]:
-        """Give all answers of a stream that ends."""
+        """Return all answers of a stream that ends."""
 
         async def read() -> list[Any]:
             call = getattr(self.nodes[via].stub, method)(request, timeout=TIMEOUT_SECONDS)
@@ -170,7 +170,7 @@ class World:
         return self.run(self._watch(session_id, via, start_revision))
 
     def flush(self, via: int, row: Row) -> None:
-        """Wait until the accesses of a memory have been written behind the read."""
+        """Wait until the accesses of a memory are written, which happens after the read."""
 
         async def poll() -> None:
             request = pb.GetMemoryRequest(session_id=row.session_id, memory_id=row.memory_id)
@@ -184,7 +184,7 @@ class World:
         self.run(poll())
 
     def sweep(self, via: int) -> None:
-        """Sweep once, and wait until the watchers have been told of all that it did."""
+        """Sweep once, and wait until the watchers have received all its changes."""
 
         async def sweep() -> None:
             await self.nodes[via].server.sweeper.run_once()
@@ -201,7 +201,7 @@ class World:
         self.run(sweep())
 
     def restart(self, via: int) -> None:
-        """Stop a server and start another in its place; watchers resume where they were."""
+        """Replace a server by a new one; watchers resume where they were."""
         node = self.nodes[via]
 
         async def restart() -> None:
@@ -220,7 +220,7 @@ class World:
         self.run(restart())
 
     def check_watcher(self, session_id: str) -> None:
-        """Check that a watcher has been told of every change, once and in order."""
+        """Check that a watcher has received every change, once and in order."""
         session = self.model.sessions.get(session_id, Session())
         watcher = self.watchers[session_id]
         self.run(watcher.until(lambda: len(watcher.events) >= len(session.events)))
@@ -242,7 +242,7 @@ class World:
             self.model.check_version(response.memory, event.row)
 
     def check_watcher_of_erased(self, session_id: str) -> None:
-        """Check that a watcher of a session that is gone is told so, and begin anew."""
+        """Check that the watch of an erased session ended with an error, and start a new one."""
         watcher = self.watchers[session_id]
         if watcher.events:
             self.check_refused(watcher)
@@ -253,7 +253,7 @@ class World:
         assert watcher.end == OUT_OF_RANGE
 
     def check_resumed(self, watcher: Watcher, session: Session, start: int) -> None:
-        """Check that one who knew what was there at a revision knows by now what there is."""
+        """Check that the events since a revision lead from the state of then to the current one."""
         self.run(
             watcher.until(
                 lambda: bool(watcher.events) and watcher.events[-1].revision >= session.revision

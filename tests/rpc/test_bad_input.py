@@ -1,4 +1,4 @@
-"""What is no valid request: refused with every violation at once, and without a trace."""
+"""Invalid requests are refused with every violation at once, and leave no trace."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 SESSION = "user-123"
 MEMORY_ID = "0197d3e2-7a44-7e2a-b2f0-3c1d5e6f7a8b"
 LAST_SECOND = 253_402_300_799
-"""Of the year 9999."""
+"""The last second of the year 9999."""
 
 SERVICES = (
     pb.DESCRIPTOR.services_by_name["MemoryService"],
@@ -111,7 +111,7 @@ NO_DURATIONS = {
     "the longest there is": Duration(seconds=2**63 - 1, nanos=999_999_999),
     "the most negative": Duration(seconds=-(2**63)),
 }
-"""Outside what a duration can say."""
+"""Beyond the range of a duration."""
 
 BAD_TTLS = NO_DURATIONS | {
     "zero": Duration(),
@@ -141,7 +141,7 @@ BAD_REQUEST_IDS = ("1", "x" * 36, MEMORY_ID[:-1], f"{MEMORY_ID} ", f"{{{MEMORY_I
 
 
 def nested(containers: int) -> dict[str, object]:
-    """Metadata of so many containers inside each other, the outermost counted."""
+    """Metadata with this many nested containers, including the outermost."""
     value: object = "core"
     for depth in range(containers - 1):
         value = [value] if depth % 2 else {"a": value}
@@ -186,7 +186,7 @@ async def stored(memory: MemoryServiceStub) -> list[str]:
 
 @pytest.fixture
 def each_refused(memory, refused) -> Callable[..., object]:
-    """Send each request by its name, and see it refused for exactly these fields."""
+    """Send each named request, and check that it is refused for exactly these fields."""
 
     async def each_refused(method: str, requests: Mapping[str, object], *fields: str) -> None:
         seen = {}
@@ -223,7 +223,7 @@ OF_A_SESSION = {
     "WatchMemories": lambda i: pb.WatchMemoriesRequest(session_id=i),
     "ExportMemories": lambda i: pb.ExportMemoriesRequest(session_id=i),
 }
-"""A request of each method, in whatever session."""
+"""A request of each method, in any session."""
 
 
 async def test_session_ids_are_never_repaired(each_refused):
@@ -313,7 +313,7 @@ UNREAD = {
     "elephants": "🐘" * 131_073,
     "four million": "\x01<\x01a" * 1_000_000,
 }
-"""More than is cleaned, though little is left of some."""
+"""More than the service sanitises, even if little of it would be left."""
 
 
 @pytest.mark.parametrize("policy", ["sanitize", "strict", "verbatim"])
@@ -479,7 +479,7 @@ async def test_a_forged_page_token_is_refused_like_any_other(each_refused):
 
 
 def times_of(kind: Descriptor, within: tuple[Descriptor, ...] = ()) -> Iterator[list[Field]]:
-    """Give the fields that lead to each duration and timestamp of a message."""
+    """Yield the path of fields to each duration and timestamp of a message."""
     for field in kind.fields:
         part = field.message_type
         if part in {Duration.DESCRIPTOR, Timestamp.DESCRIPTOR}:
@@ -490,7 +490,7 @@ def times_of(kind: Descriptor, within: tuple[Descriptor, ...] = ()) -> Iterator[
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
 async def test_malformed_durations_and_timestamps_are_refused(running, refused, service):
-    """Fields whose values are ignored are none the less judged: what is malformed is a mistake."""
+    """Malformed values are refused even in ignored fields, since they are mistakes."""
     seen = set()
     for method in service.methods:
         for fields in times_of(method.input_type):
@@ -560,7 +560,7 @@ async def test_all_violations_of_a_batch_are_listed_with_their_place(each_refuse
         *("requests[0].session_id", "requests[3].metadata", "requests[3].importance"),
         *("requests[5].content", "requests[5].expire_time"),
     )
-    # Such that no rule of the protos is broken, only those that they cannot say.
+    # These break no rule of the protos, only rules that protos cannot express.
     batch = pb.BatchStoreMemoriesRequest(
         requests=[store(), store(content=" "), store(), store(metadata=nested(9), content="")]
     )
@@ -693,7 +693,7 @@ async def test_a_refusal_does_not_repeat_the_content(memory, refused):
 
 
 def raw(channel: grpc.aio.Channel, method: object, data: bytes) -> object:
-    """The call of a method with bytes as they are."""
+    """A call of a method with raw bytes."""
     path = f"/{method.containing_service.full_name}/{method.name}"
     if not method.server_streaming:
         return channel.unary_unary(path)(data)
@@ -711,7 +711,7 @@ NO_TEXTS = {
     "no UTF-8": b"\x0a\x02\xc3\x28",
     "a lone surrogate": b"\x0a\x03\xed\xa0\x80",
 }
-"""For messages whose first field is a text."""
+"""For messages whose first field is a string."""
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)

@@ -1,4 +1,4 @@
-"""Large requests are judged in a thread, for as long as their caller waits."""
+"""Large requests are validated in a thread, for as long as their caller waits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def test_validation_of_a_batch_ends_when_its_caller_leaves():
     loop = asyncio.get_running_loop()
 
     def clock() -> datetime:
-        """Leave while the first memory is judged."""
+        """Cancel the call while the first memory is validated."""
         threads.append(threading.get_ident())
         loop.call_soon_threadsafe(validation.cancel)
         assert has_gone.wait(60)

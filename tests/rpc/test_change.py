@@ -1,4 +1,4 @@
-"""UpdateMemory, DeleteMemory and UndeleteMemory, from outside."""
+"""UpdateMemory, DeleteMemory and UndeleteMemory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRIES = 100
 
 @pytest.fixture
 async def memory(serve) -> MemoryServiceStub:
-    """Of a server that does not retire what goes unused, so that time can be moved by months."""
+    """A server that never deletes unused memories, so that time can move by months."""
     return (await serve(MEMORY_CLEANUP_DAYS="365")).memory
 
 
@@ -70,7 +70,7 @@ async def revision(memory: MemoryServiceStub) -> int:
 
 
 def rich() -> dict[str, object]:
-    """A memory with every field that a caller may set, none at its default."""
+    """A memory in which no field that callers set has its default."""
     return {
         "content_type": pb.CONTENT_TYPE_PREFERENCE,
         "importance": 0.9,
@@ -422,7 +422,7 @@ async def test_absent_memories_cannot_be_changed_or_deleted(running, clock, refu
             await delete(memory, memory_id)
         case "expired":
             clock.move(timedelta(hours=1))
-            await running.server.sweeper.run_once()  # which is a change of its own
+            await running.server.sweeper.run_once()  # which is a change itself
         case "absent":
             memory_id = ABSENT
         case "elsewhere":

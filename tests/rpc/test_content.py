@@ -1,4 +1,4 @@
-"""Contents from outside: what is harmless stays, what is active goes, and each policy's word."""
+"""Harmless content stays and active content is removed, as each policy says."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ ACTIVE = {
     "data": "data:text/html,<script>alert(1)</script>",
     "data in base64": "data:text/html;base64,PHNjcmlwdD5hbGVydCgxKTwvc2NyaXB0Pg==alert",
 }
-"""Each is gone as a whole, with the text around it left."""
+"""Each is removed as a whole; the text around it stays."""
 
 TO_THE_END = {
     "a cut-off name": "<img",
@@ -72,7 +72,7 @@ TO_THE_END = {
     "a start tag without end": "<img src=x onerror=alert(1)",
     "a handler in an open quote": "<img src='x' onerror='alert(1)",
 }
-"""Tags that the end of the content cuts off: what stands next to it in a page completes them."""
+"""Tags cut off by the end of the content; the text after it in a page would complete them."""
 
 WORDS_STAY = {
     "a note about a script": (
@@ -98,7 +98,7 @@ WORDS_STAY = {
     "a formula": ("<math><mi>x</mi><mo>=</mo><mn>1</mn></math> holds", "x=1 holds"),
     "a drawing": ("<svg><title>A house</title><path d='M0'/></svg> drawn", "A house drawn"),
 }
-"""Contents, and what is stored: tags go, and only code goes with its element."""
+"""Contents and what is stored of them: tags are removed; only code goes with its element."""
 
 
 def store(content: str) -> pb.StoreMemoryRequest:
@@ -106,7 +106,7 @@ def store(content: str) -> pb.StoreMemoryRequest:
 
 
 async def every_reading(memory: MemoryServiceStub, stored: pb.Memory) -> set[str]:
-    """Give the content as it comes back by each way of reading it."""
+    """Yield the content as each way of reading returns it."""
     session = {"session_id": SESSION}
     got = await memory.GetMemory(pb.GetMemoryRequest(**session, memory_id=stored.memory_id))
     listed = await memory.ListMemories(pb.ListMemoriesRequest(**session, page_size=1000))
@@ -180,7 +180,7 @@ async def test_verbatim_stores_everything_except_nul(serve, refused):
     memory = (await serve(MEMORYD_CONTENT_POLICY="verbatim")).memory
     odd = {"blanks": "  a \t b\r\n", "controls": "a\x01\x1b[31m\x7f\x85b", "a mark": "\ufeff\ufffe"}
     for name, hostile in (HARMLESS | ACTIVE | TO_THE_END | odd).items():
-        text = f"{hostile} ({name})"  # so that none is merged with another
+        text = f"{hostile} ({name})"  # so that none are merged
         if "\0" in text:
             refusal = await refused(memory.StoreMemory(store(text)))
             assert (refusal.reason, list(refusal.violations)) == ("INVALID_REQUEST", ["content"])

@@ -1,4 +1,4 @@
-"""ExportMemories, from outside."""
+"""ExportMemories."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def test_exports_everything_in_creation_order(memory, clock):
     for n in range(7):
         stored.append((await memory.StoreMemory(store(f"fact {n}", metadata={"n": n}))).memory)
         await memory.StoreMemory(store(f"fact {n}", "user-124"))
-        clock.move(timedelta(seconds=-1))  # the order is that of commits, whatever the clock says
+        clock.move(timedelta(seconds=-1))  # the order is that of commits, regardless of the clock
     exported = await export(memory)
     assert [m.content for m in exported] == [f"fact {n}" for n in range(7)]
     for one in exported:
@@ -166,7 +166,7 @@ async def test_an_export_that_is_not_read_is_cut_off(serve):
         await memory.BatchStoreMemories(batch(requests))
     call = memory.ExportMemories(pb.ExportMemoriesRequest(session_id="user-123"))
     await call.initial_metadata()
-    await asyncio.sleep(1)  # the caller does something else for longer than it may
+    await asyncio.sleep(1)  # the caller stops reading for longer than the limit
     with pytest.raises(grpc.aio.AioRpcError) as ended:
         [one async for one in call]
     assert ended.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -1,4 +1,4 @@
-"""Metadata comes back as the JSON that it was, whatever way it took."""
+"""Metadata comes back as the same JSON by every path."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ def store(metadata: object, **fields: object) -> pb.StoreMemoryRequest:
 
 
 def as_bytes(struct: Struct) -> bytes:
-    """Tells apart what `==` does not: 0 and -0."""
+    """Distinguishes what `==` does not: 0 and -0."""
     return struct.SerializeToString(deterministic=True)
 
 
 async def read(memory: MemoryServiceStub) -> list[Struct]:
-    """The metadata of the one memory, by every way of reading it."""
+    """The metadata of the one memory by every way of reading it."""
     listed = await memory.ListMemories(pb.ListMemoriesRequest(session_id=SESSION))
     (found,) = listed.memories
     got = await memory.GetMemory(pb.GetMemoryRequest(session_id=SESSION, memory_id=found.memory_id))

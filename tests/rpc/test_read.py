@@ -1,4 +1,4 @@
-"""GetMemory, ListMemories and RetrieveMemories, from outside."""
+"""GetMemory, ListMemories and RetrieveMemories."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TRIES = 100
 
 @pytest.fixture
 async def memory(serve) -> MemoryServiceStub:
-    """Of a server that does not retire what goes unused, so that time can be moved by months."""
+    """A server that never deletes unused memories, so that time can move by months."""
     return (await serve(MEMORY_CLEANUP_DAYS="365")).memory
 
 
@@ -53,7 +53,7 @@ def contents(answer: pb.ListMemoriesResponse | pb.RetrieveMemoriesResponse) -> l
 
 
 async def accessed(memory: MemoryServiceStub, memory_id: str, count: int) -> pb.Memory:
-    """The memory, once its accesses have been written behind the reads."""
+    """The memory, once its accesses are written."""
     for _ in range(TRIES):
         found = await get(memory, memory_id)
         if found.access_count >= count:
@@ -231,7 +231,7 @@ async def test_concurrent_writes_make_no_page_repeat_or_skip(memory):
     everything = [m.memory_id for m in (await page(memory, page_size=1000)).memories]
     assert len(everything) == 60
     assert await walk() == everything
-    assert len({len(seen) for seen in walks}) > 1  # else nothing was concurrent
+    assert len({len(seen) for seen in walks}) > 1  # otherwise nothing was concurrent
     for seen in walks:
         assert seen == everything[: len(seen)]
         assert len(seen) >= 20
@@ -285,7 +285,7 @@ async def test_a_client_with_the_usual_limit_receives_any_page(memory, large):
         token = answer.next_page_token
         if not token:
             break
-        assert answer.ByteSize() > 1024 * 1024  # a page that is cut short is still worth a call
+        assert answer.ByteSize() > 1024 * 1024  # a shortened page still has enough to be useful
     assert seen == [str(n) for n in range(60)]
 
 
@@ -294,11 +294,11 @@ async def test_an_absent_session_lists_nothing(memory):
     assert answer == pb.ListMemoriesResponse()
 
 
-# Filters, which listing and retrieval understand alike
+# Filters, which mean the same for listing and retrieval
 
 
 async def found(memory: MemoryServiceStub, **conditions: object) -> list[str]:
-    """What both find, in creation order."""
+    """The memories that both find, in creation order."""
     listed = contents(await page(memory, filter=pb.MemoryFilter(**conditions)))
     wanted = pb.MemoryFilter(**{"min_importance": 0, **conditions})
     retrieved = contents(await retrieve(memory, filter=wanted, limit=100, peek=True))
@@ -575,7 +575,7 @@ async def test_an_access_is_counted_once_and_dated(memory, clock):
     first = await accessed(memory, stored.memory_id, 1)
     assert first.last_access_time.ToDatetime(UTC) == at
     assert first.update_time == stored.update_time
-    # Whatever was to be counted of the first has been by the time that a later one shows.
+    # Once a later access is visible, any earlier one has been counted too.
     other = await remember(memory, "in use too", importance=1)
     await retrieve(memory, limit=1)
     await accessed(memory, other.memory_id, 1)

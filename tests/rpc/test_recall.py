@@ -1,4 +1,4 @@
-"""Retrieval with a query, from outside: meaning, context, cues, several sessions, shares."""
+"""Retrieval with a query: meaning, context, cues, several sessions, the parts of a score."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def contents(answer) -> list[str]:
 
 
 async def has_vectors(tables, embedders: list[str]) -> None:
-    """Wait until the database keeps these vectors, given by the names of their embedders."""
+    """Wait until the database has vectors of exactly these embedders, one name per vector."""
     async with asyncio.timeout(30):
         while True:
             rows = await tables.rows("SELECT embedder FROM memory_vectors")
@@ -302,7 +302,7 @@ async def test_similarity_finds_a_paraphrase_that_no_distance_finds(serve):
 
 
 class Letters:
-    """An embedder that is nobody's: a text's vector counts its letters."""
+    """A custom embedder: a text's vector counts its letters."""
 
     name = "letters"
     dimensions = 26
@@ -388,5 +388,5 @@ async def test_a_session_erased_elsewhere_is_dropped_from_memory(serve, monkeypa
     assert kept > 0
     await here.memory.EraseSession(pb.EraseSessionRequest(session_id="user-123"))
     async with asyncio.timeout(30):
-        while there.server.kept_bytes:  # noqa: ASYNC110  nobody tells
+        while there.server.kept_bytes:  # noqa: ASYNC110  there is no event to wait for
             await asyncio.sleep(0.02)

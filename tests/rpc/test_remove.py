@@ -1,4 +1,4 @@
-"""PurgeMemories and EraseSession, from outside and by what the database holds afterwards."""
+"""PurgeMemories and EraseSession, and what the database has afterwards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-PATIENCE_SECONDS = 60
+TIMEOUT_SECONDS = 60
 
 
 def store(
@@ -191,7 +191,7 @@ async def test_nothing_keeps_the_text_of_purged_memories(memory, tables):
     after = await tables.everything()
     for text_of_it in ("4711", "hint", stored.content_hash, stored.semantic_hash):
         assert text_of_it not in after
-    # What was not purged keeps its versions and its answers.
+    # Memories that were not purged keep their versions and answers.
     assert (await tables.rows("SELECT count(*) FROM memory_history WHERE state IS NOT NULL")) == [
         (1,)
     ]
@@ -234,7 +234,7 @@ async def test_concurrent_purges_count_each_memory_once(serve):
 
 
 async def fill(memory: MemoryServiceStub, tables, session_id: str) -> None:
-    """Have rows of the session in every table."""
+    """Fill every table with rows of the session."""
     for n in range(4):
         stored = await memory.StoreMemory(
             store(f"fact {n}", session_id, request_id=str(uuid.uuid4()), metadata={"n": n})
@@ -252,7 +252,7 @@ async def fill(memory: MemoryServiceStub, tables, session_id: str) -> None:
         pb.RetrieveMemoriesRequest(session_id=session_id, query="fact", peek=True)
     )
     async with asyncio.timeout(30):
-        while not (await tables.naming(session_id))["memory_vectors"]:  # noqa: ASYNC110  kept behind the answer
+        while not (await tables.naming(session_id))["memory_vectors"]:  # noqa: ASYNC110  written after the answer
             await asyncio.sleep(0.02)
 
 
@@ -383,7 +383,7 @@ async def test_stores_during_an_erasure_are_either_erased_or_whole(serve, tables
     assert len({row.revision for row in left}) == len(left)
     assert max((row.revision for row in left), default=revision) == revision
     assert await tables.rows("SELECT count(*) FROM store_requests") == [(len(left),)]
-    # No revision was given twice, over all the sessions that bore the name.
+    # No revision was used twice, over all the sessions of this name.
     revisions = [one.revision for one in every]
     assert len(set(revisions)) == len(revisions)
 
@@ -415,10 +415,10 @@ class Files:
         self.main = Path(database_url.removeprefix("sqlite+aiosqlite:///"))
 
     def pieces_of(self, marks: list[bytes]) -> dict[str, list[str]]:
-        """Which pieces of these marks, turned in any way, stand in which file.
+        """The pieces of these marks, rotated in any way, in each file.
 
-        Looked for by a process of its own: to close a file takes away the locks of whoever has it
-        open in the same process, such as the server's.
+        A separate process searches: closing a file releases all locks that this process has on it,
+        such as the server's.
         """
         files = sorted(self.main.parent.glob(f"{self.main.name}*"))
         done = subprocess.run(  # noqa: S603  ours
@@ -438,7 +438,7 @@ def files(database_url: str) -> Files:
 
 
 class Writing:
-    """Random work on some sessions, each content and each metadata made of marks of its own."""
+    """Random work on some sessions; each content and each metadata has its own marks."""
 
     def __init__(self, memory: MemoryServiceStub, seed: int) -> None:
         self._memory = memory
@@ -447,7 +447,7 @@ class Writing:
         self.marks: dict[str, list[bytes]] = {}
 
     def _text(self, session_id: str, longest: int) -> str:
-        """One mark, again and again: any 32 bytes of it hold the whole mark, turned."""
+        """One mark repeated: any 32 bytes of it contain the whole mark, rotated."""
         mark = "".join(self._dice.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=16))
         self.marks.setdefault(session_id, []).append(mark.encode())
         size = int(20 * (longest / 20) ** self._dice.random())
@@ -492,7 +492,7 @@ class Writing:
             await self.work(self._dice.choice(sessions))
 
     async def erase(self, session_id: str) -> list[bytes]:
-        """Erase a session, and answer the marks of all it ever held."""
+        """Erase a session, and return the marks of everything it ever had."""
         await self._memory.EraseSession(erase(session_id))
         self._ids.pop(session_id, None)
         return self.marks[session_id]
@@ -505,7 +505,7 @@ async def test_no_byte_of_an_erased_session_stays_in_any_file(serve, files, seed
     writing = Writing(servers[0].memory, seed)
     for session_id in SESSIONS:
         await writing.interleave(SESSIONS, 60)
-        # The other server has pages of its own in memory.
+        # The other server has its own pages in memory.
         await servers[1].memory.ListMemories(pb.ListMemoriesRequest(session_id=session_id))
         assert files.pieces_of(writing.marks[session_id])
         marks = await writing.erase(session_id)
@@ -581,7 +581,7 @@ async def test_an_erasure_that_a_reader_hinders_is_refused_and_can_be_repeated(
         assert reader.execute("SELECT count(*) FROM memories").fetchone() > (0,)
         refusal = await refused(memory.EraseSession(erase("user-1")))
         assert refusal.code == grpc.StatusCode.UNAVAILABLE
-        await memory.StoreMemory(store())  # nobody else is hindered
+        await memory.StoreMemory(store())  # other callers are not hindered
         reader.execute("COMMIT")
     assert files.pieces_of(await writing.erase("user-1")) == {}
 
@@ -599,7 +599,7 @@ async def test_an_erasure_does_not_rewrite_the_file(serve, files):
     with closing(sqlite3.connect(files.main)) as connection:
         before = connection.execute("PRAGMA page_count").fetchone()
         await writing.erase("user-1")
-        # What it had is free, for what is stored next.
+        # Its pages are free for new memories.
         assert connection.execute("PRAGMA page_count").fetchone() == before
         assert connection.execute("PRAGMA freelist_count").fetchone() > (0,)
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

@@ -1,4 +1,4 @@
-"""Retrieval of much at once: what is too much is refused, and the rest keeps nobody waiting."""
+"""Retrievals that are too large are refused, and large ones do not block other calls."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def ask(memory, query: str, session_id: str, **fields):
 
 @pytest.fixture
 def little_room(monkeypatch):
-    """Several sessions may bring as much into memory as two of three have."""
+    """Limit what several sessions may load to the size of two of three."""
     monkeypatch.setattr(loading, "MOST_LOADED", 2_500)
 
 
@@ -46,7 +46,7 @@ async def test_sessions_too_large_to_be_read_at_once_are_refused(memory, refused
     assert refusal.reason == "SESSIONS_TOO_LARGE"
     assert list(refusal.violations) == ["session_ids"]
     assert "fewer sessions" in refusal.violations["session_ids"]
-    # Some of them at once, they are answered, and stay in memory.
+    # Fewer at once are answered, and stay in memory.
     assert len((await ask(memory, query, "a", session_ids=["b"])).results) == 2
     assert len((await ask(memory, query, "a", session_ids=["b", "c"])).results) == 3
     assert len((await ask(memory, query, "b", session_ids=["a", "c", "d"])).results) == 3
@@ -83,7 +83,7 @@ async def test_a_large_call_leaves_others_sessions_in_memory(serve, monkeypatch)
         await tell(memory, f"large-{number}", *(f"{n} {LONG}" for n in range(10)))
     await ask(memory, "tea", "small")
     read = []
-    reading = cache._read_live  # noqa: SLF001  every reading of a whole session
+    reading = cache._read_live  # noqa: SLF001  every read of a whole session
 
     def noted(connection, key, now):
         read.append(key["session_id"])
@@ -98,7 +98,7 @@ async def test_a_large_call_leaves_others_sessions_in_memory(serve, monkeypatch)
 
 
 class Noting:
-    """An embedder of words that notes in which threads it was asked for a query's vector."""
+    """An embedder of words that records the threads in which it embeds queries."""
 
     name = "noting"
     dimensions = 2

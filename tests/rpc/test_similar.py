@@ -1,4 +1,4 @@
-"""FindSimilarMemories, from outside."""
+"""FindSimilarMemories."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def similar(memory: MemoryServiceStub, **fields: object) -> list[tuple[str
 
 
 def simhash(content: str) -> int:
-    """As the contract defines it, bit by bit."""
+    """The SimHash as the contract defines it, bit by bit."""
     normalised = re.sub(r"\s+", " ", content.lower()).strip().rstrip(".,!?;:")
     sums = [0] * 64
     for token in normalised.split():

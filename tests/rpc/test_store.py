@@ -1,4 +1,4 @@
-"""StoreMemory and BatchStoreMemories, from outside."""
+"""StoreMemory and BatchStoreMemories."""
 
 from __future__ import annotations
 

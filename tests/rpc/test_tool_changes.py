@@ -1,4 +1,4 @@
-"""UpdateToolConfig, ResetToolConfig, RollbackToolConfig, ListToolConfigRevisions, from outside."""
+"""UpdateToolConfig, ResetToolConfig, RollbackToolConfig and ListToolConfigRevisions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from memoryd.v1.tool_config_pb2_grpc import ToolConfigServiceStub
 
 TOOLS = ("rag", "memory", "escalation", "attachment", "crm", "billing", "inventory")
 CANARY = "canary-5e1f0b"
-PATIENCE_SECONDS = 30
+TIMEOUT_SECONDS = 30
 
 DEFAULT, ENVIRONMENT, OVERRIDE = (
     pb.PROVENANCE_DEFAULT,
@@ -68,15 +68,15 @@ async def revisions(tools: ToolConfigServiceStub, tool: str) -> list[pb.ToolConf
 
 
 async def until(condition: Callable) -> None:
-    """Wait for what another server has to hear of first."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not await condition():  # noqa: ASYNC110  another server tells nobody
+    """Wait until another server has learned of a change."""
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while not await condition():  # noqa: ASYNC110  there is no event to wait for
             await asyncio.sleep(0.02)
 
 
 @pytest.fixture
 async def sql(database_url: str) -> AsyncIterator[Callable]:
-    """Execute a statement past the service; answer its rows, if it has any."""
+    """Execute a statement directly in the database; return its rows, if any."""
     engine = create_async_engine(database_url)
 
     async def run(statement: str) -> list:
@@ -196,16 +196,16 @@ async def test_bounds_are_enforced_and_all_violations_listed(tools, refused):
     bad = {"chunk_size": 99, "chunk_overlap": 501, "search_k": 21, "cache_ttl": 59}
     refusal = await refused(update(tools, "rag", rag=bad))
     assert sorted(refusal.violations) == sorted(f"tool_config.rag.{name}" for name in bad)
-    # Together with what is wrong with the mask.
+    # Together with violations of the mask.
     mask = ("rag.chunk_size", "rag.nonsense")
     refusal = await refused(update(tools, "rag", mask, rag=bad))
     assert sorted(refusal.violations) == ["tool_config.rag.chunk_size", "update_mask"]
-    # And with what breaks a rule of the proto.
+    # And with violations of the proto's rules.
     refusal = await refused(update(tools, "rag", mask, rag=bad, reason="x" * 1025))
     assert sorted(refusal.violations) == ["reason", "tool_config.rag.chunk_size", "update_mask"]
     refusal = await refused(reset(tools, "rag", "rag.nonsense", reason="x" * 1025))
     assert sorted(refusal.violations) == ["paths", "reason"]
-    # Against what holds, not against the defaults.
+    # Against the current values, not the defaults.
     await update(tools, "rag", rag={"chunk_overlap": 400})
     refusal = await refused(update(tools, "rag", rag={"chunk_size": 300}))
     assert list(refusal.violations) == ["tool_config.rag.chunk_overlap"]
@@ -250,7 +250,7 @@ async def test_an_etag_must_be_the_current_one(tools, refused):
     assert after.etag not in ("", before.etag)
     refusal = await refused(update(tools, "rag", rag={"search_k": 7}, etag=before.etag))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "ETAG_MISMATCH")
-    # There and back is a change too.
+    # A change and its reverse are changes too.
     back = await update(tools, "rag", rag={"search_k": 5})
     assert back.etag not in (before.etag, after.etag)
     assert (await get(tools, "rag")).rag.search_k == 5
@@ -472,7 +472,7 @@ async def test_new_revisions_replace_old_ones(tools, refused, monkeypatch):
     assert (await rollback(tools, "rag", 5)).rag.chunk_size == 603
 
 
-# What a release refuses
+# Overrides that a release refuses
 
 
 async def test_overrides_that_this_release_refuses_are_set_aside_and_named(serve, sql, caplog):
@@ -526,7 +526,7 @@ async def test_a_literal_stays_in_its_process(serve, sql, tmp_path, caplog):
     assert other.etag != answer.etag
     back = await rollback(here.tools, "crm", 1)
     assert not back.warnings
-    # Another process has not got it, and says what to do.
+    # Another process does not have it, and says what to do.
     there = await get((await serve()).tools, "crm")
     assert (there.crm.has_api_key, there.crm.api_key_source) == (True, "literal")
     (warning,) = there.warnings
@@ -595,7 +595,7 @@ async def test_without_the_database_the_last_state_is_served_as_stale(serve, sql
     assert all(summary.stale and summary.HasField("stale_since") for summary in listed)
     refusal = await refused(update(tools, "rag", rag={"chunk_size": 700}))
     assert refusal.code == grpc.StatusCode.UNAVAILABLE
-    # One that starts meanwhile has nothing but environment and defaults.
+    # A server that starts meanwhile has only the environment and the defaults.
     late = (await serve(RAG_SEARCH_K="8")).tools
     config = await get(late, "rag")
     assert (config.rag.chunk_size, config.rag.search_k, config.stale) == (500, 8, True)
@@ -610,14 +610,12 @@ async def test_without_the_database_the_last_state_is_served_as_stale(serve, sql
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
-async def test_a_locked_file_refuses_changes_and_serves_the_last(
-    serve, database_url, refused
-):
+async def test_a_locked_file_refuses_changes_and_serves_the_last(serve, database_url, refused):
     tools = (await serve(MEMORYD_DATABASE_LOCK_TIMEOUT_SECONDS="0.2")).tools
     file = make_url(database_url).database or ""
     other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
     with closing(other):
-        # In a thread: the server of this process may hold the lock, and needs the loop to end.
+        # In a thread: the server in this process may need the loop to release the lock.
         await asyncio.to_thread(other.execute, "BEGIN IMMEDIATE")
         refusal = await refused(update(tools, "rag", rag={"chunk_size": 700}))
         assert (refusal.code, refusal.reason) == (

@@ -1,4 +1,4 @@
-"""ListTools, GetToolConfig and ValidateToolConfig, from outside."""
+"""ListTools, GetToolConfig and ValidateToolConfig."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WITH_KEY = ["crm", "billing", "inventory"]
 CANARY = "canary-8d2f6c"
 VALID = pb.ValidateToolConfigResponse()
 
-# As the contract's table has them.
+# From the contract's table.
 DEFAULTS = {
     "rag": pb.RagSettings(
         chunk_size=500,

@@ -1,4 +1,4 @@
-"""WatchMemories, from outside."""
+"""WatchMemories."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ RESTORED = pb.MEMORY_CHANGE_RESTORED
 EXPIRED = pb.MEMORY_CHANGE_EXPIRED
 PURGED = pb.MEMORY_CHANGE_PURGED
 
-PATIENCE_SECONDS = 60
+TIMEOUT_SECONDS = 60
 FEW_CONNECTIONS = feed.MAX_READS + 4
-"""The feed's, and one each to write, to look for changes, at the tools, and for health."""
+"""The feed's, and one each for writing, polling for changes, polling the tools, and health."""
 
 
 def store(
@@ -46,13 +46,13 @@ async def updated(memory: MemoryServiceStub, which: pb.Memory, **fields: object)
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not condition():  # noqa: ASYNC110  nobody tells
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while not condition():  # noqa: ASYNC110  there is no event to wait for
             await asyncio.sleep(0.01)
 
 
 class Watcher:
-    """A watch that is read by a task of its own."""
+    """A watch with a task that reads it."""
 
     def __init__(
         self, memory: MemoryServiceStub, start_revision: int = 0, session_id: str = "user-123"
@@ -82,19 +82,19 @@ class Watcher:
         return [event.revision for event in self.events]
 
     async def until(self, revision: int) -> list[pb.WatchMemoriesResponse]:
-        """Wait until a revision was told of."""
+        """Wait for the event of a revision."""
 
         def is_there() -> bool:
             return bool(self.events) and self.events[-1].revision >= revision
 
-        async with asyncio.timeout(PATIENCE_SECONDS), self._news:
+        async with asyncio.timeout(TIMEOUT_SECONDS), self._news:
             await self._news.wait_for(lambda: is_there() or self._reader.done())
         assert is_there(), f"ended after {self.revisions}"
         return self.events
 
     async def end(self) -> None:
-        """Wait for the end of the stream; raises what it ended with."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        """Wait for the end of the stream; raise its error."""
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             await self._reader
 
     async def stop(self) -> None:
@@ -249,7 +249,7 @@ async def test_counting_an_access_is_not_a_change(memory, watch):
     watcher = watch(memory)
     stored = (await memory.StoreMemory(store())).memory
     await memory.RetrieveMemories(pb.RetrieveMemoriesRequest(session_id="user-123"))
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while not (await memory.GetMemory(named(pb.GetMemoryRequest, stored))).access_count:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     await memory.StoreMemory(store("something else"))
@@ -275,7 +275,7 @@ async def test_changes_through_another_server_are_sent_in_order_and_complete(ser
 
 
 async def test_all_watchers_of_a_session_receive_another_servers_change(serve, watch):
-    """Also those who were there before, when a later one has already read of it."""
+    """Including earlier watchers, when a later one has already read the change."""
     here, there = await serve(), await serve()
     await there.memory.StoreMemory(store("fact 0"))
     watchers = [watch(here.memory)]
@@ -301,13 +301,13 @@ async def test_sweeps_by_another_server_are_sent(serve, clock, watch):
 
 @pytest.fixture
 def no_poll(monkeypatch):
-    """Nobody looks whether there is something new; one has to be told."""
+    """Disable polling, so that only notifications bring changes."""
     monkeypatch.setattr(feed, "LISTENING_POLL_SECONDS", 3600.0)
     monkeypatch.setattr(feed, "POLL_SECONDS", 3600.0)
 
 
 async def change_in_every_way(running, clock, watcher: Watcher) -> None:
-    """Make every kind of change, and wait after each until it is told."""
+    """Make every kind of change, and wait for the event of each."""
     memory = running.memory
     one = (await memory.StoreMemory(store("one"))).memory
     await watcher.until(1)
@@ -346,7 +346,7 @@ async def test_each_change_is_sent_at_once(running, clock, watch):
 async def test_each_change_through_another_server_is_notified_at_once(serve, clock, watch, tables):
     here, there = await serve(), await serve()
     watcher = watch(here.memory)
-    await listeners(tables, 2)  # one a server
+    await listeners(tables, 2)  # one per server
     await change_in_every_way(there, clock, watcher)
 
 
@@ -362,7 +362,7 @@ async def test_a_lost_listener_comes_back_and_nothing_is_missed(serve, watch, ta
     monkeypatch.setattr(listener, "FIRST_PAUSE_SECONDS", 1.0)
     here, there = await serve(), await serve()
     watcher = watch(here.memory)
-    await listeners(tables, 2)  # one a server
+    await listeners(tables, 2)  # one per server
     for n in range(3):
         await there.memory.StoreMemory(store(f"fact {n}"))
         await watcher.until(n + 1)
@@ -371,7 +371,7 @@ async def test_a_lost_listener_comes_back_and_nothing_is_missed(serve, watch, ta
         " WHERE query LIKE 'LISTEN %' AND datname = current_database()"
     )
     await listeners(tables, 0)
-    for n in range(3, 10):  # nobody hears of these
+    for n in range(3, 10):  # no listener is notified of these
         await there.memory.StoreMemory(store(f"fact {n}"))
     await watcher.until(10)
     await listeners(tables, 2)
@@ -381,8 +381,8 @@ async def test_a_lost_listener_comes_back_and_nothing_is_missed(serve, watch, ta
 
 
 async def listeners(tables, wanted: int) -> None:
-    """Wait until so many connections listen."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    """Wait until this many connections listen."""
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while True:
             ((count,),) = await tables.rows(
                 "SELECT count(*) FROM pg_stat_activity"
@@ -632,8 +632,8 @@ async def test_a_read_that_fails_after_all_watchers_left_raises_nowhere(
     await eventually(lambda: not running.server.watchers)
     gone.set()
     for _ in range(5):
-        await asyncio.sleep(0)  # so that the read comes to its end
-    gc.collect()  # which is when asyncio tells of errors that nobody has seen
+        await asyncio.sleep(0)  # so that the read ends
+    gc.collect()  # asyncio reports unretrieved errors on collection
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
@@ -643,7 +643,7 @@ LARGE = 16_000
 
 
 async def flood(memory: MemoryServiceStub, count: int, offset: int = 0) -> None:
-    """Far more than gRPC takes in for a caller that does not read."""
+    """Store far more than gRPC buffers for a caller that does not read."""
     for start in range(offset, offset + count, 50):
         batch = [
             store(f"{n:06} " + "x" * LARGE) for n in range(start, min(start + 50, offset + count))
@@ -652,7 +652,7 @@ async def flood(memory: MemoryServiceStub, count: int, offset: int = 0) -> None:
 
 
 async def read_all(call: grpc.aio.UnaryStreamCall, revisions: list[int]) -> None:
-    """Read to the end, which raises; what came before is kept."""
+    """Read until the stream raises, and keep what came before."""
     async for event in call:
         revisions.append(event.revision)  # noqa: PERF401  as above
 
@@ -682,7 +682,7 @@ async def test_a_watcher_that_does_not_read_is_cut_off_and_resumes_without_loss(
         await read_all(unread, received)
     assert ended.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     last = last_revision(ended.value)
-    # No more was taken out of the database's hands than the connection takes in.
+    # The server read no more from the database than the connection buffers.
     assert 0 < last * LARGE < 8_000_000
     assert received == list(range(1, last + 1))
     resumed = watch(memory, last)
@@ -725,7 +725,7 @@ async def test_an_unread_stream_does_not_keep_a_server_from_stopping(serve, stal
     unread = running.memory.WatchMemories(pb.WatchMemoriesRequest(session_id="user-123"))
     await unread.initial_metadata()
     await eventually(lambda: running.server.watchers == (stall_seconds == "60"))
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         await running.server.stop()
     with pytest.raises(grpc.aio.AioRpcError) as ended:
         await read_all(unread, [])

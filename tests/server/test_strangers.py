@@ -38,7 +38,7 @@ from ..strangers import (  # noqa: TID252  as above
     underway,
 )
 
-PATIENCE_SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 SERVING = health_pb2.HealthCheckResponse.SERVING
 MOST_STREAMS = 256
 """Of a connection."""
@@ -59,7 +59,7 @@ def database_kind() -> str:
 async def check_health(channel: grpc.aio.Channel) -> int:
     stub = health_pb2_grpc.HealthStub(channel)
     request = health_pb2.HealthCheckRequest()
-    return (await stub.Check(request, timeout=PATIENCE_SECONDS)).status
+    return (await stub.Check(request, timeout=TIMEOUT_SECONDS)).status
 
 
 async def assert_serves(running) -> None:
@@ -70,14 +70,14 @@ async def assert_serves(running) -> None:
         for channel in (running.channel, fresh):
             assert await check_health(channel) == SERVING
     request = pb.StoreMemoryRequest(session_id="user-123", content="Still here")
-    stored = (await running.memory.StoreMemory(request, timeout=PATIENCE_SECONDS)).memory
+    stored = (await running.memory.StoreMemory(request, timeout=TIMEOUT_SECONDS)).memory
     get = pb.GetMemoryRequest(session_id="user-123", memory_id=stored.memory_id)
-    assert await running.memory.GetMemory(get, timeout=PATIENCE_SECONDS) == stored
+    assert await running.memory.GetMemory(get, timeout=TIMEOUT_SECONDS) == stored
 
 
 async def ended(connection: Connection, stream: int) -> int | None:
     """How the server has ended a stream, by gRPC's status; None without one."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         return (await connection.outcome(stream)).grpc_status
 
 
@@ -85,7 +85,7 @@ async def ended(connection: Connection, stream: int) -> int | None:
 async def test_wrong_frames_harm_no_other_caller(running, name):
     await assert_serves(running)
     for _ in range(3):
-        await launched(partial(send_frames, WRONG_FRAMES[name]), running.address, PATIENCE_SECONDS)
+        await launched(partial(send_frames, WRONG_FRAMES[name]), running.address, TIMEOUT_SECONDS)
     await assert_serves(running)
 
 
@@ -93,7 +93,7 @@ async def test_wrong_frames_harm_no_other_caller(running, name):
 async def test_wrong_greetings_harm_no_other_caller(running, name):
     await assert_serves(running)
     send = partial(send_greeting, WRONG_GREETINGS[name])
-    await launched(send, running.address, PATIENCE_SECONDS)
+    await launched(send, running.address, TIMEOUT_SECONDS)
     await assert_serves(running)
 
 
@@ -154,7 +154,7 @@ async def test_an_unfinished_request_holds_a_place_until_it_ends(serve, refusal,
 
     async def is_refused() -> bool:
         try:
-            await running.memory.StoreMemory(request, timeout=PATIENCE_SECONDS)
+            await running.memory.StoreMemory(request, timeout=TIMEOUT_SECONDS)
         except grpc.aio.AioRpcError as error:
             return refusal(error).reason == "OVERLOADED"
         return False
@@ -191,7 +191,7 @@ async def test_reflection_has_its_own_limit_of_streams(serve):
 
 async def first_ended(connection: Connection, count: int) -> list[int]:
     """Wait until the server has ended so many streams at least: these."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while True:
             found = [n for n, outcome in connection.outcomes.items() if outcome.ended.is_set()]
             if len(found) >= count:
@@ -223,7 +223,7 @@ async def test_an_idle_watch_of_health_is_ended(serve):
     running = await serve(MEMORYD_STREAM_IDLE_SECONDS="0.2")
     async with grpc.aio.insecure_channel(running.address) as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(
-            health_pb2.HealthCheckRequest(), timeout=PATIENCE_SECONDS
+            health_pb2.HealthCheckRequest(), timeout=TIMEOUT_SECONDS
         )
         assert (await watch.read()).status == SERVING
         with pytest.raises(grpc.aio.AioRpcError) as refused:
@@ -236,7 +236,7 @@ async def test_idle_streams_leave_health_its_places(serve, path):
     running = await serve(MEMORYD_MAX_CALLS="20", MEMORYD_MAX_CALLS_PER_CLIENT="20")
     request = b"" if path == HEALTH_WATCH else None
     attack = partial(idle_streams, path=path, streams=20, request=request)
-    async with underway(attack, running.address, PATIENCE_SECONDS):
+    async with underway(attack, running.address, TIMEOUT_SECONDS):
         for _ in range(20):
             await assert_serves(running)
             await asyncio.sleep(0.05)
