@@ -1,4 +1,4 @@
-"""What holds for every call: request ids, cancelling, deadlines, sizes, reflection, defects."""
+"""What holds for every call: request ids, cancelling, deadlines, sizes, reflection, errors."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def contents(memory) -> list[str]:
 
 
 def padded(size: int) -> bytes:
-    """A request to list, of that many bytes, with a field that this release does not know."""
+    """A list request of this many bytes, padded with a field that this release does not know."""
     request = list_request().SerializeToString()
     # Number 1000, length-delimited, the length in four bytes.
     room = size - len(request) - 6
@@ -114,7 +114,7 @@ async def test_cancelled_calls_leave_the_service_whole(serve, eventually):
 
 
 async def _outcome(call) -> grpc.StatusCode:
-    """How it ends; cancelling a call by hand is no reason to cancel who waits for it."""
+    """The outcome of a call; a call cancelled by hand does not cancel the task that awaits it."""
     with contextlib.suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
         await call
     return await call.code()
@@ -125,12 +125,12 @@ async def _outcome(call) -> grpc.StatusCode:
 
 @contextlib.asynccontextmanager
 async def writes_held_up(url: str) -> AsyncIterator[None]:
-    """Until the end of the block no write to a session that exists can commit."""
+    """Block all writes to existing sessions until the end of the block."""
     if url.startswith("sqlite"):
         file = make_url(url).database or ""
         connection = sqlite3.connect(file, check_same_thread=False, timeout=30)
         with contextlib.closing(connection):
-            # In a thread: the service in this process may have to go on for the file to be free.
+            # In a thread: the service in this process may need the loop to release the file.
             await asyncio.to_thread(connection.execute, "BEGIN IMMEDIATE")
             yield
             await asyncio.to_thread(connection.rollback)
@@ -157,7 +157,7 @@ async def test_a_deadline_ends_a_write_that_waits_for_a_lock(running, database_u
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await call
             assert refused.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-        # Reading goes on meanwhile.
+        # Reads succeed meanwhile.
         assert await contents(memory) == ["before"]
 
     async def whole() -> bool:
@@ -170,7 +170,7 @@ async def test_a_deadline_ends_a_write_that_waits_for_a_lock(running, database_u
 
 @only_postgresql
 async def test_callers_that_have_gone_leave_no_queries_behind(serve, database_url, eventually):
-    # A body that has begun runs to its end, or to these limits of the product.
+    # Work that has started runs until it ends, or until these limits.
     running = await serve(
         MEMORYD_DATABASE_TIMEOUT_SECONDS="4",
         MEMORYD_DATABASE_STATEMENT_TIMEOUT_SECONDS="4",
@@ -203,9 +203,9 @@ async def test_callers_that_have_gone_leave_no_queries_behind(serve, database_ur
             assert set(await asyncio.gather(*map(_outcome, calls))) == {
                 grpc.StatusCode.DEADLINE_EXCEEDED
             }
-            # Though the lock is still held.
+            # Although the lock is still held.
             await eventually(nothing_is_running)
-    assert await contents(memory) in (["before"], [])  # the first deletion had begun
+    assert await contents(memory) in (["before"], [])  # the first deletion had started
 
 
 async def test_a_deadline_that_has_passed_is_refused_at_once(running):
@@ -232,7 +232,7 @@ async def test_messages_of_up_to_four_mebibytes_are_received(running, refusal):
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await call(padded(2 * RECEIVED_BYTES + 1))
     assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-    # The connection is none the worse for it.
+    # The connection still works.
     assert await call(padded(100)) == pb.ListMemoriesResponse()
 
 
@@ -284,7 +284,7 @@ async def test_reflection_refuses_bytes_that_are_no_request(running, refusal):
     assert (found.code, found.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_MESSAGE")
 
 
-# Defects
+# Unhandled exceptions
 
 
 async def test_an_unhandled_exception_shows_its_caller_only_a_request_id(
@@ -303,7 +303,7 @@ async def test_an_unhandled_exception_shows_its_caller_only_a_request_id(
         def records() -> list[logging.LogRecord]:
             return [r for r in caplog.records if getattr(r, "request_id", "") == found.request_id]
 
-        async def both_are_written() -> bool:  # the caller is told before the second
+        async def both_are_written() -> bool:  # the caller gets its answer before the second
             return len(records()) > 1
 
         await eventually(both_are_written)
@@ -388,7 +388,7 @@ async def test_a_call_is_logged_with_the_code_that_its_caller_sees(
                 "gone": memory.StoreMemory(store_request(), metadata=named("gone")),
                 "unknown": guess(b"", metadata=named("unknown")),
             }
-            for _ in range(5):  # by then it has begun
+            for _ in range(5):  # by then it has started
                 await running.tools.ListTools(tool_pb.ListToolsRequest())
             calls["gone"].cancel()
             outcomes = {name: await _outcome(call) for name, call in calls.items()}

@@ -42,7 +42,7 @@ SET_REVISION = "UPDATE alembic_version SET version_num = '{}'"
 
 @pytest.fixture
 def empty_url(database_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database without a schema; for SQLite, a file that is not there yet."""
+    """A database without a schema; for SQLite, a file that does not exist yet."""
     if database_kind == "sqlite":
         return f"sqlite+aiosqlite:///{tmp_path}/new.db"
     return str(request.getfixturevalue("postgres_server").create_database())
@@ -92,7 +92,7 @@ def reason(error: grpc.RpcError) -> str:
 
 
 def sql(url: str, statement: str) -> None:
-    """Execute a statement in the database, past the service."""
+    """Execute a statement directly in the database."""
     if url.startswith("sqlite"):
         with contextlib.closing(sqlite3.connect(make_url(url).database or "")) as connection:
             connection.execute(statement)
@@ -112,13 +112,13 @@ def dsn(url: str) -> str:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A port without a listener."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    """It did not start, and says why in words for people."""
+    """Check that it did not start, and says why in plain words."""
     assert done.returncode != 0
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
@@ -162,7 +162,7 @@ def test_an_sqlite_file_is_made_and_migrated(command_line, tmp_path):
 
 
 def test_postgresql_waits_for_its_migration_and_goes_on_by_itself(command_line, empty_postgres):
-    # The port is known beforehand, since only a server that is ready names it.
+    # The port is chosen beforehand, since a server names its port only once it is ready.
     port = free_port()
     address = f"127.0.0.1:{port}"
     variables = {"MEMORYD_DATABASE_URL": empty_postgres, "MEMORYD_PORT": str(port)}
@@ -423,7 +423,7 @@ def test_an_ipv6_address_is_served_and_asked(command_line):
 
 @contextlib.asynccontextmanager
 async def writes_held_up(url: str) -> AsyncIterator[None]:
-    """Until the end of the block no write to the session `user-123` can commit."""
+    """Block all writes to the session `user-123` until the end of the block."""
     if url.startswith("sqlite"):
         with contextlib.closing(sqlite3.connect(make_url(url).database or "")) as connection:
             connection.execute("BEGIN IMMEDIATE")
@@ -440,7 +440,7 @@ async def writes_held_up(url: str) -> AsyncIterator[None]:
 
 
 async def until_started(opened: grpc.aio.Channel) -> None:
-    """Return when the service has begun with all that was sent on the channel before."""
+    """Return when the service has started all that was sent on the channel before."""
     for _ in range(5):
         await ToolConfigServiceStub(opened).ListTools(tool_pb.ListToolsRequest())
 

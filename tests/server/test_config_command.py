@@ -108,7 +108,7 @@ def test_warnings_are_logged_at_the_start(command_line):
 
 
 def test_a_server_that_starts_without_its_database_serves_what_the_environment_says(command_line):
-    # The port is known beforehand, since only a server that is ready names it.
+    # The port is chosen beforehand, since a server names its port only once it is ready.
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     server = command_line.serve(
@@ -123,11 +123,11 @@ def test_a_server_that_starts_without_its_database_serves_what_the_environment_s
     assert server.stop() == 0
 
 
-# What a folder or a console does to it
+# Effects of the folder and the console
 
 
 def test_code_in_the_working_folder_is_not_run(command_line):
-    """Neither a module by the name of one that is imported, nor one that `.env` names."""
+    """Neither a module named like an imported one, nor a module that `.env` names."""
     code = "open('was_run', 'w').close()\n"
     for name in ("typing_extensions", "sqlalchemy", "dotenv", "asyncio", "json", "evil"):
         (command_line.folder / f"{name}.py").write_text(code)

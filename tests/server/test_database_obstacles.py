@@ -1,4 +1,4 @@
-"""What stands in a database's way: each cause is one line that says what to change."""
+"""Each reason why a database cannot be used is one line that says what to change."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SSL_REQUEST = b"\x04\xd2\x16\x2f"
 
 @pytest.fixture(scope="module")
 def refusing_postgres(postgres_server):
-    """The server with roles and databases that it refuses in one way each."""
+    """A server with roles and databases that it refuses in one way each."""
     psql = postgres_server.psql
     file = Path(psql("SHOW hba_file").splitlines()[2].strip())
     rules = file.read_text()
@@ -64,7 +64,7 @@ def url_of(server, database: str, user: str, password: str = f"{CANARY}-wrong") 
 
 @pytest.fixture
 def refused_url(refusing_postgres, migrated_postgres):
-    """The URL of a role and a database; without a name, one with the schema and nothing in it."""
+    """The URL of a role and a database; by default a database with the schema and no rows."""
 
     def url(user: str, database: str | None) -> str:
         if database is None:
@@ -172,7 +172,7 @@ def test_a_database_in_another_encoding_is_refused(command_line, postgres_server
 
 
 def certificate(name: str) -> tuple[bytes, bytes]:
-    """A certificate for a host, signed by itself, and its key; as PEM."""
+    """A self-signed certificate for a host, and its key, as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
@@ -195,7 +195,7 @@ def certificate(name: str) -> tuple[bytes, bytes]:
 
 @asynccontextmanager
 async def before_postgres(url: str, context: ssl.SSLContext | None) -> AsyncIterator[int]:
-    """A port before a PostgreSQL that offers TLS, as the server itself would; or none."""
+    """A port in front of a PostgreSQL that offers TLS as the server would, or does not."""
     socket_file = f"{make_url(url).query['host']}/.s.PGSQL.5432"
 
     opened: list[asyncio.StreamWriter] = []
@@ -274,7 +274,7 @@ async def test_every_sslmode_works(command_line, postgres_server, migrated_postg
 
 
 def as_one_who_needs_rights() -> None:
-    """Have root obey permissions, as every other user does."""
+    """Make root obey file permissions, as every other user does."""
     if os.geteuid() == 0:
         libc = ctypes.CDLL(None)
         for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):

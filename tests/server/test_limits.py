@@ -1,4 +1,4 @@
-"""Limits against abuse: what is too much is refused at once, and costs nobody else anything."""
+"""Limits against abuse: excess calls are refused at once, at no cost to other callers."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_calls_over_the_limit_are_refused_with_a_retry_delay(
     assert outcomes["stored"] >= 2
     assert outcomes["serving"] == 100
     assert outcomes[reason] == 100 - outcomes["stored"] > 0
-    # Whatever became of them, they hold no place any more.
+    # However they ended, they no longer hold a place.
     listed = await running.memory.ListMemories(
         pb.ListMemoriesRequest(session_id="user-123", page_size=1000)
     )
@@ -71,7 +71,7 @@ async def test_calls_over_the_limit_are_refused_with_a_retry_delay(
 async def test_calls_that_meet_a_stop_are_done_or_refused_and_never_cancelled(
     serve, refusal, monkeypatch
 ):
-    # So patient that a slow machine makes no difference.
+    # Generous, so that a slow machine makes no difference.
     monkeypatch.setattr(pipeline, "QUIET_SECONDS", 2.0)
     monkeypatch.setattr(pipeline, "REFUSING_SECONDS", 30.0)
     running = await serve()
@@ -113,7 +113,7 @@ async def test_streams_over_the_limit_are_refused_until_others_end(
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stream.read()
         assert refusal(refused.value).reason == reason
-    await running.memory.StoreMemory(store_request(1))  # calls have places of their own
+    await running.memory.StoreMemory(store_request(1))  # calls have their own places
     watches[0].cancel()
 
     async def has_room() -> bool:
@@ -149,7 +149,7 @@ async def test_writes_that_would_wait_for_too_long_are_refused_before_they_are_r
 ):
     monkeypatch.setattr(group_commit, "MAX_WAIT_SECONDS", 0.0)
     running = await serve(MEMORYD_WRITE_BATCH_LIMIT="2")
-    # How long two take is known from here on.
+    # From here on the service knows how long two take.
     await running.memory.BatchStoreMemories(
         pb.BatchStoreMemoriesRequest(requests=[store_request(0), store_request(-1)])
     )
@@ -158,7 +158,7 @@ async def test_writes_that_would_wait_for_too_long_are_refused_before_they_are_r
 
     async def store(number: int) -> str:
         nonlocal refused_unread
-        # Every other one would be refused for what it is.
+        # Every second one would be refused as invalid.
         request = store_request(number) if number % 2 else pb.StoreMemoryRequest()
         try:
             await running.memory.StoreMemory(request)

@@ -1,4 +1,4 @@
-"""One server for an SQLite file, and files that only their owner may read."""
+"""An SQLite file has one server, and only the owner may read its files."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_lock_that_cannot_be_made_is_reported(command_line, file, database_url
 
 @contextmanager
 def umask(mask: int) -> Iterator[None]:
-    """For processes that are started meanwhile."""
+    """Set the umask for processes started in the test."""
     before = os.umask(mask)
     try:
         yield

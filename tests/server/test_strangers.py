@@ -1,4 +1,4 @@
-"""Wrong frames, requests without an end and streams that say nothing harm no other caller."""
+"""Wrong frames, endless requests and silent streams harm no other caller."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from ..strangers import (  # noqa: TID252  as above
 TIMEOUT_SECONDS = 30.0
 SERVING = health_pb2.HealthCheckResponse.SERVING
 MOST_STREAMS = 256
-"""Of a connection."""
+"""Per connection."""
 
 INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT.value[0]
 DEADLINE_EXCEEDED = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
@@ -52,7 +52,7 @@ CANCELLED = grpc.StatusCode.CANCELLED.value[0]
 
 @pytest.fixture
 def database_kind() -> str:
-    """What strangers send here reaches no database."""
+    """SQLite only: what strangers send here reaches no database."""
     return "sqlite"
 
 
@@ -63,7 +63,7 @@ async def check_health(channel: grpc.aio.Channel) -> int:
 
 
 async def assert_serves(running) -> None:
-    """Fails unless those who are connected are served, and those who connect now."""
+    """Fail unless existing and new connections are served."""
     async with grpc.aio.insecure_channel(
         running.address, [("grpc.use_local_subchannel_pool", 1)]
     ) as fresh:
@@ -76,7 +76,7 @@ async def assert_serves(running) -> None:
 
 
 async def ended(connection: Connection, stream: int) -> int | None:
-    """How the server has ended a stream, by gRPC's status; None without one."""
+    """The gRPC status with which the server ended a stream; None without one."""
     async with asyncio.timeout(TIMEOUT_SECONDS):
         return (await connection.outcome(stream)).grpc_status
 
@@ -166,7 +166,7 @@ async def test_an_unfinished_request_holds_a_place_until_it_ends(serve, refusal,
         streams = itertools.count(1, 2)
 
         async def is_full() -> bool:
-            # Again and again: a store that is under way may have the place that one came for.
+            # Retried, since a store in progress may hold the free place.
             unfinished = data(stream := next(streams), message(VALID)[:-1])
             await connection.send(opened(stream, call_headers(STORE)), unfinished)
             return await is_refused()
@@ -190,7 +190,7 @@ async def test_reflection_has_its_own_limit_of_streams(serve):
 
 
 async def first_ended(connection: Connection, count: int) -> list[int]:
-    """Wait until the server has ended so many streams at least: these."""
+    """Wait until the server has ended at least this many streams, and return them."""
     async with asyncio.timeout(TIMEOUT_SECONDS):
         while True:
             found = [n for n, outcome in connection.outcomes.items() if outcome.ended.is_set()]

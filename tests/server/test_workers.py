@@ -1,4 +1,4 @@
-"""Several processes that serve as one, on a real PostgreSQL and as real processes."""
+"""Several real processes that serve as one, on a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 CONNECTIONS = 16
-"""So many that each of two workers has some, but for one time in 30,000."""
+"""Enough that each of two workers gets some, except once in 30,000 runs."""
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def runs(pid: int) -> bool:
 
 @contextlib.asynccontextmanager
 async def connections(address: str, count: int = CONNECTIONS) -> AsyncIterator[list]:
-    """Channels to a server, each with a connection of its own."""
+    """Channels to a server, each with its own connection."""
     options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
     async with AsyncExitStack() as stack:
         yield [
@@ -99,7 +99,7 @@ async def test_one_port_and_one_ready_line_for_all(command_line, database_url):
             assert answer.status == SERVING
         for number, channel in enumerate(channels):
             await store(channel, f"content {number}")
-        # What one worker has stored is there for the others at once.
+        # The other workers see a stored memory at once.
         get = pb.RetrieveMemoriesRequest(session_id="user-123", limit=100)
         for channel in channels:
             assert len((await MemoryServiceStub(channel).RetrieveMemories(get)).results) == len(
@@ -189,7 +189,7 @@ async def test_calls_under_way_in_every_worker_end_before_it_does(command_line, 
                 asyncio.create_task(store(channel, f"content {place}"))
                 for place, channel in enumerate(channels)
             ]
-            for channel in channels:  # its answer comes after what was sent before it has begun
+            for channel in channels:  # its answer comes after the calls sent before it have started
                 for _ in range(5):
                     await ToolConfigServiceStub(channel).ListTools(tool_pb.ListToolsRequest())
             server.terminate()
@@ -227,7 +227,7 @@ async def test_no_acknowledged_store_is_lost_when_all_stop_under_load(
         await enough.wait()
         server.terminate()
         ended = set(await asyncio.gather(*loads))
-    # Calls that gRPC has not yet handed over when it is told to stop, it cancels.
+    # On stopping, gRPC cancels calls that it has not yet passed on.
     assert ended <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
     assert await asyncio.to_thread(server.wait) == 0
     assert not any(map(runs, workers_before))
@@ -278,7 +278,7 @@ def test_what_stops_every_worker_stops_the_start(command_line, database_url):
     assert done.stdout == ""
 
 
-# The supervisor alone, of workers that serve nothing
+# The supervisor alone, with workers that serve nothing
 
 
 def of_script(script: str, *, count: int = 2, ready: Callable[[], None] = lambda: None) -> Workers:
@@ -336,7 +336,7 @@ def test_only_processes_that_share_it_get_a_reserved_port():
         shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         with contextlib.suppress(OSError), socket.socket() as alone:
             alone.bind((host, port))
-            pytest.fail("somebody else could have it")
+            pytest.fail("another process could reserve it")
         shared.bind((host, port))
         shared.listen()
         with (

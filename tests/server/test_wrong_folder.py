@@ -1,4 +1,4 @@
-"""Commands that read, run where there is no database: they say so, and leave nothing behind."""
+"""Commands that read say that a database is missing, and leave no files behind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COMMANDS = {
 
 
 def absent(_file: Path) -> None:
-    """No file."""
+    """A missing file."""
 
 
 def another(file: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is kept of a session in memory is what the database has, whoever wrote it."""
+"""The cached state of a session matches the database, whichever process wrote it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ numbers = itertools.count()
 
 
 class Replica:
-    """One process's way to the database."""
+    """The database access of one process."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -73,7 +73,7 @@ class Replica:
         await self.accesses.flush()
 
     async def seen(self, session: Session) -> list:
-        """All that is kept, as its next reader finds it."""
+        """All cached memories, as the next reader sees them."""
         prepared = await self.prepared(session)
         return [] if prepared is None else prepared.memories
 
@@ -167,7 +167,7 @@ async def test_the_cache_matches_the_database(
             try:
                 await take(both[who], session, kind, place, known)
             except MemorydError:
-                continue  # such as of what has been deleted before
+                continue  # such as an update of a deleted memory
         expected = await in_database(both[0], session)
         importance = [
             effective_importance(

@@ -1,4 +1,4 @@
-"""Which of several hosts is connected to."""
+"""Which of several hosts a connection uses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from memoryd.database.failover import HostFailover
 
 
 class Driver:
-    """Connects to hosts as told: at once, never, or not at all."""
+    """Connects to each host as configured: at once, never, or with an error."""
 
     def __init__(self, **hosts: str) -> None:
         self.hosts = hosts

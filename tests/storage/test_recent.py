@@ -13,7 +13,7 @@ ROOM = 1000
 
 
 def use(kept: RecentSessions, caller: str, sizes: dict[str, int]) -> None:
-    """One call of `caller` that uses sessions, which take so much by then."""
+    """One call of `caller` that uses sessions of these sizes."""
     sessions = [Session("default", name) for name in sizes]
     for session, size in zip(sessions, sizes.values(), strict=True):
         snapshot = kept.get(session)
@@ -95,6 +95,6 @@ def test_the_kept_sessions_always_fit(planned):
         found = [kept.get(session) for session in kept]
         assert kept.nbytes == sum(snapshot.nbytes for snapshot in found if snapshot)
         if len(sizes) == 1 and next(iter(sizes.values())) <= ROOM / 4:
-            # Of three callers the one that has most has more than a third.
+            # Of three callers, the largest has more than a third.
             assert names(kept) >= sizes.keys()
         assert all(snapshot.nbytes <= ROOM * CALL_SHARE for snapshot in found if snapshot)
