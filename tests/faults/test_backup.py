@@ -1,4 +1,4 @@
-"""`memoryd backup`: a copy of a busy SQLite database, and going on from it."""
+"""`memoryd backup` copies a busy SQLite database, and a server continues from the copy."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_a_backup_under_load_is_one_state_and_a_server_goes_on_from_it(
     assert {file.name for file in tmp_path.glob("backup*")} == {"backup.db"}
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
 
-    # What was acknowledged before is in it, and of what came later either all of a call or nothing.
+    # It has everything acknowledged before, and each later call either entirely or not at all.
     url = f"sqlite+aiosqlite:///{copy}"
     assert is_whole(url)
     backed_up = await read_stored(url)
@@ -53,7 +53,7 @@ async def test_a_backup_under_load_is_one_state_and_a_server_goes_on_from_it(
     fault_report("backup under load, sqlite", 1, history, faults)
     assert not faults
 
-    # Restored as docs/backup.md tells.
+    # Restored as docs/backup.md describes.
     database = make_url(database_url).database
     for suffix in ("-wal", "-shm"):
         (tmp_path / f"{database}{suffix}").unlink(missing_ok=True)
@@ -85,7 +85,7 @@ def foreign(file: Path) -> None:
 
 
 def broken(file: Path) -> None:
-    """A database of ours with an index that its rows are missing from."""
+    """A database of memoryd with an index that lacks its rows."""
     with closing(sqlite3.connect(file)) as connection:
         connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
         connection.executescript("CREATE TABLE t (a TEXT PRIMARY KEY); INSERT INTO t VALUES ('x')")

@@ -1,4 +1,4 @@
-"""The checker finds each broken promise, and nothing where all was kept."""
+"""The checker finds each broken promise, and nothing if every promise was kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SESSION = "user-123"
 
 
 class Story:
-    """A session as it went: what callers asked, were told, and what is stored."""
+    """The history of a session: calls, answers, events, and what is stored."""
 
     def __init__(self, floor: int = 0) -> None:
         self.floor = floor
@@ -125,7 +125,7 @@ def batch_request(*contents: str) -> pb.BatchStoreMemoriesRequest:
 
 @pytest.fixture
 def story() -> Story:
-    """One of every call, with every promise kept."""
+    """One call of each kind, with every promise kept."""
     story = Story()
     tea, coffee = story.store("tea", "a"), story.store("coffee", "b")
     story.get("a", tea)
@@ -139,7 +139,7 @@ def story() -> Story:
     story.delete("coffee", "b")
     story.get("b", None)
     story.retrieved(6, green, batch[0])
-    # In doubt, or refused.
+    # In doubt or refused.
     story.commit("in time", "e")
     story.call("StoreMemory", store_request("in time"), code="UNAVAILABLE")
     story.call("StoreMemory", store_request("too late"), code="DEADLINE_EXCEEDED")
@@ -157,7 +157,7 @@ def test_nothing_is_found_if_every_promise_was_kept(story):
 @pytest.mark.parametrize("place", range(6))
 def test_a_missing_acknowledged_write_is_lost(story, place):
     gone = story.versions.pop(place)
-    # As after a crash that took back what came last: no gap tells of it.
+    # As after a crash that undid the last write: there is no gap.
     story.versions = [
         version._replace(revision=revision) for revision, version in enumerate(story.versions, 1)
     ]

@@ -1,4 +1,4 @@
-"""Erasures in an SQLite file whose server is killed, or is stopped, before the file is clean."""
+"""Erasures in an SQLite file when its server is killed or stopped before the file is clean."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def file(database_url: str) -> Path:
 
 
 def pieces_in(file: Path) -> int:
-    """How many pieces of what is planted and filled in stand in the files."""
+    """The number of pieces of planted and stored content in the files."""
     files = map(str, file.parent.glob(f"{file.name}*"))
     return int(subprocess.check_output([sys.executable, "-c", LOOK, *files]))  # noqa: S603  ours
 
@@ -52,7 +52,7 @@ def is_owed(file: Path) -> bool:
 
 
 def plant(file: Path) -> None:
-    """Leave contents in free pages, as whoever does not overwrite what it deletes."""
+    """Leave contents in free pages, as programs do that do not overwrite deleted rows."""
     with closing(sqlite3.connect(file, isolation_level=None)) as connection:
         connection.execute("PRAGMA secure_delete = OFF")
         connection.execute("CREATE TABLE others (content TEXT)")
@@ -116,7 +116,7 @@ async def test_callers_go_on_while_sessions_are_erased_and_lose_nothing(
                 await acknowledgements(history, 50)
                 assert pieces_in(file) == 0
         stored = await load.stored(database_url)
-    # Only sessions that are made after an erasure begin beyond it; these were there before.
+    # Only sessions made after an erasure start beyond it; these existed before.
     faults = find_faults(history, replace(stored, floor=0))
     await server.stop()
     assert is_whole(database_url)

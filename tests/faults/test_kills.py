@@ -1,4 +1,4 @@
-"""Servers that are killed under load, and what is there afterwards."""
+"""Servers killed under load, and what is stored afterwards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .load import Load, connected
 from .scale import SCALE
 
 OUTCOMES = {"UNAVAILABLE", "CANCELLED", "NOT_FOUND"}
-"""What a caller may be told while its server is killed and comes back."""
+"""The codes that a caller may see while its server is killed and restarted."""
 
 
 async def test_a_server_that_is_killed_loses_and_doubles_nothing(
@@ -25,9 +25,9 @@ async def test_a_server_that_is_killed_loses_and_doubles_nothing(
         async with Load(history, stubs) as load:
             for _ in range(SCALE.kills):
                 await acknowledgements(history, moments.randrange(10, 200))
-                await asyncio.sleep(moments.uniform(0, 0.01))  # not only as an answer arrives
+                await asyncio.sleep(moments.uniform(0, 0.01))  # not only when an answer arrives
                 await server.kill()
-                await server.start()  # whose own doing it is to take up what SQLite's log holds
+                await server.start()  # the restarted server recovers SQLite's log
                 assert is_whole(database_url)
             await acknowledgements(history, 50)
         faults = await load.faults(database_url)

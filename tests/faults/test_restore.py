@@ -1,4 +1,4 @@
-"""PostgreSQL's own backups, made under load as docs/backup.md tells, and what comes of them."""
+"""PostgreSQL's own backups, made under load as docs/backup.md describes, and their recovery."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CALLERS = 4
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """One that PostgreSQL's own user may enter."""
+    """A folder that PostgreSQL's user may enter."""
     with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
@@ -73,7 +73,7 @@ async def test_a_recovery_restores_what_was_acknowledged_at_its_time(
         last = await load.stored(url)
         await running.server.stop()
         source.sql("SELECT pg_switch_wal()")
-        await asyncio.to_thread(source.stop)  # archives what is left first
+        await asyncio.to_thread(source.stop)  # archives the rest of the log first
 
         await asyncio.to_thread(copy.recover, folder / "archive", until)
         recovered = await read_stored(copy.url("memoryd"))

@@ -1,4 +1,4 @@
-"""Servers that are restarted one after the other, behind one client."""
+"""Servers restarted one after the other, behind one client."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .load import Load
 from .scale import SCALE
 
 NOT_REPEATED = {"UpdateMemory", "DeleteMemory"}
-"""They may have happened already, so their caller has to look; few are hit."""
+"""These calls may have taken effect, so their caller has to check; few are hit."""
 
 
 @pytest.mark.parametrize("database_kind", ["postgresql"])
@@ -23,7 +23,7 @@ async def test_servers_that_are_restarted_in_turn_fail_no_call(
     servers = [ServerProcess(command_line, database_url) for _ in range(2)]
     addresses = [await server.start() for server in servers]
     history = History()
-    # The client library's own channel: it balances, and repeats what is safe to repeat.
+    # The client library's own channel: it balances, and retries what is safe to retry.
     async with open_channel(f"ipv4:{','.join(addresses)}") as channel:
         async with Load(history, [MemoryServiceStub(channel)] * 4) as load:
             for server in servers * SCALE.restarts:

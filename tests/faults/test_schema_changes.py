@@ -1,4 +1,4 @@
-"""Schema changes under a running server: what its connections have prepared goes stale."""
+"""Schema changes under a running server make its prepared statements stale."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ only_postgresql = pytest.mark.parametrize("database_kind", ["postgresql"])
 
 
 def widened(table: str) -> list[str]:
-    """Every text and every number of a table gets room."""
+    """Statements that widen every text and number column of a table."""
     wider = {
         c.name: f"VARCHAR({c.type.length + 16})"
         if type(c.type) is String
@@ -92,7 +92,7 @@ async def test_no_call_fails_after_a_migration_of_the_next_release(
 
 @only_postgresql
 async def test_no_connection_keeps_statements_prepared_before_a_change(serve, tables):
-    """Each of them, whichever a call is given; and a change while calls are under way."""
+    """For every connection of the pool, and for a change during calls."""
     memory = (await serve()).memory
     stored = await memory.StoreMemory(pb.StoreMemoryRequest(session_id="user", content="kept"))
     key = {"session_id": "user", "memory_id": stored.memory.memory_id}

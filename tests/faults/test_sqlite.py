@@ -1,4 +1,4 @@
-"""An SQLite file that is full, read-only, locked, or whose migration is killed."""
+"""An SQLite file that is full, read-only or locked, or has its migration killed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def store_request(content: str) -> pb.StoreMemoryRequest:
 
 
 async def refused_with(call) -> tuple[str, str]:
-    """The code and the words of a refusal."""
+    """The code and the message of a refusal."""
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await call
     return refused.value.code().name, refused.value.details()
@@ -49,9 +49,9 @@ async def refused_with(call) -> tuple[str, str]:
 
 
 class Disk:
-    """A folder whose file system can be full: a small one of its own, with room for a log.
+    """A folder on a small file system that can be full, with room for a log.
 
-    Where none may be mounted, a limit on the size of the server's files stands in for it.
+    If none can be mounted, a limit on the size of the server's files replaces it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -63,7 +63,7 @@ class Disk:
         self._ballast = folder / "ballast"
 
     def fill(self, server: ServerProcess) -> None:
-        """Leave no room for what is written next."""
+        """Leave no room for further writes."""
         if self._is_mounted:
             with contextlib.suppress(OSError), self._ballast.open("wb", buffering=0) as ballast:
                 while True:
@@ -144,7 +144,7 @@ async def test_a_read_only_file_is_read_and_its_writes_are_refused(
     async with open_channel(await server.start()) as channel:
         stored = await MemoryServiceStub(channel).StoreMemory(store_request("prefers e-mail"))
     await server.stop()
-    # For root no file is read-only; opened so, SQLite treats it as any that is.
+    # For root no file is read-only, so SQLite opens it in read-only mode.
     only_read = f"sqlite+aiosqlite:///file:{database_path}?mode=ro&uri=true"
     server = ServerProcess(command_line, only_read)
     async with open_channel(await server.start()) as channel:

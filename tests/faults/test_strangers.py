@@ -1,4 +1,4 @@
-"""Strangers who mean harm: a server process outlasts them, and others are served meanwhile."""
+"""A server process survives attacks by strangers, and serves others meanwhile."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ from .harness import TIMEOUT_SECONDS, ServerProcess, open_channel
 from .resources import peak_bytes, resources_of
 
 MOST_BYTES = 160 * 2**20
-"""What an attack may add to a server's memory: the 64 MiB that messages being received may take in
-all, and as much again for what the allocator and gRPC keep of it."""
+"""What an attack may add to a server's memory: the 64 MiB that incoming messages may take in all,
+and as much again for what the allocator and gRPC keep of it."""
 
 LIMITED_FILES = 256
 IDLE_CONNECTIONS = 300
 CALLS_MEANWHILE = 20
-"""So many small calls are answered while an attack goes on."""
+"""The number of small calls that must be answered during an attack."""
 
 
 @pytest.fixture
 def database_kind(request: pytest.FixtureRequest) -> str:
-    """SQLite, where a test does not ask for both: most of this reaches no database."""
+    """SQLite, unless a test uses both: most attacks reach no database."""
     return str(getattr(request, "param", "sqlite"))
 
 
@@ -71,29 +71,29 @@ class Caller:
 
     answered: int = 0
     codes: Counter[str] = field(default_factory=Counter)
-    """Of the calls that were not answered."""
+    """The codes of the calls that were refused."""
 
 
 class Victim(ServerProcess):
-    """A server process, with what strangers must not harm."""
+    """A server process under attack."""
 
     @property
     def port(self) -> int:
         return int(self.address.rpartition(":")[2])
 
     def is_healthy(self) -> bool:
-        """Ask as a container's health check does."""
+        """Run the health check of a container."""
         asked = self._command_line.run("health", MEMORYD_PORT=str(self.port))
         return asked.returncode == 0
 
     @contextlib.asynccontextmanager
     async def called(self) -> AsyncIterator[Caller]:
-        """Have a caller of small calls go on during the block."""
+        """Run a caller of small calls during the block."""
         caller = Caller()
         async with open_channel(self.address) as channel:
             stub = MemoryServiceStub(channel)
             store = pb.StoreMemoryRequest(session_id="user-1", content="Prefers tea")
-            # A busy machine may take longer to connect than such a channel tries once.
+            # A busy machine may take longer to connect than one attempt of such a channel.
             stored = (
                 await stub.StoreMemory(store, timeout=TIMEOUT_SECONDS, wait_for_ready=True)
             ).memory
@@ -117,7 +117,7 @@ class Victim(ServerProcess):
                 await asyncio.gather(calling, return_exceptions=True)
 
     async def assert_serves(self) -> None:
-        """Fails unless a new caller finds the server healthy, stores and reads."""
+        """Fail unless a new caller finds the server healthy, stores and reads."""
         assert await asyncio.to_thread(self.is_healthy)
         async with self.called() as caller:
             await answers(caller, 1)
@@ -136,7 +136,7 @@ class Victim(ServerProcess):
 
 @pytest.fixture
 async def start(command_line, database_url) -> AsyncIterator[Callable[..., Awaitable[Victim]]]:
-    """Start a server; it has to end by itself afterwards as it does without strangers."""
+    """Start a server; afterwards it must stop as it does without strangers."""
     started: list[Victim] = []
 
     async def start(open_files: int | None = None, **variables: str) -> Victim:
@@ -158,7 +158,7 @@ async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
 
 
 async def answers(caller: Caller, count: int) -> None:
-    """Wait until so many more small calls are answered."""
+    """Wait until this many more small calls are answered."""
     wanted = caller.answered + count
 
     async def are_there() -> bool:
@@ -184,7 +184,7 @@ async def test_held_and_unfinished_requests_harm_no_other_caller(start, name):
     victim = await start(MEMORYD_REQUEST_SECONDS="1")
     before = resources_of(victim.process.pid, victim.port).rss_bytes
     async with victim.called() as caller:
-        for _ in range(2):  # what the first has taken is free for the second
+        for _ in range(2):  # what the first took is free for the second
             async with underway(HOLDS[name], victim.address):
                 await asyncio.sleep(2)
                 assert await asyncio.to_thread(victim.is_healthy)
@@ -195,7 +195,7 @@ async def test_held_and_unfinished_requests_harm_no_other_caller(start, name):
 
 
 async def test_unfinished_requests_of_the_largest_size_take_bounded_memory(start):
-    """No length claimed in them tells a server that it need not wait."""
+    """Their claimed lengths do not let a server refuse them early."""
     victim = await start(MEMORYD_REQUEST_SECONDS="30")
     before = resources_of(victim.process.pid, victim.port).rss_bytes
     attack = partial(unfinished_messages, streams=64, size=4 * 2**20)
@@ -221,7 +221,7 @@ async def test_idle_streams_leave_a_container_healthy(start, attack):
     await victim.assert_serves()
 
 
-# Paths that are no text
+# Paths that are not text
 
 OTHER_CALLS = {
     "a call without a request": WRONG_FRAMES["headers that end the stream"],
@@ -246,15 +246,15 @@ async def test_the_port_comes_back_again_and_again_and_callers_go_on(start):
         for path in UNDECODABLE_PATHS[:3]:
             await launched(partial(send_frames, call_of(path)), victim.address, TIMEOUT_SECONDS)
             await answers(caller, CALLS_MEANWHILE)
-    # gRPC's server cancels the calls that are under way as it ends.
+    # gRPC's server cancels running calls when it ends.
     assert caller.codes.keys() <= {"UNAVAILABLE", "CANCELLED"}
     await victim.assert_serves()
 
 
 @pytest.mark.parametrize("name", OTHER_CALLS)
 async def test_a_path_that_is_not_text_among_other_calls_does_not_end_the_process(start, name):
-    """What gRPC still has in hand as its server ends outlives it."""
-    # Lines of a log are the memory that would be overwritten.
+    """Calls that gRPC still holds when its server ends outlive it."""
+    # Log lines are the memory that would be overwritten.
     victim = await start(MEMORYD_LOG_LEVEL="info")
     other, bad = OTHER_CALLS[name], call_of(UNDECODABLE_PATHS[0])
     for _ in range(3):
@@ -294,7 +294,7 @@ async def test_idle_connections_leave_files_and_connections_to_the_service(start
         await stub.RetrieveMemories(retrieval(0), timeout=TIMEOUT_SECONDS, wait_for_ready=True)
         async with victim.called() as caller, underway(attack, victim.address):
             await asyncio.sleep(2)
-            # At once, so that they want more of the database's connections than are open.
+            # Concurrent, so that they need more database connections than are open.
             await asyncio.gather(
                 *(stub.RetrieveMemories(retrieval(n), timeout=TIMEOUT_SECONDS) for n in range(100))
             )
@@ -357,7 +357,7 @@ async def test_no_stranger_writes_into_the_log(start, log_format):
 
 
 def is_record(line: str, log_format: str) -> bool:
-    """Whether it is a line that begins a record; tracebacks go on for more of them."""
+    """Whether a line starts a record; a traceback takes more lines."""
     if log_format == "text":
         return TEXT_LINE.fullmatch(line) is not None
     try:

@@ -1,4 +1,4 @@
-"""A later release's migration, under servers that go on meanwhile."""
+"""A later release's migration under running servers."""
 
 from __future__ import annotations
 

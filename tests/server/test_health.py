@@ -127,12 +127,12 @@ class Gate:
             place = f"{self.folder}/.s.PGSQL.5432"
             self._listener = await asyncio.start_unix_server(self._connected, place)
 
-    async def hush(self) -> None:
+    async def stall(self) -> None:
         """Accept connections, and stall their data."""
         self._flowing.clear()
 
     async def lose(self) -> None:
-        """Like `hush`, but never pass the existing connections again."""
+        """Like `stall`, but never pass the existing connections again."""
         self._flowing.clear()
         self._flowing = asyncio.Event()
 
@@ -267,7 +267,7 @@ async def test_a_schema_that_is_migrated_by_a_newer_release_ends_the_service_unt
 
 
 @only_postgresql
-@pytest.mark.parametrize("kind", ["vanish", "hush", "lose"])
+@pytest.mark.parametrize("kind", ["vanish", "stall", "lose"])
 async def test_while_the_database_is_away_calls_are_refused_and_then_go_on(
     serve, gate, kind, eventually, refusal
 ):
@@ -302,7 +302,7 @@ async def test_while_the_database_is_away_calls_are_refused_and_then_go_on(
 async def test_a_deadline_holds_while_the_database_is_silent(serve, gate, eventually):
     running = await serve(MEMORYD_DATABASE_URL=gate.url)
     memory_id = await store(running, "before")
-    await gate.hush()
+    await gate.stall()
     for call in calls_of_the_database(running, memory_id, timeout=0.3):
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await call
@@ -397,7 +397,7 @@ async def test_a_server_stops_while_the_database_is_silent(serve, gate):
     running = await serve(MEMORYD_DATABASE_URL=gate.url, MEMORYD_DATABASE_TIMEOUT_SECONDS="1")
     await store(running, "before")
     await asyncio.gather(*(contents(running) for _ in range(20)))  # so that several are connected
-    await gate.hush()
+    await gate.stall()
     async with asyncio.timeout(30):
         await running.server.stop()
     assert running.server.database.connections_in_use == 0
