@@ -1,4 +1,4 @@
-"""What grows: cost with the tables, and a server's memory with what was stored through it."""
+"""Growth: of cost with the tables, and of a server's memory with what was stored through it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 A_SESSION = 100
 LEAST = 10_000
-"""Memories of the small tables, and with it the number of sessions that are worked on."""
+"""Memories in the small tables, which also sets the number of sessions used."""
 LOADED_AT_ONCE = 20_000
 SECONDS = 3.0
 ROUNDS = 3
@@ -49,7 +49,7 @@ COLUMNS = (
 
 
 def memory_id(session: int, place: int) -> str:
-    """As the service would give it, in the order of time."""
+    """An id like the service's, in order of time."""
     return f"01{session:06x}-{place:04x}-7000-8000-{session * A_SESSION + place:012x}"
 
 
@@ -59,7 +59,7 @@ def session_rows(sessions: range) -> Iterator[tuple[Any, ...]]:
 
 
 def memory_rows(sessions: range, *, as_text: bool) -> Iterator[tuple[Any, ...]]:
-    """Rows of COLUMNS; every session holds the same contents. `as_text`: times for SQLite."""
+    """Rows of COLUMNS; every session has the same contents. `as_text`: times for SQLite."""
     texts = Texts()
     contents = [texts.content() for _ in range(A_SESSION)]
     hashes = [(found.content_hash, found.semantic_hash) for found in map(hashes_of, contents)]
@@ -88,7 +88,7 @@ async def load(kept_in: Database, memories: int) -> None:
         await asyncio.to_thread(load_file, kept_in.plain_url, parts)
         return
     connection = await asyncpg.connect(kept_in.plain_url)
-    # As text goes in by COPY what the driver would otherwise want converted.
+    # COPY takes as text what the driver would otherwise need converted.
     for part in parts:
         await connection.copy_records_to_table(
             "sessions", records=session_rows(part), columns=SESSION_COLUMNS
@@ -120,7 +120,7 @@ def insert_rows(
 
 
 def requests(kind: str, sessions: list[int]) -> Iterator[bytes]:
-    """Of one kind, over the sessions in turn."""
+    """Requests of one kind, over the sessions in turn."""
     texts = Texts(SEED + 2)
     chance = random.Random(SEED)  # noqa: S311  repeatable, not secret
     while True:
@@ -135,7 +135,7 @@ def requests(kind: str, sessions: list[int]) -> Iterator[bytes]:
                         session_id=name, memory_id=memory_id(session, place)
                     )
                 case _:
-                    # A look leaves no trace, so that what is written behind it does not count.
+                    # A peek leaves no trace, so no later write counts.
                     request = pb.RetrieveMemoriesRequest(session_id=name, peek=True)
             yield request.SerializeToString()
 
@@ -146,14 +146,14 @@ METHODS = {
     "retrieve": "RetrieveMemories",
     "store": "StoreMemory",
 }
-"""In this order: the stores come last, since they make the sessions grow."""
+"""In this order; stores come last, since they make the sessions grow."""
 
 
 async def latencies(kind: str, memories: int) -> list[dict[str, Any]]:
-    """Milliseconds that one caller waits, on tables that hold so many memories.
+    """Latencies of one caller in milliseconds, on tables with this many memories.
 
-    As many sessions are worked on in small tables as in large ones, spread over the whole: the same
-    share of them is kept in the server's memory.
+    Small and large tables use the same number of sessions, spread over the whole, so that the
+    server caches the same share of them.
     """
     total = memories // A_SESSION
     chosen = random.Random(SEED).sample(range(total), LEAST // A_SESSION)  # noqa: S311  repeatable
@@ -178,7 +178,7 @@ async def latencies(kind: str, memories: int) -> list[dict[str, Any]]:
 
 
 async def stored_rss(kind: str, count: int) -> dict[str, Any]:
-    """A server's RSS in bytes, before and after so many were stored through it."""
+    """A server's RSS in bytes, before and after this many memories were stored through it."""
     with (
         database(kind) as kept_in,
         memoryd(kept_in, MEMORY_MAX_ENTRIES="1000", MEMORYD_LOG_LEVEL="error") as server,
@@ -219,12 +219,12 @@ def median_of(growth: list[dict[str, Any]], kind: str, memories: int, name: str)
 
 
 async def run_long(given: argparse.Namespace) -> dict[str, Any]:
-    """Measure what grows, and print it beside its targets."""
+    """Measure growth, and print it with its targets."""
     growth: list[dict[str, Any]] = []
     stored = []
     for kind in given.kinds:
         rows = []
-        # Small and large tables in turn, so that the machine's moods meet them alike.
+        # Small and large tables in turn, so that noise affects both alike.
         for _ in range(ROUNDS if given.memories <= 100 * LEAST else 1):
             for memories in (LEAST, given.memories):
                 rows += await latencies(kind, memories)

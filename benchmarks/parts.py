@@ -1,4 +1,4 @@
-"""What the parts of a call cost, each alone.
+"""Measure the parts of a call, each alone.
 
 python benchmarks/parts.py
 """
@@ -48,7 +48,7 @@ def words(count: int) -> str:
 
 
 def microseconds(work: Callable[[], object]) -> float:
-    """Of one call, the best of several rounds."""
+    """Microseconds of one call, the best of several rounds."""
     timer = timeit.Timer(work)
     once = max(timer.timeit(1), 1e-6)
     number = max(1, int(SECONDS_A_ROUND / once))
@@ -56,7 +56,7 @@ def microseconds(work: Callable[[], object]) -> float:
 
 
 def judging(content: str) -> Callable[[], object]:
-    """Build what a request to store goes through between decoding and the store."""
+    """Build the steps of a store request between decoding and the store."""
     message = memory_pb2.StoreMemoryRequest(
         session_id="user-123",
         content=content,
@@ -86,7 +86,7 @@ def new_memory(content: str) -> NewMemory:
 
 
 def converting(content: str) -> Callable[[], object]:
-    """Build what a memory goes through between the store and the wire."""
+    """Build the steps of a memory between the store and the wire."""
     now, new = datetime.now(UTC), new_memory(content)
     memory = Memory(
         session=new.session,
@@ -107,7 +107,7 @@ def converting(content: str) -> Callable[[], object]:
 
 
 async def committing(url: str, size: int) -> float:
-    """Microseconds of one group commit of so many new memories, the median."""
+    """The median microseconds of a group commit of this many new memories."""
     kept_in = Database(url)
     await kept_in.migrate()
     await kept_in.check()

@@ -1,7 +1,7 @@
-"""The client against a server that answers as told: what is sent, repeated, raised and cleaned up.
+"""The client against a scripted server: what is sent, retried, raised and cleaned up.
 
-What a sound server cannot be made to do stands here: outages between attempts, garbage in the
-details, a stream that breaks in its middle.
+These tests need what a real server does not do: outages between attempts, garbage in the details,
+a stream that breaks in the middle.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ METHODS = {
 
 @dataclass(frozen=True)
 class Refusal:
-    """An answer that is an error."""
+    """An error as an answer."""
 
     code: grpc.StatusCode
     message: str = "no"
@@ -87,7 +87,7 @@ AWAY = Refusal(grpc.StatusCode.UNAVAILABLE, "the database is away", pushback_ms=
 
 @dataclass(frozen=True)
 class Call:
-    """What the server was asked."""
+    """A call that the server received."""
 
     method: str
     request: Any
@@ -96,7 +96,7 @@ class Call:
 
 
 class ScriptedServer(grpc.GenericRpcHandler):
-    """Answers every method of both services: as told, else with an empty message."""
+    """Answers every method of both services as scripted, else with an empty message."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
@@ -105,9 +105,9 @@ class ScriptedServer(grpc.GenericRpcHandler):
         self._scripts: dict[str, list[tuple[Message | Refusal | None, ...]]] = defaultdict(list)
 
     def will_answer(self, method: str, *parts: Message | Refusal | None) -> None:
-        """Add the answer to one call: messages, then perhaps a refusal; None never comes to an end.
+        """Add the answer to one call: messages, then perhaps a refusal; None never ends.
 
-        The last answer added is given to all later calls as well.
+        The last answer added also answers all later calls.
         """
         self._scripts[method].append(parts)
 
@@ -724,7 +724,7 @@ async def test_calls_are_spread_over_all_addresses(rig: Rig) -> None:
         target = f"ipv4:{rig.address},{address}"
         async with open_channel(target) as channel:
             memory = MemoryClient(channel=channel)
-            # Which of them is connected first is left open; once both are, they take turns.
+            # Either may connect first; once both are connected, they take turns.
             async with asyncio.timeout(10):
                 while not (rig.server.calls and other.calls):
                     await memory.erase("s")
@@ -753,7 +753,7 @@ async def test_an_answer_may_be_larger_than_a_request(rig: Rig) -> None:
     assert await rig.memory.list_page("s") == page
 
 
-# Repeating
+# Retries
 
 REPEATED = {
     "StoreMemory",
@@ -837,7 +837,7 @@ async def test_an_unreachable_server_is_unavailable() -> None:
 
 
 def test_the_service_config_names_methods_that_exist() -> None:
-    config = json.loads(client_channel._channel_options()["grpc.service_config"])  # noqa: SLF001 -- unseen else
+    config = json.loads(client_channel._channel_options()["grpc.service_config"])  # noqa: SLF001 -- not visible otherwise
     (method_config,) = config["methodConfig"]
     named = [f"/{name['service']}/{name['method']}" for name in method_config["name"]]
     assert len(named) == len(set(named))
@@ -870,7 +870,7 @@ async def test_leaving_a_watch_ends_it_at_the_server(rig: Rig, service: str) -> 
         async for change in watch:
             assert change.revision == 1
             async with asyncio.timeout(10):
-                await rig.server.held.wait()  # the event has left its hands
+                await rig.server.held.wait()  # the server has sent the event
             break
     async with asyncio.timeout(10):
         await rig.server.cancelled.wait()
@@ -1065,7 +1065,7 @@ async def test_errors_survive_pickling(rig: Rig) -> None:
 
 @pytest.fixture
 def address(running: Any) -> str:
-    """Where the service listens, on either database."""
+    """The address of the service, on either database."""
     return str(running.address)
 
 
@@ -1135,7 +1135,7 @@ async def test_tools_are_read(address: str) -> None:
 
 
 def public_names(module: Any) -> Iterator[str]:
-    """Yield what the module defines or imports from ours without an underscore."""
+    """Yield the names without underscore that the module defines or imports from memoryd."""
     for statement in ast.parse(inspect.getsource(module)).body:
         match statement:
             case ast.ClassDef(name=name) | ast.FunctionDef(name=name):

@@ -1,6 +1,6 @@
-"""Whatever comes, every method of a real server answers it or says what is wrong with it.
+"""Every method of a real server answers any request, or says what is wrong with it.
 
-`HYPOTHESIS_PROFILE=long` runs for as long as `FUZZ_EXAMPLES` says, with other calls every time.
+`HYPOTHESIS_PROFILE=long` runs `FUZZ_EXAMPLES` examples, with different calls each time.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from .messages import (
 )
 
 TIMEOUT_SECONDS = 20.0
-"""Seconds until a call counts as hanging."""
+"""After this many seconds a call counts as hanging."""
 
 IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "2000"))
@@ -52,7 +52,7 @@ PROFILE = settings(
     max_examples=EXAMPLES if IS_LONG else 300,
     print_blob=IS_LONG,
     report_multiple_bugs=False,
-    # The server serves one example after the other: that it lasts is what is tested.
+    # One server serves all examples: the test is that it survives them.
     suppress_health_check=list(HealthCheck),
 )
 
@@ -66,14 +66,14 @@ CALLS = st.lists(
 
 
 class Attacker:
-    """Sends bytes to methods, and judges what comes back."""
+    """Sends bytes to methods, and checks what comes back."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._channel = channel
         self._memory_ids: deque[str] = deque(maxlen=3)
 
     async def call(self, method: MethodDescriptor, data: bytes) -> grpc.StatusCode:
-        """Fails unless the call is answered in time, or refused with a reason."""
+        """Fail unless the call is answered in time, or refused with a reason."""
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 async for answer in self._answers(method, filled(data, self._memory_ids)):
@@ -95,7 +95,7 @@ class Attacker:
         else:
             yield await self._channel.unary_unary(path)(data)
             return
-        if is_endless(method):  # accepted or refused, it begins
+        if is_endless(method):  # accepted or refused, the stream starts
             await stream.initial_metadata()
             if stream.done() and await stream.code() is not grpc.StatusCode.OK:
                 await stream.read()  # which raises
@@ -120,7 +120,7 @@ def reason_of(error: grpc.aio.AioRpcError) -> str:
 
 @pytest.fixture
 async def attacker(running, caplog) -> AsyncIterator[Attacker]:
-    """Afterwards, the server has to be as whole as before."""
+    """An attacker; afterwards the server must still work."""
     yield Attacker(running.channel)
     health = health_pb2_grpc.HealthStub(running.channel)
     answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_SECONDS)
@@ -141,7 +141,7 @@ async def test_every_method_has_valid_requests_and_answers_them(attacker):
 
 
 LARGEST = 4 * 2**20 - 200
-"""Bytes that leave room for the rest of a message of 4 MiB."""
+"""The most bytes that leave room for the rest of a message of 4 MiB."""
 
 
 def _named(name: str) -> MethodDescriptor:

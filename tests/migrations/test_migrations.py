@@ -57,7 +57,7 @@ CONTENTS = (
 
 
 def memory(content: str, **values: Any) -> dict[str, Any]:
-    """A row as an earlier system would have it, of the session `user-1` unless told otherwise."""
+    """A row of an earlier system, by default of the session `user-1`."""
     return {
         "id": str(uuid.uuid4()),
         "session_id": "user-1",
@@ -512,7 +512,7 @@ async def test_downgrade_refuses_to_mix_tenants(database: Database) -> None:
 
 
 async def test_long_contents_go_down_and_up(database: Database) -> None:
-    # So varied that no compression makes it fit into PostgreSQL's index entries.
+    # So varied that compression cannot make it fit into PostgreSQL's index entries.
     content = "".join(chr(0x4E00 + number * 7919 % 20_000) for number in range(16_384))
     await database.upgrade()
     await database.insert_session("default", "user-1", revision=1)
@@ -551,7 +551,7 @@ async def test_a_failure_in_the_middle_leaves_the_revision_before_whole(
 async def test_a_failure_at_the_end_leaves_the_revision_before_whole(database: Database) -> None:
     await database.upgrade(SECOND)
     await database.insert([hashed(content) for content in CONTENTS])
-    # The last thing that the migration makes is there already.
+    # The last table that the migration makes already exists.
     await database.execute("CREATE TABLE store_requests (id INTEGER)")
     schema, rows = await database.schema(), await database.rows()
     with pytest.raises(sa.exc.DBAPIError):

@@ -1,4 +1,4 @@
-"""AWS Secrets Manager, over real HTTP: values, every way to fail, and what callers see of it."""
+"""AWS Secrets Manager over real HTTP: values, every failure, and what callers see."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CANARY = "c4n4ry"
 
 
 def reading(stub: SecretsManagerStub, **variables: str) -> Secrets:
-    """Secrets that read from the stub; an empty variable is one that is not set."""
+    """Secrets read from the stub; an empty variable means unset."""
     given = stub.variables | variables
     return Secrets.built_in({name: value for name, value in given.items() if value})
 
@@ -41,7 +41,7 @@ async def resolve(secrets: Secrets, name: str) -> SecretStr:
 async def refused(secrets: Secrets, name: str = "crm") -> SecretUnavailableError:
     with pytest.raises(SecretUnavailableError) as caught:
         await resolve(secrets, name)
-    # Nothing of boto3's hangs on to the error.
+    # The error keeps no reference to boto3's.
     assert caught.value.__cause__ is None
     assert CANARY not in str(caught.value)
     return caught.value
@@ -272,7 +272,7 @@ async def test_a_caller_learns_nothing_of_secrets_that_it_may_not_name(aws, serv
     assert "tool_config.crm.api_key" in refused.value.details()
     assert "MEMORYD_SECRET_NAMES" in refused.value.details()
     assert not aws.asked
-    # What the operator names, and what is a tool's by its name.
+    # References that the operator names, and those named like a tool.
     for key in ("env://OF_BILLING", "env://CRM_KEY", "env://ANY_API_KEY"):
         assert not (await validated(key)).violations
 
@@ -316,7 +316,7 @@ async def test_the_secrets_of_all_tools_are_waited_for_at_once(serve, monkeypatc
 
     async def resolve(*_: object, **__: object) -> SecretStr:
         async with asyncio.timeout(PLENTY):
-            await both.wait()  # one after the other, the first would wait for ever
+            await both.wait()  # one after the other, the first would wait forever
         return SecretStr("value")
 
     monkeypatch.setattr(Secrets, "resolve", resolve)

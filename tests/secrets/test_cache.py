@@ -1,4 +1,4 @@
-"""What is cached, for how long, and what serves when a provider fails."""
+"""What is cached, for how long, and what is used when a provider fails."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CRM = SecretReference.parse("secretsmanager://aws/crm")
 
 
 class Remote:
-    """A provider that answers what it is told to, when it is told to, and counts."""
+    """A scripted provider that counts its requests."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -55,7 +55,7 @@ class World:
         return caught.value
 
     async def settle(self) -> None:
-        """Let what goes on in the background come to its end."""
+        """Wait until background work ends."""
         for _ in range(10):
             await asyncio.sleep(0)
 

@@ -1,4 +1,4 @@
-"""AWS Secrets Manager as moto plays it: its own server, over real HTTP."""
+"""AWS Secrets Manager as simulated by moto's server, over real HTTP."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PLENTY = 30.0
 
 @pytest.fixture(scope="module")
 def variables() -> Iterator[dict[str, str]]:
-    """AWS's variables for a server that holds a few secrets."""
+    """AWS variables for a server with a few secrets."""
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -1,4 +1,4 @@
-"""What the contract says of contents, example by example."""
+"""The contract's rules for contents, by examples."""
 
 import hashlib
 
@@ -19,7 +19,7 @@ from memoryd.domain.content import (
 
 
 def sanitised(text: str) -> str:
-    """Sanitise inside of other text, so that nothing left is no refusal, and check both ends."""
+    """Sanitise within other text, so that an empty result is not refused, and check both ends."""
     result = clean(f"[ {text}", ContentPolicy.SANITIZE)
     assert result.startswith("[")
     return result[1:].strip()
@@ -66,7 +66,7 @@ def test_text_stays_unchanged(text: str) -> None:
         ('<a href="https://example.org">link</a>', "link"),
         ('<a title="unclosed>link</a> and more', "link and more"),
         ("</p>x</br>", "x"),
-        ("a <b and c> d", "a d"),  # to a parser an element with two attributes
+        ("a <b and c> d", "a d"),  # for a parser, an element with two attributes
         ("a <b and List<int>", "a and List<int>"),
         ("<!doctype html>a<!-- <b> > -->b<!-->c", "abc"),
         ("a <!-- unclosed", "a unclosed"),
@@ -74,7 +74,7 @@ def test_text_stays_unchanged(text: str) -> None:
         ("<![CDATA[a", "a"),
         ('<?xml version="1.0"?>a', "a"),
         ("<?php $a->b", "<?php $a->b"),
-        # Words of elements that run no code are the caller's.
+        # Words in elements that run no code stay.
         ("for <template>Dear {{name}}</template> mails", "for Dear {{name}} mails"),
         ("<object><name>Ada</name></object>", "<name>Ada</name>"),
         ("a<object data=x>b<object>c</object>d</object>e", "abcde"),
@@ -99,7 +99,7 @@ def test_markup_is_removed_without_leaving_a_space(text: str, result: str) -> No
         ("a<svg onload=alert(1)><script>alert(1)</script>b</svg>c", "abc"),
         ("a<math><mtext><img src=x onerror=alert(1)></math>b", "ab"),
         ("a<svg><style>p {}</style>b", "ab"),
-        # Code without an end tag of its own loses its start tag alone.
+        # Code without its own end tag loses only its start tag.
         ("load a `<script>` late, by defer", "load a `` late, by defer"),
         ("a<script>b<b>c</b> <a href=javascript:x>d", "abc d"),
         ("a<script>b<script>alert(1)</script>c", "abc"),
@@ -109,7 +109,7 @@ def test_markup_is_removed_without_leaving_a_space(text: str, result: str) -> No
         ("a<iframe src=x>b", "ab"),
         ("a<svg onload=alert(1)>b", "ab"),
         ("a<svg/onload=alert(1)>b", "ab"),
-        # Event handlers in what is no element of HTML.
+        # Event handlers in what is not an HTML element.
         ("<file onclick=alert(1)>a", "a"),
         ("<a@b.c/ONCLICK = 'alert(1)'>a", "a"),
         ('<file x=">" onclick=alert(1)>a', "a"),
@@ -316,7 +316,7 @@ def test_hashes_are_the_contracts() -> None:
     tea = hashlib.sha256(b"tea").digest()
     assert simhash("tea") == simhash("tea tea") == tea[7::-1].hex()
     assert simhash("") == simhash(" ") == "0" * 16
-    # Of two different words a bit needs both.
+    # With two different words a bit needs both.
     coffee = hashlib.sha256(b"coffee").digest()
     both = int.from_bytes(tea[:8], "little") & int.from_bytes(coffee[:8], "little")
     assert simhash("tea coffee") == f"{both:016x}"

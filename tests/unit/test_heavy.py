@@ -1,4 +1,4 @@
-"""Heavy work takes its turn, and ends with the call that asked for it."""
+"""Heavy work takes turns, and ends with the call that asked for it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def test_what_a_thread_answers_or_raises_is_passed_on():
 
 
 class Work:
-    """Holds a turn until it is told to end."""
+    """Holds a turn until `finish`."""
 
     def __init__(self, turns: Turns, amount: int) -> None:
         self.has_turn = asyncio.Event()

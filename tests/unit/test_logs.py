@@ -1,4 +1,4 @@
-"""Log lines: one for each record, whatever a caller has had logged."""
+"""Each record is one log line, whatever a caller causes to be logged."""
 
 from __future__ import annotations
 

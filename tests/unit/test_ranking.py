@@ -1,4 +1,4 @@
-"""Many importances at once are those of one after the other, at any time."""
+"""Importances computed together equal those computed one by one, at any time."""
 
 from __future__ import annotations
 

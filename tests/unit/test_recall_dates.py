@@ -1,4 +1,4 @@
-"""What spans of time a query names."""
+"""The time spans that a query names."""
 
 from datetime import UTC, datetime
 from itertools import product
@@ -94,6 +94,6 @@ WORDS = (
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(WORDS), max_size=6), st.sampled_from(("en", "de", "fr", "es")))
 def test_no_span_is_missed_by_the_search_for_hints(words: list[str], language: str) -> None:
-    # What is not ASCII is always searched.
+    # A query that is not ASCII is always searched.
     query = " ".join(words)
     assert spans(query, NOW, language) == spans(f"{query} \N{EM DASH}", NOW, language)

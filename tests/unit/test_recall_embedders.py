@@ -1,4 +1,4 @@
-"""The embedders that are brought along, and how one is chosen."""
+"""The built-in embedders, and how one is chosen."""
 
 import sys
 from types import ModuleType
@@ -35,7 +35,7 @@ def test_a_paraphrase_is_nearer_than_another_topic(embedder):
 def test_a_text_has_one_vector_in_any_batch(embedder):
     (alone,) = embedder.embed(["I love dogs"])
     together = embedder.embed(["a much longer text about something else " * 9, "I love dogs"])[1]
-    assert alone @ together > 0.98  # 8-bit weights see the padding of a batch a little
+    assert alone @ together > 0.98  # 8-bit weights are slightly sensitive to the padding of a batch
 
 
 def test_words_count_by_their_weight():

@@ -1,4 +1,4 @@
-"""A session's index is the same whatever order changes came in."""
+"""A session's index does not depend on the order of changes."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""The order in which memories answer a query."""
+"""The order of memories in the answer to a query."""
 
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -32,7 +32,7 @@ def document(number, content, **given):
 
 
 OTHERS = [f"something else, number {number}" for number in range(60)]
-"""Enough of them that scores are as large as in an ordinary session."""
+"""Enough that scores are as large as in an ordinary session."""
 
 
 def ids(query, *indexes, **options):
@@ -52,7 +52,7 @@ def results(query, *indexes, **options):
 
 
 class Colours:
-    """An embedder of whole texts that knows colours, and what is like them."""
+    """An embedder of whole texts that knows colours and similar words."""
 
     name = "colours"
     dimensions = 2
@@ -428,7 +428,7 @@ def test_several_sessions_are_ranked_as_one():
     apart = results("green tea in a cup", *parts)
     assert [r.memory_id for r in apart] == [r.memory_id for r in together]
     assert {r.session for r in apart} == {0, 2}
-    # All but what each session says of its own terms is the same.
+    # Everything is the same except each session's statistics of terms.
     for one, other in zip(together, apart, strict=True):
         assert one.lexical == pytest.approx(other.lexical)
 

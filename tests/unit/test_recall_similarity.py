@@ -1,4 +1,4 @@
-"""How alike memories are."""
+"""How similar memories are."""
 
 from datetime import UTC, datetime
 

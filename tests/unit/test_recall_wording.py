@@ -1,4 +1,4 @@
-"""Texts as they stand: words, numbers and signs."""
+"""Literal texts: words, numbers and signs."""
 
 import pytest
 from hypothesis import given
@@ -38,7 +38,7 @@ def test_punctuation_between_sentences_is_a_piece():
 
 @given(st.text(st.characters(max_codepoint=127)))
 def test_the_fast_path_reads_texts_as_the_general_one(text):
-    # What is not ASCII is read in the general way.
+    # A text that is not ASCII takes the general path.
     assert [*pieces(plain(text)), "\N{EM DASH}"] == pieces(plain(f"{text} \N{EM DASH}"))
 
 

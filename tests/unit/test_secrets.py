@@ -1,4 +1,4 @@
-"""References to secrets: how they are read, who resolves them, and that no value shows."""
+"""References to secrets: how they are parsed and resolved, and that no value is shown."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""The service's settings: forms, bounds, precedence, and that every problem is told at once."""
+"""The service's settings: forms, bounds, precedence, and that all problems are listed at once."""
 
 import traceback
 from collections.abc import Callable, Mapping
@@ -45,7 +45,7 @@ def problems_of(
 
 @pytest.fixture
 def dotenv(tmp_path: Path) -> WriteDotenv:
-    """Write a `.env` file and answer its path."""
+    """Write a `.env` file and return its path."""
 
     def write(text: str, encoding: str = "utf-8") -> Path:
         path = tmp_path / ".env"

@@ -16,7 +16,7 @@ from memoryd.v1.error_reason_pb2 import ErrorReason
 
 MEMORY_ID = "0197d3e2-7a44-7e2a-b2f0-3c1d5e6f7a8b"
 HEADER_BYTES = 8_192
-"""Of what a gRPC client takes by default; the details go as base64, the message twice."""
+"""The limit of a gRPC client by default; details are sent as base64, the message twice."""
 
 ERRORS = (
     errors.InvalidRequest(errors.Violation("content", "is empty; send some")),
@@ -67,7 +67,7 @@ def details_of(status: Status) -> dict[str, Message]:
 
 def all_errors(kind: type[errors.MemorydError]) -> Iterator[type[errors.MemorydError]]:
     for below in kind.__subclasses__():
-        if below.__module__ == errors.__name__:  # others are of commands, which no call meets
+        if below.__module__ == errors.__name__:  # others are raised only by commands
             yield below
         yield from all_errors(below)
 

@@ -1,4 +1,4 @@
-"""The seven tools' settings: the contract's names, forms and bounds, and what is warned of."""
+"""The seven tools' settings: the contract's names, forms and bounds, and warnings."""
 
 import json
 import traceback
@@ -44,7 +44,7 @@ def load(
 
 
 def load_one(variable: str, text: str) -> object:
-    """Answer what a setting becomes that a variable gives."""
+    """The value of a setting from its variable."""
     tool, _, name = variable.lower().partition("_")
     return getattr(load({variable: text})[tool].settings, name)
 

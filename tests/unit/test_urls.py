@@ -1,4 +1,4 @@
-"""Database URLs: which are taken, what the driver gets, and that nothing secret is shown."""
+"""Database URLs: which are accepted, what the driver gets, and that no secret is shown."""
 
 from __future__ import annotations
 
