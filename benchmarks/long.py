@@ -116,7 +116,7 @@ def insert_rows(
     rows: Iterable[tuple[Any, ...]],
 ) -> None:
     names, marks = ", ".join(columns), ", ".join("?" * len(columns))
-    file.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)  # noqa: S608  names of ours
+    file.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)  # noqa: S608  constant names
 
 
 def requests(kind: str, sessions: list[int]) -> Iterator[bytes]:
@@ -231,15 +231,15 @@ async def run_long(given: argparse.Namespace) -> dict[str, Any]:
         growth += rows
         for name in METHODS:
             small, large = (median_of(rows, kind, size, name) for size in (LEAST, given.memories))
-            told = f"{kind}: p50 of {name} {small:.2f} → {large:.2f} ms, ×"
-            print(verdict(told, large / small, GROWTH_BOUND), flush=True)
+            label = f"{kind}: p50 of {name} {small:.2f} → {large:.2f} ms, ×"
+            print(verdict(label, large / small, GROWTH_BOUND), flush=True)
         row = await stored_rss(kind, given.stored)
         stored.append(row)
-        told = (
+        label = (
             f"{kind}: RSS after {row['stored']:,} stored through it"
             f" ({row['memories_a_second']:,.0f}/s; idle {row['idle_rss'] / MEBIBYTE:.0f} MB), MB"
         )
-        print(verdict(told, row["rss"] / MEBIBYTE, STORED_RSS_BOUND), flush=True)
+        print(verdict(label, row["rss"] / MEBIBYTE, STORED_RSS_BOUND), flush=True)
     if given.plots:
         sizes = (LEAST, given.memories)
         lines = {

@@ -52,14 +52,14 @@ async def drive(
     `once` takes the number of the caller, and returns its latency in seconds.
     """
     waits: list[float] = []
-    begun = 0
+    started = 0
     start = time.perf_counter()
     end = start + seconds
 
     async def caller(number: int) -> None:
-        nonlocal begun
-        while time.perf_counter() < end and (most is None or begun < most):
-            begun += 1
+        nonlocal started
+        while time.perf_counter() < end and (most is None or started < most):
+            started += 1
             waits.append(await once(number))
 
     async with asyncio.TaskGroup() as group:

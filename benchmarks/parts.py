@@ -55,7 +55,7 @@ def microseconds(work: Callable[[], object]) -> float:
     return min(timer.repeat(ROUNDS, number)) / number * 1e6
 
 
-def judging(content: str) -> Callable[[], object]:
+def validating(content: str) -> Callable[[], object]:
     """Build the steps of a store request between decoding and the store."""
     message = memory_pb2.StoreMemoryRequest(
         session_id="user-123",
@@ -140,8 +140,8 @@ def main() -> None:
         ("SimHash of 2,000 words", lambda: simhash(long), 1000.0),
         ("sanitising 100 characters", lambda: clean(plain, ContentPolicy.SANITIZE), None),
         ("sanitising 16,384 characters", lambda: clean(largest, ContentPolicy.SANITIZE), None),
-        ("validating a store of 100", judging(plain), 25.0),
-        ("validating a store of 16,384", judging(largest), 250.0),
+        ("validating a store of 100", validating(plain), 25.0),
+        ("validating a store of 16,384", validating(largest), 250.0),
         ("normalising 100 characters", lambda: normalise(plain), None),
         ("both hashes of 100 characters", lambda: hashes_of(plain), None),
         ("a memory as a message, encoded", converting(plain), None),

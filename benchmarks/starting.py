@@ -55,13 +55,13 @@ def start() -> Start:
 
 def import_times() -> Counter[str]:
     """Seconds that each package's modules take to import, by `-X importtime`."""
-    told = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", "import memoryd.server, memoryd.__main__"],
         capture_output=True,
         text=True,
         check=True,
     ).stderr
     times: Counter[str] = Counter()
-    for microseconds, module in _IMPORT.findall(told):
+    for microseconds, module in _IMPORT.findall(output):
         times[module.partition(".")[0]] += int(microseconds) / 1e6
     return times

@@ -176,7 +176,7 @@ LIMITED = ("sh", "-c", 'ulimit -n 256; exec "$@"', "sh")
 SCENES = {
     "none": Scene("0 no attack", no_attack),
     "frame": Scene(
-        "1 path of no UTF-8",
+        "1 path that is not UTF-8",
         partial(
             strangers.over_and_over,
             partial(strangers.send_frames, strangers.call_of(b"/\xff")),

@@ -49,7 +49,7 @@ LATER_SCHEMA = (
     "ALTER TABLE sessions ADD COLUMN owner VARCHAR(64)",
     "CREATE INDEX ix_memories_label ON memories (tenant, session_id, label)",
     "CREATE TABLE labels (tenant VARCHAR(64) PRIMARY KEY, label VARCHAR(64) NOT NULL)",
-    f"UPDATE alembic_version SET version_num = '{_LATER}'",  # noqa: S608  ours
+    f"UPDATE alembic_version SET version_num = '{_LATER}'",  # noqa: S608  constant names
 )
 """A migration of the next release that is compatible with this one."""
 

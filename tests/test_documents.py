@@ -125,7 +125,7 @@ def test_the_reference_describes_all_of_the_api(tmp_path):
         ["protos/generate.py", "image", str(image)],
         ["docs/reference.py", str(image), str(tmp_path)],
     ):
-        subprocess.run([sys.executable, *script], cwd=ROOT, check=True)  # noqa: S603  our own
+        subprocess.run([sys.executable, *script], cwd=ROOT, check=True)  # noqa: S603  our own command
     for file in (memory_pb2, tool_config_pb2, error_reason_pb2):
         page = (tmp_path / f"{Path(file.DESCRIPTOR.name).stem}.md").read_text()
         sections = dict(re.findall(r"(?ms)^##+ (\w+)\n\n(.*?)(?=^##|\Z)", page))

@@ -377,7 +377,7 @@ async def test_an_unhandled_exception_is_logged_without_a_secret(serve, monkeypa
 
     async def broken(_self: Secrets, reference: SecretReference, **_: object) -> None:
         local = reference.literal.get_secret_value()
-        raise RuntimeError("a defect" if local else "another")
+        raise RuntimeError("an error" if local else "another")
 
     monkeypatch.setattr(Secrets, "resolve", broken)
     written = io.StringIO()

@@ -201,7 +201,7 @@ class Pair:
         _ = self.standby
         self.primary.set(synchronous_standby_names="*" if synchronously else "")
         wanted = "sync" if synchronously else "async"
-        _wait_until(self.primary, f"SELECT sync_state = '{wanted}' FROM pg_stat_replication")  # noqa: S608  ours
+        _wait_until(self.primary, f"SELECT sync_state = '{wanted}' FROM pg_stat_replication")  # noqa: S608  constant names
 
     def catch_up(self) -> None:
         """Wait until the standby shows everything on the primary."""

@@ -43,7 +43,7 @@ def file(database_url: str) -> Path:
 def pieces_in(file: Path) -> int:
     """The number of pieces of planted and stored content in the files."""
     files = map(str, file.parent.glob(f"{file.name}*"))
-    return int(subprocess.check_output([sys.executable, "-c", LOOK, *files]))  # noqa: S603  ours
+    return int(subprocess.check_output([sys.executable, "-c", LOOK, *files]))  # noqa: S603  our own command
 
 
 def is_owed(file: Path) -> bool:

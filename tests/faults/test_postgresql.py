@@ -24,7 +24,7 @@ pytestmark = pytest.mark.parametrize("database_kind", ["postgresql"])
 
 CALLERS = 4
 
-TOLD = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "NOT_FOUND"}
+SEEN = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "NOT_FOUND"}
 """The codes that callers may see; the last one for memories that they have deleted."""
 
 VARIABLES = {**VARIABLES, "MEMORYD_DATABASE_TIMEOUT_SECONDS": "1"}
@@ -155,5 +155,5 @@ async def test_calls_are_refused_while_the_database_is_away_and_then_go_on(
     faults = await load.faults(url)
     fault_report(f"{fault}: back in {load.first_answer(back):.2f} s", 1, history, faults)
     assert not faults
-    assert set(history.codes) <= TOLD
+    assert set(history.codes) <= SEEN
     await all_connections_are_to_be_had(running.server)

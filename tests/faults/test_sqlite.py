@@ -57,7 +57,7 @@ class Disk:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         mount = shutil.which("mount")
-        self._is_mounted = mount is not None and not subprocess.call(  # noqa: S603  ours
+        self._is_mounted = mount is not None and not subprocess.call(  # noqa: S603  our own command
             [mount, "-t", "tmpfs", "-o", "size=32m", "tmpfs", folder], stderr=subprocess.DEVNULL
         )
         self._ballast = folder / "ballast"

@@ -168,7 +168,7 @@ LARGE = {
         "StoreMemory",
         lambda: pb.StoreMemoryRequest(session_id=SESSION, content="<iframe" * (LARGEST // 7)),
     ),
-    "a name of all that fits": (
+    "a name of the largest size": (
         "GetMemory",
         lambda: pb.GetMemoryRequest(session_id="u" * LARGEST, memory_id="/" * 100),
     ),
@@ -207,7 +207,7 @@ LARGE = {
         "ResetToolConfig",
         lambda: tool_config_pb2.ResetToolConfigRequest(tool="rag", paths=["x"] * (LARGEST // 3)),
     ),
-    "a service's name of all that fits": (
+    "a service's name of the largest size": (
         "Check",
         lambda: health_pb2.HealthCheckRequest(service="é" * (LARGEST // 2)),
     ),

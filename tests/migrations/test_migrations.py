@@ -356,7 +356,7 @@ async def test_times_of_sqlite_are_rewritten_to_compare(
 
     def write(connection: sa.Connection) -> None:
         columns = ", ".join(f"{name} = :stored" for name in TIMES)
-        connection.execute(sa.text(f"UPDATE memories SET {columns}"), {"stored": stored})  # noqa: S608 - names of ours
+        connection.execute(sa.text(f"UPDATE memories SET {columns}"), {"stored": stored})  # noqa: S608 - constant names
 
     def read(connection: sa.Connection) -> list[str]:
         query = sa.select(*map(sa.column, TIMES)).select_from(sa.table("memories"))
@@ -596,7 +596,7 @@ async def test_short_names_of_an_earlier_system_are_known(
     await database.upgrade(full)
     row = memory if full == FIRST else hashed
     await database.insert([row("a")])
-    await database.execute(f"UPDATE alembic_version SET version_num = '{short}'")  # noqa: S608 - ours
+    await database.execute(f"UPDATE alembic_version SET version_num = '{short}'")  # noqa: S608 - constant names
     await database.upgrade()
     assert await database.rows("alembic_version") == [{"version_num": HEAD}]
     assert len(await database.rows()) == 1

@@ -90,7 +90,7 @@ BAD_CONTENTS = {
 
 GOOD_CONTENTS = {
     "one character": "x",
-    "all that fits": "x" * 16_384,
+    "the longest": "x" * 16_384,
     "elephants": "🐘" * 16_384,
     "blanks at the ends": " " * 9_000 + "x" * 10_000 + " " * 9_000,
     "markup around": "<b>" * 5_000 + "x" * 16_384 + "</b>" * 5_000,
@@ -103,7 +103,7 @@ NO_DURATIONS = {
     "signs that differ the other way": Duration(seconds=-1, nanos=1),
     "less than nothing in sum": Duration(seconds=1, nanos=-1_999_999_999),
     "a second of nanoseconds": Duration(nanos=1_000_000_000),
-    "as many beside seconds": Duration(seconds=5, nanos=1_000_000_000),
+    "as many with seconds": Duration(seconds=5, nanos=1_000_000_000),
     "the most nanoseconds": Duration(seconds=1, nanos=2**31 - 1),
     "the fewest nanoseconds": Duration(seconds=-1, nanos=-(2**31)),
     "over 10,000 years": Duration(seconds=315_576_000_001),

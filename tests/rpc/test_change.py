@@ -336,8 +336,8 @@ async def test_a_new_content_has_new_hashes_and_the_old_create_time(memory, cloc
     changed = await update(memory, stored.memory_id, content="  Prefers PHONE!  ")
     assert changed.content == "Prefers PHONE!"
     assert changed.content_hash == hashlib.sha256(b"prefers phone").hexdigest()
-    alike = await remember(memory, "prefers phone", content_type=pb.CONTENT_TYPE_FACT)
-    assert changed.semantic_hash == alike.semantic_hash != stored.semantic_hash
+    other = await remember(memory, "prefers phone", content_type=pb.CONTENT_TYPE_FACT)
+    assert changed.semantic_hash == other.semantic_hash != stored.semantic_hash
     assert changed.create_time == stored.create_time
     assert changed.update_time.ToDatetime(UTC) == clock.now
 

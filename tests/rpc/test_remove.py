@@ -421,7 +421,7 @@ class Files:
         such as the server's.
         """
         files = sorted(self.main.parent.glob(f"{self.main.name}*"))
-        done = subprocess.run(  # noqa: S603  ours
+        done = subprocess.run(  # noqa: S603  our own command
             [sys.executable, "-c", LOOK, *files],
             input=json.dumps([mark.decode() for mark in marks]),
             capture_output=True,

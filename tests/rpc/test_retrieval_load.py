@@ -16,7 +16,7 @@ from memoryd.v1 import memory_pb2 as pb
 LONG = "tea and coffee and milk " * 40
 
 
-async def tell(memory, session_id: str, *contents: str) -> None:
+async def remember(memory, session_id: str, *contents: str) -> None:
     await memory.BatchStoreMemories(
         pb.BatchStoreMemoriesRequest(
             requests=[pb.StoreMemoryRequest(session_id=session_id, content=c) for c in contents]
@@ -40,7 +40,7 @@ def little_room(monkeypatch):
 @pytest.mark.parametrize("query", ["tea", ""])
 async def test_sessions_too_large_to_be_read_at_once_are_refused(memory, refused, query):
     for name in ("a", "b", "c"):
-        await tell(memory, name, f"{name} {LONG}")
+        await remember(memory, name, f"{name} {LONG}")
     refusal = await refused(ask(memory, query, "a", session_ids=["b", "c"]))
     assert refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert refusal.reason == "SESSIONS_TOO_LARGE"
@@ -55,7 +55,7 @@ async def test_sessions_too_large_to_be_read_at_once_are_refused(memory, refused
 @pytest.mark.usefixtures("little_room")
 async def test_sessions_to_reindex_count_too(memory, refused):
     for name in ("a", "b", "c"):
-        await tell(memory, name, *(f"{name} {LONG} {n}" for n in range(40)))
+        await remember(memory, name, *(f"{name} {LONG} {n}" for n in range(40)))
         await ask(memory, "", name)
     refusal = await refused(ask(memory, "tea", "a", session_ids=["b", "c"]))
     assert refusal.reason == "SESSIONS_TOO_LARGE"
@@ -64,7 +64,7 @@ async def test_sessions_to_reindex_count_too(memory, refused):
 
 @pytest.mark.usefixtures("little_room")
 async def test_one_session_is_answered_however_large(memory):
-    await tell(memory, "a", *(f"{n} {LONG}" for n in range(40)))
+    await remember(memory, "a", *(f"{n} {LONG}" for n in range(40)))
     for query in ("tea", ""):
         answer = await ask(memory, query, "a", session_ids=["missing", "a"], limit=100)
         assert len(answer.results) == 40
@@ -72,15 +72,15 @@ async def test_one_session_is_answered_however_large(memory):
 
 async def test_the_longest_contents_of_a_script_without_spaces_are_indexed_in_part(memory):
     text = "".join(chr(0x4E00 + n) for n in range(16_384))
-    await tell(memory, "a", text, "\u8336")
+    await remember(memory, "a", text, "\u8336")
     assert (await ask(memory, text[:8], "a")).results[0].memory.content == text
 
 
 async def test_a_large_call_leaves_others_sessions_in_memory(serve, monkeypatch):
     memory = (await serve(MEMORYD_SESSION_CACHE_BYTES="200000")).memory
-    await tell(memory, "small", "likes tea")
+    await remember(memory, "small", "likes tea")
     for number in range(12):
-        await tell(memory, f"large-{number}", *(f"{n} {LONG}" for n in range(10)))
+        await remember(memory, f"large-{number}", *(f"{n} {LONG}" for n in range(10)))
     await ask(memory, "tea", "small")
     read = []
     reading = cache._read_live  # noqa: SLF001  every read of a whole session
@@ -118,7 +118,7 @@ MANY_DATES = " ".join(f"31 February {year} or 30 February {year}" for year in ra
 @pytest.mark.parametrize("query", ["tea " * 4_000, "\u8336" * 16_000, MANY_DATES, "tea"])
 async def test_a_large_query_is_ranked_off_the_event_loop(serve, query):
     memory = (await serve(MEMORYD_EMBEDDER=f"{__name__}:Noting")).memory
-    await tell(memory, "a", "likes tea", "has two cats")
+    await remember(memory, "a", "likes tea", "has two cats")
     await ask(memory, "cats", "a")
     Noting.threads.clear()
     assert len((await ask(memory, f"tea {query}", "a")).results) == 2
@@ -127,12 +127,12 @@ async def test_a_large_query_is_ranked_off_the_event_loop(serve, query):
 
 
 async def test_changes_during_large_queries_are_found_afterwards(memory):
-    await tell(memory, "a", "likes tea")
+    await remember(memory, "a", "likes tea")
     query = "tea coffee " * 1_400
     found = set()
 
     async def store(number: int) -> None:
-        await tell(memory, "a", f"coffee number {number}")
+        await remember(memory, "a", f"coffee number {number}")
 
     async def retrieve() -> None:
         answer = await ask(memory, query, "a", limit=100)
@@ -148,5 +148,5 @@ async def test_changes_during_large_queries_are_found_afterwards(memory):
     ["what was on 9999-12-31?", "since 0001-01-01", "9" * 16_000, "a" * 16_384, "( " * 8_000],
 )
 async def test_strange_queries_are_answered(memory, query):
-    await tell(memory, "a", "likes tea", "has two cats")
+    await remember(memory, "a", "likes tea", "has two cats")
     assert len((await ask(memory, query, "a")).results) == 2

@@ -536,7 +536,7 @@ async def test_a_literal_stays_in_its_process(serve, sql, tmp_path, caplog):
     answers = [answer, again, other, back, there, *await revisions(here.tools, "crm")]
     assert not [message for message in answers if CANARY.encode() in message.SerializeToString()]
     for table in ("tool_configs", "tool_config_revisions"):
-        assert CANARY not in str(await sql(f"SELECT * FROM {table}"))  # noqa: S608  ours
+        assert CANARY not in str(await sql(f"SELECT * FROM {table}"))  # noqa: S608  constant names
     assert not [file for file in tmp_path.iterdir() if CANARY.encode() in file.read_bytes()]
     assert not [record for record in caplog.records if CANARY in str(record.__dict__)]
 

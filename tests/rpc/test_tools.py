@@ -378,7 +378,7 @@ async def test_a_reference_that_resolves_to_nothing_gives_a_warning(serve):
     (warning,) = (await get(tools, "crm")).warnings
     assert warning.field == "crm.api_key"
     assert "MISSING" in warning.description
-    for reference, doubtful in (
+    for reference, warns in (
         ("env://SET", False),
         ("env://EMPTY", True),
         ("env://ALSO_MISSING", True),
@@ -386,7 +386,7 @@ async def test_a_reference_that_resolves_to_nothing_gives_a_warning(serve):
     ):
         answer = await validate(tools, "crm", crm={"api_key": reference})
         assert not answer.violations
-        assert fields(answer.warnings) == ["crm.api_key"] * doubtful, reference
+        assert fields(answer.warnings) == ["crm.api_key"] * warns, reference
 
 
 async def test_notifications_without_a_recipient_give_a_warning(tools):

@@ -318,8 +318,8 @@ async def test_an_unhandled_exception_shows_its_caller_only_a_request_id(
     assert b"secret words" not in trailers["grpc-status-details-bin"]
     assert "secret words" not in found.message
 
-    defect, call = records()
-    assert (defect.levelname, defect.exc_info[0]) == ("ERROR", RuntimeError)
+    logged, call = records()
+    assert (logged.levelname, logged.exc_info[0]) == ("ERROR", RuntimeError)
     assert (call.code, call.method) == ("INTERNAL", "/memoryd.v1.MemoryService/RetrieveMemories")
 
 

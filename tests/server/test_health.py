@@ -256,7 +256,7 @@ async def test_a_schema_that_is_migrated_by_a_newer_release_ends_the_service_unt
             await call
         assert refusal(refused.value).code == grpc.StatusCode.UNAVAILABLE
         assert refusal(refused.value).reason == "SCHEMA_MISMATCH"
-    await execute(database_url, f"UPDATE alembic_version SET version_num = '{HEAD}'")  # noqa: S608  ours
+    await execute(database_url, f"UPDATE alembic_version SET version_num = '{HEAD}'")  # noqa: S608  constant names
     assert (await watch.read()).status == Status.SERVING
     watch.cancel()
     await store(running, "after")

@@ -49,7 +49,7 @@ def pieces_in(file: Path) -> int:
     """
     files = [found for end in ("", "-wal", "-shm") if (found := Path(f"{file}{end}")).exists()]
     command = [sys.executable, "-c", LOOK, *map(str, files)]
-    return int(subprocess.check_output(command))  # noqa: S603  ours
+    return int(subprocess.check_output(command))  # noqa: S603  our own command
 
 
 class Rows:
@@ -118,7 +118,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def start(file: Path, *, patience: str = "30") -> subprocess.Popen[bytes]:
-    return subprocess.Popen(  # noqa: S603  ours
+    return subprocess.Popen(  # noqa: S603  our own command
         [sys.executable, "-c", SMALL_STEPS, str(file), patience],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -103,15 +103,15 @@ def test_every_error_has_its_code_and_its_own_reason(error: errors.MemorydError)
 
 
 @pytest.mark.parametrize(
-    "defect",
+    "error",
     [
         RuntimeError("SELECT content FROM memories; /var/lib/memoryd.db"),
         KeyError("the user's password"),
         UnicodeEncodeError("utf-8", "the user's password", 0, 1, "no"),
     ],
 )
-def test_an_unhandled_exception_shows_only_a_request_id(defect: Exception) -> None:
-    status = status_of(defect, "req-7")
+def test_an_unhandled_exception_shows_only_a_request_id(error: Exception) -> None:
+    status = status_of(error, "req-7")
     assert status.code is grpc.StatusCode.INTERNAL
     assert status.message == "internal error; quote request id req-7"
     info = details_pb2.ErrorInfo(reason="ERROR_REASON_INTERNAL", domain=DOMAIN)
