@@ -111,7 +111,7 @@ async def cold_sessions(address: str) -> None:
     await _calling(address, "RetrieveMemories", queries(), COLD_SESSIONS, 120)
 
 
-async def judged_contents(address: str) -> None:
+async def validated_contents(address: str) -> None:
     """Store 4 MB of control characters in markup."""
     content = "\x01<\x01a" * 1_000_000
     request = pb.StoreMemoryRequest(session_id="attacker", content=content)
@@ -187,7 +187,7 @@ SCENES = {
     "headers": Scene("2 headers alone", strangers.headers_alone),
     "dates": Scene("3 date phrases", date_phrases),
     "cold": Scene("3 cold sessions", cold_sessions, fill=fill_cold),
-    "contents": Scene("4 contents", judged_contents),
+    "contents": Scene("4 contents", validated_contents),
     "erase": Scene("5 absent erasures", absent_erasures, fill=fill_absent),
     "reflection": Scene(
         "6 idle reflection", strangers.idle_reflection, {"MEMORYD_MAX_CALLS": "20"}

@@ -403,14 +403,14 @@ async def unfinished_messages(
 async def headers_alone(address: str, connections: int = 10, streams: int = 3_000) -> None:
     """Make calls that send only headers, as many as a connection allows."""
     async with contextlib.AsyncExitStack() as stack:
-        opened_ones = []
+        started = []
         for _ in range(connections):
             connection = await stack.enter_async_context(connected(address))
-            opened_ones.append(connection)
+            started.append(connection)
             with contextlib.suppress(ConnectionError):
                 for stream in range(1, 2 * streams, 2):
                     await connection.send(opened(stream, call_headers(STORE)))
-        await _until_closed(opened_ones)
+        await _until_closed(started)
 
 
 async def slow_messages(address: str, streams: int = 100) -> None:

@@ -58,7 +58,7 @@ def named(document: Path, pattern: str) -> set[str]:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
-def test_links_lead_somewhere(document):
+def test_links_have_targets(document):
     for link in links(document):
         parts = LINK.match(link)
         assert parts is not None
@@ -82,7 +82,7 @@ def test_variables_are_settings(document):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
-def test_reasons_are_those_of_the_protos(document):
+def test_reasons_exist_in_the_protos(document):
     assert named(document, r"\bERROR_REASON_[A-Z_]*[A-Z]\b") <= set(ErrorReason.keys())
 
 

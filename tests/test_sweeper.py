@@ -100,7 +100,7 @@ async def test_expired_memories_are_removed_and_reported(running, clock):
     assert [m.content for m in await live(memory)] == ["third"]
 
 
-async def test_it_sweeps_by_itself(serve, clock):
+async def test_the_sweeper_runs_by_itself(serve, clock):
     memory = (await serve(MEMORYD_SWEEP_SECONDS="0.1")).memory
     (one,) = await stored(memory, "brief", ttl=timedelta(minutes=1))
     clock.move(timedelta(minutes=1))
@@ -323,7 +323,7 @@ async def test_two_sweepers_take_each_memory_once(serve, clock, tables):
     ]
 
 
-async def test_callers_and_sweepers_at_once_leave_a_consistent_state(serve, clock, tables):
+async def test_concurrent_callers_and_sweepers_leave_a_consistent_state(serve, clock, tables):
     """Many concurrent purges, undeletions, erasures and sweeps of the same rows all succeed."""
     # All calls start at once, on one connection to each server.
     variables = {

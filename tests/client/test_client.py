@@ -811,7 +811,7 @@ async def test_only_unavailability_is_repeated(rig: Rig) -> None:
     assert len(rig.server.calls) == 1
 
 
-async def test_repeating_comes_to_an_end(rig: Rig) -> None:
+async def test_retries_end(rig: Rig) -> None:
     rig.server.will_answer("GetMemory", AWAY)
     with pytest.raises(client.Unavailable):
         await rig.memory.get("s", MEMORY_ID)

@@ -117,7 +117,7 @@ async def acknowledgements(history: History, count: int) -> None:
             await asyncio.sleep(0.005)
 
 
-async def goes_on_from(stored: Stored, memory: MemoryServiceStub) -> None:
+async def assert_continues(stored: Stored, memory: MemoryServiceStub) -> None:
     """Fail unless a server of the restored database continues its sessions."""
     for session_id in SESSIONS:
         request = pb.StoreMemoryRequest(session_id=session_id, content="after the restore")

@@ -15,7 +15,7 @@ from sqlalchemy.engine import make_url
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
 from .checker import History, find_faults, read_stored, up_to
-from .harness import ServerProcess, acknowledgements, goes_on_from, is_whole, open_channel
+from .harness import ServerProcess, acknowledgements, assert_continues, is_whole, open_channel
 from .load import Load, connected
 from .scale import SCALE
 
@@ -23,7 +23,7 @@ only_sqlite = pytest.mark.parametrize("database_kind", ["sqlite"])
 
 
 @only_sqlite
-async def test_a_backup_under_load_is_one_state_and_a_server_goes_on_from_it(
+async def test_a_backup_under_load_is_one_state_and_a_server_continues_from_it(
     command_line, database_url, tmp_path, fault_report
 ):
     history = History()
@@ -60,7 +60,7 @@ async def test_a_backup_under_load_is_one_state_and_a_server_goes_on_from_it(
     shutil.copy(copy, database)
     await server.start()
     async with open_channel(server.address) as channel:
-        await goes_on_from(backed_up, MemoryServiceStub(channel))
+        await assert_continues(backed_up, MemoryServiceStub(channel))
     await server.stop()
     assert is_whole(database_url)
 

@@ -171,7 +171,7 @@ def test_a_write_replaced_by_another_is_lost(story):
 
 @pytest.mark.parametrize("change", [Change.CREATED, Change.UPDATED])
 @pytest.mark.parametrize("content", ["tea", "green tea", "milk", "in time"])
-def test_a_write_that_is_there_twice_is_doubled(story, content, change):
+def test_a_write_stored_twice_is_doubled(story, content, change):
     story.commit(content, "z", change)
     assert Broken.DOUBLED in story.broken()
 
@@ -181,7 +181,7 @@ def test_a_repeated_write_with_two_answers_is_doubled(story):
     assert Broken.DOUBLED in story.broken()
 
 
-def test_a_failed_batch_that_is_there_in_part_is_half(story):
+def test_a_failed_batch_stored_in_part_is_half(story):
     story.commit("neither", "f")
     assert story.broken() == {Broken.HALF}
     story.commit("nor", "g")
@@ -209,7 +209,7 @@ def test_a_revision_given_twice_is_found(story):
     assert Broken.GAP in story.broken()
 
 
-def test_sessions_begin_beyond_those_that_were_erased():
+def test_sessions_start_beyond_erased_ones():
     story = Story(floor=40)
     story.store("tea", "a")
     story.watch()

@@ -97,7 +97,7 @@ async def test_the_next_server_finishes_what_one_left_undone(command_line, datab
     assert is_whole(database_url)
 
 
-async def test_callers_go_on_while_sessions_are_erased_and_lose_nothing(
+async def test_callers_lose_nothing_while_sessions_are_erased(
     command_line, database_url, file, fault_report
 ):
     history = History()

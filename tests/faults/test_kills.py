@@ -14,7 +14,7 @@ OUTCOMES = {"UNAVAILABLE", "CANCELLED", "NOT_FOUND"}
 """The codes that a caller may see while its server is killed and restarted."""
 
 
-async def test_a_server_that_is_killed_loses_and_doubles_nothing(
+async def test_a_killed_server_loses_and_duplicates_nothing(
     command_line, database_url, database_kind, fault_report
 ):
     history = History()

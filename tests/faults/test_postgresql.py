@@ -92,8 +92,8 @@ FAULTS = {
 }
 
 
-async def all_connections_are_to_be_had(server) -> None:
-    """Whether all connections of the pools can be used at the same time."""
+async def assert_all_connections_usable(server) -> None:
+    """Fail unless all connections of the pools can be used at the same time."""
     await until(lambda: server.database.connections_in_use == 0)
     size = 10
     inside = asyncio.gather(
@@ -131,7 +131,7 @@ async def test_a_write_cut_off_at_its_start_does_not_affect_a_later_one(serve, p
 
 
 @pytest.mark.parametrize("fault", [*FAULTS] * SCALE.database_rounds)
-async def test_calls_are_refused_while_the_database_is_away_and_then_go_on(
+async def test_calls_are_refused_while_the_database_is_away_and_then_resume(
     serve, pair, fault, fault_report
 ):
     begin, end, is_noticed = FAULTS[fault]
@@ -156,4 +156,4 @@ async def test_calls_are_refused_while_the_database_is_away_and_then_go_on(
     fault_report(f"{fault}: back in {load.first_answer(back):.2f} s", 1, history, faults)
     assert not faults
     assert set(history.codes) <= SEEN
-    await all_connections_are_to_be_had(running.server)
+    await assert_all_connections_usable(running.server)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from .checker import History, find_faults, read_stored, up_to
-from .harness import VARIABLES, acknowledgements, goes_on_from
+from .harness import VARIABLES, acknowledgements, assert_continues
 from .load import Load
 from .nodes import Node
 
@@ -27,7 +27,7 @@ def folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-async def test_a_dump_under_load_is_one_state_and_a_server_goes_on_from_it(
+async def test_a_dump_under_load_is_one_state_and_a_server_continues_from_it(
     serve, pair, folder, fault_report
 ):
     database, dump = pair.create_database(), folder / "memoryd.dump"
@@ -48,7 +48,7 @@ async def test_a_dump_under_load_is_one_state_and_a_server_goes_on_from_it(
     fault_report("dump under load, postgresql", 1, history, faults)
     assert not faults
     there = await serve(**VARIABLES, MEMORYD_DATABASE_URL=pair.primary.url(copy))
-    await goes_on_from(restored, there.memory)
+    await assert_continues(restored, there.memory)
 
 
 async def test_a_recovery_restores_what_was_acknowledged_at_its_time(
@@ -82,7 +82,7 @@ async def test_a_recovery_restores_what_was_acknowledged_at_its_time(
         assert not faults
         assert sum(recovered.revisions.values()) < sum(last.revisions.values())
         there = await serve(**VARIABLES, MEMORYD_DATABASE_URL=copy.url("memoryd"))
-        await goes_on_from(recovered, there.memory)
+        await assert_continues(recovered, there.memory)
         await there.server.stop()
     finally:
         source.close()

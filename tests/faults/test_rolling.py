@@ -17,9 +17,7 @@ NOT_REPEATED = {"UpdateMemory", "DeleteMemory"}
 
 
 @pytest.mark.parametrize("database_kind", ["postgresql"])
-async def test_servers_that_are_restarted_in_turn_fail_no_call(
-    command_line, database_url, fault_report
-):
+async def test_servers_restarted_in_turn_fail_no_call(command_line, database_url, fault_report):
     servers = [ServerProcess(command_line, database_url) for _ in range(2)]
     addresses = [await server.start() for server in servers]
     history = History()

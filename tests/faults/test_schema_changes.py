@@ -68,7 +68,7 @@ CHANGES = {
 
 @only_postgresql
 @pytest.mark.parametrize("change", CHANGES)
-async def test_no_call_fails_after_a_change_that_suits_the_service(serve, tables, clock, change):
+async def test_no_call_fails_after_a_compatible_change(serve, tables, clock, change):
     running = await serve()
     await live(running, clock, name="before")
     for statement in CHANGES[change]:

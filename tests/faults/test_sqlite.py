@@ -213,7 +213,7 @@ def versions_and_count(file: Path) -> tuple[list[str], int]:
     return [version for (version,) in versions], count
 
 
-async def test_a_migration_that_is_killed_leaves_a_revision_and_is_taken_up_again(
+async def test_a_killed_migration_leaves_a_revision_and_can_be_repeated(
     command_line, tmp_path, fault_report
 ):
     file = tmp_path / "old.db"

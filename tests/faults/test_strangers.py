@@ -240,7 +240,7 @@ async def test_a_path_that_is_not_text_does_not_end_the_service(start, path):
 
 
 @on_both
-async def test_the_port_comes_back_again_and_again_and_callers_go_on(start):
+async def test_the_port_reopens_repeatedly_and_callers_continue(start):
     victim = await start()
     async with victim.called() as caller:
         for path in UNDECODABLE_PATHS[:3]:
@@ -286,7 +286,7 @@ async def test_a_server_that_cannot_recover_exits_so_that_it_is_restarted(start)
 
 @on_both
 @pytest.mark.parametrize("greets", [False, True], ids=["silent", "greeting"])
-async def test_idle_connections_leave_files_and_connections_to_the_service(start, greets):
+async def test_idle_connections_leave_descriptors_for_the_service(start, greets):
     victim = await start(open_files=LIMITED_FILES, MEMORYD_LOG_LEVEL="info")
     attack: Attack = partial(idle_connections, connections=IDLE_CONNECTIONS, greets=greets)
     async with open_channel(victim.address) as channel:
@@ -342,7 +342,7 @@ TEXT_LINE = re.compile(r"\d{4}-\d\d-\d\dT\S+\+00:00 (debug|info|warning|error) [
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-async def test_no_stranger_writes_into_the_log(start, log_format):
+async def test_no_stranger_forges_a_log_line(start, log_format):
     victim = await start(MEMORYD_LOG_LEVEL="info", MEMORYD_LOG_FORMAT=log_format)
     for sent in HOSTILE.values():
         await launched(partial(send_frames, sent), victim.address, TIMEOUT_SECONDS)

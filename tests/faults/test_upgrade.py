@@ -7,7 +7,7 @@ from .harness import VARIABLES, acknowledgements
 from .load import Load
 
 
-async def test_servers_go_on_while_a_migration_that_suits_them_is_made(
+async def test_servers_keep_working_during_a_compatible_migration(
     serve, tables, database_url, later_schema, fault_report
 ):
     running = await serve(**VARIABLES)

@@ -89,7 +89,7 @@ async def alembic_upgrade(url: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_head_and_revisions_are_those_of_the_tree() -> None:
+def test_head_and_revisions_match_the_tree() -> None:
     tree = ScriptDirectory.from_config(alembic_config("sqlite+aiosqlite:///unused.db"))
     assert tree.get_heads() == [HEAD]
     assert tuple(script.revision for script in tree.walk_revisions())[::-1] == REVISIONS
@@ -130,7 +130,7 @@ async def test_models_and_migrations_do_not_differ(database: Database) -> None:
     await asyncio.to_thread(command.check, alembic_config(database.url))
 
 
-async def test_every_step_goes_up_and_down_and_up_with_rows(database: Database) -> None:
+async def test_every_step_upgrades_and_downgrades_with_rows(database: Database) -> None:
     await database.upgrade(FIRST)
     await database.insert(
         [
@@ -467,7 +467,7 @@ async def test_duplicates_that_arise_from_content_types_are_merged(
     assert "1 expired memories were duplicates of live ones: now deleted" in log.messages
 
 
-async def test_tombstones_block_nothing_above_and_yield_below(
+async def test_tombstones_block_no_upgrade_and_yield_in_a_downgrade(
     database: Database, log: pytest.LogCaptureFixture
 ) -> None:
     await database.upgrade()
@@ -488,7 +488,7 @@ async def test_tombstones_block_nothing_above_and_yield_below(
     assert "1 deleted or expired memories were removed for good" in log.messages
 
 
-async def test_expired_memories_do_not_come_back_below(database: Database) -> None:
+async def test_expired_memories_do_not_come_back_after_a_downgrade(database: Database) -> None:
     await database.upgrade(SECOND)
     await database.insert(
         [
@@ -511,7 +511,7 @@ async def test_downgrade_refuses_to_mix_tenants(database: Database) -> None:
     assert len(await database.rows()) == 1
 
 
-async def test_long_contents_go_down_and_up(database: Database) -> None:
+async def test_long_contents_survive_downgrade_and_upgrade(database: Database) -> None:
     # So varied that compression cannot make it fit into PostgreSQL's index entries.
     content = "".join(chr(0x4E00 + number * 7919 % 20_000) for number in range(16_384))
     await database.upgrade()
@@ -526,7 +526,7 @@ async def test_long_contents_go_down_and_up(database: Database) -> None:
 
 
 @pytest.mark.parametrize("revision", [SECOND, THIRD])
-async def test_a_failure_in_the_middle_leaves_the_revision_before_whole(
+async def test_a_failure_in_the_middle_leaves_the_previous_revision_intact(
     database: Database, monkeypatch: pytest.MonkeyPatch, revision: str
 ) -> None:
     before = REVISIONS[REVISIONS.index(revision) - 1]
@@ -548,7 +548,7 @@ async def test_a_failure_in_the_middle_leaves_the_revision_before_whole(
     await database.upgrade()
 
 
-async def test_a_failure_at_the_end_leaves_the_revision_before_whole(database: Database) -> None:
+async def test_a_failure_at_the_end_leaves_the_previous_revision_intact(database: Database) -> None:
     await database.upgrade(SECOND)
     await database.insert([hashed(content) for content in CONTENTS])
     # The last table that the migration makes already exists.
@@ -573,7 +573,7 @@ async def test_two_migrations_at_once_both_succeed(database: Database) -> None:
 
 
 @pytest.mark.parametrize("database_kind", ["postgresql"])
-async def test_a_migration_waits_for_the_one_under_way(
+async def test_a_migration_waits_for_a_running_one(
     database: Database, log: pytest.LogCaptureFixture
 ) -> None:
     engine = create_async_engine(database.url)

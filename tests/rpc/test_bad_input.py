@@ -383,7 +383,7 @@ async def test_metadata_has_its_limits(memory, each_refused):
         assert answer.memory.metadata == store(metadata=good).metadata, name
 
 
-async def test_a_ttl_lies_between_nothing_and_the_year_10000(memory, each_refused):
+async def test_a_ttl_is_between_zero_and_the_year_10000(memory, each_refused):
     await each_refused(
         "StoreMemory", {name: store(ttl=bad) for name, bad in BAD_TTLS.items()}, "ttl"
     )
@@ -398,7 +398,7 @@ async def test_a_ttl_lies_between_nothing_and_the_year_10000(memory, each_refuse
     assert answer.memory.expire_time.ToDatetime().year > 9900
 
 
-async def test_an_expire_time_lies_between_now_and_the_year_10000(memory, each_refused):
+async def test_an_expire_time_is_between_now_and_the_year_10000(memory, each_refused):
     bad_times = BAD_TIMES | PAST_TIMES
     await each_refused(
         "StoreMemory",

@@ -139,7 +139,7 @@ async def test_an_unset_field_that_the_mask_names_takes_its_default(memory, cloc
     assert (await get(memory, stored.memory_id)).content == "prefers e-mail"
 
 
-async def test_a_star_replaces_all_that_is_changeable(memory):
+async def test_a_star_replaces_all_changeable_fields(memory):
     stored = await remember(memory, **rich())
     changed = await update(memory, stored.memory_id, ["*"], content="prefers phone")
     assert changed.content == "prefers phone"

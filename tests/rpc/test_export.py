@@ -111,7 +111,7 @@ async def test_times_bound_what_is_exported(memory, clock):
     assert [m.content for m in await export(memory, **between)] == ["fact 1"]
 
 
-async def test_thousands_come_over_many_pages(serve):
+async def test_thousands_are_exported_over_many_pages(serve):
     memory = (await serve(MEMORY_MAX_ENTRIES="1000")).memory
     for start in range(0, 2000, 500):
         requests = [store(f"fact {n}", metadata={"n": n}) for n in range(start, start + 500)]
@@ -130,7 +130,7 @@ async def test_large_memories_come_complete(serve):
     assert [m.content for m in await export(memory)] == contents
 
 
-async def test_under_concurrent_writes_nothing_comes_twice_and_nothing_is_skipped(serve):
+async def test_concurrent_writes_cause_no_repeats_and_no_gaps(serve):
     memory = (await serve(MEMORY_MAX_ENTRIES="1000")).memory
     stored = await memory.BatchStoreMemories(batch([store(f"fact {n}") for n in range(600)]))
     kept = [response.memory.memory_id for response in stored.responses]

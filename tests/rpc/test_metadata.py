@@ -157,7 +157,7 @@ async def test_keys_that_recall_uses_may_hold_anything(memory):
     assert await read(memory) == [request.metadata] * 3
 
 
-async def test_keys_that_differ_only_in_their_form_stay_apart(memory):
+async def test_keys_that_differ_only_in_unicode_form_stay_distinct(memory):
     await memory.StoreMemory(store({"é": 1, "e\u0301": 2, "É": 3}))
     (found, *_) = await read(memory)
     assert dict(found) == {"é": 1, "e\u0301": 2, "É": 3}

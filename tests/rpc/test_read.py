@@ -91,7 +91,7 @@ async def test_absent_deleted_expired_and_foreign_memories_are_equally_not_found
     assert len(set(refusals)) == 1
 
 
-async def test_a_memory_is_there_until_the_very_instant_it_expires(memory, clock, refused):
+async def test_a_memory_is_live_until_the_instant_it_expires(memory, clock, refused):
     stored = await remember(memory, "soon gone", ttl=timedelta(hours=1))
     clock.move(timedelta(hours=1, microseconds=-1))
     assert (await get(memory, stored.memory_id)).content == "soon gone"
@@ -558,7 +558,7 @@ async def test_limits_have_a_default_and_a_bound(serve, refused):
     assert list(refusal.violations) == ["limit"]
 
 
-async def test_equals_come_in_creation_order(memory):
+async def test_ties_come_in_creation_order(memory):
     for n in range(12):
         await remember(memory, f"fact {n}")
     answer = await retrieve(memory, limit=5, peek=True)

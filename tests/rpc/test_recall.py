@@ -83,7 +83,7 @@ async def test_a_meaning_is_found_without_a_common_word(serve):
     assert answer.results[0].breakdown.lexical <= 0
 
 
-async def test_without_an_embedder_the_service_is_whole(serve):
+async def test_the_service_works_without_an_embedder(serve):
     memory = (await serve(MEMORYD_EMBEDDER="none")).memory
     await remember_talk(memory)
     answer = await ask(memory, "pottery class")
@@ -338,7 +338,7 @@ async def test_a_broken_embedder_leaves_the_words(serve, monkeypatch, caplog):
     assert any("the embedder failed" in record.message for record in caplog.records)
 
 
-async def test_an_embedder_that_is_not_there_stops_the_start(serve):
+async def test_a_missing_embedder_stops_the_start(serve):
     for choice in ("nowhere:Class", f"{__name__}:Nothing"):
         with pytest.raises(ValueError, match="MEMORYD_EMBEDDER"):
             await serve(MEMORYD_EMBEDDER=choice)

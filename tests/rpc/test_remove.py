@@ -73,7 +73,7 @@ async def test_a_sample_is_the_first_few(memory):
     assert [m.content for m in answer.sample] == [f"fact {n}" for n in range(20)]
 
 
-async def test_a_purge_deletes_for_good(memory, tables):
+async def test_a_purge_deletes_permanently(memory, tables):
     stored = [(await memory.StoreMemory(store(f"fact {n}"))).memory for n in range(3)]
     answer = await memory.PurgeMemories(purge())
     assert (answer.purge_count, list(answer.sample)) == (3, [])
@@ -293,7 +293,7 @@ async def test_an_absent_session_is_erased_at_once_and_again(memory, tables):
     assert (await memory.EraseSession(erase())).erased_memories == 0
 
 
-async def test_erasing_what_is_not_there_writes_nothing(memory, tables, database_kind):
+async def test_erasing_an_absent_session_writes_nothing(memory, tables, database_kind):
     await memory.StoreMemory(store(session_id="somebody"))
     transactions = {
         "sqlite": "PRAGMA data_version",
@@ -326,7 +326,7 @@ async def test_erasing_forgets_request_ids(memory):
     assert (await memory.StoreMemory(other)).outcome == pb.STORE_OUTCOME_CREATED
 
 
-async def test_sessions_whose_names_are_alike_are_left_alone(memory):
+async def test_sessions_with_similar_names_are_left_alone(memory):
     names = ["user-12", "user-1234", "User-123", "user-123_", "user_123", "user-123."]
     for name in names:
         await memory.StoreMemory(store(session_id=name))
@@ -336,7 +336,7 @@ async def test_sessions_whose_names_are_alike_are_left_alone(memory):
         assert await listed(memory, name) == ["prefers e-mail"]
 
 
-async def test_another_tenants_session_of_the_name_is_left_alone(memory, tables):
+async def test_another_tenants_session_of_the_same_name_is_left_alone(memory, tables):
     await fill(memory, tables, "user-123")
     await tables.copy_to_tenant("another")
     everything = await tables.everything()
@@ -359,7 +359,7 @@ async def test_accesses_not_yet_written_do_not_bring_a_session_back(serve, table
     assert not any((await tables.naming("user-123")).values())
 
 
-async def test_stores_during_an_erasure_are_either_erased_or_whole(serve, tables):
+async def test_stores_during_an_erasure_are_erased_or_complete(serve, tables):
     servers = [await serve(), await serve()]
 
     async def store_all(n: int) -> list[pb.Memory]:
@@ -516,7 +516,7 @@ async def test_no_byte_of_an_erased_session_stays_in_any_file(serve, files, seed
 
 
 @in_files
-async def test_small_memories_leave_no_byte_either(serve, files):
+async def test_small_memories_leave_no_bytes_either(serve, files):
     memory = (await serve(MEMORY_MAX_ENTRIES="1000")).memory
     dice = random.Random(7)  # noqa: S311  repeatable
     marks: list[bytes] = []
@@ -570,9 +570,7 @@ async def test_an_erasure_waits_for_readers_of_the_old_state(serve, files):
 
 
 @in_files
-async def test_an_erasure_that_a_reader_hinders_is_refused_and_can_be_repeated(
-    serve, files, refused
-):
+async def test_an_erasure_blocked_by_a_reader_is_refused_and_can_be_repeated(serve, files, refused):
     memory = (await serve(MEMORYD_DATABASE_TIMEOUT_SECONDS="2")).memory
     writing = Writing(memory, 13)
     await writing.interleave(SESSIONS, 40)
@@ -608,7 +606,7 @@ async def test_an_erasure_does_not_rewrite_the_file(serve, files):
 
 @in_files
 @pytest.mark.parametrize("kind", ["free pages that were never overwritten", "auto_vacuum"])
-async def test_files_that_others_made_are_left_clean_too(serve, files, kind):
+async def test_files_made_by_other_programs_are_left_clean_too(serve, files, kind):
     mark = b"0123456789abcdef"
     with closing(sqlite3.connect(files.main, isolation_level=None)) as connection:
         connection.execute("PRAGMA secure_delete = OFF")

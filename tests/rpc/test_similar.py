@@ -94,7 +94,7 @@ async def test_unset_the_distance_is_at_most_ten(memory):
 
 
 @pytest.mark.parametrize("max_distance", [0, 1, 9, 10, 11, 30, 64])
-async def test_the_distance_given_is_the_farthest_included(memory, max_distance):
+async def test_the_given_distance_is_inclusive(memory, max_distance):
     memories = await stored(memory, *VARIANTS, *MANY)
     near = {m.memory_id: distance(BASE, m.content) for m in memories}
     expected = {i: apart for i, apart in near.items() if apart <= max_distance}

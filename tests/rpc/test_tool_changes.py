@@ -115,7 +115,7 @@ async def test_overrides_beat_the_environment_and_outlive_a_restart(serve):
     assert [(await get(second.tools, t)).revision for t in ("rag", "crm", "billing")] == [1, 2, 0]
 
 
-async def test_a_mask_says_what_is_meant(tools):
+async def test_a_mask_selects_the_settings(tools):
     full = {"chunk_size": 600, "search_k": 9, "cache_enabled": False}
     answer = await update(tools, "rag", ("rag.search_k",), enabled=False, rag=full)
     assert (answer.enabled, answer.rag.chunk_size, answer.rag.search_k) == (True, 500, 9)

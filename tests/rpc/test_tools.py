@@ -287,7 +287,7 @@ async def test_only_the_presence_and_source_of_a_key_are_shown(serve, key, sourc
         assert not config.warnings
 
 
-async def test_without_a_key_there_is_none(tools):
+async def test_an_absent_key_is_shown_as_absent(tools):
     for tool in WITH_KEY:
         settings = getattr(await get(tools, tool), tool)
         assert (settings.has_api_key, settings.api_key_source) == (False, "")

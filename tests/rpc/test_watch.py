@@ -433,7 +433,7 @@ async def one_listener_a_server(tables, *servers):
         await listeners(tables, len(servers))
 
 
-async def test_watchers_that_come_amid_a_storm_of_writes_miss_nothing(serve, watch):
+async def test_watchers_that_start_during_many_writes_miss_nothing(serve, watch):
     servers = [await serve(MEMORY_MAX_ENTRIES="1000") for _ in range(2)]
     chance = random.Random(20_260_301)  # noqa: S311  repeatable
 
@@ -563,7 +563,7 @@ async def test_a_resume_across_a_purge_reports_it_while_history_is_kept(
     ]
 
 
-async def test_versions_no_longer_kept_are_skipped_for_the_latest(running, clock, watch):
+async def test_the_latest_version_replaces_those_no_longer_kept(running, clock, watch):
     memory = running.memory
     first, second = [
         (await memory.StoreMemory(store(content, never_expires=True))).memory
@@ -715,7 +715,7 @@ async def test_unread_streams_delay_no_other_caller(serve, watch, caplog):
 
 
 @pytest.mark.parametrize("stall_seconds", ["0.2", "60"], ids=["cut off", "not yet cut off"])
-async def test_an_unread_stream_does_not_keep_a_server_from_stopping(serve, stall_seconds, caplog):
+async def test_an_unread_stream_does_not_stop_a_server_from_stopping(serve, stall_seconds, caplog):
     running = await serve(
         MEMORYD_STREAM_STALL_SECONDS=stall_seconds,
         MEMORYD_DRAIN_SECONDS="1",

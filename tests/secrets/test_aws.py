@@ -166,7 +166,7 @@ async def test_an_unreachable_endpoint(aws):
     assert (await refused(reading(aws))).reason == "AWS Secrets Manager cannot be reached"
 
 
-async def test_a_server_that_hangs_is_given_up(aws, monkeypatch):
+async def test_a_hanging_server_times_out(aws, monkeypatch):
     monkeypatch.setattr(aws_module, "READ_TIMEOUT_SECONDS", 0.1)
     aws.open.clear()
     failure = await refused(reading(aws))
@@ -205,7 +205,7 @@ async def test_the_last_value_serves_when_the_server_goes_away(aws):
         again.stop()
 
 
-async def test_the_event_loop_goes_on_while_aws_hangs(aws):
+async def test_the_event_loop_runs_while_aws_hangs(aws):
     aws.secrets["crm"] = "value"
     aws.open.clear()
     caller = threading.get_ident()

@@ -77,7 +77,7 @@ async def test_a_value_is_read_once_until_it_is_to_be_refreshed(world):
     assert world.remote.asked == 1
 
 
-async def test_it_is_refreshed_before_its_end_while_it_serves(world):
+async def test_a_value_in_use_is_refreshed_before_it_expires(world):
     await world.value()
     world.remote.answer = "second"
     world.remote.open.clear()
@@ -92,7 +92,7 @@ async def test_it_is_refreshed_before_its_end_while_it_serves(world):
     assert world.remote.asked == 2
 
 
-async def test_after_its_end_it_is_waited_for(world):
+async def test_an_expired_value_is_waited_for(world):
     await world.value()
     world.remote.answer = "second"
     world.now += TTL_SECONDS

@@ -85,7 +85,7 @@ async def test_a_request_id_that_could_forge_the_log_is_replaced(memory, given):
 # Cancelling
 
 
-async def test_cancelled_calls_leave_the_service_whole(serve, eventually):
+async def test_cancelled_calls_leave_the_service_working(serve, eventually):
     running = await serve(MEMORY_MAX_ENTRIES="1000")
     memory, database = running.memory, running.server.database
     first = (await memory.StoreMemory(store_request("first"))).memory
@@ -273,7 +273,7 @@ async def test_reflection_describes_every_service_and_its_messages(running):
     assert [file.service[0].name for file in described] == ["MemoryService", "ToolConfigService"]
 
 
-async def test_reflection_refuses_bytes_that_are_no_request(running, refusal):
+async def test_reflection_refuses_bytes_that_are_not_a_request(running, refusal):
     path = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
     listing = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
     stream = running.channel.stream_stream(path)(iter([listing, b"\xff"]))
@@ -405,7 +405,7 @@ async def test_a_call_is_logged_with_the_code_that_its_caller_sees(
     assert logged() == {name: code.name for name, code in codes.items()}
 
 
-async def test_an_answer_that_its_client_refuses_for_its_size_is_no_error_of_ours(command_line):
+async def test_an_answer_too_large_for_its_client_is_not_logged_as_an_error(command_line):
     server = command_line.serve()
     address = await asyncio.to_thread(server.address)
     text = "x" * 16_000

@@ -129,7 +129,7 @@ def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
 # Serving
 
 
-def test_serving_is_announced_with_the_address_and_a_call_that_works(command_line, database_url):
+def test_the_ready_line_has_the_address_and_a_working_call(command_line, database_url):
     server = command_line.serve(MEMORYD_DATABASE_URL=database_url)
     address = server.address()
     assert re.fullmatch(r"127\.0\.0\.1:[1-9][0-9]*", address)
@@ -161,7 +161,7 @@ def test_an_sqlite_file_is_made_and_migrated(command_line, tmp_path):
     assert (tmp_path / "memoryd.db").is_file()
 
 
-def test_postgresql_waits_for_its_migration_and_goes_on_by_itself(command_line, empty_postgres):
+def test_a_server_on_postgresql_waits_for_the_migration_and_continues(command_line, empty_postgres):
     # The port is chosen beforehand, since a server names its port only once it is ready.
     port = free_port()
     address = f"127.0.0.1:{port}"
@@ -229,7 +229,7 @@ def test_a_postgresql_of_a_newer_release_is_left_alone(command_line, migrated_po
     assert server.stop() == 0
 
 
-def test_a_postgresql_that_is_not_there_yet_is_waited_for(command_line, migrated_postgres_url):
+def test_a_server_waits_for_a_missing_postgresql(command_line, migrated_postgres_url):
     url = make_url(migrated_postgres_url)
     with tempfile.TemporaryDirectory(prefix="pg-") as folder:
         place = Path(folder) / "sockets"
@@ -349,7 +349,7 @@ def test_every_bad_setting_is_named_at_once(command_line, tmp_path):
 
 
 @pytest.mark.parametrize("key", [CANARY, "env://NOT_SET"])
-def test_production_refuses_secrets_that_are_literal_or_nowhere(command_line, key):
+def test_production_refuses_secrets_that_are_literal_or_missing(command_line, key):
     done = command_line.run("serve", MEMORYD_ENVIRONMENT="production", CRM_API_KEY=key)
     assert_refused(done, "CRM_API_KEY")
     assert CANARY not in done.stderr
@@ -399,14 +399,14 @@ def test_health_answers_by_its_exit_code(command_line):
     assert_refused(asked, f"{host}:{port}")
 
 
-def test_health_goes_past_proxies(command_line):
+def test_health_bypasses_proxies(command_line):
     _, port = command_line.serve().address().split(":")
     proxy = f"http://127.0.0.1:{free_port()}"
     asked = command_line.run("health", "--port", port, http_proxy=proxy, https_proxy=proxy)
     assert asked.returncode == 0
 
 
-def test_an_ipv6_address_is_served_and_asked(command_line):
+def test_an_ipv6_address_can_be_served_and_checked(command_line):
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:

@@ -107,7 +107,7 @@ def test_warnings_are_logged_at_the_start(command_line):
     assert server.stop() == 0
 
 
-def test_a_server_that_starts_without_its_database_serves_what_the_environment_says(command_line):
+def test_a_server_started_without_its_database_serves_the_environment(command_line):
     # The port is chosen beforehand, since a server names its port only once it is ready.
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

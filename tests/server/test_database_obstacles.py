@@ -194,7 +194,7 @@ def certificate(name: str) -> tuple[bytes, bytes]:
 
 
 @asynccontextmanager
-async def before_postgres(url: str, context: ssl.SSLContext | None) -> AsyncIterator[int]:
+async def tls_proxy(url: str, context: ssl.SSLContext | None) -> AsyncIterator[int]:
     """A port in front of a PostgreSQL that offers TLS as the server would, or does not."""
     socket_file = f"{make_url(url).query['host']}/.s.PGSQL.5432"
 
@@ -254,7 +254,7 @@ async def test_every_sslmode_works(command_line, postgres_server, migrated_postg
             MEMORYD_DATABASE_URL=f"postgresql+asyncpg://postgres@{host}:{port}/{database}{given}",
         )
 
-    async with before_postgres(url, context) as port:
+    async with tls_proxy(url, context) as port:
         done = await check(port, "ca.pem")
         assert (done.returncode, done.stderr) == (0, "")
         if mode.startswith("verify"):
@@ -262,7 +262,7 @@ async def test_every_sslmode_works(command_line, postgres_server, migrated_postg
         if mode == "verify-full":
             by_number = await check(port, "ca.pem", "127.0.0.1")
             assert_one_line(by_number, "sslrootcert", "127.0.0.1")
-    async with before_postgres(url, None) as port:
+    async with tls_proxy(url, None) as port:
         done = await check(port, "ca.pem")
         if mode in ("disable", "allow", "prefer"):
             assert done.returncode == 0
@@ -273,7 +273,7 @@ async def test_every_sslmode_works(command_line, postgres_server, migrated_postg
 # SQLite
 
 
-def as_one_who_needs_rights() -> None:
+def obey_permissions() -> None:
     """Make root obey file permissions, as every other user does."""
     if os.geteuid() == 0:
         libc = ctypes.CDLL(None)
@@ -326,7 +326,7 @@ def test_every_obstacle_to_a_file_is_named(command_line, migrated_sqlite, tmp_pa
             capture_output=True,
             text=True,
             timeout=60,
-            preexec_fn=as_one_who_needs_rights,
+            preexec_fn=obey_permissions,
         )
         place = str(tmp_path)
         named = words.format(place.removeprefix("/") if kind == "meant as absolute" else place)

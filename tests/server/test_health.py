@@ -268,7 +268,7 @@ async def test_a_schema_that_is_migrated_by_a_newer_release_ends_the_service_unt
 
 @only_postgresql
 @pytest.mark.parametrize("kind", ["vanish", "stall", "lose"])
-async def test_while_the_database_is_away_calls_are_refused_and_then_go_on(
+async def test_calls_fail_while_the_database_is_away_and_then_resume(
     serve, gate, kind, eventually, refusal
 ):
     running = await serve(MEMORYD_DATABASE_URL=gate.url, MEMORYD_DATABASE_TIMEOUT_SECONDS="1")

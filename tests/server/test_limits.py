@@ -68,7 +68,7 @@ async def test_calls_over_the_limit_are_refused_with_a_retry_delay(
     assert len(listed.memories) == outcomes["stored"]
 
 
-async def test_calls_that_meet_a_stop_are_done_or_refused_and_never_cancelled(
+async def test_calls_during_a_stop_are_done_or_refused_and_never_cancelled(
     serve, refusal, monkeypatch
 ):
     # Generous, so that a slow machine makes no difference.
@@ -144,9 +144,7 @@ def test_a_client_is_an_address_and_takes_no_other_clients_places():
         pass
 
 
-async def test_writes_that_would_wait_for_too_long_are_refused_before_they_are_read(
-    serve, refusal, monkeypatch
-):
+async def test_writes_that_would_wait_too_long_are_refused_unread(serve, refusal, monkeypatch):
     monkeypatch.setattr(group_commit, "MAX_WAIT_SECONDS", 0.0)
     running = await serve(MEMORYD_WRITE_BATCH_LIMIT="2")
     # From here on the service knows how long two take.

@@ -107,7 +107,7 @@ async def test_wrong_greetings_harm_no_other_caller(running, name):
     ],
     ids=["no message", "half a prefix", "half a message", "no request"],
 )
-async def test_a_call_without_a_whole_request_is_refused(running, body, codes):
+async def test_a_call_without_a_complete_request_is_refused(running, body, codes):
     async with connected(running.address) as connection:
         await connection.send(store_call(1, body))
         assert await ended(connection, 1) in codes
@@ -128,7 +128,7 @@ async def test_a_connection_has_a_bounded_number_of_streams(running):
 @pytest.mark.parametrize(
     "body", [b"", message(VALID)[:3], message(VALID)[:-1]], ids=["nothing", "a prefix", "a part"]
 )
-async def test_a_request_that_does_not_come_to_its_end_is_given_up(serve, path, body):
+async def test_an_unfinished_request_times_out(serve, path, body):
     running = await serve(MEMORYD_REQUEST_SECONDS="1")
     async with connected(running.address) as connection:
         await connection.send(opened(1, call_headers(path)), data(1, body))
@@ -199,7 +199,7 @@ async def first_ended(connection: Connection, count: int) -> list[int]:
             await asyncio.sleep(0.02)
 
 
-async def test_reflection_that_asks_nothing_is_ended(serve, monkeypatch):
+async def test_an_idle_reflection_stream_is_ended(serve, monkeypatch):
     monkeypatch.setattr(pipeline, "REFLECTION_IDLE_SECONDS", 0.2)
     running = await serve()
     async with connected(running.address) as connection:
@@ -207,7 +207,7 @@ async def test_reflection_that_asks_nothing_is_ended(serve, monkeypatch):
         assert await ended(connection, 1) in {DEADLINE_EXCEEDED, UNAVAILABLE, CANCELLED}
 
 
-async def test_watches_of_health_are_limited_and_take_no_checks_places(serve):
+async def test_watches_of_health_are_limited_and_leave_room_for_checks(serve):
     running = await serve(MEMORYD_MAX_CALLS="2", MEMORYD_MAX_STREAMS="2")
     request = health_pb2.HealthCheckRequest().SerializeToString()
     async with connected(running.address) as connection:

@@ -141,7 +141,7 @@ async def test_a_worker_that_ends_is_replaced(command_line, database_url, number
     assert await asyncio.to_thread(server.stop) == 0
 
 
-async def test_the_others_go_on_while_one_is_replaced(command_line, database_url):
+async def test_the_other_workers_serve_while_one_is_replaced(command_line, database_url):
     server = command_line.serve("--workers", "2", MEMORYD_DATABASE_URL=database_url)
     address = await asyncio.to_thread(server.address)
     stored = []
@@ -269,7 +269,7 @@ async def test_a_server_of_several_does_not_share_the_port_of_another(command_li
     assert "in use" in done.stderr
 
 
-def test_what_stops_every_worker_stops_the_start(command_line, database_url):
+def test_an_error_in_every_worker_stops_the_start(command_line, database_url):
     variables = {"MEMORYD_EMBEDDER": "nowhere:Embedder", "MEMORYD_DATABASE_URL": database_url}
     done = command_line.run("serve", "--workers", "2", MEMORYD_PORT="0", **variables)
     assert done.returncode == 1
@@ -291,7 +291,7 @@ def of_script(script: str, *, count: int = 2, ready: Callable[[], None] = lambda
     )
 
 
-async def test_workers_that_die_at_once_again_and_again_are_given_up(monkeypatch, tmp_path):
+async def test_the_supervisor_gives_up_on_workers_that_die_at_once(monkeypatch, tmp_path):
     monkeypatch.setattr(workers, "FIRST_PAUSE_SECONDS", 0.0)
     file = tmp_path / "starts"
     script = f"open({str(file)!r}, 'a').write('x'); print('ready')"
@@ -300,7 +300,7 @@ async def test_workers_that_die_at_once_again_and_again_are_given_up(monkeypatch
     assert len(file.read_text()) == MOST_DEATHS + 1
 
 
-async def test_a_worker_that_does_not_end_in_time_is_killed():
+async def test_a_worker_that_does_not_stop_in_time_is_killed():
     script = (
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
         "print('ready', flush=True); time.sleep(600)"

@@ -430,9 +430,7 @@ INDEXES_READ = sa.text(
 
 
 @pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
-async def test_a_table_that_grows_under_cached_plans_is_not_read_through_the_sweepers_indexes(
-    memory, engine
-):
+async def test_a_growing_table_is_not_read_through_the_sweepers_indexes(memory, engine):
     for start in range(0, 2000, 100):
         requests = [
             pb.StoreMemoryRequest(session_id=session(n % 40), content=f"fact {n}")

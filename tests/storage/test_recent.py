@@ -28,7 +28,7 @@ def names(kept: RecentSessions) -> set[str]:
     return {session.session_id for session in kept}
 
 
-def test_the_longest_unused_make_room():
+def test_the_least_recently_used_sessions_make_room():
     kept = RecentSessions(ROOM)
     for name in ("a", "b", "c"):
         use(kept, "one", {name: 300})

@@ -93,7 +93,7 @@ def test_words_shared_come_first():
     assert ids("who played a piano?", index)[0] == "m1"
 
 
-def test_the_limit_holds_and_nothing_is_found_in_nothing():
+def test_the_limit_holds_and_an_empty_query_finds_nothing():
     assert len(results("tea", index_of("tea", "green tea", "black tea"), limit=2)) == 2
     assert results("tea", SessionIndex()) == []
     assert results("tea", index_of("tea"), limit=0) == []
