@@ -100,11 +100,11 @@ generate: .venv/.installed ## generate the stubs under service/ from protos/
 baseline: .venv/.installed .venv/image.binpb ## declare the protos as they are the contract that must not break
 	$(RUN) buf build .venv/image.binpb --exclude-source-info --output protos/baseline.binpb
 
-bench: .venv/.installed ## measure parts, and the service beside a bare echo (ARGS="--rounds 7", ARGS=--long)
+bench: .venv/.installed ## measure parts, and the service compared with a bare echo (ARGS="--rounds 7", ARGS=--long)
 	$(RUN) python benchmarks/parts.py
 	GRPC_VERBOSITY=NONE $(RUN) python benchmarks/service.py $(ARGS)
 
-bench-peers: .venv/.installed build/peers-venv/.installed ## measure LangGraph's stores and mem0 beside the service (ARGS, PEERS_PYTHON)
+bench-peers: .venv/.installed build/peers-venv/.installed ## measure LangGraph's stores and mem0 compared with the service (ARGS, PEERS_PYTHON)
 	GRPC_VERBOSITY=NONE $(RUN) python benchmarks/peers.py build/peers-venv/bin/python $(ARGS)
 
 # LangGraph's store on SQLite wants a Python whose sqlite3 loads extensions: PEERS_PYTHON says which.
@@ -162,7 +162,7 @@ build/memoryd.binpb: .venv/image.binpb
 	@mkdir -p build
 	cp .venv/image.binpb $@
 
-lock: .venv/.tools ## pin anew what pyproject.toml asks for (UPGRADE=1: the newest of all)
+lock: .venv/.tools ## pin again what pyproject.toml requires (UPGRADE=1: the newest versions)
 	$(LOCK) --all-extras --output-file constraints.txt
 	$(LOCK) --extra server --extra aws --extra semantic --constraints constraints.txt --output-file constraints-server.txt
 	$(PIN) --group docs --output-file constraints-docs.txt
@@ -177,7 +177,7 @@ PIN = .venv/bin/uv --no-config pip compile --quiet --universal --python-version 
 	--generate-hashes --no-header --no-emit-index-url $(if $(UPGRADE),--upgrade)
 LOCK = $(PIN) pyproject.toml
 
-# An environment whose Python is gone, too old, or not the one that PYTHON asks for is made anew.
+# An environment is made again if its Python is missing, too old, or not the one that PYTHON names.
 VERSION := -c 'import sys; sys.exit(sys.version_info < (3, 11) or print(sys.version_info[:2]))' 2>/dev/null
 PRESENT := $(shell .venv/bin/python $(VERSION))
 WANTED := $(if $(PYTHON),$(shell $(PYTHON) $(VERSION)),$(PRESENT))

@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
     from harness import Database
 
-A_SESSION = 100
+PER_SESSION = 100
 LEAST = 10_000
 """Memories in the small tables, which also sets the number of sessions used."""
 LOADED_AT_ONCE = 20_000
 SECONDS = 3.0
 ROUNDS = 3
 STORERS = 4
-KEPT_A_SESSION = 200
+KEPT_PER_SESSION = 200
 SESSION_COLUMNS = ("tenant", "session_id", "revision")
 COLUMNS = (
     "tenant", "session_id", "id", "content_type", "content", "metadata", "importance", "created_at",
@@ -50,18 +50,18 @@ COLUMNS = (
 
 def memory_id(session: int, place: int) -> str:
     """An id like the service's, in order of time."""
-    return f"01{session:06x}-{place:04x}-7000-8000-{session * A_SESSION + place:012x}"
+    return f"01{session:06x}-{place:04x}-7000-8000-{session * PER_SESSION + place:012x}"
 
 
 def session_rows(sessions: range) -> Iterator[tuple[Any, ...]]:
     for session in sessions:
-        yield ("default", f"session-{session}", A_SESSION)
+        yield ("default", f"session-{session}", PER_SESSION)
 
 
 def memory_rows(sessions: range, *, as_text: bool) -> Iterator[tuple[Any, ...]]:
     """Rows of COLUMNS; every session has the same contents. `as_text`: times for SQLite."""
     texts = Texts()
-    contents = [texts.content() for _ in range(A_SESSION)]
+    contents = [texts.content() for _ in range(PER_SESSION)]
     hashes = [(found.content_hash, found.semantic_hash) for found in map(hashes_of, contents)]
     now = datetime.now(UTC)
     later = now + timedelta(days=30)
@@ -70,7 +70,7 @@ def memory_rows(sessions: range, *, as_text: bool) -> Iterator[tuple[Any, ...]]:
         for moment in (now, later)
     ]
     for session in sessions:
-        for place in range(A_SESSION):
+        for place in range(PER_SESSION):
             yield (
                 "default", f"session-{session}", memory_id(session, place), "fact",
                 contents[place], '{"source":"chat","turn":17}', 0.4 + 0.006 * place,
@@ -81,8 +81,8 @@ def memory_rows(sessions: range, *, as_text: bool) -> Iterator[tuple[Any, ...]]:
 async def load(kept_in: Database, memories: int) -> None:
     """Fill the tables: COPY on PostgreSQL, executemany on SQLite."""
     await migrate(kept_in.url)
-    every = range(memories // A_SESSION)
-    step = LOADED_AT_ONCE // A_SESSION
+    every = range(memories // PER_SESSION)
+    step = LOADED_AT_ONCE // PER_SESSION
     parts = [every[start : start + step] for start in range(0, len(every), step)]
     if kept_in.process is None:
         await asyncio.to_thread(load_file, kept_in.plain_url, parts)
@@ -130,7 +130,7 @@ def requests(kind: str, sessions: list[int]) -> Iterator[bytes]:
                 case "store":
                     request: Any = work.store_request(texts, name)
                 case "get":
-                    place = chance.randrange(A_SESSION)
+                    place = chance.randrange(PER_SESSION)
                     request = pb.GetMemoryRequest(
                         session_id=name, memory_id=memory_id(session, place)
                     )
@@ -155,8 +155,8 @@ async def latencies(kind: str, memories: int) -> list[dict[str, Any]]:
     Small and large tables use the same number of sessions, spread over the whole, so that the
     server caches the same share of them.
     """
-    total = memories // A_SESSION
-    chosen = random.Random(SEED).sample(range(total), LEAST // A_SESSION)  # noqa: S311  repeatable
+    total = memories // PER_SESSION
+    chosen = random.Random(SEED).sample(range(total), LEAST // PER_SESSION)  # noqa: S311  repeatable
     found = []
     with database(kind) as kept_in:
         start = time.perf_counter()
@@ -190,7 +190,7 @@ async def stored_rss(kind: str, count: int) -> dict[str, Any]:
 
             def batches() -> Iterator[bytes]:
                 for number in range(count // work.BATCH):
-                    session_id = f"session-{number // (KEPT_A_SESSION // work.BATCH)}"
+                    session_id = f"session-{number // (KEPT_PER_SESSION // work.BATCH)}"
                     items = [work.store_request(texts, session_id) for _ in range(work.BATCH)]
                     yield pb.BatchStoreMemoriesRequest(requests=items).SerializeToString()
 

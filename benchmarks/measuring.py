@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from work import Work
 
 WARM_UP_SECONDS = 0.15
-CALLS_A_SECOND = 6_000
+CALLS_PER_SECOND = 6_000
 """More than a server can do; this many requests are prepared before a round."""
 STORED_AT_ONCE = 500
 PAIRS = GROWING_ROOM * LARGE_SESSIONS
@@ -53,7 +53,7 @@ class Target:
 
 def prepare_requests(kind: Work, requests: Requests, seconds: float) -> list[bytes]:
     """Prepare the requests of one round, the same for every server; a batch counts its memories."""
-    count = int(CALLS_A_SECOND * (seconds + WARM_UP_SECONDS) / kind.memories**0.6)
+    count = int(CALLS_PER_SECOND * (seconds + WARM_UP_SECONDS) / kind.memories**0.6)
     return list(itertools.islice(requests.of(kind.name), count))
 
 

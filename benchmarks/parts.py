@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 SEED = 7
 ROUNDS = 9
-SECONDS_A_ROUND = 0.05
+SECONDS_PER_ROUND = 0.05
 COMMITS = 50
 SESSION = Session("default", "user-123")
 
@@ -51,7 +51,7 @@ def microseconds(work: Callable[[], object]) -> float:
     """Microseconds of one call, the best of several rounds."""
     timer = timeit.Timer(work)
     once = max(timer.timeit(1), 1e-6)
-    number = max(1, int(SECONDS_A_ROUND / once))
+    number = max(1, int(SECONDS_PER_ROUND / once))
     return min(timer.repeat(ROUNDS, number)) / number * 1e6
 
 

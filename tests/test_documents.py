@@ -34,7 +34,7 @@ def tokens(document: Path) -> list[Token]:
 
 
 def anchors(document: Path) -> set[str]:
-    """The anchors that GitHub and the like give to a document's headings."""
+    """The anchors of a document's headings, as GitHub makes them."""
     found = tokens(document)
     headings = [
         following.content for token, following in pairwise(found) if token.type == "heading_open"

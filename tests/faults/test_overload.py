@@ -24,7 +24,7 @@ such calls would take all the server's time."""
 
 CHANNELS = 4
 FACTOR = 10
-CALLERS_AT_THE_PEAK = 8
+CALLERS_AT_PEAK = 8
 MOST_BYTES = 300 * 1024 * 1024
 """More than ten times the load can ever use."""
 
@@ -32,8 +32,8 @@ MOST_BYTES = 300 * 1024 * 1024
 class Measured(NamedTuple):
     """The answered calls and the time used."""
 
-    a_second: float
-    a_processors_second: float
+    per_second: float
+    per_cpu_second: float
 
 
 class Crowd:
@@ -109,21 +109,21 @@ async def test_ten_times_the_load_is_refused_at_once_and_the_rest_is_done(
         count = len(crowd.answered) - answered
         return Measured(count / (time.monotonic() - begin), count / (used() - processors))
 
-    def at_the_peak() -> Awaitable[object]:
+    def at_peak() -> Awaitable[object]:
         end = time.monotonic() + span
-        return asyncio.gather(*(crowd.in_turn(end) for _ in range(CALLERS_AT_THE_PEAK)))
+        return asyncio.gather(*(crowd.in_turn(end) for _ in range(CALLERS_AT_PEAK)))
 
     channels = [open_channel(server.address) for _ in range(CHANNELS)]
     crowd = Crowd(history, [MemoryServiceStub(channel) for channel in channels])
     await crowd.in_turn(time.monotonic() + 0.5)
 
     # Before and after, since writing to a larger database takes longer.
-    before = await measured(at_the_peak())
-    rate = FACTOR * before.a_second
+    before = await measured(at_peak())
+    rate = FACTOR * before.per_second
     overloaded = await measured(crowd.at_a_rate(rate, time.monotonic() + span))
-    after = await measured(at_the_peak())
-    peak = (before.a_processors_second + after.a_processors_second) / 2
-    goodput = overloaded.a_processors_second / peak
+    after = await measured(at_peak())
+    peak = (before.per_cpu_second + after.per_cpu_second) / 2
+    goodput = overloaded.per_cpu_second / peak
 
     assert peak_bytes(pid) < MOST_BYTES
     stored = await read_stored(database_url)

@@ -105,10 +105,10 @@ async def test_cancelled_calls_leave_the_service_working(serve, eventually):
         }
         assert acknowledged <= set(await contents(memory))
 
-    async def whole() -> bool:
+    async def works() -> bool:
         return database.connections_in_use == 0
 
-    await eventually(whole)
+    await eventually(works)
     await memory.StoreMemory(store_request("last"))
     assert "last" in await contents(memory)
 
@@ -160,10 +160,10 @@ async def test_a_deadline_ends_a_write_that_waits_for_a_lock(running, database_u
         # Reads succeed meanwhile.
         assert await contents(memory) == ["before"]
 
-    async def whole() -> bool:
+    async def works() -> bool:
         return running.server.database.connections_in_use == 0
 
-    await eventually(whole)
+    await eventually(works)
     await memory.StoreMemory(store_request("after"))
     assert set(await contents(memory)) >= {"before", "after"}
 
