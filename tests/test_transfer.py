@@ -105,7 +105,7 @@ async def test_a_copy_continues_after_the_original(filled, other_url, tmp_path, 
     request = pb.RetrieveMemoriesRequest(session_id="user-0", query="changed fact", peek=True)
     before = await running.memory.RetrieveMemories(request)
     async with asyncio.timeout(60):  # the first call makes the missing vectors
-        while await copy.memory.RetrieveMemories(request) != before:  # noqa: ASYNC110  there is no event to wait for
+        while await copy.memory.RetrieveMemories(request) != before:  # noqa: ASYNC110  no event to await
             await asyncio.sleep(0.02)
     stored = await copy.memory.StoreMemory(
         pb.StoreMemoryRequest(session_id="user-0", content="something new")

@@ -113,7 +113,7 @@ async def acknowledgements(history: History, count: int) -> None:
     """Wait until this many more calls are answered."""
     wanted = history.acknowledged + count
     async with asyncio.timeout(TIMEOUT_SECONDS):
-        while history.acknowledged < wanted:  # noqa: ASYNC110  there is no event to wait for
+        while history.acknowledged < wanted:  # noqa: ASYNC110  no event to await
             await asyncio.sleep(0.005)
 
 

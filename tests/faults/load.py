@@ -86,5 +86,5 @@ async def connected(address: str, count: int) -> AsyncIterator[list[MemoryServic
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until the condition holds."""
     async with asyncio.timeout(TIMEOUT_SECONDS):
-        while not condition():  # noqa: ASYNC110  there is no event to wait for
+        while not condition():  # noqa: ASYNC110  no event to await
             await asyncio.sleep(0.01)

@@ -111,7 +111,7 @@ async def one_round(address: str, database_url: str, number: int) -> tuple[Histo
 async def at_rest(pid: int, port: int) -> Resources:
     """The server's resources once all clients have left."""
     async with asyncio.timeout(TIMEOUT_SECONDS):
-        while (found := resources_of(pid, port)).connections:  # noqa: ASYNC110  there is no event to wait for
+        while (found := resources_of(pid, port)).connections:  # noqa: ASYNC110  no event to await
             await asyncio.sleep(0.05)
     return found
 
@@ -122,18 +122,18 @@ async def test_a_long_run_leaves_nothing_behind(
     server = ServerProcess(command_line, database_url)
     address = await server.start()
     pid, port = server.process.pid, int(address.rpartition(":")[2])
-    whole, faults, found = History(), [], []
+    total, faults, found = History(), [], []
     for number in range(SCALE.rounds):
         history, broken = await one_round(address, database_url, number)
-        whole.add(history)
+        total.add(history)
         faults += broken
         found.append(await at_rest(pid, port))
     await server.stop()
     warm, last = found[SCALE.rounds // 3], found[-1]
     grown = f"{warm.rss_bytes / MEGABYTE:.0f} to {last.rss_bytes / MEGABYTE:.0f} MB"
-    fault_report(f"long run, {database_kind}, {grown}", SCALE.rounds * SCALE.streams, whole, faults)
+    fault_report(f"long run, {database_kind}, {grown}", SCALE.rounds * SCALE.streams, total, faults)
     assert not faults
-    assert set(whole.codes) <= {"NOT_FOUND"}
+    assert set(total.codes) <= {"NOT_FOUND"}
     assert last.rss_bytes <= warm.rss_bytes * 1.1 + 8 * MEGABYTE, found
     # One more thread or connection is not a leak; a leak is one per stream.
     assert last.descriptors <= warm.descriptors + 8, found

@@ -153,7 +153,7 @@ async def start(command_line, database_url) -> AsyncIterator[Callable[..., Await
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(TIMEOUT_SECONDS):
-        while not await condition():  # noqa: ASYNC110  there is no event to wait for
+        while not await condition():  # noqa: ASYNC110  no event to await
             await asyncio.sleep(0.02)
 
 

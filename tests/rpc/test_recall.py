@@ -390,5 +390,5 @@ async def test_a_session_erased_elsewhere_is_dropped_from_memory(serve, monkeypa
     assert kept > 0
     await here.memory.EraseSession(pb.EraseSessionRequest(session_id="user-123"))
     async with asyncio.timeout(30):
-        while there.server.kept_bytes:  # noqa: ASYNC110  there is no event to wait for
+        while there.server.kept_bytes:  # noqa: ASYNC110  no event to await
             await asyncio.sleep(0.02)

@@ -70,7 +70,7 @@ async def revisions(tools: ToolConfigServiceStub, tool: str) -> list[pb.ToolConf
 async def until(condition: Callable) -> None:
     """Wait until another server has learned of a change."""
     async with asyncio.timeout(TIMEOUT_SECONDS):
-        while not await condition():  # noqa: ASYNC110  there is no event to wait for
+        while not await condition():  # noqa: ASYNC110  no event to await
             await asyncio.sleep(0.02)
 
 

@@ -211,7 +211,7 @@ async def test_a_watch_goes_on_while_the_database_is_away(tools, watch, sql):
     await watcher.until(7)
     await sql("ALTER TABLE tool_config_head RENAME TO away")
     async with asyncio.timeout(TIMEOUT_SECONDS):
-        while not (await get(tools, "rag")).stale:  # noqa: ASYNC110  there is no event to wait for
+        while not (await get(tools, "rag")).stale:  # noqa: ASYNC110  no event to await
             await asyncio.sleep(0.02)
     late = watch(tools)
     assert {event.tool_config.stale for event in await late.until(7)} == {True}
@@ -260,7 +260,7 @@ async def test_a_watcher_that_does_not_read_is_cut_off_and_resumes_without_loss(
         await update(tools, "escalation", escalation={"keywords": {**keywords, "n": n / 100}})
     await reading.until(37)
     async with asyncio.timeout(TIMEOUT_SECONDS):
-        while running.server.tool_watchers > 1:  # noqa: ASYNC110  there is no event to wait for
+        while running.server.tool_watchers > 1:  # noqa: ASYNC110  no event to await
             await asyncio.sleep(0.02)
     received = []
 

@@ -47,7 +47,7 @@ async def updated(memory: MemoryServiceStub, which: pb.Memory, **fields: object)
 
 async def eventually(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(TIMEOUT_SECONDS):
-        while not condition():  # noqa: ASYNC110  there is no event to wait for
+        while not condition():  # noqa: ASYNC110  no event to await
             await asyncio.sleep(0.01)
 
 

@@ -58,7 +58,7 @@ def eventually() -> Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]:
 
     async def wait(condition: Callable[[], Awaitable[bool]]) -> None:
         async with asyncio.timeout(30):
-            while not await condition():  # noqa: ASYNC110  there is no event to wait for
+            while not await condition():  # noqa: ASYNC110  no event to await
                 await asyncio.sleep(0.02)
 
     return wait

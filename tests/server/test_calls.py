@@ -124,7 +124,7 @@ async def _outcome(call) -> grpc.StatusCode:
 
 
 @contextlib.asynccontextmanager
-async def writes_held_up(url: str) -> AsyncIterator[None]:
+async def writes_blocked(url: str) -> AsyncIterator[None]:
     """Block all writes to existing sessions until the end of the block."""
     if url.startswith("sqlite"):
         file = make_url(url).database or ""
@@ -152,7 +152,7 @@ async def postgres(url: str) -> AsyncIterator[asyncpg.Connection]:
 async def test_a_deadline_ends_a_write_that_waits_for_a_lock(running, database_url, eventually):
     memory = running.memory
     await memory.StoreMemory(store_request("before"))
-    async with writes_held_up(database_url):
+    async with writes_blocked(database_url):
         for call in (memory.StoreMemory(store_request("late"), timeout=0.3) for _ in range(8)):
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await call
@@ -379,7 +379,7 @@ async def test_a_call_is_logged_with_the_code_that_its_caller_sees(
         return [("x-request-id", name)]
 
     with caplog.at_level(logging.INFO, "memoryd.access"):
-        async with writes_held_up(database_url):
+        async with writes_blocked(database_url):
             calls = {
                 "ok": memory.ListMemories(list_request(), metadata=named("ok")),
                 "bad": memory.ListMemories(pb.ListMemoriesRequest(), metadata=named("bad")),

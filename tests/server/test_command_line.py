@@ -422,7 +422,7 @@ def test_an_ipv6_address_can_be_served_and_checked(command_line):
 
 
 @contextlib.asynccontextmanager
-async def writes_held_up(url: str) -> AsyncIterator[None]:
+async def writes_blocked(url: str) -> AsyncIterator[None]:
     """Block all writes to the session `user-123` until the end of the block."""
     if url.startswith("sqlite"):
         with contextlib.closing(sqlite3.connect(make_url(url).database or "")) as connection:
@@ -456,7 +456,7 @@ async def test_sigterm_finishes_running_calls_and_accepts_no_new_ones(command_li
     async with grpc.aio.insecure_channel(address, options) as opened:
         watch = HealthStub(opened).Watch(health_pb2.HealthCheckRequest())
         assert (await watch.read()).status == SERVING
-        async with writes_held_up(database_url):
+        async with writes_blocked(database_url):
             under_way = MemoryServiceStub(opened).StoreMemory(
                 pb.StoreMemoryRequest(session_id="user-123", content="second")
             )
@@ -489,7 +489,7 @@ async def test_a_call_that_outlasts_the_drain_is_ended(command_line, database_ur
     options = [("grpc.enable_http_proxy", 0)]
     async with (
         grpc.aio.insecure_channel(address, options) as opened,
-        writes_held_up(database_url),
+        writes_blocked(database_url),
     ):
         under_way = MemoryServiceStub(opened).StoreMemory(
             pb.StoreMemoryRequest(session_id="user-123", content="second")

@@ -78,7 +78,7 @@ async def contents(address: str) -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def writes_held_up(url: str) -> AsyncIterator[None]:
+async def writes_blocked(url: str) -> AsyncIterator[None]:
     connection = await asyncpg.connect(url.replace("+asyncpg", ""))
     try:
         async with connection.transaction():
@@ -184,7 +184,7 @@ async def test_calls_under_way_in_every_worker_end_before_it_does(command_line, 
     )
     address = await asyncio.to_thread(server.address)
     async with connections(address) as channels:
-        async with writes_held_up(database_url):
+        async with writes_blocked(database_url):
             under_way = [
                 asyncio.create_task(store(channel, f"content {place}"))
                 for place, channel in enumerate(channels)
