@@ -36,7 +36,7 @@ BAD_SESSION_IDS = {
     "256 characters": "u" * 256,
     "a blank": "user 123",
     "blanks around": " user-123 ",
-    "a line's end": "user-123\n",
+    "a line break": "user-123\n",
     "NUL": "user\x00123",
     "a control character": "user\x1b[31m",
     "a quote": "user'--",
@@ -72,7 +72,7 @@ BAD_MEMORY_IDS = {
     "a URN": f"urn:uuid:{MEMORY_ID}",
     "one short": MEMORY_ID[:-1],
     "one over": f"{MEMORY_ID}0",
-    "a line's end": f"{MEMORY_ID}\n",
+    "a line break": f"{MEMORY_ID}\n",
     "a letter too far": f"g{MEMORY_ID[1:]}",
     "look-alike letters": MEMORY_ID.replace("a", "\u0430"),
     "NUL": f"{MEMORY_ID[:-1]}\x00",
@@ -85,7 +85,7 @@ BAD_CONTENTS = {
     "markup": "<p><br/></p>",
     "a script": "<script>alert(1)</script>",
     "one over": "x" * 16_385,
-    "one elephant over": "🐘" * 16_385,
+    "one emoji over": "🐘" * 16_385,
 }
 
 GOOD_CONTENTS = {
@@ -100,8 +100,8 @@ BAD_IMPORTANCES = (-0.1, 1.1, -1e-300, math.nextafter(1, 2), 1e308, math.nan, ma
 
 NO_DURATIONS = {
     "signs that differ": Duration(seconds=1, nanos=-1),
-    "signs that differ the other way": Duration(seconds=-1, nanos=1),
-    "less than nothing in sum": Duration(seconds=1, nanos=-1_999_999_999),
+    "signs that differ, reversed": Duration(seconds=-1, nanos=1),
+    "negative in total": Duration(seconds=1, nanos=-1_999_999_999),
     "a second of nanoseconds": Duration(nanos=1_000_000_000),
     "as many with seconds": Duration(seconds=5, nanos=1_000_000_000),
     "the most nanoseconds": Duration(seconds=1, nanos=2**31 - 1),
