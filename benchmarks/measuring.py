@@ -135,7 +135,7 @@ async def measure_changed(
 
 
 async def fill(target: Target, *, vectors: bool = True) -> list[tuple[str, str]]:
-    """Store the memories to read, and wait for their vectors if there are any.
+    """Store the memories to read; with `vectors`, wait until they are embedded.
 
     Returns session and memory of what may be read by id.
     """

@@ -120,7 +120,7 @@ async def clients(running) -> dict[str, Any]:
 
 
 async def outcome(call: Callable[[], Any]) -> Exception | None:
-    """The error that a call raises; None if the request reached the service."""
+    """The error that a call raises before it reaches the service; None if it does reach it."""
     try:
         answer = call()
         if inspect.isasyncgen(answer):

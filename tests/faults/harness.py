@@ -168,8 +168,8 @@ class Watcher:
 class Writer:
     """Makes random calls, one after the other, until it is stopped.
 
-    Every content is unique. It retries what is safe to retry until it is answered. After an update
-    in doubt it reads the memory, and it deletes again what is not deleted.
+    Every content is unique. It repeats stores and deletions until they are answered. After an
+    update in doubt it reads the memory.
     """
 
     def __init__(
