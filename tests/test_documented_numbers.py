@@ -52,7 +52,7 @@ STATED = [
     ("settings", "tools.secrets.cache:RETRY_SECONDS", "look-up for {:g} seconds"),
     ("settings", "tools.secrets.cache:TTL_SECONDS", "cached for {:g} seconds"),
     ("settings", "tools.secrets:RESOLVE_TIMEOUT_SECONDS", "waits at most {:g} seconds"),
-    ("settings", "tools.settings:START_TIMEOUT_SECONDS", "a start in production {:g}."),
+    ("settings", "tools.checks:START_TIMEOUT_SECONDS", "a start in production {:g}."),
 ]
 """Page, constant in memoryd, and the words around its value."""
 

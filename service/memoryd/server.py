@@ -31,8 +31,8 @@ from memoryd.rpc.pipeline import CallPipeline, Lane
 from memoryd.rpc.receiving import RECEIVE_MARGIN_BYTES
 from memoryd.rpc.tools.service import ToolConfigService
 from memoryd.settings.service import Environment
+from memoryd.tools.checks import warnings_of
 from memoryd.tools.configs import ToolConfigs
-from memoryd.tools.settings import check
 
 try:
     import resource
@@ -146,13 +146,7 @@ class Server:
         """
         self._settings = settings
         self._url = settings.database_url.get_secret_value()
-        options = DatabaseOptions(
-            pool_size=settings.database_pool_size,
-            timeout_seconds=settings.database_timeout_seconds,
-            statement_timeout_seconds=settings.database_statement_timeout_seconds,
-            lock_timeout_seconds=settings.database_lock_timeout_seconds,
-            pgbouncer=settings.database_pgbouncer,
-        )
+        options = _database_options(settings)
         self.database = Database(self._url, options)
         self._standby = _standby_of(settings, options, self.database)
         self._listener = Listener(self.database)
@@ -188,18 +182,17 @@ class Server:
         self.health = HealthMonitor(self.database.check, SERVICES)
         self._pipeline = CallPipeline(_limits(settings), self._store.admit_write)
         self._add_services(clock)
-        channel = channel_options(settings, shares_port=shares_port)
+        self._channel_options = channel_options(settings, shares_port=shares_port)
+        self._endpoint = Endpoint(self._make_server, settings.host, settings.address)
 
-        def make_server() -> grpc.aio.Server:
-            server = grpc.aio.server(handlers=(self._pipeline,), options=channel)
-            # In its own queue, so that under load it does not wait behind all others.
-            server.add_registered_method_handlers(
-                HEALTH_SERVICE.full_name,
-                self._pipeline.handlers_of(HEALTH_SERVICE.full_name),
-            )
-            return server
-
-        self._endpoint = Endpoint(make_server, settings.host, settings.address)
+    def _make_server(self) -> grpc.aio.Server:
+        server = grpc.aio.server(handlers=(self._pipeline,), options=self._channel_options)
+        # In its own queue, so that under load it does not wait behind all others.
+        server.add_registered_method_handlers(
+            HEALTH_SERVICE.full_name,
+            self._pipeline.handlers_of(HEALTH_SERVICE.full_name),
+        )
+        return server
 
     def _add_services(self, clock: Callable[[], datetime]) -> None:
         settings, pipeline = self._settings, self._pipeline
@@ -248,7 +241,9 @@ class Server:
 
     async def _warn(self) -> None:
         configs = self._tools.now.configs.values()
-        for warnings in await asyncio.gather(*(check(config, self._secrets) for config in configs)):
+        for warnings in await asyncio.gather(
+            *(warnings_of(config, self._secrets) for config in configs)
+        ):
             for warning in warnings:
                 _log.warning("%s: %s", warning.path, warning.description)
 
@@ -303,6 +298,16 @@ def _standby_of(settings: Settings, options: DatabaseOptions, primary: Database)
         variable = settings.variable("database_read_url")
         raise ValueError(f"{variable}: SQLite has no standbys; leave it empty")
     return Database(url, options) if url else None
+
+
+def _database_options(settings: Settings) -> DatabaseOptions:
+    return DatabaseOptions(
+        pool_size=settings.database_pool_size,
+        timeout_seconds=settings.database_timeout_seconds,
+        statement_timeout_seconds=settings.database_statement_timeout_seconds,
+        lock_timeout_seconds=settings.database_lock_timeout_seconds,
+        pgbouncer=settings.database_pgbouncer,
+    )
 
 
 def _limits(settings: Settings) -> Limits:

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memoryd.domain.records import Session
+from memoryd.memories.cache import CALL_SHARE, RecentSessions
 from memoryd.memories.cached_session import CachedSession
-from memoryd.memories.recent import CALL_SHARE, RecentSessions
 
 ROOM = 1000
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from memoryd.domain.errors import Violation
 from memoryd.settings.reading import Problem, SettingsError
 from memoryd.settings.service import Environment
+from memoryd.tools.checks import require_secrets, warnings_of
 from memoryd.tools.secrets import SecretReference, Secrets
 from memoryd.tools.settings import (
     SETTINGS_OF,
@@ -22,13 +24,10 @@ from memoryd.tools.settings import (
     Provenance,
     ToolConfig,
     ToolSettings,
-    Violation,
-    check,
-    judge_settings,
     load_configuration,
     load_tool_configs,
-    require_secrets,
     tool_settings_table,
+    validate_settings,
 )
 
 CANARY = "c4n4ry"
@@ -439,7 +438,7 @@ def test_a_reference_is_shown() -> None:
 def config_of(
     tool: str, values: Mapping[str, object] | None = None, *, enabled: bool = True
 ) -> ToolConfig:
-    settings, violations = judge_settings(tool, values or {}, production=False)
+    settings, violations = validate_settings(tool, values or {}, production=False)
     assert settings is not None, violations
     return ToolConfig(tool, enabled, settings, {})
 
@@ -449,16 +448,16 @@ SECRETS = Secrets.built_in({"CRM_KEY": CANARY})
 
 @pytest.mark.parametrize("tool", TOOLS)
 async def test_the_defaults_give_warnings_only_for_missing_systems(tool: str) -> None:
-    assert await check(config_of(tool, enabled=False), SECRETS) == []
-    warned = [warning.path for warning in await check(config_of(tool), SECRETS)]
+    assert await warnings_of(config_of(tool, enabled=False), SECRETS) == []
+    warned = [warning.path for warning in await warnings_of(config_of(tool), SECRETS)]
     calls_a_system = tool in ("crm", "billing", "inventory")
     assert warned == ([f"{tool}.api_endpoint", f"{tool}.api_key"] if calls_a_system else [])
 
 
 async def test_a_warning_has_its_remedy() -> None:
     complete = {"api_endpoint": "https://crm", "api_key": "env://CRM_KEY"}
-    assert await check(config_of("crm", complete), SECRETS) == []
-    assert await check(config_of("crm", complete | {"api_endpoint": ""}), SECRETS) == [
+    assert await warnings_of(config_of("crm", complete), SECRETS) == []
+    assert await warnings_of(config_of("crm", complete | {"api_endpoint": ""}), SECRETS) == [
         ConfigWarning(
             "crm.api_endpoint",
             "crm is enabled without api_endpoint; set CRM_API_ENDPOINT, or disable the tool",
@@ -471,7 +470,7 @@ async def test_a_reference_that_resolves_to_nothing_gives_a_warning(*, enabled: 
     config = config_of(
         "billing", {"api_endpoint": "https://b", "api_key": "env://NONE"}, enabled=enabled
     )
-    assert await check(config, SECRETS) == [
+    assert await warnings_of(config, SECRETS) == [
         ConfigWarning(
             "billing.api_key",
             "env://NONE resolves to nothing: the variable NONE is not set; "
@@ -482,14 +481,14 @@ async def test_a_reference_that_resolves_to_nothing_gives_a_warning(*, enabled: 
 
 async def test_notifications_need_a_recipient() -> None:
     config = config_of("escalation", {"notification_enabled": True})
-    (warning,) = await check(config, SECRETS)
+    (warning,) = await warnings_of(config, SECRETS)
     assert warning.path == "escalation.notification_enabled"
     for name, value in (
         ("notification_email", "ops@example.org"),
         ("notification_webhook", "https://hooks.example"),
     ):
         config = config_of("escalation", {"notification_enabled": True, name: value})
-        assert await check(config, SECRETS) == []
+        assert await warnings_of(config, SECRETS) == []
 
 
 async def test_production_requires_every_secret() -> None:
@@ -560,25 +559,25 @@ async def test_production_requires_every_secret() -> None:
 def test_given_values_are_validated(
     tool: str, values: dict[str, object], violations: list[object] | None
 ) -> None:
-    settings, found = judge_settings(tool, values, production=True)
+    settings, found = validate_settings(tool, values, production=True)
     assert (settings is None) == bool(found)
     assert CANARY not in repr(found)
     if violations is None:
-        assert [violation.path for violation in found] == [f"{tool}.{next(iter(values))}"]
+        assert [violation.field for violation in found] == [f"{tool}.{next(iter(values))}"]
     else:
-        paths = [violation.path for violation in found]
+        paths = [violation.field for violation in found]
         assert violations in (found, paths)
 
 
 def test_settings_can_be_validated_again() -> None:
     for tool, config in load({"CRM_API_KEY": CANARY}).items():
-        settings, _ = judge_settings(tool, dict(config.settings), production=False)
+        settings, _ = validate_settings(tool, dict(config.settings), production=False)
         assert settings == config.settings
 
 
 def test_an_unknown_tool_is_a_key_error() -> None:
     with pytest.raises(KeyError):
-        judge_settings("fax", {}, production=False)
+        validate_settings("fax", {}, production=False)
 
 
 def test_the_text_of_a_value_is_its_typed_value() -> None:

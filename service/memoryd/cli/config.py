@@ -13,7 +13,8 @@ from memoryd.database.options import DatabaseOptions
 from memoryd.database.urls import shown
 from memoryd.server import tool_configs_of
 from memoryd.settings.service import Environment
-from memoryd.tools import settings as tool_settings
+from memoryd.tools.checks import require_secrets, warnings_of
+from memoryd.tools.settings import shown_values
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -41,7 +42,7 @@ async def _show_tools(settings: Settings, base: Mapping[str, ToolConfig]) -> Non
     async with _tool_configs(settings, base) as tools:
         print(f"# overrides: {_overrides(tools)}")
         for config in tools.now.configs.values():
-            for path, value in tool_settings.shown_values(config).items():
+            for path, value in shown_values(config).items():
                 origin = config.provenance[path].name.lower()
                 name = f"{config.tool}.{path}" if path == "enabled" else path
                 print(f"{name} = {_json(value)}  # {origin}")
@@ -55,12 +56,12 @@ def check(database_url: str | None) -> None:
 async def _check(settings: Settings, base: Mapping[str, ToolConfig]) -> None:
     providers = secrets()
     if settings.environment is Environment.PRODUCTION:
-        await tool_settings.require_secrets(base, providers)
+        await require_secrets(base, providers)
     async with _tool_configs(settings, base) as tools:
         warnings = [
             f"{warning.path}: {warning.description}"
             for config in tools.now.configs.values()
-            for warning in await tool_settings.check(config, providers)
+            for warning in await warnings_of(config, providers)
         ]
         print(f"overrides: {_overrides(tools)}")
     warnings += [f".env: {name} {'; '.join(why)}" for name, why in references_to_nothing().items()]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from memoryd.cli.running import configuration, logging, run, secrets
 from memoryd.settings.service import Environment
-from memoryd.tools.settings import require_secrets
+from memoryd.tools.checks import require_secrets
 from memoryd.workers import READY, Workers, reserved_port
 
 if TYPE_CHECKING:

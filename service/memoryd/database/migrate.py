@@ -59,7 +59,7 @@ class SchemaState(enum.Enum):
 
 
 def schema_state(versions: Iterable[str]) -> SchemaState:
-    """Judge what the table `alembic_version` holds; an absent table counts as an empty one."""
+    """Check what the table `alembic_version` holds; an absent table counts as an empty one."""
     known = {SHORT_NAMES.get(version, version) for version in versions}
     if known <= set(REVISIONS):
         return SchemaState.CURRENT if HEAD in known else SchemaState.BEHIND

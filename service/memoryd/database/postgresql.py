@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
-from memoryd.database import statements as direct
+from memoryd.database import statements
 from memoryd.database.dialect import Dialect, Keys
 from memoryd.database.failover import HostFailover
 from memoryd.database.obstacles import postgresql_obstacle
@@ -178,7 +178,7 @@ class PostgresDialect(Dialect):
     ) -> int:
         names = tuple(rows[0])
         statement = _insert_unnest(table, names, ignore_existing)
-        return direct.execute(connection, statement, _arrays(table, names, rows))
+        return statements.execute(connection, statement, _arrays(table, names, rows))
 
     def update_many(
         self,
@@ -192,16 +192,18 @@ class PostgresDialect(Dialect):
         names = tuple(rows[0])
         statement = _update_unnest(table, tuple(key), names, notification is not None)
         notified = notification._asdict() if notification else {}
-        direct.execute(connection, statement, {**_arrays(table, names, rows), **notified})
+        statements.execute(connection, statement, {**_arrays(table, names, rows), **notified})
 
     def delete_many(
         self, connection: Connection, table: Table, key: Sequence[str], rows: Sequence[Row]
     ) -> int:
         names = tuple(key)
-        return direct.execute(connection, _delete_unnest(table, names), _arrays(table, names, rows))
+        return statements.execute(
+            connection, _delete_unnest(table, names), _arrays(table, names, rows)
+        )
 
     def notify(self, connection: Connection, notification: Notification) -> None:
-        direct.execute(connection, _NOTIFY, notification._asdict())
+        statements.execute(connection, _NOTIFY, notification._asdict())
 
     async def listen(
         self, connection: Any, channel: str, heard: Callable[[str], None], lost: Callable[[], None]

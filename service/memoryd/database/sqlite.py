@@ -23,8 +23,7 @@ from sqlalchemy import (
     update,
 )
 
-from memoryd.database import scrub
-from memoryd.database import statements as direct
+from memoryd.database import scrub, statements
 from memoryd.database.dialect import Dialect, Keys
 from memoryd.database.files import open_existing
 from memoryd.database.obstacles import sqlite_obstacle
@@ -122,7 +121,7 @@ class SqliteDialect(Dialect):
         ignore_existing: bool = False,
     ) -> int:
         statement = _insert_each(table, tuple(rows[0]), ignore_existing)
-        return direct.execute_each(connection, statement, rows)
+        return statements.execute_each(connection, statement, rows)
 
     def update_many(
         self,
@@ -134,7 +133,7 @@ class SqliteDialect(Dialect):
         notification: Notification | None = None,
     ) -> None:
         names = tuple(rows[0])
-        direct.execute_each(
+        statements.execute_each(
             connection,
             _update_each(table, tuple(key), names),
             [{f"value_{name}": row[name] for name in names} for row in rows],
@@ -145,7 +144,7 @@ class SqliteDialect(Dialect):
     ) -> int:
         names = tuple(key)
         parameters = [{f"value_{name}": row[name] for name in names} for row in rows]
-        return direct.execute_each(connection, _delete_each(table, names), parameters)
+        return statements.execute_each(connection, _delete_each(table, names), parameters)
 
     def owe_scrubbing(self, connection: Connection) -> None:
         mark = connection.exec_driver_sql("PRAGMA user_version").scalar_one()

@@ -132,7 +132,7 @@ class UrlError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class _Postgresql:
-    """The parts of a URL that are judged; each as it is written."""
+    """The parts of a URL that are checked; each as it is written."""
 
     password: str
     host: str
@@ -277,7 +277,7 @@ def _check_postgresql(parts: _Postgresql) -> None:
 
 
 def _check_places(parameters: Sequence[tuple[str, str]]) -> None:
-    """Judge the hosts and ports of a query: of several hosts each has a port of its own.
+    """Check the hosts and ports of a query: of several hosts each has a port of its own.
 
     They are HOST:PORT each, or a list of hosts and as long a list of ports, as SQLAlchemy has them.
     """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column, Integer, and_, func, update
 
-from memoryd.database import statements as direct
+from memoryd.database import statements
 from memoryd.database.tables import memories, sessions
 from memoryd.database.types import UtcDateTime
 from memoryd.domain.errors import MemorydError
@@ -127,7 +127,7 @@ def _count(
         for session in found
         for memory_id, accesses in sorted(counted[session].items())
     ]
-    direct.execute(connection, _statement(dialect), dialect.bind(_COLUMNS, rows))
+    statements.execute(connection, _statement(dialect), dialect.bind(_COLUMNS, rows))
     dialect.update_many(
         connection,
         sessions,

@@ -7,23 +7,23 @@ looked up each time, and only where they have moved are rows read, those that ch
 from __future__ import annotations
 
 import asyncio
+from collections import Counter, OrderedDict
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, bindparam, func, select
 
-from memoryd.database import statements as direct
+from memoryd.database import statements
 from memoryd.database.tables import memories, memory_history, sessions
 from memoryd.domain.errors import MemorydError
 from memoryd.domain.records import Accesses, Change
 from memoryd.memories import rows
 from memoryd.memories.cached_session import NOWHERE, CachedSession, News, Watched
-from memoryd.memories.recent import RecentSessions
 from memoryd.memories.rows import COLUMNS, memory_of
 from memoryd.sessions.lock import SHARD_KEY, Counters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 RELOAD_CHANGES = 500
 """From so many changes on, a session is read again as a whole."""
+
+CALL_SHARE = 0.75
+"""Of the room, at most: the sessions that one call brings in. What is beyond is answered and not
+kept, so that one call does not drive all other sessions out."""
 
 ERASED_SECONDS = 60.0
 """Between two looks for kept sessions that another process has erased."""
@@ -102,7 +106,7 @@ class SessionCache:
         def body(connection: Connection) -> list[int]:
             found: list[int] = []
             for session in wanted:
-                ((length,),) = direct.fetch(connection, _LENGTH, session._asdict())
+                ((length,),) = statements.fetch(connection, _LENGTH, session._asdict())
                 if length:
                     found.append(length)
                 if len(found) > 1 and sum(found) > most:
@@ -221,7 +225,7 @@ class SessionCache:
 def _read_live(
     connection: Connection, key: dict[str, Any], now: datetime
 ) -> tuple[Counters, list[Memory]]:
-    found = direct.fetch(connection, _LIVE, {**key, "now": now})
+    found = statements.fetch(connection, _LIVE, {**key, "now": now})
     if not found:
         return NOWHERE, []
     width = len(Counters._fields)
@@ -237,10 +241,76 @@ def _read_news(
     accessed: Sequence[Any] = ()
     if counters.revision > known.revision:
         parameters = {**key, "after": known.revision}
-        changed = [memory_of(row) for row in direct.fetch(connection, _CHANGED, parameters)]
+        changed = [memory_of(row) for row in statements.fetch(connection, _CHANGED, parameters)]
         # After the rows: whatever was purged up to the latest of them is among these.
-        purged = [row[0] for row in direct.fetch(connection, _PURGED, parameters)]
+        purged = [row[0] for row in statements.fetch(connection, _PURGED, parameters)]
     if counters.access_revision > known.access_revision:
         parameters = {**key, "after": known.access_revision}
-        accessed = direct.fetch(connection, _ACCESSED, parameters)
+        accessed = statements.fetch(connection, _ACCESSED, parameters)
     return News(changed, purged, {row[0]: Accesses(row[1], row[2]) for row in accessed})
+
+
+class RecentSessions:
+    """Room is made by the caller whose sessions take most of it, the longest unused first."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._sessions: dict[Session, CachedSession] = {}
+        self._bytes: dict[Session, int] = {}
+        """What each takes, once it is settled."""
+        self._caller: dict[Session, str] = {}
+        """Who asked for each last."""
+        self._of: dict[str, OrderedDict[Session, None]] = {}
+        """Those of each caller, the longest unused first."""
+        self._taken: Counter[str] = Counter()
+        """What those of each caller take."""
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter([*self._sessions])
+
+    @property
+    def nbytes(self) -> int:
+        """About what all of them take."""
+        return self._taken.total()
+
+    def get(self, session: Session) -> CachedSession | None:
+        return self._sessions.get(session)
+
+    def add(self, cached: CachedSession) -> None:
+        """Keep one at least until a call that uses it is settled."""
+        self._sessions[cached.session] = cached
+
+    def forget(self, session: Session) -> None:
+        """Keep nothing of a session."""
+        self._sessions.pop(session, None)
+        self._leave(session)
+
+    def settle(self, sessions: Iterable[Session], caller: str) -> None:
+        """Note that a call used sessions, and make room for what they take by now."""
+        room = most = int(self._max_bytes * CALL_SHARE)
+        for session in sessions:
+            cached = self._sessions.get(session)
+            if cached is None:
+                continue  # forgotten meanwhile
+            size = cached.nbytes
+            room -= size
+            if size > most or (room < 0 and session not in self._bytes):
+                self.forget(session)
+                continue
+            self._leave(session)
+            self._bytes[session] = size
+            self._caller[session] = caller
+            self._of.setdefault(caller, OrderedDict())[session] = None
+            self._taken[caller] += size
+        while self.nbytes > self._max_bytes:
+            ((heaviest, _),) = self._taken.most_common(1)
+            self.forget(next(iter(self._of[heaviest])))
+
+    def _leave(self, session: Session) -> None:
+        caller = self._caller.pop(session, None)
+        if caller is None:
+            return
+        self._taken[caller] -= self._bytes.pop(session)
+        del self._of[caller][session]
+        if not self._of[caller]:
+            del self._of[caller], self._taken[caller]

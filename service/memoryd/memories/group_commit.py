@@ -13,7 +13,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from memoryd.database.quiet import until_quiet
+from memoryd.database.batch_loader import until_quiet
 from memoryd.database.tables import schema
 from memoryd.domain.errors import DatabaseUnavailable, MemorydError, Overloaded, ShuttingDown
 from memoryd.memories.unit_of_work import UnitOfWork

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import and_, bindparam, select
 
-from memoryd.database import statements as direct
+from memoryd.database import statements
 from memoryd.database.batch_loader import BatchLoader
 from memoryd.database.tables import memories
 from memoryd.domain.errors import MemoryNotFound
@@ -129,7 +129,7 @@ class MemoryStore:
         self, connection: Connection, wanted: Collection[MemoryKey]
     ) -> dict[MemoryKey, Memory]:
         dialect = self._database.dialect
-        found = direct.fetch(connection, _by_id(dialect), dialect.bind(_KEY, sorted(wanted)))
+        found = statements.fetch(connection, _by_id(dialect), dialect.bind(_KEY, sorted(wanted)))
         return {(*m.session, m.memory_id): m for m in map(memory_of, found)}
 
     async def page(

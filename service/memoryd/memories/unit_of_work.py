@@ -11,7 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from memoryd.database import statements as direct
+from memoryd.database import statements
 from memoryd.database.tables import (
     memories,
     memory_history,
@@ -267,7 +267,7 @@ class UnitOfWork:
         if not keys:
             return ()
         bound = self._dialect.bind(statement.columns, keys)
-        return direct.fetch(self._connection, statement.select, {**bound, **parameters})
+        return statements.fetch(self._connection, statement.select, {**bound, **parameters})
 
     def _row(self, session: Session, memory_id: str) -> Memory | None:
         work = self._work.get(session)

@@ -67,7 +67,7 @@ class Signals:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query, taken apart. Who is named is one signal's to judge, and kept from others."""
+    """A query, taken apart. Who is named counts for one signal only."""
 
     text: str
     text_to_embed: str

@@ -20,9 +20,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 OFFLOAD_BYTES = 64 * 1024
-"""A request over this size is judged in a thread, so that other calls go on meanwhile."""
+"""A request over this size is validated in a thread, so that other calls go on meanwhile."""
 
-JUDGING_THREADS = 2
+VALIDATION_THREADS = 2
 """Apart from the threads of other work, and few: each takes turns with the event loop."""
 
 
@@ -43,7 +43,7 @@ class Call:
 
 
 _current: ContextVar[Call] = ContextVar("call")
-_judging = ThreadPoolExecutor(JUDGING_THREADS, "judging")
+_validation = ThreadPoolExecutor(VALIDATION_THREADS, "validation")
 _gone: ContextVar[threading.Event | None] = ContextVar("gone", default=None)
 """Where work is in a thread: set once its call has ended without it."""
 
@@ -66,7 +66,7 @@ async def offloaded(size: int, work: Callable[P, T], *arguments: P.args, **named
     before = _gone.set(gone)
     try:
         in_context = partial(copy_context().run, work, *arguments, **named)
-        return await asyncio.get_running_loop().run_in_executor(_judging, in_context)
+        return await asyncio.get_running_loop().run_in_executor(_validation, in_context)
     except asyncio.CancelledError:
         gone.set()
         raise

@@ -122,7 +122,7 @@ class HealthMonitor:
         except MemorydError as error:
             problem = error.for_operator
         except Exception as error:  # noqa: BLE001  a monitor that died would tell its last state for ever
-            problem = f"the database cannot be judged: {type(error).__name__}"
+            problem = f"the database cannot be checked: {type(error).__name__}"
             if problem != self._problem:
                 _log.error("unhandled exception while looking at the database", exc_info=error)
         if problem == self._problem:

@@ -32,7 +32,7 @@ class Method(Generic[RecordT]):
     handle: Callable[[RecordT, Call], Any]
     """A coroutine function that returns the answer, or an asynchronous generator of answers."""
     check_size: Callable[[Any, Violations], None] | None = None
-    """Adds what is too large to be judged at all."""
+    """Adds what is too large to be validated at all."""
     has_rules: bool = True
     """Whether its proto has rules, and fields of ours to look at; those of gRPC itself do not."""
     waits_for_commit: bool = False

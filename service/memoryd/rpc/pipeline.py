@@ -101,7 +101,7 @@ class CallPipeline(grpc.GenericRpcHandler):
     every call goes through.
 
     `admit_write` raises Overloaded where a write would wait for too long; it is asked before the
-    request is read, since to read and judge it may be a large part of the work.
+    request is read, since to read and validate it may be a large part of the work.
     """
 
     def __init__(self, limits: Limits, admit_write: Callable[[], None]) -> None:

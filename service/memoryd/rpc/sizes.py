@@ -1,4 +1,4 @@
-"""What is too large to be judged: by a glance at its size, since to judge it takes long."""
+"""What is too large to be validated at all, since validating it takes long."""
 
 from __future__ import annotations
 

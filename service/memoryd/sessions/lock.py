@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Select, and_, select
 
-from memoryd.database import statements as direct
+from memoryd.database import statements
 from memoryd.database.tables import sessions
 from memoryd.domain.records import Session
 
@@ -58,7 +58,7 @@ def _read(
     in_order = sorted(set(wanted))
     if not in_order:
         return {}
-    found = direct.fetch(connection, _statement(dialect, lock), dialect.bind(KEY, in_order))
+    found = statements.fetch(connection, _statement(dialect, lock), dialect.bind(KEY, in_order))
     return {Session(*row[:2]): Counters(*row[2:]) for row in found}
 
 

@@ -27,8 +27,8 @@ from memoryd.tools.settings import (
     LOST_LITERAL,
     MemorySettings,
     gives_literal,
-    judge_settings,
     references_of,
+    validate_settings,
 )
 from memoryd.tools.store import CHANNEL, NOTHING_STORED, Revision
 
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from memoryd.database.engine import Database
     from memoryd.database.notifications import Listener
     from memoryd.tools.settings import ToolConfig, ToolSettings
-    from memoryd.tools.settings import Violation as SettingViolation
     from memoryd.tools.store import Overrides, Stored, StoredTools
 
 POLL_SECONDS = 0.5
@@ -258,34 +257,34 @@ class ToolConfigs:
             lambda c: storage.read_revisions(c, tool, before=before, limit=limit), timeout=timeout
         )
 
-    def check(self, tool: str, values: Mapping[str, Any]) -> None:
-        """Judge values for a tool as it is now. Raises InvalidRequest with every violation."""
-        self._judged(self[tool], values)
+    def validate(self, tool: str, values: Mapping[str, Any]) -> None:
+        """Validate values for a tool as it is now. Raises InvalidRequest with every violation."""
+        self._settings_with(self[tool], values)
 
-    def judge(
+    def settings_with(
         self, tool: str, values: Mapping[str, Any]
-    ) -> tuple[ToolSettings | None, list[SettingViolation]]:
+    ) -> tuple[ToolSettings | None, list[Violation]]:
         """Lay values over those of a tool as it is now; the settings, or what is wrong."""
-        return self._judge(self[tool], values)
+        return self._validated(self[tool], values)
 
-    def _judge(
+    def _validated(
         self, config: ToolConfig, values: Mapping[str, Any]
-    ) -> tuple[ToolSettings | None, list[SettingViolation]]:
-        return judge_settings(
+    ) -> tuple[ToolSettings | None, list[Violation]]:
+        return validate_settings(
             config.tool,
             {**config.values, **values},
             production=self._production,
             secret_names=self._secret_names,
         )
 
-    def _judged(self, config: ToolConfig, values: Mapping[str, Any]) -> ToolSettings:
+    def _settings_with(self, config: ToolConfig, values: Mapping[str, Any]) -> ToolSettings:
         """The settings with values laid over them. Raises InvalidRequest with every violation."""
         new = {name: value for name, value in values.items() if name != ENABLED}
-        settings, violations = self._judge(config, new)
+        settings, violations = self._validated(config, new)
         if settings is None:
             literal = self._production and gives_literal(config.tool, new)
             refusal = LiteralSecret if literal else InvalidRequest
-            raise refusal(*(Violation(f"tool_config.{v.path}", v.description) for v in violations))
+            raise refusal(*(Violation(f"tool_config.{v.field}", v.description) for v in violations))
         return settings
 
     def _with_markers(self, tool: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -306,7 +305,7 @@ class ToolConfigs:
         """What is stored, with values laid over it in the form in which they are stored."""
         tokens = {name: token for name, value in given.items() if (token := token_of(value))}
         typed = {name: self._literals.get(before.tool, token) for name, token in tokens.items()}
-        as_json = self._judged(before, {**given, **typed}).model_dump(mode="json")
+        as_json = self._settings_with(before, {**given, **typed}).model_dump(mode="json")
         merged = dict(stored)
         for name, value in given.items():
             if name == ENABLED:

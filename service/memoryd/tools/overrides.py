@@ -11,16 +11,17 @@ from memoryd.tools.settings import (
     ConfigWarning,
     Provenance,
     ToolConfig,
-    judge_settings,
     shown_settings,
+    validate_settings,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from memoryd.domain.errors import Violation
     from memoryd.tools.secrets import SecretReference
     from memoryd.tools.secrets.names import SecretNames
-    from memoryd.tools.settings import ToolSettings, Violation
+    from memoryd.tools.settings import ToolSettings
 
 ENABLED = "enabled"
 """The path of a tool's switch."""
@@ -57,36 +58,32 @@ def layered(
     """Lay stored overrides, by their path, over what environment and defaults say.
 
     What this release refuses, or does not know, is set aside and listed in `set_aside`. `literal`
-    gives the secret that a token stands for, `secret_names` judges those that are named.
+    gives the secret that a token stands for, `secret_names` says which may be named.
     """
-    given: dict[str, object] = {}
-    aside: dict[str, str] = {}
-    enabled = base.enabled
     paths = paths_of(base.tool)
-    judge = functools.partial(
-        judge_settings, base.tool, production=production, secret_names=secret_names
-    )
+    aside = {path: "no such setting" for path in overrides if path not in paths}
+    enabled = overrides.get(ENABLED, base.enabled)
+    if not isinstance(enabled, bool):
+        aside[ENABLED], enabled = "expected true or false", base.enabled
+    given: dict[str, object] = {}
     for path, value in overrides.items():
-        if path not in paths:
-            aside[path] = "no such setting"
-        elif path != ENABLED:
+        if path != ENABLED and path not in aside:
             token = token_of(value)
             given[path.partition(".")[2]] = value if token is None else literal(token)
-        elif isinstance(value, bool):
-            enabled = value
-        else:
-            aside[path] = "expected true or false"
+    validated = functools.partial(
+        validate_settings, base.tool, production=production, secret_names=secret_names
+    )
     settings = base.settings
     while given:
-        judged, violations = judge(base.values | given)
-        if judged is not None:
-            settings = judged
+        candidate, violations = validated(base.values | given)
+        if candidate is not None:
+            settings = candidate
             break
-        faults = {v.path.partition(".")[2]: v.description for v in violations}
-        for name in _culprits(base, given, faults, judge):
+        faults = {v.field.partition(".")[2]: v.description for v in violations}
+        for name in _culprits(base, given, faults, validated):
             del given[name]
             aside[f"{base.tool}.{name}"] = faults.get(name) or "; ".join(
-                f"{v.path}: {v.description}" for v in violations
+                f"{v.field}: {v.description}" for v in violations
             )
     held = {f"{base.tool}.{name}" for name in given}
     held |= {ENABLED} & (overrides.keys() - aside.keys())
@@ -113,7 +110,7 @@ def _culprits(
     base: ToolConfig,
     given: Mapping[str, object],
     faults: Mapping[str, str],
-    judge: Callable[[Mapping[str, object]], tuple[ToolSettings | None, list[Violation]]],
+    validated: Callable[[Mapping[str, object]], tuple[ToolSettings | None, list[Violation]]],
 ) -> Sequence[str]:
     """Which overrides to set aside: those refused, else the one that does not go with the rest."""
     refused = [name for name in given if name in faults]
@@ -121,8 +118,8 @@ def _culprits(
         return refused
     for name in given:
         rest = {other: value for other, value in given.items() if other != name}
-        judged, _ = judge(base.values | rest)
-        if judged is not None:
+        candidate, _ = validated(base.values | rest)
+        if candidate is not None:
             return [name]
     return list(given)
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import enum
 import hashlib
 import json
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from memoryd.domain.errors import Violation
 from memoryd.settings.model import (
     Boolean,
     Fault,
@@ -25,9 +25,8 @@ from memoryd.settings.model import (
     refusal,
     validate,
 )
-from memoryd.settings.reading import Problem, SettingsError, VariableReader
+from memoryd.settings.reading import SettingsError, VariableReader
 from memoryd.settings.service import Environment, Settings, read_settings
-from memoryd.tools.field_types import MAX_ITEMS as MAX_ITEMS  # noqa: PLC0414  exported
 from memoryd.tools.field_types import (
     ApiKey,
     Email,
@@ -37,13 +36,7 @@ from memoryd.tools.field_types import (
     Keywords,
     secret_reference,
 )
-from memoryd.tools.secrets import (
-    REFERENCE_FORMS,
-    RESOLVE_TIMEOUT_SECONDS,
-    SecretReference,
-    Secrets,
-    SecretUnavailableError,
-)
+from memoryd.tools.secrets import REFERENCE_FORMS, SecretReference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -55,9 +48,6 @@ TOOLS: Final = ("rag", "memory", "escalation", "attachment", "crm", "billing", "
 
 INT32_MAX: Final = 2**31 - 1
 """The largest int32: the bound of settings without a bound of their own."""
-
-START_TIMEOUT_SECONDS: Final = 15.0
-"""How long the start waits for the providers of secrets; no caller waits yet."""
 
 LOST_LITERAL: Final = SecretReference("literal")
 """Stands for a literal secret that only another process has."""
@@ -276,14 +266,6 @@ class ToolConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Violation:
-    """A refused value. `path` is like `rag.chunk_size`; no description shows a secret."""
-
-    path: str
-    description: str
-
-
-@dataclass(frozen=True, slots=True)
 class ConfigWarning:
     """A problem that does not stop the tool from working, with its remedy."""
 
@@ -315,7 +297,7 @@ def read_tool_configs(reader: VariableReader, *, production: bool) -> Mapping[st
     for tool in TOOLS:
         model = SETTINGS_OF[tool]
         given = reader.given(model)
-        settings, faults = _judge(model, given.values, production=production)
+        settings, faults = _validate(model, given.values, production=production)
         reader.refuse(model, given, faults)
         if settings is not None:
             provenance = {"enabled": _layer(given=tool in switched)} | {
@@ -341,7 +323,7 @@ def load_configuration(
     return settings, configs
 
 
-def judge_settings(
+def validate_settings(
     tool: str,
     values: Mapping[str, object],
     *,
@@ -354,7 +336,7 @@ def judge_settings(
     `secret_names` values may only name secrets that these allow. The settings are None where there
     is a violation. Raises KeyError for an unknown tool.
     """
-    settings, faults = _judge(SETTINGS_OF[tool], values, production=production)
+    settings, faults = _validate(SETTINGS_OF[tool], values, production=production)
     if secret_names is not None:
         faults += [
             Fault(
@@ -372,87 +354,7 @@ def judge_settings(
     ]
 
 
-async def check(config: ToolConfig, secrets: Secrets) -> list[ConfigWarning]:
-    """List the warnings about a valid configuration.
-
-    Waits for a secret's provider as long as `Secrets.resolve` does.
-    """
-    tool, settings = config.tool, config.settings
-
-    def warning(name: str, problem: str, remedy: str) -> ConfigWarning:
-        return ConfigWarning(f"{tool}.{name}", f"{problem}; {remedy}")
-
-    warnings = list(config.set_aside)
-    if (
-        isinstance(settings, EscalationSettings)
-        and settings.notification_enabled
-        and not (settings.notification_email or settings.notification_webhook)
-    ):
-        remedy = "set notification_email or notification_webhook, or switch notifications off"
-        problem = "notifications are on, but have no recipient"
-        warnings.append(warning("notification_enabled", problem, remedy))
-    if isinstance(settings, ApiSettings):
-        for name in ("api_endpoint", "api_key"):
-            if config.enabled and not getattr(settings, name):
-                remedy = f"set {settings.variable(name)}, or disable the tool"
-                warnings.append(warning(name, f"{tool} is enabled without {name}", remedy))
-        if unavailable := await _unavailable(settings.api_key, secrets):
-            problem = f"{settings.api_key.source} resolves to nothing: {unavailable.reason}"
-            warnings.append(warning("api_key", problem, unavailable.remedy))
-        elif stale := secrets.refresh_failure(settings.api_key):
-            source = settings.api_key.source
-            problem = f"{source} cannot be refreshed, its last value stays in use: {stale.reason}"
-            warnings.append(warning("api_key", problem, stale.remedy))
-    return warnings
-
-
-async def require_secrets(configs: Mapping[str, ToolConfig], secrets: Secrets) -> None:
-    """Raise `SettingsError` with every reference that resolves to nothing: production's rule.
-
-    Disabled tools count too, since callers may enable them while the service runs.
-    """
-    with_key = [
-        config.settings for config in configs.values() if isinstance(config.settings, ApiSettings)
-    ]
-    found = await asyncio.gather(
-        *(
-            _unavailable(settings.api_key, secrets, timeout=START_TIMEOUT_SECONDS)
-            for settings in with_key
-        )
-    )
-    problems = [
-        Problem(
-            settings.variable("api_key"),
-            settings.api_key.source,
-            f"resolves to nothing: {unavailable.reason}",
-            unavailable.remedy,
-        )
-        for settings, unavailable in zip(with_key, found, strict=True)
-        if unavailable
-    ]
-    if problems:
-        raise SettingsError(problems)
-
-
-async def _unavailable(
-    reference: SecretReference, secrets: Secrets, *, timeout: float = RESOLVE_TIMEOUT_SECONDS
-) -> SecretUnavailableError | None:
-    """Why a reference resolves to nothing; None where it resolves or is empty."""
-    if not reference:
-        return None
-    if reference == LOST_LITERAL:
-        return SecretUnavailableError(
-            "it was given at run time to another process, which alone has it",
-            f"give a reference: {REFERENCE_FORMS}",
-        )
-    try:
-        await secrets.resolve(reference, timeout=timeout)
-    except SecretUnavailableError as error:
-        return error
-    return None
-
-
-def _judge(
+def _validate(
     model: type[ToolSettings], values: Mapping[str, object], *, production: bool
 ) -> tuple[ToolSettings | None, list[Fault]]:
     settings, faults = validate(model, values)

@@ -1,4 +1,4 @@
-"""Protos to records, and back. Requests are judged in `requests`; here nothing is refused."""
+"""Protos to records, and back. Requests are validated in `requests`; here nothing is refused."""
 
 from __future__ import annotations
 

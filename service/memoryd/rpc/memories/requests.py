@@ -22,9 +22,10 @@ from memoryd.domain.records import (
 )
 from memoryd.recall.weights import DEFAULT_IMPORTANCE_WEIGHT
 from memoryd.retrieval.query import RetrievalQuery
-from memoryd.rpc import page_token, sizes, time_ranges
+from memoryd.rpc import page_token, sizes
 from memoryd.rpc.call import stop_if_gone
 from memoryd.rpc.memories import messages as convert
+from memoryd.rpc.violations import NO_TIMESTAMP
 from memoryd.v1 import memory_pb2
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ class RequestParser:
     def check_batch_size(
         self, request: memory_pb2.BatchStoreMemoriesRequest, violations: Violations
     ) -> None:
-        """Add what is too large to be judged."""
+        """Add what is too large to be validated."""
         sizes.check_batch(request, self._max_batch, violations)
 
     def new_memory(
@@ -437,7 +438,7 @@ def _moment(message: Timestamp, field: str, violations: Violations) -> datetime:
     try:
         return convert.moment_of(message)
     except OverflowError:
-        violations.add(field, time_ranges.NO_TIMESTAMP)
+        violations.add(field, NO_TIMESTAMP)
         return LATEST
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import json_format
 
 from memoryd.rpc.memories.messages import timestamp
-from memoryd.tools.settings import MAX_ITEMS, Provenance, shown_settings
+from memoryd.tools.field_types import MAX_ITEMS
+from memoryd.tools.settings import Provenance, shown_settings
 from memoryd.v1 import tool_config_pb2
 
 if TYPE_CHECKING:

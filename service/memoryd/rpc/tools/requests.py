@@ -63,7 +63,7 @@ class RevisionListing:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A configuration to be judged and not applied."""
+    """A configuration to be validated and not applied."""
 
     tool: str
     enabled: bool | None
@@ -103,7 +103,7 @@ class ToolRequestParser:
     ) -> Update:
         """A path of the mask whose field is unset means the default, or an empty map or list.
 
-        Bounds are judged here where something else is wrong; otherwise where they are applied,
+        Bounds are checked here where something else is wrong; otherwise where they are applied,
         with what holds by then.
         """
         given = request.tool_config

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from google.rpc import error_details_pb2
 
+from memoryd.domain.errors import Violation
 from memoryd.rpc.memories.results import MAX_ANSWER_BYTES
 from memoryd.rpc.methods import Method
 from memoryd.rpc.tools.messages import config_message, revision_message
 from memoryd.rpc.tools.requests import ToolRequestParser, another_tools_settings
+from memoryd.tools.checks import warnings_of
 from memoryd.tools.configs import ALL_TOOLS
-from memoryd.tools.settings import ConfigWarning, Violation, check
 from memoryd.v1 import tool_config_pb2
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     )
     from memoryd.tools.configs import ToolConfigs
     from memoryd.tools.secrets import Secrets
-    from memoryd.tools.settings import ToolConfig
+    from memoryd.tools.settings import ConfigWarning, ToolConfig
 
 READ_SIZE = 50
 """Revisions that are read at once; a page may take several."""
@@ -43,7 +44,7 @@ class ToolConfigService:
 
     def methods(self) -> Mapping[str, Method[Any]]:
         """The table of this service."""
-        parser = ToolRequestParser(self._configs.check)
+        parser = ToolRequestParser(self._configs.validate)
         return {
             "ListTools": Method(parser.nothing, self.list_tools),
             "GetToolConfig": Method(parser.tool, self.get),
@@ -127,15 +128,17 @@ class ToolConfigService:
         if trial.others:
             violations = [Violation(trial.others, another_tools_settings(trial.tool))]
         else:
-            settings, violations = self._configs.judge(trial.tool, trial.values)
+            settings, violations = self._configs.settings_with(trial.tool, trial.values)
             if settings is not None:
-                warnings = await check(
+                warnings = await warnings_of(
                     dataclasses.replace(config, settings=settings), self._secrets
                 )
         return tool_config_pb2.ValidateToolConfigResponse(
             warnings=_warnings(warnings),
             violations=[
-                error_details_pb2.BadRequest.FieldViolation(field=v.path, description=v.description)
+                error_details_pb2.BadRequest.FieldViolation(
+                    field=v.field, description=v.description
+                )
                 for v in violations
             ],
         )
@@ -171,7 +174,7 @@ class ToolConfigService:
 
     async def _message(self, config: ToolConfig) -> tool_config_pb2.ToolConfig:
         message = config_message(config, stale_since=self._configs.stale_since)
-        message.warnings.extend(_warnings(await check(config, self._secrets)))
+        message.warnings.extend(_warnings(await warnings_of(config, self._secrets)))
         return message
 
 
