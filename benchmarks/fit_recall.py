@@ -51,7 +51,7 @@ SMALLEST_STEP = 1e-3
 
 
 class Case(NamedTuple):
-    """A question with the evidence for each memory."""
+    """A question with the signals of each memory."""
 
     question: Question
     index: SessionIndex

@@ -342,7 +342,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     given = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # the attacker is not limited
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # only the server is limited
     print(given.kind)
     print(ROW.format(*HEADINGS), flush=True)
     for name in given.only:

@@ -115,7 +115,7 @@ def in_batches(
 
 
 def update_each(connection: sa.Connection, rows: Sequence[Row]) -> None:
-    """Update memories by `id` with the other columns of each row, the same in all rows."""
+    """Update memories by `id` with the other columns of the rows, which are the same in all."""
     if rows:
         names = [name for name in rows[0] if name != "id"]
         # A parameter must not have the name of a column that it sets.
@@ -201,7 +201,7 @@ def _rewrite_times(connection: sa.Connection) -> None:
         unreadable += sum(times[name] is None and stored[name] is not None for name in TIMES)
         times["created_at"] = times["created_at"] or times["updated_at"] or now
         times["updated_at"] = times["updated_at"] or times["created_at"]
-        if row.deleted_at is not None:  # deleted, at whatever time
+        if row.deleted_at is not None:  # it stays deleted even if its time cannot be read
             times["deleted_at"] = times["deleted_at"] or now
         repaired.append({"id": row.id, **times})
     update_each(connection, repaired)

@@ -395,7 +395,7 @@ class BatchStoreMemoriesRequest(_message.Message):
     REQUESTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoreMemoryRequest]:
-        """At most 1,000. None give an empty answer."""
+        """At most 1,000. An empty list gets an empty answer."""
 
     def __init__(
         self,
