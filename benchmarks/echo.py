@@ -1,8 +1,8 @@
-"""A bare grpc.aio server, to compare with: it decodes a request and answers one fixed message.
+"""A bare grpc.aio server for comparison: it decodes a request and answers one fixed message.
 
 python benchmarks/echo.py FOLDER
 
-FOLDER holds a file of bytes for each of `work.WORK`, named like it: the answer to give.
+FOLDER has a file for each of `work.WORK`, named like it, with the bytes of the answer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def handler(work: Work, answer: bytes) -> grpc.RpcMethodHandler[Any, Any]:
-    """Give `answer` to every request, encoded anew each time as a service would."""
+    """Give `answer` to every request, encoded each time as a service would."""
     message = work.answer_type.FromString(answer)
 
     async def respond(_request: Message, _context: object) -> Message:

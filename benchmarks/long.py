@@ -1,4 +1,4 @@
-"""What grows: cost with the tables, and a server's memory with what was stored through it."""
+"""Growth: of cost with the tables, and of a server's memory with what was stored through it."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
     from harness import Database
 
-A_SESSION = 100
+PER_SESSION = 100
 LEAST = 10_000
-"""Memories of the small tables, and with it the number of sessions that are worked on."""
+"""Memories in the small tables, which also sets the number of sessions used."""
 LOADED_AT_ONCE = 20_000
 SECONDS = 3.0
 ROUNDS = 3
 STORERS = 4
-KEPT_A_SESSION = 200
+KEPT_PER_SESSION = 200
 SESSION_COLUMNS = ("tenant", "session_id", "revision")
 COLUMNS = (
     "tenant", "session_id", "id", "content_type", "content", "metadata", "importance", "created_at",
@@ -49,19 +49,19 @@ COLUMNS = (
 
 
 def memory_id(session: int, place: int) -> str:
-    """As the service would give it, in the order of time."""
-    return f"01{session:06x}-{place:04x}-7000-8000-{session * A_SESSION + place:012x}"
+    """An id like the service's, in order of time."""
+    return f"01{session:06x}-{place:04x}-7000-8000-{session * PER_SESSION + place:012x}"
 
 
 def session_rows(sessions: range) -> Iterator[tuple[Any, ...]]:
     for session in sessions:
-        yield ("default", f"session-{session}", A_SESSION)
+        yield ("default", f"session-{session}", PER_SESSION)
 
 
 def memory_rows(sessions: range, *, as_text: bool) -> Iterator[tuple[Any, ...]]:
-    """Rows of COLUMNS; every session holds the same contents. `as_text`: times for SQLite."""
+    """Rows of COLUMNS; every session has the same contents. `as_text`: times for SQLite."""
     texts = Texts()
-    contents = [texts.content() for _ in range(A_SESSION)]
+    contents = [texts.content() for _ in range(PER_SESSION)]
     hashes = [(found.content_hash, found.semantic_hash) for found in map(hashes_of, contents)]
     now = datetime.now(UTC)
     later = now + timedelta(days=30)
@@ -70,7 +70,7 @@ def memory_rows(sessions: range, *, as_text: bool) -> Iterator[tuple[Any, ...]]:
         for moment in (now, later)
     ]
     for session in sessions:
-        for place in range(A_SESSION):
+        for place in range(PER_SESSION):
             yield (
                 "default", f"session-{session}", memory_id(session, place), "fact",
                 contents[place], '{"source":"chat","turn":17}', 0.4 + 0.006 * place,
@@ -81,14 +81,14 @@ def memory_rows(sessions: range, *, as_text: bool) -> Iterator[tuple[Any, ...]]:
 async def load(kept_in: Database, memories: int) -> None:
     """Fill the tables: COPY on PostgreSQL, executemany on SQLite."""
     await migrate(kept_in.url)
-    every = range(memories // A_SESSION)
-    step = LOADED_AT_ONCE // A_SESSION
+    every = range(memories // PER_SESSION)
+    step = LOADED_AT_ONCE // PER_SESSION
     parts = [every[start : start + step] for start in range(0, len(every), step)]
     if kept_in.process is None:
         await asyncio.to_thread(load_file, kept_in.plain_url, parts)
         return
     connection = await asyncpg.connect(kept_in.plain_url)
-    # As text goes in by COPY what the driver would otherwise want converted.
+    # COPY takes as text what the driver would otherwise need converted.
     for part in parts:
         await connection.copy_records_to_table(
             "sessions", records=session_rows(part), columns=SESSION_COLUMNS
@@ -116,11 +116,11 @@ def insert_rows(
     rows: Iterable[tuple[Any, ...]],
 ) -> None:
     names, marks = ", ".join(columns), ", ".join("?" * len(columns))
-    file.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)  # noqa: S608  names of ours
+    file.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)  # noqa: S608  constant names
 
 
 def requests(kind: str, sessions: list[int]) -> Iterator[bytes]:
-    """Of one kind, over the sessions in turn."""
+    """Requests of one kind, over the sessions in turn."""
     texts = Texts(SEED + 2)
     chance = random.Random(SEED)  # noqa: S311  repeatable, not secret
     while True:
@@ -130,12 +130,12 @@ def requests(kind: str, sessions: list[int]) -> Iterator[bytes]:
                 case "store":
                     request: Any = work.store_request(texts, name)
                 case "get":
-                    place = chance.randrange(A_SESSION)
+                    place = chance.randrange(PER_SESSION)
                     request = pb.GetMemoryRequest(
                         session_id=name, memory_id=memory_id(session, place)
                     )
                 case _:
-                    # A look leaves no trace, so that what is written behind it does not count.
+                    # A peek leaves no trace, so no later write counts.
                     request = pb.RetrieveMemoriesRequest(session_id=name, peek=True)
             yield request.SerializeToString()
 
@@ -146,17 +146,17 @@ METHODS = {
     "retrieve": "RetrieveMemories",
     "store": "StoreMemory",
 }
-"""In this order: the stores come last, since they make the sessions grow."""
+"""In this order; stores come last, since they make the sessions grow."""
 
 
 async def latencies(kind: str, memories: int) -> list[dict[str, Any]]:
-    """Milliseconds that one caller waits, on tables that hold so many memories.
+    """Latencies of one caller in milliseconds, on tables with this many memories.
 
-    As many sessions are worked on in small tables as in large ones, spread over the whole: the same
-    share of them is kept in the server's memory.
+    Small and large tables use the same number of sessions, spread over the whole, so that the
+    server caches the same share of them.
     """
-    total = memories // A_SESSION
-    chosen = random.Random(SEED).sample(range(total), LEAST // A_SESSION)  # noqa: S311  repeatable
+    total = memories // PER_SESSION
+    chosen = random.Random(SEED).sample(range(total), LEAST // PER_SESSION)  # noqa: S311  repeatable
     found = []
     with database(kind) as kept_in:
         start = time.perf_counter()
@@ -178,7 +178,7 @@ async def latencies(kind: str, memories: int) -> list[dict[str, Any]]:
 
 
 async def stored_rss(kind: str, count: int) -> dict[str, Any]:
-    """A server's RSS in bytes, before and after so many were stored through it."""
+    """A server's RSS in bytes, before and after this many memories were stored through it."""
     with (
         database(kind) as kept_in,
         memoryd(kept_in, MEMORY_MAX_ENTRIES="1000", MEMORYD_LOG_LEVEL="error") as server,
@@ -190,7 +190,7 @@ async def stored_rss(kind: str, count: int) -> dict[str, Any]:
 
             def batches() -> Iterator[bytes]:
                 for number in range(count // work.BATCH):
-                    session_id = f"session-{number // (KEPT_A_SESSION // work.BATCH)}"
+                    session_id = f"session-{number // (KEPT_PER_SESSION // work.BATCH)}"
                     items = [work.store_request(texts, session_id) for _ in range(work.BATCH)]
                     yield pb.BatchStoreMemoriesRequest(requests=items).SerializeToString()
 
@@ -219,27 +219,27 @@ def median_of(growth: list[dict[str, Any]], kind: str, memories: int, name: str)
 
 
 async def run_long(given: argparse.Namespace) -> dict[str, Any]:
-    """Measure what grows, and print it beside its targets."""
+    """Measure growth, and print it with its targets."""
     growth: list[dict[str, Any]] = []
     stored = []
     for kind in given.kinds:
         rows = []
-        # Small and large tables in turn, so that the machine's moods meet them alike.
+        # Small and large tables in turn, so that noise affects both alike.
         for _ in range(ROUNDS if given.memories <= 100 * LEAST else 1):
             for memories in (LEAST, given.memories):
                 rows += await latencies(kind, memories)
         growth += rows
         for name in METHODS:
             small, large = (median_of(rows, kind, size, name) for size in (LEAST, given.memories))
-            told = f"{kind}: p50 of {name} {small:.2f} → {large:.2f} ms, ×"
-            print(verdict(told, large / small, GROWTH_BOUND), flush=True)
+            label = f"{kind}: p50 of {name} {small:.2f} → {large:.2f} ms, ×"
+            print(verdict(label, large / small, GROWTH_BOUND), flush=True)
         row = await stored_rss(kind, given.stored)
         stored.append(row)
-        told = (
+        label = (
             f"{kind}: RSS after {row['stored']:,} stored through it"
             f" ({row['memories_a_second']:,.0f}/s; idle {row['idle_rss'] / MEBIBYTE:.0f} MB), MB"
         )
-        print(verdict(told, row["rss"] / MEBIBYTE, STORED_RSS_BOUND), flush=True)
+        print(verdict(label, row["rss"] / MEBIBYTE, STORED_RSS_BOUND), flush=True)
     if given.plots:
         sizes = (LEAST, given.memories)
         lines = {

@@ -1,4 +1,4 @@
-"""Callers in a closed loop, and what a server uses for them; needs nothing of the service."""
+"""Callers in a closed loop, and what a server uses for them; independent of the service."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What callers saw."""
+    """The callers' measurements."""
 
     calls: int
     seconds: float
@@ -33,11 +33,11 @@ class Sample:
 
     load: Load
     cpu: float
-    """Microseconds of the server's processor time a call."""
+    """Microseconds of the server's processor time per call."""
     database_cpu: float
     """The same of PostgreSQL's processes."""
     rss: int
-    """The server's, in bytes, at its peak until now."""
+    """The server's peak until now, in bytes."""
 
 
 async def drive(
@@ -47,19 +47,19 @@ async def drive(
     seconds: float,
     most: int | None = None,
 ) -> Load:
-    """Let callers call again and again, for `seconds` or until `most` calls.
+    """Run callers in a loop, for `seconds` or until `most` calls.
 
-    `once` is given the number of the caller, and answers how long it waited, in seconds.
+    `once` takes the number of the caller, and returns its latency in seconds.
     """
     waits: list[float] = []
-    begun = 0
+    started = 0
     start = time.perf_counter()
     end = start + seconds
 
     async def caller(number: int) -> None:
-        nonlocal begun
-        while time.perf_counter() < end and (most is None or begun < most):
-            begun += 1
+        nonlocal started
+        while time.perf_counter() < end and (most is None or started < most):
+            started += 1
             waits.append(await once(number))
 
     async with asyncio.TaskGroup() as group:
@@ -71,7 +71,7 @@ async def drive(
 
 
 async def accounted(server: Server, run: Callable[[], Awaitable[Load]]) -> Sample:
-    """Run calls of a server, with what they make it and its database use."""
+    """Run calls of a server, and measure what the server and its database use."""
     before, before_database = server.process.cpu_seconds(), server.database_cpu_seconds()
     load = await run()
     used = server.process.cpu_seconds() - before

@@ -1,4 +1,4 @@
-"""What a server uses and its callers wait, for one kind of work and one number of callers."""
+"""Resources and latencies of a server, for one kind of work and one number of callers."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from work import Work
 
 WARM_UP_SECONDS = 0.15
-CALLS_A_SECOND = 6_000
-"""More than a server manages; so many requests are made before a round begins."""
+CALLS_PER_SECOND = 6_000
+"""More than a server can do; this many requests are prepared before a round."""
 STORED_AT_ONCE = 500
 PAIRS = GROWING_ROOM * LARGE_SESSIONS
 COMMITS = 100
@@ -41,7 +41,7 @@ class Target:
     server: Server
     connections: Connections
     database: Database | None
-    """None: the echo."""
+    """None for the echo."""
 
     @property
     def service(self) -> str:
@@ -52,15 +52,15 @@ class Target:
 
 
 def prepare_requests(kind: Work, requests: Requests, seconds: float) -> list[bytes]:
-    """Make what one round sends, the same to every server; a batch is as long as its memories."""
-    count = int(CALLS_A_SECOND * (seconds + WARM_UP_SECONDS) / kind.memories**0.6)
+    """Prepare the requests of one round, the same for every server; a batch counts its memories."""
+    count = int(CALLS_PER_SECOND * (seconds + WARM_UP_SECONDS) / kind.memories**0.6)
     return list(itertools.islice(requests.of(kind.name), count))
 
 
 async def measure(
     target: Target, kind: Work, sent: Sequence[bytes], *, callers: int, seconds: float
 ) -> Sample:
-    """One round of calls that are all alike."""
+    """Measure one round of calls of the same kind."""
     once = plain(target.calls(kind), iter(sent))
     warm = max(len(sent) // 8, callers)
     await drive(once, callers=callers, seconds=WARM_UP_SECONDS, most=warm)
@@ -92,10 +92,10 @@ async def measure_changed(
     seconds: float,
     store_cpu: tuple[float, float],
 ) -> Sample:
-    """One round of questions, each after a store into its session; as many as those have room for.
+    """Measure one round of queries, each after a store into its session, while sessions have room.
 
-    Latencies are the questions' alone. Processor time is the pair's without `store_cpu`, what a
-    store uses by itself: the server's and the database's.
+    Latencies are the queries' alone. Processor time is the pair's minus `store_cpu`, what a store
+    alone uses of the server and the database.
     """
     kind = WORK["query_changed"]
     calls = target.calls(kind)
@@ -135,9 +135,9 @@ async def measure_changed(
 
 
 async def fill(target: Target, *, vectors: bool = True) -> list[tuple[str, str]]:
-    """Store what is read from, until there are `vectors` of it.
+    """Store the memories to read; with `vectors`, wait until they are embedded.
 
-    Answers session and memory of what may be read by id.
+    Returns session and memory of what may be read by id.
     """
     (store, *_) = target.connections.calls(SERVICE, "BatchStoreMemories")
     texts = Texts()
@@ -159,7 +159,7 @@ async def fill(target: Target, *, vectors: bool = True) -> list[tuple[str, str]]
 
 
 async def await_vectors(target: Target) -> None:
-    """Ask until vectors speak for every result, in every session that is asked with a query."""
+    """Query until every result uses a vector, in every session that is queried."""
     (retrieve, *_) = target.connections.calls(SERVICE, "RetrieveMemories")
     sessions = [work.large_session(n) for n in range(LARGE_SESSIONS)]
     sessions += [work.growing_session(n) for n in range(LARGE_SESSIONS)]
@@ -177,11 +177,11 @@ async def await_vectors(target: Target) -> None:
 
 
 async def commit_milliseconds(database: Database) -> float:
-    """The median of one commit of one row of 100 bytes, without anything of ours."""
+    """The median time of one commit of one row of 100 bytes, without the service."""
     content = "x" * CONTENT_BYTES
     waits = []
     if database.process is None:
-        # The same durability as the service's, in a file beside the service's.
+        # The same durability as the service's, in a file next to the service's.
         with closing(
             sqlite3.connect(f"{database.plain_url}.commits", isolation_level=None)
         ) as file:

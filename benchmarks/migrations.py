@@ -1,4 +1,4 @@
-"""How long the migrations take with data in the table, on both databases.
+"""Measure how long the migrations take with data, on both databases.
 
 python benchmarks/migrations.py [--rows N]
 """
@@ -32,7 +32,7 @@ SHARE_OF_ODD_IDS = 0.05
 
 
 def rows(count: int) -> Iterator[dict[str, Any]]:
-    """Make rows of an early system: some are duplicates but for case, some have odd ids."""
+    """Make rows of an early system: some differ only in case, some have odd ids."""
     chance = random.Random(SEED)  # noqa: S311 - data, no secret
     vocabulary = [f"word{number}" for number in range(5_000)]
     content = ""

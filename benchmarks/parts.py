@@ -1,4 +1,4 @@
-"""What the parts of a call cost, each alone.
+"""Measure the parts of a call, each alone.
 
 python benchmarks/parts.py
 """
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 SEED = 7
 ROUNDS = 9
-SECONDS_A_ROUND = 0.05
+SECONDS_PER_ROUND = 0.05
 COMMITS = 50
 SESSION = Session("default", "user-123")
 
@@ -48,15 +48,15 @@ def words(count: int) -> str:
 
 
 def microseconds(work: Callable[[], object]) -> float:
-    """Of one call, the best of several rounds."""
+    """Microseconds of one call, the best of several rounds."""
     timer = timeit.Timer(work)
     once = max(timer.timeit(1), 1e-6)
-    number = max(1, int(SECONDS_A_ROUND / once))
+    number = max(1, int(SECONDS_PER_ROUND / once))
     return min(timer.repeat(ROUNDS, number)) / number * 1e6
 
 
-def judging(content: str) -> Callable[[], object]:
-    """Build what a request to store goes through between decoding and the store."""
+def validating(content: str) -> Callable[[], object]:
+    """Build the steps of a store request between decoding and the store."""
     message = memory_pb2.StoreMemoryRequest(
         session_id="user-123",
         content=content,
@@ -86,7 +86,7 @@ def new_memory(content: str) -> NewMemory:
 
 
 def converting(content: str) -> Callable[[], object]:
-    """Build what a memory goes through between the store and the wire."""
+    """Build the steps of a memory between the store and the wire."""
     now, new = datetime.now(UTC), new_memory(content)
     memory = Memory(
         session=new.session,
@@ -107,7 +107,7 @@ def converting(content: str) -> Callable[[], object]:
 
 
 async def committing(url: str, size: int) -> float:
-    """Microseconds of one group commit of so many new memories, the median."""
+    """The median microseconds of a group commit of this many new memories."""
     kept_in = Database(url)
     await kept_in.migrate()
     await kept_in.check()
@@ -140,8 +140,8 @@ def main() -> None:
         ("SimHash of 2,000 words", lambda: simhash(long), 1000.0),
         ("sanitising 100 characters", lambda: clean(plain, ContentPolicy.SANITIZE), None),
         ("sanitising 16,384 characters", lambda: clean(largest, ContentPolicy.SANITIZE), None),
-        ("validating a store of 100", judging(plain), 25.0),
-        ("validating a store of 16,384", judging(largest), 250.0),
+        ("validating a store of 100", validating(plain), 25.0),
+        ("validating a store of 16,384", validating(largest), 250.0),
         ("normalising 100 characters", lambda: normalise(plain), None),
         ("both hashes of 100 characters", lambda: hashes_of(plain), None),
         ("a memory as a message, encoded", converting(plain), None),

@@ -1,13 +1,13 @@
-"""What a peer does in a process of its own, in the peers' environment; `peers.py` starts it.
+"""Run a peer in its own process, in the peers' environment; `peers.py` starts it.
 
 build/peers-venv/bin/python benchmarks/peer_work.py SYSTEM URL POSTMASTER
 
-URL is a database of PostgreSQL, or a folder for what keeps files; POSTMASTER is the process id of
-PostgreSQL, or 0. The first line on standard output names the works that it does, or says why it
-cannot run. Each line on standard input is a round (work, callers, seconds), and is answered by a
+URL is a PostgreSQL database, or a folder for peers that use files; POSTMASTER is PostgreSQL's
+process id, or 0. The first line on standard output names the works that the peer does, or says why
+it cannot run. Each line on standard input is a round (work, callers, seconds); the answer is a
 sample as JSON.
 
-Embedders give made-up vectors at once: what making real ones costs is no peer's own.
+Embedders return made-up vectors at once: the cost of real ones is not the peer's.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ LOADED_AT_ONCE = 100
 
 
 class CannotRun(Exception):
-    """This environment lacks what the peer needs."""
+    """The environment lacks what the peer needs."""
 
 
 class FixedVectors:
-    """Gives vectors of length 1 that were made before, in turn.
+    """Returns precomputed vectors of length 1 in turn.
 
-    Not one for all: among equal vectors an index by neighbourhood has nothing to go by.
+    They differ, since a nearest-neighbour index cannot distinguish equal vectors.
     """
 
     def __init__(self) -> None:
@@ -60,15 +60,15 @@ class FixedVectors:
         self._next = itertools.cycle(drawn.tolist())
 
     def embed(self, _text: str, _action: str | None = None) -> list[float]:
-        """As mem0 asks."""
+        """mem0's interface."""
         return next(self._next)
 
     def embed_batch(self, texts: Sequence[str], _action: str | None = None) -> list[list[float]]:
-        """As mem0 asks for several."""
+        """mem0's interface for several texts."""
         return [next(self._next) for _ in texts]
 
     async def embed_texts(self, texts: Sequence[str]) -> list[list[float]]:
-        """As LangGraph asks."""
+        """LangGraph's interface."""
         return self.embed_batch(texts)
 
 
@@ -133,7 +133,7 @@ class Mem0:
     """mem0 without its language model."""
 
     def __init__(self, vector_store: dict[str, Any], folder: Path) -> None:
-        from mem0 import Memory  # noqa: PLC0415  of one peer only
+        from mem0 import Memory  # noqa: PLC0415  only one peer needs it
 
         settings = {"provider": "openai", "config": {"api_key": "never used"}}
         self._memory = Memory.from_config(
@@ -189,13 +189,13 @@ class Mem0:
 
 
 def _require(found: object) -> None:
-    """A call that finds nothing would be no work."""
+    """Check that a call found something, since otherwise it did no work."""
     if not found:
-        raise SystemExit("a peer did not find what it was asked for")
+        raise SystemExit("the peer found nothing")
 
 
 async def opened(system: str, url: str, stack: AsyncExitStack) -> LangGraph | Mem0:
-    """Give a peer by its name, on a database or folder of its own."""
+    """Open a peer by name, on its own database or folder."""
     name, _, variant = system.partition(" ")
     indexed = variant == "index"
     vectors = FixedVectors()
@@ -225,7 +225,7 @@ async def opened(system: str, url: str, stack: AsyncExitStack) -> LangGraph | Me
             }  # fmt: skip
             provider = "qdrant" if variant == "Qdrant" else "pgvector"
             return Mem0({"provider": provider, "config": config}, folder)
-    raise SystemExit(f"there is no peer {system}")
+    raise SystemExit(f"unknown peer {system}")
 
 
 async def main(system: str, url: str, postmaster: int) -> None:

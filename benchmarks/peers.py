@@ -1,12 +1,12 @@
-"""The same work with memoryd and with its peers, on one PostgreSQL and on SQLite.
+"""The same work with memoryd and its peers, on one PostgreSQL and on SQLite.
 
 make bench-peers
 python benchmarks/peers.py PYTHON [--seconds 1] [--rounds 3]
 
-PYTHON is that of the environment of `peers-requirements.txt`. Peers run inside their caller's
-process: their processor time is all that they and the caller use. memoryd's is the server's, and
-the caller's beside it. Nobody's embedder is measured: memoryd runs with words alone, as peers'
-vectors are made up beforehand. Peers validate nothing, hash nothing and look for no duplicates.
+PYTHON is that of the environment of `peers-requirements.txt`. Peers run in their caller's process:
+their processor time includes the caller's. memoryd's is the server's, with the caller's shown
+separately. No embedder is measured: memoryd runs without one, and peers' vectors are made up
+beforehand. Peers do not validate, hash or look for duplicates.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from sqlalchemy import make_url
 from work import WORK, Requests
 
 LOADS = {"store": (1, 64, 1000), "get": (1, 64), "top_small": (1, 64), "query": (1, 16)}
-"""What peers can be asked for, and by how many callers at once."""
+"""The works of peers, and the numbers of concurrent callers."""
 PEERS = {
     "AsyncPostgresStore": "langgraph",
     "AsyncPostgresStore index": "langgraph_index",
@@ -42,9 +42,9 @@ PEERS = {
     "mem0 pgvector": "mem0",
     "mem0 Qdrant": "",
 }
-"""Each with the database that it is given; none: a folder."""
+"""Each with its database; None means a folder."""
 ONE_CALLER = ("mem0",)
-"""Blocks the loop of its caller, so that others would only wait."""
+"""It blocks its caller's event loop, so that further callers would only wait."""
 BATCH_LOAD = ("batch", 4)
 QUIET = {
     "ANONYMIZED_TELEMETRY": "false",
@@ -54,7 +54,7 @@ QUIET = {
     "MEM0_TELEMETRY": "false",
     "POSTHOG_DISABLED": "1",
 }
-"""Nobody is told of these runs."""
+"""Variables that turn off telemetry."""
 LEAD = "AsyncPostgresStore"
 ROW = "{:28}{:26}{:>8}{:>13}{:>9}{:>9}{:>14}{:>15}{:>12}"
 
@@ -62,7 +62,7 @@ Rounds = dict[tuple[str, str, int], list[dict[str, float]]]
 
 
 class Peer:
-    """A peer at work in its own process and environment."""
+    """A peer in its own process and environment."""
 
     def __init__(self, process: asyncio.subprocess.Process, works: list[str]) -> None:
         self._process = process
@@ -103,13 +103,13 @@ async def start_peer(
 
 def _writer(process: asyncio.subprocess.Process) -> asyncio.StreamWriter:
     if process.stdin is None:
-        raise SystemExit("a peer has no input")
+        raise SystemExit("a peer has no standard input")
     return process.stdin
 
 
 async def _answer(process: asyncio.subprocess.Process) -> Any:
     while process.stdout is not None and (line := await process.stdout.readline()):
-        if line.startswith((b"{", b"[")):  # else something that a library prints
+        if line.startswith((b"{", b"[")):  # otherwise a library's output
             return json.loads(line)
     raise SystemExit("a peer has ended")
 
@@ -117,7 +117,7 @@ async def _answer(process: asyncio.subprocess.Process) -> Any:
 def _figures(
     load: dict[str, float], cpu: float, caller_cpu: float, database_cpu: float, memories: int
 ) -> dict[str, float]:
-    """Everything for one memory; times in microseconds but for the latencies, in milliseconds."""
+    """All figures per memory; times in microseconds, latencies in milliseconds."""
     return {
         "rate": load["calls"] / load["seconds"] * memories,
         "p50": load["p50"],
@@ -142,7 +142,7 @@ async def ours(
 
 
 async def new_database(kept_in: Database, name: str) -> str:
-    """Make another database of the same PostgreSQL; its URL as libpq reads it."""
+    """Make another database on the same PostgreSQL; return its URL for libpq."""
     connection = await asyncpg.connect(kept_in.plain_url)
     await connection.execute(f"CREATE DATABASE {name}")
     await connection.close()
@@ -213,7 +213,7 @@ def show(found: Rounds, work: str, callers: int) -> None:
 
 
 def lead(found: Rounds) -> None:
-    """Batches beside LangGraph's puts, by as many callers as it does best with."""
+    """Batches compared with LangGraph's puts, at LangGraph's best number of callers."""
     best = max(
         statistics.median(figures["rate"] for figures in rounds)
         for (work, system, _), rounds in found.items()

@@ -1,9 +1,9 @@
-"""What retrieval finds on LoCoMo, as callers get it: over gRPC, on both databases.
+"""Measure retrieval on LoCoMo as callers see it: over gRPC, on both databases.
 
 make bench-recall LOCOMO=path/to/locomo10.json
 
 The weights that ship were fitted on the first four conversations; `python benchmarks/fit_recall.py`
-gives the figures for conversations left out of the fit.
+gives the figures for held-out conversations.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ CUTS = (5, 10, 25, 50)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one server found for every question, in the data's order."""
+    """The results of one server for every question, in the data's order."""
 
     found: list[list[str]]
     """Ids of turns, best first."""
     server_microseconds: float
-    """Processor time a query, all of the server's."""
+    """The server's processor time per query."""
     median_milliseconds: float
-    """From the caller's side, one at a time."""
+    """Latencies at the caller, one query at a time."""
 
 
 async def run(
     server: Server, conversations: Sequence[locomo.Conversation], embedder: str
 ) -> Outcome:
-    """Store every conversation in a session, ask every question."""
+    """Store every conversation in a session, and ask every question."""
     found: list[list[str]] = []
     times: list[float] = []
     async with open_channel(server.address) as channel:
@@ -102,7 +102,7 @@ def store_request(session_id: str, turn: locomo.Turn) -> pb.StoreMemoryRequest:
 
 
 async def warm(memory: MemoryServiceStub, session_id: str, last: str, *, vectors: bool) -> None:
-    """Ask until the vectors are there, the one made last too: before, words alone decide."""
+    """Query until all vectors exist; before, only words count."""
     request = pb.RetrieveMemoriesRequest(session_id=session_id, query=last, peek=True)
     while True:
         answer = await memory.RetrieveMemories(request)
@@ -134,7 +134,7 @@ def figures(
 
 
 def index_bytes(conversations: Sequence[locomo.Conversation], choice: str) -> float:
-    """What the index takes, in bytes a memory, with vectors."""
+    """The size of the index with vectors, in bytes per memory."""
     embedder = load(choice)
     total = 0
     for conversation in conversations:
@@ -156,7 +156,7 @@ def index_bytes(conversations: Sequence[locomo.Conversation], choice: str) -> fl
 
 
 def plot(rows: dict[str, dict[str, float]], file: Path) -> None:
-    """Recall against depth, one line a system."""
+    """Plot recall against depth, one line per system."""
     figure, axes = plt.subplots(figsize=(6, 4))
     for name, row in rows.items():
         axes.plot(CUTS, [row[f"R@{cut}"] for cut in CUTS], marker="o", label=name)

@@ -1,9 +1,9 @@
-"""Recall where memories have no speaker, date or episode: facts and preferences about a user.
+"""Recall of memories without speaker, date or episode: facts and preferences about a user.
 
 python benchmarks/recall_facts.py
 
-`facts.txt` has a fact a line; a line `? query` asks for the fact before it, `?2 query` for the two
-before it. BM25 alone beside the whole shows whether signals fitted on conversations do harm here.
+`facts.txt` has one fact per line; a line `? query` asks for the fact before it, `?2 query` for the
+two before it. Comparing with BM25 alone shows whether signals fitted on conversations do harm here.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ K = 10
 class Asked(NamedTuple):
     text: str
     evidence: frozenset[str]
-    """Ids of the facts, which are their numbers."""
+    """Ids of the facts: their numbers."""
 
 
 def collection() -> tuple[list[str], list[Asked]]:
-    """The facts, and what is asked of them."""
+    """The facts and their queries."""
     facts: list[str] = []
     questions: list[Asked] = []
     for line in Path(__file__).with_name("facts.txt").read_text(encoding="utf-8").splitlines():
@@ -45,7 +45,7 @@ def collection() -> tuple[list[str], list[Asked]]:
 
 
 def by_bm25(text: str, index: SessionIndex) -> list[str]:
-    """The ids of all facts, best first, by the one signal."""
+    """The ids of all facts, best first, by this signal alone."""
     scores = signals(understand(text, [index]), [index], now=NOW, meaning=None).relevance[0]
     return [index.ids[place] for place in np.argsort(-scores, kind="stable")]
 

@@ -1,4 +1,4 @@
-"""What was measured: rounds, their medians and spreads, as a table and as JSON."""
+"""Results: rounds, their medians and spreads, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ HEADER = (
 
 
 class Results:
-    """Samples of each work, server and number of callers, one a round."""
+    """Samples of each work, server and number of callers, one per round."""
 
     def __init__(self) -> None:
         self._samples: dict[tuple[str, str, int], list[Sample]] = defaultdict(list)
         self.commits: dict[str, list[float]] = defaultdict(list)
-        """Of each database, the milliseconds of a commit, one a round."""
+        """Milliseconds of a commit on each database, one per round."""
 
     def add(self, row: str, kind: str, callers: int, sample: Sample) -> None:
         self._samples[row, kind, callers].append(sample)
 
     def median(self, row: str, kind: str, callers: int, what: str) -> float:
-        """Of `rate` (calls a second), `p50`, `p95`, `p99` (ms), `cpu`, `database_cpu` (µs)."""
+        """The median of `rate` (calls/s), `p50`, `p95`, `p99` (ms), `cpu`, `database_cpu` (µs)."""
         return statistics.median(_values(self._samples[row, kind, callers], what))
 
     def ratios(self, row: str, kind: str, callers: int, what: str) -> list[float]:
-        """Of `cpu` or `rate` to the echo's, round by round."""
+        """Ratios of `cpu` or `rate` to the echo's, round by round."""
         ours = _values(self._samples[row, kind, callers], what)
         echoes = _values(self._samples[row, ECHO, callers], what)
         return [own / echo for own, echo in zip(ours, echoes, strict=True)]
@@ -50,14 +50,14 @@ class Results:
         return statistics.median(self.ratios(row, kind, callers, what))
 
     def over_floor(self, row: str, kind: str) -> float:
-        """Milliseconds of one caller's median above the echo's and a commit, the median round."""
+        """One caller's median in milliseconds minus the echo's and a commit, median round."""
         ours = _values(self._samples[row, kind, 1], "p50")
         echoes = _values(self._samples[row, ECHO, 1], "p50")
         rounds = zip(ours, echoes, self.commits[kind], strict=True)
         return statistics.median(own - echo - commit for own, echo, commit in rounds)
 
     def line(self, row: str, kind: str, callers: int) -> str:
-        """One row of the table: medians, and ratios with the least and the greatest round."""
+        """One row of the table: medians, and ratios with the lowest and the highest round."""
         figures = {
             what: self.median(row, kind, callers, what)
             for what in ("rate", "p50", "p95", "p99", "cpu", "database_cpu")
@@ -78,7 +78,7 @@ class Results:
         )
 
     def verdicts(self, row: str, kind: str, callers: int) -> str:
-        """What this row was to reach, and whether it did."""
+        """The targets of this row, and whether they are met."""
         said = []
         for goal in goals():
             if (goal.row, goal.kind, goal.callers) == (row, kind, callers):
@@ -87,7 +87,7 @@ class Results:
         return "; ".join(said)
 
     def as_json(self) -> dict[str, Any]:
-        """Every round, and the machine that it ran on."""
+        """Every round, and the machine."""
         return {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": machine(),
@@ -107,7 +107,7 @@ def verdict(what: str, value: float, bound: float, *, at_least: bool = False) ->
 
 
 def machine() -> str:
-    """Cores, processor, Python."""
+    """Cores, processor and Python."""
     named = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()

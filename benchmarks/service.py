@@ -1,12 +1,12 @@
-"""The service over gRPC, beside a bare echo of the same requests and answers.
+"""The service over gRPC, compared with a bare echo of the same requests and answers.
 
 make bench
 python benchmarks/service.py [--seconds 2] [--rounds 7] [--work store get] [--callers 1 64]
 python benchmarks/service.py --long [--memories 10000000] [--stored 1000000]
 
-The echo, memoryd on SQLite and memoryd on PostgreSQL (its own settings, fsync on) take turns, round
-after round, so that what else the machine does meets them alike: the ratios are what counts.
-Processor time is the server process's own by the kernel's account; PostgreSQL's is named apart.
+The echo, memoryd on SQLite and memoryd on PostgreSQL (default settings, fsync on) take turns, round
+after round, so that other load affects them alike: the ratios are what counts. Processor time is
+the server process's, as the kernel counts it; PostgreSQL's is shown separately.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ VARIABLES = {"MEMORY_MAX_ENTRIES": "1000", "MEMORYD_LOG_LEVEL": "error"}
 
 
 async def bring_up(stack: AsyncExitStack) -> tuple[list[Target], dict[str, Requests]]:
-    """Start the servers, with what is read from; each database has ids of its own."""
+    """Start the servers and store the memories to read; each database has its own ids."""
     targets, requests = [], {}
     for kind in KINDS:
         kept_in = stack.enter_context(database(kind))
@@ -77,11 +77,11 @@ async def one_round(
                 target,
                 requests[target.name],
                 callers=callers,
-                seconds=3 * seconds,  # each is two calls, and the slowest of all
+                seconds=3 * seconds,  # each is two calls, and the slowest
                 store_cpu=store_cpu(results, target),
             )
         else:
-            if not sent or row == "get":  # ids are each database's own
+            if not sent or row == "get":  # each database has its own ids
                 sent = prepare_requests(WORK[row], requests[target.name], seconds)
             sample = await measure(target, WORK[row], sent, callers=callers, seconds=seconds)
         results.add(row, target.name, callers, sample)
@@ -90,7 +90,7 @@ async def one_round(
 
 
 def store_cpu(results: Results, target: Target) -> tuple[float, float]:
-    """What a lone store uses, in microseconds: the server's, the database's."""
+    """The processor time of a single store in microseconds: the server's, the database's."""
     cpu, database_cpu = (
         results.median("store", target.name, 1, what) for what in ("cpu", "database_cpu")
     )
@@ -98,11 +98,11 @@ def store_cpu(results: Results, target: Target) -> tuple[float, float]:
 
 
 async def run(given: argparse.Namespace) -> Results:
-    """Measure, and print each row when it is known."""
+    """Measure, and print each row when it is ready."""
     results = Results()
     rows = [row for row in WORK if row in given.work]
     if "query_changed" in rows and "store" not in rows:
-        raise SystemExit("query_changed needs store: what a store costs is taken off")
+        raise SystemExit("query_changed needs store: the cost of a store is subtracted")
     print(f"{machine()}; {given.rounds} rounds of {given.seconds} s; medians (least–greatest)")
     print(HEADER)
     async with AsyncExitStack() as stack:
@@ -125,7 +125,7 @@ def show_commits(results: Results) -> None:
 
 
 def show_start() -> dict[str, object]:
-    """Start a server on its own, print what it took, give it for the file."""
+    """Start a single server, print what it took, and return it for the file."""
     found = start()
     for what, name, bound, unit in START_GOALS:
         print(verdict(f"empty SQLite file: {what}", getattr(found, name) / unit, bound))
@@ -146,9 +146,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", nargs="+", choices=WORK, default=list(WORK))
     parser.add_argument("--callers", nargs="+", type=int)
-    parser.add_argument("--no-start", action="store_true", help="leave out how it starts")
-    parser.add_argument("--plots", type=Path, help="a folder to draw the plots into")
-    parser.add_argument("--long", action="store_true", help="how cost grows with the tables")
+    parser.add_argument("--no-start", action="store_true", help="do not measure the start")
+    parser.add_argument("--plots", type=Path, help="a folder for the plots")
+    parser.add_argument("--long", action="store_true", help="measure growth with the tables")
     parser.add_argument("--memories", type=int, default=10_000_000, help="of the large tables")
     parser.add_argument("--stored", type=int, default=1_000_000, help="through one server")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="with --long")
@@ -156,7 +156,7 @@ def arguments() -> argparse.Namespace:
 
 
 def save(part: str, content: object) -> None:
-    """Put one mode's results into the file, beside the other's."""
+    """Put one mode's results into the file, next to the other's."""
     RESULTS.parent.mkdir(exist_ok=True)
     whole = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     RESULTS.write_text(json.dumps({**whole, part: content}, indent=1))

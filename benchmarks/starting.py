@@ -1,4 +1,4 @@
-"""How a server starts: how long, with which imports, and what it takes when it is idle."""
+"""The start of a server: its time, its imports, and its memory when idle."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from harness import database, memoryd
 STARTS = 3
 IDLE_SECONDS = 1.0
 NAMED = 12
-"""Packages whose imports are named."""
+"""The number of packages to list."""
 
 _IMPORT = re.compile(r"import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Of a server on an empty SQLite file."""
+    """The start of a server on an empty SQLite file."""
 
     ready_seconds: float
     """From the process's start to its ready line."""
     idle_rss: int
-    """Bytes, a second after it."""
+    """Bytes, one second after the ready line."""
     import_seconds: float
-    """Of `memoryd.server`, by the interpreter's own account, which costs time itself."""
+    """Imports of `memoryd.server`, as measured by the interpreter, which itself costs time."""
     imports: dict[str, float]
-    """Seconds of the packages that take longest, without those that they import."""
+    """Seconds of the slowest packages, without those that they import."""
 
 
 def start() -> Start:
-    """Start it a few times: medians."""
+    """Start a server a few times, and take the medians."""
     seconds, rss = [], []
     for _ in range(STARTS):
         with database("sqlite") as empty:
@@ -54,14 +54,14 @@ def start() -> Start:
 
 
 def import_times() -> Counter[str]:
-    """Seconds that each package's modules take to be imported, by `-X importtime`."""
-    told = subprocess.run(
+    """Seconds that each package's modules take to import, by `-X importtime`."""
+    output = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", "import memoryd.server, memoryd.__main__"],
         capture_output=True,
         text=True,
         check=True,
     ).stderr
     times: Counter[str] = Counter()
-    for microseconds, module in _IMPORT.findall(told):
+    for microseconds, module in _IMPORT.findall(output):
         times[module.partition(".")[0]] += int(microseconds) / 1e6
     return times

@@ -1,11 +1,11 @@
-"""What attacks cost a server and its callers, while a caller of small calls goes on.
+"""Measure what attacks cost a server and its callers.
 
 python benchmarks/strangers.py [--kind postgresql] [--only frame unfinished …] [--seconds 10]
 
-Each attack meets a server of its own, and comes from a process of its own. Small calls are
-GetMemory every few milliseconds on one connection: what they wait is the event loop's lag, with
-what a bare call takes. A second caller stores now and then, since writes wait for more. `memoryd
-health` is asked in the middle of the attack and after it.
+Each attack has its own server, and runs in its own process. Small calls are GetMemory every few
+milliseconds on one connection: their latency is the event loop's lag plus a bare call. A second
+caller stores now and then, since writes wait for more. `memoryd health` runs in the middle of the
+attack and after it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from harness import KINDS, database, memoryd
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-sys.path.append(str(Path(__file__).parents[1]))  # the attacks are the tests'
+sys.path.append(str(Path(__file__).parents[1]))  # the attacks are shared with the tests
 from tests import strangers
 
 if TYPE_CHECKING:
@@ -41,25 +41,25 @@ if TYPE_CHECKING:
     from harness import Server
 
 PAUSE_SECONDS = 0.003
-"""Between two of GetMemory."""
+"""Between two calls of GetMemory."""
 STORE_PAUSE_SECONDS = 0.05
 """Between two stores."""
 CALL_SECONDS = 10.0
-"""A small call's deadline; one that fails counts with what it took."""
+"""The deadline of a small call; a failed one counts with its time."""
 SETTLING_SECONDS = 2.0
-"""From an attack's end to the memory that is told as after it."""
+"""From the end of an attack to measuring the memory after it."""
 FRAME_SECONDS = 2.5
-"""Between two paths of no UTF-8: a server may end itself after five in ten seconds."""
+"""Between two paths that are not UTF-8: a server may end itself after five in ten seconds."""
 SESSION = "caller"
 
 COLD_SESSIONS, COLD_MEMORIES, COLD_CHARACTERS = 17, 100, 16_000
 ABSENT_BYTES = 70 * 10**6
-"""Of a database from which absent sessions are erased."""
+"""Sessions in a database from which absent sessions are erased."""
 BATCH_CHARACTERS = 1_000_000
 OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1))
 
 
-# What an attack sends by gRPC itself
+# Attacks by gRPC calls
 
 
 async def no_attack(_address: str) -> None:
@@ -70,7 +70,7 @@ async def no_attack(_address: str) -> None:
 async def _calling(
     address: str, method: str, requests: Iterator[object], callers: int, deadline: float
 ) -> None:
-    """Call one after the other, from so many callers."""
+    """Make calls one after the other, from this many callers."""
     async with grpc.aio.insecure_channel(address, OPTIONS) as channel:
         call = getattr(MemoryServiceStub(channel), method)
 
@@ -83,7 +83,7 @@ async def _calling(
 
 
 async def date_phrases(address: str) -> None:
-    """Queries of 16 KB that look like dates and are none, all different."""
+    """Different queries of 16 KB that look like dates but are not."""
 
     def queries() -> Iterator[pb.RetrieveMemoriesRequest]:
         number = 0
@@ -101,7 +101,7 @@ def _letters(number: int) -> str:
 
 
 async def cold_sessions(address: str) -> None:
-    """A query for each of more large sessions than are kept, round after round."""
+    """Query more large sessions than are cached, round after round."""
 
     def queries() -> Iterator[pb.RetrieveMemoriesRequest]:
         while True:
@@ -111,20 +111,20 @@ async def cold_sessions(address: str) -> None:
     await _calling(address, "RetrieveMemories", queries(), COLD_SESSIONS, 120)
 
 
-async def judged_contents(address: str) -> None:
-    """4 MB of control characters in markup."""
+async def validated_contents(address: str) -> None:
+    """Store 4 MB of control characters in markup."""
     content = "\x01<\x01a" * 1_000_000
     request = pb.StoreMemoryRequest(session_id="attacker", content=content)
     await _calling(address, "StoreMemory", iter(lambda: request, None), 2, 60)
 
 
 async def absent_erasures(address: str) -> None:
-    """Erasures of sessions that there are not."""
+    """Erase sessions that do not exist."""
     requests = (pb.EraseSessionRequest(session_id=f"absent-{n}") for n in range(10**6))
     await _calling(address, "EraseSession", requests, 2, 60)
 
 
-# What there has to be for some
+# Data that some attacks need
 
 
 async def fill_cold(address: str) -> None:
@@ -161,13 +161,13 @@ async def _store(address: str, session_id: str, contents: Sequence[str]) -> None
 
 @dataclass(frozen=True)
 class Scene:
-    """An attack, and the server that it meets."""
+    """An attack and its server."""
 
     label: str
     attack: Callable[[str], Awaitable[None]]
     variables: dict[str, str] = field(default_factory=dict)
     fill: Callable[[str], Awaitable[None]] | None = None
-    """Given the address of a server before."""
+    """Prepares the server; takes its address."""
     command: tuple[str, ...] = ()
 
 
@@ -176,7 +176,7 @@ LIMITED = ("sh", "-c", 'ulimit -n 256; exec "$@"', "sh")
 SCENES = {
     "none": Scene("0 no attack", no_attack),
     "frame": Scene(
-        "1 path of no UTF-8",
+        "1 path that is not UTF-8",
         partial(
             strangers.over_and_over,
             partial(strangers.send_frames, strangers.call_of(b"/\xff")),
@@ -187,7 +187,7 @@ SCENES = {
     "headers": Scene("2 headers alone", strangers.headers_alone),
     "dates": Scene("3 date phrases", date_phrases),
     "cold": Scene("3 cold sessions", cold_sessions, fill=fill_cold),
-    "contents": Scene("4 contents", judged_contents),
+    "contents": Scene("4 contents", validated_contents),
     "erase": Scene("5 absent erasures", absent_erasures, fill=fill_absent),
     "reflection": Scene(
         "6 idle reflection", strangers.idle_reflection, {"MEMORYD_MAX_CALLS": "20"}
@@ -206,13 +206,13 @@ SCENES = {
 
 @dataclass
 class Seen:
-    """What the caller and the operator saw of one attack."""
+    """What callers and the operator saw during one attack."""
 
     before: int = 0
     peak: int = 0
     after: int = 0
     waits: list[float] = field(default_factory=list)
-    """Of GetMemory, in seconds."""
+    """Latencies of GetMemory in seconds."""
     store_waits: list[float] = field(default_factory=list)
     failed: int = 0
     health: list[str] = field(default_factory=list)
@@ -220,7 +220,7 @@ class Seen:
 
 
 async def small_calls(address: str, seen: Seen) -> None:
-    """GetMemory every few milliseconds, and a store now and then, until cancelled."""
+    """Call GetMemory every few milliseconds and store now and then, until cancelled."""
     async with grpc.aio.insecure_channel(address, OPTIONS) as channel:
         stub = MemoryServiceStub(channel)
         store = pb.StoreMemoryRequest(session_id=SESSION, content="Prefers tea")
@@ -250,7 +250,7 @@ async def small_calls(address: str, seen: Seen) -> None:
 
 
 async def ask_health(address: str) -> str:
-    """Run `memoryd health`: its exit code, and the seconds it takes."""
+    """Run `memoryd health`; return its exit code and duration."""
     environ = {**os.environ, "MEMORYD_PORT": address.rpartition(":")[2]}
     start = time.perf_counter()
     asking = await asyncio.create_subprocess_exec(
@@ -270,7 +270,7 @@ async def still_serves(address: str) -> bool:
 
 
 async def measure(server: Server, scene: Scene, seconds: float) -> Seen:
-    """Run an attack for so long, and look on."""
+    """Measure a server while an attack runs."""
     seen = Seen(before=resident(server))
     calling = asyncio.create_task(small_calls(server.address, seen))
     await asyncio.sleep(0.5)
@@ -292,7 +292,7 @@ async def measure(server: Server, scene: Scene, seconds: float) -> Seen:
 
 
 def resident(server: Server, name: str = "VmRSS") -> int:
-    """Memory in use; 0 of a server that has ended."""
+    """Memory in use; 0 if the server has ended."""
     try:
         return server.process.rss_bytes(name)
     except (FileNotFoundError, IndexError):
@@ -300,7 +300,7 @@ def resident(server: Server, name: str = "VmRSS") -> int:
 
 
 def _attack(scene: Scene, address: str, seconds: float) -> None:
-    """Run in a process of its own."""
+    """Run an attack in its own process."""
     asyncio.run(strangers.launched(scene.attack, address, seconds))
 
 
@@ -323,7 +323,7 @@ def row(scene: Scene, seen: Seen) -> str:
 
 
 def run(kind: str, scene: Scene, seconds: float) -> Seen:
-    """Meet an attack with a server that has just started."""
+    """Measure an attack on a fresh server."""
     with ExitStack() as stack:
         kept_in = stack.enter_context(database(kind))
         if scene.fill is not None:
@@ -342,7 +342,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     given = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # the attacker is not the one limited
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # only the server is limited
     print(given.kind)
     print(ROW.format(*HEADINGS), flush=True)
     for name in given.only:

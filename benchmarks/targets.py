@@ -1,4 +1,4 @@
-"""What the service is to reach, beside what it reached."""
+"""The service's targets, and the measured values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MEBIBYTE = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A figure with its bound."""
+    """A measured value with its bound."""
 
     row: str
     kind: str
@@ -30,7 +30,7 @@ class Goal:
 
 
 def goals() -> list[Goal]:
-    """Those that one run of the service alone can tell."""
+    """The targets that one run of the service alone can check."""
     found = [
         _cpu("store", "postgresql", 64, 1.5),
         _cpu("store", "sqlite", 64, 1.6),
@@ -77,8 +77,8 @@ START_GOALS = (
     ("ready line, s", "ready_seconds", 1.5, 1.0),
     ("idle RSS, MB", "idle_rss", 110.0, MEBIBYTE),
 )
-"""Name, attribute of `Start`, bound, and the unit that it counts in."""
+"""Name, attribute of `Start`, bound, and unit."""
 STORED_RSS_BOUND = 160.0
 """MB, after a million memories stored through a server."""
 GROWTH_BOUND = 1.25
-"""Of the median latency, from 10,000 memories to 10,000,000."""
+"""Growth of the median latency from 10,000 memories to 10,000,000."""

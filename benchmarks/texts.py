@@ -1,4 +1,4 @@
-"""Contents, queries and metadata of made-up words, the same in every run."""
+"""Contents, queries and metadata from made-up words, the same in every run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ METADATA = {"source": "chat", "turn": 17}
 
 
 class Texts:
-    """Draws them one after the other."""
+    """Makes texts one after the other."""
 
     def __init__(self, seed: int = SEED) -> None:
         self._chance = random.Random(seed)  # noqa: S311  repeatable, not secret
@@ -23,13 +23,13 @@ class Texts:
         ]
 
     def content(self) -> str:
-        """Never the same twice, in practice."""
+        """A content that practically never repeats."""
         words = " ".join(self._chance.choices(self._words, k=CONTENT_BYTES // 4))
-        return words[: CONTENT_BYTES - 1] + "x"  # no blank at the end
+        return words[: CONTENT_BYTES - 1] + "x"  # no space at the end
 
     def query(self) -> str:
         return " ".join(self._chance.choices(self._words, k=QUERY_WORDS))
 
     def importance(self) -> float:
-        """Above the threshold of what is retrieved without a query."""
+        """An importance above the threshold of retrieval without a query."""
         return self._chance.uniform(0.4, 1.0)

@@ -1,9 +1,9 @@
-"""Which files of the service one call of each kind enters.
+"""List the files of the service that one call of each kind enters.
 
 python benchmarks/walks.py
 
-Every Python function that runs while a call is under way is noted, in all threads. Health, which
-looks at the database meanwhile, is left out.
+Records every Python function that runs during a call, in all threads, except health checks, which
+query the database in the background.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ SESSION = "user-123"
 
 
 class Walk:
-    """Notes the files that are entered while it is on."""
+    """Records the files entered while it is on."""
 
     def __init__(self) -> None:
         self.files: set[str] = set()
         self.is_on = False
 
     def note(self, frame: FrameType, event: str, _: object) -> None:
-        """Take a call from `sys.setprofile`."""
+        """Receive a call from `sys.setprofile`."""
         file = frame.f_code.co_filename
         if self.is_on and event == "call" and file.startswith(ROOT):
             self.files.add(file.removeprefix(ROOT))
 
     async def during(self, call: Callable[[], Awaitable[Any]]) -> list[str]:
-        """Give the files that a call enters, sorted."""
+        """The files that a call enters, sorted."""
         self.files.clear()
         self.is_on = True
         await call()
@@ -55,7 +55,7 @@ class Walk:
 
 
 async def walk(address: str, notes: Walk) -> None:
-    """Make each call once to warm up, then once to be noted."""
+    """Make each call once to warm up, then once to record."""
     retrieval = memory_pb2.RetrieveMemoriesRequest(session_id=SESSION, query="by e-mail?")
     tool = tool_config_pb2.ToolConfig(tool="rag", rag=tool_config_pb2.RagSettings(chunk_size=700))
     async with grpc.aio.insecure_channel(address) as channel:

@@ -1,13 +1,12 @@
-"""Where a server's time goes under load, by a sampling profiler that looks in from outside.
+"""Show where a server's time goes under load, by an external sampling profiler.
 
 make profile
 python benchmarks/where.py [--kind postgresql] [--work store get] [--callers 64] [--seconds 5]
 
-Prints the share of the samples in which a thread of the server held the interpreter's lock: by
-the innermost file of ours in the stack, and by function alone. `running.py` and `Runner.run` are
-the event loop with gRPC, whose frames are C; what libraries do without the lock (SQLite's reading
-and writing, gRPC's sending) is not seen. The stacks are left in build/, folded, as viewers of flame
-graphs read them.
+Prints shares of the samples in which a thread of the server held the interpreter's lock: by the
+innermost file of memoryd in the stack, and by function. `running.py` and `Runner.run` are the event
+loop with gRPC, which has C frames; work of libraries without the lock (SQLite's reads and writes,
+gRPC's sends) is not visible. The folded stacks are in build/, for flame graph viewers.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from measuring import Target, fill, plain
 from work import WORK, Requests
 
 RATE = 200
-"""Samples a second."""
+"""Samples per second."""
 SHOWN = 15
 PROFILED = ("store", "batch", "get", "top_small", "query")
 OURS = "memoryd/"
@@ -38,7 +37,7 @@ _FILE = re.compile(r"\((.*?)(?::\d+)?\)$")
 
 
 async def profile(target: Target, requests: Requests, given: argparse.Namespace, work: str) -> Path:
-    """Load the server while the profiler looks on; the file of its folded stacks."""
+    """Profile the server under load; return the file of folded stacks."""
     file = Path(f"build/profile-{target.name}-{work}.folded")
     file.parent.mkdir(exist_ok=True)
     once = plain(target.calls(WORK[work]), requests.of(work))
@@ -53,12 +52,12 @@ async def profile(target: Target, requests: Requests, given: argparse.Namespace,
     while not looking.done():
         await drive(once, callers=given.callers, seconds=0.25)
     if await looking:
-        raise SystemExit("py-spy could not look into the server: it may need to be root")
+        raise SystemExit("py-spy could not profile the server: it may need root")
     return file
 
 
 def show(file: Path) -> None:
-    """Sum a file of folded stacks up: one line a stack, frames by semicolons, then a count."""
+    """Summarise folded stacks: one line per stack, frames separated by semicolons, then a count."""
     alone: Counter[str] = Counter()
     rooms: Counter[str] = Counter()
     for line in file.read_text().splitlines():
@@ -74,7 +73,7 @@ def show(file: Path) -> None:
 
 
 def room(frames: list[str]) -> str:
-    """The innermost file of ours in a stack, or what the stack is instead."""
+    """The innermost file of memoryd in a stack, or a label for other stacks."""
     for frame in reversed(frames):
         found = _FILE.search(frame)
         if found and OURS in found[1]:

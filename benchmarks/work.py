@@ -1,4 +1,4 @@
-"""The calls that are measured: 100-byte contents, metadata with two keys."""
+"""The measured calls: contents of 100 bytes, metadata with two keys."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ SERVICE = "memoryd.v1.MemoryService"
 ECHO_SERVICE = "echo.MemoryService"
 
 STORE_SESSIONS = 64
-"""Enough for a round's stores to evict nothing."""
+"""Enough that a round's stores evict nothing."""
 BATCH = 100
 
 SMALL, SMALL_SESSIONS = 100, 16
 LARGE, LARGE_SESSIONS = 1_000, 4
 GROWING_ROOM = 64
-"""Memories that a growing session has left before it would evict."""
+"""Memories that a growing session can take before it evicts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One kind of call; the echo answers the same bytes to it as memoryd."""
+    """One kind of call; the echo answers it with the same bytes as memoryd."""
 
     name: str
     label: str
@@ -39,7 +39,7 @@ class Work:
     answer_type: type[Message]
     callers: tuple[int, ...]
     memories: int = 1
-    """What one call stores."""
+    """The number of memories that one call stores."""
 
 
 _RETRIEVE = ("RetrieveMemories", pb.RetrieveMemoriesRequest, pb.RetrieveMemoriesResponse)
@@ -54,21 +54,21 @@ WORK = {
         ),
         Work(
             "batch", "BatchStoreMemories of 100", "BatchStoreMemories",
-            # A hundred callers' would be more than may wait for the database.
+            # More callers would exceed the queue for the database.
             pb.BatchStoreMemoriesRequest, pb.BatchStoreMemoriesResponse, (1, 16), BATCH,
         ),
         Work("get", "GetMemory", "GetMemory", pb.GetMemoryRequest, pb.Memory, _LOADS),
         Work("top_small", "Retrieve, no query, of 100", *_RETRIEVE, _LOADS),
         Work("top_large", "Retrieve, no query, of 1,000", *_RETRIEVE, _LOADS),
         Work("query", "Retrieve, query, of 1,000", *_RETRIEVE, _LOADS),
-        # As many callers as change one session between two questions of each.
+        # As many callers as change one session between two queries of each.
         Work("query_changed", "Retrieve, query, after a store", *_RETRIEVE, (1, 4)),
     )
 }  # fmt: skip
 
 
 def store_request(texts: Texts, session_id: str) -> pb.StoreMemoryRequest:
-    """A memory of its own for a session."""
+    """A unique memory for a session."""
     request = pb.StoreMemoryRequest(
         session_id=session_id,
         content=texts.content(),
@@ -92,7 +92,7 @@ def growing_session(number: int) -> str:
 
 
 def prepared_sessions() -> Iterator[tuple[str, int]]:
-    """What is read from, and how many memories each holds."""
+    """The sessions to read from, and the number of memories in each."""
     for number in range(SMALL_SESSIONS):
         yield small_session(number), SMALL
     for number in range(LARGE_SESSIONS):
@@ -101,7 +101,7 @@ def prepared_sessions() -> Iterator[tuple[str, int]]:
 
 
 class Requests:
-    """Endless requests of each kind, encoded, for a server that holds the prepared sessions."""
+    """Endless encoded requests of each kind, for a server with the prepared sessions."""
 
     def __init__(self, ids: list[tuple[str, str]]) -> None:
         """`ids`: session and memory of what may be read by id."""
@@ -111,7 +111,7 @@ class Requests:
         self._runs = 0
 
     def of(self, name: str) -> Iterator[bytes]:
-        """Requests of one run: stores go to sessions of its own."""
+        """The requests of one run, which stores to its own sessions."""
         self._runs += 1
         run, number = self._runs, 0
         while True:

@@ -1,1 +1,1 @@
-"""The database's schema, step by step; installed as `memoryd.migrations`."""
+"""The migrations of the database's schema; installed as `memoryd.migrations`."""

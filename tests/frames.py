@@ -1,7 +1,7 @@
-"""HTTP/2 without manners: any frame in any order, and what a server sends back.
+"""A raw HTTP/2 client: sends any frame in any order, and reads what the server sends back.
 
-By itself it acknowledges SETTINGS and PING, and waits for the server's flow control where it is
-asked to. Headers are sent as literals, so any bytes can stand in them.
+It acknowledges SETTINGS and PING by itself, and respects the server's flow control on request.
+Headers are sent as literals, so they may contain any bytes.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_BYTES = 16_384
 """The longest payload that every server accepts."""
 WINDOW_BYTES = 65_535
-"""How much may be sent before a server allows more, until its SETTINGS say otherwise."""
+"""The initial window until the server's SETTINGS change it."""
 STRANGER = ("127.0.0.2", 0) if sys.platform == "linux" else None
-"""An address of this machine that other callers do not have, where it has one."""
+"""An address of this machine that other callers do not use, if it has one."""
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -65,7 +65,7 @@ class Setting(enum.IntEnum):
 
 
 def frame(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> bytes:
-    """A frame with the length of its payload."""
+    """Encode a frame; its length is that of the payload."""
     return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
 
 
@@ -84,12 +84,12 @@ def reset(stream: int, code: int = 8) -> bytes:
 
 
 def header_block(headers: Headers) -> bytes:
-    """HPACK: each header as a literal that enters no table."""
+    """Encode headers by HPACK, each as a literal without indexing."""
     return b"".join(b"\0" + _text(name) + _text(value) for name, value in headers)
 
 
 def _text(data: bytes) -> bytes:
-    """A string of HPACK: its length as an integer with a prefix of seven bits, then the bytes."""
+    """Encode an HPACK string: the length as an integer with a 7-bit prefix, then the bytes."""
     if (rest := len(data) - 127) < 0:
         return bytes([len(data)]) + data
     length = b"\x7f"
@@ -102,7 +102,7 @@ def _text(data: bytes) -> bytes:
 def call_headers(
     path: bytes | None, *more: tuple[bytes, bytes], **changed: bytes | None
 ) -> list[tuple[bytes, bytes]]:
-    """Headers of a gRPC call; `changed` are the usual ones (`content_type`), None for none."""
+    """Headers of a gRPC call; `changed` replaces usual ones (`content_type`), None removes one."""
     usual: dict[bytes, bytes | None] = {
         b":method": b"POST",
         b":scheme": b"http",
@@ -117,12 +117,12 @@ def call_headers(
 
 
 def opened(stream: int, headers: Headers, flags: int = Flag.END_HEADERS) -> bytes:
-    """HEADERS, without the stream's end."""
+    """HEADERS that open a stream without ending it."""
     return frame(Kind.HEADERS, flags, stream, header_block(headers))
 
 
 def message(data: bytes, *, compressed: int = 0, length: int | None = None) -> bytes:
-    """A message of gRPC, whose prefix may claim another length than it has."""
+    """A gRPC message; its prefix may claim a wrong length."""
     return bytes([compressed]) + (len(data) if length is None else length).to_bytes(4) + data
 
 
@@ -132,7 +132,7 @@ def data(stream: int, payload: bytes, *, ends: bool = False) -> bytes:
 
 @dataclass
 class Outcome:
-    """What a server has said of one stream so far."""
+    """What a server has sent on one stream so far."""
 
     headers: dict[bytes, bytes] = field(default_factory=dict)
     data: bytearray = field(default_factory=bytearray)
@@ -147,7 +147,7 @@ class Outcome:
 
 
 class Connection:
-    """A client's side; `connected` makes one, whose reading goes on in a task."""
+    """The client side of a connection; `connected` makes one and reads in a task."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool
@@ -161,16 +161,16 @@ class Connection:
         self.outcomes: defaultdict[int, Outcome] = defaultdict(Outcome)
         self.settings: dict[int, int] = {}
         self.goaway: int | None = None
-        """Its code, once the server has sent one."""
+        """The code of GOAWAY, once the server has sent it."""
         self.closed = asyncio.Event()
 
     async def send(self, *frames: bytes) -> None:
-        """Send, without regard to windows. Raises ConnectionError if the server has closed it."""
+        """Send regardless of windows. Raises ConnectionError if the server has closed it."""
         self._writer.write(b"".join(frames))
         await self._writer.drain()
 
     async def send_data(self, stream: int, payload: bytes, *, ends: bool = False) -> None:
-        """Send as much as the windows allow, and wait for them to allow the rest."""
+        """Send as the windows allow, and wait for the rest."""
         rest = memoryview(payload)
         while rest or ends:
             while rest and self._room(stream) <= 0:
@@ -193,7 +193,7 @@ class Connection:
         return min(of_stream, WINDOW_BYTES + self._allowed[0] - self._sent[0])
 
     async def outcome(self, stream: int) -> Outcome:
-        """Wait until the server has ended a stream, or the connection is closed."""
+        """Wait until the server has ended a stream or the connection is closed."""
         waits = [asyncio.ensure_future(event.wait()) for event in self._ends_of(stream)]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -206,7 +206,7 @@ class Connection:
         return self.outcomes[stream].ended, self.closed
 
     async def read(self) -> None:
-        """Take frames in until the connection is closed."""
+        """Process frames until the connection is closed."""
         try:
             while True:
                 head = await self._reader.readexactly(9)
@@ -249,7 +249,7 @@ class Connection:
 
 
 async def dial(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Open a socket to HOST:PORT, from the stranger's address."""
+    """Open a socket to HOST:PORT from the stranger's address."""
     host, _, port = address.rpartition(":")
     return await asyncio.open_connection(host, int(port), local_addr=STRANGER)
 
@@ -258,7 +258,7 @@ async def dial(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter
 async def connected(
     address: str, *first: tuple[int, int], greets: bool = True
 ) -> AsyncIterator[Connection]:
-    """A connection that has sent the preface and SETTINGS with `first`, unless it says nothing."""
+    """Open a connection; unless `greets` is false, send the preface and SETTINGS with `first`."""
     reader, writer = await dial(address)
     connection = Connection(reader, writer, answers=greets)
     reading = asyncio.create_task(connection.read())

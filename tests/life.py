@@ -1,6 +1,6 @@
-"""A life for a database, given through the public face: every test that moves data begins with it.
+"""Fill a database through the public API, for every test that moves data.
 
-It uses every method, so that every table has rows, and every column values of every sort.
+Every method is used, so that every table has rows and every column values of every sort.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from memoryd.v1 import tool_config_pb2 as tool_pb
 if TYPE_CHECKING:
     from tests.conftest import Clock, Running
 
-PATIENCE_SECONDS = 60
+TIMEOUT_SECONDS = 60
 
 
 async def live(running: Running, clock: Clock, *, name: str = "user") -> None:
-    """Have a server do all it can to sessions whose names begin with `name`.
+    """Use every feature on sessions whose names start with `name`.
 
     Searched (with vectors), repeated by `request_id`, updated, deleted, restored, expired, swept,
     watched, exported, purged, erased; tools overridden, validated, reset, rolled back.
     """
-    begun = await _remember(running, clock, name)
+    first_revision = await _remember(running, clock, name)
     await _change(running, clock, name)
     await _search(running, f"{name}-0")
-    await _follow(running, f"{name}-0", begun)
+    await _follow(running, f"{name}-0", first_revision)
     await _configure(running)
 
 
 async def _remember(running: Running, clock: Clock, name: str) -> int:
-    """Answer the first session's first revision."""
-    memory, begun = running.memory, 0
+    """Return the first revision of the first session."""
+    memory, first_revision = running.memory, 0
     for n in range(30):
         request = pb.StoreMemoryRequest(
             session_id=f"{name}-{n % 3}",
@@ -50,7 +50,7 @@ async def _remember(running: Running, clock: Clock, name: str) -> int:
             request_id=str(uuid.uuid4()),
         )
         first = await memory.StoreMemory(request)
-        begun = begun or first.memory.revision
+        first_revision = first_revision or first.memory.revision
         if n % 3 == 0:
             assert await memory.StoreMemory(request) == first  # as a client that retries
         clock.move(timedelta(seconds=1.000001))
@@ -59,7 +59,7 @@ async def _remember(running: Running, clock: Clock, name: str) -> int:
         for n in range(2)
     ]
     await memory.BatchStoreMemories(pb.BatchStoreMemoriesRequest(requests=brief))
-    return begun
+    return first_revision
 
 
 async def _change(running: Running, clock: Clock, name: str) -> None:
@@ -96,8 +96,8 @@ async def _search(running: Running, session_id: str) -> None:
         pb.FindSimilarMemoriesRequest(session_id=session_id, content="fact")
     )
     await running.server.flush_accesses()
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while await _vectors(running) == before:  # noqa: ASYNC110  they are kept in the background
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while await _vectors(running) == before:  # noqa: ASYNC110  vectors are made in the background
             await asyncio.sleep(0.02)
 
 
@@ -106,12 +106,12 @@ async def _vectors(running: Running) -> int:
     return await running.server.database.read(lambda c: c.execute(statement).scalar_one())
 
 
-async def _follow(running: Running, session_id: str, begun: int) -> None:
+async def _follow(running: Running, session_id: str, first_revision: int) -> None:
     whole = pb.ExportMemoriesRequest(session_id=session_id, show_deleted=True)
     assert [one async for one in running.memory.ExportMemories(whole)]
     for stream in (
         running.memory.WatchMemories(
-            pb.WatchMemoriesRequest(session_id=session_id, start_revision=begun)
+            pb.WatchMemoriesRequest(session_id=session_id, start_revision=first_revision)
         ),
         running.tools.WatchToolConfigs(tool_pb.WatchToolConfigsRequest()),
     ):

@@ -1,4 +1,4 @@
-"""Limits for tests that do not judge them: a machine that does much else may take seconds."""
+"""Generous limits for tests that do not check them, since a busy machine may take seconds."""
 
 from __future__ import annotations
 

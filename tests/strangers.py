@@ -1,7 +1,7 @@
-"""What anybody who reaches the port may send: attacks, each bounded in count.
+"""Attacks by any client that reaches the port, each bounded in count.
 
-An attack goes on until it has done what it does, or is cancelled: those that hold something hold it
-for as long as the server lets them. `launched` bounds each in time.
+An attack runs until it is done or cancelled; one that holds a resource holds it for as long as the
+server allows. `launched` limits the time of each.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ Attack = Callable[[str], Awaitable[None]]
 """Given the server's address."""
 
 LINGER_SECONDS = 0.2
-"""How long a short attack waits for what the server makes of it."""
+"""How long a short attack waits for the server's reaction."""
 FLOOD = 5_000
 """Frames of a flood."""
 LARGEST_BYTES = 8 * 2**20
-"""What a server that takes messages of 4 MiB receives at most before it refuses."""
+"""The most that a server with a message limit of 4 MiB receives before it refuses."""
 
 STORE = b"/memoryd.v1.MemoryService/StoreMemory"
 HEALTH = b"/grpc.health.v1.Health/Check"
@@ -53,13 +53,13 @@ REFLECTION = b"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
 VALID = pb.StoreMemoryRequest(session_id="stranger", content="a fact").SerializeToString()
 FORGED = b"2026-01-01T00:00:00.000+00:00 info memoryd.access call method=/Forged code=OK ms=1"
-"""A whole line of the log, to be smuggled into it."""
+"""A forged log line to inject."""
 LONGEST_LINE = 8_192
-"""Characters that a line of the log has at most."""
+"""The most characters in a line of the log."""
 
 
 async def launched(attack: Attack, address: str, seconds: float) -> None:
-    """Run an attack for so long at most; that the server closes its connections is no failure."""
+    """Run an attack for a limited time; it may fail because the server closes connections."""
     with contextlib.suppress(ConnectionError, TimeoutError):
         async with asyncio.timeout(seconds):
             await attack(address)
@@ -67,7 +67,7 @@ async def launched(attack: Attack, address: str, seconds: float) -> None:
 
 @contextlib.asynccontextmanager
 async def underway(attack: Attack, address: str, seconds: float = 60.0) -> AsyncIterator[None]:
-    """Have an attack go on during the block."""
+    """Run an attack during the block."""
     running = asyncio.create_task(launched(attack, address, seconds))
     try:
         yield
@@ -77,9 +77,9 @@ async def underway(attack: Attack, address: str, seconds: float = 60.0) -> Async
 
 
 def forged(log: str) -> list[str]:
-    """Lines of a log that a stranger has written or made too long, or in whose records he stands.
+    """Log lines that a stranger has forged, made too long, or broken.
 
-    gRPC tells of a header that it could not read, as Python writes bytes: that forges nothing.
+    gRPC logs a header that it cannot read as a Python bytes literal; that forges nothing.
     """
     return [
         line
@@ -98,7 +98,7 @@ _FORGED_RECORD = re.compile(r"(\S+ \w+|.*\"logger\":) \"?memoryd\.access\b.*Forg
 
 
 def store_call(stream: int, payload: bytes, *more: tuple[bytes, bytes], ends: bool = True) -> bytes:
-    """A call of StoreMemory with these bytes for its body."""
+    """A call of StoreMemory with these bytes as its body."""
     return opened(stream, call_headers(STORE, *more)) + data(stream, payload, ends=ends)
 
 
@@ -127,20 +127,20 @@ UNDECODABLE_PATHS = (
     b"/\xc0\x80/\xed\xa0\x80",
     b"/" + b"\xfe" * 7_000,
 )
-"""No UTF-8."""
+"""Paths that are not UTF-8."""
 
 UNKNOWN_PATHS = {
     "a line of the log": b"/x\n" + FORGED,
     "a line of the log after CR": b"/x\r\n" + FORGED,
     "an escape sequence": b"/x\x1b[2K\x1b[1A" + FORGED,
     "a separator of lines": "/x\u2028\u0085\u2029".encode() + FORGED,
-    "a text turned around": "/x\u202e".encode() + FORGED,
+    "a reversed text": "/x\u202e".encode() + FORGED,
     "7,000 characters": b"/" + b"x" * 7_000,
     "fields of the log": b"/x code=OK ms=1 request_id=mine",
     "a quote of JSON": b'/x", "method": "/Forged", "y": "',
     "NUL": b"/x\0y",
 }
-"""Methods that there are not."""
+"""Methods that do not exist."""
 
 WRONG_FRAMES: Mapping[str, bytes] = {
     "no path": _call_with(path=None),
@@ -149,23 +149,23 @@ WRONG_FRAMES: Mapping[str, bytes] = {
     "GET": _call_with(method=b"GET"),
     "no scheme": _call_with(scheme=None),
     "no authority": _call_with(authority=None),
-    "an authority of no UTF-8": _call_with(authority=b"\xff\xfe"),
+    "an authority that is not UTF-8": _call_with(authority=b"\xff\xfe"),
     "no content type": _call_with(content_type=None),
     "another content type": _call_with(content_type=b"text/html"),
-    "a content type of no UTF-8": _call_with(content_type=b"application/grpc+\xff"),
+    "a content type that is not UTF-8": _call_with(content_type=b"application/grpc+\xff"),
     "no te": _call_with(te=None),
     "a path twice": _with_header(b":path", HEALTH),
     "an unknown pseudo header": _with_header(b":unknown", b"x"),
     "a name in capitals": _with_header(b"X-Capital", b"x"),
     "a name with a line break": _with_header(b"x\r\ny", b"x"),
-    "a name of no UTF-8": _with_header(b"x-\xff", b"x"),
+    "a name that is not UTF-8": _with_header(b"x-\xff", b"x"),
     "an empty name": _with_header(b"", b"x"),
     "a value with a line break": _with_header(b"x-line", b"x\r\n" + FORGED),
-    "a value of no UTF-8": _with_header(b"x-value", b"\xff\xfe\0"),
-    "a request id of no UTF-8": _with_header(b"x-request-id", b"\xff\n" + FORGED),
-    "a binary value that is none": _with_header(b"x-bin", b"!!!!\xff"),
-    "a user agent of no UTF-8": _with_header(b"user-agent", b"\xff" * 100),
-    "a host of no UTF-8": _with_header(b"host", b"\xff\n"),
+    "a value that is not UTF-8": _with_header(b"x-value", b"\xff\xfe\0"),
+    "a request id that is not UTF-8": _with_header(b"x-request-id", b"\xff\n" + FORGED),
+    "an invalid binary value": _with_header(b"x-bin", b"!!!!\xff"),
+    "a user agent that is not UTF-8": _with_header(b"user-agent", b"\xff" * 100),
+    "a host that is not UTF-8": _with_header(b"host", b"\xff\n"),
     "connection-specific headers": _with_header(b"transfer-encoding", b"chunked"),
     "a wrong content length": _with_header(b"content-length", b"-1"),
     **{
@@ -178,7 +178,7 @@ WRONG_FRAMES: Mapping[str, bytes] = {
         1, message(b"\xff" * 100, compressed=1), (b"grpc-encoding", b"gzip")
     ),
     "compressed without encoding": store_call(1, message(VALID, compressed=1)),
-    "a flag that there is not": store_call(1, message(VALID, compressed=255)),
+    "an unknown flag": store_call(1, message(VALID, compressed=255)),
     "a length beyond the data": store_call(1, message(VALID, length=len(VALID) + 1)),
     "a length of 4 GiB": store_call(1, message(VALID, length=2**32 - 1)),
     "half a prefix": store_call(1, b"\0\0\0"),
@@ -192,7 +192,7 @@ WRONG_FRAMES: Mapping[str, bytes] = {
     "an index beyond the tables": _headers(b"\xff\xff\xff\x7f"),
     "an integer without end": _headers(b"\xff" * 200),
     "a string beyond the block": _headers(b"\0\x7f\xff\x7fx"),
-    "Huffman code that is none": _headers(b"\0\x84\xff\xff\xff\xff\x81\xff"),
+    "invalid Huffman code": _headers(b"\0\x84\xff\xff\xff\xff\x81\xff"),
     "a table beyond the limit": _headers(b"\x3f\xe1\xff\xff\x7f"),
     "an empty block": _headers(b""),
     "DATA on stream 0": data(0, b"x"),
@@ -202,7 +202,7 @@ WRONG_FRAMES: Mapping[str, bytes] = {
     + frame(Kind.DATA, Flag.PADDED, 1, b"\xffx"),
     "HEADERS on stream 0": opened(0, call_headers(STORE)),
     "HEADERS on an even stream": opened(2, call_headers(STORE)),
-    "HEADERS that go down": opened(7, call_headers(STORE)) + opened(3, call_headers(STORE)),
+    "HEADERS with decreasing ids": opened(7, call_headers(STORE)) + opened(3, call_headers(STORE)),
     "HEADERS twice": opened(1, call_headers(STORE)) * 2,
     "HEADERS that depend on themselves": frame(
         Kind.HEADERS,
@@ -212,7 +212,7 @@ WRONG_FRAMES: Mapping[str, bytes] = {
     ),
     "the last stream": opened(2**31 - 1, call_headers(STORE)) + opened(1, call_headers(STORE)),
     "a reserved bit": opened(2**31 + 1, call_headers(STORE)),
-    "CONTINUATION of nothing": frame(Kind.CONTINUATION, Flag.END_HEADERS, 1, b"\x82"),
+    "CONTINUATION without HEADERS": frame(Kind.CONTINUATION, Flag.END_HEADERS, 1, b"\x82"),
     "a frame between HEADERS and CONTINUATION": frame(Kind.HEADERS, 0, 1, b"\x82")
     + frame(Kind.PING, payload=b"x" * 8),
     "RST_STREAM of an idle stream": reset(9),
@@ -227,9 +227,9 @@ WRONG_FRAMES: Mapping[str, bytes] = {
         (Setting.ENABLE_PUSH, 2), (Setting.INITIAL_WINDOW_SIZE, 2**32 - 1)
     ),
     "SETTINGS of tiny frames": settings((Setting.MAX_FRAME_SIZE, 1)),
-    "SETTINGS of no window": settings((Setting.INITIAL_WINDOW_SIZE, 0))
+    "SETTINGS without a window": settings((Setting.INITIAL_WINDOW_SIZE, 0))
     + store_call(1, message(VALID)),
-    "SETTINGS of no table": settings((Setting.HEADER_TABLE_SIZE, 0), (0xFFFF, 2**32 - 1)),
+    "SETTINGS without a table": settings((Setting.HEADER_TABLE_SIZE, 0), (0xFFFF, 2**32 - 1)),
     "WINDOW_UPDATE of zero": window_update(0, 0),
     "WINDOW_UPDATE of zero on a stream": opened(1, call_headers(STORE)) + window_update(1, 0),
     "WINDOW_UPDATE beyond the limit": window_update(0, 2**31 - 1) * 2,
@@ -239,12 +239,12 @@ WRONG_FRAMES: Mapping[str, bytes] = {
     + store_call(1, message(VALID)),
     "PUSH_PROMISE": frame(Kind.PUSH_PROMISE, Flag.END_HEADERS, 1, b"\0\0\0\2\x82"),
     "PRIORITY of four bytes": frame(Kind.PRIORITY, stream=1, payload=b"x" * 4),
-    "a type that there is not": frame(0xFF, 0xFF, 2**31 - 1, b"x" * 100),
+    "an unknown type": frame(0xFF, 0xFF, 2**31 - 1, b"x" * 100),
     "a frame of 16 MiB": b"\xff\xff\xff" + bytes([Kind.DATA, 0]) + (1).to_bytes(4) + b"x" * 100,
     "half a frame": frame(Kind.PING, payload=b"x" * 8)[:-3],
     "noise": bytes(range(256)) * 4,
 }
-"""By name; each is sent after the preface, and SETTINGS without any."""
+"""By name; each is sent after the preface and empty SETTINGS."""
 
 WRONG_GREETINGS: Mapping[str, bytes] = {
     "nothing": b"",
@@ -256,11 +256,11 @@ WRONG_GREETINGS: Mapping[str, bytes] = {
     "a path of HTTP/1.1": b"POST /\xff\n\x1b" + FORGED + b" HTTP/1.1\r\n\r\n",
     "noise": bytes(range(256)) * 16,
 }
-"""By name; each is all that is sent."""
+"""By name; nothing else is sent."""
 
 
 async def send_frames(sent: bytes, address: str) -> None:
-    """Greet, send, and wait a moment for what the server makes of it."""
+    """Greet, send, and wait a moment for the server's reaction."""
     async with connected(address) as connection:
         await connection.send(sent)
         with contextlib.suppress(TimeoutError):
@@ -269,7 +269,7 @@ async def send_frames(sent: bytes, address: str) -> None:
 
 
 async def send_greeting(sent: bytes, address: str) -> None:
-    """Send in place of a greeting, twenty times."""
+    """Send this instead of a greeting, twenty times."""
     for _ in range(20):
         _, writer = await dial(address)
         writer.write(sent)
@@ -281,7 +281,7 @@ async def send_greeting(sent: bytes, address: str) -> None:
 
 
 async def _flood(address: str, frames: Callable[[int], bytes], *first: bytes) -> None:
-    """Send `frames` of 0, 1, 2 … on one connection, and read what comes back."""
+    """Send frames number 0, 1, 2 … on one connection, and read what comes back."""
     async with connected(address) as connection:
         await connection.send(*first)
         for number in range(FLOOD):
@@ -317,13 +317,13 @@ async def window_flood(address: str) -> None:
 
 
 async def empty_continuation_flood(address: str) -> None:
-    """A header block that never ends and never grows."""
-    begun = frame(Kind.HEADERS, 0, 1, header_block(call_headers(STORE)))
-    await _flood(address, lambda _: frame(Kind.CONTINUATION, stream=1), begun)
+    """Send a header block that never ends and never grows."""
+    start = frame(Kind.HEADERS, 0, 1, header_block(call_headers(STORE)))
+    await _flood(address, lambda _: frame(Kind.CONTINUATION, stream=1), start)
 
 
 async def continuation_flood(address: str) -> None:
-    """A header block that never ends, of 32 MiB."""
+    """Send a header block of 32 MiB that never ends."""
     async with connected(address) as connection:
         await connection.send(frame(Kind.HEADERS, 0, 1, header_block(call_headers(STORE))))
         header = header_block([(b"x", b"y" * (FRAME_BYTES - 8))])
@@ -333,7 +333,7 @@ async def continuation_flood(address: str) -> None:
 
 
 async def long_header_lists(address: str) -> None:
-    """A thousand calls with header lists of 60 KB, by few bytes: one entry of the table again."""
+    """Make a thousand calls with header lists of 60 KB in few bytes, by one indexed entry."""
     entry = b"\x40" + header_block([(b"x", b"y" * 3_000)])[1:]
     block = header_block(call_headers(STORE)) + entry + b"\xbe" * 20
     async with connected(address) as connection:
@@ -343,7 +343,7 @@ async def long_header_lists(address: str) -> None:
 
 
 async def many_headers(address: str) -> None:
-    """A hundred calls with a thousand headers each."""
+    """Make a hundred calls with a thousand headers each."""
     more = [(b"x-%d" % number, b"") for number in range(1_000)]
     for _ in range(100):
         async with connected(address) as connection:
@@ -352,7 +352,7 @@ async def many_headers(address: str) -> None:
 
 
 async def unread_answers(address: str) -> None:
-    """Calls whose answers have no window to come by."""
+    """Make calls without a window for their answers."""
     async with connected(address, (Setting.INITIAL_WINDOW_SIZE, 0)) as connection:
         for stream in range(1, 400, 2):
             await connection.send(store_call(stream, message(VALID)))
@@ -377,7 +377,7 @@ FLOODS: Mapping[str, Attack] = {
 }
 
 
-# What holds something for as long as it may
+# Attacks that hold resources
 
 
 async def _until_closed(connections: Sequence[Connection]) -> None:
@@ -388,7 +388,7 @@ async def _until_closed(connections: Sequence[Connection]) -> None:
 async def unfinished_messages(
     address: str, streams: int = 64, size: int = LARGEST_BYTES, path: bytes = STORE
 ) -> None:
-    """On one connection, messages that are a byte short of their end."""
+    """Send messages without their last byte, on one connection."""
     async with connected(address) as connection:
 
         async def send(stream: int) -> None:
@@ -401,20 +401,20 @@ async def unfinished_messages(
 
 
 async def headers_alone(address: str, connections: int = 10, streams: int = 3_000) -> None:
-    """Calls that send nothing but their headers, as many as a connection lets in."""
+    """Make calls that send only headers, as many as a connection allows."""
     async with contextlib.AsyncExitStack() as stack:
-        opened_ones = []
+        started = []
         for _ in range(connections):
             connection = await stack.enter_async_context(connected(address))
-            opened_ones.append(connection)
+            started.append(connection)
             with contextlib.suppress(ConnectionError):
                 for stream in range(1, 2 * streams, 2):
                     await connection.send(opened(stream, call_headers(STORE)))
-        await _until_closed(opened_ones)
+        await _until_closed(started)
 
 
 async def slow_messages(address: str, streams: int = 100) -> None:
-    """Whole headers at once, and a byte of each message now and then."""
+    """Send whole headers at once, and each message byte by byte."""
     async with connected(address) as connection:
         numbers = range(1, 2 * streams, 2)
         await connection.send(*(opened(n, call_headers(STORE)) for n in numbers))
@@ -424,7 +424,7 @@ async def slow_messages(address: str, streams: int = 100) -> None:
 
 
 async def slow_greetings(address: str, connections: int = 100) -> None:
-    """A byte of the preface now and then."""
+    """Send the preface byte by byte."""
     async with contextlib.AsyncExitStack() as stack:
         slow = [
             await stack.enter_async_context(connected(address, greets=False))
@@ -439,7 +439,7 @@ async def slow_greetings(address: str, connections: int = 100) -> None:
 
 
 async def idle_connections(address: str, connections: int = 300, *, greets: bool = False) -> None:
-    """Connections on which nothing is sent, or nothing but a greeting."""
+    """Open connections and send nothing, or only a greeting."""
     async with contextlib.AsyncExitStack() as stack:
         idle = []
         for _ in range(connections):
@@ -449,7 +449,7 @@ async def idle_connections(address: str, connections: int = 300, *, greets: bool
 
 
 async def idle_streams(address: str, path: bytes, streams: int, request: bytes | None) -> None:
-    """Streams that are begun, with a request or without, and left alone."""
+    """Open streams, with a request or without, and leave them alone."""
     async with connected(address) as connection:
         for stream in range(1, 2 * streams, 2):
             await connection.send(opened(stream, call_headers(path)))
@@ -484,7 +484,7 @@ HOLDS: Mapping[str, Attack] = {
 
 
 async def over_and_over(attack: Attack, pause_seconds: float, address: str) -> None:
-    """Repeat an attack that is short, whether or not the server takes its connections."""
+    """Repeat a short attack, whether or not the server accepts its connections."""
     while True:
         with contextlib.suppress(ConnectionError):
             await attack(address)

@@ -1,4 +1,4 @@
-"""A number in the documents is that of the constant in the code, which no setting changes."""
+"""The documents state the values of constants that no setting changes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ STATED = [
     ("settings", "tools.secrets:RESOLVE_TIMEOUT_SECONDS", "waits at most {:g} seconds"),
     ("settings", "tools.checks:START_TIMEOUT_SECONDS", "a start in production {:g}."),
 ]
-"""Page, constant below memoryd, and the words around its value."""
+"""Page, constant in memoryd, and the words around its value."""
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ STATED = [
     STATED,
     ids=[f"{page}-{constant}" for page, constant, _ in STATED],
 )
-def test_a_number_is_that_of_the_code(page, constant, words):
+def test_documented_numbers_match_the_code(page, constant, words):
     module, _, name = constant.partition(":")
     value = getattr(import_module(f"memoryd.{module}"), name)
     text = " ".join((DOCS / f"{page}.md").read_text().split())

@@ -1,4 +1,4 @@
-"""What the documents refer to exists: files, headings, commands, variables, messages, reasons."""
+"""Everything that the documents refer to exists: files, headings, commands, variables, messages."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ LINK = re.compile(r"^(?P<path>[^#]*)(#(?P<anchor>.*))?$")
 
 
 def tokens(document: Path) -> list[Token]:
-    """Every token of a document, those within paragraphs and headings included."""
+    """Every token of a document, including those in paragraphs and headings."""
     found = MarkdownIt("commonmark").enable("table").parse((ROOT / document).read_text())
     return [each for token in found for each in (token, *(token.children or ()))]
 
 
 def anchors(document: Path) -> set[str]:
-    """The names that a forge gives to a document's headings."""
+    """The anchors of a document's headings, as GitHub makes them."""
     found = tokens(document)
     headings = [
         following.content for token, following in pairwise(found) if token.type == "heading_open"
@@ -43,13 +43,13 @@ def anchors(document: Path) -> set[str]:
 
 
 def links(document: Path) -> list[str]:
-    """Where a document's links and images lead within the project."""
+    """The targets of a document's links and images within the project."""
     targets = [token.attrGet("href") or token.attrGet("src") for token in tokens(document)]
     return [str(target) for target in targets if target and "://" not in str(target)]
 
 
 def codes(document: Path) -> list[str]:
-    """What a document sets in code, within lines and in blocks."""
+    """What a document marks as code, inline and in blocks."""
     return [t.content for t in tokens(document) if t.type in {"code_inline", "fence"}]
 
 
@@ -58,15 +58,15 @@ def named(document: Path, pattern: str) -> set[str]:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
-def test_links_lead_somewhere(document):
+def test_links_have_targets(document):
     for link in links(document):
         parts = LINK.match(link)
         assert parts is not None
         target = (ROOT / document).parent / parts["path"] if parts["path"] else ROOT / document
-        assert target.is_file(), f"{link}: there is no such file"
+        assert target.is_file(), f"{link}: no such file"
         assert target.resolve().is_relative_to(ROOT)
         if parts["anchor"]:
-            assert parts["anchor"] in anchors(target), f"{link}: there is no such heading"
+            assert parts["anchor"] in anchors(target), f"{link}: no such heading"
 
 
 def test_every_page_is_reached_from_the_index():
@@ -82,7 +82,7 @@ def test_variables_are_settings(document):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
-def test_reasons_are_those_of_the_protos(document):
+def test_reasons_exist_in_the_protos(document):
     assert named(document, r"\bERROR_REASON_[A-Z_]*[A-Z]\b") <= set(ErrorReason.keys())
 
 
@@ -115,7 +115,7 @@ def test_the_messages_to_alert_on_are_logged():
     }
     assert len(messages) >= 8
     for message in messages:
-        # The rest of a message may follow it, such as what the database says.
+        # More may follow the message, such as what the database says.
         assert re.search(rf'_log\.\w+\(\s*"{re.escape(message)}["%:, ;]', source), message
 
 
@@ -125,7 +125,7 @@ def test_the_reference_describes_all_of_the_api(tmp_path):
         ["protos/generate.py", "image", str(image)],
         ["docs/reference.py", str(image), str(tmp_path)],
     ):
-        subprocess.run([sys.executable, *script], cwd=ROOT, check=True)  # noqa: S603  our own
+        subprocess.run([sys.executable, *script], cwd=ROOT, check=True)  # noqa: S603  our own command
     for file in (memory_pb2, tool_config_pb2, error_reason_pb2):
         page = (tmp_path / f"{Path(file.DESCRIPTOR.name).stem}.md").read_text()
         sections = dict(re.findall(r"(?ms)^##+ (\w+)\n\n(.*?)(?=^##|\Z)", page))

@@ -1,4 +1,4 @@
-"""The Python examples run; `make examples` runs those that need other toolchains."""
+"""The Python examples work; `make examples` runs those that need other toolchains."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_agent_remembers_from_one_conversation_to_the_next(command_line, dat
     ]
 
 
-def test_the_agent_goes_on_after_a_refusal(command_line, database_url):
+def test_the_agent_continues_after_a_refusal(command_line, database_url):
     address = command_line.serve(MEMORYD_DATABASE_URL=database_url).address()
     printed = converse(command_line, address, "I " + "a" * 16_384, "I like tea")
     refused_query, reply, refused_content, *rest = printed

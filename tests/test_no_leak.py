@@ -1,4 +1,4 @@
-"""Secrets are planted wherever one can be given; nothing that leaves the service shows one."""
+"""Nothing that leaves the service shows a secret; tests plant one everywhere it can be set."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 from .aws_stub import SecretsManagerStub, secrets_manager
 
 CANARY = "c4n4ry"
-"""What every planted secret begins with."""
+"""The start of every planted secret."""
 
 UUID = "00000000-0000-7000-8000-000000000000"
 METADATA = (
@@ -50,7 +50,7 @@ WITH_KEY = ("crm", "billing", "inventory")
 
 
 def shown(seen: str | bytes) -> bool:
-    """Whether a secret can be read in it, plainly or in base64."""
+    """Whether it shows a secret, plain or in base64."""
     data = seen.encode("utf-8", "surrogateescape") if isinstance(seen, str) else seen
     stem = CANARY.encode()
     forms = [base64.b64encode(b"\0" * shift + stem)[shift + shift // 2 :][:6] for shift in range(3)]
@@ -59,7 +59,7 @@ def shown(seen: str | bytes) -> bool:
     )
 
 
-def test_what_is_looked_for_would_be_found():
+def test_a_planted_secret_would_be_found():
     assert shown(f"Bearer {CANARY}")
     assert shown(CANARY.upper())
     assert shown(CANARY.encode().hex())
@@ -76,7 +76,7 @@ def aws() -> Iterator[SecretsManagerStub]:
 
 
 def planted(aws: SecretsManagerStub, database_url: str) -> dict[str, str]:
-    """Variables with a secret in every place that has room for one."""
+    """Variables with a secret in every possible place."""
     return aws.variables | {
         "MEMORYD_DATABASE_URL": database_url.replace("postgres@/", f"postgres:{CANARY}-db@/"),
         "PGPASSWORD": f"{CANARY}-pgpassword",
@@ -101,7 +101,7 @@ OTHER_PROGRAMS='{CANARY}-other
 
 
 def tool_configs() -> list[tool_config_pb2.ToolConfig]:
-    """Configurations as a caller may give them, with a secret wherever a text goes."""
+    """Configurations from a caller, with a secret in every text."""
     literal = f"{CANARY}-given"
     of_crm: list[dict[str, Any]] = [
         {"api_key": literal},
@@ -125,7 +125,7 @@ def tool_configs() -> list[tool_config_pb2.ToolConfig]:
             tool_config_pb2.ToolConfig(tool=tool, **{tool: {"api_key": literal}})
             for tool in WITH_KEY
         ),
-        # Under another tool's name, of no tool, and with an etag that is none.
+        # With another tool's name, without a tool, and with an invalid etag.
         tool_config_pb2.ToolConfig(tool="rag", crm={"api_key": literal}),
         tool_config_pb2.ToolConfig(tool=f"no {literal}", crm={"api_key": literal}),
         tool_config_pb2.ToolConfig(tool="crm", crm={"api_key": literal}, etag=literal),
@@ -137,7 +137,7 @@ def tool_configs() -> list[tool_config_pb2.ToolConfig]:
 
 
 def requests_of(method: MethodDescriptor) -> list[bytes]:
-    """What a caller may send: plausible, wrong, and no message at all."""
+    """Requests from a caller: plausible, wrong, and not a message at all."""
     kind = GetMessageClass(method.input_type)
     of_tools = method.containing_service is SERVICES[1]
     messages = [kind(), *(tool_requests(kind) if of_tools else memory_requests(kind))]
@@ -165,7 +165,7 @@ def tool_requests(kind: type[Message]) -> list[Message]:
                     kind(tool=tool, paths=["x"]),
                 ]
             if "page_token" in fields:
-                messages.append(kind(tool=tool, page_size=1, page_token="x"))  # noqa: S106  of a page
+                messages.append(kind(tool=tool, page_size=1, page_token="x"))  # noqa: S106  a page token
     return messages
 
 
@@ -184,7 +184,7 @@ def memory_requests(kind: type[Message]) -> list[Message]:
 
 
 class Caller:
-    """Calls methods by their name, and keeps all that comes back."""
+    """Calls methods by name, and keeps all answers."""
 
     def __init__(self, channel: grpc.Channel) -> None:
         self._channel = channel
@@ -237,7 +237,7 @@ def assert_nothing_shown(seen: list[str | bytes]) -> None:
 
 
 def rows(url: str) -> list[str | bytes]:
-    """All that the database holds: every row of every table, or the file's bytes."""
+    """The whole database: every row of every table, or the file's bytes."""
     if url.startswith("sqlite"):
         file = Path(make_url(url).database or "")
         return [found.read_bytes() for found in file.parent.glob(f"{file.name}*")]
@@ -251,7 +251,7 @@ def rows(url: str) -> list[str | bytes]:
         found = [
             row[0]
             for (table,) in tables
-            for row in await connection.fetch(f"SELECT t::text FROM {table} t")  # noqa: S608  the database's own names
+            for row in await connection.fetch(f"SELECT t::text FROM {table} t")  # noqa: S608  names from the database
         ]
         await connection.close()
         return found
@@ -266,7 +266,7 @@ def test_a_server_shows_no_secret(aws, command_line, database_url, log_format):
         **planted(aws, database_url),
         MEMORYD_LOG_LEVEL="debug",
         MEMORYD_LOG_FORMAT=log_format,
-        # As an operator would who looks for trouble.
+        # As an operator does when looking for a problem.
         PYTHONFAULTHANDLER="1",
         PYTHONASYNCIODEBUG="1",
         GRPC_VERBOSITY="debug",
@@ -330,7 +330,7 @@ BAD = [
 
 
 @pytest.mark.parametrize("variables", BAD, ids=lambda variables: next(iter(variables)))
-def test_a_bad_setting_is_told_without_its_value(variables):
+def test_a_bad_setting_is_reported_without_its_value(variables):
     with pytest.raises(SettingsError) as caught:
         load_configuration(environ=variables, dotenv=None, flags={})
     error = caught.value
@@ -360,7 +360,7 @@ def test_a_start_that_fails_shows_no_secret(command_line):
         f"sqlite+aiosqlite:///no/such/folder.db?password={CANARY}",
     ],
 )
-def test_a_database_that_cannot_be_had_is_told_without_its_password(command_line, url):
+def test_an_unreachable_database_is_reported_without_its_password(command_line, url):
     done = command_line.run("migrate", MEMORYD_DATABASE_URL=url, MEMORYD_LOG_LEVEL="debug")
     assert done.returncode == 1
     assert done.stderr
@@ -371,13 +371,13 @@ def test_a_database_that_cannot_be_had_is_told_without_its_password(command_line
 
 
 @pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
-async def test_a_defect_is_logged_without_a_secret(serve, monkeypatch, as_json):
+async def test_an_unhandled_exception_is_logged_without_a_secret(serve, monkeypatch, as_json):
     keys = {"CRM_API_KEY": f"{CANARY}-literal", "BILLING_API_KEY": "env://TARGET"}
     running = await serve(**keys, TARGET=f"{CANARY}-target")
 
     async def broken(_self: Secrets, reference: SecretReference, **_: object) -> None:
         local = reference.literal.get_secret_value()
-        raise RuntimeError("a defect" if local else "another")
+        raise RuntimeError("an error" if local else "another")
 
     monkeypatch.setattr(Secrets, "resolve", broken)
     written = io.StringIO()
@@ -402,7 +402,7 @@ async def test_a_defect_is_logged_without_a_secret(serve, monkeypatch, as_json):
     assert_nothing_shown([*caller, log])
 
 
-async def test_a_defect_of_the_store_is_logged_without_a_secret(serve, monkeypatch):
+async def test_an_unhandled_exception_of_the_store_is_logged_without_a_secret(serve, monkeypatch):
     running = await serve(CRM_API_KEY=CANARY)
     monkeypatch.setattr(running.server.database, "read", None)
     written = io.StringIO()
@@ -415,8 +415,8 @@ async def test_a_defect_of_the_store_is_logged_without_a_secret(serve, monkeypat
     assert_nothing_shown([str(caught.value), written.getvalue()])
 
 
-def test_libraries_at_debug_are_not_heard():
-    """Theirs is not ours to judge: botocore writes whole answers, aiosqlite rows."""
+def test_debug_records_of_libraries_are_not_logged():
+    """Their records may hold secrets: botocore writes whole answers, aiosqlite rows."""
     libraries = ("aiosqlite", "asyncpg", "boto3", "botocore", "grpc", "sqlalchemy", "urllib3")
     written = io.StringIO()
     with logging_to(written, level="debug", as_json=False):

@@ -1,4 +1,4 @@
-"""What the documents print is what happens, except for the port: the server is the test's own."""
+"""The documents' commands print what the documents say, except for the port."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def address(command_line, database_url) -> str:
 @pytest.mark.parametrize(
     ("document", "commands"), [(README, 3), (TUTORIAL, 9)], ids=["README", "tutorial"]
 )
-def test_the_commands_of_a_document_print_what_it_says(command_line, address, document, commands):
+def test_the_commands_of_a_document_print_its_output(command_line, address, document, commands):
     assert len(session(document)) == commands
     for command, printed in session(document):
         output = command_line.shell(command.replace(ADDRESS, address))
@@ -63,7 +63,7 @@ def test_the_python_example_prints_the_memory(command_line, address, tmp_path):
     [("settings", settings_table()), ("tool settings", tool_settings_table())],
     ids=["settings", "tool settings"],
 )
-def test_the_tables_are_those_of_the_code(name, rows):
+def test_the_tables_match_the_code(name, rows):
     table = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- end of {name} -->", SETTINGS, re.DOTALL)
     assert table is not None
     lines = ["| variable | default | meaning |", "|---|---|---|"]

@@ -1,4 +1,4 @@
-"""The sweeper, on a running server: what it takes, what it leaves, and what harms it."""
+"""The sweeper on a running server: what it removes, what it leaves, and how it fails."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from memoryd.memories.sweeper import BATCH
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-PATIENCE_SECONDS = 60
+TIMEOUT_SECONDS = 60
 DAY = timedelta(days=1)
 SECOND = timedelta(seconds=1)
 
@@ -35,7 +35,7 @@ async def stored(memory: MemoryServiceStub, *contents: str, **fields: object) ->
 
 
 async def store_many(memory: MemoryServiceStub, count: int, **fields: object) -> None:
-    """Each in a session of its own or of a hundred, so that no limit takes any."""
+    """Store memories in sessions of at most a hundred, so that none is evicted."""
     for start in range(0, count, 500):
         requests = [
             store(f"fact {n}", f"user-{n // 100}", request_id=str(uuid.uuid4()), **fields)
@@ -61,21 +61,21 @@ async def live(memory: MemoryServiceStub, session_id: str = "user-123") -> list[
 
 
 async def changes(memory: MemoryServiceStub, until: int) -> list[tuple[int, int, str]]:
-    """What a watch from the beginning tells, up to a revision."""
-    told = []
+    """The events of a watch from the start up to a revision."""
+    received = []
     call = memory.WatchMemories(pb.WatchMemoriesRequest(session_id="user-123"))
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not told or told[-1][0] < until:
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while not received or received[-1][0] < until:
             event = await call.read()
-            told.append((event.revision, event.change, event.memory.memory_id))
+            received.append((event.revision, event.change, event.memory.memory_id))
     call.cancel()
-    return told
+    return received
 
 
-# What is taken
+# What it removes
 
 
-async def test_what_has_expired_is_removed_and_told(running, clock):
+async def test_expired_memories_are_removed_and_reported(running, clock):
     memory = running.memory
     first, second, third = (
         *(await stored(memory, "first", ttl=timedelta(hours=1))),
@@ -100,14 +100,14 @@ async def test_what_has_expired_is_removed_and_told(running, clock):
     assert [m.content for m in await live(memory)] == ["third"]
 
 
-async def test_it_sweeps_by_itself(serve, clock):
+async def test_the_sweeper_runs_by_itself(serve, clock):
     memory = (await serve(MEMORYD_SWEEP_SECONDS="0.1")).memory
     (one,) = await stored(memory, "brief", ttl=timedelta(minutes=1))
     clock.move(timedelta(minutes=1))
     assert (await changes(memory, 2))[-1] == (2, pb.MEMORY_CHANGE_EXPIRED, one.memory_id)
 
 
-async def test_what_nobody_uses_is_deleted_softly(serve, clock):
+async def test_unused_memories_are_soft_deleted(serve, clock):
     running = await serve(MEMORY_CLEANUP_DAYS="30")
     memory, sweeper = running.memory, running.server.sweeper
     unused, retrieved, changed, _ = await stored(
@@ -140,7 +140,7 @@ async def test_what_nobody_uses_is_deleted_softly(serve, clock):
     assert await live(memory) == []
 
 
-async def test_what_was_deleted_is_purged_after_its_retention(serve, clock, tables):
+async def test_deleted_memories_are_purged_after_their_retention(serve, clock, tables):
     running = await serve(MEMORYD_DELETED_RETENTION_HOURS="48")
     memory, sweeper = running.memory, running.server.sweeper
     gone, back, expiring, kept = (
@@ -168,8 +168,8 @@ async def test_what_was_deleted_is_purged_after_its_retention(serve, clock, tabl
         back.memory_id,
         kept.memory_id,
     }
-    told = await changes(memory, 10)
-    assert told[-2:] == [
+    received = await changes(memory, 10)
+    assert received[-2:] == [
         (9, pb.MEMORY_CHANGE_PURGED, gone.memory_id),
         (10, pb.MEMORY_CHANGE_PURGED, expiring.memory_id),
     ]
@@ -256,7 +256,7 @@ async def test_more_than_one_batch_of_unused_ones_is_deleted_in_one_run(running,
     ) == [("deleted", count)]
 
 
-# What is left alone
+# What it leaves
 
 
 async def test_live_memories_are_never_touched(running, clock):
@@ -275,7 +275,7 @@ async def test_live_memories_are_never_touched(running, clock):
         assert now == before
 
 
-async def test_one_that_was_restored_meanwhile_is_not_purged(running, clock):
+async def test_a_memory_restored_meanwhile_is_not_purged(running, clock):
     memory, database = running.memory, running.server.database
     restored, gone = await stored(memory, "restored", "gone")
     victims = [("default", "user-123", one.memory_id) for one in (restored, gone)]
@@ -287,8 +287,8 @@ async def test_one_that_was_restored_meanwhile_is_not_purged(running, clock):
     assert await live(memory) == [restored]
 
 
-async def test_one_that_has_expired_is_left_to_expire(running, clock):
-    """Else it would be told of as deleted; and it is nothing that a further batch would change."""
+async def test_an_expired_memory_is_left_to_expire(running, clock):
+    """Else it would be reported as deleted, and a further batch would not find it again."""
     memory, database = running.memory, running.server.database
     await stored(memory, "expired", ttl=30 * DAY)
     (unused,) = await stored(memory, "unused", never_expires=True)
@@ -297,7 +297,7 @@ async def test_one_that_has_expired_is_left_to_expire(running, clock):
     assert found == [(*Session("default", "user-123"), unused.memory_id)]
 
 
-async def test_the_databases_clock_is_asked(running):
+async def test_the_databases_clock_is_used(running):
     database = running.server.database
     now = await database.read(database.dialect.now)
     assert abs(datetime.now(UTC) - now) < timedelta(minutes=5)
@@ -314,7 +314,7 @@ async def test_two_sweepers_take_each_memory_once(serve, clock, tables):
     for span in (timedelta(), timedelta(days=8), timedelta()):
         clock.move(span)
         await asyncio.gather(*(servers[n % 2].server.sweeper.run_once() for n in range(4)))
-    # What one has left to the other, which had been there before.
+    # What the first sweeper left to the second.
     await servers[0].server.sweeper.run_once()
     assert await tables.rows("SELECT count(*) FROM memories") == [(0,)]
     assert await tables.rows("SELECT DISTINCT revision FROM sessions") == [(300,)]
@@ -323,9 +323,9 @@ async def test_two_sweepers_take_each_memory_once(serve, clock, tables):
     ]
 
 
-async def test_callers_and_sweepers_at_once_leave_a_consistent_state(serve, clock, tables):
-    """Many purges, undeletions, erasures and sweeps of the same rows: none hinders another."""
-    # All calls begin at once, on one connection to each.
+async def test_concurrent_callers_and_sweepers_leave_a_consistent_state(serve, clock, tables):
+    """Many concurrent purges, undeletions, erasures and sweeps of the same rows all succeed."""
+    # All calls start at once, on one connection to each server.
     variables = {
         "MEMORYD_DELETED_RETENTION_HOURS": "1",
         "MEMORYD_MAX_STREAMS_PER_CONNECTION": "3000",
@@ -408,14 +408,14 @@ async def test_a_broken_sweep_is_logged_and_the_next_one_comes(serve, clock, mon
         return real(*arguments)
 
     monkeypatch.setattr(removal, "expired", breaking)
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         await broken.wait()
     clock.move(timedelta(minutes=1))
     assert (await changes(memory, 2))[-1] == (2, pb.MEMORY_CHANGE_EXPIRED, one.memory_id)
     assert any(record.levelname == "ERROR" and record.exc_info for record in caplog.records)
 
 
-async def test_a_sweep_that_is_cancelled_is_taken_up_by_the_next(running, clock, tables):
+async def test_the_next_sweep_continues_a_cancelled_one(running, clock, tables):
     memory, sweeper = running.memory, running.server.sweeper
     await store_many(memory, 3 * BATCH, ttl=timedelta(hours=1))
     clock.move(timedelta(hours=1))

@@ -1,4 +1,4 @@
-"""`memoryd export` and `memoryd import`: a database, from one kind to the other and back."""
+"""`memoryd export` and `memoryd import` move a database from one kind to the other and back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from memoryd.v1 import tool_config_pb2 as tool_pb
 from .life import live
 
 MOVED = {name for name, table in schema.tables.items() if not table.info.get(DERIVED)}
-"""The tables that an export has."""
+"""The tables in an export."""
 
 
 @pytest.fixture
@@ -63,19 +63,19 @@ async def rows(url: str) -> dict[str, list[tuple[object, ...]]]:
 
 
 def moved(found: dict[str, list[tuple[object, ...]]]) -> dict[str, list[tuple[object, ...]]]:
-    """Of every row, what an export has."""
+    """The exported part of every row."""
     return {name: found[name] for name in MOVED}
 
 
 @pytest.fixture
 async def filled(running, clock, database_url):
-    """A database with something of everything in it; its server is still running."""
+    """A database with every sort of data; its server is still running."""
     await live(running, clock)
     return database_url
 
 
 async def test_a_life_leaves_every_sort_of_value_in_every_table(filled):
-    """Else the tests of moving data would not see what a new table or column needs."""
+    """Otherwise the tests of moving data would miss a new table or column."""
     found = await rows(filled)
     for name, table in schema.tables.items():
         assert found[name], name
@@ -97,15 +97,15 @@ async def test_there_and_back_without_loss(filled, other_url, tmp_path):
     assert back.read_text() == there.read_text()
 
 
-async def test_a_copy_goes_on_where_the_first_was(filled, other_url, tmp_path, running, serve):
+async def test_a_copy_continues_after_the_original(filled, other_url, tmp_path, running, serve):
     file = tmp_path / "export.jsonl"
     memoryd("export", file, filled, "--deleted")
     memoryd("import", file, other_url)
     copy = await serve(MEMORYD_DATABASE_URL=other_url)
     request = pb.RetrieveMemoriesRequest(session_id="user-0", query="changed fact", peek=True)
     before = await running.memory.RetrieveMemories(request)
-    async with asyncio.timeout(60):  # the first call has the vectors made that are missing
-        while await copy.memory.RetrieveMemories(request) != before:  # noqa: ASYNC110  nobody tells
+    async with asyncio.timeout(60):  # the first call makes the missing vectors
+        while await copy.memory.RetrieveMemories(request) != before:  # noqa: ASYNC110  no event to await
             await asyncio.sleep(0.02)
     stored = await copy.memory.StoreMemory(
         pb.StoreMemoryRequest(session_id="user-0", content="something new")
@@ -116,7 +116,7 @@ async def test_a_copy_goes_on_where_the_first_was(filled, other_url, tmp_path, r
     assert (changed.revision, changed.rag.search_k) == (6, 8)
 
 
-async def test_revisions_of_tools_go_on_beyond_those_that_were_imported(
+async def test_revisions_of_tools_continue_after_the_imported_ones(
     filled, other_url, tmp_path, serve
 ):
     copy = await serve(MEMORYD_DATABASE_URL=other_url)
@@ -126,13 +126,13 @@ async def test_revisions_of_tools_go_on_beyond_those_that_were_imported(
     assert (await copy.tools.UpdateToolConfig(request)).revision == 1
     file = tmp_path / "export.jsonl"
     memoryd("export", file, filled, "--deleted")
-    # In a thread: the server of this process may hold the lock, and needs the loop to end.
+    # In a thread: the server in this process may need the loop to release the lock.
     await asyncio.to_thread(memoryd, "import", file, other_url)
     request.tool_config.crm.timeout = 4
     assert (await copy.tools.UpdateToolConfig(request)).revision == 6
 
 
-async def test_tombstones_come_along_only_where_asked(filled, other_url, tmp_path):
+async def test_tombstones_are_moved_only_on_request(filled, other_url, tmp_path):
     file = tmp_path / "export.jsonl"
     memoryd("export", file, filled)
     memoryd("import", file, other_url)
@@ -144,7 +144,7 @@ async def test_tombstones_come_along_only_where_asked(filled, other_url, tmp_pat
     assert copied["memories"] == live
 
 
-async def test_an_import_is_begun_again_after_it_was_cut_off(filled, other_url, tmp_path):
+async def test_an_interrupted_import_can_be_repeated(filled, other_url, tmp_path):
     whole, part = tmp_path / "whole.jsonl", tmp_path / "part.jsonl"
     memoryd("export", whole, filled, "--deleted")
     lines = whole.read_text().splitlines(keepends=True)
@@ -201,7 +201,7 @@ REQUEST = {
 
 
 def written(file: Path, entry: object) -> Path:
-    """An export whose second line is this."""
+    """An export with this as its second line."""
     head = json.dumps({"format": FORMAT, "version": VERSION, "schema": HEAD})
     line = entry if isinstance(entry, bytes) else json.dumps(entry).encode()
     file.write_bytes(head.encode() + b"\n" + line)
@@ -232,20 +232,20 @@ def written(file: Path, entry: object) -> Path:
         ),
     ],
 )
-async def test_a_line_that_was_changed_is_named(database_url, tmp_path, entry, words):
+async def test_a_corrupt_line_is_named(database_url, tmp_path, entry, words):
     file = written(tmp_path / "export.jsonl", entry)
-    told = memoryd("import", file, database_url, succeeds=False)
-    assert "line 2: " in told
-    assert words in told
+    message = memoryd("import", file, database_url, succeeds=False)
+    assert "line 2: " in message
+    assert words in message
 
 
 async def test_rows_that_the_database_refuses_are_named(database_url, tmp_path):
     file = written(tmp_path / "export.jsonl", {"table": "store_requests", "row": REQUEST})
-    told = memoryd("import", file, database_url, succeeds=False)
-    assert "lines up to 2: the database refuses these rows of store_requests" in told
+    message = memoryd("import", file, database_url, succeeds=False)
+    assert "lines up to 2: the database refuses these rows of store_requests" in message
 
 
-async def test_what_stands_against_other_memories_is_told_and_left_out(filled, tmp_path):
+async def test_rows_that_conflict_with_other_memories_are_reported_and_skipped(filled, tmp_path):
     file = tmp_path / "export.jsonl"
     memoryd("export", file, filled, "--deleted")
     lines = [json.loads(line) for line in file.read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""The table of memories, as the systems in the field first had it."""
+"""The table of memories, as the first systems in the field had it."""
 
 from __future__ import annotations
 

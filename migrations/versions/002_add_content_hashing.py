@@ -1,7 +1,7 @@
-"""Content hashes, which from here on say what is a duplicate; expiry and soft deletion.
+"""Content hashes, which identify duplicates from now on; expiry and soft deletion.
 
-Compatibility: servers of before cannot write beside this one, since they give no content hash; stop
-them first. Memories whose contents normalise to the same become one by the contract's merge rule.
+Compatibility: older servers cannot write alongside this one, since they set no content hash; stop
+them first. Memories with the same normalised content are merged by the contract's rule.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ down_revision = "001_initial_schema"
 branch_labels = None
 depends_on = None
 
-# PostgreSQL's B-tree takes no entry over 2,704 bytes, its own overhead included.
+# PostgreSQL's B-tree accepts entries of at most 2,704 bytes, including its own overhead.
 LONGEST_KEY_BYTES = 2_600
 
 
@@ -60,7 +60,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     connection = op.get_bind()
-    # The schema of before cannot tell that they are gone: they would come back.
+    # The older schema cannot mark them as deleted, so they would come back.
     gone = sa.or_(memories.c.deleted_at.is_not(None), memories.c.expires_at <= datetime.now(UTC))
     removed = connection.execute(sa.delete(memories).where(gone))
     log_count(removed.rowcount, "%s deleted or expired memories were removed for good")
@@ -80,7 +80,7 @@ def _create_content_key(connection: sa.Connection) -> None:
     if connection.dialect.name == "postgresql":
         size = sum(sa.func.octet_length(memories.c[column]) for column in columns)
         if (connection.scalar(sa.select(sa.func.max(size))) or 0) > LONGEST_KEY_BYTES:
-            # As good as the column itself, small enough, and immutable, as an index needs it.
+            # As unique as the column itself, small enough, and immutable, as an index requires.
             digest = sa.text("md5(content)")
             op.create_index(name, "memories", [*columns[:2], digest], unique=True)
             return

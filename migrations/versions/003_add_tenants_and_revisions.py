@@ -1,7 +1,7 @@
-"""Tenants, session revisions, uniqueness among live memories, keys that begin with the shard key.
+"""Tenants, session revisions, uniqueness among live memories, keys that start with the shard key.
 
-Compatibility: servers of before cannot write beside this one, since they know neither tenants nor
-revisions; stop them first. Etags and revisions given out before a downgrade mean nothing after it.
+Compatibility: older servers cannot write alongside this one, since they know neither tenants nor
+revisions; stop them first. Etags and revisions from before a downgrade are invalid after it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SESSION_ID = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._:@-]{0,254}")
 MEMORY_ID = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z"
 OLD_PRIMARY_KEY = "memories_pkey"  # as PostgreSQL names it
 SHARD_KEY = ("tenant", "session_id")
-# What the systems before left open, the default that the database gives from here on, if any.
+# Columns that earlier systems left nullable, with the database's default from now on, if any.
 STRICT_COLUMNS = (
     ("content_type", sa.String(50), "'context'"),
     ("metadata", sa.JSON(), "'{}'"),
@@ -118,7 +118,7 @@ def repair_metadata(connection: sa.Connection) -> None:
 
 
 def number_revisions(connection: sa.Connection) -> None:
-    """Give each session's memories the revisions that storing them one by one would have given."""
+    """Number each session's memories with the revisions of storing them one by one."""
     order = sa.func.row_number().over(partition_by=c.session_id, order_by=(c.created_at, c.id))
     numbered = sa.select(c.id, order.label("number")).subquery()
     connection.execute(
@@ -133,7 +133,7 @@ def number_revisions(connection: sa.Connection) -> None:
 
 
 def replace_ids(connection: sa.Connection) -> None:
-    """Give memories an id that the contract accepts; those that have one keep it."""
+    """Give memories without a valid id a new one."""
     rows = connection.execute(
         sa.select(c.id, c.created_at)
         .where(sa.not_(c.id.regexp_match(MEMORY_ID)))
@@ -174,7 +174,7 @@ def create_sessions(connection: sa.Connection) -> None:
 
 
 def tighten(connection: sa.Connection) -> None:
-    # SQLite's primary key has a name only where it was given one.
+    # SQLite's primary key has a name only if it was given one.
     named = {"pk": OLD_PRIMARY_KEY}
     with op.batch_alter_table("memories", naming_convention=named) as table:
         for name, type_, default in STRICT_COLUMNS:
@@ -274,7 +274,7 @@ def downgrade() -> None:
 
 
 def remove_surplus_tombstones(connection: sa.Connection) -> None:
-    """Keep of equal contents the live memory or the newest: the old key counts deleted ones too."""
+    """Keep the live or newest memory of each content, since the old key includes deleted ones."""
     rank = (
         sa.func.row_number()
         .over(

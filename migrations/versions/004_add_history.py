@@ -1,7 +1,7 @@
-"""Superseded versions and purges, for those who follow a session; and what the sweeper looks for.
+"""Superseded versions and purges for watchers of a session, and the sweeper's indexes.
 
-Compatibility: servers of before go on working beside this one; what they change has no history, so
-followers of a session see its latest state only.
+Compatibility: older servers keep working alongside this one. Their changes have no history, so
+watchers of a session see only its latest state.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The tools' runtime overrides and their revisions; nothing of any session.
+"""The tools' runtime overrides and their revisions; no session data.
 
-Compatibility: servers of before go on working beside this one; they serve the environment and the
-defaults, whatever is overridden.
+Compatibility: older servers keep working alongside this one. They ignore overrides and serve the
+environment and the defaults.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""What recall keeps: embedding vectors, and a counter that tells which accesses were counted since.
+"""Embedding vectors for recall, and a counter that shows which accesses were counted since.
 
-The sweeper's index says that its column is not null: without that it served whoever looks for live
-rows, and PostgreSQL did take it, to read every live row for each key, while it took the table for
-empty.
+The sweeper's index requires that its column is not null. Without that it matched every query for
+live rows, and PostgreSQL, while it assumed that the table was empty, used it to read every live row
+for each key.
 
-Compatibility: servers of before go on working beside this one. The accesses that they count do not
-raise the counter, so this release may rank by a count that is behind while they run.
+Compatibility: older servers keep working alongside this one. The accesses that they count do not
+raise the counter, so this release may rank by outdated counts while they run.
 """
 
 from __future__ import annotations

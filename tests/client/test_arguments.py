@@ -1,4 +1,4 @@
-"""Every argument of every public method: it makes a request, or an error that names it."""
+"""Every argument of every public method makes a request, or an error that names it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ FINE: dict[str, Any] = {
     "tool": "rag",
     "revision": 1,
 }
-"""What is given for parameters that have no default, while another one is looked at."""
+"""Values for required parameters while another one is tested."""
 
 STREAM_SECONDS = 0.05
 
 LONG = ("a number", "infinite")
-"""Of what follows, what is a timeout longer than this test."""
+"""The values below that are timeouts longer than this test."""
 
 
 def _self_containing() -> dict[str, Any]:
@@ -64,7 +64,7 @@ def _failing() -> Iterator[str]:
 
 
 class _Odd:
-    """Of no type that is asked for."""
+    """A type that no parameter accepts."""
 
 
 HOSTILE: dict[str, Callable[[], Any]] = {
@@ -90,7 +90,7 @@ HOSTILE: dict[str, Callable[[], Any]] = {
     "not a Decimal number": lambda: Decimal("sNaN"),
     "a complex number": lambda: 1j,
     "a date": lambda: date(2030, 1, 1),
-    "a naive datetime": lambda: datetime(2030, 1, 1),  # noqa: DTZ001  it is the point
+    "a naive datetime": lambda: datetime(2030, 1, 1),  # noqa: DTZ001  the point of the test
     "an aware datetime": lambda: datetime(2030, 1, 1, tzinfo=UTC),
     "the first datetime": lambda: datetime.min.replace(tzinfo=UTC),
     "a timedelta": lambda: timedelta(seconds=1),
@@ -120,7 +120,7 @@ async def clients(running) -> dict[str, Any]:
 
 
 async def outcome(call: Callable[[], Any]) -> Exception | None:
-    """What a call raises past the service's refusals, which a request has reached."""
+    """The error that a call raises before it reaches the service; None if it does reach it."""
     try:
         answer = call()
         if inspect.isasyncgen(answer):
@@ -133,7 +133,7 @@ async def outcome(call: Callable[[], Any]) -> Exception | None:
             await answer
     except client.MemorydError:
         return None
-    except Exception as error:  # noqa: BLE001  it is what is looked at
+    except Exception as error:  # noqa: BLE001  the result of the test
         return error
     return None
 
@@ -142,11 +142,11 @@ def assert_named(error: Exception | None, argument: str, what: str) -> None:
     if error is not None:
         assert isinstance(error, ValueError | TypeError), f"{what}: {error!r}"
         assert str(error).startswith(argument), f"{what}: {error!r}"
-        str(error).encode()  # it can be printed
+        str(error).encode()  # must not raise
 
 
 def parameters(function: Callable[..., Any]) -> Iterator[str]:
-    """The names of the parameters, with those of a filter in place of `**which`."""
+    """The names of the parameters, with those of a filter instead of `**which`."""
     for name, parameter in inspect.signature(function).parameters.items():
         if name == "self":
             continue
@@ -166,7 +166,7 @@ METHODS = [
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(("which", "method"), METHODS)
-async def test_what_makes_no_request_names_its_argument(clients, which, method):
+async def test_an_argument_that_makes_no_request_is_named(clients, which, method):
     function = getattr(CLIENTS[which], method)
     signature = inspect.signature(function)
     needed = {
@@ -185,7 +185,7 @@ async def test_what_makes_no_request_names_its_argument(clients, which, method):
                 given.setdefault("content", "prefers e-mail")
             positional = given.pop("paths", None)
             if name == "timeout" and what in LONG:
-                continue  # a stream would be read for so long
+                continue  # a stream would be read until then
             error = await outcome(
                 lambda given=given, paths=positional: call(
                     *([given.pop("tool"), paths] if paths is not None else ()), **given
@@ -195,7 +195,7 @@ async def test_what_makes_no_request_names_its_argument(clients, which, method):
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
-async def test_what_makes_no_memory_names_its_argument(clients):
+async def test_an_argument_that_makes_no_memory_is_named(clients):
     for field in fields(client.NewMemory):
         for what, make in HOSTILE.items():
             new = client.NewMemory(**{"session_id": "s", "content": "x", field.name: make()})
@@ -206,7 +206,7 @@ async def test_what_makes_no_memory_names_its_argument(clients):
 
 
 @pytest.mark.parametrize("opener", [*CLIENTS.values(), client.open_channel])
-async def test_what_opens_no_channel_names_its_argument(opener):
+async def test_an_argument_that_opens_no_channel_is_named(opener):
     for name in parameters(opener if inspect.isfunction(opener) else opener.__init__):
         for what, make in HOSTILE.items():
             given = {name: make()}
@@ -214,7 +214,7 @@ async def test_what_opens_no_channel_names_its_argument(opener):
                 given = {"target": "127.0.0.1:1"} | given
             try:
                 opened = opener(**given)
-            except Exception as error:  # noqa: BLE001  it is what is looked at
+            except Exception as error:  # noqa: BLE001  the result of the test
                 assert_named(error, name, f"{name}={what}")
             else:
                 with suppress(AttributeError):

@@ -1,7 +1,7 @@
-"""The client against a server that answers as told: what is sent, repeated, raised and cleaned up.
+"""The client against a scripted server: what is sent, retried, raised and cleaned up.
 
-What a sound server cannot be made to do stands here: outages between attempts, garbage in the
-details, a stream that breaks in its middle.
+These tests need what a real server does not do: outages between attempts, garbage in the details,
+a stream that breaks in the middle.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ METHODS = {
 
 @dataclass(frozen=True)
 class Refusal:
-    """An answer that is an error."""
+    """An error as an answer."""
 
     code: grpc.StatusCode
     message: str = "no"
@@ -87,7 +87,7 @@ AWAY = Refusal(grpc.StatusCode.UNAVAILABLE, "the database is away", pushback_ms=
 
 @dataclass(frozen=True)
 class Call:
-    """What the server was asked."""
+    """A call that the server received."""
 
     method: str
     request: Any
@@ -96,7 +96,7 @@ class Call:
 
 
 class ScriptedServer(grpc.GenericRpcHandler):
-    """Answers every method of both services: as told, else with an empty message."""
+    """Answers every method of both services as scripted, else with an empty message."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
@@ -105,9 +105,9 @@ class ScriptedServer(grpc.GenericRpcHandler):
         self._scripts: dict[str, list[tuple[Message | Refusal | None, ...]]] = defaultdict(list)
 
     def will_answer(self, method: str, *parts: Message | Refusal | None) -> None:
-        """Add the answer to one call: messages, then perhaps a refusal; None never comes to an end.
+        """Add the answer to one call: messages, then perhaps a refusal; None never ends.
 
-        The last answer added is given to all later calls as well.
+        The last answer added also answers all later calls.
         """
         self._scripts[method].append(parts)
 
@@ -488,7 +488,7 @@ async def test_answers_are_the_messages_that_the_server_sent(rig: Rig) -> None:
     assert await rig.memory.store("s", "c") == answer
 
 
-async def test_a_store_gets_a_request_id_of_its_own(rig: Rig) -> None:
+async def test_each_store_gets_its_own_request_id(rig: Rig) -> None:
     await rig.memory.store("s", "c")
     await rig.memory.store("s", "c")
     ids = [uuid.UUID(call.request.request_id) for call in rig.server.calls]
@@ -619,7 +619,7 @@ REFUSED: list[tuple[Callable[[Rig], Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("call", "kind", "message"), REFUSED)
-async def test_what_makes_no_request_is_refused_before_it_is_sent(
+async def test_invalid_arguments_are_refused_before_sending(
     rig: Rig, call: Callable[[Rig], Any], kind: type[Exception], message: str
 ) -> None:
     with pytest.raises(kind, match=message):
@@ -724,7 +724,7 @@ async def test_calls_are_spread_over_all_addresses(rig: Rig) -> None:
         target = f"ipv4:{rig.address},{address}"
         async with open_channel(target) as channel:
             memory = MemoryClient(channel=channel)
-            # Which of them is connected first is left open; once both are, they take turns.
+            # Either may connect first; once both are connected, they take turns.
             async with asyncio.timeout(10):
                 while not (rig.server.calls and other.calls):
                     await memory.erase("s")
@@ -753,7 +753,7 @@ async def test_an_answer_may_be_larger_than_a_request(rig: Rig) -> None:
     assert await rig.memory.list_page("s") == page
 
 
-# Repeating
+# Retries
 
 REPEATED = {
     "StoreMemory",
@@ -811,7 +811,7 @@ async def test_only_unavailability_is_repeated(rig: Rig) -> None:
     assert len(rig.server.calls) == 1
 
 
-async def test_repeating_comes_to_an_end(rig: Rig) -> None:
+async def test_retries_end(rig: Rig) -> None:
     rig.server.will_answer("GetMemory", AWAY)
     with pytest.raises(client.Unavailable):
         await rig.memory.get("s", MEMORY_ID)
@@ -827,7 +827,7 @@ async def test_between_attempts_the_client_backs_off(rig: Rig) -> None:
     assert asyncio.get_running_loop().time() - begin > 0.05
 
 
-async def test_nobody_there_is_unavailable() -> None:
+async def test_an_unreachable_server_is_unavailable() -> None:
     async with serving(ScriptedServer()) as address:
         pass
     async with MemoryClient(address) as memory:
@@ -837,7 +837,7 @@ async def test_nobody_there_is_unavailable() -> None:
 
 
 def test_the_service_config_names_methods_that_exist() -> None:
-    config = json.loads(client_channel._channel_options()["grpc.service_config"])  # noqa: SLF001 -- unseen else
+    config = json.loads(client_channel._channel_options()["grpc.service_config"])  # noqa: SLF001 -- not visible otherwise
     (method_config,) = config["methodConfig"]
     named = [f"/{name['service']}/{name['method']}" for name in method_config["name"]]
     assert len(named) == len(set(named))
@@ -847,7 +847,7 @@ def test_the_service_config_names_methods_that_exist() -> None:
 # Streams
 
 
-async def test_a_stream_that_breaks_gives_what_came_and_then_the_error(rig: Rig) -> None:
+async def test_a_broken_stream_yields_what_came_then_the_error(rig: Rig) -> None:
     memories = [Memory(content="a"), Memory(content="b")]
     rig.server.will_answer("ExportMemories", *memories, AWAY)
     export = rig.memory.export("s")
@@ -858,7 +858,7 @@ async def test_a_stream_that_breaks_gives_what_came_and_then_the_error(rig: Rig)
 
 
 @pytest.mark.parametrize("service", ["memory", "tools"])
-async def test_a_watch_that_is_left_is_ended_at_the_server(rig: Rig, service: str) -> None:
+async def test_leaving_a_watch_ends_it_at_the_server(rig: Rig, service: str) -> None:
     if service == "memory":
         rig.server.will_answer("WatchMemories", memory_pb2.WatchMemoriesResponse(revision=1), None)
         watch: AsyncGenerator[Any, None] = rig.memory.watch("s")
@@ -870,7 +870,7 @@ async def test_a_watch_that_is_left_is_ended_at_the_server(rig: Rig, service: st
         async for change in watch:
             assert change.revision == 1
             async with asyncio.timeout(10):
-                await rig.server.held.wait()  # the event has left its hands
+                await rig.server.held.wait()  # the server has sent the event
             break
     async with asyncio.timeout(10):
         await rig.server.cancelled.wait()
@@ -986,7 +986,7 @@ async def test_every_detail_is_read(rig: Rig) -> None:
     assert str(error) == "RESOURCE_EXHAUSTED: full (request req-7)"
 
 
-async def test_an_etag_mismatch_is_told_from_other_aborts(rig: Rig) -> None:
+async def test_an_etag_mismatch_differs_from_other_aborts(rig: Rig) -> None:
     mismatch = error_details_pb2.ErrorInfo(reason="ERROR_REASON_ETAG_MISMATCH", domain="memoryd")
     error = await refused(rig, Refusal(grpc.StatusCode.ABORTED, "changed", (mismatch,)))
     assert type(error) is client.EtagMismatch
@@ -1039,7 +1039,7 @@ async def test_garbage_in_the_details_leaves_the_error(rig: Rig, raw: bytes) -> 
     assert error.retry_after is None
 
 
-async def test_garbage_beside_a_detail_leaves_the_detail(rig: Rig) -> None:
+async def test_garbage_next_to_a_detail_leaves_the_detail(rig: Rig) -> None:
     raw = packed(
         ("type.googleapis.com/google.rpc.BadRequest", b"\xff\xff"),
         ("type.googleapis.com/google.rpc.ErrorInfo", OURS.SerializeToString()),
@@ -1065,7 +1065,7 @@ async def test_errors_survive_pickling(rig: Rig) -> None:
 
 @pytest.fixture
 def address(running: Any) -> str:
-    """Where the service listens, on either database."""
+    """The address of the service, on either database."""
     return str(running.address)
 
 
@@ -1106,7 +1106,7 @@ async def test_a_batch_sent_again_changes_nothing(address: str) -> None:
     assert listed == [each.content for each in new]
 
 
-async def test_every_violation_is_told_at_once(address: str) -> None:
+async def test_every_violation_is_listed_at_once(address: str) -> None:
     async with MemoryClient(address) as memory:
         with pytest.raises(client.InvalidArgument) as raised:
             await memory.store_many([NewMemory("s", "c"), NewMemory("..", "", importance=7)])
@@ -1125,8 +1125,8 @@ async def test_tools_are_read(address: str) -> None:
         assert [each.tool for each in listed.tools][:2] == ["rag", "memory"]
         config = await tools.get("memory")
         assert config.memory.max_entries == 100
-        judged = await tools.validate("rag", {"chunk_size": 1})
-        assert [violation.field for violation in judged.violations] == ["rag.chunk_size"]
+        validation = await tools.validate("rag", {"chunk_size": 1})
+        assert [violation.field for violation in validation.violations] == ["rag.chunk_size"]
         with pytest.raises(client.InvalidArgument, match="tool: must be one of rag"):
             await tools.get("fax")
 
@@ -1135,7 +1135,7 @@ async def test_tools_are_read(address: str) -> None:
 
 
 def public_names(module: Any) -> Iterator[str]:
-    """Yield what the module defines or imports from ours without an underscore."""
+    """Yield the names without underscore that the module defines or imports from memoryd."""
     for statement in ast.parse(inspect.getsource(module)).body:
         match statement:
             case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
@@ -1182,7 +1182,7 @@ def test_the_public_names() -> None:
     }
 
 
-def test_the_client_brings_nothing_else_of_ours() -> None:
+def test_the_client_imports_no_other_module_of_memoryd() -> None:
     script = (
         "import sys, memoryd.client\n"
         "print(*sorted(n for n in sys.modules if n.partition('.')[0] == 'memoryd'))"

@@ -1,12 +1,11 @@
-"""What callers were told, against what the database holds in the end.
+"""Compare what callers saw with what the database holds in the end.
 
-A `History` records every call of many callers: its arguments, when it began and ended, and what was
-answered; and what watchers were told. `judge` compares it with `Stored`, what the tables hold, and
-names every promise that was broken. It rests on two habits of a run: no two writes bring the same
-content (but for one that is repeated under its own `request_id`), and nothing is purged, erased or
-evicted from its first call to its last. Then
+A `History` records every call of many callers (arguments, start, end and answer) and the events of
+watchers. `find_faults` compares it with `Stored`, the content of the tables, and names every broken
+promise. It relies on two properties of a run: no two writes have the same content (except retries
+with the same `request_id`), and nothing is purged, erased or evicted during it. Therefore
 
-- a content says which write brought it, so one that is lost, doubled or half there is seen;
+- a content identifies the write that stored it, so lost, duplicate and partial writes are seen;
 - every revision of a session is in the tables, so every read can be compared with the state that it
   claims to show.
 """
@@ -33,23 +32,23 @@ from memoryd.domain.records import Change
 from memoryd.v1 import memory_pb2 as pb
 
 IN_DOUBT = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "UNKNOWN", "INTERNAL"})
-"""Codes that leave open whether a write was committed. After any other it was not."""
+"""Codes after which a write may have been committed. After any other it was not."""
 
 _ABSENT = "NOT_FOUND"
 _BRINGS_CONTENT = (Change.CREATED, Change.UPDATED)
 
 
 class Broken(enum.Enum):
-    """A promise that was not kept."""
+    """A broken promise."""
 
-    LOST = "an acknowledged write is not there"
-    DOUBLED = "a write is there twice"
-    HALF = "a batch that failed is there in part"
-    UNWANTED = "something is there that no caller wrote, or that was refused"
-    GAP = "a session's revisions have a gap, or go twice"
-    WATCH = "a watcher was not told each change once and in order"
-    BACKWARDS = "a read shows a state older than what was known before it began"
-    PHANTOM = "a read shows what never was"
+    LOST = "an acknowledged write is missing"
+    DOUBLED = "a write is stored twice"
+    HALF = "a failed batch is stored in part"
+    UNWANTED = "something is stored that no caller wrote, or that was refused"
+    GAP = "a session's revisions have a gap or a repeat"
+    WATCH = "a watcher did not receive each change once and in order"
+    BACKWARDS = "a read shows a state older than what was known before it started"
+    PHANTOM = "a read shows a state that never existed"
 
 
 class Fault(NamedTuple):
@@ -58,7 +57,7 @@ class Fault(NamedTuple):
 
 
 class Version(NamedTuple):
-    """A memory at one of its revisions, as the tables hold it."""
+    """A memory at one of its revisions, from the tables."""
 
     session_id: str
     revision: int
@@ -69,17 +68,17 @@ class Version(NamedTuple):
 
 @dataclass(frozen=True)
 class Stored:
-    """What a database holds."""
+    """The content of a database."""
 
     revisions: Mapping[str, int]
-    """Of each session."""
+    """The revision of each session."""
     versions: Sequence[Version]
-    """Every version of every memory, the superseded ones among them."""
+    """Every version of every memory, including superseded ones."""
     floor: int = 0
-    """The revision with which every session begins, for the sake of those erased before."""
+    """The revision at which every session starts, because of earlier erasures."""
 
     def only(self, session_ids: Collection[str]) -> Stored:
-        """What it holds of some sessions."""
+        """The part of some sessions."""
         return Stored(
             {name: self.revisions[name] for name in session_ids if name in self.revisions},
             [version for version in self.versions if version.session_id in session_ids],
@@ -88,7 +87,7 @@ class Stored:
 
 
 async def read_stored(database_url: str) -> Stored:
-    """Read the tables, past the service."""
+    """Read the tables directly."""
     engine = create_async_engine(database_url)
     state = memory_history.c.state
     try:
@@ -117,21 +116,21 @@ async def read_stored(database_url: str) -> Stored:
 
 @dataclass(slots=True)
 class Call:
-    """One attempt of a caller."""
+    """One attempt by a caller."""
 
     caller: str
     method: str
     request: Any
     started: float
-    """Seconds, of a clock that never goes back."""
+    """Seconds of a monotonic clock."""
     ended: float | None = None
-    """None: it has not ended."""
+    """None if it has not ended."""
     answer: Any = None
-    """None: there was none."""
+    """None if there was none."""
     code: str | None = None
-    """Of the refusal."""
+    """The code of the refusal."""
     details: bytes = b""
-    """Of the refusal: `google.rpc.Status`."""
+    """The encoded `google.rpc.Status` of the refusal."""
 
     @property
     def session_id(self) -> str:
@@ -141,40 +140,40 @@ class Call:
 
     @property
     def is_in_doubt(self) -> bool:
-        """Whether it may have been committed, or not."""
+        """Whether it is unknown if it was committed."""
         return self.answer is None and (self.code is None or self.code in IN_DOUBT)
 
 
 @dataclass
 class Watch:
-    """What one watcher was told of a session, over all its streams."""
+    """The events of one watcher of a session, over all its streams."""
 
     session_id: str
     start_revision: int = 0
-    told: list[pb.WatchMemoriesResponse] = field(default_factory=list)
+    events: list[pb.WatchMemoriesResponse] = field(default_factory=list)
 
     @property
     def last_revision(self) -> int:
-        return self.told[-1].revision if self.told else self.start_revision
+        return self.events[-1].revision if self.events else self.start_revision
 
 
 class History:
-    """All that callers and watchers were told."""
+    """All calls of callers and events of watchers."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.calls: list[Call] = []
         self.watches: list[Watch] = []
         self.codes: Counter[str] = Counter()
-        """How often each refusal was."""
+        """The number of refusals by code."""
         self.acknowledged = 0
-        """How many calls were answered."""
+        """The number of answered calls."""
         self.earlier = 0
-        """How many calls were made that are not kept."""
+        """The number of calls not kept."""
         self._longest = 0.0
         self._clock = clock
 
     async def call(self, caller: str, stub: object, request: Message, timeout: float) -> Call:
-        """Make the call that a request is for, and record it; it never raises for a refusal."""
+        """Make the call of a request and record it; a refusal does not raise."""
         method = _METHODS[type(request)]
         call = Call(caller, method, request, self._clock())
         self.calls.append(call)
@@ -187,14 +186,14 @@ class History:
         return call
 
     def end(self, call: Call, *, answer: Any = None, code: str | None = None) -> None:
-        """Record the end of a call: what was answered, or the code of the refusal."""
+        """Record the end of a call: its answer, or the code of the refusal."""
         call.ended, call.answer, call.code = self._clock(), answer, code
         self.acknowledged += answer is not None
         if code is not None:
             self.codes[code] += 1
 
     def add(self, other: History) -> None:
-        """Count what another recorded as well; its calls are not kept."""
+        """Add the counts of another history without keeping its calls."""
         self.earlier += other.count
         self.acknowledged += other.acknowledged
         self.codes += other.codes
@@ -202,11 +201,11 @@ class History:
 
     @property
     def count(self) -> int:
-        """How many calls were made."""
+        """The number of calls made."""
         return self.earlier + len(self.calls)
 
     def now(self) -> float:
-        """The time, as the calls have it."""
+        """The current time on the calls' clock."""
         return self._clock()
 
     def watch(self, session_id: str, start_revision: int = 0) -> Watch:
@@ -216,7 +215,7 @@ class History:
         return watch
 
     def longest_unavailability(self) -> float:
-        """Seconds: the longest that no call at all was answered, between the first and the last."""
+        """The longest time in seconds between two answers."""
         ends = sorted(call.ended for call in self.calls if call.answer is not None and call.ended)
         gaps = (later - earlier for earlier, later in itertools.pairwise(ends))
         return max(gaps, default=self._longest)
@@ -236,7 +235,7 @@ _METHODS = {
 
 
 def up_to(history: History, moment: float) -> History:
-    """What callers knew at a moment; what had not ended by then is in doubt."""
+    """What callers knew at a moment; calls that had not ended by then are in doubt."""
     known = History()
     for call in history.calls:
         has_ended = call.ended is not None and call.ended <= moment
@@ -246,33 +245,33 @@ def up_to(history: History, moment: float) -> History:
     return known
 
 
-def judge(history: History, stored: Stored, *, across_callers: bool = True) -> list[Fault]:
-    """Name every promise that was broken.
+def find_faults(history: History, stored: Stored, *, across_callers: bool = True) -> list[Fault]:
+    """Find every broken promise.
 
-    A read must be no older than what its own caller knew before it began; with `across_callers`,
-    no older than what any caller knew.
+    A read must be no older than what its own caller knew before it started, or, with
+    `across_callers`, than what any caller knew.
     """
     tables = _Tables(stored)
     return [
-        *_judge_revisions(stored),
-        *_judge_batches(history, tables),
-        *_judge_contents(history, tables),
-        *_judge_tables(history, tables),
-        *_judge_deletions(history, tables),
-        *_judge_watches(history, stored, tables),
-        *_judge_reads(history, tables, across_callers=across_callers),
+        *_check_revisions(stored),
+        *_check_batches(history, tables),
+        *_check_contents(history, tables),
+        *_check_tables(history, tables),
+        *_check_deletions(history, tables),
+        *_check_watches(history, stored, tables),
+        *_check_reads(history, tables, across_callers=across_callers),
     ]
 
 
 class _Tables:
-    """What is stored, by what it is looked up by."""
+    """Indexes of what is stored."""
 
     def __init__(self, stored: Stored) -> None:
         self.at: dict[tuple[str, int], Version] = {}
         self.of_memory: dict[tuple[str, str], list[Version]] = defaultdict(list)
         self.of_session: dict[str, set[str]] = defaultdict(set)
         self.brought: dict[tuple[str, str], list[Version]] = defaultdict(list)
-        """By session and content: the versions that have it for the first time."""
+        """The versions that first have a content, by session and content."""
         for version in sorted(stored.versions):
             self.at[version.session_id, version.revision] = version
             self.of_memory[version.session_id, version.memory_id].append(version)
@@ -281,13 +280,13 @@ class _Tables:
                 self.brought[version.session_id, version.content].append(version)
 
     def as_of(self, session_id: str, memory_id: str, revision: int) -> Version | None:
-        """A memory as it was when its session had a revision; None: not yet there."""
+        """A memory as of a revision of its session; None if it did not exist yet."""
         versions = self.of_memory.get((session_id, memory_id), [])
         place = bisect_right(versions, revision, key=lambda version: version.revision)
         return versions[place - 1] if place else None
 
     def may_be_absent(self, session_id: str, memory_id: str, revision: int) -> bool:
-        """Whether a memory was not there at a revision, or at a later one."""
+        """Whether a memory was absent at a revision or at a later one."""
         then = self.as_of(session_id, memory_id, revision)
         return (
             then is None
@@ -299,7 +298,7 @@ class _Tables:
         )
 
 
-def _judge_revisions(stored: Stored) -> Iterator[Fault]:
+def _check_revisions(stored: Stored) -> Iterator[Fault]:
     given: dict[str, Counter[int]] = {name: Counter() for name in stored.revisions}
     for version in stored.versions:
         given.setdefault(version.session_id, Counter())[version.revision] += 1
@@ -308,11 +307,11 @@ def _judge_revisions(stored: Stored) -> Iterator[Fault]:
         for revision in sorted({*wanted, *counts}):
             count = counts[revision]
             if (count, revision in wanted) != (1, True):
-                yield Fault(Broken.GAP, f"{name}: revision {revision} is there {count} times")
+                yield Fault(Broken.GAP, f"{name}: revision {revision} is stored {count} times")
 
 
 class _Brought(NamedTuple):
-    """A content that a call was to bring, and what the answer says about it."""
+    """A content that a call sent, and what the answer says about it."""
 
     session_id: str
     content: str
@@ -337,7 +336,7 @@ def _contents(call: Call) -> list[_Brought]:
     return []
 
 
-def _judge_batches(history: History, tables: _Tables) -> Iterator[Fault]:
+def _check_batches(history: History, tables: _Tables) -> Iterator[Fault]:
     for call in history.calls:
         if call.method == "BatchStoreMemories" and call.answer is None:
             items = _contents(call)
@@ -347,7 +346,7 @@ def _judge_batches(history: History, tables: _Tables) -> Iterator[Fault]:
                 yield Fault(Broken.HALF, what)
 
 
-def _judge_contents(history: History, tables: _Tables) -> Iterator[Fault]:
+def _check_contents(history: History, tables: _Tables) -> Iterator[Fault]:
     answered: dict[tuple[str, str], set[tuple[str, int]]] = defaultdict(set)
     for call in history.calls:
         for session_id, content, memory in _contents(call):
@@ -356,12 +355,12 @@ def _judge_contents(history: History, tables: _Tables) -> Iterator[Fault]:
     for key, places in answered.items():
         found = [(version.memory_id, version.revision) for version in tables.brought.get(key, ())]
         if places.difference(found):
-            yield Fault(Broken.LOST, f"{key}: acknowledged as {sorted(places)}, there as {found}")
+            yield Fault(Broken.LOST, f"{key}: acknowledged as {sorted(places)}, stored as {found}")
         if len(places) > 1:
             yield Fault(Broken.DOUBLED, f"{key}: acknowledged as {sorted(places)}")
 
 
-def _judge_tables(history: History, tables: _Tables) -> Iterator[Fault]:
+def _check_tables(history: History, tables: _Tables) -> Iterator[Fault]:
     wanted = {
         (item.session_id, item.content)
         for call in history.calls
@@ -370,12 +369,12 @@ def _judge_tables(history: History, tables: _Tables) -> Iterator[Fault]:
     }
     for key, versions in tables.brought.items():
         if len(versions) > 1:
-            yield Fault(Broken.DOUBLED, f"{key}: there as {versions}")
+            yield Fault(Broken.DOUBLED, f"{key}: stored as {versions}")
         if key not in wanted:
-            yield Fault(Broken.UNWANTED, f"{key}: there as {versions}")
+            yield Fault(Broken.UNWANTED, f"{key}: stored as {versions}")
 
 
-def _judge_deletions(history: History, tables: _Tables) -> Iterator[Fault]:
+def _check_deletions(history: History, tables: _Tables) -> Iterator[Fault]:
     wanted: Counter[tuple[str, str]] = Counter()
     for call in history.calls:
         if call.method != "DeleteMemory":
@@ -389,30 +388,30 @@ def _judge_deletions(history: History, tables: _Tables) -> Iterator[Fault]:
     for key, versions in tables.of_memory.items():
         count = sum(version.change is Change.DELETED for version in versions)
         if count > wanted[key]:
-            yield Fault(Broken.UNWANTED, f"{key}: deleted {count} times, wanted {wanted[key]}")
+            yield Fault(Broken.UNWANTED, f"{key}: deleted {count} times, requested {wanted[key]}")
 
 
-def _judge_watches(history: History, stored: Stored, tables: _Tables) -> Iterator[Fault]:
+def _check_watches(history: History, stored: Stored, tables: _Tables) -> Iterator[Fault]:
     for watch in history.watches:
         name, expected = watch.session_id, max(watch.start_revision, stored.floor)
-        for event in watch.told:
+        for event in watch.events:
             expected += 1
             if event.revision != expected:
-                yield Fault(Broken.WATCH, f"{name}: told {event.revision} instead of {expected}")
+                yield Fault(Broken.WATCH, f"{name}: got {event.revision} instead of {expected}")
                 break
             version = tables.at.get((name, event.revision))
             change = pb.MemoryChange.Name(event.change).removeprefix("MEMORY_CHANGE_").lower()
-            told = (event.memory.memory_id, change)
-            if version is None or (version.memory_id, version.change) != told:
-                yield Fault(Broken.WATCH, f"{name}: at {expected} told {told}, is {version}")
+            received = (event.memory.memory_id, change)
+            if version is None or (version.memory_id, version.change) != received:
+                yield Fault(Broken.WATCH, f"{name}: got {received}, stored is {version}")
         else:
             last = stored.revisions.get(name, stored.floor)
             if expected != last:
-                yield Fault(Broken.WATCH, f"{name}: told up to {expected}, it is at {last}")
+                yield Fault(Broken.WATCH, f"{name}: received up to {expected}, stored up to {last}")
 
 
 def _known(call: Call) -> Iterator[tuple[str, int]]:
-    """Of which sessions, and up to which revision at least, an answer shows the state."""
+    """The sessions of which an answer shows the state, and the least revision of each."""
     answer = call.answer
     if answer is None:
         return
@@ -425,7 +424,7 @@ def _known(call: Call) -> Iterator[tuple[str, int]]:
 
 
 def _shown(call: Call) -> Sequence[pb.Memory]:
-    """The memories that a read answers."""
+    """The memories in the answer of a read."""
     if call.answer is None:
         return ()
     if call.method == "GetMemory":
@@ -437,8 +436,8 @@ def _shown(call: Call) -> Sequence[pb.Memory]:
     return ()
 
 
-def _judge_reads(history: History, tables: _Tables, *, across_callers: bool) -> Iterator[Fault]:
-    """Go through all calls by time, with what was known of each session by then."""
+def _check_reads(history: History, tables: _Tables, *, across_callers: bool) -> Iterator[Fault]:
+    """Check all reads in order of time, with what was known of each session by then."""
     known: dict[tuple[str, str], int] = defaultdict(int)
     floors: dict[int, int] = {}
     moments = [
@@ -454,31 +453,31 @@ def _judge_reads(history: History, tables: _Tables, *, across_callers: bool) -> 
             for session_id, revision in _known(call):
                 known[whose, session_id] = max(known[whose, session_id], revision)
             if place in floors:
-                yield from _judge_read(call, floors.pop(place), tables)
+                yield from _check_read(call, floors.pop(place), tables)
         elif call.method in _READS:
             floors[place] = known[whose, call.session_id]
 
 
-def _judge_read(call: Call, floor: int, tables: _Tables) -> Iterator[Fault]:
-    """Compare one read with the states from a revision on that it may show."""
+def _check_read(call: Call, floor: int, tables: _Tables) -> Iterator[Fault]:
+    """Compare one read with the states that it may show, from a revision on."""
     name, who = call.session_id, f"{call.caller}: {call.method} of {call.session_id}"
     for memory in _shown(call):
         what = f"{who}: {memory.memory_id} at {memory.revision}"
         is_so = tables.at.get((name, memory.revision))
         if is_so is None or (is_so.memory_id, is_so.content) != (memory.memory_id, memory.content):
-            yield Fault(Broken.PHANTOM, f"{what}: there is {is_so}")
+            yield Fault(Broken.PHANTOM, f"{what}: stored is {is_so}")
         then = tables.as_of(name, memory.memory_id, floor)
         if then is not None and memory.revision < then.revision:
             yield Fault(Broken.BACKWARDS, f"{what}: was {then}")
     for memory_id in _missing(call, tables):
         if not tables.may_be_absent(name, memory_id, floor):
-            yield Fault(Broken.BACKWARDS, f"{who}: {memory_id} is absent, was there at {floor}")
+            yield Fault(Broken.BACKWARDS, f"{who}: {memory_id} is absent, was present at {floor}")
     if call.method == "RetrieveMemories" and call.answer is not None:
-        yield from _judge_retrieval(who, call, floor, tables)
+        yield from _check_retrieval(who, call, floor, tables)
 
 
 def _missing(call: Call, tables: _Tables) -> Iterable[str]:
-    """The memories that a read says are not there."""
+    """The memories that a read reports as absent."""
     if call.method == "GetMemory" and call.code == _ABSENT:
         return (call.request.memory_id,)
     if call.method == "ListMemories" and call.answer is not None:
@@ -488,8 +487,8 @@ def _missing(call: Call, tables: _Tables) -> Iterable[str]:
     return ()
 
 
-def _judge_retrieval(who: str, call: Call, floor: int, tables: _Tables) -> Iterator[Fault]:
-    """It says which revision it shows, so it can be held to that very state."""
+def _check_retrieval(who: str, call: Call, floor: int, tables: _Tables) -> Iterator[Fault]:
+    """Compare a retrieval with exactly the revision that it says it shows."""
     revision = call.answer.revision
     if revision < floor:
         yield Fault(Broken.BACKWARDS, f"{who}: at {revision}, was at {floor}")
@@ -497,4 +496,4 @@ def _judge_retrieval(who: str, call: Call, floor: int, tables: _Tables) -> Itera
         then = tables.as_of(call.session_id, memory.memory_id, revision)
         if then is None or then.revision != memory.revision:
             what = f"{memory.memory_id} at {memory.revision} in the state of {revision}"
-            yield Fault(Broken.PHANTOM, f"{who}: {what}: there is {then}")
+            yield Fault(Broken.PHANTOM, f"{who}: {what}: stored is {then}")

@@ -34,7 +34,7 @@ def row(name: str, injected: int, history: History, faults: Sequence[Fault]) -> 
 
 @pytest.fixture
 def fault_report(record_property) -> Callable[[str, int, History, Sequence[Fault]], None]:
-    """Have a line printed at the end: name, faults injected, what was recorded, what was broken."""
+    """Report one line at the end: name, faults injected, what was recorded, what was broken."""
 
     def report(name: str, injected: int, history: History, faults: Sequence[Fault]) -> None:
         record_property("fault_report", row(name, injected, history, faults))
@@ -44,7 +44,7 @@ def fault_report(record_property) -> Callable[[str, int, History, Sequence[Fault
 
 @pytest.fixture(scope="session")
 def pair(postgres_server) -> Iterator[Pair]:
-    """A PostgreSQL to be harmed, with a standby. A test leaves it as it was."""
+    """A PostgreSQL with a standby, for faults. A test restores it to working order."""
     with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
         pair = Pair(Path(folder), postgres_server.system_user)
@@ -53,7 +53,7 @@ def pair(postgres_server) -> Iterator[Pair]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table. Not under xdist, which collects elsewhere."""
+    """Print the table, except under xdist, which collects it in other processes."""
     rows = [
         value
         for reports in terminalreporter.stats.values()

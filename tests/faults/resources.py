@@ -1,4 +1,4 @@
-"""What a process holds, as Linux tells it."""
+"""The resources of a process, from Linux."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ _ESTABLISHED = "01"
 
 @dataclass(frozen=True)
 class Resources:
-    """At one moment."""
+    """The resources at one moment."""
 
     rss_bytes: int
     descriptors: int
     threads: int
     connections: int
-    """Of clients."""
+    """Connections of clients."""
     queued_bytes: int
-    """What stands in the queues of these connections, to be read or to be sent."""
+    """Bytes in the receive and send queues of these connections."""
 
 
 def resources_of(pid: int, port: int) -> Resources:
-    """Of a process that listens on a port of IPv4."""
+    """The resources of a process that listens on an IPv4 port."""
     connections = queued = 0
     for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
         _, local, _, state, queues, *_ = line.split()
@@ -32,7 +32,7 @@ def resources_of(pid: int, port: int) -> Resources:
             queued += sum(int(queue, 16) for queue in queues.split(":"))
     return Resources(
         rss_bytes=_status(pid, "VmRSS"),
-        descriptors=len(os.listdir(f"/proc/{pid}/fd")),  # noqa: PTH208  they come and go meanwhile
+        descriptors=len(os.listdir(f"/proc/{pid}/fd")),  # noqa: PTH208  descriptors come and go meanwhile
         threads=len(os.listdir(f"/proc/{pid}/task")),  # noqa: PTH208  as above
         connections=connections,
         queued_bytes=queued,
@@ -40,18 +40,18 @@ def resources_of(pid: int, port: int) -> Resources:
 
 
 def peak_bytes(pid: int) -> int:
-    """The most memory that a process ever had."""
+    """The peak memory of a process."""
     return _status(pid, "VmHWM")
 
 
 def cpu_seconds(pid: int) -> float:
-    """What a process has used of the processors."""
+    """The processor time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started."""
+    """The child processes of a process."""
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
     return [int(child) for task in tasks for child in task.read_text().split()]
 

@@ -1,4 +1,4 @@
-"""How much the fault suite does. Defaults are those of `make test`; `make torture` sets more."""
+"""The scale of the fault suite. Defaults are for `make test`; `make torture` sets more."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ class Scale:
     """Counts; each may be set by a variable such as `FAULTS_KILLS`."""
 
     kills: int = 3
-    """Of a server under load, on each database."""
+    """Kills of a server under load, on each database."""
     writers: int = 8
-    """Callers at once while a server is killed."""
+    """Concurrent callers while a server is killed."""
     full_disks: int = 1
     """Times that the disk is full under load."""
     overload_milliseconds: int = 1_000
-    """How long a server is overloaded, and how long its peak is measured before."""
+    """How long a server is overloaded, and how long its peak is measured before that."""
     overload_percent: int = 0
-    """How much of its peak it has to keep up meanwhile, for the processor's time that it gets."""
+    """The share of its peak, per processor time, that it must sustain meanwhile."""
     rounds: int = 3
-    """Of the long run; after a third of them nothing may grow any more."""
+    """Rounds of the long run; after a third of them nothing may grow."""
     calls: int = 200
-    """Of all kinds, in each round."""
+    """Calls of all kinds in each round."""
     streams: int = 60
-    """Cancelled, cut and half-closed ones, in each round."""
+    """Cancelled, cut and half-closed streams in each round."""
     migrated_rows: int = 1_000
     migration_kills: int = 2
     database_rounds: int = 1
-    """Of every fault of PostgreSQL."""
+    """Rounds of every fault of PostgreSQL."""
     hold_milliseconds: int = 0
-    """How long a fault of PostgreSQL lasts after callers have been told of it."""
+    """How long a fault of PostgreSQL lasts after callers have seen errors."""
     failovers: int = 1
-    """Of PostgreSQL, under load."""
+    """Failovers of PostgreSQL under load."""
     lags: int = 2
-    """How often the standby that is read falls behind, and catches up."""
+    """How often the standby in use falls behind and catches up."""
     erasures: int = 5
-    """Of sessions, under load."""
+    """Erasures of sessions under load."""
     restarts: int = 1
-    """Of each of two servers behind one client."""
+    """Restarts of each of two servers behind one client."""
 
 
 SCALE = Scale(

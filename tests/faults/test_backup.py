@@ -1,4 +1,4 @@
-"""`memoryd backup`: a copy of a busy SQLite database, and going on from it."""
+"""`memoryd backup` copies a busy SQLite database, and a server continues from the copy."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from sqlalchemy.engine import make_url
 
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import History, judge, read_stored, up_to
-from .harness import ServerProcess, acknowledgements, goes_on_from, is_whole, open_channel
+from .checker import History, find_faults, read_stored, up_to
+from .harness import ServerProcess, acknowledgements, assert_continues, is_whole, open_channel
 from .load import Load, connected
 from .scale import SCALE
 
@@ -23,7 +23,7 @@ only_sqlite = pytest.mark.parametrize("database_kind", ["sqlite"])
 
 
 @only_sqlite
-async def test_a_backup_under_load_is_one_state_and_a_server_goes_on_from_it(
+async def test_a_backup_under_load_is_one_state_and_a_server_continues_from_it(
     command_line, database_url, tmp_path, fault_report
 ):
     history = History()
@@ -33,7 +33,7 @@ async def test_a_backup_under_load_is_one_state_and_a_server_goes_on_from_it(
     async with connected(server.address, SCALE.writers) as stubs:
         async with Load(history, stubs) as load:
             await acknowledgements(history, 200)
-            begun = history.now()
+            started = history.now()
             done = await asyncio.to_thread(
                 command_line.run, "backup", str(copy), MEMORYD_DATABASE_URL=database_url
             )
@@ -45,22 +45,22 @@ async def test_a_backup_under_load_is_one_state_and_a_server_goes_on_from_it(
     assert {file.name for file in tmp_path.glob("backup*")} == {"backup.db"}
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
 
-    # What was acknowledged before is in it, and of what came later either all of a call or nothing.
+    # It has everything acknowledged before, and each later call either entirely or not at all.
     url = f"sqlite+aiosqlite:///{copy}"
     assert is_whole(url)
     backed_up = await read_stored(url)
-    faults = judge(up_to(history, begun), backed_up)
+    faults = find_faults(up_to(history, started), backed_up)
     fault_report("backup under load, sqlite", 1, history, faults)
     assert not faults
 
-    # Restored as docs/backup.md tells.
+    # Restored as docs/backup.md describes.
     database = make_url(database_url).database
     for suffix in ("-wal", "-shm"):
         (tmp_path / f"{database}{suffix}").unlink(missing_ok=True)
     shutil.copy(copy, database)
     await server.start()
     async with open_channel(server.address) as channel:
-        await goes_on_from(backed_up, MemoryServiceStub(channel))
+        await assert_continues(backed_up, MemoryServiceStub(channel))
     await server.stop()
     assert is_whole(database_url)
 
@@ -85,7 +85,7 @@ def foreign(file: Path) -> None:
 
 
 def broken(file: Path) -> None:
-    """A database of ours with an index that its rows are missing from."""
+    """A database of memoryd with an index that lacks its rows."""
     with closing(sqlite3.connect(file)) as connection:
         connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
         connection.executescript("CREATE TABLE t (a TEXT PRIMARY KEY); INSERT INTO t VALUES ('x')")
@@ -109,7 +109,7 @@ def broken(file: Path) -> None:
         (broken, "the database is broken: row 1 missing from index"),
     ],
 )
-def test_what_cannot_be_backed_up_is_told_and_leaves_nothing(command_line, tmp_path, make, words):
+def test_a_failed_backup_is_reported_and_leaves_nothing(command_line, tmp_path, make, words):
     file, copy = tmp_path / "source.db", tmp_path / "copy.db"
     if make is not None:
         make(file)

@@ -1,4 +1,4 @@
-"""The checker finds each broken promise, and nothing where all was kept."""
+"""The checker finds each broken promise, and nothing if every promise was kept."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 from memoryd.domain.records import Change
 from memoryd.v1 import memory_pb2 as pb
 
-from .checker import Broken, Call, History, Stored, Version, judge
+from .checker import Broken, Call, History, Stored, Version, find_faults
 
 SESSION = "user-123"
 
 
 class Story:
-    """A session as it went: what callers asked, were told, and what is stored."""
+    """The history of a session: calls, answers, events, and what is stored."""
 
     def __init__(self, floor: int = 0) -> None:
         self.floor = floor
@@ -95,7 +95,7 @@ class Story:
 
     def watch(self) -> list[pb.WatchMemoriesResponse]:
         watch = self.history.watch(SESSION)
-        watch.told += [
+        watch.events += [
             pb.WatchMemoriesResponse(
                 change=pb.MemoryChange.Value(f"MEMORY_CHANGE_{version.change.name}"),
                 memory=self.memory(version),
@@ -103,10 +103,10 @@ class Story:
             )
             for version in self.versions
         ]
-        return watch.told
+        return watch.events
 
     def broken(self, *, across_callers: bool = True) -> set[Broken]:
-        found = judge(self.history, self.stored, across_callers=across_callers)
+        found = find_faults(self.history, self.stored, across_callers=across_callers)
         return {fault.kind for fault in found}
 
 
@@ -125,7 +125,7 @@ def batch_request(*contents: str) -> pb.BatchStoreMemoriesRequest:
 
 @pytest.fixture
 def story() -> Story:
-    """One of every call, with every promise kept."""
+    """One call of each kind, with every promise kept."""
     story = Story()
     tea, coffee = story.store("tea", "a"), story.store("coffee", "b")
     story.get("a", tea)
@@ -139,7 +139,7 @@ def story() -> Story:
     story.delete("coffee", "b")
     story.get("b", None)
     story.retrieved(6, green, batch[0])
-    # In doubt, or refused.
+    # In doubt or refused.
     story.commit("in time", "e")
     story.call("StoreMemory", store_request("in time"), code="UNAVAILABLE")
     story.call("StoreMemory", store_request("too late"), code="DEADLINE_EXCEEDED")
@@ -148,30 +148,30 @@ def story() -> Story:
     return story
 
 
-def test_where_all_was_kept_nothing_is_found(story):
+def test_nothing_is_found_if_every_promise_was_kept(story):
     story.watch()
-    assert not judge(story.history, story.stored)
+    assert not find_faults(story.history, story.stored)
     assert (story.history.acknowledged, story.history.codes["UNAVAILABLE"]) == (8, 2)
 
 
 @pytest.mark.parametrize("place", range(6))
-def test_an_acknowledged_write_that_is_not_there_is_lost(story, place):
+def test_a_missing_acknowledged_write_is_lost(story, place):
     gone = story.versions.pop(place)
-    # As after a crash that took back what came last: no gap tells of it.
+    # As after a crash that undid the last write: there is no gap.
     story.versions = [
         version._replace(revision=revision) for revision, version in enumerate(story.versions, 1)
     ]
     assert Broken.LOST in story.broken(), gone
 
 
-def test_a_write_that_another_took_the_place_of_is_lost(story):
+def test_a_write_replaced_by_another_is_lost(story):
     story.versions[0] = story.versions[0]._replace(content="something else")
     assert {Broken.LOST, Broken.UNWANTED} <= story.broken()
 
 
 @pytest.mark.parametrize("change", [Change.CREATED, Change.UPDATED])
 @pytest.mark.parametrize("content", ["tea", "green tea", "milk", "in time"])
-def test_a_write_that_is_there_twice_is_doubled(story, content, change):
+def test_a_write_stored_twice_is_doubled(story, content, change):
     story.commit(content, "z", change)
     assert Broken.DOUBLED in story.broken()
 
@@ -181,7 +181,7 @@ def test_a_repeated_write_with_two_answers_is_doubled(story):
     assert Broken.DOUBLED in story.broken()
 
 
-def test_a_failed_batch_that_is_there_in_part_is_half(story):
+def test_a_failed_batch_stored_in_part_is_half(story):
     story.commit("neither", "f")
     assert story.broken() == {Broken.HALF}
     story.commit("nor", "g")
@@ -189,12 +189,12 @@ def test_a_failed_batch_that_is_there_in_part_is_half(story):
 
 
 @pytest.mark.parametrize("content", ["too many", "never sent"])
-def test_what_was_refused_or_never_sent_is_unwanted(story, content):
+def test_content_that_was_refused_or_never_sent_is_unwanted(story, content):
     story.commit(content, "f")
     assert story.broken() == {Broken.UNWANTED}
 
 
-def test_a_deletion_that_nobody_wanted_is_unwanted(story):
+def test_a_deletion_without_a_request_is_unwanted(story):
     story.commit("milk", "c", Change.DELETED)
     assert Broken.UNWANTED in story.broken()
 
@@ -209,7 +209,7 @@ def test_a_revision_given_twice_is_found(story):
     assert Broken.GAP in story.broken()
 
 
-def test_sessions_begin_beyond_those_that_were_erased():
+def test_sessions_start_beyond_erased_ones():
     story = Story(floor=40)
     story.store("tea", "a")
     story.watch()
@@ -220,20 +220,20 @@ def test_sessions_begin_beyond_those_that_were_erased():
 
 
 @pytest.mark.parametrize("harm", ["missed", "doubled", "reordered", "short", "other", "changed"])
-def test_a_watcher_that_is_told_wrongly_is_found(story, harm):
-    told = story.watch()
+def test_wrong_events_of_a_watcher_are_found(story, harm):
+    events = story.watch()
     if harm == "missed":
-        del told[2]
+        del events[2]
     elif harm == "doubled":
-        told.insert(2, told[2])
+        events.insert(2, events[2])
     elif harm == "reordered":
-        told[2:4] = reversed(told[2:4])
+        events[2:4] = reversed(events[2:4])
     elif harm == "short":
-        told.pop()
+        events.pop()
     elif harm == "other":
-        told[2].memory.memory_id = "z"
+        events[2].memory.memory_id = "z"
     else:
-        told[2].change = pb.MEMORY_CHANGE_RESTORED
+        events[2].change = pb.MEMORY_CHANGE_RESTORED
     assert story.broken() == {Broken.WATCH}
 
 
@@ -242,12 +242,12 @@ def test_a_read_that_shows_an_older_version_goes_back(story):
     assert story.broken() == {Broken.BACKWARDS}
 
 
-def test_a_read_that_misses_what_was_there_goes_back(story):
+def test_a_read_that_misses_a_memory_goes_back(story):
     story.get("a", None)
     assert story.broken() == {Broken.BACKWARDS}
 
 
-def test_a_list_that_misses_what_was_there_goes_back(story):
+def test_a_list_that_misses_a_memory_goes_back(story):
     story.listed(*map(story.memory, story.versions[2:5]))
     assert not story.broken()
     story.listed(*map(story.memory, story.versions[2:4]))
@@ -259,7 +259,7 @@ def test_a_retrieval_of_an_older_revision_goes_back(story):
     assert story.broken() == {Broken.BACKWARDS}
 
 
-def test_a_read_may_be_as_old_as_its_beginning(story):
+def test_a_read_may_be_as_old_as_its_start(story):
     before = story.memory(story.versions[4])
     reading = story.get("a", before)
     story.update("black tea", "a")
@@ -268,7 +268,7 @@ def test_a_read_may_be_as_old_as_its_beginning(story):
     assert not story.broken()
 
 
-def test_another_callers_knowledge_counts_where_told_to(story):
+def test_another_callers_knowledge_counts_on_request(story):
     before = story.memory(story.versions[0])
     story.get("a", before, caller="two")
     assert story.broken() == {Broken.BACKWARDS}
@@ -278,7 +278,7 @@ def test_another_callers_knowledge_counts_where_told_to(story):
     assert story.broken(across_callers=False) == {Broken.BACKWARDS}
 
 
-def test_a_read_of_what_is_not_stored_shows_a_phantom(story):
+def test_a_read_of_unstored_content_shows_a_phantom(story):
     never = Version(SESSION, 9, "z", Change.CREATED, "rolled back")
     story.get("z", story.memory(never))
     assert Broken.PHANTOM in story.broken()

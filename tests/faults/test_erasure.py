@@ -1,4 +1,4 @@
-"""Erasures in an SQLite file whose server is killed, or is stopped, before the file is clean."""
+"""Erasures in an SQLite file when its server is killed or stopped before the file is clean."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sqlalchemy.engine import make_url
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import History, judge
+from .checker import History, find_faults
 from .harness import ServerProcess, acknowledgements, is_whole, open_channel
 from .load import Load, connected, until
 from .scale import SCALE
@@ -41,9 +41,9 @@ def file(database_url: str) -> Path:
 
 
 def pieces_in(file: Path) -> int:
-    """How many pieces of what is planted and filled in stand in the files."""
+    """The number of pieces of planted and stored content in the files."""
     files = map(str, file.parent.glob(f"{file.name}*"))
-    return int(subprocess.check_output([sys.executable, "-c", LOOK, *files]))  # noqa: S603  ours
+    return int(subprocess.check_output([sys.executable, "-c", LOOK, *files]))  # noqa: S603  our own command
 
 
 def is_owed(file: Path) -> bool:
@@ -52,7 +52,7 @@ def is_owed(file: Path) -> bool:
 
 
 def plant(file: Path) -> None:
-    """Leave contents in free pages, as whoever does not overwrite what it deletes."""
+    """Leave contents in free pages, as programs do that do not overwrite deleted rows."""
     with closing(sqlite3.connect(file, isolation_level=None)) as connection:
         connection.execute("PRAGMA secure_delete = OFF")
         connection.execute("CREATE TABLE others (content TEXT)")
@@ -69,9 +69,7 @@ async def fill(memory: MemoryServiceStub, session_id: str) -> None:
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
-async def test_what_a_server_leaves_undone_is_done_by_the_next(
-    command_line, database_url, file, end
-):
+async def test_the_next_server_finishes_what_one_left_undone(command_line, database_url, file, end):
     plant(file)
     server = ServerProcess(command_line, database_url, MEMORYD_DATABASE_TIMEOUT_SECONDS="60")
     async with open_channel(await server.start()) as channel:
@@ -99,7 +97,7 @@ async def test_what_a_server_leaves_undone_is_done_by_the_next(
     assert is_whole(database_url)
 
 
-async def test_callers_go_on_while_sessions_are_erased_and_lose_nothing(
+async def test_callers_lose_nothing_while_sessions_are_erased(
     command_line, database_url, file, fault_report
 ):
     history = History()
@@ -118,8 +116,8 @@ async def test_callers_go_on_while_sessions_are_erased_and_lose_nothing(
                 await acknowledgements(history, 50)
                 assert pieces_in(file) == 0
         stored = await load.stored(database_url)
-    # Only sessions that are made after an erasure begin beyond it; these were there before.
-    faults = judge(history, replace(stored, floor=0))
+    # Only sessions made after an erasure start beyond it; these existed before.
+    faults = find_faults(history, replace(stored, floor=0))
     await server.stop()
     assert is_whole(database_url)
     fault_report("erasures, sqlite", SCALE.erasures, history, faults)

@@ -1,4 +1,4 @@
-"""Servers that are killed under load, and what is there afterwards."""
+"""Servers killed under load, and what is stored afterwards."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .load import Load, connected
 from .scale import SCALE
 
 OUTCOMES = {"UNAVAILABLE", "CANCELLED", "NOT_FOUND"}
-"""What a caller may be told while its server is killed and comes back."""
+"""The codes that a caller may see while its server is killed and restarted."""
 
 
-async def test_a_server_that_is_killed_loses_and_doubles_nothing(
+async def test_a_killed_server_loses_and_duplicates_nothing(
     command_line, database_url, database_kind, fault_report
 ):
     history = History()
@@ -25,12 +25,12 @@ async def test_a_server_that_is_killed_loses_and_doubles_nothing(
         async with Load(history, stubs) as load:
             for _ in range(SCALE.kills):
                 await acknowledgements(history, moments.randrange(10, 200))
-                await asyncio.sleep(moments.uniform(0, 0.01))  # not only as an answer arrives
+                await asyncio.sleep(moments.uniform(0, 0.01))  # not only when an answer arrives
                 await server.kill()
-                await server.start()  # whose own doing it is to take up what SQLite's log holds
+                await server.start()  # the restarted server recovers SQLite's log
                 assert is_whole(database_url)
             await acknowledgements(history, 50)
-        faults = await load.judged(database_url)
+        faults = await load.faults(database_url)
     await server.stop()
     fault_report(f"kills, {database_kind}", SCALE.kills, history, faults)
     assert not faults

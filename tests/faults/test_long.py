@@ -1,4 +1,4 @@
-"""A long run of everything at once, after which nothing has grown; and a clock that goes back."""
+"""A long run of everything at once leaves nothing grown; and a clock that goes back."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import grpc
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import History, judge, read_stored
+from .checker import History, find_faults, read_stored
 from .harness import (
-    PATIENCE_SECONDS,
+    TIMEOUT_SECONDS,
     ServerProcess,
     Watcher,
     Writer,
@@ -28,11 +28,11 @@ from .scale import SCALE
 MEGABYTE = 1024 * 1024
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
-"""How a connection of HTTP/2 begins: https://www.rfc-editor.org/rfc/rfc9113#section-3.4"""
+"""The preface of an HTTP/2 connection: https://www.rfc-editor.org/rfc/rfc9113#section-3.4"""
 
 
 async def half_close(address: str) -> None:
-    """Begin a connection, end its sending side, and leave."""
+    """Open a connection, close its sending side, and leave."""
     host, _, port = address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(PREFACE)
@@ -42,18 +42,18 @@ async def half_close(address: str) -> None:
 
 
 async def cut(address: str) -> None:
-    """Begin a connection, and reset it."""
+    """Open a connection, and reset it."""
     host, _, port = address.rpartition(":")
     _, writer = await asyncio.open_connection(host, int(port))
     writer.write(PREFACE)
     await writer.drain()
-    linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"  # none: what was not sent is thrown away
+    linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"  # zero: discard unsent data
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     writer.close()
 
 
 async def abandon(channel: grpc.aio.Channel, session_id: str, kind: int) -> None:
-    """Begin a stream, and cancel it at one point or another."""
+    """Open a stream, and cancel it at a random point."""
     if kind == 0:
         watch = MemoryServiceStub(channel).WatchMemories(
             pb.WatchMemoriesRequest(session_id=session_id)
@@ -66,7 +66,7 @@ async def abandon(channel: grpc.aio.Channel, session_id: str, kind: int) -> None
         )
         await asyncio.wait((asyncio.ensure_future(watch.read()),), timeout=0.05)
         watch.cancel()
-    elif kind == 2:  # a request that never comes to its end
+    elif kind == 2:  # a request that never ends
         never = channel.stream_unary("/memoryd.v1.MemoryService/StoreMemory")()
         await asyncio.sleep(0)
         never.cancel()
@@ -77,7 +77,7 @@ async def abandon(channel: grpc.aio.Channel, session_id: str, kind: int) -> None
 
 
 async def disturb(address: str, session_id: str, count: int) -> None:
-    """Begin streams and connections, and end none of them as one should."""
+    """Open streams and connections, and end none of them properly."""
     dice = random.Random(session_id)  # noqa: S311  no secret
     async with open_channel(address) as channel:
         for _ in range(count):
@@ -91,7 +91,7 @@ async def disturb(address: str, session_id: str, count: int) -> None:
 
 
 async def one_round(address: str, database_url: str, number: int) -> tuple[History, list]:
-    """Load of all kinds on sessions of its own, which are erased in the end."""
+    """Make all kinds of calls on new sessions, and erase them in the end."""
     history, sessions = History(), [f"round-{number}-{n}" for n in range(2)]
     async with connected(address, SCALE.writers) as stubs:
         async with Load(history, stubs, sessions) as load:
@@ -99,7 +99,7 @@ async def one_round(address: str, database_url: str, number: int) -> tuple[Histo
             await acknowledgements(history, SCALE.calls)
             await disturbing
         stored = await load.stored(database_url)
-    faults = judge(history, stored.only(sessions))
+    faults = find_faults(history, stored.only(sessions))
     async with open_channel(address) as channel:
         for session_id in sessions:
             await MemoryServiceStub(channel).EraseSession(
@@ -109,9 +109,9 @@ async def one_round(address: str, database_url: str, number: int) -> tuple[Histo
 
 
 async def at_rest(pid: int, port: int) -> Resources:
-    """What the server holds once all its clients have gone."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while (found := resources_of(pid, port)).connections:  # noqa: ASYNC110  nobody tells
+    """The server's resources once all clients have left."""
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while (found := resources_of(pid, port)).connections:  # noqa: ASYNC110  no event to await
             await asyncio.sleep(0.05)
     return found
 
@@ -122,20 +122,20 @@ async def test_a_long_run_leaves_nothing_behind(
     server = ServerProcess(command_line, database_url)
     address = await server.start()
     pid, port = server.process.pid, int(address.rpartition(":")[2])
-    whole, faults, found = History(), [], []
+    total, faults, found = History(), [], []
     for number in range(SCALE.rounds):
         history, broken = await one_round(address, database_url, number)
-        whole.add(history)
+        total.add(history)
         faults += broken
         found.append(await at_rest(pid, port))
     await server.stop()
     warm, last = found[SCALE.rounds // 3], found[-1]
     grown = f"{warm.rss_bytes / MEGABYTE:.0f} to {last.rss_bytes / MEGABYTE:.0f} MB"
-    fault_report(f"long run, {database_kind}, {grown}", SCALE.rounds * SCALE.streams, whole, faults)
+    fault_report(f"long run, {database_kind}, {grown}", SCALE.rounds * SCALE.streams, total, faults)
     assert not faults
-    assert set(whole.codes) <= {"NOT_FOUND"}
+    assert set(total.codes) <= {"NOT_FOUND"}
     assert last.rss_bytes <= warm.rss_bytes * 1.1 + 8 * MEGABYTE, found
-    # A thread or a connection more is one that was not needed before; a leak is one a stream.
+    # One more thread or connection is not a leak; a leak is one per stream.
     assert last.descriptors <= warm.descriptors + 8, found
     assert last.threads <= warm.threads + 8, found
     assert last.queued_bytes == 0, found
@@ -163,7 +163,7 @@ async def test_a_clock_that_goes_back_changes_no_order(
     stored = await read_stored(database_url)
     for watcher in watchers:
         await watcher.until(stored.revisions[watcher.watch.session_id])
-    faults = judge(history, stored)
+    faults = find_faults(history, stored)
     fault_report(f"clock moved, {database_kind}", len(moves), history, faults)
     assert not faults
     assert set(history.codes) <= {"NOT_FOUND"}

@@ -13,38 +13,38 @@ from google.rpc import error_details_pb2, status_pb2
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import History, judge, read_stored
-from .harness import PATIENCE_SECONDS, ServerProcess, open_channel
+from .checker import History, find_faults, read_stored
+from .harness import TIMEOUT_SECONDS, ServerProcess, open_channel
 from .resources import children, cpu_seconds, peak_bytes
 from .scale import SCALE
 
 BATCH = 250
-"""Memories of a call. To refuse one costs a server as much as the smallest call does; ten times the
-load of such calls would take all of its time, whatever it did with them."""
+"""Memories per call. Refusing a call costs as much as the smallest call; ten times the load of
+such calls would take all the server's time."""
 
 CHANNELS = 4
 FACTOR = 10
-CALLERS_AT_THE_PEAK = 8
+CALLERS_AT_PEAK = 8
 MOST_BYTES = 300 * 1024 * 1024
-"""More than ten times the load may never take."""
+"""More than ten times the load can ever use."""
 
 
 class Measured(NamedTuple):
-    """Calls answered."""
+    """The answered calls and the time used."""
 
-    a_second: float
-    a_processors_second: float
+    per_second: float
+    per_cpu_second: float
 
 
 class Crowd:
-    """Callers that store batches, each of sessions of its own so that none is evicted."""
+    """Callers that store batches, each in its own sessions so that none are evicted."""
 
     def __init__(self, history: History, stubs: list[MemoryServiceStub]) -> None:
         self._history = history
         self._stubs = itertools.cycle(stubs)
         self._numbers = itertools.count()
         self.answered: list[float] = []
-        """When each that was answered was."""
+        """The times at which calls were answered."""
 
     async def call(self) -> None:
         number = next(self._numbers)
@@ -55,17 +55,17 @@ class Crowd:
             for n in range(BATCH)
         ]
         batch = pb.BatchStoreMemoriesRequest(requests=requests)
-        call = await self._history.call(f"{number}", next(self._stubs), batch, PATIENCE_SECONDS)
+        call = await self._history.call(f"{number}", next(self._stubs), batch, TIMEOUT_SECONDS)
         if call.answer is not None:
             self.answered.append(time.monotonic())
 
     async def in_turn(self, end: float) -> None:
-        """Call again and again until a moment."""
+        """Call repeatedly until a moment."""
         while time.monotonic() < end:
             await self.call()
 
     async def at_a_rate(self, rate: float, end: float) -> None:
-        """Begin so many calls a second, whatever becomes of those before."""
+        """Start this many calls per second, regardless of earlier ones."""
         begin, calls = time.monotonic(), []
         while (now := time.monotonic()) < end:
             while len(calls) < (now - begin) * rate:
@@ -75,7 +75,7 @@ class Crowd:
 
 
 def retry_delays(details: list[bytes]) -> list[float]:
-    """Of the refusals with RetryInfo, in seconds."""
+    """The delays in RetryInfo of the refusals, in seconds."""
     found = []
     for data in details:
         for detail in status_pb2.Status.FromString(data).details:
@@ -93,13 +93,13 @@ async def test_ten_times_the_load_is_refused_at_once_and_the_rest_is_done(
     await server.start()
     span = SCALE.overload_milliseconds / 1000
     pid = server.process.pid
-    # Its database's processes do a part of the work.
+    # The database's processes do part of the work.
     database = (
         request.getfixturevalue("postgres_server").pid if "postgres" in database_url else None
     )
 
     def used() -> float:
-        """Seconds of the processors: a measure that what else runs here does not change."""
+        """Processor seconds used, which other processes on the machine do not change."""
         others = children(database) if database else []
         return sum(map(cpu_seconds, (pid, *others)))
 
@@ -109,27 +109,27 @@ async def test_ten_times_the_load_is_refused_at_once_and_the_rest_is_done(
         count = len(crowd.answered) - answered
         return Measured(count / (time.monotonic() - begin), count / (used() - processors))
 
-    def at_the_peak() -> Awaitable[object]:
+    def at_peak() -> Awaitable[object]:
         end = time.monotonic() + span
-        return asyncio.gather(*(crowd.in_turn(end) for _ in range(CALLERS_AT_THE_PEAK)))
+        return asyncio.gather(*(crowd.in_turn(end) for _ in range(CALLERS_AT_PEAK)))
 
     channels = [open_channel(server.address) for _ in range(CHANNELS)]
     crowd = Crowd(history, [MemoryServiceStub(channel) for channel in channels])
     await crowd.in_turn(time.monotonic() + 0.5)
 
-    # Before and after: to write into a larger database takes longer.
-    before = await measured(at_the_peak())
-    rate = FACTOR * before.a_second
+    # Before and after, since writing to a larger database takes longer.
+    before = await measured(at_peak())
+    rate = FACTOR * before.per_second
     overloaded = await measured(crowd.at_a_rate(rate, time.monotonic() + span))
-    after = await measured(at_the_peak())
-    peak = (before.a_processors_second + after.a_processors_second) / 2
-    goodput = overloaded.a_processors_second / peak
+    after = await measured(at_peak())
+    peak = (before.per_cpu_second + after.per_cpu_second) / 2
+    goodput = overloaded.per_cpu_second / peak
 
     assert peak_bytes(pid) < MOST_BYTES
     stored = await read_stored(database_url)
     await asyncio.gather(*(channel.close() for channel in channels))
     await server.stop()
-    faults = judge(history, stored)
+    faults = find_faults(history, stored)
     fault_report(f"overload, {database_kind}: {goodput:.2f} of peak", FACTOR, history, faults)
     assert not faults
     assert set(history.codes) == {"RESOURCE_EXHAUSTED"}

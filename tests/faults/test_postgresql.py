@@ -1,4 +1,4 @@
-"""PostgreSQL that stops, dies, freezes, runs out of something, fails over, or lags."""
+"""PostgreSQL stops, dies, freezes, runs out of a resource, fails over, or lags."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ pytestmark = pytest.mark.parametrize("database_kind", ["postgresql"])
 
 CALLERS = 4
 
-TOLD = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "NOT_FOUND"}
-"""What callers may be told; the last of a memory that they have deleted."""
+SEEN = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "NOT_FOUND"}
+"""The codes that callers may see; the last one for memories that they have deleted."""
 
 VARIABLES = {**VARIABLES, "MEMORYD_DATABASE_TIMEOUT_SECONDS": "1"}
 
 
 class DatabaseFault(NamedTuple):
-    """What happens to a server and one of its databases."""
+    """A fault of a server and one of its databases."""
 
     begin: Callable[[Node, str], object]
     end: Callable[[Node, str], object] | None
-    """None: it ends by itself."""
+    """None if it ends by itself."""
     is_noticed: bool = True
-    """Whether health tells of it: there is nothing left that the service could do."""
+    """Whether health shows it, since the service can do nothing."""
 
 
 def restart(node: Node, _database: str) -> None:
@@ -51,7 +51,7 @@ def refuse_connections(node: Node, database: str) -> None:
 
 
 def fill_disk(node: Node, database: str) -> None:
-    """As where a table cannot grow; a log that cannot ends the server, and that is another test."""
+    """As if a table cannot grow. If the log cannot, the server ends, which another test covers."""
     node.sql(
         "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS"
         " $$ BEGIN RAISE 'could not extend file' USING ERRCODE = 'disk_full'; END $$;"
@@ -66,7 +66,7 @@ def close_connections(node: Node, database: str) -> None:
 
 
 def refuse_writes(node: Node, database: str) -> None:
-    """As where an address leads to a standby for a while; such connections stay as they are."""
+    """As if an address led to a standby for a while; its connections stay read-only."""
     node.sql(f"ALTER ROLE {ROLE} SET default_transaction_read_only = on")
     close_connections(node, database)
 
@@ -92,8 +92,8 @@ FAULTS = {
 }
 
 
-async def all_connections_are_to_be_had(server) -> None:
-    """Every one of the pools, at the same time."""
+async def assert_all_connections_usable(server) -> None:
+    """Fail unless all connections of the pools can be used at the same time."""
     await until(lambda: server.database.connections_in_use == 0)
     size = 10
     inside = asyncio.gather(
@@ -106,7 +106,7 @@ async def all_connections_are_to_be_had(server) -> None:
     await inside
 
 
-async def test_a_write_that_was_cut_off_as_it_began_takes_no_later_one_along(serve, pair):
+async def test_a_write_cut_off_at_its_start_does_not_affect_a_later_one(serve, pair):
     url = pair.primary.url(pair.create_database())
     running = await serve(**VARIABLES, MEMORYD_DATABASE_URL=url)
 
@@ -131,7 +131,7 @@ async def test_a_write_that_was_cut_off_as_it_began_takes_no_later_one_along(ser
 
 
 @pytest.mark.parametrize("fault", [*FAULTS] * SCALE.database_rounds)
-async def test_calls_are_refused_while_the_database_is_away_and_then_go_on(
+async def test_calls_are_refused_while_the_database_is_away_and_then_resume(
     serve, pair, fault, fault_report
 ):
     begin, end, is_noticed = FAULTS[fault]
@@ -152,8 +152,8 @@ async def test_calls_are_refused_while_the_database_is_away_and_then_go_on(
         back = time.monotonic()
         await serving.wait()
         await acknowledgements(history, 20)
-    faults = await load.judged(url)
+    faults = await load.faults(url)
     fault_report(f"{fault}: back in {load.first_answer(back):.2f} s", 1, history, faults)
     assert not faults
-    assert set(history.codes) <= TOLD
-    await all_connections_are_to_be_had(running.server)
+    assert set(history.codes) <= SEEN
+    await assert_all_connections_usable(running.server)

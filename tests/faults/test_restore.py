@@ -1,4 +1,4 @@
-"""PostgreSQL's own backups, made under load as docs/backup.md tells, and what comes of them."""
+"""PostgreSQL's own backups, made under load as docs/backup.md describes, and their recovery."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from .checker import History, judge, read_stored, up_to
-from .harness import VARIABLES, acknowledgements, goes_on_from
+from .checker import History, find_faults, read_stored, up_to
+from .harness import VARIABLES, acknowledgements, assert_continues
 from .load import Load
 from .nodes import Node
 
@@ -21,13 +21,13 @@ CALLERS = 4
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """One that PostgreSQL's own user may enter."""
+    """A folder that PostgreSQL's user may enter."""
     with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
 
 
-async def test_a_dump_under_load_is_one_state_and_a_server_goes_on_from_it(
+async def test_a_dump_under_load_is_one_state_and_a_server_continues_from_it(
     serve, pair, folder, fault_report
 ):
     database, dump = pair.create_database(), folder / "memoryd.dump"
@@ -36,7 +36,7 @@ async def test_a_dump_under_load_is_one_state_and_a_server_goes_on_from_it(
     history = History()
     async with Load(history, [running.memory] * CALLERS) as load:
         await acknowledgements(history, 200)
-        begun = history.now()
+        started = history.now()
         await asyncio.to_thread(pair.primary.dump, database, dump)
         await acknowledgements(history, 50)
     await load.stored(url)
@@ -44,14 +44,14 @@ async def test_a_dump_under_load_is_one_state_and_a_server_goes_on_from_it(
     copy = f"{database}_restored"
     await asyncio.to_thread(pair.primary.restore, dump, copy)
     restored = await read_stored(pair.primary.url(copy))
-    faults = judge(up_to(history, begun), restored)
+    faults = find_faults(up_to(history, started), restored)
     fault_report("dump under load, postgresql", 1, history, faults)
     assert not faults
     there = await serve(**VARIABLES, MEMORYD_DATABASE_URL=pair.primary.url(copy))
-    await goes_on_from(restored, there.memory)
+    await assert_continues(restored, there.memory)
 
 
-async def test_a_recovery_gives_back_what_had_been_acknowledged_at_its_time(
+async def test_a_recovery_restores_what_was_acknowledged_at_its_time(
     serve, postgres_server, folder, fault_report
 ):
     source = Node(folder / "source", postgres_server.system_user)
@@ -73,16 +73,16 @@ async def test_a_recovery_gives_back_what_had_been_acknowledged_at_its_time(
         last = await load.stored(url)
         await running.server.stop()
         source.sql("SELECT pg_switch_wal()")
-        await asyncio.to_thread(source.stop)  # archives what is left first
+        await asyncio.to_thread(source.stop)  # archives the rest of the log first
 
         await asyncio.to_thread(copy.recover, folder / "archive", until)
         recovered = await read_stored(copy.url("memoryd"))
-        faults = judge(up_to(history, known), recovered)
+        faults = find_faults(up_to(history, known), recovered)
         fault_report("recovery to a point in time", 1, history, faults)
         assert not faults
         assert sum(recovered.revisions.values()) < sum(last.revisions.values())
         there = await serve(**VARIABLES, MEMORYD_DATABASE_URL=copy.url("memoryd"))
-        await goes_on_from(recovered, there.memory)
+        await assert_continues(recovered, there.memory)
         await there.server.stop()
     finally:
         source.close()

@@ -1,4 +1,4 @@
-"""Servers that are restarted one after the other, behind one client."""
+"""Servers restarted one after the other, behind one client."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ from .load import Load
 from .scale import SCALE
 
 NOT_REPEATED = {"UpdateMemory", "DeleteMemory"}
-"""They may have happened already, so their caller has to look; few are hit."""
+"""These calls may have taken effect, so their caller has to check; few are hit."""
 
 
 @pytest.mark.parametrize("database_kind", ["postgresql"])
-async def test_servers_that_are_restarted_in_turn_fail_no_call(
-    command_line, database_url, fault_report
-):
+async def test_servers_restarted_in_turn_fail_no_call(command_line, database_url, fault_report):
     servers = [ServerProcess(command_line, database_url) for _ in range(2)]
     addresses = [await server.start() for server in servers]
     history = History()
-    # The client library's own channel: it balances, and repeats what is safe to repeat.
+    # The client library's own channel: it balances, and retries what is safe to retry.
     async with open_channel(f"ipv4:{','.join(addresses)}") as channel:
         async with Load(history, [MemoryServiceStub(channel)] * 4) as load:
             for server in servers * SCALE.restarts:
@@ -32,7 +30,7 @@ async def test_servers_that_are_restarted_in_turn_fail_no_call(
                 await acknowledgements(history, 50)
                 await server.start()
             await acknowledgements(history, 50)
-        faults = await load.judged(database_url)
+        faults = await load.faults(database_url)
     for server in servers:
         await server.stop()
     fault_report("restarts in turn", 2 * SCALE.restarts, history, faults)

@@ -1,4 +1,4 @@
-"""Schema changes under a running server: what its connections have prepared goes stale."""
+"""Schema changes under a running server make its prepared statements stale."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ only_postgresql = pytest.mark.parametrize("database_kind", ["postgresql"])
 
 
 def widened(table: str) -> list[str]:
-    """Every text and every number of a table gets room."""
+    """Statements that widen every text and number column of a table."""
     wider = {
         c.name: f"VARCHAR({c.type.length + 16})"
         if type(c.type) is String
@@ -68,7 +68,7 @@ CHANGES = {
 
 @only_postgresql
 @pytest.mark.parametrize("change", CHANGES)
-async def test_no_call_fails_after_a_change_that_suits_the_service(serve, tables, clock, change):
+async def test_no_call_fails_after_a_compatible_change(serve, tables, clock, change):
     running = await serve()
     await live(running, clock, name="before")
     for statement in CHANGES[change]:
@@ -91,8 +91,8 @@ async def test_no_call_fails_after_a_migration_of_the_next_release(
 
 
 @only_postgresql
-async def test_no_connection_keeps_what_was_prepared_before_a_change(serve, tables):
-    """Each of them, whichever a call is given; and a change while calls are under way."""
+async def test_no_connection_keeps_statements_prepared_before_a_change(serve, tables):
+    """For every connection of the pool, and for a change during calls."""
     memory = (await serve()).memory
     stored = await memory.StoreMemory(pb.StoreMemoryRequest(session_id="user", content="kept"))
     key = {"session_id": "user", "memory_id": stored.memory.memory_id}
@@ -128,7 +128,7 @@ async def test_a_standby_is_still_read_after_a_change(serve, pair, clock, caplog
 
 
 @only_postgresql
-async def test_a_column_that_is_gone_is_told_of_until_it_is_back(serve, tables, clock):
+async def test_a_missing_column_is_reported_until_it_is_back(serve, tables, clock):
     running = await serve()
     await live(running, clock, name="before")
     await tables.execute("ALTER TABLE memories RENAME COLUMN importance TO weight")

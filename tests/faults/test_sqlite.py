@@ -1,4 +1,4 @@
-"""An SQLite file that is full, read-only, locked, or whose migration is killed."""
+"""An SQLite file that is full, read-only or locked, or has its migration killed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def store_request(content: str) -> pb.StoreMemoryRequest:
 
 
 async def refused_with(call) -> tuple[str, str]:
-    """The code and the words of a refusal."""
+    """The code and the message of a refusal."""
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await call
     return refused.value.code().name, refused.value.details()
@@ -49,21 +49,21 @@ async def refused_with(call) -> tuple[str, str]:
 
 
 class Disk:
-    """A folder whose file system can be full: a small one of its own, with room for a log.
+    """A folder on a small file system that can be full, with room for a log.
 
-    Where none may be mounted, a limit on the size of the server's files stands in for it.
+    If none can be mounted, a limit on the size of the server's files replaces it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         mount = shutil.which("mount")
-        self._is_mounted = mount is not None and not subprocess.call(  # noqa: S603  ours
+        self._is_mounted = mount is not None and not subprocess.call(  # noqa: S603  our own command
             [mount, "-t", "tmpfs", "-o", "size=32m", "tmpfs", folder], stderr=subprocess.DEVNULL
         )
         self._ballast = folder / "ballast"
 
     def fill(self, server: ServerProcess) -> None:
-        """Leave no room for what is written next."""
+        """Leave no room for further writes."""
         if self._is_mounted:
             with contextlib.suppress(OSError), self._ballast.open("wb", buffering=0) as ballast:
                 while True:
@@ -115,7 +115,7 @@ async def test_a_full_disk_refuses_writes_until_there_is_room_and_breaks_nothing
                 assert is_whole(url)
                 disk.clear(server)
             await acknowledgements(history, 100)
-        faults = await load.judged(url)
+        faults = await load.faults(url)
     await server.stop()
     assert is_whole(url)
     fault_report("full disk, sqlite", SCALE.full_disks, history, faults)
@@ -144,7 +144,7 @@ async def test_a_read_only_file_is_read_and_its_writes_are_refused(
     async with open_channel(await server.start()) as channel:
         stored = await MemoryServiceStub(channel).StoreMemory(store_request("prefers e-mail"))
     await server.stop()
-    # For root no file is read-only; opened so, SQLite treats it as any that is.
+    # For root no file is read-only, so SQLite opens it in read-only mode.
     only_read = f"sqlite+aiosqlite:///file:{database_path}?mode=ro&uri=true"
     server = ServerProcess(command_line, only_read)
     async with open_channel(await server.start()) as channel:
@@ -168,7 +168,7 @@ async def test_a_read_only_file_is_read_and_its_writes_are_refused(
 # A file that another process writes
 
 
-async def test_another_process_that_writes_is_waited_for_and_its_death_harms_nobody(
+async def test_the_service_waits_for_another_writer_and_survives_its_death(
     command_line, database_path, database_url
 ):
     server = ServerProcess(command_line, database_url, MEMORYD_DATABASE_LOCK_TIMEOUT_SECONDS="0.5")
@@ -213,7 +213,7 @@ def versions_and_count(file: Path) -> tuple[list[str], int]:
     return [version for (version,) in versions], count
 
 
-async def test_a_migration_that_is_killed_leaves_a_revision_and_is_taken_up_again(
+async def test_a_killed_migration_leaves_a_revision_and_can_be_repeated(
     command_line, tmp_path, fault_report
 ):
     file = tmp_path / "old.db"

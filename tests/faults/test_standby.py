@@ -1,4 +1,4 @@
-"""A standby of PostgreSQL: takes the primary's place, and gives rows in its stead."""
+"""A standby of PostgreSQL replaces the primary, and serves rows for it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def store_request(content: str, session_id: str = SESSION) -> pb.StoreMemoryRequ
     return pb.StoreMemoryRequest(session_id=session_id, content=content, never_expires=True)
 
 
-# In the primary's place
+# Failover
 
 
 async def test_no_acknowledged_write_is_lost_with_the_primary(serve, pair, fault_report):
@@ -45,7 +45,7 @@ async def test_no_acknowledged_write_is_lost_with_the_primary(serve, pair, fault
             await acknowledgements(history, moments.randrange(20, 100))
             await asyncio.to_thread(lose, pair.primary)
             await until(lambda: not running.server.health.is_serving.is_set())
-            # The standby is there, and takes no writes.
+            # The standby is up, and accepts no writes.
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await running.memory.StoreMemory(store_request("to a standby", "elsewhere"))
             assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
@@ -56,7 +56,7 @@ async def test_no_acknowledged_write_is_lost_with_the_primary(serve, pair, fault
             await running.server.health.is_serving.wait()
             await asyncio.to_thread(pair.rejoin)
     await asyncio.to_thread(pair.replicate, synchronously=False)
-    faults = await load.judged(pair.primary.url(database))
+    faults = await load.faults(pair.primary.url(database))
     fault_report(f"failover: back in {back:.2f} s", SCALE.failovers, history, faults)
     assert not faults
     assert set(history.codes) <= {"UNAVAILABLE", "DEADLINE_EXCEEDED", "NOT_FOUND"}
@@ -80,11 +80,11 @@ async def test_a_commit_that_the_standby_does_not_confirm_is_not_acknowledged(se
     await asyncio.to_thread(pair.replicate, synchronously=False)
 
 
-# In the primary's stead
+# Reading from the standby
 
 
 async def contents(running, session_id: str = SESSION) -> dict[str, list[str]]:
-    """What each of the calls shows that a standby may answer."""
+    """The results of each call that a standby may answer."""
     key = {"session_id": session_id}
     listed = await running.memory.ListMemories(pb.ListMemoriesRequest(**key))
     exported = running.memory.ExportMemories(pb.ExportMemoriesRequest(**key))
@@ -100,7 +100,7 @@ def everywhere(*shown: str) -> dict[str, list[str]]:
     return {call: sorted(shown) for call in ("list", "export", "retrieve")}
 
 
-async def test_a_standby_gives_rows_where_it_is_as_far_and_only_there(serve, pair):
+async def test_a_standby_serves_rows_only_if_it_has_caught_up(serve, pair):
     database = pair.create_database()
     variables = {
         **VARIABLES,
@@ -112,15 +112,15 @@ async def test_a_standby_gives_rows_where_it_is_as_far_and_only_there(serve, pai
     await asyncio.to_thread(pair.catch_up)
     pair.standby.sql("SELECT pg_wal_replay_pause()")
 
-    # So that it is seen which of them gives the rows: changed behind the service's back.
+    # A change that the service does not see shows which server returns the rows.
     pair.primary.sql("UPDATE memories SET content = 'FIRST'", database)
     assert await contents(here) == await contents(there) == everywhere("first")
 
-    # Whoever asks, by way of any server, sees what any server has acknowledged.
+    # Every caller of any server sees what any server has acknowledged.
     await here.memory.StoreMemory(store_request("second"))
     shown = await contents(there)
     assert shown["list"] == shown["export"] == ["FIRST", "second"]
-    assert shown["retrieve"] == ["first", "second"]  # of the first it knew already
+    assert shown["retrieve"] == ["first", "second"]  # it already knew the first's revision
     await there.memory.StoreMemory(store_request("elsewhere", "user-456"))
     assert await contents(here, "user-456") == everywhere("elsewhere")
     await here.memory.EraseSession(pb.EraseSessionRequest(session_id="user-456"))
@@ -132,7 +132,7 @@ async def test_a_standby_gives_rows_where_it_is_as_far_and_only_there(serve, pai
 
 
 @pytest.mark.parametrize("loss", ["stop", "freeze"])
-async def test_without_its_standby_the_primary_gives_the_rows(serve, pair, loss, monkeypatch):
+async def test_without_its_standby_the_primary_serves_the_rows(serve, pair, loss, monkeypatch):
     monkeypatch.setattr("memoryd.memories.replica.STANDBY_TIMEOUT_SECONDS", 0.2)
     database = pair.create_database()
     running = await serve(
@@ -150,7 +150,7 @@ async def test_without_its_standby_the_primary_gives_the_rows(serve, pair, loss,
     await asyncio.to_thread({"stop": pair.standby.start, "freeze": pair.standby.thaw}[loss])
 
 
-async def test_no_caller_is_shown_less_than_any_has_seen(serve, pair, fault_report):
+async def test_no_caller_sees_less_than_another_has_seen(serve, pair, fault_report):
     database = pair.create_database()
     url = pair.primary.url(database)
     variables = {
@@ -169,7 +169,7 @@ async def test_no_caller_is_shown_less_than_any_has_seen(serve, pair, fault_repo
             await acknowledgements(history, 50)
             pair.standby.sql("SELECT pg_wal_replay_resume()")
             await acknowledgements(history, 50)
-    faults = await load.judged(url)
+    faults = await load.faults(url)
     fault_report("lagging standby is read", SCALE.lags, history, faults)
     assert not faults
     assert set(history.codes) <= {"NOT_FOUND", "UNAVAILABLE"}

@@ -1,4 +1,4 @@
-"""Strangers who mean harm: a server process outlasts them, and others are served meanwhile."""
+"""A server process survives attacks by strangers, and serves others meanwhile."""
 
 from __future__ import annotations
 
@@ -49,24 +49,24 @@ from ..strangers import (  # noqa: TID252  as above
     underway,
     unfinished_messages,
 )
-from .harness import PATIENCE_SECONDS, ServerProcess, open_channel
+from .harness import TIMEOUT_SECONDS, ServerProcess, open_channel
 from .resources import peak_bytes, resources_of
 
 MOST_BYTES = 160 * 2**20
-"""What an attack may add to a server's memory: the 64 MiB that messages being received may take in
-all, and as much again for what the allocator and gRPC keep of it."""
+"""What an attack may add to a server's memory: the 64 MiB that incoming messages may take in all,
+and as much again for what the allocator and gRPC keep of it."""
 
 UNIMPLEMENTED = grpc.StatusCode.UNIMPLEMENTED.value[0]
 
 LIMITED_FILES = 256
 IDLE_CONNECTIONS = 300
 CALLS_MEANWHILE = 20
-"""So many small calls are answered while an attack goes on."""
+"""The number of small calls that must be answered during an attack."""
 
 
 @pytest.fixture
 def database_kind(request: pytest.FixtureRequest) -> str:
-    """SQLite, where a test does not ask for both: most of this reaches no database."""
+    """SQLite, unless a test uses both: most attacks reach no database."""
     return str(getattr(request, "param", "sqlite"))
 
 
@@ -79,38 +79,38 @@ class Caller:
 
     answered: int = 0
     codes: Counter[str] = field(default_factory=Counter)
-    """Of the calls that were not answered."""
+    """The codes of the calls that were refused."""
 
 
 class Victim(ServerProcess):
-    """A server process, with what strangers must not harm."""
+    """A server process under attack."""
 
     @property
     def port(self) -> int:
         return int(self.address.rpartition(":")[2])
 
     def is_healthy(self) -> bool:
-        """Ask as a container's health check does."""
+        """Run the health check of a container."""
         asked = self._command_line.run("health", MEMORYD_PORT=str(self.port))
         return asked.returncode == 0
 
     @contextlib.asynccontextmanager
     async def called(self) -> AsyncIterator[Caller]:
-        """Have a caller of small calls go on during the block."""
+        """Run a caller of small calls during the block."""
         caller = Caller()
         async with open_channel(self.address) as channel:
             stub = MemoryServiceStub(channel)
             store = pb.StoreMemoryRequest(session_id="user-1", content="Prefers tea")
-            # A busy machine may take longer to connect than such a channel tries once.
+            # A busy machine may take longer to connect than one attempt of such a channel.
             stored = (
-                await stub.StoreMemory(store, timeout=PATIENCE_SECONDS, wait_for_ready=True)
+                await stub.StoreMemory(store, timeout=TIMEOUT_SECONDS, wait_for_ready=True)
             ).memory
             get = pb.GetMemoryRequest(session_id="user-1", memory_id=stored.memory_id)
 
             async def keep_on() -> None:
                 while True:
                     try:
-                        await stub.GetMemory(get, timeout=PATIENCE_SECONDS)
+                        await stub.GetMemory(get, timeout=TIMEOUT_SECONDS)
                     except grpc.aio.AioRpcError as error:
                         caller.codes[error.code().name] += 1
                     else:
@@ -125,7 +125,7 @@ class Victim(ServerProcess):
                 await asyncio.gather(calling, return_exceptions=True)
 
     async def assert_serves(self) -> None:
-        """Fails unless a new caller finds the server healthy, stores and reads."""
+        """Fail unless a new caller finds the server healthy, stores and reads."""
         assert await asyncio.to_thread(self.is_healthy)
         async with self.called() as caller:
             await answers(caller, 1)
@@ -144,7 +144,7 @@ class Victim(ServerProcess):
 
 @pytest.fixture
 async def start(command_line, database_url) -> AsyncIterator[Callable[..., Awaitable[Victim]]]:
-    """Start a server; it has to end by itself afterwards as it does without strangers."""
+    """Start a server; afterwards it must stop as it does without strangers."""
     started: list[Victim] = []
 
     async def start(open_files: int | None = None, **variables: str) -> Victim:
@@ -160,13 +160,13 @@ async def start(command_line, database_url) -> AsyncIterator[Callable[..., Await
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not await condition():  # noqa: ASYNC110  nobody tells when it comes to hold
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while not await condition():  # noqa: ASYNC110  no event to await
             await asyncio.sleep(0.02)
 
 
 async def answers(caller: Caller, count: int) -> None:
-    """Wait until so many more small calls are answered."""
+    """Wait until this many more small calls are answered."""
     wanted = caller.answered + count
 
     async def are_there() -> bool:
@@ -176,7 +176,7 @@ async def answers(caller: Caller, count: int) -> None:
 
 
 @pytest.mark.parametrize("name", FLOODS)
-async def test_floods_harm_nobody_else(start, name):
+async def test_floods_harm_no_other_caller(start, name):
     victim = await start()
     before = resources_of(victim.process.pid, victim.port).rss_bytes
     async with victim.called() as caller:
@@ -188,11 +188,11 @@ async def test_floods_harm_nobody_else(start, name):
 
 
 @pytest.mark.parametrize("name", HOLDS)
-async def test_what_is_held_and_left_unfinished_harms_nobody_else(start, name):
+async def test_held_and_unfinished_requests_harm_no_other_caller(start, name):
     victim = await start(MEMORYD_REQUEST_SECONDS="1")
     before = resources_of(victim.process.pid, victim.port).rss_bytes
     async with victim.called() as caller:
-        for _ in range(2):  # what the first has taken is free for the second
+        for _ in range(2):  # what the first took is free for the second
             async with underway(HOLDS[name], victim.address):
                 await asyncio.sleep(2)
                 assert await asyncio.to_thread(victim.is_healthy)
@@ -202,8 +202,8 @@ async def test_what_is_held_and_left_unfinished_harms_nobody_else(start, name):
     await victim.assert_serves()
 
 
-async def test_requests_as_large_as_they_may_be_take_bounded_memory_unfinished(start):
-    """No length claimed in them tells a server that it need not wait."""
+async def test_unfinished_requests_of_the_largest_size_take_bounded_memory(start):
+    """Their claimed lengths do not let a server refuse them early."""
     victim = await start(MEMORYD_REQUEST_SECONDS="30")
     before = resources_of(victim.process.pid, victim.port).rss_bytes
     attack = partial(unfinished_messages, streams=64, size=4 * 2**20)
@@ -229,7 +229,7 @@ async def test_idle_streams_leave_a_container_healthy(start, attack):
     await victim.assert_serves()
 
 
-# Paths that are no text
+# Paths that are not text
 
 OTHER_CALLS = {
     "a call without a request": WRONG_FRAMES["headers that end the stream"],
@@ -244,7 +244,7 @@ AIO = {"MEMORYD_GRPC_SERVER": "aio"}
 
 
 @pytest.mark.parametrize("path", UNDECODABLE_PATHS, ids=range(len(UNDECODABLE_PATHS)))
-async def test_a_path_that_is_no_text_is_a_method_that_there_is_not(start, path):
+async def test_a_path_that_is_not_text_is_an_unknown_method(start, path):
     victim = await start(MEMORYD_GRPC_SERVER="core")
     async with connected(victim.address) as connection:
         await connection.send(opened(1, call_headers(path)) + data(1, message(b""), ends=True))
@@ -255,35 +255,35 @@ async def test_a_path_that_is_no_text_is_a_method_that_there_is_not(start, path)
 
 
 @pytest.mark.parametrize("path", UNDECODABLE_PATHS, ids=range(len(UNDECODABLE_PATHS)))
-async def test_a_path_that_is_no_text_ends_no_service(start, path):
+async def test_a_path_that_is_not_text_does_not_end_the_service(start, path):
     victim = await start(**AIO)
-    await launched(partial(send_frames, call_of(path)), victim.address, PATIENCE_SECONDS)
+    await launched(partial(send_frames, call_of(path)), victim.address, TIMEOUT_SECONDS)
     await victim.comes_back()
     await victim.assert_serves()
 
 
 @on_both
-async def test_the_port_comes_back_again_and_again_and_callers_go_on(start):
+async def test_the_port_reopens_repeatedly_and_callers_continue(start):
     victim = await start(**AIO)
     async with victim.called() as caller:
         for path in UNDECODABLE_PATHS[:3]:
-            await launched(partial(send_frames, call_of(path)), victim.address, PATIENCE_SECONDS)
+            await launched(partial(send_frames, call_of(path)), victim.address, TIMEOUT_SECONDS)
             await answers(caller, CALLS_MEANWHILE)
-    # gRPC's server cancels the calls that are under way as it ends.
+    # gRPC's server cancels running calls when it ends.
     assert caller.codes.keys() <= {"UNAVAILABLE", "CANCELLED"}
     await victim.assert_serves()
 
 
 @pytest.mark.parametrize("name", OTHER_CALLS)
-async def test_a_path_that_is_no_text_among_other_calls_ends_no_process(start, name):
-    """What gRPC still has in hand as its server ends outlives it."""
-    # Lines of a log are the memory that would be overwritten.
+async def test_a_path_that_is_not_text_among_other_calls_does_not_end_the_process(start, name):
+    """Calls that gRPC still holds when its server ends outlive it."""
+    # Log lines are the memory that would be overwritten.
     victim = await start(MEMORYD_LOG_LEVEL="info", **AIO)
     other, bad = OTHER_CALLS[name], call_of(UNDECODABLE_PATHS[0])
     for _ in range(3):
         await asyncio.gather(
             *(
-                launched(partial(send_frames, sent), victim.address, PATIENCE_SECONDS)
+                launched(partial(send_frames, sent), victim.address, TIMEOUT_SECONDS)
                 for sent in (*[other] * 6, bad, *[other] * 6)
             )
         )
@@ -293,13 +293,13 @@ async def test_a_path_that_is_no_text_among_other_calls_ends_no_process(start, n
     await victim.assert_serves()
 
 
-async def test_a_server_that_is_ended_for_good_exits_so_that_it_is_restarted(start):
+async def test_a_server_that_cannot_recover_exits_so_that_it_is_restarted(start):
     victim = await start(**AIO)
     attack = partial(send_frames, call_of(UNDECODABLE_PATHS[0]))
-    end = time.monotonic() + PATIENCE_SECONDS
+    end = time.monotonic() + TIMEOUT_SECONDS
     while victim.process.is_running and time.monotonic() < end:
         with contextlib.suppress(OSError):  # refused while there is no server
-            await launched(attack, victim.address, PATIENCE_SECONDS)
+            await launched(attack, victim.address, TIMEOUT_SECONDS)
     assert not victim.process.is_running
     assert await asyncio.to_thread(victim.process.wait) == 1
 
@@ -309,17 +309,17 @@ async def test_a_server_that_is_ended_for_good_exits_so_that_it_is_restarted(sta
 
 @on_both
 @pytest.mark.parametrize("greets", [False, True], ids=["silent", "greeting"])
-async def test_idle_connections_leave_files_and_connections_to_the_service(start, greets):
+async def test_idle_connections_leave_descriptors_for_the_service(start, greets):
     victim = await start(open_files=LIMITED_FILES, MEMORYD_LOG_LEVEL="info")
     attack: Attack = partial(idle_connections, connections=IDLE_CONNECTIONS, greets=greets)
     async with open_channel(victim.address) as channel:
         stub = MemoryServiceStub(channel)
-        await stub.RetrieveMemories(retrieval(0), timeout=PATIENCE_SECONDS, wait_for_ready=True)
+        await stub.RetrieveMemories(retrieval(0), timeout=TIMEOUT_SECONDS, wait_for_ready=True)
         async with victim.called() as caller, underway(attack, victim.address):
             await asyncio.sleep(2)
-            # At once, so that they want more of the database's connections than are open.
+            # Concurrent, so that they need more database connections than are open.
             await asyncio.gather(
-                *(stub.RetrieveMemories(retrieval(n), timeout=PATIENCE_SECONDS) for n in range(100))
+                *(stub.RetrieveMemories(retrieval(n), timeout=TIMEOUT_SECONDS) for n in range(100))
             )
             await answers(caller, CALLS_MEANWHILE)
             found = resources_of(victim.process.pid, victim.port)
@@ -333,7 +333,7 @@ async def test_idle_connections_leave_files_and_connections_to_the_service(start
 async def test_connections_that_never_greet_end_and_leave_room_for_a_health_check(start):
     victim = await start(open_files=LIMITED_FILES)
     attack: Attack = partial(idle_connections, connections=IDLE_CONNECTIONS)
-    async with underway(attack, victim.address, 2 * PATIENCE_SECONDS):
+    async with underway(attack, victim.address, 2 * TIMEOUT_SECONDS):
         await asyncio.sleep(1)
 
         async def is_healthy() -> bool:
@@ -365,10 +365,10 @@ TEXT_LINE = re.compile(r"\d{4}-\d\d-\d\dT\S+\+00:00 (debug|info|warning|error) [
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-async def test_no_stranger_writes_into_the_log(start, log_format):
+async def test_no_stranger_forges_a_log_line(start, log_format):
     victim = await start(MEMORYD_LOG_LEVEL="info", MEMORYD_LOG_FORMAT=log_format)
     for sent in HOSTILE.values():
-        await launched(partial(send_frames, sent), victim.address, PATIENCE_SECONDS)
+        await launched(partial(send_frames, sent), victim.address, TIMEOUT_SECONDS)
         await victim.comes_back()
     await victim.stop()
     log = victim.process.log
@@ -380,7 +380,7 @@ async def test_no_stranger_writes_into_the_log(start, log_format):
 
 
 def is_record(line: str, log_format: str) -> bool:
-    """Whether it is a line that begins a record; tracebacks go on for more of them."""
+    """Whether a line starts a record; a traceback takes more lines."""
     if log_format == "text":
         return TEXT_LINE.fullmatch(line) is not None
     try:

@@ -1,4 +1,4 @@
-"""A later release's migration, under servers that go on meanwhile."""
+"""A later release's migration under running servers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from .harness import VARIABLES, acknowledgements
 from .load import Load
 
 
-async def test_servers_go_on_while_a_migration_that_suits_them_is_made(
+async def test_servers_keep_working_during_a_compatible_migration(
     serve, tables, database_url, later_schema, fault_report
 ):
     running = await serve(**VARIABLES)
@@ -19,7 +19,7 @@ async def test_servers_go_on_while_a_migration_that_suits_them_is_made(
         await acknowledgements(history, 50)
         await running.server.database.check()
         await acknowledgements(history, 20)
-    faults = await load.judged(database_url)
+    faults = await load.faults(database_url)
     fault_report("migration", len(later_schema), history, faults)
     assert not faults
     assert set(history.codes) <= {"NOT_FOUND"}

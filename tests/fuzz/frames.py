@@ -1,9 +1,9 @@
-"""Frames of HTTP/2 that mean harm: the server stays alive and healthy, and its log is its own.
+"""Fuzz the server with HTTP/2 frames: it stays alive and healthy, and its log is not forged.
 
 python -m tests.fuzz.frames SECONDS [SEED[:ROUND]]
 
-A round is a bunch of connections at once, each with a sequence of frames: calls that are valid, or
-wrong in a known way, changed at random, and headers and frames made up of hostile parts.
+A round is several concurrent connections, each with a sequence of frames: valid and invalid calls
+changed at random, and headers and frames made of hostile parts.
 """
 
 from __future__ import annotations
@@ -53,17 +53,17 @@ from .messages import METHODS, VALID, path_of
 from .rounds import fuzz
 
 CONNECTIONS = 16
-"""Of a round."""
+"""Connections per round."""
 LINGER_SECONDS = 0.05
-"""How long a connection waits for what the server makes of its frames."""
-PATIENCE_SECONDS = 20.0
-"""Until a server counts as hanging."""
+"""How long a connection waits for the server's reaction."""
+TIMEOUT_SECONDS = 20.0
+"""After this many seconds a server counts as hanging."""
 ENDING_PAUSE_SECONDS = 3.0
-"""Between two paths of no UTF-8: a server may end itself after five in ten seconds."""
+"""Between two paths that are not UTF-8: a server may end itself after five in ten seconds."""
 MOST_BYTES = 400 * 2**20
-"""What a server may take, whatever comes."""
+"""The most memory that a server may use."""
 CHANGES = 4
-"""Of a sequence, at most."""
+"""The most bytes of a sequence."""
 
 PIECES = (
     *(b"", b"\0", b"\xff", b"\n", b"\r\n", b"\x1b[2K", b" ", b":", b"/", b"x" * 300, b"x" * 9_000),
@@ -96,7 +96,7 @@ SEEDS = (
 
 
 def split(sent: bytes) -> list[bytes]:
-    """Frames by the lengths they claim; what is left over is the last."""
+    """Split bytes into frames by the lengths they claim; the last is the rest."""
     found = []
     while sent:
         size = 9 + int.from_bytes(sent[:3])
@@ -106,7 +106,7 @@ def split(sent: bytes) -> list[bytes]:
 
 
 def sequence(dice: random.Random) -> bytes:
-    """What one connection sends after its greeting."""
+    """Make what one connection sends after its greeting."""
     frames = [f for _ in range(dice.randint(1, 3)) for f in split(dice.choice(SEEDS))]
     if dice.random() < 0.4:
         frames.insert(dice.randrange(len(frames) + 1), made_headers(dice))
@@ -116,7 +116,7 @@ def sequence(dice: random.Random) -> bytes:
 
 
 def made_headers(dice: random.Random) -> bytes:
-    """HEADERS of a call with hostile ones among them."""
+    """Make HEADERS of a call with hostile ones among them."""
     headers = call_headers(path_of(dice.choice(METHODS)).encode())
     for _ in range(dice.randint(1, 4)):
         value = b"".join(dice.choices(PIECES, k=dice.randint(1, 3)))
@@ -126,7 +126,7 @@ def made_headers(dice: random.Random) -> bytes:
 
 
 def made_frame(dice: random.Random) -> bytes:
-    """Any type with any flags, on any stream."""
+    """Make a frame of any type with any flags, on any stream."""
     payload = dice.choice(
         (
             dice.randbytes(dice.randrange(40)),
@@ -172,7 +172,7 @@ def change(frames: list[bytes], dice: random.Random) -> None:
 
 
 def continued(headers: bytes, dice: random.Random) -> list[bytes]:
-    """HEADERS in several frames, which may lack their end."""
+    """Make HEADERS in several frames, perhaps without their end."""
     at = dice.randrange(9, len(headers))
     stream, flags = int.from_bytes(headers[5:9]), headers[4]
     last = flags & Flag.END_HEADERS if dice.random() < 0.8 else 0
@@ -184,10 +184,10 @@ def continued(headers: bytes, dice: random.Random) -> list[bytes]:
 
 
 def may_end_server(sent: bytes) -> bool:
-    """Whether a path of no UTF-8 may be read out of what is sent.
+    """Whether the server may read a path that is not UTF-8 from these bytes.
 
-    gRPC takes in what stands before a fault in a header block, so one that cannot be decoded
-    counts as soon as it may hold such a path.
+    gRPC uses the headers before a fault in a block, so a block that cannot be decoded counts if it
+    may contain such a path.
     """
     blocks = b""
     for each in split(sent):
@@ -214,7 +214,7 @@ def is_text(value: bytes) -> bool:
 
 
 class Server:
-    """A `memoryd serve` of its own, and what is looked at after each round."""
+    """A `memoryd serve` process, and the checks after each round."""
 
     def __init__(self, folder: Path) -> None:
         self._log = folder / "log"
@@ -234,8 +234,8 @@ class Server:
         assert self.process.stdout is not None
         self.address = self.process.stdout.readline().removeprefix("memoryd ready on ").strip()
 
-    def judge(self, dice: random.Random) -> None:
-        """Fails if a round does harm."""
+    def check(self, dice: random.Random) -> None:
+        """Fail if a round does harm."""
         asyncio.run(self._round([sequence(dice) for _ in range(CONNECTIONS)]))
         self._assert_lives()
         port = int(self.address.rpartition(":")[2])
@@ -251,7 +251,7 @@ class Server:
         await self._assert_serves()
 
     def _admits(self, sent: bytes) -> bool:
-        """Whether it is no second ending of the server in short time."""
+        """Whether sending it does not end the server twice in a short time."""
         if not may_end_server(sent):
             return True
         if time.monotonic() - self._last_ending < ENDING_PAUSE_SECONDS:
@@ -267,9 +267,9 @@ class Server:
                     await connection.closed.wait()
 
     async def _assert_serves(self) -> None:
-        """Fails unless it is healthy and stores within a time, for a caller who tries again."""
+        """Fail unless it is healthy and stores in time, for a caller who retries."""
         async with (
-            asyncio.timeout(PATIENCE_SECONDS),
+            asyncio.timeout(TIMEOUT_SECONDS),
             grpc.aio.insecure_channel(self.address, _RECONNECTING) as channel,
         ):
             while True:
@@ -285,7 +285,7 @@ class Server:
 
     def _assert_lives(self) -> None:
         code = self.process.poll()
-        assert code is None, f"it has ended with {code}:\n{self._log.read_text()[-10_000:]}"
+        assert code is None, f"the server has ended with {code}:\n{self._log.read_text()[-10_000:]}"
 
     def stop(self) -> None:
         self.process.terminate()
@@ -312,7 +312,7 @@ def serving() -> Iterator[Server]:
 
 def main() -> None:
     with serving() as server:
-        fuzz("tests.fuzz.frames", server.judge)
+        fuzz("tests.fuzz.frames", server.check)
 
 
 if __name__ == "__main__":

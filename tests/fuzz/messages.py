@@ -1,7 +1,7 @@
-"""Requests that mean harm: strategies made from the descriptors, and valid requests to begin with.
+"""Hostile requests: strategies made from the descriptors, and valid requests to start from.
 
-Bytes hold placeholders, as long as what stands for them in the end: `filled` puts a stored memory's
-identifier in the place of each of `MEMORY_IDS`.
+Requests contain placeholders of equal length: `filled` replaces each of `MEMORY_IDS` by a stored
+memory's identifier.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ ALLOWED = {
     grpc.StatusCode.RESOURCE_EXHAUSTED,
     grpc.StatusCode.UNIMPLEMENTED,
 }
-"""What a call may end with, whatever its request is."""
+"""The codes with which any call may end."""
 
 SESSION = "fuzz-1"
 MEMORY_IDS = tuple(f"00000000-0000-7000-8000-00000000000{place}" for place in range(3))
 REQUEST_ID = "0197d3e2-7a44-4e2a-b2f0-3c1d5e6f7a8b"
 SURROGATE_HERE = "\ufffe"
-"""As long in UTF-8 as the lone surrogate, no text at all, that may be put in its place."""
+"""As long in UTF-8 as the lone surrogate, which is not valid text, that may replace it."""
 
 
 def path_of(method: MethodDescriptor) -> str:
@@ -59,12 +59,12 @@ def path_of(method: MethodDescriptor) -> str:
 
 
 def is_endless(method: MethodDescriptor) -> bool:
-    """Whether its answers end only with the caller."""
+    """Whether its answers end only when the caller leaves."""
     return bool(method.server_streaming) and method.name.startswith("Watch")
 
 
 def filled(data: bytes, memory_ids: Sequence[str]) -> bytes:
-    """Put stored memories in the place of the placeholders, as far as there are any."""
+    """Replace the placeholders by stored memories, as far as there are any."""
     for placeholder, memory_id in zip(MEMORY_IDS, memory_ids, strict=False):
         data = data.replace(placeholder.encode(), memory_id.encode())
     return data
@@ -166,7 +166,7 @@ VALID: Mapping[str, tuple[Message, ...]] = {
         reflection_pb2.ServerReflectionRequest(file_containing_symbol="memoryd.v1.Memory"),
     ),
 }
-"""By the name of the method."""
+"""Valid requests by the method's name."""
 
 
 # Hostile values
@@ -269,7 +269,7 @@ _WELL_KNOWN: Mapping[str, Callable[[type[Message]], st.SearchStrategy[Any]]] = {
         paths=st.lists(st.sampled_from(_PATHS) | texts, max_size=6) | st.just(["content"] * 5_000),
     ),
     "google.protobuf.Struct": lambda _: _json.map(_struct),
-    # A null value's kind has no number but 0; other numbers are for the bytes to say.
+    # A null value has no number but 0; fuzzing the bytes covers other numbers.
     "google.protobuf.Value": lambda _: _json.map(
         lambda v: struct_pb2.Value(struct_value=_struct(v))
     ),
@@ -290,7 +290,7 @@ _MAX_REPEATED = 4
 
 
 def of_field(field: FieldDescriptor) -> st.SearchStrategy[Any]:
-    """Give values for one element of a field."""
+    """Values for one element of a field."""
     if field.message_type is not None:
         return of_type(field.message_type)
     if field.name in _NAMED and field.type == field.TYPE_STRING:
@@ -330,7 +330,7 @@ _known: dict[str, st.SearchStrategy[Any]] = {}
 
 
 def of_type(descriptor: Descriptor) -> st.SearchStrategy[Any]:
-    """Give messages of a type: any of its fields, each with anything that its type can hold."""
+    """Messages of a type: any of its fields, each with any value of its type."""
     name = descriptor.full_name
     if name not in _known:
         well_known = _WELL_KNOWN.get(name)
@@ -343,7 +343,7 @@ def of_type(descriptor: Descriptor) -> st.SearchStrategy[Any]:
 
 @st.composite
 def requests(draw: st.DrawFn, method: MethodDescriptor) -> Message:
-    """Give a request of a method: any, or a valid one, most often with something changed."""
+    """Requests of a method: arbitrary ones, or valid ones that are usually changed."""
     anything = of_type(method.input_type)
     if draw(st.integers(0, 4)) == 0:
         message = draw(anything)
@@ -365,7 +365,7 @@ def requests(draw: st.DrawFn, method: MethodDescriptor) -> Message:
 
 @st.composite
 def wires(draw: st.DrawFn, method: MethodDescriptor) -> bytes:
-    """Give a request as bytes, now and then with a defect that no encoder makes."""
+    """Requests as bytes, sometimes with an error that no encoder makes."""
     data = draw(requests(method)).SerializeToString()
     match draw(st.integers(0, 15)):
         case 0:  # keys of maps twice, several of a oneof, messages in two parts

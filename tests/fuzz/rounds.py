@@ -1,4 +1,4 @@
-"""Fuzzing by rounds, each repeatable: a seed and a number make all that is random in it."""
+"""Fuzzing by rounds, each repeatable from a seed and a number."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable
 
 
-def fuzz(module: str, judge: Callable[[random.Random], None]) -> None:
-    """Run by `python -m MODULE SECONDS [SEED[:ROUND]]`: judge what one round's dice make.
+def fuzz(module: str, check: Callable[[random.Random], None]) -> None:
+    """Run `python -m MODULE SECONDS [SEED[:ROUND]]`: call `check` with a round's random source.
 
-    Without a round: one after the other until the time is over, or one fails.
+    Without ROUND, run rounds until the time is over or one fails.
     """
     seconds, *given = sys.argv[1:]
     seed, _, only = (given[0] if given else secrets.token_hex(4)).partition(":")
@@ -23,7 +23,7 @@ def fuzz(module: str, judge: Callable[[random.Random], None]) -> None:
             sys.stdout.write(f"{module}: nothing found in {number:,} rounds of seed {seed}\n")
             return
         try:
-            judge(random.Random(f"{seed}:{number}"))  # noqa: S311  repeatable, not secret
+            check(random.Random(f"{seed}:{number}"))  # noqa: S311  repeatable, not secret
         except BaseException:
-            sys.stderr.write(f"to repeat it: python -m {module} {seconds} {seed}:{number}\n")
+            sys.stderr.write(f"to repeat: python -m {module} {seconds} {seed}:{number}\n")
             raise

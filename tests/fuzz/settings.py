@@ -1,9 +1,9 @@
-"""Settings that mean harm: a configuration comes of them, or a refusal that shows no secret.
+"""Fuzz the settings: the result is a configuration, or a refusal that shows no secret.
 
 python -m tests.fuzz.settings SECONDS [SEED[:ROUND]]
 
-A round is an environment and a `.env` file, of any bytes. A secret stands only where one may stand:
-in a database's URL, and in the settings of tools that take one.
+A round is an environment and a `.env` file of any bytes. Secrets appear only where they are
+allowed: in a database's URL, and in tool settings that take one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .rounds import fuzz
 
 CANARY = "c4n4ry"
 _REFERENCE = re.compile(r"(?:env|secretsmanager)://[^'\"]*")
-"""Says where a secret is, and is none itself."""
+"""A reference to a secret, which is not secret itself."""
 EMBEDDERS = ("none", "static", "minilm", "", "nowhere.at.all:Nothing", "x:", "é")
 """Any other text might name a module, which would be loaded."""
 DEFAULTS = {name: default for name, default, _ in (*settings_table(), *tool_settings_table())}
@@ -92,12 +92,12 @@ NOISE = (
 
 
 def often(usual: Sequence[str], dice: random.Random) -> str:
-    """The first, or one of all: what is wrong everywhere is refused for one reason alone."""
+    """The first, or any: if everything is wrong, only one reason for refusal is tested."""
     return usual[0] if dice.random() < 0.7 else dice.choice(usual)
 
 
 def url(dice: random.Random) -> str:
-    """A database's URL with a secret in the place of the password."""
+    """A database's URL with a secret as its password."""
     parameters = "&".join(dice.choices(PARAMETERS, k=dice.choice((0, 0, 1, 2))))
     text = (
         f"{often(SCHEMES, dice)}{often(SEPARATORS, dice)}{often(('u', '', 'é', 'u:x'), dice)}:"
@@ -108,7 +108,7 @@ def url(dice: random.Random) -> str:
 
 
 def disturbed(text: str, dice: random.Random) -> str:
-    """Put noise into a text, but not into the secret: a part of it may be anything."""
+    """Put noise into a text, but not into the secret, a part of which may match anything."""
     parts = text.split(CANARY)
     place = dice.randrange(len(parts))
     at = dice.randrange(len(parts[place]) + 1)
@@ -137,7 +137,7 @@ def variables(dice: random.Random) -> dict[str, str]:
 
 
 def dotenv(dice: random.Random) -> bytes:
-    """A file whose lines are mostly readable."""
+    """A file with mostly readable lines."""
     lines = []
     for name, value in variables(dice).items():
         quote = dice.choice(("", "", "'", '"'))
@@ -151,8 +151,8 @@ def dotenv(dice: random.Random) -> bytes:
     return dice.choice((text,) * 6 + (b"\xef\xbb\xbf" + text, text + b"\xff", text[:-1]))
 
 
-def judge(file: Path, dice: random.Random) -> None:
-    """Fails if anything but a configuration or a refusal comes of a round, or a secret is shown."""
+def check(file: Path, dice: random.Random) -> None:
+    """Fail if a round ends with neither a configuration nor a refusal, or shows a secret."""
     file.write_bytes(dotenv(dice))
     environ = {k: v.replace("\0", "") for k, v in variables(dice).items()}
     given = {"database_url": url(dice)} if dice.random() < 0.2 else {}
@@ -166,7 +166,7 @@ def judge(file: Path, dice: random.Random) -> None:
 
 
 def opened(settings: Settings) -> str:
-    """What is said of the database's URL by what is to connect with it."""
+    """What is shown of the database's URL when it is used to connect."""
     try:
         Database(settings.database_url.get_secret_value())
     except ValueError as error:
@@ -176,7 +176,7 @@ def opened(settings: Settings) -> str:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        fuzz("tests.fuzz.settings", functools.partial(judge, Path(folder) / ".env"))
+        fuzz("tests.fuzz.settings", functools.partial(check, Path(folder) / ".env"))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""Coverage-guided fuzzing of a request's way, from bytes to the rows of an SQLite file.
+"""Coverage-guided fuzzing of requests, from bytes to the rows of an SQLite file.
 
 python -m tests.fuzz.target FOLDER [SECONDS]
 
-An input is a method (its first byte) and a request in the bytes that follow. The server is the real
-one but for the network: gRPC's own server is left out, so that all runs in one thread that can be
-followed. What was found to be of use is kept in FOLDER/corpus, and an input that breaks a promise
-is written to FOLDER.
+An input is a method (its first byte) and a request (the rest). The server is real except for the
+network: gRPC's own server is left out, so that everything runs in one traceable thread. Useful
+inputs are kept in FOLDER/corpus, and an input that fails is written to FOLDER.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-# Left out is what builds SQL by comparing: atheris never lets go of what it has seen compared.
+# SQL building is left out: atheris keeps everything that it has seen compared.
 with atheris.instrument_imports(
     include=["memoryd"],
     exclude=[
@@ -52,15 +51,15 @@ if TYPE_CHECKING:
 OURS = tuple(m for m in METHODS if m.containing_service.full_name.startswith("memoryd."))
 MAX_BYTES = 4096
 TEXTS_SHARE = 0.7
-"""Of the mutations, those within a text; other bytes at random are mostly no message at all."""
-PATIENCE = 10
-"""Seconds until an input counts as hanging."""
+"""The share of mutations within a text; random other bytes are rarely a message."""
+TIMEOUT_SECONDS = 10
+"""After this many seconds an input counts as hanging."""
 WATCHED_SECONDS = 0.01
-"""How long a stream without an end is followed."""
+"""How long an endless stream is read."""
 
 
 class Network:
-    """Stands where gRPC's server would: keeps the handlers, and listens nowhere."""
+    """Replaces gRPC's server: keeps the handlers, and does not listen."""
 
     def __init__(self, handlers: Mapping[bytes, Handler], unknown: object, options: object) -> None:
         del unknown, options
@@ -74,13 +73,13 @@ class Network:
         pass
 
     async def wait_for_termination(self, timeout: float) -> bool:
-        """Wait as gRPC's server does, which tells that it has not ended."""
+        """Wait as gRPC's server does; return that it has not ended."""
         await asyncio.sleep(timeout)
         return True
 
 
 class Context:
-    """Of one call: what it answers, or how it is refused."""
+    """The context of one call: its answers, or its refusal."""
 
     def __init__(self, request: bytes) -> None:
         self.refused: grpc.StatusCode | None = None
@@ -117,7 +116,7 @@ class Context:
 
 
 class Target:
-    """A server that is given one request after the other."""
+    """A server that handles one request after the other."""
 
     def __init__(self, folder: Path) -> None:
         self._loop = asyncio.new_event_loop()
@@ -141,7 +140,7 @@ class Target:
         self._handlers = [network.handlers[path_of(method).encode()] for method in OURS]
 
     def __call__(self, data: bytes) -> None:
-        """Fails if the request meets a defect."""
+        """Fail if the request causes an unhandled exception."""
         if data:
             number = data[0] % len(OURS)
             self._loop.run_until_complete(self._call(number, filled(data[1:], self._memory_ids)))
@@ -155,7 +154,7 @@ class Target:
             await asyncio.wait([task])
             return
         if task.cancelled():
-            raise AssertionError(f"{method.name} was given up")
+            raise AssertionError(f"{method.name} timed out")
         error = task.exception()
         if isinstance(error, grpc.aio.AbortError):
             if context.refused not in ALLOWED:
@@ -169,7 +168,7 @@ class Target:
 
 
 def seeds() -> Iterator[tuple[str, bytes]]:
-    """Give valid requests of every method, by names of their own."""
+    """Valid requests of every method, by name."""
     for number, method in enumerate(OURS):
         for place, request in enumerate(VALID[method.name]):
             yield f"{method.name}-{place}", bytes([number]) + request.SerializeToString()
@@ -193,7 +192,7 @@ def mutated(data: bytes, max_size: int, seed: int) -> bytes:
 
 
 def _texts(message: Message) -> Iterator[tuple[Message, str]]:
-    """Give the texts that are set, each by its message and its field's name."""
+    """Yield every text that is set, as its message and field name."""
     for field, value in message.ListFields():
         if field.message_type is None:
             if field.type == field.TYPE_STRING and not field.is_repeated:
@@ -217,7 +216,7 @@ def main() -> None:
         f"-max_len={MAX_BYTES}",
         "-verbosity=0",
         "-print_final_stats=1",
-        f"-timeout={PATIENCE}",
+        f"-timeout={TIMEOUT_SECONDS}",
         *(f"-max_total_time={number}" for number in seconds),
     ]
     target = Target(Path(folder) / "database")

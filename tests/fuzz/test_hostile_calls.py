@@ -1,6 +1,6 @@
-"""Whatever comes, every method of a real server answers it or says what is wrong with it.
+"""Every method of a real server answers any request, or says what is wrong with it.
 
-`HYPOTHESIS_PROFILE=long` runs for as long as `FUZZ_EXAMPLES` says, with other calls every time.
+`HYPOTHESIS_PROFILE=long` runs `FUZZ_EXAMPLES` examples, with different calls each time.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from .messages import (
     wires,
 )
 
-PATIENCE = 20.0
-"""Seconds until a call counts as hanging."""
+TIMEOUT_SECONDS = 20.0
+"""After this many seconds a call counts as hanging."""
 
 IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "2000"))
@@ -52,7 +52,7 @@ PROFILE = settings(
     max_examples=EXAMPLES if IS_LONG else 300,
     print_blob=IS_LONG,
     report_multiple_bugs=False,
-    # The server serves one example after the other: that it lasts is what is tested.
+    # One server serves all examples: the test is that it survives them.
     suppress_health_check=list(HealthCheck),
 )
 
@@ -66,16 +66,16 @@ CALLS = st.lists(
 
 
 class Attacker:
-    """Sends bytes to methods, and judges what comes back."""
+    """Sends bytes to methods, and checks what comes back."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._channel = channel
         self._memory_ids: deque[str] = deque(maxlen=3)
 
     async def call(self, method: MethodDescriptor, data: bytes) -> grpc.StatusCode:
-        """Fails unless the call is answered in time, or refused with a reason."""
+        """Fail unless the call is answered in time, or refused with a reason."""
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
                 async for answer in self._answers(method, filled(data, self._memory_ids)):
                     self._read(method, answer)
         except grpc.aio.AioRpcError as error:
@@ -95,7 +95,7 @@ class Attacker:
         else:
             yield await self._channel.unary_unary(path)(data)
             return
-        if is_endless(method):  # accepted or refused, it begins
+        if is_endless(method):  # accepted or refused, the stream starts
             await stream.initial_metadata()
             if stream.done() and await stream.code() is not grpc.StatusCode.OK:
                 await stream.read()  # which raises
@@ -120,15 +120,15 @@ def reason_of(error: grpc.aio.AioRpcError) -> str:
 
 @pytest.fixture
 async def attacker(running, caplog) -> AsyncIterator[Attacker]:
-    """Afterwards, the server has to be as whole as before."""
+    """An attacker; afterwards the server must still work."""
     yield Attacker(running.channel)
     health = health_pb2_grpc.HealthStub(running.channel)
-    answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
+    answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_SECONDS)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
     request = pb.StoreMemoryRequest(session_id="user-123", content="Still here")
-    stored = (await running.memory.StoreMemory(request, timeout=PATIENCE)).memory
+    stored = (await running.memory.StoreMemory(request, timeout=TIMEOUT_SECONDS)).memory
     read = pb.GetMemoryRequest(session_id="user-123", memory_id=stored.memory_id)
-    assert await running.memory.GetMemory(read, timeout=PATIENCE) == stored
+    assert await running.memory.GetMemory(read, timeout=TIMEOUT_SECONDS) == stored
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
@@ -141,7 +141,7 @@ async def test_every_method_has_valid_requests_and_answers_them(attacker):
 
 
 LARGEST = 4 * 2**20 - 200
-"""Bytes that leave room for the rest of a message of 4 MiB."""
+"""The most bytes that leave room for the rest of a message of 4 MiB."""
 
 
 def _named(name: str) -> MethodDescriptor:
@@ -168,7 +168,7 @@ LARGE = {
         "StoreMemory",
         lambda: pb.StoreMemoryRequest(session_id=SESSION, content="<iframe" * (LARGEST // 7)),
     ),
-    "a name of all that fits": (
+    "a name of the largest size": (
         "GetMemory",
         lambda: pb.GetMemoryRequest(session_id="u" * LARGEST, memory_id="/" * 100),
     ),
@@ -207,7 +207,7 @@ LARGE = {
         "ResetToolConfig",
         lambda: tool_config_pb2.ResetToolConfigRequest(tool="rag", paths=["x"] * (LARGEST // 3)),
     ),
-    "a service's name of all that fits": (
+    "a service's name of the largest size": (
         "Check",
         lambda: health_pb2.HealthCheckRequest(service="é" * (LARGEST // 2)),
     ),
@@ -215,17 +215,19 @@ LARGE = {
 
 
 @pytest.mark.parametrize("name", LARGE)
-async def test_as_much_as_a_message_holds_is_judged_in_time(attacker, name):
+async def test_the_largest_messages_are_validated_in_time(attacker, name):
     method, request = LARGE[name]
     code = await attacker.call(_named(method), request().SerializeToString())
     assert code in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
 
 
-async def test_what_decompresses_to_more_than_a_message_holds_is_refused(running):
+async def test_a_message_too_large_after_decompression_is_refused(running):
     store = running.channel.unary_unary(path_of(_named("StoreMemory")))
     bomb = pb.StoreMemoryRequest(session_id=SESSION, content=" " * 5 * LARGEST)
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await store(bomb.SerializeToString(), compression=grpc.Compression.Gzip, timeout=PATIENCE)
+        await store(
+            bomb.SerializeToString(), compression=grpc.Compression.Gzip, timeout=TIMEOUT_SECONDS
+        )
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
@@ -240,7 +242,7 @@ async def test_what_decompresses_to_more_than_a_message_holds_is_refused(running
     ],
     ids=["HTTP/1.1", "TLS", "broken frames", "silence", "noise"],
 )
-async def test_what_is_no_grpc_harms_nobody(running, attacker, data):
+async def test_connections_that_do_not_speak_grpc_harm_no_caller(running, attacker, data):
     host, _, port = running.address.rpartition(":")
     for _ in range(20):
         _, writer = await asyncio.open_connection(host, int(port))
@@ -252,12 +254,12 @@ async def test_what_is_no_grpc_harms_nobody(running, attacker, data):
 
 
 @pytest.mark.parametrize("method", ["StoreMemory", "UpdateMemory", "FindSimilarMemories"])
-async def test_other_calls_go_on_while_a_large_content_is_judged(running, monkeypatch, method):
+async def test_other_calls_proceed_while_large_content_is_validated(running, monkeypatch, method):
     answered = threading.Event()
 
     def patient(text: str, policy: ContentPolicy) -> str:
         if len(text) > 100_000:
-            assert answered.wait(PATIENCE)
+            assert answered.wait(TIMEOUT_SECONDS)
         return clean(text, policy)
 
     monkeypatch.setattr(requests, "clean", patient)
@@ -271,7 +273,7 @@ async def test_other_calls_go_on_while_a_large_content_is_judged(running, monkey
     }[method]
     slow = asyncio.ensure_future(getattr(running.memory, method)(request))
     await running.memory.ListMemories(
-        pb.ListMemoriesRequest(session_id=SESSION), timeout=PATIENCE / 2
+        pb.ListMemoriesRequest(session_id=SESSION), timeout=TIMEOUT_SECONDS / 2
     )
     assert not slow.done()
     answered.set()

@@ -1,4 +1,4 @@
-"""A database before its first migration, and the hands to fill it as earlier systems did."""
+"""A database before its first migration, and helpers to fill it as earlier systems did."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TYPES = {
 
 
 class Database:
-    """A database at whatever revision the test has brought it to."""
+    """A database at the revision to which the test migrates it."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -50,7 +50,7 @@ class Database:
             return await connection.run_sync(body)
 
     async def insert(self, rows: Sequence[Row]) -> None:
-        """Insert memories; what a row does not name gets the database's default."""
+        """Insert memories; columns that a row lacks get the database's default."""
 
         def insert(connection: sa.Connection) -> None:
             for row in rows:
@@ -68,7 +68,7 @@ class Database:
         await self.run(lambda connection: connection.execute(sa.text(statement)))
 
     async def rows(self, table: str = "memories") -> list[Row]:
-        """Every row as Python values, in the order of their contents where they have any."""
+        """Every row as Python values, ordered by content if there is one."""
 
         def read(connection: sa.Connection) -> list[Row]:
             names = [column["name"] for column in sa.inspect(connection).get_columns(table)]
@@ -80,7 +80,7 @@ class Database:
         return sorted(found, key=lambda row: str(row.get("content")))
 
     async def schema(self) -> dict[str, Any]:
-        """Everything that inspection tells of the tables."""
+        """Everything that inspection shows of the tables."""
 
         def inspect(connection: sa.Connection) -> dict[str, Any]:
             inspector = sa.inspect(connection)
@@ -111,7 +111,7 @@ class Database:
 
 @pytest.fixture
 def database_url(database_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database of either kind; for SQLite, a file that is not there yet."""
+    """An empty database of either kind; for SQLite, a file that does not exist yet."""
     if database_kind == "sqlite":
         return f"sqlite+aiosqlite:///{tmp_path}/memories.db"
     return str(request.getfixturevalue("postgres_server").create_database())
@@ -124,6 +124,6 @@ def database(database_url: str) -> Database:
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """What the migrations tell; `log.messages` has it as text."""
+    """The log of the migrations; `log.messages` has it as text."""
     caplog.set_level("INFO", "memoryd")
     return caplog

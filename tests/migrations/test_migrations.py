@@ -57,7 +57,7 @@ CONTENTS = (
 
 
 def memory(content: str, **values: Any) -> dict[str, Any]:
-    """A row as an earlier system would have it, of the session `user-1` unless told otherwise."""
+    """A row of an earlier system, by default of the session `user-1`."""
     return {
         "id": str(uuid.uuid4()),
         "session_id": "user-1",
@@ -89,7 +89,7 @@ async def alembic_upgrade(url: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_head_and_revisions_are_those_of_the_tree() -> None:
+def test_head_and_revisions_match_the_tree() -> None:
     tree = ScriptDirectory.from_config(alembic_config("sqlite+aiosqlite:///unused.db"))
     assert tree.get_heads() == [HEAD]
     assert tuple(script.revision for script in tree.walk_revisions())[::-1] == REVISIONS
@@ -130,7 +130,7 @@ async def test_models_and_migrations_do_not_differ(database: Database) -> None:
     await asyncio.to_thread(command.check, alembic_config(database.url))
 
 
-async def test_every_step_goes_up_and_down_and_up_with_rows(database: Database) -> None:
+async def test_every_step_upgrades_and_downgrades_with_rows(database: Database) -> None:
     await database.upgrade(FIRST)
     await database.insert(
         [
@@ -356,7 +356,7 @@ async def test_times_of_sqlite_are_rewritten_to_compare(
 
     def write(connection: sa.Connection) -> None:
         columns = ", ".join(f"{name} = :stored" for name in TIMES)
-        connection.execute(sa.text(f"UPDATE memories SET {columns}"), {"stored": stored})  # noqa: S608 - names of ours
+        connection.execute(sa.text(f"UPDATE memories SET {columns}"), {"stored": stored})  # noqa: S608 - constant names
 
     def read(connection: sa.Connection) -> list[str]:
         query = sa.select(*map(sa.column, TIMES)).select_from(sa.table("memories"))
@@ -368,7 +368,7 @@ async def test_times_of_sqlite_are_rewritten_to_compare(
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])
-async def test_what_is_no_time_or_no_json_survives(
+async def test_malformed_times_and_json_survive(
     database: Database, log: pytest.LogCaptureFixture
 ) -> None:
     await database.upgrade(SECOND)
@@ -416,7 +416,7 @@ async def test_revisions_count_up_in_creation_order(database: Database) -> None:
     }
 
 
-async def test_wrong_hashes_of_an_earlier_system_are_made_anew(
+async def test_wrong_hashes_of_an_earlier_system_are_recomputed(
     database: Database, log: pytest.LogCaptureFixture
 ) -> None:
     await database.upgrade(SECOND)
@@ -467,7 +467,7 @@ async def test_duplicates_that_arise_from_content_types_are_merged(
     assert "1 expired memories were duplicates of live ones: now deleted" in log.messages
 
 
-async def test_tombstones_block_nothing_above_and_yield_below(
+async def test_tombstones_block_no_upgrade_and_yield_in_a_downgrade(
     database: Database, log: pytest.LogCaptureFixture
 ) -> None:
     await database.upgrade()
@@ -488,7 +488,7 @@ async def test_tombstones_block_nothing_above_and_yield_below(
     assert "1 deleted or expired memories were removed for good" in log.messages
 
 
-async def test_expired_memories_do_not_come_back_below(database: Database) -> None:
+async def test_expired_memories_do_not_come_back_after_a_downgrade(database: Database) -> None:
     await database.upgrade(SECOND)
     await database.insert(
         [
@@ -511,8 +511,8 @@ async def test_downgrade_refuses_to_mix_tenants(database: Database) -> None:
     assert len(await database.rows()) == 1
 
 
-async def test_long_contents_go_down_and_up(database: Database) -> None:
-    # So varied that no compression makes it fit into PostgreSQL's index entries.
+async def test_long_contents_survive_downgrade_and_upgrade(database: Database) -> None:
+    # So varied that compression cannot make it fit into PostgreSQL's index entries.
     content = "".join(chr(0x4E00 + number * 7919 % 20_000) for number in range(16_384))
     await database.upgrade()
     await database.insert_session("default", "user-1", revision=1)
@@ -526,7 +526,7 @@ async def test_long_contents_go_down_and_up(database: Database) -> None:
 
 
 @pytest.mark.parametrize("revision", [SECOND, THIRD])
-async def test_a_failure_in_the_middle_leaves_the_revision_before_whole(
+async def test_a_failure_in_the_middle_leaves_the_previous_revision_intact(
     database: Database, monkeypatch: pytest.MonkeyPatch, revision: str
 ) -> None:
     before = REVISIONS[REVISIONS.index(revision) - 1]
@@ -548,10 +548,10 @@ async def test_a_failure_in_the_middle_leaves_the_revision_before_whole(
     await database.upgrade()
 
 
-async def test_a_failure_at_the_end_leaves_the_revision_before_whole(database: Database) -> None:
+async def test_a_failure_at_the_end_leaves_the_previous_revision_intact(database: Database) -> None:
     await database.upgrade(SECOND)
     await database.insert([hashed(content) for content in CONTENTS])
-    # The last thing that the migration makes is there already.
+    # The last table that the migration makes already exists.
     await database.execute("CREATE TABLE store_requests (id INTEGER)")
     schema, rows = await database.schema(), await database.rows()
     with pytest.raises(sa.exc.DBAPIError):
@@ -573,7 +573,7 @@ async def test_two_migrations_at_once_both_succeed(database: Database) -> None:
 
 
 @pytest.mark.parametrize("database_kind", ["postgresql"])
-async def test_a_migration_waits_for_the_one_under_way(
+async def test_a_migration_waits_for_a_running_one(
     database: Database, log: pytest.LogCaptureFixture
 ) -> None:
     engine = create_async_engine(database.url)
@@ -596,7 +596,7 @@ async def test_short_names_of_an_earlier_system_are_known(
     await database.upgrade(full)
     row = memory if full == FIRST else hashed
     await database.insert([row("a")])
-    await database.execute(f"UPDATE alembic_version SET version_num = '{short}'")  # noqa: S608 - ours
+    await database.execute(f"UPDATE alembic_version SET version_num = '{short}'")  # noqa: S608 - constant names
     await database.upgrade()
     assert await database.rows("alembic_version") == [{"version_num": HEAD}]
     assert len(await database.rows()) == 1

@@ -1,8 +1,8 @@
 """MemoryService as dicts and lists: what each call must answer, written from the contract.
 
-Nothing here knows how the service does it. What the service is free to choose (ids, etags, which of
-equally important memories goes, in which order a sweep takes them) is learned from its answers,
-after a check that it may so choose.
+Nothing here depends on the implementation. What the service is free to choose (ids, etags, which of
+equally important memories it evicts, the order of a sweep) is taken from its answers, after a check
+that the choice is allowed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from google.protobuf.struct_pb2 import Struct
 from memoryd.v1 import memory_pb2 as pb
 
 NEAR = 1e-9
-"""How far effective importances may lie apart and be the same."""
+"""The difference up to which effective importances count as equal."""
 
 MAX_METADATA_BYTES = 16_384
 DEFAULT_PAGE, MAX_PAGE = 50, 1000
@@ -46,7 +46,7 @@ Metadata = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Limits:
-    """What is configured."""
+    """The configured limits."""
 
     max_entries: int
     default_ttl: timedelta
@@ -60,19 +60,19 @@ class Limits:
 
 @dataclass(frozen=True)
 class Refusal:
-    """What a refused call is told."""
+    """The error of a refused call."""
 
     code: str
     reason: str
     resource: str = ""
-    """Of ResourceInfo: the memory's id."""
+    """The memory's id in ResourceInfo."""
     fields: tuple[str, ...] = ()
-    """Of BadRequest, sorted."""
+    """The fields in BadRequest, sorted."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One memory, dead or alive."""
+    """One memory, live or not."""
 
     session_id: str
     memory_id: str
@@ -91,7 +91,7 @@ class Row:
 
     @property
     def key(self) -> tuple[int, str]:
-        """Two live memories of a session never share it."""
+        """What no two live memories of a session share."""
         return self.content_type, content_hash(self.content)
 
     def is_expired(self, now: datetime) -> bool:
@@ -101,7 +101,7 @@ class Row:
         return self.delete_time is None and not self.is_expired(now)
 
     def message(self) -> pb.Memory:
-        """All but what is learned or depends on the time: etag and effective importance."""
+        """The memory without etag and effective importance, which only the service knows."""
         message = pb.Memory(
             session_id=self.session_id,
             memory_id=self.memory_id,
@@ -125,19 +125,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Event:
-    """One change, as a watcher is told of it."""
+    """One change, as a watcher receives it."""
 
     revision: int
     change: int
     memory_id: str
     row: Row | None
-    """As it was after the change."""
+    """The memory after the change."""
     at: datetime
 
 
 @dataclass(frozen=True)
 class FirstAnswer:
-    """What a `request_id` was answered."""
+    """The first answer to a `request_id`."""
 
     arguments: bytes
     answer: pb.StoreMemoryResponse
@@ -155,10 +155,10 @@ class Session:
     events: list[Event] = field(default_factory=list)
     purged: set[str] = field(default_factory=set)
     horizon: int = 0
-    """Purges up to here may be told of no more."""
+    """Purges up to this revision may be gone from the history."""
 
     def present(self, until: int | None = None) -> dict[str, Row]:
-        """What a watcher who has been told of all changes (up to one) knows to be there."""
+        """The memories that a watcher knows after all changes, or those up to a revision."""
         found: dict[str, Row] = {}
         for event in self.events:
             if until is not None and event.revision > until:
@@ -198,7 +198,7 @@ def simhash(content: str) -> int:
 
 
 def json_of(value: object) -> str:
-    """One text for equal JSON values; numbers are those of a Struct."""
+    """The same text for equal JSON values; numbers are those of a Struct."""
     struct = Struct()
     struct.update({"": value})
     return json.dumps(MessageToDict(struct), sort_keys=True)
@@ -220,9 +220,9 @@ def plain(struct: Struct) -> dict[str, Any]:
 
 
 class Model:
-    """All sessions. Each method takes a request and the service's answer, and judges it.
+    """All sessions. Each method takes a request and the service's answer, and checks it.
 
-    What is to be refused is asked of `refusal` first.
+    Call `refusal` first: it says whether a request must be refused.
     """
 
     def __init__(self, limits: Limits, clock: Callable[[], datetime]) -> None:
@@ -230,9 +230,9 @@ class Model:
         self._clock = clock
         self.sessions: dict[str, Session] = {}
         self.erased: dict[str, int] = {}
-        """The last revision of sessions that were erased."""
+        """The last revision of each erased session."""
         self._etags: dict[str, dict[int, str]] = {}
-        """By memory and revision, as far as they have been seen."""
+        """The etags seen so far, by memory and revision."""
 
     @property
     def now(self) -> datetime:
@@ -255,17 +255,17 @@ class Model:
         return max(0.0, min(1.0, decayed + min(0.2, 0.02 * row.access_count)))
 
     def has_past(self, changes: int) -> bool:
-        """Tell whether a session has seen so many changes."""
+        """Whether a session has had at least this many changes."""
         return any(len(session.events) >= changes for session in self.sessions.values())
 
     def etags(self, memory_id: str) -> dict[int, str]:
-        """Those that have been seen of a memory, by revision."""
+        """The etags seen of a memory, by revision."""
         return self._etags.get(memory_id, {})
 
     # What is refused
 
     def refusal(self, request: Any) -> Refusal | None:
-        """Tell how a call must be refused; None if it must not."""
+        """The error that a call must end with; None if it must succeed."""
         refusal = None
         match request:
             case pb.StoreMemoryRequest():
@@ -288,7 +288,7 @@ class Model:
         session = self.sessions.get(request.session_id, Session())
         first = session.requests.get(request.request_id.lower())
         if first is not None and first.arguments == arguments_of(request):
-            return None  # a retry is answered, even if by now its arguments would be refused
+            return None  # a retry is answered even if its arguments would be refused by now
         bad = self._bad_fields(request)
         if bad:
             return _invalid(bad)
@@ -315,7 +315,7 @@ class Model:
 
     def _batch_refusal(self, request: pb.BatchStoreMemoriesRequest) -> Refusal | None:
         bad: list[str] = []
-        is_bad = False  # a retry is not to be refused, whatever its fields are worth by now
+        is_bad = False  # a retry must not be refused, even if its fields are invalid by now
         reused: list[str] = []
         used: dict[tuple[str, str], bytes] = {}
         for place, item in enumerate(request.requests):
@@ -417,7 +417,7 @@ class Model:
         self, session: Session, first: FirstAnswer, answer: pb.StoreMemoryResponse
     ) -> None:
         if first.answer.memory.memory_id in session.purged:
-            # The text is gone for good; who sends it again may hear it again.
+            # The text is gone; a retry that sends it again may get it back.
             for name in ("content", "metadata"):
                 for message in (first.answer.memory, answer.memory):
                     message.ClearField(name)
@@ -488,7 +488,7 @@ class Model:
     def _evict(
         self, session: Session, session_id: str, stored: str, evicted: Sequence[str]
     ) -> None:
-        """Check that those had to go which went: as many as need be, the least important."""
+        """Check the evictions: exactly as many as needed, and the least important."""
         live = {row.memory_id: row for row in self.live(session_id)}
         assert len(evicted) == max(0, len(live) - self.limits.max_entries)
         assert len(set(evicted)) == len(evicted)
@@ -501,7 +501,7 @@ class Model:
     def batch(
         self, request: pb.BatchStoreMemoriesRequest, answer: pb.BatchStoreMemoriesResponse
     ) -> None:
-        # An answer shows the memory as its own item left it, though the batch commits as one.
+        # An answer shows the memory as its own item left it, although the batch commits as one.
         for item, response in zip(request.requests, answer.responses, strict=True):
             self.store(item, response)
 
@@ -583,14 +583,14 @@ class Model:
                 row, access_count=row.access_count + 1, last_access_time=latest
             )
 
-    def sweep(self, told: Callable[[str, int], Sequence[tuple[int, str]]]) -> None:
+    def sweep(self, next_events: Callable[[str, int], Sequence[tuple[int, str]]]) -> None:
         """Do what a run of the sweeper does.
 
-        `told` gives the next changes of a session that a watcher is told of: kind and memory.
+        `next_events` gives the next changes that a session's watcher received: kind and memory.
         """
         for session_id, session in self.sessions.items():
             for change, due in self._steps(session):
-                order = told(session_id, len(due))
+                order = next_events(session_id, len(due))
                 assert sorted(order) == sorted((change, row.memory_id) for row in due)
                 for _, memory_id in order:
                     row = session.rows[memory_id]
@@ -610,7 +610,7 @@ class Model:
             session.horizon = max([session.horizon, *forgotten])
 
     def _steps(self, session: Session) -> Iterator[tuple[int, list[Row]]]:
-        """What a sweep takes, step by step; each sees what the one before has left."""
+        """The memories that each step of a sweep takes; a step sees what the previous one left."""
         now, limits = self.now, self.limits
         rows = session.rows
         yield (
@@ -634,13 +634,13 @@ class Model:
         )
 
     def _begin(self, session_id: str, first_revision: int) -> Session:
-        """Make a session. One that is made after another's erasure begins beyond it."""
+        """Make a session; after an erasure its revisions start beyond the erased ones."""
         assert first_revision > self.erased.get(session_id, 0)
         session = self.sessions[session_id] = Session(revision=first_revision - 1)
         return session
 
     def _make_room(self, session: Session, key: tuple[int, str]) -> None:
-        """Remove an expired memory that nobody has swept, where its content comes anew."""
+        """Remove an expired memory not yet swept whose content is stored again."""
         for row in list(session.rows.values()):
             if row.key == key and row.delete_time is None and row.is_expired(self.now):
                 self._put(session, EXPIRED, replace(row, delete_time=self.now))
@@ -673,7 +673,7 @@ class Model:
     def listed(
         self, session_id: str, wanted: pb.MemoryFilter, *, show_deleted: bool, after: int = 0
     ) -> list[Row]:
-        """In creation order, beginning after the memory that was created at a revision."""
+        """In creation order, starting after the memory created at revision `after`."""
         now = self.now
         rows = [
             row
@@ -685,7 +685,7 @@ class Model:
     def retrieved(
         self, request: pb.RetrieveMemoriesRequest, answer: pb.RetrieveMemoriesResponse
     ) -> list[str]:
-        """Judge a retrieval without a query; give the ids of what was returned."""
+        """Check a retrieval without a query; return the ids in the answer."""
         assert answer.revision == self.revision(request.session_id)
         wanted = pb.MemoryFilter()
         wanted.CopyFrom(request.filter)
@@ -728,7 +728,7 @@ class Model:
             self.check_memory(memory, row)
 
     def check_memory(self, answered: pb.Memory, row: Row) -> None:
-        """Judge a memory in an answer, field by field."""
+        """Check a memory in an answer, field by field."""
         self.check_version(answered, row)
         assert (answered.access_count, answered.last_access_time) == (
             row.access_count,
@@ -737,7 +737,7 @@ class Model:
         assert abs(answered.effective_importance - self.effective(row)) <= NEAR
 
     def check_version(self, answered: pb.Memory, row: Row) -> None:
-        """Judge all but what accesses and time change."""
+        """Check everything that accesses and time do not change."""
         expected, actual = row.message(), pb.Memory()
         actual.CopyFrom(answered)
         for message in (expected, actual):
@@ -747,7 +747,7 @@ class Model:
         etags = self._etags.setdefault(row.memory_id, {})
         assert answered.etag
         assert etags.setdefault(row.revision, answered.etag) == answered.etag
-        assert len(set(etags.values())) == len(etags), "an etag came again after a change"
+        assert len(set(etags.values())) == len(etags), "an etag is repeated after a change"
 
 
 def _type(kind: int) -> int:

@@ -1,6 +1,6 @@
-"""The service against the model: hypothesis drives the calls at random.
+"""The service against the model: hypothesis makes random calls.
 
-`HYPOTHESIS_PROFILE=long` runs for as long as `MODEL_EXAMPLES` says, with other calls every time.
+`HYPOTHESIS_PROFILE=long` runs `MODEL_EXAMPLES` examples, with different calls each time.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ PROFILE = settings.get_profile(
 ABSENT = "0197d3e2-7a44-7e2a-b2f0-3c1d5e6f7a8b"
 LAST_PAGE = 200
 
-# Few, so that they meet: in other cases, with other white space and punctuation, and near misses.
+# Few, so that they collide: other cases, white space and punctuation, and near misses.
 CONTENTS = (
     "Likes tea",
     "likes  tea",
@@ -172,7 +172,7 @@ filters = st.just({}) | st.fixed_dictionaries(
 
 
 class MemoryMachine(RuleBasedStateMachine):
-    """Calls at random; after each change all that the service holds and tells is compared."""
+    """Random calls; after each change all state and all events of the service are compared."""
 
     def __init__(self, world: World) -> None:
         super().__init__()
@@ -187,10 +187,10 @@ class MemoryMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.world.end()
 
-    # What rules are made of
+    # Helpers of the rules
 
     def call(self, via: int, method: str, request: Any) -> Any:
-        """Give the answer, or None where the call was refused, as it had to be."""
+        """Return the answer, or None if the call was refused as it had to be."""
         expected = self.model.refusal(request)
         answer = self.world.call(via, method, request)
         if expected is not None or isinstance(answer, Refusal):
@@ -199,7 +199,7 @@ class MemoryMachine(RuleBasedStateMachine):
         return answer
 
     def settle(self, via: int, *names: str) -> None:
-        """Compare all that the other server holds of a session, and what its watcher was told."""
+        """Compare a session's state on the other server, and the events of its watcher."""
         for name in dict.fromkeys(names):
             session_id = self.world.session(name)
             for row in self.model.rows(session_id):
@@ -210,7 +210,7 @@ class MemoryMachine(RuleBasedStateMachine):
             self.world.check_watcher(session_id)
 
     def memory(self, name: str, pick: tuple[str, int]) -> str:
-        """Pick a memory that is live, or deleted, or is there or ever was."""
+        """Pick a memory that is live, deleted, present, or has ever existed."""
         kind, number = pick
         session_id = self.world.session(name)
         known = {
@@ -221,7 +221,7 @@ class MemoryMachine(RuleBasedStateMachine):
         return known[-1 - number % len(known)] if known else ABSENT
 
     def etag(self, memory_id: str, pick: int) -> str:
-        """Pick none, the current one, or one of before."""
+        """Pick no etag, the current one, or an old one."""
         etags = list(self.model.etags(memory_id).values())
         return ["", *etags[-1:], *etags[-1:], *etags, "other"][pick % (len(etags) + 2)]
 
@@ -385,7 +385,7 @@ class MemoryMachine(RuleBasedStateMachine):
         session_id = self.world.session(name)
         request = pb.EraseSessionRequest(session_id=session_id)
         self.model.erase(request, self.call(via, "EraseSession", request))
-        self.world.watcher_of_erased(session_id)
+        self.world.check_watcher_of_erased(session_id)
         self.settle(via, name)
 
     @rule(span=st.sampled_from(SPANS))
@@ -396,12 +396,12 @@ class MemoryMachine(RuleBasedStateMachine):
     def sweep(self, *, via: int) -> None:
         self.world.sweep(via)
 
-        def told(session_id: str, count: int) -> list[tuple[int, str]]:
+        def next_events(session_id: str, count: int) -> list[tuple[int, str]]:
             place = len(self.model.sessions[session_id].events)
-            events = self.world.watchers[session_id].told[place : place + count]
+            events = self.world.watchers[session_id].events[place : place + count]
             return [(event.change, event.memory.memory_id) for event in events]
 
-        self.model.sweep(told)
+        self.model.sweep(next_events)
         self.settle(via, "a", "b")
 
     @rule(via=servers)
@@ -448,7 +448,7 @@ class MemoryMachine(RuleBasedStateMachine):
         self.model.check_memories(exported, rows)
 
     def page(self, via: int, request: pb.ListMemoriesRequest, after: int) -> int:
-        """Ask for the page after a position, set the token of the next, give its position."""
+        """Ask for the page after a position; set the next token and return its position."""
         answer = self.call(via, "ListMemories", request)
         rows = self.model.listed(
             request.session_id, request.filter, show_deleted=request.show_deleted, after=after
@@ -462,7 +462,7 @@ class MemoryMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.bookmarks)
     @rule(via=servers, pick=numbers)
     def list_on(self, *, via: int, pick: int) -> None:
-        """Go on from a token of before, whatever has happened since."""
+        """Continue from an old token, whatever has changed since."""
         request, after = self.bookmarks[-1 - pick % len(self.bookmarks)]
         self.page(via, copy_of(request), after)
 
@@ -518,9 +518,9 @@ class MemoryMachine(RuleBasedStateMachine):
 
     @rule(via=servers, name=sessions, start=st.integers(0, 60))
     def follow_from(self, *, via: int, name: str, start: int) -> None:
-        """Resume from any revision that there was: what is told makes what was known then current.
+        """Resume from any past revision: the events bring the state of then up to date.
 
-        A new memory tells when all has been told.
+        A new memory marks the end of the events.
         """
         session_id = self.world.session(name)
         session = self.model.sessions.get(session_id)
@@ -553,7 +553,7 @@ def world(database_url: str, clock: Any, monkeypatch: pytest.MonkeyPatch) -> Ite
     async def never(_sweeper: Sweeper, _interval_seconds: float) -> None:
         """Leave sweeping to the rule."""
 
-    # So that nobody waits for what is to happen within a second.
+    # So that no rule waits a second for a background task.
     monkeypatch.setitem(AccessTracker.__init__.__kwdefaults__, "flush_seconds", 0.0)
     monkeypatch.setattr(feed, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(Sweeper, "run", never)
@@ -562,5 +562,5 @@ def world(database_url: str, clock: Any, monkeypatch: pytest.MonkeyPatch) -> Ite
     world.close()
 
 
-def test_the_service_does_as_the_model(world: World) -> None:
+def test_the_service_matches_the_model(world: World) -> None:
     run_state_machine_as_test(partial(MemoryMachine, world), settings=PROFILE)

@@ -20,8 +20,8 @@ from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
 from .model import Event, Limits, Model, Refusal, Row, Session
 
-PATIENCE = 10.0
-"""Seconds until what does not come is held to be missing."""
+TIMEOUT_SECONDS = 10.0
+"""After this many seconds an event counts as missing."""
 
 VARIABLES = {**PATIENT, "MEMORYD_PORT": "0", "MEMORY_MAX_ENTRIES": "10"}
 LIMITS = Limits(
@@ -38,7 +38,7 @@ LIMITS = Limits(
 OUT_OF_RANGE = Refusal("OUT_OF_RANGE", "REVISION_OUT_OF_RANGE")
 ENDS_OF_A_STOP = (
     Refusal("UNAVAILABLE", "SHUTTING_DOWN"),
-    # By gRPC itself, where a stream was asked for so late that the service never saw it.
+    # From gRPC itself, if the service never saw the stream.
     Refusal("UNAVAILABLE", ""),
     Refusal("CANCELLED", ""),
 )
@@ -53,11 +53,11 @@ class Clock(Protocol):
 
 
 class Watcher:
-    """Follows one session and keeps all that it is told."""
+    """Follows one session and keeps all its events."""
 
     def __init__(self, stub: MemoryServiceStub, session_id: str, start_revision: int = 0) -> None:
         self.session_id = session_id
-        self.told: list[pb.WatchMemoriesResponse] = []
+        self.events: list[pb.WatchMemoriesResponse] = []
         self.end: Refusal | None = None
         self._news = asyncio.Event()
         self.follow(stub, start_revision)
@@ -69,15 +69,15 @@ class Watcher:
         self._task = asyncio.create_task(self._read(self._call))
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until it holds, or the stream ends."""
+        """Wait until the condition holds or the stream ends."""
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
                 while not condition() and self.end is None:
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:
-            told = [(e.revision, e.change, e.memory.memory_id) for e in self.told]
-            raise AssertionError(f"a watcher still waits; it has been told of {told}") from None
+            received = [(e.revision, e.change, e.memory.memory_id) for e in self.events]
+            raise AssertionError(f"a watcher still waits; it has received {received}") from None
 
     async def close(self) -> None:
         self._call.cancel()
@@ -86,7 +86,7 @@ class Watcher:
     async def _read(self, call: Any) -> None:
         try:
             async for event in call:
-                self.told.append(event)
+                self.events.append(event)
                 self._news.set()
         except grpc.aio.AioRpcError as error:
             self.end = refusal_of(error)
@@ -108,7 +108,7 @@ class Node:
 
 
 class World:
-    """What a state machine drives. It owns its event loop; sessions are new in each example."""
+    """What the state machine drives. It owns an event loop; each example has new sessions."""
 
     def __init__(self, database_url: str, clock: Clock) -> None:
         self._runner = asyncio.Runner()
@@ -119,7 +119,7 @@ class World:
         self.nodes = [self.run(self._start()), self.run(self._start())]
 
     def begin(self) -> None:
-        """Begin an example."""
+        """Start an example."""
         self._examples += 1
         self.clock.now = self._beginning
         self.model = Model(LIMITS, self.clock)
@@ -129,7 +129,7 @@ class World:
             self.watchers[session_id] = self.run(self._watch(session_id))
 
     def end(self) -> None:
-        """End it, and leave nothing of it behind."""
+        """End the example and remove its data."""
         for session_id, watcher in self.watchers.items():
             self.run(watcher.close())
             request = pb.EraseSessionRequest(session_id=session_id)
@@ -147,21 +147,21 @@ class World:
         return f"example-{self._examples}:{name}"
 
     def call(self, via: int, method: str, request: Any) -> Any:
-        """Give the answer, a Refusal among them, of a call through one of the servers."""
+        """Return the answer or the Refusal of a call through one of the servers."""
 
         async def call() -> Any:
             try:
-                return await getattr(self.nodes[via].stub, method)(request, timeout=PATIENCE)
+                return await getattr(self.nodes[via].stub, method)(request, timeout=TIMEOUT_SECONDS)
             except grpc.aio.AioRpcError as error:
                 return refusal_of(error)
 
         return self.run(call())
 
     def stream(self, via: int, method: str, request: Any) -> list[Any]:
-        """Give all answers of a stream that ends."""
+        """Return all answers of a stream that ends."""
 
         async def read() -> list[Any]:
-            call = getattr(self.nodes[via].stub, method)(request, timeout=PATIENCE)
+            call = getattr(self.nodes[via].stub, method)(request, timeout=TIMEOUT_SECONDS)
             return [answer async for answer in call]
 
         return self.run(read())
@@ -170,11 +170,11 @@ class World:
         return self.run(self._watch(session_id, via, start_revision))
 
     def flush(self, via: int, row: Row) -> None:
-        """Wait until the accesses of a memory have been written behind the read."""
+        """Wait until the accesses of a memory are written, which happens after the read."""
 
         async def poll() -> None:
             request = pb.GetMemoryRequest(session_id=row.session_id, memory_id=row.memory_id)
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
                 while True:
                     found = await self.nodes[via].stub.GetMemory(request)
                     if found.access_count >= row.access_count:
@@ -184,7 +184,7 @@ class World:
         self.run(poll())
 
     def sweep(self, via: int) -> None:
-        """Sweep once, and wait until the watchers have been told of all that it did."""
+        """Sweep once, and wait until the watchers have received all its changes."""
 
         async def sweep() -> None:
             await self.nodes[via].server.sweeper.run_once()
@@ -193,15 +193,15 @@ class World:
                 answer = await self.nodes[via].stub.RetrieveMemories(request)
                 if self.model.revision(session_id) < answer.revision:
                     await watcher.until(
-                        lambda told=watcher.told, last=answer.revision: (
-                            bool(told) and told[-1].revision >= last
+                        lambda received=watcher.events, last=answer.revision: (
+                            bool(received) and received[-1].revision >= last
                         )
                     )
 
         self.run(sweep())
 
     def restart(self, via: int) -> None:
-        """Stop a server and start another in its place; watchers resume where they were."""
+        """Replace a server by a new one; watchers resume where they were."""
         node = self.nodes[via]
 
         async def restart() -> None:
@@ -214,20 +214,20 @@ class World:
             self.nodes[via] = await self._start()
             if via == 0:
                 for watcher in self.watchers.values():
-                    start_revision = watcher.told[-1].revision if watcher.told else 0
+                    start_revision = watcher.events[-1].revision if watcher.events else 0
                     watcher.follow(self.nodes[0].stub, start_revision)
 
         self.run(restart())
 
     def check_watcher(self, session_id: str) -> None:
-        """Check that a watcher has been told of every change, once and in order."""
+        """Check that a watcher has received every change, once and in order."""
         session = self.model.sessions.get(session_id, Session())
         watcher = self.watchers[session_id]
-        self.run(watcher.until(lambda: len(watcher.told) >= len(session.events)))
+        self.run(watcher.until(lambda: len(watcher.events) >= len(session.events)))
         assert watcher.end is None
-        told = [(e.revision, e.change, e.memory.memory_id) for e in watcher.told]
-        assert told == [(e.revision, e.change, e.memory_id) for e in session.events]
-        for response, event in zip(watcher.told, session.events, strict=True):
+        received = [(e.revision, e.change, e.memory.memory_id) for e in watcher.events]
+        assert received == [(e.revision, e.change, e.memory_id) for e in session.events]
+        for response, event in zip(watcher.events, session.events, strict=True):
             self.check_event(response, event)
 
     def check_event(self, response: pb.WatchMemoriesResponse, event: Event) -> None:
@@ -241,10 +241,10 @@ class World:
         else:
             self.model.check_version(response.memory, event.row)
 
-    def watcher_of_erased(self, session_id: str) -> None:
-        """Check that a watcher of a session that is gone is told so, and begin anew."""
+    def check_watcher_of_erased(self, session_id: str) -> None:
+        """Check that the watch of an erased session ended with an error, and start a new one."""
         watcher = self.watchers[session_id]
-        if watcher.told:
+        if watcher.events:
             self.check_refused(watcher)
             self.watchers[session_id] = self.watch(0, session_id, 0)
 
@@ -253,10 +253,10 @@ class World:
         assert watcher.end == OUT_OF_RANGE
 
     def check_resumed(self, watcher: Watcher, session: Session, start: int) -> None:
-        """Check that one who knew what was there at a revision knows by now what there is."""
+        """Check that the events since a revision lead from the state of then to the current one."""
         self.run(
             watcher.until(
-                lambda: bool(watcher.told) and watcher.told[-1].revision >= session.revision
+                lambda: bool(watcher.events) and watcher.events[-1].revision >= session.revision
             )
         )
         if watcher.end is not None:
@@ -268,17 +268,17 @@ class World:
         versions = {(e.memory_id, e.revision): e.row for e in session.events if e.row}
         known = {row.memory_id: row.revision for row in session.present(start).values()}
         position = start
-        for told in watcher.told:
-            assert position < told.revision <= session.revision
-            position = told.revision
-            event = log[told.revision]
-            assert (told.change, told.memory.memory_id) == (event.change, event.memory_id)
+        for received in watcher.events:
+            assert position < received.revision <= session.revision
+            position = received.revision
+            event = log[received.revision]
+            assert (received.change, received.memory.memory_id) == (event.change, event.memory_id)
             if event.row is None:
                 known.pop(event.memory_id, None)
                 continue
-            version = versions[event.memory_id, told.memory.revision]
+            version = versions[event.memory_id, received.memory.revision]
             assert version.revision >= event.revision
-            self.model.check_version(told.memory, version)
+            self.model.check_version(received.memory, version)
             if version.delete_time is None:
                 known[event.memory_id] = version.revision
             else:

@@ -1,4 +1,4 @@
-"""How a refusal looks to a caller."""
+"""How errors look to a caller."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from google.rpc import error_details_pb2, status_pb2
 
 @dataclass(frozen=True)
 class Refusal:
-    """What a refused call carries, decoded from `grpc-status-details-bin`."""
+    """The error of a refused call, decoded from `grpc-status-details-bin`."""
 
     code: grpc.StatusCode
     message: str
     reason: str
-    """Of ErrorInfo, without its prefix: `INVALID_REQUEST`."""
+    """The reason in ErrorInfo, without its prefix: `INVALID_REQUEST`."""
     violations: dict[str, str]
-    """Of BadRequest: what is wrong, by the field's path."""
+    """The violations in BadRequest, by the field's path."""
     resource: error_details_pb2.ResourceInfo
     quota: error_details_pb2.QuotaFailure
 
 
 @pytest.fixture
 def refused() -> Callable[[Awaitable[object]], Awaitable[Refusal]]:
-    """Await a call that has to be refused, and return the refusal.
+    """Await a call that must be refused, and return the refusal.
 
-    Whatever the reason, it has to carry one ErrorInfo of this service, and each field once.
+    It must carry one ErrorInfo of this service, and each field once.
     """
 
     async def refused(call: Awaitable[object]) -> Refusal:

@@ -1,4 +1,4 @@
-"""No answer is larger than a client receives by default: it ends early, and says so."""
+"""An answer ends early rather than exceed what a client receives by default, and says so."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 from memoryd.v1 import memory_pb2 as pb
 
 CLIENT_BYTES = 4 * 1024 * 1024
-"""What a gRPC client receives by default; the tests' channel is one."""
+"""What a gRPC client, such as the tests' channel, receives by default."""
 
 FOX = "\N{FOX FACE}"
 
 
 def largest(number: int, **fields) -> pb.StoreMemoryRequest:
-    """A memory as large as one can be: four bytes a character, eleven a number of metadata."""
+    """The largest possible memory: four bytes per character, eleven per number in metadata."""
     request = pb.StoreMemoryRequest(
         session_id="user-123", content=f"{number} tea {FOX}".ljust(16_384, FOX), **fields
     )
@@ -25,7 +25,7 @@ def largest(number: int, **fields) -> pb.StoreMemoryRequest:
 
 @pytest.fixture
 async def full(memory):
-    """A session of 40 memories whose contents and metadata have over 4 MiB together."""
+    """A session of 40 memories with over 4 MiB of contents and metadata."""
     for start in range(0, 40, 10):
         await memory.BatchStoreMemories(
             pb.BatchStoreMemoriesRequest(requests=map(largest, range(start, start + 10)))
@@ -34,7 +34,7 @@ async def full(memory):
 
 
 async def counted(memory) -> list[int]:
-    """How often each memory was accessed, in creation order."""
+    """The access count of each memory, in creation order."""
     counts, token = [], ""
     while True:
         page = await memory.ListMemories(
@@ -90,7 +90,7 @@ async def test_a_sample_of_the_largest_memories_is_received(full):
 
 
 async def test_a_batch_that_grows_as_it_is_answered_says_where_it_ends(memory):
-    """A request of few bytes may merge with a memory of many."""
+    """A small request may merge with a large memory."""
     stored = await memory.StoreMemory(largest(1))
     again = pb.StoreMemoryRequest(session_id="user-123", content=stored.memory.content)
     answer = await memory.BatchStoreMemories(pb.BatchStoreMemoriesRequest(requests=[again] * 50))

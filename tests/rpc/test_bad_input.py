@@ -1,4 +1,4 @@
-"""What is no valid request: refused with every violation at once, and without a trace."""
+"""Invalid requests are refused with every violation at once, and leave no trace."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 SESSION = "user-123"
 MEMORY_ID = "0197d3e2-7a44-7e2a-b2f0-3c1d5e6f7a8b"
 LAST_SECOND = 253_402_300_799
-"""Of the year 9999."""
+"""The last second of the year 9999."""
 
 SERVICES = (
     pb.DESCRIPTOR.services_by_name["MemoryService"],
@@ -36,7 +36,7 @@ BAD_SESSION_IDS = {
     "256 characters": "u" * 256,
     "a blank": "user 123",
     "blanks around": " user-123 ",
-    "a line's end": "user-123\n",
+    "a line break": "user-123\n",
     "NUL": "user\x00123",
     "a control character": "user\x1b[31m",
     "a quote": "user'--",
@@ -72,7 +72,7 @@ BAD_MEMORY_IDS = {
     "a URN": f"urn:uuid:{MEMORY_ID}",
     "one short": MEMORY_ID[:-1],
     "one over": f"{MEMORY_ID}0",
-    "a line's end": f"{MEMORY_ID}\n",
+    "a line break": f"{MEMORY_ID}\n",
     "a letter too far": f"g{MEMORY_ID[1:]}",
     "look-alike letters": MEMORY_ID.replace("a", "\u0430"),
     "NUL": f"{MEMORY_ID[:-1]}\x00",
@@ -85,12 +85,12 @@ BAD_CONTENTS = {
     "markup": "<p><br/></p>",
     "a script": "<script>alert(1)</script>",
     "one over": "x" * 16_385,
-    "one elephant over": "🐘" * 16_385,
+    "one emoji over": "🐘" * 16_385,
 }
 
 GOOD_CONTENTS = {
     "one character": "x",
-    "all that fits": "x" * 16_384,
+    "the longest": "x" * 16_384,
     "elephants": "🐘" * 16_384,
     "blanks at the ends": " " * 9_000 + "x" * 10_000 + " " * 9_000,
     "markup around": "<b>" * 5_000 + "x" * 16_384 + "</b>" * 5_000,
@@ -100,10 +100,10 @@ BAD_IMPORTANCES = (-0.1, 1.1, -1e-300, math.nextafter(1, 2), 1e308, math.nan, ma
 
 NO_DURATIONS = {
     "signs that differ": Duration(seconds=1, nanos=-1),
-    "signs that differ the other way": Duration(seconds=-1, nanos=1),
-    "less than nothing in sum": Duration(seconds=1, nanos=-1_999_999_999),
+    "signs that differ, reversed": Duration(seconds=-1, nanos=1),
+    "negative in total": Duration(seconds=1, nanos=-1_999_999_999),
     "a second of nanoseconds": Duration(nanos=1_000_000_000),
-    "as many beside seconds": Duration(seconds=5, nanos=1_000_000_000),
+    "as many with seconds": Duration(seconds=5, nanos=1_000_000_000),
     "the most nanoseconds": Duration(seconds=1, nanos=2**31 - 1),
     "the fewest nanoseconds": Duration(seconds=-1, nanos=-(2**31)),
     "over 10,000 years": Duration(seconds=315_576_000_001),
@@ -111,7 +111,7 @@ NO_DURATIONS = {
     "the longest there is": Duration(seconds=2**63 - 1, nanos=999_999_999),
     "the most negative": Duration(seconds=-(2**63)),
 }
-"""Outside what a duration can say."""
+"""Beyond the range of a duration."""
 
 BAD_TTLS = NO_DURATIONS | {
     "zero": Duration(),
@@ -141,7 +141,7 @@ BAD_REQUEST_IDS = ("1", "x" * 36, MEMORY_ID[:-1], f"{MEMORY_ID} ", f"{{{MEMORY_I
 
 
 def nested(containers: int) -> dict[str, object]:
-    """Metadata of so many containers inside each other, the outermost counted."""
+    """Metadata with this many nested containers, including the outermost."""
     value: object = "core"
     for depth in range(containers - 1):
         value = [value] if depth % 2 else {"a": value}
@@ -186,7 +186,7 @@ async def stored(memory: MemoryServiceStub) -> list[str]:
 
 @pytest.fixture
 def each_refused(memory, refused) -> Callable[..., object]:
-    """Send each request by its name, and see it refused for exactly these fields."""
+    """Send each named request, and check that it is refused for exactly these fields."""
 
     async def each_refused(method: str, requests: Mapping[str, object], *fields: str) -> None:
         seen = {}
@@ -223,7 +223,7 @@ OF_A_SESSION = {
     "WatchMemories": lambda i: pb.WatchMemoriesRequest(session_id=i),
     "ExportMemories": lambda i: pb.ExportMemoriesRequest(session_id=i),
 }
-"""A request of each method, in whatever session."""
+"""A request of each method, in any session."""
 
 
 async def test_session_ids_are_never_repaired(each_refused):
@@ -237,7 +237,7 @@ async def test_session_ids_are_never_repaired(each_refused):
         await each_refused(method, requests, paths.get(method, "session_id"))
 
 
-async def test_session_ids_are_taken_as_they_are(memory):
+async def test_session_ids_are_accepted_unchanged(memory):
     for session_id in GOOD_SESSION_IDS:
         answer = await memory.StoreMemory(store(session_id=session_id))
         assert answer.memory.session_id == session_id
@@ -313,7 +313,7 @@ UNREAD = {
     "elephants": "🐘" * 131_073,
     "four million": "\x01<\x01a" * 1_000_000,
 }
-"""More than is cleaned, though little is left of some."""
+"""More than the service sanitises, even if little of it would be left."""
 
 
 @pytest.mark.parametrize("policy", ["sanitize", "strict", "verbatim"])
@@ -339,7 +339,7 @@ async def test_contents_far_over_the_limit_are_refused_unread(serve, refused, po
     assert await stored(running.memory) == []
 
 
-async def test_markup_may_take_what_contents_leave(memory):
+async def test_markup_may_fill_the_rest_of_the_limit(memory):
     content = "<b>" * 38_229 + "x" * 16_384 + " "
     assert len(content) == 131_072
     answer = await memory.StoreMemory(store(content=content))
@@ -383,7 +383,7 @@ async def test_metadata_has_its_limits(memory, each_refused):
         assert answer.memory.metadata == store(metadata=good).metadata, name
 
 
-async def test_a_ttl_lies_between_nothing_and_the_year_10000(memory, each_refused):
+async def test_a_ttl_is_between_zero_and_the_year_10000(memory, each_refused):
     await each_refused(
         "StoreMemory", {name: store(ttl=bad) for name, bad in BAD_TTLS.items()}, "ttl"
     )
@@ -398,7 +398,7 @@ async def test_a_ttl_lies_between_nothing_and_the_year_10000(memory, each_refuse
     assert answer.memory.expire_time.ToDatetime().year > 9900
 
 
-async def test_an_expire_time_lies_between_now_and_the_year_10000(memory, each_refused):
+async def test_an_expire_time_is_between_now_and_the_year_10000(memory, each_refused):
     bad_times = BAD_TIMES | PAST_TIMES
     await each_refused(
         "StoreMemory",
@@ -479,7 +479,7 @@ async def test_a_forged_page_token_is_refused_like_any_other(each_refused):
 
 
 def times_of(kind: Descriptor, within: tuple[Descriptor, ...] = ()) -> Iterator[list[Field]]:
-    """Give the fields that lead to each duration and timestamp of a message."""
+    """Yield the path of fields to each duration and timestamp of a message."""
     for field in kind.fields:
         part = field.message_type
         if part in {Duration.DESCRIPTOR, Timestamp.DESCRIPTOR}:
@@ -489,8 +489,8 @@ def times_of(kind: Descriptor, within: tuple[Descriptor, ...] = ()) -> Iterator[
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
-async def test_no_duration_or_timestamp_is_taken_for_one(running, refused, service):
-    """Fields whose values are ignored are none the less judged: what is malformed is a mistake."""
+async def test_malformed_durations_and_timestamps_are_refused(running, refused, service):
+    """Malformed values are refused even in ignored fields, since they are mistakes."""
     seen = set()
     for method in service.methods:
         for fields in times_of(method.input_type):
@@ -533,7 +533,7 @@ async def test_times_that_only_the_service_sets_are_ignored(memory):
 # Several violations
 
 
-async def test_all_violations_of_a_store_are_told_at_once(each_refused):
+async def test_all_violations_of_a_store_are_listed_at_once(each_refused):
     request = pb.StoreMemoryRequest(
         session_id="../x",
         content="<br>",
@@ -547,7 +547,7 @@ async def test_all_violations_of_a_store_are_told_at_once(each_refused):
     await each_refused("StoreMemory", {"": request}, *fields, "ttl")
 
 
-async def test_all_violations_of_a_batch_are_told_with_their_place(each_refused):
+async def test_all_violations_of_a_batch_are_listed_with_their_place(each_refused):
     requests = [store(content=f"fact {n}") for n in range(6)]
     requests[0].session_id = ""
     requests[3].metadata.update(nested(9))
@@ -560,7 +560,7 @@ async def test_all_violations_of_a_batch_are_told_with_their_place(each_refused)
         *("requests[0].session_id", "requests[3].metadata", "requests[3].importance"),
         *("requests[5].content", "requests[5].expire_time"),
     )
-    # Such that no rule of the protos is broken, only those that they cannot say.
+    # These break no rule of the protos, only rules that protos cannot express.
     batch = pb.BatchStoreMemoriesRequest(
         requests=[store(), store(content=" "), store(), store(metadata=nested(9), content="")]
     )
@@ -568,7 +568,7 @@ async def test_all_violations_of_a_batch_are_told_with_their_place(each_refused)
     await each_refused("BatchStoreMemories", {"": batch}, *fields)
 
 
-async def test_all_violations_of_an_update_are_told_at_once(each_refused):
+async def test_all_violations_of_an_update_are_listed_at_once(each_refused):
     request = pb.UpdateMemoryRequest(
         memory=pb.Memory(
             session_id="a b",
@@ -592,7 +592,7 @@ async def test_all_violations_of_an_update_are_told_at_once(each_refused):
     )
 
 
-async def test_all_violations_of_a_read_are_told_at_once(each_refused):
+async def test_all_violations_of_a_read_are_listed_at_once(each_refused):
     bad = pb.MemoryFilter(
         content_types=[0],
         min_importance=2,
@@ -608,7 +608,7 @@ async def test_all_violations_of_a_read_are_told_at_once(each_refused):
     await each_refused("RetrieveMemories", {"": retrieval}, *fields, "limit", "query")
 
 
-async def test_violations_that_only_the_handler_sees_are_told_at_once(each_refused):
+async def test_violations_that_only_the_handler_sees_are_listed_at_once(each_refused):
     listing = pb.ListMemoriesRequest(
         session_id=SESSION,
         filter=pb.MemoryFilter(metadata=nested(9)),
@@ -618,22 +618,22 @@ async def test_violations_that_only_the_handler_sees_are_told_at_once(each_refus
 
 
 @pytest.mark.parametrize("count", [40, 80, 1000])
-async def test_a_client_receives_the_refusal_of_a_batch_that_is_all_wrong(memory, refused, count):
+async def test_a_client_receives_the_refusal_of_an_entirely_invalid_batch(memory, refused, count):
     batch = [
         store(session_id="a b", importance=2, content_type=99, content="") for _ in range(count)
     ]
     refusal = await refused(memory.BatchStoreMemories(pb.BatchStoreMemoriesRequest(requests=batch)))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
-    *told, more = refusal.violations
-    assert len(told) >= 20
-    assert set(told) <= {
+    *listed, more = refusal.violations
+    assert len(listed) >= 20
+    assert set(listed) <= {
         f"requests[{place}].{field}"
         for place in range(count)
         for field in ("session_id", "importance", "content_type", "content")
     }
     assert more == "requests"
-    assert f"{4 * count - len(told):,} more" in refusal.violations[more]
-    assert told[0] in refusal.message
+    assert f"{4 * count - len(listed):,} more" in refusal.violations[more]
+    assert listed[0] in refusal.message
 
 
 async def test_a_batch_has_its_limit(memory, each_refused):
@@ -693,7 +693,7 @@ async def test_a_refusal_does_not_repeat_the_content(memory, refused):
 
 
 def raw(channel: grpc.aio.Channel, method: object, data: bytes) -> object:
-    """The call of a method with bytes as they are."""
+    """A call of a method with raw bytes."""
     path = f"/{method.containing_service.full_name}/{method.name}"
     if not method.server_streaming:
         return channel.unary_unary(path)(data)
@@ -711,11 +711,11 @@ NO_TEXTS = {
     "no UTF-8": b"\x0a\x02\xc3\x28",
     "a lone surrogate": b"\x0a\x03\xed\xa0\x80",
 }
-"""For messages whose first field is a text."""
+"""For messages whose first field is a string."""
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
-async def test_bytes_that_are_no_message_are_refused_by_every_method(running, refused, service):
+async def test_every_method_refuses_bytes_that_are_not_a_message(running, refused, service):
     for method in service.methods:
         fields = method.input_type.fields
         takes_text = bool(fields) and fields[0].type == fields[0].TYPE_STRING

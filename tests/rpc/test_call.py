@@ -1,4 +1,4 @@
-"""Large requests are judged in a thread, for as long as their caller waits."""
+"""Large requests are validated in a thread, for as long as their caller waits."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from memoryd.tools.settings import MemorySettings
 from memoryd.v1 import memory_pb2 as pb
 
 
-async def test_a_batch_is_judged_no_further_than_its_caller_waits():
-    judged: list[int] = []
+async def test_validation_of_a_batch_ends_when_its_caller_leaves():
+    threads: list[int] = []
     has_gone = threading.Event()
     loop = asyncio.get_running_loop()
 
     def clock() -> datetime:
-        """Leave while the first memory is judged."""
-        judged.append(threading.get_ident())
-        loop.call_soon_threadsafe(judging.cancel)
+        """Cancel the call while the first memory is validated."""
+        threads.append(threading.get_ident())
+        loop.call_soon_threadsafe(validation.cancel)
         assert has_gone.wait(60)
         return datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -35,16 +35,16 @@ async def test_a_batch_is_judged_no_further_than_its_caller_waits():
     )
     ended = asyncio.Event()
 
-    def judge() -> None:
+    def validate() -> None:
         try:
             parser.new_memories(batch, call, Violations())
         finally:
             loop.call_soon_threadsafe(ended.set)
 
-    judging = asyncio.ensure_future(offloaded(OFFLOAD_BYTES + 1, judge))
+    validation = asyncio.ensure_future(offloaded(OFFLOAD_BYTES + 1, validate))
     with pytest.raises(asyncio.CancelledError):
-        await judging
+        await validation
     has_gone.set()
     await ended.wait()
-    assert len(judged) == 1
-    assert judged != [threading.get_ident()]
+    assert len(threads) == 1
+    assert threads != [threading.get_ident()]

@@ -1,4 +1,4 @@
-"""UpdateMemory, DeleteMemory and UndeleteMemory, from outside."""
+"""UpdateMemory, DeleteMemory and UndeleteMemory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRIES = 100
 
 @pytest.fixture
 async def memory(serve) -> MemoryServiceStub:
-    """Of a server that does not retire what goes unused, so that time can be moved by months."""
+    """A server that never deletes unused memories, so that time can move by months."""
     return (await serve(MEMORY_CLEANUP_DAYS="365")).memory
 
 
@@ -70,7 +70,7 @@ async def revision(memory: MemoryServiceStub) -> int:
 
 
 def rich() -> dict[str, object]:
-    """A memory with every field that a caller may set, none at its default."""
+    """A memory in which no field that callers set has its default."""
     return {
         "content_type": pb.CONTENT_TYPE_PREFERENCE,
         "importance": 0.9,
@@ -139,7 +139,7 @@ async def test_an_unset_field_that_the_mask_names_takes_its_default(memory, cloc
     assert (await get(memory, stored.memory_id)).content == "prefers e-mail"
 
 
-async def test_a_star_replaces_all_that_is_changeable(memory):
+async def test_a_star_replaces_all_changeable_fields(memory):
     stored = await remember(memory, **rich())
     changed = await update(memory, stored.memory_id, ["*"], content="prefers phone")
     assert changed.content == "prefers phone"
@@ -159,7 +159,7 @@ async def test_a_content_that_the_mask_names_is_required(memory, refused, mask):
     assert await get(memory, stored.memory_id) == stored
 
 
-async def test_what_only_the_service_sets_is_ignored(memory, clock):
+async def test_fields_that_only_the_service_sets_are_ignored(memory, clock):
     stored = await remember(memory)
     clock.move(timedelta(minutes=1))
     output = {
@@ -197,7 +197,7 @@ async def test_a_memory_that_was_read_can_be_sent_back_changed(memory):
 @pytest.mark.parametrize(
     "path", ["contents", "metadata.speaker", "memory.content", "Content", "", " ", "**", "ttl"]
 )
-async def test_an_unknown_path_is_refused_with_those_that_there_are(memory, refused, path):
+async def test_an_unknown_path_is_refused_with_the_known_ones(memory, refused, path):
     stored = await remember(memory)
     refusal = await refused(update(memory, stored.memory_id, ["importance", path], importance=1))
     assert refusal.code == grpc.StatusCode.INVALID_ARGUMENT
@@ -286,7 +286,7 @@ async def test_a_change_with_a_wrong_etag_is_aborted(memory, refused):
     assert (await delete(memory, stored.memory_id, changed.etag)).HasField("delete_time")
 
 
-async def test_of_concurrent_changes_with_one_etag_one_is_made(memory):
+async def test_one_of_concurrent_changes_with_one_etag_succeeds(memory):
     stored = await remember(memory)
     outcomes = await asyncio.gather(
         *(update(memory, stored.memory_id, importance=n / 16, etag=stored.etag) for n in range(16)),
@@ -309,7 +309,7 @@ async def test_every_change_gives_another_etag(memory):
     assert (await get(memory, stored.memory_id)).etag == etags[-1]
 
 
-async def test_counting_an_access_is_no_change(memory, clock):
+async def test_counting_an_access_is_not_a_change(memory, clock):
     stored = await remember(memory)
     clock.move(timedelta(minutes=1))
     await memory.RetrieveMemories(pb.RetrieveMemoriesRequest(session_id=SESSION))
@@ -336,8 +336,8 @@ async def test_a_new_content_has_new_hashes_and_the_old_create_time(memory, cloc
     changed = await update(memory, stored.memory_id, content="  Prefers PHONE!  ")
     assert changed.content == "Prefers PHONE!"
     assert changed.content_hash == hashlib.sha256(b"prefers phone").hexdigest()
-    alike = await remember(memory, "prefers phone", content_type=pb.CONTENT_TYPE_FACT)
-    assert changed.semantic_hash == alike.semantic_hash != stored.semantic_hash
+    other = await remember(memory, "prefers phone", content_type=pb.CONTENT_TYPE_FACT)
+    assert changed.semantic_hash == other.semantic_hash != stored.semantic_hash
     assert changed.create_time == stored.create_time
     assert changed.update_time.ToDatetime(UTC) == clock.now
 
@@ -347,11 +347,11 @@ async def test_the_old_content_is_free_and_the_new_one_taken(memory):
     await update(memory, stored.memory_id, content="prefers phone")
     merged = await remember(memory, "Prefers phone.")
     assert merged.memory_id == stored.memory_id
-    anew = await remember(memory, "prefers e-mail")
-    assert anew.memory_id != stored.memory_id
+    again = await remember(memory, "prefers e-mail")
+    assert again.memory_id != stored.memory_id
 
 
-async def test_a_content_that_would_double_another_is_refused(memory, refused):
+async def test_content_that_would_duplicate_another_is_refused(memory, refused):
     other = await remember(memory, "prefers phone")
     stored = await remember(memory)
     refusal = await refused(update(memory, stored.memory_id, content="Prefers  PHONE!"))
@@ -363,7 +363,7 @@ async def test_a_content_that_would_double_another_is_refused(memory, refused):
     assert await get(memory, other.memory_id) == other
 
 
-async def test_a_type_that_would_double_another_is_refused(memory, refused):
+async def test_a_type_that_would_make_a_duplicate_is_refused(memory, refused):
     other = await remember(memory, content_type=pb.CONTENT_TYPE_FACT)
     stored = await remember(memory, content_type=pb.CONTENT_TYPE_PREFERENCE)
     refusal = await refused(
@@ -377,7 +377,7 @@ async def test_a_type_that_would_double_another_is_refused(memory, refused):
     assert (both.content_type, both.content) == (pb.CONTENT_TYPE_FACT, "prefers phone")
 
 
-async def test_a_memory_does_not_double_itself(memory):
+async def test_a_memory_does_not_duplicate_itself(memory):
     stored = await remember(memory)
     changed = await update(memory, stored.memory_id, content="Prefers E-MAIL.")
     assert changed.memory_id == stored.memory_id
@@ -386,7 +386,7 @@ async def test_a_memory_does_not_double_itself(memory):
 
 
 @pytest.mark.parametrize("gone", ["deleted", "expired"])
-async def test_what_is_gone_is_not_doubled(memory, clock, gone):
+async def test_deleted_and_expired_memories_are_not_duplicated(memory, clock, gone):
     other = await remember(memory, "prefers phone", ttl=timedelta(minutes=1))
     stored = await remember(memory)
     if gone == "deleted":
@@ -397,7 +397,7 @@ async def test_what_is_gone_is_not_doubled(memory, clock, gone):
     assert changed.content == "prefers phone"
 
 
-async def test_of_concurrent_changes_to_one_content_one_is_made(memory):
+async def test_one_of_concurrent_changes_to_one_content_succeeds(memory):
     stored = [await remember(memory, f"fact {n}") for n in range(8)]
     outcomes = await asyncio.gather(
         *(update(memory, m.memory_id, content="the truth") for m in stored),
@@ -413,7 +413,7 @@ async def test_of_concurrent_changes_to_one_content_one_is_made(memory):
 
 
 @pytest.mark.parametrize("gone", ["deleted", "expired", "absent", "elsewhere"])
-async def test_what_is_not_there_cannot_be_changed_or_deleted(running, clock, refused, gone):
+async def test_absent_memories_cannot_be_changed_or_deleted(running, clock, refused, gone):
     memory = running.memory
     stored = await remember(memory, ttl=timedelta(hours=1))
     memory_id = stored.memory_id
@@ -422,7 +422,7 @@ async def test_what_is_not_there_cannot_be_changed_or_deleted(running, clock, re
             await delete(memory, memory_id)
         case "expired":
             clock.move(timedelta(hours=1))
-            await running.server.sweeper.run_once()  # which is a change of its own
+            await running.server.sweeper.run_once()  # which is a change itself
         case "absent":
             memory_id = ABSENT
         case "elsewhere":
@@ -442,7 +442,7 @@ async def test_what_is_not_there_cannot_be_changed_or_deleted(running, clock, re
     assert await revision(memory) == before
 
 
-async def test_a_session_that_is_not_there_does_not_come_into_being(memory, refused):
+async def test_an_absent_session_is_not_created(memory, refused):
     for call in (
         update(memory, ABSENT, importance=1),
         delete(memory, ABSENT),
@@ -465,7 +465,7 @@ async def test_delete_answers_the_memory_as_deleted(memory, clock):
         assert getattr(deleted, name) == getattr(stored, name)
 
 
-async def test_of_concurrent_deletes_one_is_made(memory):
+async def test_one_of_concurrent_deletes_succeeds(memory):
     stored = await remember(memory)
     outcomes = await asyncio.gather(
         *(delete(memory, stored.memory_id) for _ in range(8)), return_exceptions=True
@@ -489,19 +489,19 @@ async def test_undelete_restores_the_memory_as_it_was(memory, clock):
     assert merged.memory_id == stored.memory_id
 
 
-async def test_undelete_is_refused_where_the_content_was_stored_anew(memory, refused):
+async def test_undelete_is_refused_if_the_content_was_stored_again(memory, refused):
     stored = await remember(memory)
     await delete(memory, stored.memory_id)
-    anew = await remember(memory, "PREFERS e-mail")
+    again = await remember(memory, "PREFERS e-mail")
     refusal = await refused(undelete(memory, stored.memory_id))
     assert refusal.code == grpc.StatusCode.ALREADY_EXISTS
     assert refusal.reason == "MEMORY_ALREADY_EXISTS"
-    assert refusal.resource.resource_name == anew.memory_id
-    await delete(memory, anew.memory_id)
+    assert refusal.resource.resource_name == again.memory_id
+    await delete(memory, again.memory_id)
     assert (await undelete(memory, stored.memory_id)).memory_id == stored.memory_id
 
 
-async def test_undelete_is_refused_where_nothing_is_deleted(memory, refused):
+async def test_undelete_is_refused_if_nothing_is_deleted(memory, refused):
     stored = await remember(memory)
     refusal = await refused(undelete(memory, stored.memory_id))
     assert refusal.code == grpc.StatusCode.ALREADY_EXISTS
@@ -510,7 +510,7 @@ async def test_undelete_is_refused_where_nothing_is_deleted(memory, refused):
     assert await get(memory, stored.memory_id) == stored
 
 
-async def test_undelete_does_not_bring_back_what_has_expired_meanwhile(memory, clock, refused):
+async def test_undelete_does_not_restore_a_memory_that_has_since_expired(memory, clock, refused):
     stored = await remember(memory, ttl=timedelta(hours=1))
     await delete(memory, stored.memory_id)
     clock.move(timedelta(hours=1))
@@ -519,16 +519,16 @@ async def test_undelete_does_not_bring_back_what_has_expired_meanwhile(memory, c
     assert refusal.resource.resource_name == stored.memory_id
 
 
-async def test_undelete_does_not_bring_back_what_expired_undeleted(memory, clock, refused):
+async def test_undelete_does_not_restore_an_expired_memory(memory, clock, refused):
     stored = await remember(memory, ttl=timedelta(hours=1))
     clock.move(timedelta(hours=1))
     assert (await refused(undelete(memory, stored.memory_id))).code == grpc.StatusCode.NOT_FOUND
-    anew = await remember(memory)
+    again = await remember(memory)
     assert (await refused(undelete(memory, stored.memory_id))).code == grpc.StatusCode.NOT_FOUND
-    assert await get(memory, anew.memory_id) == anew
+    assert await get(memory, again.memory_id) == again
 
 
-async def test_undelete_of_what_is_not_there_is_not_found(memory, refused):
+async def test_undelete_of_an_absent_memory_is_not_found(memory, refused):
     elsewhere = await remember(memory, session_id="user-124")
     await delete(memory, (await remember(memory)).memory_id)
     for memory_id in (ABSENT, elsewhere.memory_id):
@@ -554,7 +554,7 @@ async def test_undelete_evicts_nothing_from_a_full_session(serve, clock, refused
     assert (await undelete(memory, first.memory_id)).content == "first"
 
 
-async def test_what_was_evicted_can_be_restored_once_there_is_room(serve, refused):
+async def test_evicted_memories_can_be_restored_once_there_is_room(serve, refused):
     memory = (await serve(MEMORY_MAX_ENTRIES="10")).memory
     stored = [await remember(memory, f"fact {n}", importance=n / 10) for n in range(11)]
     refusal = await refused(undelete(memory, stored[0].memory_id))

@@ -1,4 +1,4 @@
-"""Sixty-four callers at once, through one server and through two on one database."""
+"""Sixty-four concurrent callers, through one server and through two on one database."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 CALLERS = 64
 SESSION = "crowd"
 LIMIT = 10
-PATIENCE = 20.0
+TIMEOUT_SECONDS = 20.0
 
 
 @pytest.fixture(params=[1, 2], ids=["one server", "two servers"])
 async def stubs(request: pytest.FixtureRequest, serve) -> list[MemoryServiceStub]:
-    """One for each caller, in turn of the servers."""
+    """One stub per caller, alternating between the servers."""
     servers = [await serve(MEMORY_MAX_ENTRIES=str(LIMIT)) for _ in range(request.param)]
     return [servers[caller % len(servers)].memory for caller in range(CALLERS)]
 
@@ -48,7 +48,7 @@ async def live(stub: MemoryServiceStub, session_id: str = SESSION) -> list[pb.Me
 
 
 async def outcomes(calls: Iterable[Awaitable[pb.Memory]]) -> tuple[list[pb.Memory], Counter[str]]:
-    """What was answered, and how often each code was."""
+    """The answers, and the count of each error code."""
     answers: list[pb.Memory] = []
     codes: Counter[str] = Counter()
     for outcome in await asyncio.gather(*calls, return_exceptions=True):
@@ -63,7 +63,7 @@ async def outcomes(calls: Iterable[Awaitable[pb.Memory]]) -> tuple[list[pb.Memor
 # One of many wins
 
 
-async def test_of_many_updates_with_one_etag_one_wins(stubs):
+async def test_one_of_many_updates_with_one_etag_wins(stubs):
     stored = await remember(stubs[0], "prefers e-mail")
 
     async def update(caller: int, stub: MemoryServiceStub) -> pb.Memory:
@@ -81,7 +81,7 @@ async def test_of_many_updates_with_one_etag_one_wins(stubs):
     assert answers[0].revision == stored.revision + 1
 
 
-async def test_of_many_deletions_one_wins_and_so_of_many_restorations(stubs):
+async def test_one_of_many_deletions_and_one_of_many_restorations_wins(stubs):
     stored = await remember(stubs[0], "prefers e-mail")
     named = {"session_id": SESSION, "memory_id": stored.memory_id}
     deleted, codes = await outcomes(
@@ -97,7 +97,7 @@ async def test_of_many_deletions_one_wins_and_so_of_many_restorations(stubs):
     assert [m.revision for m in (stored, *deleted, *restored)] == [1, 2, 3]
 
 
-async def test_of_many_updates_to_one_content_one_wins(stubs):
+async def test_one_of_many_updates_to_one_content_wins(stubs):
     stored = [await remember(stubs[0], f"fact {number}") for number in range(LIMIT)]
 
     async def update(caller: int, stub: MemoryServiceStub) -> pb.Memory:
@@ -145,7 +145,7 @@ async def test_each_of_many_accesses_counts_once(stubs):
     stored = await remember(stubs[0], "prefers e-mail")
     request = pb.RetrieveMemoriesRequest(session_id=SESSION)
     await asyncio.gather(*(stub.RetrieveMemories(request) for stub in stubs))
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while True:
             found = await get(stubs[0], stored.memory_id)
             if found.access_count >= CALLERS:
@@ -182,7 +182,7 @@ async def test_changed_memories_can_be_evicted_like_others(stubs):
         )
         return await stub.UpdateMemory(pb.UpdateMemoryRequest(memory=memory))
 
-    # While these are written, what comes after gathers and is written as one.
+    # While these are written, later writes gather and are written as one group.
     long = pb.BatchStoreMemoriesRequest(requests=[store(f"{n}", "elsewhere") for n in range(1000)])
     blocking = asyncio.gather(*(stub.BatchStoreMemories(long) for stub in stubs[:2]))
     await asyncio.sleep(0.05)
@@ -192,7 +192,7 @@ async def test_changed_memories_can_be_evicted_like_others(stubs):
     assert len(answer.evicted_memory_ids) == 1
     await blocking
     _, codes = await updating
-    assert set(codes) <= {"NOT_FOUND"}  # of the other server, too late for the one that had to go
+    assert set(codes) <= {"NOT_FOUND"}  # of the other server, too late for the evicted memory
     assert len(await live(stubs[0])) == LIMIT
 
 
@@ -227,10 +227,10 @@ async def test_batches_over_the_same_new_sessions_wait_for_each_other(stubs):
 
 @dataclass
 class Log:
-    """What the callers were told."""
+    """What the callers' answers said."""
 
     acknowledged: dict[int, tuple[pb.MemoryChange.ValueType, str]] = field(default_factory=dict)
-    """By revision: the change, and the memory."""
+    """The change and the memory, by revision."""
     evicted: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
 
@@ -240,7 +240,7 @@ class Log:
 
 
 class Caller:
-    """Makes random calls, and keeps what it is told."""
+    """Makes random calls, and keeps the answers."""
 
     def __init__(self, number: int, stub: MemoryServiceStub, ids: list[str], log: Log) -> None:
         self._random = random.Random(number)  # noqa: S311  no secret
@@ -315,7 +315,7 @@ async def watch(
 
 
 async def observe(stubs: Sequence[MemoryServiceStub]) -> None:
-    """Look at the session again and again: it never holds too much, nor anything twice."""
+    """Read the session repeatedly: it never has too many memories, nor duplicates."""
     while True:
         for stub in stubs[:2]:
             found = await live(stub)
@@ -327,7 +327,7 @@ async def observe(stubs: Sequence[MemoryServiceStub]) -> None:
             assert len(answer.results) <= LIMIT
 
 
-async def test_mixed_calls_leave_what_was_acknowledged_and_nothing_else(stubs):
+async def test_mixed_calls_leave_exactly_what_was_acknowledged(stubs):
     log, ids = Log(), []
     events: list[pb.WatchMemoriesResponse] = []
     news = asyncio.Event()
@@ -340,7 +340,7 @@ async def test_mixed_calls_leave_what_was_acknowledged_and_nothing_else(stubs):
 
     request = pb.RetrieveMemoriesRequest(session_id=SESSION, peek=True)
     revision = (await stubs[0].RetrieveMemories(request)).revision
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while not events or events[-1].revision < revision:
             news.clear()
             await news.wait()
@@ -348,15 +348,15 @@ async def test_mixed_calls_leave_what_was_acknowledged_and_nothing_else(stubs):
 
     # Without a gap, and each once.
     assert [event.revision for event in events] == list(range(1, revision + 1))
-    told = {event.revision: (event.change, event.memory.memory_id) for event in events}
-    # What was acknowledged is what happened; what else happened are the evictions.
+    reported = {event.revision: (event.change, event.memory.memory_id) for event in events}
+    # Exactly the acknowledged changes happened, and evictions.
     for at, change in log.acknowledged.items():
-        assert told.pop(at) == change
-    assert all(change == pb.MEMORY_CHANGE_DELETED for change, _ in told.values())
-    assert Counter(memory_id for _, memory_id in told.values()) == log.evicted
+        assert reported.pop(at) == change
+    assert all(change == pb.MEMORY_CHANGE_DELETED for change, _ in reported.values())
+    assert Counter(memory_id for _, memory_id in reported.values()) == log.evicted
     assert log.evicted  # else it was not crowded
     assert set(log.refused) <= {"NOT_FOUND", "ALREADY_EXISTS", "RESOURCE_EXHAUSTED"}
-    # Who was told of all of it knows what there is.
+    # The events of a watcher lead to the final state.
     known = {}
     for event in events:
         if event.change == pb.MEMORY_CHANGE_DELETED:

@@ -1,4 +1,4 @@
-"""Contents from outside: what is harmless stays, what is active goes, and each policy's word."""
+"""Harmless content stays and active content is removed, as each policy says."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ ACTIVE = {
     "data": "data:text/html,<script>alert(1)</script>",
     "data in base64": "data:text/html;base64,PHNjcmlwdD5hbGVydCgxKTwvc2NyaXB0Pg==alert",
 }
-"""Each is gone as a whole, with the text around it left."""
+"""Each is removed as a whole; the text around it stays."""
 
 TO_THE_END = {
     "a cut-off name": "<img",
@@ -72,7 +72,7 @@ TO_THE_END = {
     "a start tag without end": "<img src=x onerror=alert(1)",
     "a handler in an open quote": "<img src='x' onerror='alert(1)",
 }
-"""Tags that the end of the content cuts off: what stands next to it in a page completes them."""
+"""Tags cut off by the end of the content; the text after it in a page would complete them."""
 
 WORDS_STAY = {
     "a note about a script": (
@@ -98,7 +98,7 @@ WORDS_STAY = {
     "a formula": ("<math><mi>x</mi><mo>=</mo><mn>1</mn></math> holds", "x=1 holds"),
     "a drawing": ("<svg><title>A house</title><path d='M0'/></svg> drawn", "A house drawn"),
 }
-"""Contents, and what is stored: tags go, and only code goes with its element."""
+"""Contents and what is stored of them: tags are removed; only code goes with its element."""
 
 
 def store(content: str) -> pb.StoreMemoryRequest:
@@ -106,7 +106,7 @@ def store(content: str) -> pb.StoreMemoryRequest:
 
 
 async def every_reading(memory: MemoryServiceStub, stored: pb.Memory) -> set[str]:
-    """Give the content as it comes back by each way of reading it."""
+    """Yield the content as each way of reading returns it."""
     session = {"session_id": SESSION}
     got = await memory.GetMemory(pb.GetMemoryRequest(**session, memory_id=stored.memory_id))
     listed = await memory.ListMemories(pb.ListMemoriesRequest(**session, page_size=1000))
@@ -116,13 +116,13 @@ async def every_reading(memory: MemoryServiceStub, stored: pb.Memory) -> set[str
     return {stored.content, *(m.content for m in found)}
 
 
-async def test_harmless_text_stays_as_it_was(memory):
+async def test_harmless_text_stays_unchanged(memory):
     for name, text in HARMLESS.items():
         answer = await memory.StoreMemory(store(text))
         assert await every_reading(memory, answer.memory) == {text}, name
 
 
-async def test_active_content_goes_in_whatever_disguise(memory):
+async def test_active_content_is_removed_in_any_disguise(memory):
     for name, hostile in ACTIVE.items():
         answer = await memory.StoreMemory(store(f"{name}: {hostile} gone"))
         assert await every_reading(memory, answer.memory) == {f"{name}: gone"}, name
@@ -131,14 +131,14 @@ async def test_active_content_goes_in_whatever_disguise(memory):
         assert await every_reading(memory, answer.memory) == {f"{name}:"}, name
 
 
-async def test_words_of_elements_stay_so_that_notes_about_them_stay_apart(memory):
+async def test_words_in_elements_stay_so_that_notes_about_them_differ(memory):
     for name, (text, kept) in WORDS_STAY.items():
         answer = await memory.StoreMemory(store(text))
         assert answer.outcome == pb.STORE_OUTCOME_CREATED, name
         assert await every_reading(memory, answer.memory) == {kept}, name
 
 
-async def test_what_is_sanitised_is_the_same_memory_when_it_is_stored_again(memory):
+async def test_sanitised_content_stored_again_is_the_same_memory(memory):
     for name, text in (HARMLESS | ACTIVE).items():
         first = await memory.StoreMemory(store(f"{name}: {text}"))
         again = await memory.StoreMemory(store(first.memory.content))
@@ -156,7 +156,7 @@ async def test_an_update_and_a_batch_are_sanitised_alike(memory):
     assert await every_reading(memory, updated) == {"third"}
 
 
-async def test_strict_refuses_what_sanitize_would_change_and_says_what_helps(serve, refused):
+async def test_strict_refuses_what_sanitize_would_change_with_a_remedy(serve, refused):
     memory = (await serve(MEMORYD_CONTENT_POLICY="strict")).memory
     for name, hostile in (ACTIVE | TO_THE_END | {"blanks": "a  b", "an end": "a "}).items():
         refusal = await refused(memory.StoreMemory(store(f"{name}: {hostile}")))
@@ -176,11 +176,11 @@ async def test_strict_refuses_what_sanitize_would_change_and_says_what_helps(ser
     assert list(refusal.violations) == ["memory.content"]
 
 
-async def test_verbatim_stores_what_came_but_no_nul(serve, refused):
+async def test_verbatim_stores_everything_except_nul(serve, refused):
     memory = (await serve(MEMORYD_CONTENT_POLICY="verbatim")).memory
     odd = {"blanks": "  a \t b\r\n", "controls": "a\x01\x1b[31m\x7f\x85b", "a mark": "\ufeff\ufffe"}
     for name, hostile in (HARMLESS | ACTIVE | TO_THE_END | odd).items():
-        text = f"{hostile} ({name})"  # so that none is merged with another
+        text = f"{hostile} ({name})"  # so that none are merged
         if "\0" in text:
             refusal = await refused(memory.StoreMemory(store(text)))
             assert (refusal.reason, list(refusal.violations)) == ("INVALID_REQUEST", ["content"])
@@ -192,7 +192,7 @@ async def test_verbatim_stores_what_came_but_no_nul(serve, refused):
 
 
 @pytest.mark.parametrize("policy", ["sanitize", "strict", "verbatim"])
-async def test_every_policy_takes_as_many_characters(serve, refused, policy):
+async def test_every_policy_has_the_same_limit_of_characters(serve, refused, policy):
     memory = (await serve(MEMORYD_CONTENT_POLICY=policy)).memory
     longest = "🐘" * 16_384
     answer = await memory.StoreMemory(store(longest))

@@ -1,4 +1,4 @@
-"""ExportMemories, from outside."""
+"""ExportMemories."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def test_exports_everything_in_creation_order(memory, clock):
     for n in range(7):
         stored.append((await memory.StoreMemory(store(f"fact {n}", metadata={"n": n}))).memory)
         await memory.StoreMemory(store(f"fact {n}", "user-124"))
-        clock.move(timedelta(seconds=-1))  # the order is that of commits, whatever the clock says
+        clock.move(timedelta(seconds=-1))  # the order is that of commits, regardless of the clock
     exported = await export(memory)
     assert [m.content for m in exported] == [f"fact {n}" for n in range(7)]
     for one in exported:
@@ -64,7 +64,7 @@ async def test_a_changed_memory_keeps_its_place(memory):
     assert [m.content for m in await export(memory)] == ["changed", "second"]
 
 
-async def test_deleted_memories_are_exported_where_asked_for_and_expired_ones_never(running, clock):
+async def test_deleted_memories_are_exported_on_request_and_expired_ones_never(running, clock):
     memory = running.memory
     deleted = (await memory.StoreMemory(store("deleted"))).memory
     await memory.DeleteMemory(named(pb.DeleteMemoryRequest, deleted))
@@ -111,7 +111,7 @@ async def test_times_bound_what_is_exported(memory, clock):
     assert [m.content for m in await export(memory, **between)] == ["fact 1"]
 
 
-async def test_thousands_come_over_many_pages(serve):
+async def test_thousands_are_exported_over_many_pages(serve):
     memory = (await serve(MEMORY_MAX_ENTRIES="1000")).memory
     for start in range(0, 2000, 500):
         requests = [store(f"fact {n}", metadata={"n": n}) for n in range(start, start + 500)]
@@ -122,7 +122,7 @@ async def test_thousands_come_over_many_pages(serve):
     assert [m.content for m in await export(memory)] == [f"fact {n}" for n in range(1000, 2000)]
 
 
-async def test_large_memories_come_whole(serve):
+async def test_large_memories_come_complete(serve):
     memory = (await serve(MEMORY_MAX_ENTRIES="1000")).memory
     contents = [f"{n:04} " + "ж" * 16_000 for n in range(120)]
     for start in range(0, 120, 40):
@@ -130,7 +130,7 @@ async def test_large_memories_come_whole(serve):
     assert [m.content for m in await export(memory)] == contents
 
 
-async def test_under_concurrent_writes_nothing_comes_twice_and_nothing_is_skipped(serve):
+async def test_concurrent_writes_cause_no_repeats_and_no_gaps(serve):
     memory = (await serve(MEMORY_MAX_ENTRIES="1000")).memory
     stored = await memory.BatchStoreMemories(batch([store(f"fact {n}") for n in range(600)]))
     kept = [response.memory.memory_id for response in stored.responses]
@@ -166,7 +166,7 @@ async def test_an_export_that_is_not_read_is_cut_off(serve):
         await memory.BatchStoreMemories(batch(requests))
     call = memory.ExportMemories(pb.ExportMemoriesRequest(session_id="user-123"))
     await call.initial_metadata()
-    await asyncio.sleep(1)  # the caller does something else for longer than it may
+    await asyncio.sleep(1)  # the caller stops reading for longer than the limit
     with pytest.raises(grpc.aio.AioRpcError) as ended:
         [one async for one in call]
     assert ended.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -181,7 +181,7 @@ async def test_an_export_is_bound_to_its_deadline(serve):
     assert ended.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-async def test_what_is_wrong_with_a_request_is_told(memory, refused):
+async def test_violations_of_a_request_are_listed(memory, refused):
     refusal = await refused(
         export(memory, "no/such name", min_importance=2.0, metadata={"a": [[[[[[[[1]]]]]]]]})
     )

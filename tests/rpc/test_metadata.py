@@ -1,4 +1,4 @@
-"""Metadata comes back as the JSON that it was, whatever way it took."""
+"""Metadata comes back as the same JSON by every path."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ def store(metadata: object, **fields: object) -> pb.StoreMemoryRequest:
 
 
 def as_bytes(struct: Struct) -> bytes:
-    """Tells apart what `==` does not: 0 and -0."""
+    """Distinguishes what `==` does not: 0 and -0."""
     return struct.SerializeToString(deterministic=True)
 
 
 async def read(memory: MemoryServiceStub) -> list[Struct]:
-    """The metadata of the one memory, by every way of reading it."""
+    """The metadata of the one memory by every way of reading it."""
     listed = await memory.ListMemories(pb.ListMemoriesRequest(session_id=SESSION))
     (found,) = listed.memories
     got = await memory.GetMemory(pb.GetMemoryRequest(session_id=SESSION, memory_id=found.memory_id))
@@ -87,7 +87,7 @@ async def read(memory: MemoryServiceStub) -> list[Struct]:
 
 
 @pytest.mark.parametrize("metadata", [{"value": VALUES}, VALUES, KEYS], ids=["nested", "", "keys"])
-async def test_metadata_comes_back_as_it_was(memory, metadata):
+async def test_metadata_comes_back_unchanged(memory, metadata):
     request = store(metadata)
     answer = await memory.StoreMemory(request)
     for found in [answer.memory.metadata, *await read(memory)]:
@@ -150,14 +150,14 @@ async def test_an_update_replaces_the_whole(memory):
         assert as_bytes(found) == as_bytes(changed.metadata)
 
 
-async def test_what_recall_understands_may_be_anything(memory):
+async def test_keys_that_recall_uses_may_hold_anything(memory):
     odd = {"speaker": 7, "occurred_at": "yesterday", "episode": ["a", {"b": None}]}
     request = store(odd)
     await memory.StoreMemory(request)
     assert await read(memory) == [request.metadata] * 3
 
 
-async def test_keys_that_differ_only_in_their_form_stay_apart(memory):
+async def test_keys_that_differ_only_in_unicode_form_stay_distinct(memory):
     await memory.StoreMemory(store({"é": 1, "e\u0301": 2, "É": 3}))
     (found, *_) = await read(memory)
     assert dict(found) == {"é": 1, "e\u0301": 2, "É": 3}

@@ -1,4 +1,4 @@
-"""GetMemory, ListMemories and RetrieveMemories, from outside."""
+"""GetMemory, ListMemories and RetrieveMemories."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TRIES = 100
 
 @pytest.fixture
 async def memory(serve) -> MemoryServiceStub:
-    """Of a server that does not retire what goes unused, so that time can be moved by months."""
+    """A server that never deletes unused memories, so that time can move by months."""
     return (await serve(MEMORY_CLEANUP_DAYS="365")).memory
 
 
@@ -53,7 +53,7 @@ def contents(answer: pb.ListMemoriesResponse | pb.RetrieveMemoriesResponse) -> l
 
 
 async def accessed(memory: MemoryServiceStub, memory_id: str, count: int) -> pb.Memory:
-    """The memory, once its accesses have been written behind the reads."""
+    """The memory, once its accesses are written."""
     for _ in range(TRIES):
         found = await get(memory, memory_id)
         if found.access_count >= count:
@@ -66,7 +66,7 @@ async def accessed(memory: MemoryServiceStub, memory_id: str, count: int) -> pb.
 # GetMemory
 
 
-async def test_what_is_absent_deleted_expired_or_elsewhere_is_not_found_all_alike(
+async def test_absent_deleted_expired_and_foreign_memories_are_equally_not_found(
     memory, clock, refused
 ):
     deleted = await remember(memory, "deleted")
@@ -91,7 +91,7 @@ async def test_what_is_absent_deleted_expired_or_elsewhere_is_not_found_all_alik
     assert len(set(refusals)) == 1
 
 
-async def test_a_memory_is_there_until_the_very_instant_it_expires(memory, clock, refused):
+async def test_a_memory_is_live_until_the_instant_it_expires(memory, clock, refused):
     stored = await remember(memory, "soon gone", ttl=timedelta(hours=1))
     clock.move(timedelta(hours=1, microseconds=-1))
     assert (await get(memory, stored.memory_id)).content == "soon gone"
@@ -113,7 +113,7 @@ async def test_effective_importance_is_that_of_the_time_of_the_answer(memory, cl
 # ListMemories
 
 
-async def test_creation_order_stays_whatever_is_changed_later(memory, clock):
+async def test_creation_order_survives_later_changes(memory, clock):
     stored = []
     for name in ("first", "second", "third", "fourth"):
         stored.append(await remember(memory, name))
@@ -231,7 +231,7 @@ async def test_concurrent_writes_make_no_page_repeat_or_skip(memory):
     everything = [m.memory_id for m in (await page(memory, page_size=1000)).memories]
     assert len(everything) == 60
     assert await walk() == everything
-    assert len({len(seen) for seen in walks}) > 1  # else nothing was concurrent
+    assert len({len(seen) for seen in walks}) > 1  # otherwise nothing was concurrent
     for seen in walks:
         assert seen == everything[: len(seen)]
         assert len(seen) >= 20
@@ -285,20 +285,20 @@ async def test_a_client_with_the_usual_limit_receives_any_page(memory, large):
         token = answer.next_page_token
         if not token:
             break
-        assert answer.ByteSize() > 1024 * 1024  # a page that is cut short is still worth a call
+        assert answer.ByteSize() > 1024 * 1024  # a shortened page still has enough to be useful
     assert seen == [str(n) for n in range(60)]
 
 
-async def test_a_session_that_is_not_there_lists_nothing(memory):
+async def test_an_absent_session_lists_nothing(memory):
     answer = await page(memory, session_id="never-heard-of")
     assert answer == pb.ListMemoriesResponse()
 
 
-# Filters, which listing and retrieval understand alike
+# Filters, which mean the same for listing and retrieval
 
 
 async def found(memory: MemoryServiceStub, **conditions: object) -> list[str]:
-    """What both find, in creation order."""
+    """The memories that both find, in creation order."""
     listed = contents(await page(memory, filter=pb.MemoryFilter(**conditions)))
     wanted = pb.MemoryFilter(**{"min_importance": 0, **conditions})
     retrieved = contents(await retrieve(memory, filter=wanted, limit=100, peek=True))
@@ -332,7 +332,7 @@ async def test_created_after_is_inclusive_and_created_before_exclusive(memory, c
     assert await found(memory, **ever) == ["first", "second", "third"]
 
 
-async def test_times_between_microseconds_are_told_apart(memory, clock):
+async def test_times_between_microseconds_are_distinguished(memory, clock):
     await remember(memory, "on the microsecond")
     seconds = int(clock.now.timestamp())
     assert await found(memory, created_after={"seconds": seconds, "nanos": 1}) == []
@@ -537,7 +537,7 @@ async def test_the_breakdown_adds_up_to_the_score(memory, query):
 
 
 @pytest.mark.parametrize("blank", [" ", "\t\r\n", "\u3000\u00a0\u2003"])
-async def test_a_query_of_white_space_is_none(memory, blank):
+async def test_a_query_of_white_space_counts_as_no_query(memory, blank):
     await remember(memory, "tea", importance=0.5)
     await remember(memory, "of no importance", importance=0.1)
     answer = await retrieve(memory, query=blank, peek=True)
@@ -558,7 +558,7 @@ async def test_limits_have_a_default_and_a_bound(serve, refused):
     assert list(refusal.violations) == ["limit"]
 
 
-async def test_equals_come_in_creation_order(memory):
+async def test_ties_come_in_creation_order(memory):
     for n in range(12):
         await remember(memory, f"fact {n}")
     answer = await retrieve(memory, limit=5, peek=True)
@@ -575,7 +575,7 @@ async def test_an_access_is_counted_once_and_dated(memory, clock):
     first = await accessed(memory, stored.memory_id, 1)
     assert first.last_access_time.ToDatetime(UTC) == at
     assert first.update_time == stored.update_time
-    # Whatever was to be counted of the first has been by the time that a later one shows.
+    # Once a later access is visible, any earlier one has been counted too.
     other = await remember(memory, "in use too", importance=1)
     await retrieve(memory, limit=1)
     await accessed(memory, other.memory_id, 1)
@@ -643,7 +643,7 @@ async def test_a_session_without_live_memories_keeps_its_revision(memory):
     assert await retrieve(memory) == pb.RetrieveMemoriesResponse(revision=2)
 
 
-async def test_a_session_that_is_not_there_has_nothing_to_retrieve(memory):
+async def test_an_absent_session_has_nothing_to_retrieve(memory):
     for query in ("", "anything"):
         answer = await retrieve(memory, session_id=str(uuid.uuid4()), query=query)
         assert answer == pb.RetrieveMemoriesResponse()

@@ -1,4 +1,4 @@
-"""Retrieval with a query, from outside: meaning, context, cues, several sessions, shares."""
+"""Retrieval with a query: meaning, context, cues, several sessions, the parts of a score."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ TALK = [
 ]
 
 
-async def tell(memory, *contents: str, session_id: str = "user-123", **fields) -> None:
+async def remember(memory, *contents: str, session_id: str = "user-123", **fields) -> None:
     for content in contents:
         await memory.StoreMemory(
             pb.StoreMemoryRequest(session_id=session_id, content=content, **fields)
         )
 
 
-async def tell_talk(memory) -> None:
+async def remember_talk(memory) -> None:
     for speaker, occurred_at, episode, content in TALK:
         metadata = {"speaker": speaker, "occurred_at": occurred_at, "episode": episode}
-        await tell(memory, content, metadata=metadata)
+        await remember(memory, content, metadata=metadata)
 
 
 async def ask(memory, query: str, session_id: str = "user-123", **fields):
@@ -48,7 +48,7 @@ def contents(answer) -> list[str]:
 
 
 async def has_vectors(tables, embedders: list[str]) -> None:
-    """Wait until the database keeps these vectors, given by the names of their embedders."""
+    """Wait until the database has vectors of exactly these embedders, one name per vector."""
     async with asyncio.timeout(30):
         while True:
             rows = await tables.rows("SELECT embedder FROM memory_vectors")
@@ -58,7 +58,7 @@ async def has_vectors(tables, embedders: list[str]) -> None:
 
 
 async def test_the_shares_add_up_to_the_score_and_the_score_orders(memory):
-    await tell_talk(memory)
+    await remember_talk(memory)
     for query in ("When did Ben sign up for pottery?", "puppy", "what did Ann feel in May 2023"):
         answer = await ask(memory, query)
         assert len(answer.results) == len(TALK)
@@ -70,29 +70,29 @@ async def test_the_shares_add_up_to_the_score_and_the_score_orders(memory):
 
 
 async def test_words_are_found_in_other_forms(memory):
-    await tell_talk(memory)
+    await remember_talk(memory)
     assert "waterfall" in contents(await ask(memory, "hiking on a mountain"))[0]
 
 
-async def test_what_is_meant_is_found_without_a_common_word(serve):
+async def test_a_meaning_is_found_without_a_common_word(serve):
     memory = (await serve(MEMORYD_EMBEDDER="static")).memory
-    await tell(memory, "the dog has fleas", "pays by credit card", "speaks Portuguese")
+    await remember(memory, "the dog has fleas", "pays by credit card", "speaks Portuguese")
     answer = await ask(memory, "which languages can the customer talk")
     assert contents(answer)[0] == "speaks Portuguese"
     assert answer.results[0].breakdown.semantic > 0
     assert answer.results[0].breakdown.lexical <= 0
 
 
-async def test_without_an_embedder_the_service_is_whole(serve):
+async def test_the_service_works_without_an_embedder(serve):
     memory = (await serve(MEMORYD_EMBEDDER="none")).memory
-    await tell_talk(memory)
+    await remember_talk(memory)
     answer = await ask(memory, "pottery class")
     assert "pottery" in contents(answer)[0]
     assert all(result.breakdown.semantic == 0 for result in answer.results)
 
 
 async def test_a_speaker_named_and_a_time_named_count(memory):
-    await tell_talk(memory)
+    await remember_talk(memory)
     answer = await ask(memory, "What did Ann say about her daughter?")
     best = answer.results[0]
     assert "Oscar" in best.memory.content
@@ -102,9 +102,9 @@ async def test_a_speaker_named_and_a_time_named_count(memory):
     assert answer.results[0].breakdown.temporal > 0
 
 
-async def test_importance_weighs_as_far_as_asked(memory):
-    await tell(memory, "the invoice for the desk is open", importance=0.1)
-    await tell(memory, "the invoice for the lamp is open", importance=1.0)
+async def test_importance_counts_by_its_weight(memory):
+    await remember(memory, "the invoice for the desk is open", importance=0.1)
+    await remember(memory, "the invoice for the lamp is open", importance=1.0)
     for weight in (0.0, 0.5, 1.0):
         for result in (await ask(memory, "invoice", importance_weight=weight)).results:
             share = result.breakdown.importance
@@ -114,23 +114,25 @@ async def test_importance_weighs_as_far_as_asked(memory):
 
 
 async def test_a_correction_is_found_with_what_it_corrects(memory):
-    await tell(memory, "User likes sushi", "User cooks ramen on Sundays", "User likes jazz")
-    await tell(memory, "User has a cat called Miso", "User dislikes elevators", "Lunch is at noon")
-    await tell(
+    await remember(memory, "User likes sushi", "User cooks ramen on Sundays", "User likes jazz")
+    await remember(
+        memory, "User has a cat called Miso", "User dislikes elevators", "Lunch is at noon"
+    )
+    await remember(
         memory, "Kim likes sashimi and tea", "User plays chess", "User moved to Leeds in May"
     )
-    await tell(memory, "User orders soup when it rains", "User does not like sushi")
+    await remember(memory, "User orders soup when it rains", "User does not like sushi")
     answer = await ask(memory, "Does the user like sushi?")
     assert {*contents(answer)[:2]} == {"User likes sushi", "User does not like sushi"}
     assert not any(result.breakdown.diversity for result in answer.results[:2])
 
 
 @pytest.mark.parametrize("embedder", ["none", "static"])
-async def test_a_query_without_terms_finds_what_holds_it(serve, embedder):
+async def test_a_query_without_terms_finds_its_exact_text(serve, embedder):
     memory = (await serve(MEMORYD_EMBEDDER=embedder)).memory
     fox, tattoo = "she reacts with \N{FOX FACE} to good news", "To be or not to be is her tattoo"
-    await tell(memory, "likes tea", "works in Porto", "is to be in Rome", importance=1.0)
-    await tell(memory, fox, tattoo, "has two cats", importance=0.1)
+    await remember(memory, "likes tea", "works in Porto", "is to be in Rome", importance=1.0)
+    await remember(memory, fox, tattoo, "has two cats", importance=0.1)
     assert contents(await ask(memory, "\N{FOX FACE}"))[0] == fox
     assert contents(await ask(memory, "To be or not to be"))[0] == tattoo
 
@@ -142,7 +144,7 @@ async def test_a_query_without_terms_finds_what_holds_it(serve, embedder):
 async def test_a_time_is_understood_however_it_is_written(memory, moment):
     days = ["2024-01-11T09:00:00Z", "2024-02-14T09:00:00Z", moment, "2024-04-20T09:00:00Z"]
     for number, day in zip(("seven", "eight", "nine", "ten"), days, strict=True):
-        await tell(memory, f"went hiking, trip number {number}", metadata={"occurred_at": day})
+        await remember(memory, f"went hiking, trip number {number}", metadata={"occurred_at": day})
     answer = await ask(memory, "When did they go hiking on 5 March 2024?")
     assert contents(answer)[0] == "went hiking, trip number nine"
     assert answer.results[0].breakdown.temporal > answer.results[1].breakdown.temporal
@@ -152,18 +154,18 @@ async def test_a_time_is_understood_however_it_is_written(memory, moment):
     "moment",
     ["9999-12-31T23:59:60Z", "2024-03-05T10:00:61Z", "5 March", "t", "0" * 7_000, "\u0660"],
 )
-async def test_what_is_no_time_is_stored_and_not_ranked_by(memory, moment):
-    await tell(memory, "went hiking", metadata={"occurred_at": moment, "speaker": "x" * 7_000})
+async def test_an_invalid_time_is_stored_and_not_used_for_ranking(memory, moment):
+    await remember(memory, "went hiking", metadata={"occurred_at": moment, "speaker": "x" * 7_000})
     answer = await ask(memory, "hiking on 5 March 2024?")
     assert contents(answer) == ["went hiking"]
     assert answer.results[0].breakdown.temporal == 0
 
 
-async def test_near_duplicates_give_way_unless_told_otherwise(memory):
+async def test_near_duplicates_give_way_by_default(memory):
     late = "the customer says that order 4711 has come late once more and wants a refund for"
-    await tell(memory, *(f"{late} item {n}" for n in range(6)))
-    await tell(memory, "order 9 was late in spring")
-    await tell(memory, "likes tea", "works in Porto", "has two cats")
+    await remember(memory, *(f"{late} item {n}" for n in range(6)))
+    await remember(memory, "order 9 was late in spring")
+    await remember(memory, "likes tea", "works in Porto", "has two cats")
     assert "order 9 was late in spring" not in contents(
         await ask(memory, "did order 4711 come late", limit=5, diversify=False)
     )
@@ -173,9 +175,9 @@ async def test_near_duplicates_give_way_unless_told_otherwise(memory):
 
 
 async def test_several_sessions_are_ranked_together(memory, refused):
-    await tell(memory, "prefers e-mail", "likes tea", session_id="a")
-    await tell(memory, "the e-mail address is new", session_id="b")
-    await tell(memory, "e-mail bounced twice", session_id="c")
+    await remember(memory, "prefers e-mail", "likes tea", session_id="a")
+    await remember(memory, "the e-mail address is new", session_id="b")
+    await remember(memory, "e-mail bounced twice", session_id="c")
     answer = await ask(memory, "e-mail", "a", session_ids=["b", "missing", "a"])
     assert set(contents(answer)[:2]) == {"prefers e-mail", "the e-mail address is new"}
     assert len(answer.results) == 3
@@ -195,10 +197,10 @@ async def test_a_weight_out_of_bounds_is_refused(memory, refused):
         assert list(refusal.violations) == ["importance_weight"]
 
 
-async def test_what_has_just_changed_is_ranked_as_it_is(memory):
-    await tell_talk(memory)
+async def test_recent_changes_are_ranked(memory):
+    await remember_talk(memory)
     await ask(memory, "puppy")
-    await tell(memory, "the puppy needs a vet")
+    await remember(memory, "the puppy needs a vet")
     found = await ask(memory, "vet for the puppy")
     assert contents(found)[0] == "the puppy needs a vet"
     vet = found.results[0].memory
@@ -247,13 +249,13 @@ async def test_what_has_just_changed_is_ranked_as_it_is(memory):
     ],
 )
 async def test_odd_queries_are_answered(memory, query):
-    await tell_talk(memory)
+    await remember_talk(memory)
     assert len((await ask(memory, query)).results) == len(TALK)
 
 
-async def test_odd_metadata_is_stored_and_not_ranked_by(memory):
+async def test_odd_metadata_is_stored_and_not_used_for_ranking(memory):
     for n, odd in enumerate(({}, [], 7, None, True, "", "never", "x" * 500)):
-        await tell(
+        await remember(
             memory,
             f"the kettle is broken {n}",
             metadata={"speaker": odd, "occurred_at": odd, "episode": odd},
@@ -262,13 +264,13 @@ async def test_odd_metadata_is_stored_and_not_ranked_by(memory):
 
 
 async def test_chinese_is_found_by_its_characters(memory):
-    await tell(memory, "他喜欢喝绿茶", "订单四七一一延迟了", "他住在北京")
+    await remember(memory, "他喜欢喝绿茶", "订单四七一一延迟了", "他住在北京")
     assert contents(await ask(memory, "绿茶"))[0] == "他喜欢喝绿茶"
 
 
 async def test_another_language_is_stemmed_by_its_own_rules(serve):
     memory = (await serve(MEMORYD_RECALL_LANGUAGE="de", MEMORYD_EMBEDDER="none")).memory
-    await tell(memory, "hat zwei Häuser am See", "mag Tee", "wohnt in Porto")
+    await remember(memory, "hat zwei Häuser am See", "mag Tee", "wohnt in Porto")
     answer = await ask(memory, "Haus")
     assert contents(answer)[0] == "hat zwei Häuser am See"
     assert answer.results[0].breakdown.lexical > 0
@@ -276,7 +278,7 @@ async def test_another_language_is_stemmed_by_its_own_rules(serve):
 
 async def test_vectors_outlive_a_restart_and_go_with_their_memories(serve, tables):
     memory = (await serve(MEMORYD_EMBEDDER="static")).memory
-    await tell_talk(memory)
+    await remember_talk(memory)
     before = await ask(memory, "pets")
     await has_vectors(tables, ["wordllama-l2-supercat-256"] * len(TALK))
     other = (await serve(MEMORYD_EMBEDDER="static")).memory
@@ -288,7 +290,7 @@ async def test_vectors_outlive_a_restart_and_go_with_their_memories(serve, table
 
 async def test_similarity_finds_a_paraphrase_that_no_distance_finds(serve):
     memory = (await serve(MEMORYD_EMBEDDER="static")).memory
-    await tell(memory, "he adores hot tea at breakfast", "the order is late", "works in Porto")
+    await remember(memory, "he adores hot tea at breakfast", "the order is late", "works in Porto")
     paraphrase = "he loves a warm tea in the morning"
     request = pb.FindSimilarMemoriesRequest(session_id="user-123", content=paraphrase)
     assert not (await memory.FindSimilarMemories(request)).results
@@ -302,7 +304,7 @@ async def test_similarity_finds_a_paraphrase_that_no_distance_finds(serve):
 
 
 class Letters:
-    """An embedder that is nobody's: a text's vector counts its letters."""
+    """A custom embedder: a text's vector counts its letters."""
 
     name = "letters"
     dimensions = 26
@@ -318,7 +320,7 @@ class Letters:
 
 async def test_an_embedder_may_be_any_class(serve, tables):
     first = (await serve(MEMORYD_EMBEDDER="static")).memory
-    await tell(first, "abba", "zzz", "mmm")
+    await remember(first, "abba", "zzz", "mmm")
     await ask(first, "x")
     memory = (await serve(MEMORYD_EMBEDDER=f"{__name__}:Letters")).memory
     answer = await ask(memory, "baab!")
@@ -330,23 +332,23 @@ async def test_an_embedder_may_be_any_class(serve, tables):
 async def test_a_broken_embedder_leaves_the_words(serve, monkeypatch, caplog):
     monkeypatch.setattr(Letters, "broken", True)
     memory = (await serve(MEMORYD_EMBEDDER=f"{__name__}:Letters")).memory
-    await tell_talk(memory)
+    await remember_talk(memory)
     answer = await ask(memory, "pottery class")
     assert "pottery" in contents(answer)[0]
     assert any("the embedder failed" in record.message for record in caplog.records)
 
 
-async def test_an_embedder_that_is_not_there_stops_the_start(serve):
+async def test_a_missing_embedder_stops_the_start(serve):
     for choice in ("nowhere:Class", f"{__name__}:Nothing"):
         with pytest.raises(ValueError, match="MEMORYD_EMBEDDER"):
             await serve(MEMORYD_EMBEDDER=choice)
 
 
 @pytest.mark.parametrize("kept", ["0", "4000"])
-async def test_sessions_that_find_no_room_in_memory_are_read_anew(serve, kept):
+async def test_sessions_without_room_in_memory_are_read_again(serve, kept):
     memory = (await serve(MEMORYD_SESSION_CACHE_BYTES=kept)).memory
     for n in range(5):
-        await tell(memory, f"order {n} is late", "likes tea", session_id=f"s{n}")
+        await remember(memory, f"order {n} is late", "likes tea", session_id=f"s{n}")
     for _ in range(2):
         for n in range(5):
             assert contents(await ask(memory, "late order", f"s{n}"))[0] == f"order {n} is late"
@@ -355,15 +357,15 @@ async def test_sessions_that_find_no_room_in_memory_are_read_anew(serve, kept):
 async def test_two_servers_rank_alike_while_both_change_a_session(serve):
     one, other = (await serve()).memory, (await serve()).memory
     for n, (memory, _) in enumerate([(one, 0), (other, 0)] * 6):
-        await tell(memory, f"note {n}: the parcel of customer {n % 3} was returned")
+        await remember(memory, f"note {n}: the parcel of customer {n % 3} was returned")
         here, there = await ask(one, "returned parcel"), await ask(other, "returned parcel")
         assert len(here.results) == min(n + 1, 10)
         assert here.results == there.results
 
 
-async def test_reindexing_makes_what_is_missing(serve, tables, command_line, database_url):
+async def test_reindexing_makes_missing_vectors(serve, tables, command_line, database_url):
     memory = (await serve(MEMORYD_EMBEDDER="none")).memory
-    await tell_talk(memory)
+    await remember_talk(memory)
     variables = {"MEMORYD_DATABASE_URL": database_url, "MEMORYD_EMBEDDER": "static"}
     done = await asyncio.to_thread(command_line.run, "reindex", **variables)
     assert done.returncode == 0, done.stderr
@@ -379,14 +381,14 @@ async def test_reindexing_makes_what_is_missing(serve, tables, command_line, dat
     await has_vectors(tables, ["wordllama-l2-supercat-256"] * len(TALK))
 
 
-async def test_a_session_erased_elsewhere_leaves_the_memory_of_a_server(serve, monkeypatch):
+async def test_a_session_erased_elsewhere_is_dropped_from_memory(serve, monkeypatch):
     monkeypatch.setattr(cache, "ERASED_SECONDS", 0.05)
     here, there = await serve(), await serve()
-    await tell_talk(here.memory)
+    await remember_talk(here.memory)
     assert (await ask(there.memory, "pottery")).results
     kept = there.server.kept_bytes
     assert kept > 0
     await here.memory.EraseSession(pb.EraseSessionRequest(session_id="user-123"))
     async with asyncio.timeout(30):
-        while there.server.kept_bytes:  # noqa: ASYNC110  nobody tells
+        while there.server.kept_bytes:  # noqa: ASYNC110  no event to await
             await asyncio.sleep(0.02)

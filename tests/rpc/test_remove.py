@@ -1,4 +1,4 @@
-"""PurgeMemories and EraseSession, from outside and by what the database holds afterwards."""
+"""PurgeMemories and EraseSession, and what the database has afterwards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-PATIENCE_SECONDS = 60
+TIMEOUT_SECONDS = 60
 
 
 def store(
@@ -73,7 +73,7 @@ async def test_a_sample_is_the_first_few(memory):
     assert [m.content for m in answer.sample] == [f"fact {n}" for n in range(20)]
 
 
-async def test_a_purge_deletes_for_good(memory, tables):
+async def test_a_purge_deletes_permanently(memory, tables):
     stored = [(await memory.StoreMemory(store(f"fact {n}"))).memory for n in range(3)]
     answer = await memory.PurgeMemories(purge())
     assert (answer.purge_count, list(answer.sample)) == (3, [])
@@ -166,7 +166,7 @@ async def test_more_than_one_transaction_takes_are_purged(memory, tables):
     assert await tables.rows("SELECT id FROM memories") == []
 
 
-async def test_nothing_keeps_the_text_of_what_was_purged(memory, tables):
+async def test_nothing_keeps_the_text_of_purged_memories(memory, tables):
     request_id = str(uuid.uuid4())
     secret = store("the code is 4711", request_id=request_id, metadata={"hint": "no 4711"})
     stored = (await memory.StoreMemory(secret)).memory
@@ -193,7 +193,7 @@ async def test_nothing_keeps_the_text_of_what_was_purged(memory, tables):
     after = await tables.everything()
     for text_of_it in ("4711", "hint", stored.content_hash, stored.semantic_hash):
         assert text_of_it not in after
-    # What was not purged keeps its versions and its answers.
+    # Memories that were not purged keep their versions and answers.
     assert (await tables.rows("SELECT count(*) FROM memory_history WHERE state IS NOT NULL")) == [
         (1,)
     ]
@@ -236,7 +236,7 @@ async def test_concurrent_purges_count_each_memory_once(serve):
 
 
 async def fill(memory: MemoryServiceStub, tables, session_id: str) -> None:
-    """Have rows of the session in every table."""
+    """Fill every table with rows of the session."""
     for n in range(4):
         stored = await memory.StoreMemory(
             store(f"fact {n}", session_id, request_id=str(uuid.uuid4()), metadata={"n": n})
@@ -254,7 +254,7 @@ async def fill(memory: MemoryServiceStub, tables, session_id: str) -> None:
         pb.RetrieveMemoriesRequest(session_id=session_id, query="fact", peek=True)
     )
     async with asyncio.timeout(30):
-        while not (await tables.naming(session_id))["memory_vectors"]:  # noqa: ASYNC110  kept behind the answer
+        while not (await tables.naming(session_id))["memory_vectors"]:  # noqa: ASYNC110  written after the answer
             await asyncio.sleep(0.02)
 
 
@@ -295,7 +295,7 @@ async def test_an_absent_session_is_erased_at_once_and_again(memory, tables):
     assert (await memory.EraseSession(erase())).erased_memories == 0
 
 
-async def test_erasing_what_is_not_there_writes_nothing(memory, tables, database_kind):
+async def test_erasing_an_absent_session_writes_nothing(memory, tables, database_kind):
     await memory.StoreMemory(store(session_id="somebody"))
     transactions = {
         "sqlite": "PRAGMA data_version",
@@ -328,7 +328,7 @@ async def test_erasing_forgets_request_ids(memory):
     assert (await memory.StoreMemory(other)).outcome == pb.STORE_OUTCOME_CREATED
 
 
-async def test_sessions_whose_names_are_alike_are_left_alone(memory):
+async def test_sessions_with_similar_names_are_left_alone(memory):
     names = ["user-12", "user-1234", "User-123", "user-123_", "user_123", "user-123."]
     for name in names:
         await memory.StoreMemory(store(session_id=name))
@@ -338,7 +338,7 @@ async def test_sessions_whose_names_are_alike_are_left_alone(memory):
         assert await listed(memory, name) == ["prefers e-mail"]
 
 
-async def test_another_tenants_session_of_the_name_is_left_alone(memory, tables):
+async def test_another_tenants_session_of_the_same_name_is_left_alone(memory, tables):
     await fill(memory, tables, "user-123")
     await tables.copy_to_tenant("another")
     everything = await tables.everything()
@@ -361,7 +361,7 @@ async def test_accesses_not_yet_written_do_not_bring_a_session_back(serve, table
     assert not any((await tables.naming("user-123")).values())
 
 
-async def test_stores_during_an_erasure_are_either_erased_or_whole(serve, tables):
+async def test_stores_during_an_erasure_are_erased_or_complete(serve, tables):
     servers = [await serve(), await serve()]
 
     async def store_all(n: int) -> list[pb.Memory]:
@@ -385,7 +385,7 @@ async def test_stores_during_an_erasure_are_either_erased_or_whole(serve, tables
     assert len({row.revision for row in left}) == len(left)
     assert max((row.revision for row in left), default=revision) == revision
     assert await tables.rows("SELECT count(*) FROM store_requests") == [(len(left),)]
-    # No revision was given twice, over all the sessions that bore the name.
+    # No revision was used twice, over all the sessions of this name.
     revisions = [one.revision for one in every]
     assert len(set(revisions)) == len(revisions)
 
@@ -417,13 +417,13 @@ class Files:
         self.main = Path(database_url.removeprefix("sqlite+aiosqlite:///"))
 
     def pieces_of(self, marks: list[bytes]) -> dict[str, list[str]]:
-        """Which pieces of these marks, turned in any way, stand in which file.
+        """The pieces of these marks, rotated in any way, in each file.
 
-        Looked for by a process of its own: to close a file takes away the locks of whoever has it
-        open in the same process, such as the server's.
+        A separate process searches: closing a file releases all locks that this process has on it,
+        such as the server's.
         """
         files = sorted(self.main.parent.glob(f"{self.main.name}*"))
-        done = subprocess.run(  # noqa: S603  ours
+        done = subprocess.run(  # noqa: S603  our own command
             [sys.executable, "-c", LOOK, *files],
             input=json.dumps([mark.decode() for mark in marks]),
             capture_output=True,
@@ -440,7 +440,7 @@ def files(database_url: str) -> Files:
 
 
 class Writing:
-    """Random work on some sessions, each content and each metadata made of marks of its own."""
+    """Random work on some sessions; each content and each metadata has its own marks."""
 
     def __init__(self, memory: MemoryServiceStub, seed: int) -> None:
         self._memory = memory
@@ -449,7 +449,7 @@ class Writing:
         self.marks: dict[str, list[bytes]] = {}
 
     def _text(self, session_id: str, longest: int) -> str:
-        """One mark, again and again: any 32 bytes of it hold the whole mark, turned."""
+        """One mark repeated: any 32 bytes of it contain the whole mark, rotated."""
         mark = "".join(self._dice.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=16))
         self.marks.setdefault(session_id, []).append(mark.encode())
         size = int(20 * (longest / 20) ** self._dice.random())
@@ -494,7 +494,7 @@ class Writing:
             await self.work(self._dice.choice(sessions))
 
     async def erase(self, session_id: str) -> list[bytes]:
-        """Erase a session, and answer the marks of all it ever held."""
+        """Erase a session, and return the marks of everything it ever had."""
         await self._memory.EraseSession(erase(session_id))
         self._ids.pop(session_id, None)
         return self.marks[session_id]
@@ -507,7 +507,7 @@ async def test_no_byte_of_an_erased_session_stays_in_any_file(serve, files, seed
     writing = Writing(servers[0].memory, seed)
     for session_id in SESSIONS:
         await writing.interleave(SESSIONS, 60)
-        # The other server has pages of its own in memory.
+        # The other server has its own pages in memory.
         await servers[1].memory.ListMemories(pb.ListMemoriesRequest(session_id=session_id))
         assert files.pieces_of(writing.marks[session_id])
         marks = await writing.erase(session_id)
@@ -518,7 +518,7 @@ async def test_no_byte_of_an_erased_session_stays_in_any_file(serve, files, seed
 
 
 @in_files
-async def test_small_memories_leave_no_byte_either(serve, files):
+async def test_small_memories_leave_no_bytes_either(serve, files):
     memory = (await serve(MEMORY_MAX_ENTRIES="1000")).memory
     dice = random.Random(7)  # noqa: S311  repeatable
     marks: list[bytes] = []
@@ -556,7 +556,7 @@ async def test_concurrent_erasures_leave_no_byte_of_any(serve, files):
 
 
 @in_files
-async def test_an_erasure_waits_for_who_still_reads_what_was_there(serve, files):
+async def test_an_erasure_waits_for_readers_of_the_old_state(serve, files):
     memory = (await serve()).memory
     writing = Writing(memory, 12)
     await writing.interleave(SESSIONS, 40)
@@ -572,9 +572,7 @@ async def test_an_erasure_waits_for_who_still_reads_what_was_there(serve, files)
 
 
 @in_files
-async def test_an_erasure_that_a_reader_hinders_is_refused_and_can_be_repeated(
-    serve, files, refused
-):
+async def test_an_erasure_blocked_by_a_reader_is_refused_and_can_be_repeated(serve, files, refused):
     memory = (await serve(MEMORYD_DATABASE_TIMEOUT_SECONDS="2")).memory
     writing = Writing(memory, 13)
     await writing.interleave(SESSIONS, 40)
@@ -583,7 +581,7 @@ async def test_an_erasure_that_a_reader_hinders_is_refused_and_can_be_repeated(
         assert reader.execute("SELECT count(*) FROM memories").fetchone() > (0,)
         refusal = await refused(memory.EraseSession(erase("user-1")))
         assert refusal.code == grpc.StatusCode.UNAVAILABLE
-        await memory.StoreMemory(store())  # nobody else is hindered
+        await memory.StoreMemory(store())  # other callers are not hindered
         reader.execute("COMMIT")
     assert files.pieces_of(await writing.erase("user-1")) == {}
 
@@ -601,7 +599,7 @@ async def test_an_erasure_does_not_rewrite_the_file(serve, files):
     with closing(sqlite3.connect(files.main)) as connection:
         before = connection.execute("PRAGMA page_count").fetchone()
         await writing.erase("user-1")
-        # What it had is free, for what is stored next.
+        # Its pages are free for new memories.
         assert connection.execute("PRAGMA page_count").fetchone() == before
         assert connection.execute("PRAGMA freelist_count").fetchone() > (0,)
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -610,7 +608,7 @@ async def test_an_erasure_does_not_rewrite_the_file(serve, files):
 
 @in_files
 @pytest.mark.parametrize("kind", ["free pages that were never overwritten", "auto_vacuum"])
-async def test_files_that_others_made_are_left_clean_too(serve, files, kind):
+async def test_files_made_by_other_programs_are_left_clean_too(serve, files, kind):
     mark = b"0123456789abcdef"
     with closing(sqlite3.connect(files.main, isolation_level=None)) as connection:
         connection.execute("PRAGMA secure_delete = OFF")

@@ -1,4 +1,4 @@
-"""Retrieval of much at once: what is too much is refused, and the rest keeps nobody waiting."""
+"""Retrievals that are too large are refused, and large ones do not block other calls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from memoryd.v1 import memory_pb2 as pb
 LONG = "tea and coffee and milk " * 40
 
 
-async def tell(memory, session_id: str, *contents: str) -> None:
+async def remember(memory, session_id: str, *contents: str) -> None:
     await memory.BatchStoreMemories(
         pb.BatchStoreMemoriesRequest(
             requests=[pb.StoreMemoryRequest(session_id=session_id, content=c) for c in contents]
@@ -32,7 +32,7 @@ async def ask(memory, query: str, session_id: str, **fields):
 
 @pytest.fixture
 def little_room(monkeypatch):
-    """Several sessions may bring as much into memory as two of three have."""
+    """Limit what several sessions may load to the size of two of three."""
     monkeypatch.setattr(loading, "MOST_LOADED", 2_500)
 
 
@@ -40,22 +40,22 @@ def little_room(monkeypatch):
 @pytest.mark.parametrize("query", ["tea", ""])
 async def test_sessions_too_large_to_be_read_at_once_are_refused(memory, refused, query):
     for name in ("a", "b", "c"):
-        await tell(memory, name, f"{name} {LONG}")
+        await remember(memory, name, f"{name} {LONG}")
     refusal = await refused(ask(memory, query, "a", session_ids=["b", "c"]))
     assert refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert refusal.reason == "SESSIONS_TOO_LARGE"
     assert list(refusal.violations) == ["session_ids"]
     assert "fewer sessions" in refusal.violations["session_ids"]
-    # Some of them at once, they are answered, and stay in memory.
+    # Fewer at once are answered, and stay in memory.
     assert len((await ask(memory, query, "a", session_ids=["b"])).results) == 2
     assert len((await ask(memory, query, "a", session_ids=["b", "c"])).results) == 3
     assert len((await ask(memory, query, "b", session_ids=["a", "c", "d"])).results) == 3
 
 
 @pytest.mark.usefixtures("little_room")
-async def test_what_has_to_be_indexed_anew_counts_too(memory, refused):
+async def test_sessions_to_reindex_count_too(memory, refused):
     for name in ("a", "b", "c"):
-        await tell(memory, name, *(f"{name} {LONG} {n}" for n in range(40)))
+        await remember(memory, name, *(f"{name} {LONG} {n}" for n in range(40)))
         await ask(memory, "", name)
     refusal = await refused(ask(memory, "tea", "a", session_ids=["b", "c"]))
     assert refusal.reason == "SESSIONS_TOO_LARGE"
@@ -64,7 +64,7 @@ async def test_what_has_to_be_indexed_anew_counts_too(memory, refused):
 
 @pytest.mark.usefixtures("little_room")
 async def test_one_session_is_answered_however_large(memory):
-    await tell(memory, "a", *(f"{n} {LONG}" for n in range(40)))
+    await remember(memory, "a", *(f"{n} {LONG}" for n in range(40)))
     for query in ("tea", ""):
         answer = await ask(memory, query, "a", session_ids=["missing", "a"], limit=100)
         assert len(answer.results) == 40
@@ -72,18 +72,18 @@ async def test_one_session_is_answered_however_large(memory):
 
 async def test_the_longest_contents_of_a_script_without_spaces_are_indexed_in_part(memory):
     text = "".join(chr(0x4E00 + n) for n in range(16_384))
-    await tell(memory, "a", text, "\u8336")
+    await remember(memory, "a", text, "\u8336")
     assert (await ask(memory, text[:8], "a")).results[0].memory.content == text
 
 
 async def test_a_large_call_leaves_others_sessions_in_memory(serve, monkeypatch):
     memory = (await serve(MEMORYD_SESSION_CACHE_BYTES="200000")).memory
-    await tell(memory, "small", "likes tea")
+    await remember(memory, "small", "likes tea")
     for number in range(12):
-        await tell(memory, f"large-{number}", *(f"{n} {LONG}" for n in range(10)))
+        await remember(memory, f"large-{number}", *(f"{n} {LONG}" for n in range(10)))
     await ask(memory, "tea", "small")
     read = []
-    reading = cache._read_live  # noqa: SLF001  every reading of a whole session
+    reading = cache._read_live  # noqa: SLF001  every read of a whole session
 
     def noted(connection, key, now):
         read.append(key["session_id"])
@@ -98,7 +98,7 @@ async def test_a_large_call_leaves_others_sessions_in_memory(serve, monkeypatch)
 
 
 class Noting:
-    """An embedder of words that notes in which threads it was asked for a query's vector."""
+    """An embedder of words that records the threads in which it embeds queries."""
 
     name = "noting"
     dimensions = 2
@@ -116,9 +116,9 @@ MANY_DATES = " ".join(f"31 February {year} or 30 February {year}" for year in ra
 
 
 @pytest.mark.parametrize("query", ["tea " * 4_000, "\u8336" * 16_000, MANY_DATES, "tea"])
-async def test_a_large_query_is_ranked_beside_the_event_loop(serve, query):
+async def test_a_large_query_is_ranked_off_the_event_loop(serve, query):
     memory = (await serve(MEMORYD_EMBEDDER=f"{__name__}:Noting")).memory
-    await tell(memory, "a", "likes tea", "has two cats")
+    await remember(memory, "a", "likes tea", "has two cats")
     await ask(memory, "cats", "a")
     Noting.threads.clear()
     assert len((await ask(memory, f"tea {query}", "a")).results) == 2
@@ -126,13 +126,13 @@ async def test_a_large_query_is_ranked_beside_the_event_loop(serve, query):
     assert [one is threading.main_thread() for one in Noting.threads] == [is_small]
 
 
-async def test_what_changes_while_large_queries_are_ranked_is_found_afterwards(memory):
-    await tell(memory, "a", "likes tea")
+async def test_changes_during_large_queries_are_found_afterwards(memory):
+    await remember(memory, "a", "likes tea")
     query = "tea coffee " * 1_400
     found = set()
 
     async def store(number: int) -> None:
-        await tell(memory, "a", f"coffee number {number}")
+        await remember(memory, "a", f"coffee number {number}")
 
     async def retrieve() -> None:
         answer = await ask(memory, query, "a", limit=100)
@@ -148,5 +148,5 @@ async def test_what_changes_while_large_queries_are_ranked_is_found_afterwards(m
     ["what was on 9999-12-31?", "since 0001-01-01", "9" * 16_000, "a" * 16_384, "( " * 8_000],
 )
 async def test_strange_queries_are_answered(memory, query):
-    await tell(memory, "a", "likes tea", "has two cats")
+    await remember(memory, "a", "likes tea", "has two cats")
     assert len((await ask(memory, query, "a")).results) == 2

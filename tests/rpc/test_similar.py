@@ -1,4 +1,4 @@
-"""FindSimilarMemories, from outside."""
+"""FindSimilarMemories."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def similar(memory: MemoryServiceStub, **fields: object) -> list[tuple[str
 
 
 def simhash(content: str) -> int:
-    """As the contract defines it, bit by bit."""
+    """The SimHash as the contract defines it, bit by bit."""
     normalised = re.sub(r"\s+", " ", content.lower()).strip().rstrip(".,!?;:")
     sums = [0] * 64
     for token in normalised.split():
@@ -94,7 +94,7 @@ async def test_unset_the_distance_is_at_most_ten(memory):
 
 
 @pytest.mark.parametrize("max_distance", [0, 1, 9, 10, 11, 30, 64])
-async def test_the_distance_given_is_the_farthest_included(memory, max_distance):
+async def test_the_given_distance_is_inclusive(memory, max_distance):
     memories = await stored(memory, *VARIANTS, *MANY)
     near = {m.memory_id: distance(BASE, m.content) for m in memories}
     expected = {i: apart for i, apart in near.items() if apart <= max_distance}
@@ -102,7 +102,7 @@ async def test_the_distance_given_is_the_farthest_included(memory, max_distance)
     assert dict(found) == expected
 
 
-async def test_a_distance_of_zero_is_told(memory):
+async def test_a_distance_of_zero_is_set(memory):
     (one,) = await stored(memory, BASE)
     answer = await memory.FindSimilarMemories(
         pb.FindSimilarMemoriesRequest(session_id="user-123", content=BASE, max_distance=0)
@@ -121,7 +121,7 @@ async def test_a_memory_is_not_among_those_similar_to_it(memory):
     assert found == by_content[1:]
 
 
-async def test_a_memory_that_is_not_there_is_not_found(running, clock, refused):
+async def test_an_absent_memory_is_not_found(running, clock, refused):
     memory = running.memory
     deleted, expiring, elsewhere = (
         *(await stored(memory, "deleted")),
@@ -166,11 +166,11 @@ async def test_the_limit_bounds_the_answer(serve, limit, answered):
     assert len(found) == answered
 
 
-async def test_a_session_without_memories_has_none_similar(memory):
+async def test_a_session_without_memories_has_no_similar_ones(memory):
     assert await similar(memory, content=BASE, max_distance=64) == []
 
 
-async def test_the_text_is_sanitised_as_if_it_were_stored(memory):
+async def test_the_text_is_sanitised_as_for_storing(memory):
     (one,) = await stored(memory, "Likes <b>green</b> tea.")
     assert one.content == "Likes green tea."
     found = await similar(memory, content="  likes <script>x()</script>GREEN tea", max_distance=0)
@@ -206,7 +206,7 @@ async def test_looking_changes_nothing_and_blocks_no_write(memory):
         ),
     ],
 )
-async def test_every_violation_is_told(memory, refused, fields, violated):
+async def test_every_violation_is_listed(memory, refused, fields, violated):
     refusal = await refused(similar(memory, **fields))
     assert refusal.code == grpc.StatusCode.INVALID_ARGUMENT
     assert set(refusal.violations) == violated

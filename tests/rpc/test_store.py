@@ -1,4 +1,4 @@
-"""StoreMemory and BatchStoreMemories, from outside."""
+"""StoreMemory and BatchStoreMemories."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ async def test_an_expired_memory_neither_blocks_nor_resurfaces(memory, clock):
     assert [m.memory_id for m in await live(memory)] == [again.memory.memory_id]
 
 
-async def test_sessions_and_types_keep_apart(memory):
+async def test_sessions_and_types_stay_separate(memory):
     await memory.StoreMemory(store())
     await memory.StoreMemory(store(content_type=pb.CONTENT_TYPE_FACT))
     await memory.StoreMemory(store(session_id="user-124"))

@@ -1,4 +1,4 @@
-"""UpdateToolConfig, ResetToolConfig, RollbackToolConfig, ListToolConfigRevisions, from outside."""
+"""UpdateToolConfig, ResetToolConfig, RollbackToolConfig and ListToolConfigRevisions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from memoryd.v1.tool_config_pb2_grpc import ToolConfigServiceStub
 
 TOOLS = ("rag", "memory", "escalation", "attachment", "crm", "billing", "inventory")
 CANARY = "canary-5e1f0b"
-PATIENCE_SECONDS = 30
+TIMEOUT_SECONDS = 30
 
 DEFAULT, ENVIRONMENT, OVERRIDE = (
     pb.PROVENANCE_DEFAULT,
@@ -68,15 +68,15 @@ async def revisions(tools: ToolConfigServiceStub, tool: str) -> list[pb.ToolConf
 
 
 async def until(condition: Callable) -> None:
-    """Wait for what another server has to hear of first."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not await condition():  # noqa: ASYNC110  another server tells nobody
+    """Wait until another server has learned of a change."""
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while not await condition():  # noqa: ASYNC110  no event to await
             await asyncio.sleep(0.02)
 
 
 @pytest.fixture
 async def sql(database_url: str) -> AsyncIterator[Callable]:
-    """Execute a statement past the service; answer its rows, if it has any."""
+    """Execute a statement directly in the database; return its rows, if any."""
     engine = create_async_engine(database_url)
 
     async def run(statement: str) -> list:
@@ -91,7 +91,7 @@ async def sql(database_url: str) -> AsyncIterator[Callable]:
 # Updating
 
 
-async def test_an_override_holds_and_says_so(tools):
+async def test_an_override_takes_effect_and_shows_its_provenance(tools):
     answer = await update(tools, "rag", enabled=False, rag={"chunk_size": 600})
     assert (answer.enabled, answer.rag.chunk_size, answer.rag.search_k) == (False, 600, 5)
     given = {path for path, origin in answer.provenance.items() if origin == OVERRIDE}
@@ -115,7 +115,7 @@ async def test_overrides_beat_the_environment_and_outlive_a_restart(serve):
     assert [(await get(second.tools, t)).revision for t in ("rag", "crm", "billing")] == [1, 2, 0]
 
 
-async def test_a_mask_says_what_is_meant(tools):
+async def test_a_mask_selects_the_settings(tools):
     full = {"chunk_size": 600, "search_k": 9, "cache_enabled": False}
     answer = await update(tools, "rag", ("rag.search_k",), enabled=False, rag=full)
     assert (answer.enabled, answer.rag.chunk_size, answer.rag.search_k) == (True, 500, 9)
@@ -153,7 +153,7 @@ async def test_maps_and_lists_are_replaced_and_kept_in_one_form(tools):
     assert answer.attachment.allowed_extensions == [".md", ".txt"]
 
 
-async def test_what_was_read_can_be_written_back(tools):
+async def test_a_configuration_that_was_read_can_be_written_back(tools):
     for tool in TOOLS:
         before = await get(tools, tool)
         answer = await tools.UpdateToolConfig(pb.UpdateToolConfigRequest(tool_config=before))
@@ -161,7 +161,7 @@ async def test_what_was_read_can_be_written_back(tools):
         assert answer.enabled == before.enabled
 
 
-async def test_what_changes_no_override_makes_no_revision(tools):
+async def test_a_call_that_changes_no_override_makes_no_revision(tools):
     first = await update(tools, "rag", rag={"chunk_size": 600})
     assert await update(tools, "rag", rag={"chunk_size": 600}) == first
     assert await update(tools, "rag") == first
@@ -192,20 +192,20 @@ async def test_paths_of_another_tool_or_of_none_are_refused(
     assert (await get(tools, "rag")).revision == 0
 
 
-async def test_bounds_are_enforced_and_all_violations_told(tools, refused):
+async def test_bounds_are_enforced_and_all_violations_listed(tools, refused):
     bad = {"chunk_size": 99, "chunk_overlap": 501, "search_k": 21, "cache_ttl": 59}
     refusal = await refused(update(tools, "rag", rag=bad))
     assert sorted(refusal.violations) == sorted(f"tool_config.rag.{name}" for name in bad)
-    # Together with what is wrong with the mask.
+    # Together with violations of the mask.
     mask = ("rag.chunk_size", "rag.nonsense")
     refusal = await refused(update(tools, "rag", mask, rag=bad))
     assert sorted(refusal.violations) == ["tool_config.rag.chunk_size", "update_mask"]
-    # And with what breaks a rule of the proto.
+    # And with violations of the proto's rules.
     refusal = await refused(update(tools, "rag", mask, rag=bad, reason="x" * 1025))
     assert sorted(refusal.violations) == ["reason", "tool_config.rag.chunk_size", "update_mask"]
     refusal = await refused(reset(tools, "rag", "rag.nonsense", reason="x" * 1025))
     assert sorted(refusal.violations) == ["paths", "reason"]
-    # Against what holds, not against the defaults.
+    # Against the current values, not the defaults.
     await update(tools, "rag", rag={"chunk_overlap": 400})
     refusal = await refused(update(tools, "rag", rag={"chunk_size": 300}))
     assert list(refusal.violations) == ["tool_config.rag.chunk_overlap"]
@@ -228,7 +228,7 @@ async def test_an_unknown_tool_a_bad_reason_and_no_configuration_are_refused(too
         assert list(refusal.violations) == [field]
 
 
-async def test_validate_only_answers_what_would_be_and_writes_nothing(tools, refused, sql):
+async def test_validate_only_returns_the_result_and_writes_nothing(tools, refused, sql):
     before = await get(tools, "crm")
     answer = await update(
         tools, "crm", enabled=True, crm={"timeout": 5, "api_key": CANARY}, validate_only=True
@@ -244,19 +244,19 @@ async def test_validate_only_answers_what_would_be_and_writes_nothing(tools, ref
     assert (await refused(call)).code == grpc.StatusCode.ABORTED
 
 
-async def test_an_etag_has_to_be_the_current_one(tools, refused):
+async def test_an_etag_must_be_the_current_one(tools, refused):
     before = await get(tools, "rag")
     after = await update(tools, "rag", rag={"search_k": 6}, etag=before.etag)
     assert after.etag not in ("", before.etag)
     refusal = await refused(update(tools, "rag", rag={"search_k": 7}, etag=before.etag))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "ETAG_MISMATCH")
-    # There and back is a change too.
+    # A change and its reverse are changes too.
     back = await update(tools, "rag", rag={"search_k": 5})
     assert back.etag not in (before.etag, after.etag)
     assert (await get(tools, "rag")).rag.search_k == 5
 
 
-async def test_of_concurrent_updates_with_one_etag_one_wins(serve):
+async def test_one_of_concurrent_updates_with_one_etag_wins(serve):
     servers = [await serve(), await serve()]
     etag = (await get(servers[0].tools, "rag")).etag
 
@@ -301,9 +301,9 @@ async def test_two_servers_agree_within_a_second(serve):
     took = []
     for chunk_size in (600, 700, 800):
         await update(here.tools, "rag", rag={"chunk_size": chunk_size})
-        begun = loop.time()
+        started = loop.time()
         await until(lambda size=chunk_size: holds(there.tools, size))
-        took.append(loop.time() - begun)
+        took.append(loop.time() - started)
         assert await get(there.tools, "rag") == await get(here.tools, "rag")
     assert min(took) < 1, took
 
@@ -365,7 +365,7 @@ async def test_a_reset_drops_overrides_and_is_a_revision(serve):
     assert [(r.revision, r.reason) for r in listed] == [(3, ""), (2, "enough"), (1, "")]
 
 
-async def test_paths_to_reset_are_judged(tools, refused):
+async def test_paths_to_reset_are_validated(tools, refused):
     await update(tools, "rag", rag={"chunk_size": 600})
     for paths in (("crm.timeout",), ("nonsense",), ("rag",), ("*",), ("revision",), ("",)):
         refusal = await refused(reset(tools, "rag", *paths))
@@ -395,7 +395,7 @@ async def test_lists_that_are_far_too_long_are_refused(tools, refused):
 # Revisions
 
 
-async def test_a_revision_tells_when_who_why_and_what(tools, clock):
+async def test_a_revision_records_when_who_why_and_what(tools, clock):
     await update(tools, "rag", rag={"chunk_size": 600}, reason="longer texts")
     before = await get(tools, "rag")
     await update(tools, "crm", crm={"timeout": 3})
@@ -444,7 +444,7 @@ async def test_more_revisions_than_one_read_brings_are_one_page(tools):
     assert [r.revision for r in page.revisions] == list(range(120, 70, -1))
 
 
-async def test_a_rollback_brings_back_what_held_after_a_revision(serve, refused):
+async def test_a_rollback_restores_the_overrides_of_a_revision(serve, refused):
     tools = (await serve(RAG_SEARCH_K="8")).tools
     await update(tools, "rag", rag={"chunk_size": 600})
     await update(tools, "rag", enabled=False, rag={"chunk_size": 700, "search_k": 9})
@@ -461,7 +461,7 @@ async def test_a_rollback_brings_back_what_held_after_a_revision(serve, refused)
         assert refusal.resource.resource_name == f"{tool}/{revision}"
 
 
-async def test_old_revisions_go_as_new_ones_come(tools, refused, monkeypatch):
+async def test_new_revisions_replace_old_ones(tools, refused, monkeypatch):
     monkeypatch.setattr(storage, "KEPT_REVISIONS", 5)
     await update(tools, "crm", crm={"timeout": 3})
     for n in range(8):
@@ -472,10 +472,10 @@ async def test_old_revisions_go_as_new_ones_come(tools, refused, monkeypatch):
     assert (await rollback(tools, "rag", 5)).rag.chunk_size == 603
 
 
-# What a release refuses
+# Overrides that a release refuses
 
 
-async def test_what_this_release_refuses_is_set_aside_and_named(serve, sql, caplog):
+async def test_overrides_that_this_release_refuses_are_set_aside_and_named(serve, sql, caplog):
     first = await serve()
     await update(first.tools, "rag", rag={"chunk_size": 600, "search_k": 6})
     await sql(
@@ -494,7 +494,7 @@ async def test_what_this_release_refuses_is_set_aside_and_named(serve, sql, capl
     assert any("rag.chunk_size" in record.getMessage() for record in caplog.records)
 
 
-async def test_an_override_that_the_environment_no_longer_goes_with_is_set_aside(serve):
+async def test_an_override_that_conflicts_with_the_environment_is_set_aside(serve):
     await update((await serve()).tools, "rag", rag={"chunk_size": 100, "search_k": 6})
     config = await get((await serve(RAG_CHUNK_OVERLAP="200")).tools, "rag")
     assert (config.rag.chunk_size, config.rag.chunk_overlap, config.rag.search_k) == (500, 200, 6)
@@ -526,7 +526,7 @@ async def test_a_literal_stays_in_its_process(serve, sql, tmp_path, caplog):
     assert other.etag != answer.etag
     back = await rollback(here.tools, "crm", 1)
     assert not back.warnings
-    # Another process has not got it, and says what to do.
+    # Another process does not have it, and says what to do.
     there = await get((await serve()).tools, "crm")
     assert (there.crm.has_api_key, there.crm.api_key_source) == (True, "literal")
     (warning,) = there.warnings
@@ -536,7 +536,7 @@ async def test_a_literal_stays_in_its_process(serve, sql, tmp_path, caplog):
     answers = [answer, again, other, back, there, *await revisions(here.tools, "crm")]
     assert not [message for message in answers if CANARY.encode() in message.SerializeToString()]
     for table in ("tool_configs", "tool_config_revisions"):
-        assert CANARY not in str(await sql(f"SELECT * FROM {table}"))  # noqa: S608  ours
+        assert CANARY not in str(await sql(f"SELECT * FROM {table}"))  # noqa: S608  constant names
     assert not [file for file in tmp_path.iterdir() if CANARY.encode() in file.read_bytes()]
     assert not [record for record in caplog.records if CANARY in str(record.__dict__)]
 
@@ -561,7 +561,7 @@ async def test_production_refuses_a_literal(serve, refused):
     assert (await get(tools, "crm")).revision == 0
 
 
-async def test_production_sets_a_literal_of_elsewhere_aside(serve):
+async def test_production_sets_aside_a_literal_from_elsewhere(serve):
     await update((await serve()).tools, "crm", crm={"api_key": CANARY, "timeout": 3})
     config = await get((await serve(MEMORYD_ENVIRONMENT="production")).tools, "crm")
     assert (config.crm.has_api_key, config.crm.timeout) == (False, 3)
@@ -571,7 +571,7 @@ async def test_production_sets_a_literal_of_elsewhere_aside(serve):
 # Without the database
 
 
-async def test_without_the_database_what_was_known_is_served_as_stale(serve, sql, clock, refused):
+async def test_without_the_database_the_last_state_is_served_as_stale(serve, sql, clock, refused):
     running = await serve()
     tools = running.tools
     await update(tools, "rag", rag={"chunk_size": 600})
@@ -595,7 +595,7 @@ async def test_without_the_database_what_was_known_is_served_as_stale(serve, sql
     assert all(summary.stale and summary.HasField("stale_since") for summary in listed)
     refusal = await refused(update(tools, "rag", rag={"chunk_size": 700}))
     assert refusal.code == grpc.StatusCode.UNAVAILABLE
-    # One that starts meanwhile has nothing but environment and defaults.
+    # A server that starts meanwhile has only the environment and the defaults.
     late = (await serve(RAG_SEARCH_K="8")).tools
     config = await get(late, "rag")
     assert (config.rag.chunk_size, config.rag.search_k, config.stale) == (500, 8, True)
@@ -610,12 +610,12 @@ async def test_without_the_database_what_was_known_is_served_as_stale(serve, sql
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
-async def test_a_locked_file_refuses_changes_and_serves_what_is_known(serve, database_url, refused):
+async def test_a_locked_file_refuses_changes_and_serves_the_last(serve, database_url, refused):
     tools = (await serve(MEMORYD_DATABASE_LOCK_TIMEOUT_SECONDS="0.2")).tools
     file = make_url(database_url).database or ""
     other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
     with closing(other):
-        # In a thread: the server of this process may hold the lock, and needs the loop to end.
+        # In a thread: the server in this process may need the loop to release the lock.
         await asyncio.to_thread(other.execute, "BEGIN IMMEDIATE")
         refusal = await refused(update(tools, "rag", rag={"chunk_size": 700}))
         assert (refusal.code, refusal.reason) == (

@@ -1,4 +1,4 @@
-"""WatchToolConfigs, from outside."""
+"""WatchToolConfigs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from memoryd.v1.tool_config_pb2_grpc import ToolConfigServiceStub
 
 TOOLS = ["rag", "memory", "escalation", "attachment", "crm", "billing", "inventory"]
 SNAPSHOT, UPDATED = pb.TOOL_CONFIG_CHANGE_SNAPSHOT, pb.TOOL_CONFIG_CHANGE_UPDATED
-PATIENCE_SECONDS = 60
+TIMEOUT_SECONDS = 60
 
 
 async def update(tools: ToolConfigServiceStub, tool: str, **fields: object) -> pb.ToolConfig:
@@ -30,20 +30,20 @@ async def get(tools: ToolConfigServiceStub, tool: str) -> pb.ToolConfig:
 
 
 class Watcher:
-    """A watch that is read by a task of its own."""
+    """A watch with a task that reads it."""
 
     def __init__(self, tools: ToolConfigServiceStub, start_revision: int = 0) -> None:
         self.call = tools.WatchToolConfigs(
             pb.WatchToolConfigsRequest(start_revision=start_revision)
         )
-        self.told: list[pb.WatchToolConfigsResponse] = []
+        self.events: list[pb.WatchToolConfigsResponse] = []
         self._news = asyncio.Condition()
         self._reader = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
         try:
             async for event in self.call:
-                self.told.append(event)
+                self.events.append(event)
                 async with self._news:
                     self._news.notify_all()
         except (grpc.aio.AioRpcError, asyncio.CancelledError):
@@ -52,21 +52,21 @@ class Watcher:
             self._news.notify_all()
 
     async def until(self, count: int) -> list[pb.WatchToolConfigsResponse]:
-        """Wait until it was told so many events, and answer them."""
-        async with asyncio.timeout(PATIENCE_SECONDS), self._news:
-            await self._news.wait_for(lambda: len(self.told) >= count or self._reader.done())
-        assert len(self.told) >= count, self.call
-        return self.told
+        """Wait until this many events have come, and return them."""
+        async with asyncio.timeout(TIMEOUT_SECONDS), self._news:
+            await self._news.wait_for(lambda: len(self.events) >= count or self._reader.done())
+        assert len(self.events) >= count, self.call
+        return self.events
 
     async def ended(self) -> None:
-        """Wait for its end, and raise what ended it."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        """Wait for its end, and raise its error."""
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             await self._reader
         await self.call.read()
 
     @property
     def deltas(self) -> list[pb.WatchToolConfigsResponse]:
-        return [event for event in self.told if event.change == UPDATED]
+        return [event for event in self.events if event.change == UPDATED]
 
     async def close(self) -> None:
         self.call.cancel()
@@ -88,7 +88,7 @@ async def watch() -> AsyncIterator[Callable[..., Watcher]]:
 
 @pytest.fixture
 async def sql(database_url: str) -> AsyncIterator[Callable]:
-    """Execute a statement past the service."""
+    """Execute a statement directly in the database."""
     engine = create_async_engine(database_url)
 
     async def run(statement: str) -> None:
@@ -106,7 +106,7 @@ async def test_a_snapshot_of_all_and_then_every_change_once(tools, watch):
     assert [event.tool_config.tool for event in snapshot] == TOOLS
     assert {event.change for event in snapshot} == {SNAPSHOT}
     assert [event.tool_config for event in snapshot] == [await get(tools, t) for t in TOOLS]
-    # A snapshot that was cut off is no place to resume from.
+    # A watch cannot resume from within a snapshot.
     assert [event.revision for event in snapshot] == [0, 0, 0, 0, 0, 0, 1]
     answers = [
         await update(tools, "rag", enabled=False),
@@ -129,16 +129,16 @@ async def test_a_resumed_watch_has_no_snapshot_and_no_gap(serve, watch):
     await watcher.until(len(answers) - 3)
     last = await update(here.tools, "crm", crm={"timeout": 3})
     await watcher.until(len(answers) - 2)
-    assert [event.revision for event in watcher.told] == [*range(4, last.revision + 1)]
-    assert {event.change for event in watcher.told} == {UPDATED}
-    assert [event.tool_config for event in watcher.told] == [*answers[3:], last]
-    # From where another server has just been.
+    assert [event.revision for event in watcher.events] == [*range(4, last.revision + 1)]
+    assert {event.change for event in watcher.events} == {UPDATED}
+    assert [event.tool_config for event in watcher.events] == [*answers[3:], last]
+    # From a revision that another server has just sent.
     newest = watch(there.tools, (await update(here.tools, "rag", enabled=False)).revision)
     after = await update(here.tools, "rag", enabled=True)
     assert [event.revision for event in await newest.until(1)] == [after.revision]
 
 
-async def test_a_revision_that_was_never_given_is_out_of_range(tools, watch, refused):
+async def test_a_revision_that_never_existed_is_out_of_range(tools, watch, refused):
     await update(tools, "rag", rag={"chunk_size": 600})
     refusal = await refused(watch(tools, 2).ended())
     assert refusal.code == grpc.StatusCode.OUT_OF_RANGE
@@ -189,7 +189,7 @@ async def test_many_watchers_of_two_servers_miss_nothing_amid_many_writers(serve
 
 @pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
 async def test_a_lost_listener_comes_back_and_nothing_is_missed(serve, watch, sql, monkeypatch):
-    # Without the poll, which would find what the listener has missed.
+    # Without the poll, which would find what the listener missed.
     monkeypatch.setattr(tool_configs, "POLL_SECONDS", 3600.0)
     here, there = await serve(), await serve()
     watcher = watch(here.tools)
@@ -210,8 +210,8 @@ async def test_a_watch_goes_on_while_the_database_is_away(tools, watch, sql):
     watcher = watch(tools)
     await watcher.until(7)
     await sql("ALTER TABLE tool_config_head RENAME TO away")
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not (await get(tools, "rag")).stale:  # noqa: ASYNC110  nobody tells
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while not (await get(tools, "rag")).stale:  # noqa: ASYNC110  no event to await
             await asyncio.sleep(0.02)
     late = watch(tools)
     assert {event.tool_config.stale for event in await late.until(7)} == {True}
@@ -222,7 +222,7 @@ async def test_a_watch_goes_on_while_the_database_is_away(tools, watch, sql):
         assert [(e.revision, e.tool_config.stale) for e in one.deltas] == [(1, False)]
 
 
-async def test_a_database_set_back_ends_what_went_beyond_it(tools, watch, sql, refused):
+async def test_a_database_set_back_ends_watches_beyond_it(tools, watch, sql, refused):
     await update(tools, "rag", rag={"chunk_size": 600})
     await update(tools, "rag", rag={"chunk_size": 700})
     watcher = watch(tools, 1)
@@ -259,22 +259,22 @@ async def test_a_watcher_that_does_not_read_is_cut_off_and_resumes_without_loss(
     for n in range(30):
         await update(tools, "escalation", escalation={"keywords": {**keywords, "n": n / 100}})
     await reading.until(37)
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while running.server.tool_watchers > 1:  # noqa: ASYNC110  a server tells nobody
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while running.server.tool_watchers > 1:  # noqa: ASYNC110  no event to await
             await asyncio.sleep(0.02)
-    told = []
+    received = []
 
     async def read() -> None:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             async for event in unread:
-                told.append(event.revision)  # noqa: PERF401  what was read before the end counts
+                received.append(event.revision)  # noqa: PERF401  keeps what was read before the error
 
     refusal = await refused(read())
     assert (refusal.code, refusal.reason) == (
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         "WATCHER_TOO_SLOW",
     )
-    assert told[6:] == list(range(len(told) - 6))
-    rest = watch(tools, told[-1])
-    await rest.until(30 - told[-1])
-    assert [event.revision for event in rest.told] == list(range(told[-1] + 1, 31))
+    assert received[6:] == list(range(len(received) - 6))
+    rest = watch(tools, received[-1])
+    await rest.until(30 - received[-1])
+    assert [event.revision for event in rest.events] == list(range(received[-1] + 1, 31))

@@ -1,4 +1,4 @@
-"""ListTools, GetToolConfig and ValidateToolConfig, from outside."""
+"""ListTools, GetToolConfig and ValidateToolConfig."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WITH_KEY = ["crm", "billing", "inventory"]
 CANARY = "canary-8d2f6c"
 VALID = pb.ValidateToolConfigResponse()
 
-# As the contract's table has them.
+# From the contract's table.
 DEFAULTS = {
     "rag": pb.RagSettings(
         chunk_size=500,
@@ -250,7 +250,7 @@ async def test_the_etag_belongs_to_the_configuration(serve):
         assert (etags[0] == etags[2]) == (tool not in ("rag", "billing"))
 
 
-async def test_an_unknown_tool_is_refused_with_those_that_there_are(tools, refused):
+async def test_an_unknown_tool_is_refused_with_the_known_ones(tools, refused):
     for tool in ("", "RAG", "rags", "rag ", "crm\n", "../rag", "r\u0430g", "rag.chunk_size"):
         for call, field in (
             (get(tools, tool), "tool"),
@@ -276,7 +276,7 @@ async def test_a_configuration_to_validate_is_required(tools, refused):
     [(CANARY, "literal"), ("env://THE_KEY", "env://THE_KEY")],
     ids=["literal", "reference"],
 )
-async def test_of_a_key_only_that_there_is_one_and_its_place_are_told(serve, key, source):
+async def test_only_the_presence_and_source_of_a_key_are_shown(serve, key, source):
     keys = {f"{tool.upper()}_API_KEY": key for tool in WITH_KEY}
     tools = (await serve(**keys, THE_KEY=CANARY)).tools
     for tool in WITH_KEY:
@@ -287,7 +287,7 @@ async def test_of_a_key_only_that_there_is_one_and_its_place_are_told(serve, key
         assert not config.warnings
 
 
-async def test_without_a_key_there_is_none(tools):
+async def test_an_absent_key_is_shown_as_absent(tools):
     for tool in WITH_KEY:
         settings = getattr(await get(tools, tool), tool)
         assert (settings.has_api_key, settings.api_key_source) == (False, "")
@@ -329,7 +329,7 @@ async def test_no_answer_and_no_log_line_holds_a_secret(serve, refused, caplog, 
 # ValidateToolConfig
 
 
-async def test_what_is_so_is_valid(tools):
+async def test_the_current_configuration_is_valid(tools):
     for tool in TOOLS:
         assert await validate(tools, tool) == VALID
         current = await get(tools, tool)
@@ -344,7 +344,7 @@ async def test_validating_changes_nothing(tools):
 
 
 @pytest.mark.parametrize("tool", WITH_KEY)
-async def test_enabled_without_endpoint_or_key_is_doubtful(serve, tools, tool):
+async def test_enabled_without_endpoint_or_key_gives_a_warning(serve, tools, tool):
     wanted = [f"{tool}.api_endpoint", f"{tool}.api_key"]
     answer = await validate(tools, tool, enabled=True)
     assert (fields(answer.warnings), list(answer.violations)) == (wanted, [])
@@ -355,7 +355,7 @@ async def test_enabled_without_endpoint_or_key_is_doubtful(serve, tools, tool):
     assert not (await validate(switched_on, tool, enabled=False)).warnings
 
 
-async def test_what_is_left_unset_counts_as_it_is_now(serve):
+async def test_unset_settings_count_as_they_are_now(serve):
     tools = (await serve(ENABLE_CRM_TOOL="true", CRM_API_ENDPOINT="https://crm.example")).tools
     assert fields((await validate(tools, "crm")).warnings) == ["crm.api_key"]
     keyed = await validate(tools, "crm", crm={"api_key": "a literal"})
@@ -364,7 +364,7 @@ async def test_what_is_left_unset_counts_as_it_is_now(serve):
     assert fields(cleared.warnings) == ["crm.api_endpoint"]
 
 
-async def test_a_reference_that_resolves_to_nothing_is_doubtful(serve):
+async def test_a_reference_that_resolves_to_nothing_gives_a_warning(serve):
     variables = {"CRM_API_ENDPOINT": "https://crm.example", "CRM_API_KEY": "env://MISSING"}
     tools = (
         await serve(
@@ -378,7 +378,7 @@ async def test_a_reference_that_resolves_to_nothing_is_doubtful(serve):
     (warning,) = (await get(tools, "crm")).warnings
     assert warning.field == "crm.api_key"
     assert "MISSING" in warning.description
-    for reference, doubtful in (
+    for reference, warns in (
         ("env://SET", False),
         ("env://EMPTY", True),
         ("env://ALSO_MISSING", True),
@@ -386,19 +386,19 @@ async def test_a_reference_that_resolves_to_nothing_is_doubtful(serve):
     ):
         answer = await validate(tools, "crm", crm={"api_key": reference})
         assert not answer.violations
-        assert fields(answer.warnings) == ["crm.api_key"] * doubtful, reference
+        assert fields(answer.warnings) == ["crm.api_key"] * warns, reference
 
 
-async def test_notifications_to_nobody_are_doubtful(tools):
-    nobody = await validate(tools, "escalation", escalation={"notification_enabled": True})
-    assert fields(nobody.warnings) == ["escalation.notification_enabled"]
-    assert not nobody.violations
-    for somebody in (
+async def test_notifications_without_a_recipient_give_a_warning(tools):
+    alone = await validate(tools, "escalation", escalation={"notification_enabled": True})
+    assert fields(alone.warnings) == ["escalation.notification_enabled"]
+    assert not alone.violations
+    for recipient in (
         {"notification_email": "team@example.com"},
         {"notification_webhook": "https://hooks.example/1"},
     ):
-        told = {"notification_enabled": True, **somebody}
-        assert await validate(tools, "escalation", escalation=told) == VALID
+        settings = {"notification_enabled": True, **recipient}
+        assert await validate(tools, "escalation", escalation=settings) == VALID
 
 
 BOUNDS = [
@@ -449,14 +449,14 @@ async def test_an_overlap_stays_below_the_chunk_size(tools):
         assert fields((await validate(tools, "rag", rag=rag)).violations) == bad, rag
 
 
-async def test_an_overlap_is_judged_against_the_chunk_size_of_now(serve):
+async def test_an_overlap_is_validated_against_the_current_chunk_size(serve):
     tools = (await serve(RAG_CHUNK_SIZE="600", RAG_CHUNK_OVERLAP="300")).tools
     assert not (await validate(tools, "rag", rag={"chunk_overlap": 500})).violations
     smaller = await validate(tools, "rag", rag={"chunk_size": 300})
     assert fields(smaller.violations) == ["rag.chunk_overlap"]
 
 
-async def test_escalation_takes_what_makes_sense(tools):
+async def test_escalation_settings_are_validated(tools):
     for settings, bad in (
         ({"keywords": {"fire": 1.0, "smoke": 0.0}}, []),
         ({"keywords": {"fire": 1.1}}, ["keywords"]),
@@ -515,7 +515,7 @@ async def test_the_settings_of_another_tool_are_a_violation(tools):
         assert not answer.warnings
 
 
-async def test_all_violations_are_told_at_once(tools):
+async def test_all_violations_are_listed_at_once(tools):
     rag = {"chunk_size": 1, "chunk_overlap": -1, "search_k": 0, "similarity_threshold": 2}
     answer = await validate(tools, "rag", rag=rag | {"cache_ttl": 59})
     assert fields(answer.violations) == [

@@ -1,4 +1,4 @@
-"""WatchMemories, from outside."""
+"""WatchMemories."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ RESTORED = pb.MEMORY_CHANGE_RESTORED
 EXPIRED = pb.MEMORY_CHANGE_EXPIRED
 PURGED = pb.MEMORY_CHANGE_PURGED
 
-PATIENCE_SECONDS = 60
+TIMEOUT_SECONDS = 60
 FEW_CONNECTIONS = feed.MAX_READS + 4
-"""The feed's, and one each to write, to look for changes, at the tools, and for health."""
+"""The feed's, and one each for writing, polling for changes, polling the tools, and health."""
 
 
 def store(
@@ -46,27 +46,27 @@ async def updated(memory: MemoryServiceStub, which: pb.Memory, **fields: object)
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not condition():  # noqa: ASYNC110  nobody tells
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while not condition():  # noqa: ASYNC110  no event to await
             await asyncio.sleep(0.01)
 
 
 class Watcher:
-    """A watch that is read by a task of its own."""
+    """A watch with a task that reads it."""
 
     def __init__(
         self, memory: MemoryServiceStub, start_revision: int = 0, session_id: str = "user-123"
     ) -> None:
         request = pb.WatchMemoriesRequest(session_id=session_id, start_revision=start_revision)
         self.call = memory.WatchMemories(request)
-        self.told: list[pb.WatchMemoriesResponse] = []
+        self.events: list[pb.WatchMemoriesResponse] = []
         self._news = asyncio.Condition()
         self._reader = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
         try:
             async for event in self.call:
-                self.told.append(event)
+                self.events.append(event)
                 async with self._news:
                     self._news.notify_all()
         finally:
@@ -75,26 +75,26 @@ class Watcher:
 
     @property
     def changes(self) -> list[tuple[int, int, str]]:
-        return [(event.revision, event.change, event.memory.memory_id) for event in self.told]
+        return [(event.revision, event.change, event.memory.memory_id) for event in self.events]
 
     @property
     def revisions(self) -> list[int]:
-        return [event.revision for event in self.told]
+        return [event.revision for event in self.events]
 
     async def until(self, revision: int) -> list[pb.WatchMemoriesResponse]:
-        """Wait until a revision was told of."""
+        """Wait for the event of a revision."""
 
         def is_there() -> bool:
-            return bool(self.told) and self.told[-1].revision >= revision
+            return bool(self.events) and self.events[-1].revision >= revision
 
-        async with asyncio.timeout(PATIENCE_SECONDS), self._news:
+        async with asyncio.timeout(TIMEOUT_SECONDS), self._news:
             await self._news.wait_for(lambda: is_there() or self._reader.done())
         assert is_there(), f"ended after {self.revisions}"
-        return self.told
+        return self.events
 
     async def end(self) -> None:
-        """Wait for the end of the stream; raises what it ended with."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        """Wait for the end of the stream; raise its error."""
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             await self._reader
 
     async def stop(self) -> None:
@@ -114,7 +114,7 @@ async def watch() -> AsyncIterator[Callable[..., Watcher]]:
     await asyncio.gather(*(watcher.stop() for watcher in started))
 
 
-async def test_tells_what_has_changed_and_then_every_change_as_it_commits(memory, watch):
+async def test_sends_past_changes_then_each_change_as_it_commits(memory, watch):
     stored = [(await memory.StoreMemory(store(f"fact {n}"))).memory for n in range(3)]
     watcher = watch(memory)
     await watcher.until(3)
@@ -124,7 +124,7 @@ async def test_tells_what_has_changed_and_then_every_change_as_it_commits(memory
     ]
 
 
-async def test_tells_of_every_kind_of_change_once_and_in_order(serve, clock, watch):
+async def test_sends_every_kind_of_change_once_and_in_order(serve, clock, watch):
     running = await serve(MEMORY_MAX_ENTRIES="10")
     memory = running.memory
     watcher = watch(memory)
@@ -145,7 +145,7 @@ async def test_tells_of_every_kind_of_change_once_and_in_order(serve, clock, wat
     purge = pb.PurgeMemoriesRequest(session_id="user-123", force=True)
     purge.filter.min_importance = 0.9
     assert (await memory.PurgeMemories(purge)).purge_count == 1
-    told = await watcher.until(19)
+    events = await watcher.until(19)
     assert watcher.changes == [
         (1, CREATED, first.memory_id),
         (2, UPDATED, first.memory_id),
@@ -159,7 +159,7 @@ async def test_tells_of_every_kind_of_change_once_and_in_order(serve, clock, wat
         (18, DELETED, crowd[0].memory_id),
         (19, PURGED, first.memory_id),
     ]
-    assert [event.memory for event in told[:6]] == [
+    assert [event.memory for event in events[:6]] == [
         first,
         merged,
         changed,
@@ -167,15 +167,15 @@ async def test_tells_of_every_kind_of_change_once_and_in_order(serve, clock, wat
         restored,
         brief,
     ]
-    assert told[6].memory.content == "brief"
-    assert told[6].memory.HasField("delete_time")
-    assert told[17].memory.HasField("delete_time")
-    assert told[18].memory == pb.Memory(
+    assert events[6].memory.content == "brief"
+    assert events[6].memory.HasField("delete_time")
+    assert events[17].memory.HasField("delete_time")
+    assert events[18].memory == pb.Memory(
         session_id="user-123", memory_id=first.memory_id, revision=19
     )
 
 
-async def test_a_watcher_from_the_beginning_is_told_the_same_as_one_that_was_there(memory, watch):
+async def test_a_watcher_from_the_start_receives_the_same_as_an_earlier_one(memory, watch):
     there = watch(memory)
     stored = (await memory.StoreMemory(store())).memory
     for importance in (0.1, 0.2, 0.3):
@@ -198,7 +198,7 @@ async def test_the_start_revision_is_exclusive(memory, watch):
     assert at_the_end.revisions == [6]
 
 
-async def test_a_revision_that_was_never_given_is_out_of_range(memory, watch, refused):
+async def test_a_revision_that_never_existed_is_out_of_range(memory, watch, refused):
     await memory.StoreMemory(store())
     refusal = await refused(watch(memory, 2).end())
     assert (refusal.code, refusal.reason) == (
@@ -214,7 +214,7 @@ async def test_a_negative_revision_is_refused(memory, watch, refused):
     assert list(refusal.violations) == ["start_revision"]
 
 
-async def test_a_session_may_be_watched_before_it_is_there(memory, watch):
+async def test_a_session_may_be_watched_before_it_exists(memory, watch):
     watcher = watch(memory)
     await watcher.call.initial_metadata()
     stored = (await memory.StoreMemory(store())).memory
@@ -222,7 +222,7 @@ async def test_a_session_may_be_watched_before_it_is_there(memory, watch):
     assert event.memory == stored
 
 
-async def test_another_session_is_not_told_of(memory, watch):
+async def test_changes_of_another_session_are_not_sent(memory, watch):
     watcher = watch(memory)
     await memory.StoreMemory(store(session_id="user-124"))
     await memory.StoreMemory(store())
@@ -230,7 +230,7 @@ async def test_another_session_is_not_told_of(memory, watch):
     assert event.memory.session_id == "user-123"
 
 
-async def test_more_changes_than_one_read_brings_are_told_without_a_gap(memory, watch):
+async def test_more_changes_than_one_read_returns_are_sent_without_a_gap(memory, watch):
     batch = [store(f"fact {n}") for n in range(100)]
     stored = await memory.BatchStoreMemories(pb.BatchStoreMemoriesRequest(requests=batch))
     for _ in range(3):
@@ -238,18 +238,18 @@ async def test_more_changes_than_one_read_brings_are_told_without_a_gap(memory, 
     for response in stored.responses[20:40]:
         await memory.DeleteMemory(named(pb.DeleteMemoryRequest, response.memory))
     watcher = watch(memory)
-    told = await watcher.until(420)
+    events = await watcher.until(420)
     assert watcher.revisions == list(range(1, 421))
     ids = [response.memory.memory_id for response in stored.responses]
-    assert [event.memory.memory_id for event in told] == [*ids * 4, *ids[20:40]]
-    assert [event.change for event in told] == [CREATED] * 100 + [UPDATED] * 300 + [DELETED] * 20
+    assert [event.memory.memory_id for event in events] == [*ids * 4, *ids[20:40]]
+    assert [event.change for event in events] == [CREATED] * 100 + [UPDATED] * 300 + [DELETED] * 20
 
 
-async def test_counting_an_access_is_no_change(memory, watch):
+async def test_counting_an_access_is_not_a_change(memory, watch):
     watcher = watch(memory)
     stored = (await memory.StoreMemory(store())).memory
     await memory.RetrieveMemories(pb.RetrieveMemoriesRequest(session_id="user-123"))
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while not (await memory.GetMemory(named(pb.GetMemoryRequest, stored))).access_count:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     await memory.StoreMemory(store("something else"))
@@ -259,7 +259,7 @@ async def test_counting_an_access_is_no_change(memory, watch):
 # Several servers
 
 
-async def test_changes_through_another_server_are_told_in_order_and_none_is_skipped(serve, watch):
+async def test_changes_through_another_server_are_sent_in_order_and_complete(serve, watch):
     here, there = await serve(), await serve()
     watcher = watch(here.memory)
     await watcher.call.initial_metadata()
@@ -268,14 +268,14 @@ async def test_changes_through_another_server_are_told_in_order_and_none_is_skip
     for importance in importances:
         await updated(there.memory, stored, importance=importance)
     await there.memory.DeleteMemory(named(pb.DeleteMemoryRequest, stored))
-    told = await watcher.until(42)
+    events = await watcher.until(42)
     assert watcher.revisions == list(range(1, 43))
-    assert [event.memory.importance for event in told[1:41]] == importances
-    assert told[-1].change == DELETED
+    assert [event.memory.importance for event in events[1:41]] == importances
+    assert events[-1].change == DELETED
 
 
-async def test_all_watchers_of_a_session_hear_of_another_servers_change(serve, watch):
-    """Also those who were there before, when a later one has already read of it."""
+async def test_all_watchers_of_a_session_receive_another_servers_change(serve, watch):
+    """Including earlier watchers, when a later one has already read the change."""
     here, there = await serve(), await serve()
     await there.memory.StoreMemory(store("fact 0"))
     watchers = [watch(here.memory)]
@@ -289,7 +289,7 @@ async def test_all_watchers_of_a_session_hear_of_another_servers_change(serve, w
         assert watcher.revisions == list(range(1, 7))
 
 
-async def test_what_another_server_sweeps_is_told(serve, clock, watch):
+async def test_sweeps_by_another_server_are_sent(serve, clock, watch):
     here, there = await serve(), await serve()
     watcher = watch(here.memory)
     stored = (await here.memory.StoreMemory(store(ttl=timedelta(hours=1)))).memory
@@ -301,13 +301,13 @@ async def test_what_another_server_sweeps_is_told(serve, clock, watch):
 
 @pytest.fixture
 def no_poll(monkeypatch):
-    """Nobody looks whether there is something new; one has to be told."""
+    """Disable polling, so that only notifications bring changes."""
     monkeypatch.setattr(feed, "LISTENING_POLL_SECONDS", 3600.0)
     monkeypatch.setattr(feed, "POLL_SECONDS", 3600.0)
 
 
 async def change_in_every_way(running, clock, watcher: Watcher) -> None:
-    """Make every kind of change, and wait after each until it is told."""
+    """Make every kind of change, and wait for the event of each."""
     memory = running.memory
     one = (await memory.StoreMemory(store("one"))).memory
     await watcher.until(1)
@@ -335,7 +335,7 @@ async def change_in_every_way(running, clock, watcher: Watcher) -> None:
 
 
 @pytest.mark.usefixtures("no_poll")
-async def test_each_change_is_told_at_once(running, clock, watch):
+async def test_each_change_is_sent_at_once(running, clock, watch):
     watcher = watch(running.memory)
     await watcher.call.initial_metadata()
     await change_in_every_way(running, clock, watcher)
@@ -343,10 +343,10 @@ async def test_each_change_is_told_at_once(running, clock, watch):
 
 @pytest.mark.usefixtures("no_poll")
 @pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
-async def test_each_change_through_another_server_is_told_at_once(serve, clock, watch, tables):
+async def test_each_change_through_another_server_is_notified_at_once(serve, clock, watch, tables):
     here, there = await serve(), await serve()
     watcher = watch(here.memory)
-    await listeners(tables, 2)  # one a server
+    await listeners(tables, 2)  # one per server
     await change_in_every_way(there, clock, watcher)
 
 
@@ -362,7 +362,7 @@ async def test_a_lost_listener_comes_back_and_nothing_is_missed(serve, watch, ta
     monkeypatch.setattr(listener, "FIRST_PAUSE_SECONDS", 1.0)
     here, there = await serve(), await serve()
     watcher = watch(here.memory)
-    await listeners(tables, 2)  # one a server
+    await listeners(tables, 2)  # one per server
     for n in range(3):
         await there.memory.StoreMemory(store(f"fact {n}"))
         await watcher.until(n + 1)
@@ -371,7 +371,7 @@ async def test_a_lost_listener_comes_back_and_nothing_is_missed(serve, watch, ta
         " WHERE query LIKE 'LISTEN %' AND datname = current_database()"
     )
     await listeners(tables, 0)
-    for n in range(3, 10):  # nobody hears of these
+    for n in range(3, 10):  # no listener is notified of these
         await there.memory.StoreMemory(store(f"fact {n}"))
     await watcher.until(10)
     await listeners(tables, 2)
@@ -381,8 +381,8 @@ async def test_a_lost_listener_comes_back_and_nothing_is_missed(serve, watch, ta
 
 
 async def listeners(tables, wanted: int) -> None:
-    """Wait until so many connections listen."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    """Wait until this many connections listen."""
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while True:
             ((count,),) = await tables.rows(
                 "SELECT count(*) FROM pg_stat_activity"
@@ -396,7 +396,7 @@ async def listeners(tables, wanted: int) -> None:
 # Many watchers
 
 
-async def test_two_hundred_watchers_of_one_session_are_all_told_everything(running, watch, tables):
+async def test_two_hundred_watchers_of_one_session_receive_everything(running, watch, tables):
     memory = running.memory
     watchers = [watch(memory) for _ in range(200)]
     in_use = [running.server.database.connections_in_use]
@@ -410,9 +410,7 @@ async def test_two_hundred_watchers_of_one_session_are_all_told_everything(runni
     await one_listener_a_server(tables, running)
 
 
-async def test_two_hundred_watchers_of_different_sessions_are_all_told_everything(
-    serve, watch, tables
-):
+async def test_two_hundred_watchers_of_different_sessions_receive_everything(serve, watch, tables):
     here, there = await serve(), await serve()
     sessions = [f"user-{n}" for n in range(200)]
     watchers = {s: watch(here.memory, session_id=s) for s in sessions}
@@ -423,9 +421,9 @@ async def test_two_hundred_watchers_of_different_sessions_are_all_told_everythin
         await server.memory.BatchStoreMemories(pb.BatchStoreMemoriesRequest(requests=batch))
         in_use.append(here.server.database.connections_in_use)
     for session_id, watcher in watchers.items():
-        told = await watcher.until(5)
+        events = await watcher.until(5)
         assert watcher.revisions == list(range(1, 6))
-        assert {event.memory.session_id for event in told} == {session_id}
+        assert {event.memory.session_id for event in events} == {session_id}
     assert max(in_use) <= FEW_CONNECTIONS
     await one_listener_a_server(tables, here, there)
 
@@ -435,7 +433,7 @@ async def one_listener_a_server(tables, *servers):
         await listeners(tables, len(servers))
 
 
-async def test_watchers_that_come_amid_a_storm_of_writes_miss_nothing(serve, watch):
+async def test_watchers_that_start_during_many_writes_miss_nothing(serve, watch):
     servers = [await serve(MEMORY_MAX_ENTRIES="1000") for _ in range(2)]
     chance = random.Random(20_260_301)  # noqa: S311  repeatable
 
@@ -479,7 +477,7 @@ async def test_watchers_that_come_amid_a_storm_of_writes_miss_nothing(serve, wat
 # Erasing and purging
 
 
-async def test_erasing_ends_a_watch_and_what_would_resume_it(serve, watch, refused):
+async def test_erasing_ends_a_watch_and_refuses_to_resume_it(serve, watch, refused):
     here, there = await serve(), await serve()
     for n in range(3):
         await here.memory.StoreMemory(store(f"fact {n}"))
@@ -495,24 +493,24 @@ async def test_erasing_ends_a_watch_and_what_would_resume_it(serve, watch, refus
         )
 
 
-async def test_a_session_made_anew_is_not_taken_for_the_erased_one(serve, watch, refused):
+async def test_a_recreated_session_is_not_mistaken_for_the_erased_one(serve, watch, refused):
     here, there = await serve(), await serve()
     for n in range(3):
         await here.memory.StoreMemory(store(f"fact {n}"))
     watcher = watch(there.memory)
     await watcher.until(3)
     await here.memory.EraseSession(pb.EraseSessionRequest(session_id="user-123"))
-    anew = [(await here.memory.StoreMemory(store(f"anew {n}"))).memory for n in range(5)]
+    again = [(await here.memory.StoreMemory(store(f"anew {n}"))).memory for n in range(5)]
     for ended in (watcher, *(watch(here.memory, start) for start in (1, 2, 3))):
         refusal = await refused(ended.end())
         assert refusal.code == grpc.StatusCode.OUT_OF_RANGE
-    assert {event.memory.content for event in watcher.told} == {"fact 0", "fact 1", "fact 2"}
-    told = await watch(there.memory).until(anew[-1].revision)
-    assert [event.memory for event in told] == anew
-    await watch(there.memory, anew[0].revision).until(anew[-1].revision)
+    assert {event.memory.content for event in watcher.events} == {"fact 0", "fact 1", "fact 2"}
+    events = await watch(there.memory).until(again[-1].revision)
+    assert [event.memory for event in events] == again
+    await watch(there.memory, again[0].revision).until(again[-1].revision)
 
 
-async def test_a_session_first_made_after_an_erasure_of_another_is_watched_as_any(memory, watch):
+async def test_a_session_made_after_another_was_erased_is_watched_as_usual(memory, watch):
     await memory.BatchStoreMemories(
         pb.BatchStoreMemoriesRequest(requests=[store(f"fact {n}") for n in range(20)])
     )
@@ -522,11 +520,11 @@ async def test_a_session_first_made_after_an_erasure_of_another_is_watched_as_an
         (await memory.StoreMemory(store(f"fact {n}", session_id="user-124"))).memory
         for n in range(3)
     ]
-    told = await watcher.until(stored[-1].revision)
-    assert [event.memory for event in told] == stored
+    events = await watcher.until(stored[-1].revision)
+    assert [event.memory for event in events] == stored
 
 
-async def test_a_resume_across_a_purge_tells_of_it_while_that_is_kept(
+async def test_a_resume_across_a_purge_reports_it_while_history_is_kept(
     running, clock, watch, refused
 ):
     memory = running.memory
@@ -565,7 +563,7 @@ async def test_a_resume_across_a_purge_tells_of_it_while_that_is_kept(
     ]
 
 
-async def test_versions_no_longer_kept_are_skipped_for_the_latest(running, clock, watch):
+async def test_the_latest_version_replaces_those_no_longer_kept(running, clock, watch):
     memory = running.memory
     first, second = [
         (await memory.StoreMemory(store(content, never_expires=True))).memory
@@ -577,14 +575,14 @@ async def test_versions_no_longer_kept_are_skipped_for_the_latest(running, clock
     await running.server.sweeper.run_once()
     latest = await updated(memory, second, importance=0.4)
     watcher = watch(memory, 1)
-    told = await watcher.until(6)
+    events = await watcher.until(6)
     assert watcher.changes == [
         (2, CREATED, second.memory_id),
         (5, UPDATED, first.memory_id),
         (6, UPDATED, second.memory_id),
     ]
-    assert told[1].memory.importance == 0.3
-    assert told[2].memory == latest
+    assert events[1].memory.importance == 0.3
+    assert events[2].memory == latest
 
 
 # The end of a stream
@@ -617,25 +615,25 @@ async def test_a_cancelled_watcher_leaves_nothing(running, watch, caplog):
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-async def test_a_read_that_fails_when_all_who_wait_have_gone_is_nobodys_error(
+async def test_a_read_that_fails_after_all_watchers_left_raises_nowhere(
     running, watch, monkeypatch, caplog
 ):
-    begun, gone = asyncio.Event(), asyncio.Event()
+    started, gone = asyncio.Event(), asyncio.Event()
 
     async def read(*_: object) -> None:
-        begun.set()
+        started.set()
         await gone.wait()
         raise RevisionOutOfRange
 
     monkeypatch.setattr(feed.ChangeFeed, "_read", read)
     watcher = watch(running.memory)
-    await begun.wait()
+    await started.wait()
     await watcher.stop()
     await eventually(lambda: not running.server.watchers)
     gone.set()
     for _ in range(5):
-        await asyncio.sleep(0)  # so that the read comes to its end
-    gc.collect()  # which is when asyncio tells of errors that nobody has seen
+        await asyncio.sleep(0)  # so that the read ends
+    gc.collect()  # asyncio reports unretrieved errors on collection
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
@@ -645,7 +643,7 @@ LARGE = 16_000
 
 
 async def flood(memory: MemoryServiceStub, count: int, offset: int = 0) -> None:
-    """Far more than gRPC takes in for a caller that does not read."""
+    """Store far more than gRPC buffers for a caller that does not read."""
     for start in range(offset, offset + count, 50):
         batch = [
             store(f"{n:06} " + "x" * LARGE) for n in range(start, min(start + 50, offset + count))
@@ -654,7 +652,7 @@ async def flood(memory: MemoryServiceStub, count: int, offset: int = 0) -> None:
 
 
 async def read_all(call: grpc.aio.UnaryStreamCall, revisions: list[int]) -> None:
-    """Read to the end, which raises; what came before is kept."""
+    """Read until the stream raises, and keep what came before."""
     async for event in call:
         revisions.append(event.revision)  # noqa: PERF401  as above
 
@@ -679,14 +677,14 @@ async def test_a_watcher_that_does_not_read_is_cut_off_and_resumes_without_loss(
     await reading.until(900)
     await eventually(lambda: running.server.watchers == 1)
     await memory.StoreMemory(store("after the end"))
-    told: list[int] = []
+    received: list[int] = []
     with pytest.raises(grpc.aio.AioRpcError) as ended:
-        await read_all(unread, told)
+        await read_all(unread, received)
     assert ended.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     last = last_revision(ended.value)
-    # No more was taken out of the database's hands than the connection takes in.
+    # The server read no more from the database than the connection buffers.
     assert 0 < last * LARGE < 8_000_000
-    assert told == list(range(1, last + 1))
+    assert received == list(range(1, last + 1))
     resumed = watch(memory, last)
     await resumed.until(901)
     assert resumed.revisions == list(range(last + 1, 902))
@@ -694,7 +692,7 @@ async def test_a_watcher_that_does_not_read_is_cut_off_and_resumes_without_loss(
     assert reading.revisions == list(range(1, 902))
 
 
-async def test_unread_streams_hold_up_nobody(serve, watch, caplog):
+async def test_unread_streams_delay_no_other_caller(serve, watch, caplog):
     running = await serve(MEMORYD_STREAM_STALL_SECONDS="60", MEMORY_MAX_ENTRIES="1000")
     memory = running.memory
     await flood(memory, 400)
@@ -717,7 +715,7 @@ async def test_unread_streams_hold_up_nobody(serve, watch, caplog):
 
 
 @pytest.mark.parametrize("stall_seconds", ["0.2", "60"], ids=["cut off", "not yet cut off"])
-async def test_an_unread_stream_does_not_keep_a_server_from_stopping(serve, stall_seconds, caplog):
+async def test_an_unread_stream_does_not_stop_a_server_from_stopping(serve, stall_seconds, caplog):
     running = await serve(
         MEMORYD_STREAM_STALL_SECONDS=stall_seconds,
         MEMORYD_DRAIN_SECONDS="1",
@@ -727,7 +725,7 @@ async def test_an_unread_stream_does_not_keep_a_server_from_stopping(serve, stal
     unread = running.memory.WatchMemories(pb.WatchMemoriesRequest(session_id="user-123"))
     await unread.initial_metadata()
     await eventually(lambda: running.server.watchers == (stall_seconds == "60"))
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         await running.server.stop()
     with pytest.raises(grpc.aio.AioRpcError) as ended:
         await read_all(unread, [])

@@ -1,4 +1,4 @@
-"""A Secrets Manager of the test's own, and nothing of this machine's AWS set-up."""
+"""The tests' own Secrets Manager, isolated from this machine's AWS configuration."""
 
 from __future__ import annotations
 

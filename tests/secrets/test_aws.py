@@ -1,4 +1,4 @@
-"""AWS Secrets Manager, over real HTTP: values, every way to fail, and what callers see of it."""
+"""AWS Secrets Manager over real HTTP: values, every failure, and what callers see."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CANARY = "c4n4ry"
 
 
 def reading(stub: SecretsManagerStub, **variables: str) -> Secrets:
-    """Secrets that read from the stub; an empty variable is one that is not set."""
+    """Secrets read from the stub; an empty variable means unset."""
     given = stub.variables | variables
     return Secrets.built_in({name: value for name, value in given.items() if value})
 
@@ -41,7 +41,7 @@ async def resolve(secrets: Secrets, name: str) -> SecretStr:
 async def refused(secrets: Secrets, name: str = "crm") -> SecretUnavailableError:
     with pytest.raises(SecretUnavailableError) as caught:
         await resolve(secrets, name)
-    # Nothing of boto3's hangs on to the error.
+    # The error keeps no reference to boto3's.
     assert caught.value.__cause__ is None
     assert CANARY not in str(caught.value)
     return caught.value
@@ -133,7 +133,7 @@ async def test_a_missing_secret_is_not_asked_for_again_at_once(aws):
         (400, f"{CANARY} {CANARY}", "answers an error", "AWS_ENDPOINT_URL_SECRETS_MANAGER"),
     ],
 )
-async def test_a_refusal_is_told_with_its_remedy(aws, status, code, reason, remedy):
+async def test_a_refusal_has_its_remedy(aws, status, code, reason, remedy):
     aws.faults["crm"] = (status, code)
     failure = await refused(reading(aws))
     assert reason in failure.reason
@@ -141,7 +141,7 @@ async def test_a_refusal_is_told_with_its_remedy(aws, status, code, reason, reme
     assert len(aws.asked) <= aws_module.ATTEMPTS
 
 
-async def test_bytes_that_are_no_answer(aws):
+async def test_malformed_answers(aws):
     aws.bodies["crm"] = f"<html>{CANARY}".encode()
     failure = await refused(reading(aws))
     assert failure.reason == "the answer of AWS Secrets Manager has no secret"
@@ -161,12 +161,12 @@ async def test_no_credentials(aws):
     assert aws.asked == []
 
 
-async def test_nobody_listens(aws):
+async def test_an_unreachable_endpoint(aws):
     aws.stop()
     assert (await refused(reading(aws))).reason == "AWS Secrets Manager cannot be reached"
 
 
-async def test_a_server_that_hangs_is_given_up(aws, monkeypatch):
+async def test_a_hanging_server_times_out(aws, monkeypatch):
     monkeypatch.setattr(aws_module, "READ_TIMEOUT_SECONDS", 0.1)
     aws.open.clear()
     failure = await refused(reading(aws))
@@ -205,7 +205,7 @@ async def test_the_last_value_serves_when_the_server_goes_away(aws):
         again.stop()
 
 
-async def test_the_event_loop_goes_on_while_aws_hangs(aws):
+async def test_the_event_loop_runs_while_aws_hangs(aws):
     aws.secrets["crm"] = "value"
     aws.open.clear()
     caller = threading.get_ident()
@@ -254,12 +254,13 @@ async def test_a_caller_learns_nothing_of_secrets_that_it_may_not_name(aws, serv
     own = {"BILLING_API_KEY": "env://OF_BILLING", "OF_BILLING": CANARY}
     tools = (await serve(THERE=CANARY, **own, **aws.variables)).tools
 
-    async def judged(key: str) -> pb.ValidateToolConfigResponse:
+    async def validated(key: str) -> pb.ValidateToolConfigResponse:
         given = pb.ToolConfig(tool="crm", crm=pb.CrmSettings(api_key=key))
         return await tools.ValidateToolConfig(pb.ValidateToolConfigRequest(tool_config=given))
 
     first, *others = [
-        await judged(key) for key in ("env://THERE", "env://MISSING", "secretsmanager://aws/keys#a")
+        await validated(key)
+        for key in ("env://THERE", "env://MISSING", "secretsmanager://aws/keys#a")
     ]
     (violation,) = first.violations
     assert violation.field == "crm.api_key"
@@ -271,9 +272,9 @@ async def test_a_caller_learns_nothing_of_secrets_that_it_may_not_name(aws, serv
     assert "tool_config.crm.api_key" in refused.value.details()
     assert "MEMORYD_SECRET_NAMES" in refused.value.details()
     assert not aws.asked
-    # What the operator names, and what is a tool's by its name.
+    # References that the operator names, and those named like a tool.
     for key in ("env://OF_BILLING", "env://CRM_KEY", "env://ANY_API_KEY"):
-        assert not (await judged(key)).violations
+        assert not (await validated(key)).violations
 
 
 async def test_an_override_that_may_no_longer_be_named_is_set_aside_unread(aws, serve):
@@ -315,7 +316,7 @@ async def test_the_secrets_of_all_tools_are_waited_for_at_once(serve, monkeypatc
 
     async def resolve(*_: object, **__: object) -> SecretStr:
         async with asyncio.timeout(PLENTY):
-            await both.wait()  # one after the other, the first would wait for ever
+            await both.wait()  # one after the other, the first would wait forever
         return SecretStr("value")
 
     monkeypatch.setattr(Secrets, "resolve", resolve)

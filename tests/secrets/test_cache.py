@@ -1,4 +1,4 @@
-"""What is cached, for how long, and what serves when a provider fails."""
+"""What is cached, for how long, and what is used when a provider fails."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CRM = SecretReference.parse("secretsmanager://aws/crm")
 
 
 class Remote:
-    """A provider that answers what it is told to, when it is told to, and counts."""
+    """A scripted provider that counts its requests."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -55,7 +55,7 @@ class World:
         return caught.value
 
     async def settle(self) -> None:
-        """Let what goes on in the background come to its end."""
+        """Wait until background work ends."""
         for _ in range(10):
             await asyncio.sleep(0)
 
@@ -77,7 +77,7 @@ async def test_a_value_is_read_once_until_it_is_to_be_refreshed(world):
     assert world.remote.asked == 1
 
 
-async def test_it_is_refreshed_before_its_end_while_it_serves(world):
+async def test_a_value_in_use_is_refreshed_before_it_expires(world):
     await world.value()
     world.remote.answer = "second"
     world.remote.open.clear()
@@ -92,14 +92,14 @@ async def test_it_is_refreshed_before_its_end_while_it_serves(world):
     assert world.remote.asked == 2
 
 
-async def test_after_its_end_it_is_waited_for(world):
+async def test_an_expired_value_is_waited_for(world):
     await world.value()
     world.remote.answer = "second"
     world.now += TTL_SECONDS
     assert await world.value() == "second"
 
 
-async def test_the_last_good_value_outlives_failures_and_they_are_told(world, caplog):
+async def test_the_last_good_value_outlives_failures_and_they_are_logged(world, caplog):
     caplog.set_level(logging.WARNING)
     world.remote.answer = CANARY
     await world.value()
@@ -119,7 +119,7 @@ async def test_the_last_good_value_outlives_failures_and_they_are_told(world, ca
     assert world.secrets.refresh_failure(CRM) is None
 
 
-async def test_the_last_good_value_serves_where_the_provider_hangs(world):
+async def test_the_last_good_value_serves_while_the_provider_hangs(world):
     await world.value()
     world.remote.open.clear()
     world.now += TTL_SECONDS
@@ -127,7 +127,7 @@ async def test_the_last_good_value_serves_where_the_provider_hangs(world):
     world.remote.open.set()
 
 
-async def test_a_failure_stands_for_a_while(world):
+async def test_a_failure_is_cached_for_a_while(world):
     world.remote.answer = denied()
     for _ in range(5):
         assert (await world.failure()).reason == "denied"
@@ -152,7 +152,7 @@ async def test_many_callers_ask_once(world):
     assert world.remote.asked == 1
 
 
-async def test_nobody_waits_longer_than_its_timeout_and_the_answer_is_kept(world):
+async def test_no_caller_waits_longer_than_its_timeout_and_the_answer_is_kept(world):
     world.remote.open.clear()
     late = await world.failure(timeout=0.01)
     assert late.reason == "secretsmanager:// did not answer within 0.01 s"
@@ -161,7 +161,7 @@ async def test_nobody_waits_longer_than_its_timeout_and_the_answer_is_kept(world
     assert world.remote.asked == 1
 
 
-async def test_a_defect_of_a_provider_is_told_by_its_kind_only(world, caplog):
+async def test_an_unhandled_exception_of_a_provider_shows_only_its_type(world, caplog):
     caplog.set_level(logging.DEBUG)
     world.remote.answer = KeyError(CANARY)
     failure = await world.failure()
@@ -169,7 +169,7 @@ async def test_a_defect_of_a_provider_is_told_by_its_kind_only(world, caplog):
     assert CANARY not in str([vars(record) for record in caplog.records])
 
 
-async def test_what_is_kept_and_what_is_under_way_has_an_end(world):
+async def test_cached_values_and_running_requests_are_bounded(world):
     def reference(number: int) -> SecretReference:
         return SecretReference.parse(f"secretsmanager://aws/secret-{number}")
 

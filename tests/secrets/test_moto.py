@@ -1,4 +1,4 @@
-"""AWS Secrets Manager as moto plays it: its own server, over real HTTP."""
+"""AWS Secrets Manager as simulated by moto's server, over real HTTP."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PLENTY = 30.0
 
 @pytest.fixture(scope="module")
 def variables() -> Iterator[dict[str, str]]:
-    """AWS's variables for a server that holds a few secrets."""
+    """AWS variables for a server with a few secrets."""
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -53,7 +53,7 @@ async def test_values_and_json_keys(variables, name, value):
 
 
 @pytest.mark.parametrize("name", ["never", "gone", "prod/all#inventory", "crm#crm"])
-async def test_what_is_not_there_is_refused_with_a_remedy(variables, name):
+async def test_a_missing_secret_is_refused_with_a_remedy(variables, name):
     secrets = Secrets.built_in(variables)
     reference = SecretReference.parse(f"secretsmanager://aws/{name}")
     with pytest.raises(SecretUnavailableError) as refused:

@@ -1,4 +1,4 @@
-"""What the tests of the running server share."""
+"""Helpers shared by the tests of the running server."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DETAILS = {
 
 
 class Refusal:
-    """An error as its caller sees it, with the details by the name of their type."""
+    """An error as its caller sees it, with its details by type name."""
 
     def __init__(self, error: grpc.RpcError) -> None:
         self.code = error.code()
@@ -48,7 +48,7 @@ class Refusal:
 
 @pytest.fixture
 def refusal() -> Callable[[grpc.RpcError], Refusal]:
-    """Read an error."""
+    """Decode an error."""
     return Refusal
 
 
@@ -58,7 +58,7 @@ def eventually() -> Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]:
 
     async def wait(condition: Callable[[], Awaitable[bool]]) -> None:
         async with asyncio.timeout(30):
-            while not await condition():  # noqa: ASYNC110  nobody tells when it comes to hold
+            while not await condition():  # noqa: ASYNC110  no event to await
                 await asyncio.sleep(0.02)
 
     return wait

@@ -1,4 +1,4 @@
-"""What holds for every call: request ids, cancelling, deadlines, sizes, reflection, defects."""
+"""What holds for every call: request ids, cancelling, deadlines, sizes, reflection, errors."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def contents(memory) -> list[str]:
 
 
 def padded(size: int) -> bytes:
-    """A request to list, of that many bytes, with a field that this release does not know."""
+    """A list request of this many bytes, padded with a field that this release does not know."""
     request = list_request().SerializeToString()
     # Number 1000, length-delimited, the length in four bytes.
     room = size - len(request) - 6
@@ -52,7 +52,7 @@ def padded(size: int) -> bytes:
 # Request ids
 
 
-async def test_a_call_is_given_a_request_id_of_its_own(memory):
+async def test_each_call_gets_its_own_request_id(memory):
     seen = set()
     for _ in range(3):
         call = memory.ListMemories(list_request())
@@ -63,7 +63,7 @@ async def test_a_call_is_given_a_request_id_of_its_own(memory):
 
 
 @pytest.mark.parametrize("given", ["7", "0197d3e2-7a44-7e2a-b2f0-3c1d5e6f7a8b", "a/b:c=d+e@f.g_h~"])
-async def test_a_request_id_of_the_callers_own_is_kept(memory, refusal, given):
+async def test_a_request_id_from_the_caller_is_kept(memory, refusal, given):
     metadata = [("x-request-id", given)]
     call = memory.ListMemories(list_request(), metadata=metadata)
     await call
@@ -85,7 +85,7 @@ async def test_a_request_id_that_could_forge_the_log_is_replaced(memory, given):
 # Cancelling
 
 
-async def test_cancelled_calls_leave_the_service_whole(serve, eventually):
+async def test_cancelled_calls_leave_the_service_working(serve, eventually):
     running = await serve(MEMORY_MAX_ENTRIES="1000")
     memory, database = running.memory, running.server.database
     first = (await memory.StoreMemory(store_request("first"))).memory
@@ -105,16 +105,16 @@ async def test_cancelled_calls_leave_the_service_whole(serve, eventually):
         }
         assert acknowledged <= set(await contents(memory))
 
-    async def whole() -> bool:
+    async def works() -> bool:
         return database.connections_in_use == 0
 
-    await eventually(whole)
+    await eventually(works)
     await memory.StoreMemory(store_request("last"))
     assert "last" in await contents(memory)
 
 
 async def _outcome(call) -> grpc.StatusCode:
-    """How it ends; cancelling a call by hand is no reason to cancel who waits for it."""
+    """The outcome of a call; a call cancelled by hand does not cancel the task that awaits it."""
     with contextlib.suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
         await call
     return await call.code()
@@ -124,13 +124,13 @@ async def _outcome(call) -> grpc.StatusCode:
 
 
 @contextlib.asynccontextmanager
-async def writes_held_up(url: str) -> AsyncIterator[None]:
-    """Until the end of the block no write to a session that exists can commit."""
+async def writes_blocked(url: str) -> AsyncIterator[None]:
+    """Block all writes to existing sessions until the end of the block."""
     if url.startswith("sqlite"):
         file = make_url(url).database or ""
         connection = sqlite3.connect(file, check_same_thread=False, timeout=30)
         with contextlib.closing(connection):
-            # In a thread: the service in this process may have to go on for the file to be free.
+            # In a thread: the service in this process may need the loop to release the file.
             await asyncio.to_thread(connection.execute, "BEGIN IMMEDIATE")
             yield
             await asyncio.to_thread(connection.rollback)
@@ -152,25 +152,25 @@ async def postgres(url: str) -> AsyncIterator[asyncpg.Connection]:
 async def test_a_deadline_ends_a_write_that_waits_for_a_lock(running, database_url, eventually):
     memory = running.memory
     await memory.StoreMemory(store_request("before"))
-    async with writes_held_up(database_url):
+    async with writes_blocked(database_url):
         for call in (memory.StoreMemory(store_request("late"), timeout=0.3) for _ in range(8)):
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await call
             assert refused.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-        # Reading goes on meanwhile.
+        # Reads succeed meanwhile.
         assert await contents(memory) == ["before"]
 
-    async def whole() -> bool:
+    async def works() -> bool:
         return running.server.database.connections_in_use == 0
 
-    await eventually(whole)
+    await eventually(works)
     await memory.StoreMemory(store_request("after"))
     assert set(await contents(memory)) >= {"before", "after"}
 
 
 @only_postgresql
 async def test_callers_that_have_gone_leave_no_queries_behind(serve, database_url, eventually):
-    # A body that has begun runs to its end, or to these limits of the product.
+    # Work that has started runs until it ends, or until these limits.
     running = await serve(
         MEMORYD_DATABASE_TIMEOUT_SECONDS="4",
         MEMORYD_DATABASE_STATEMENT_TIMEOUT_SECONDS="4",
@@ -203,9 +203,9 @@ async def test_callers_that_have_gone_leave_no_queries_behind(serve, database_ur
             assert set(await asyncio.gather(*map(_outcome, calls))) == {
                 grpc.StatusCode.DEADLINE_EXCEEDED
             }
-            # Though the lock is still held.
+            # Although the lock is still held.
             await eventually(nothing_is_running)
-    assert await contents(memory) in (["before"], [])  # the first deletion had begun
+    assert await contents(memory) in (["before"], [])  # the first deletion had started
 
 
 async def test_a_deadline_that_has_passed_is_refused_at_once(running):
@@ -226,13 +226,13 @@ async def test_messages_of_up_to_four_mebibytes_are_received(running, refusal):
     assert await call(padded(RECEIVED_BYTES)) == pb.ListMemoriesResponse()
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await call(padded(RECEIVED_BYTES + 1))
-    told = refusal(refused.value)
-    assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE")
-    assert "4,194,305 bytes and may have 4,194,304" in told.message
+    error = refusal(refused.value)
+    assert (error.code, error.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE")
+    assert "4,194,305 bytes and may have 4,194,304" in error.message
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await call(padded(2 * RECEIVED_BYTES + 1))
     assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-    # The connection is none the worse for it.
+    # The connection still works.
     assert await call(padded(100)) == pb.ListMemoriesResponse()
 
 
@@ -248,7 +248,7 @@ async def test_the_largest_message_is_a_setting(serve):
 # Reflection
 
 
-async def test_reflection_tells_of_every_service_and_its_messages(running):
+async def test_reflection_describes_every_service_and_its_messages(running):
     reflect = ServerReflectionStub(running.channel).ServerReflectionInfo
     requests = [
         reflection_pb2.ServerReflectionRequest(list_services=""),
@@ -273,7 +273,7 @@ async def test_reflection_tells_of_every_service_and_its_messages(running):
     assert [file.service[0].name for file in described] == ["MemoryService", "ToolConfigService"]
 
 
-async def test_reflection_refuses_bytes_that_are_no_request(running, refusal):
+async def test_reflection_refuses_bytes_that_are_not_a_request(running, refusal):
     path = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
     listing = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
     stream = running.channel.stream_stream(path)(iter([listing, b"\xff"]))
@@ -284,10 +284,10 @@ async def test_reflection_refuses_bytes_that_are_no_request(running, refusal):
     assert (found.code, found.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_MESSAGE")
 
 
-# Defects
+# Unhandled exceptions
 
 
-async def test_a_defect_tells_its_caller_a_request_id_and_the_log_the_rest(
+async def test_an_unhandled_exception_shows_its_caller_only_a_request_id(
     memory, monkeypatch, caplog, refusal, eventually
 ):
     def broken(*_arguments: object, **_named: object) -> None:
@@ -303,7 +303,7 @@ async def test_a_defect_tells_its_caller_a_request_id_and_the_log_the_rest(
         def records() -> list[logging.LogRecord]:
             return [r for r in caplog.records if getattr(r, "request_id", "") == found.request_id]
 
-        async def both_are_written() -> bool:  # the caller is told before the second
+        async def both_are_written() -> bool:  # the caller gets its answer before the second
             return len(records()) > 1
 
         await eventually(both_are_written)
@@ -318,12 +318,12 @@ async def test_a_defect_tells_its_caller_a_request_id_and_the_log_the_rest(
     assert b"secret words" not in trailers["grpc-status-details-bin"]
     assert "secret words" not in found.message
 
-    defect, call = records()
-    assert (defect.levelname, defect.exc_info[0]) == ("ERROR", RuntimeError)
+    logged, call = records()
+    assert (logged.levelname, logged.exc_info[0]) == ("ERROR", RuntimeError)
     assert (call.code, call.method) == ("INTERNAL", "/memoryd.v1.MemoryService/RetrieveMemories")
 
 
-async def test_a_defect_in_a_stream_tells_a_request_id_and_nothing_else(
+async def test_an_unhandled_exception_in_a_stream_shows_only_a_request_id(
     memory, monkeypatch, refusal
 ):
     def broken(*_arguments: object, **_named: object) -> None:
@@ -340,7 +340,7 @@ async def test_a_defect_in_a_stream_tells_a_request_id_and_nothing_else(
     assert found.details.keys() == {"ErrorInfo", "RequestInfo"}
 
 
-async def test_a_defect_in_one_write_is_that_writes_alone(memory, monkeypatch):
+async def test_an_unhandled_exception_in_one_write_fails_only_that_write(memory, monkeypatch):
     def broken(*_arguments: object, **_named: object) -> str:
         raise RuntimeError
 
@@ -379,7 +379,7 @@ async def test_a_call_is_logged_with_the_code_that_its_caller_sees(
         return [("x-request-id", name)]
 
     with caplog.at_level(logging.INFO, "memoryd.access"):
-        async with writes_held_up(database_url):
+        async with writes_blocked(database_url):
             calls = {
                 "ok": memory.ListMemories(list_request(), metadata=named("ok")),
                 "bad": memory.ListMemories(pb.ListMemoriesRequest(), metadata=named("bad")),
@@ -388,7 +388,7 @@ async def test_a_call_is_logged_with_the_code_that_its_caller_sees(
                 "gone": memory.StoreMemory(store_request(), metadata=named("gone")),
                 "unknown": guess(b"", metadata=named("unknown")),
             }
-            for _ in range(5):  # by then it has begun
+            for _ in range(5):  # by then it has started
                 await running.tools.ListTools(tool_pb.ListToolsRequest())
             calls["gone"].cancel()
             outcomes = {name: await _outcome(call) for name, call in calls.items()}
@@ -405,7 +405,7 @@ async def test_a_call_is_logged_with_the_code_that_its_caller_sees(
     assert logged() == {name: code.name for name, code in codes.items()}
 
 
-async def test_an_answer_that_its_client_refuses_for_its_size_is_no_error_of_ours(command_line):
+async def test_an_answer_too_large_for_its_client_is_not_logged_as_an_error(command_line):
     server = command_line.serve()
     address = await asyncio.to_thread(server.address)
     text = "x" * 16_000

@@ -42,7 +42,7 @@ SET_REVISION = "UPDATE alembic_version SET version_num = '{}'"
 
 @pytest.fixture
 def empty_url(database_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database without a schema; for SQLite, a file that is not there yet."""
+    """A database without a schema; for SQLite, a file that does not exist yet."""
     if database_kind == "sqlite":
         return f"sqlite+aiosqlite:///{tmp_path}/new.db"
     return str(request.getfixturevalue("postgres_server").create_database())
@@ -92,7 +92,7 @@ def reason(error: grpc.RpcError) -> str:
 
 
 def sql(url: str, statement: str) -> None:
-    """Execute a statement in the database, past the service."""
+    """Execute a statement directly in the database."""
     if url.startswith("sqlite"):
         with contextlib.closing(sqlite3.connect(make_url(url).database or "")) as connection:
             connection.execute(statement)
@@ -112,13 +112,13 @@ def dsn(url: str) -> str:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A port without a listener."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    """It did not start, and says why in words for people."""
+    """Check that it did not start, and says why in plain words."""
     assert done.returncode != 0
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
@@ -129,7 +129,7 @@ def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
 # Serving
 
 
-def test_serving_is_announced_with_the_address_and_a_call_that_works(command_line, database_url):
+def test_the_ready_line_has_the_address_and_a_working_call(command_line, database_url):
     server = command_line.serve(MEMORYD_DATABASE_URL=database_url)
     address = server.address()
     assert re.fullmatch(r"127\.0\.0\.1:[1-9][0-9]*", address)
@@ -143,7 +143,7 @@ def test_serving_is_announced_with_the_address_and_a_call_that_works(command_lin
     assert [memory.content for memory in retrieve(address)] == [answer["memory"]["content"]]
 
 
-def test_what_an_idle_server_does_without_is_not_loaded(command_line, database_url):
+def test_an_idle_server_loads_only_what_it_needs(command_line, database_url):
     server = command_line.serve(MEMORYD_DATABASE_URL=database_url, PYTHONPROFILEIMPORTTIME="1")
     server.address()
     loaded = set(re.findall(r"\| +(\w+)[\w.]*$", server.log, re.MULTILINE))
@@ -161,8 +161,8 @@ def test_an_sqlite_file_is_made_and_migrated(command_line, tmp_path):
     assert (tmp_path / "memoryd.db").is_file()
 
 
-def test_postgresql_waits_for_its_migration_and_goes_on_by_itself(command_line, empty_postgres):
-    # The port is known beforehand, since only a server that is ready names it.
+def test_a_server_on_postgresql_waits_for_the_migration_and_continues(command_line, empty_postgres):
+    # The port is chosen beforehand, since a server names its port only once it is ready.
     port = free_port()
     address = f"127.0.0.1:{port}"
     variables = {"MEMORYD_DATABASE_URL": empty_postgres, "MEMORYD_PORT": str(port)}
@@ -189,7 +189,7 @@ def test_postgresql_waits_for_its_migration_and_goes_on_by_itself(command_line, 
     assert server.stop() == 0
 
 
-def test_serve_migrates_postgresql_where_told_to(command_line, empty_postgres):
+def test_serve_migrates_postgresql_on_request(command_line, empty_postgres):
     server = command_line.serve("--migrate", MEMORYD_DATABASE_URL=empty_postgres)
     store(server.address())
     assert server.stop() == 0
@@ -229,7 +229,7 @@ def test_a_postgresql_of_a_newer_release_is_left_alone(command_line, migrated_po
     assert server.stop() == 0
 
 
-def test_a_postgresql_that_is_not_there_yet_is_waited_for(command_line, migrated_postgres_url):
+def test_a_server_waits_for_a_missing_postgresql(command_line, migrated_postgres_url):
     url = make_url(migrated_postgres_url)
     with tempfile.TemporaryDirectory(prefix="pg-") as folder:
         place = Path(folder) / "sockets"
@@ -349,7 +349,7 @@ def test_every_bad_setting_is_named_at_once(command_line, tmp_path):
 
 
 @pytest.mark.parametrize("key", [CANARY, "env://NOT_SET"])
-def test_production_refuses_secrets_that_are_literal_or_nowhere(command_line, key):
+def test_production_refuses_secrets_that_are_literal_or_missing(command_line, key):
     done = command_line.run("serve", MEMORYD_ENVIRONMENT="production", CRM_API_KEY=key)
     assert_refused(done, "CRM_API_KEY")
     assert CANARY not in done.stderr
@@ -389,7 +389,7 @@ def test_an_unknown_command_is_refused(command_line):
     assert_refused(command_line.run("server"), "server")
 
 
-def test_health_tells_by_its_exit_code(command_line):
+def test_health_answers_by_its_exit_code(command_line):
     server = command_line.serve()
     host, port = server.address().split(":")
     asked = command_line.run("health", "--host", host, "--port", port)
@@ -399,14 +399,14 @@ def test_health_tells_by_its_exit_code(command_line):
     assert_refused(asked, f"{host}:{port}")
 
 
-def test_health_goes_past_proxies(command_line):
+def test_health_bypasses_proxies(command_line):
     _, port = command_line.serve().address().split(":")
-    nobody = f"http://127.0.0.1:{free_port()}"
-    asked = command_line.run("health", "--port", port, http_proxy=nobody, https_proxy=nobody)
+    proxy = f"http://127.0.0.1:{free_port()}"
+    asked = command_line.run("health", "--port", port, http_proxy=proxy, https_proxy=proxy)
     assert asked.returncode == 0
 
 
-def test_an_ipv6_address_is_served_and_asked(command_line):
+def test_an_ipv6_address_can_be_served_and_checked(command_line):
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
@@ -422,8 +422,8 @@ def test_an_ipv6_address_is_served_and_asked(command_line):
 
 
 @contextlib.asynccontextmanager
-async def writes_held_up(url: str) -> AsyncIterator[None]:
-    """Until the end of the block no write to the session `user-123` can commit."""
+async def writes_blocked(url: str) -> AsyncIterator[None]:
+    """Block all writes to the session `user-123` until the end of the block."""
     if url.startswith("sqlite"):
         with contextlib.closing(sqlite3.connect(make_url(url).database or "")) as connection:
             connection.execute("BEGIN IMMEDIATE")
@@ -439,13 +439,13 @@ async def writes_held_up(url: str) -> AsyncIterator[None]:
         await connection.close()
 
 
-async def begun(opened: grpc.aio.Channel) -> None:
-    """Return when the service has begun with all that was sent on the channel before."""
+async def until_started(opened: grpc.aio.Channel) -> None:
+    """Return when the service has started all that was sent on the channel before."""
     for _ in range(5):
         await ToolConfigServiceStub(opened).ListTools(tool_pb.ListToolsRequest())
 
 
-async def test_sigterm_lets_calls_under_way_end_and_takes_no_new_ones(command_line, database_url):
+async def test_sigterm_finishes_running_calls_and_accepts_no_new_ones(command_line, database_url):
     server = command_line.serve(
         MEMORYD_DATABASE_URL=database_url,
         MEMORYD_DRAIN_SECONDS="60",
@@ -456,11 +456,11 @@ async def test_sigterm_lets_calls_under_way_end_and_takes_no_new_ones(command_li
     async with grpc.aio.insecure_channel(address, options) as opened:
         watch = HealthStub(opened).Watch(health_pb2.HealthCheckRequest())
         assert (await watch.read()).status == SERVING
-        async with writes_held_up(database_url):
+        async with writes_blocked(database_url):
             under_way = MemoryServiceStub(opened).StoreMemory(
                 pb.StoreMemoryRequest(session_id="user-123", content="second")
             )
-            await begun(opened)
+            await until_started(opened)
             server.terminate()
             assert (await watch.read()).status == NOT_SERVING
             with pytest.raises(grpc.aio.AioRpcError) as ended:
@@ -489,12 +489,12 @@ async def test_a_call_that_outlasts_the_drain_is_ended(command_line, database_ur
     options = [("grpc.enable_http_proxy", 0)]
     async with (
         grpc.aio.insecure_channel(address, options) as opened,
-        writes_held_up(database_url),
+        writes_blocked(database_url),
     ):
         under_way = MemoryServiceStub(opened).StoreMemory(
             pb.StoreMemoryRequest(session_id="user-123", content="second")
         )
-        await begun(opened)
+        await until_started(opened)
         server.terminate()
         with pytest.raises(grpc.aio.AioRpcError):
             await under_way
@@ -517,7 +517,7 @@ def test_accesses_that_have_gathered_are_written_at_the_end(command_line, databa
 
 
 @pytest.mark.parametrize("level", ["info", "debug"])
-def test_the_log_is_an_object_a_line_and_never_has_contents(command_line, database_url, level):
+def test_the_log_is_one_json_object_per_line_without_contents(command_line, database_url, level):
     server = command_line.serve(
         "--log-format", "json", "--log-level", level, MEMORYD_DATABASE_URL=database_url
     )
@@ -558,7 +558,7 @@ def test_the_log_is_an_object_a_line_and_never_has_contents(command_line, databa
     assert len({call["request_id"] for call in calls}) == len(calls)
 
 
-def test_a_log_for_people_has_a_line_a_call(command_line):
+def test_the_text_log_has_one_line_per_call(command_line):
     server = command_line.serve()
     store(server.address())
     assert server.stop() == 0

@@ -69,7 +69,7 @@ def test_looking_makes_no_database(command_line):
     assert list(command_line.folder.iterdir()) == []
 
 
-async def test_what_is_doubtful_is_told(running, command_line, database_url):
+async def test_warnings_are_reported(running, command_line, database_url):
     await update(running, "crm", enabled=True, crm={"api_key": CANARY})
     done = command_line.run(
         "config", "check", MEMORYD_DATABASE_URL=database_url, ESCALATION_NOTIFICATION_ENABLED="true"
@@ -92,7 +92,7 @@ async def test_what_is_doubtful_is_told(running, command_line, database_url):
     ],
     ids=["bounds", "a literal in production", "a missing secret in production"],
 )
-def test_a_problem_is_told_and_fails(command_line, variables, words):
+def test_a_problem_is_reported_and_fails(command_line, variables, words):
     done = command_line.run("config", "check", **variables)
     assert done.returncode == 1
     assert all(word in done.stderr for word in words)
@@ -107,8 +107,8 @@ def test_warnings_are_logged_at_the_start(command_line):
     assert server.stop() == 0
 
 
-def test_a_server_that_starts_without_its_database_serves_what_the_environment_says(command_line):
-    # The port is known beforehand, since only a server that is ready names it.
+def test_a_server_started_without_its_database_serves_the_environment(command_line):
+    # The port is chosen beforehand, since a server names its port only once it is ready.
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     server = command_line.serve(
@@ -123,11 +123,11 @@ def test_a_server_that_starts_without_its_database_serves_what_the_environment_s
     assert server.stop() == 0
 
 
-# What a folder or a console does to it
+# Effects of the folder and the console
 
 
 def test_code_in_the_working_folder_is_not_run(command_line):
-    """Neither a module by the name of one that is imported, nor one that `.env` names."""
+    """Neither a module named like an imported one, nor a module that `.env` names."""
     code = "open('was_run', 'w').close()\n"
     for name in ("typing_extensions", "sqlalchemy", "dotenv", "asyncio", "json", "evil"):
         (command_line.folder / f"{name}.py").write_text(code)
@@ -156,7 +156,7 @@ def test_a_password_in_a_flag_is_refused_by_every_command(command_line):
         assert CANARY not in done.stdout + line
 
 
-def test_a_variable_of_dotenv_that_refers_to_nothing_is_told(command_line):
+def test_a_dotenv_variable_that_refers_to_nothing_is_reported(command_line):
     (command_line.folder / ".env").write_text(
         "ENABLE_CRM_TOOL=true\nCRM_API_ENDPOINT=https://c.example\n"
         f"CRM_API_KEY=env://CRM_KEY\nCRM_KEY='{CANARY}${{b}}c'\n"

@@ -1,4 +1,4 @@
-"""What stands in a database's way: each cause is one line that says what to change."""
+"""Each reason why a database cannot be used is one line that says what to change."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SSL_REQUEST = b"\x04\xd2\x16\x2f"
 
 @pytest.fixture(scope="module")
 def refusing_postgres(postgres_server):
-    """The server with roles and databases that it refuses in one way each."""
+    """A server with roles and databases that it refuses in one way each."""
     psql = postgres_server.psql
     file = Path(psql("SHOW hba_file").splitlines()[2].strip())
     rules = file.read_text()
@@ -64,7 +64,7 @@ def url_of(server, database: str, user: str, password: str = f"{CANARY}-wrong") 
 
 @pytest.fixture
 def refused_url(refusing_postgres, migrated_postgres):
-    """The URL of a role and a database; without a name, one with the schema and nothing in it."""
+    """The URL of a role and a database; by default a database with the schema and no rows."""
 
     def url(user: str, database: str | None) -> str:
         if database is None:
@@ -111,7 +111,7 @@ def test_a_refusal_of_postgresql_is_one_line_with_its_remedy(
         assert all(word in line for word in words)
 
 
-def test_a_role_without_the_right_to_make_tables_is_told_of_it(command_line, refusing_postgres):
+def test_a_role_that_may_not_make_tables_is_reported(command_line, refusing_postgres):
     database = make_url(refusing_postgres.create_database()).database
     done = command_line.run(
         "migrate", MEMORYD_DATABASE_URL=url_of(refusing_postgres, database, "without_rights")
@@ -172,7 +172,7 @@ def test_a_database_in_another_encoding_is_refused(command_line, postgres_server
 
 
 def certificate(name: str) -> tuple[bytes, bytes]:
-    """A certificate for a host, signed by itself, and its key; as PEM."""
+    """A self-signed certificate for a host, and its key, as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
@@ -194,8 +194,8 @@ def certificate(name: str) -> tuple[bytes, bytes]:
 
 
 @asynccontextmanager
-async def before_postgres(url: str, context: ssl.SSLContext | None) -> AsyncIterator[int]:
-    """A port before a PostgreSQL that offers TLS, as the server itself would; or none."""
+async def tls_proxy(url: str, context: ssl.SSLContext | None) -> AsyncIterator[int]:
+    """A port in front of a PostgreSQL that offers TLS as the server would, or does not."""
     socket_file = f"{make_url(url).query['host']}/.s.PGSQL.5432"
 
     opened: list[asyncio.StreamWriter] = []
@@ -254,7 +254,7 @@ async def test_every_sslmode_works(command_line, postgres_server, migrated_postg
             MEMORYD_DATABASE_URL=f"postgresql+asyncpg://postgres@{host}:{port}/{database}{given}",
         )
 
-    async with before_postgres(url, context) as port:
+    async with tls_proxy(url, context) as port:
         done = await check(port, "ca.pem")
         assert (done.returncode, done.stderr) == (0, "")
         if mode.startswith("verify"):
@@ -262,7 +262,7 @@ async def test_every_sslmode_works(command_line, postgres_server, migrated_postg
         if mode == "verify-full":
             by_number = await check(port, "ca.pem", "127.0.0.1")
             assert_one_line(by_number, "sslrootcert", "127.0.0.1")
-    async with before_postgres(url, None) as port:
+    async with tls_proxy(url, None) as port:
         done = await check(port, "ca.pem")
         if mode in ("disable", "allow", "prefer"):
             assert done.returncode == 0
@@ -273,8 +273,8 @@ async def test_every_sslmode_works(command_line, postgres_server, migrated_postg
 # SQLite
 
 
-def as_one_who_needs_rights() -> None:
-    """Have root obey permissions, as every other user does."""
+def obey_permissions() -> None:
+    """Make root obey file permissions, as every other user does."""
     if os.geteuid() == 0:
         libc = ctypes.CDLL(None)
         for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
@@ -295,9 +295,7 @@ def as_one_who_needs_rights() -> None:
         ("closed folder", "the folder {0}/closed may not be entered"),
     ],
 )
-def test_what_stands_in_the_way_of_a_file_is_named(
-    command_line, migrated_sqlite, tmp_path, kind, words
-):
+def test_every_obstacle_to_a_file_is_named(command_line, migrated_sqlite, tmp_path, kind, words):
     (tmp_path / "text").write_text("This is a text, and has been one all its life.\n" * 100)
     for folder in ("folder", "sealed", "closed"):
         (tmp_path / folder).mkdir()
@@ -328,7 +326,7 @@ def test_what_stands_in_the_way_of_a_file_is_named(
             capture_output=True,
             text=True,
             timeout=60,
-            preexec_fn=as_one_who_needs_rights,
+            preexec_fn=obey_permissions,
         )
         place = str(tmp_path)
         named = words.format(place.removeprefix("/") if kind == "meant as absolute" else place)

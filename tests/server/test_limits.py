@@ -1,4 +1,4 @@
-"""Limits against abuse: what is too much is refused at once, and costs nobody else anything."""
+"""Limits against abuse: excess calls are refused at once, at no cost to other callers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def read_all(stream) -> list[int]:
     ("variable", "reason"),
     [("MEMORYD_MAX_CALLS", "OVERLOADED"), ("MEMORYD_MAX_CALLS_PER_CLIENT", "CLIENT_LIMIT_REACHED")],
 )
-async def test_calls_over_the_limit_are_refused_and_told_when_to_retry(
+async def test_calls_over_the_limit_are_refused_with_a_retry_delay(
     serve, refusal, variable, reason
 ):
     running = await serve(**{variable: "2"})
@@ -61,17 +61,17 @@ async def test_calls_over_the_limit_are_refused_and_told_when_to_retry(
     assert outcomes["stored"] >= 2
     assert outcomes["serving"] == 100
     assert outcomes[reason] == 100 - outcomes["stored"] > 0
-    # Whatever became of them, they hold no place any more.
+    # However they ended, they no longer hold a place.
     listed = await running.memory.ListMemories(
         pb.ListMemoriesRequest(session_id="user-123", page_size=1000)
     )
     assert len(listed.memories) == outcomes["stored"]
 
 
-async def test_calls_that_meet_a_stop_are_done_or_refused_and_never_cancelled(
+async def test_calls_during_a_stop_are_done_or_refused_and_never_cancelled(
     serve, refusal, monkeypatch
 ):
-    # So patient that a slow machine makes no difference.
+    # Generous, so that a slow machine makes no difference.
     monkeypatch.setattr(pipeline, "QUIET_SECONDS", 2.0)
     monkeypatch.setattr(pipeline, "REFUSING_SECONDS", 30.0)
     running = await serve()
@@ -113,7 +113,7 @@ async def test_streams_over_the_limit_are_refused_until_others_end(
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stream.read()
         assert refusal(refused.value).reason == reason
-    await running.memory.StoreMemory(store_request(1))  # calls have places of their own
+    await running.memory.StoreMemory(store_request(1))  # calls have their own places
     watches[0].cancel()
 
     async def has_room() -> bool:
@@ -144,12 +144,10 @@ def test_a_client_is_an_address_and_takes_no_other_clients_places():
         pass
 
 
-async def test_writes_that_would_wait_for_too_long_are_refused_before_they_are_read(
-    serve, refusal, monkeypatch
-):
+async def test_writes_that_would_wait_too_long_are_refused_unread(serve, refusal, monkeypatch):
     monkeypatch.setattr(group_commit, "MAX_WAIT_SECONDS", 0.0)
     running = await serve(MEMORYD_WRITE_BATCH_LIMIT="2")
-    # How long two take is known from here on.
+    # From here on the service knows how long two take.
     await running.memory.BatchStoreMemories(
         pb.BatchStoreMemoriesRequest(requests=[store_request(0), store_request(-1)])
     )
@@ -158,7 +156,7 @@ async def test_writes_that_would_wait_for_too_long_are_refused_before_they_are_r
 
     async def store(number: int) -> str:
         nonlocal refused_unread
-        # Every other one would be refused for what it is.
+        # Every second one would be refused as invalid.
         request = store_request(number) if number % 2 else pb.StoreMemoryRequest()
         try:
             await running.memory.StoreMemory(request)
@@ -180,7 +178,7 @@ async def test_writes_that_would_wait_for_too_long_are_refused_before_they_are_r
     assert len(listed.memories) == outcomes["stored"] + 2
 
 
-def test_those_who_are_refused_come_back_one_after_the_other():
+def test_refused_callers_come_back_one_after_the_other():
     now = 1000.0
     returns = RetryDelays(clock=lambda: now)
     delays = [returns.give() for _ in range(1000)]
@@ -193,7 +191,7 @@ def test_those_who_are_refused_come_back_one_after_the_other():
     assert returns.give() == pytest.approx(0.5)
 
 
-async def test_a_stream_with_nothing_to_tell_is_ended_and_resumes_without_loss(serve, refusal):
+async def test_an_idle_stream_is_ended_and_resumes_without_loss(serve, refusal):
     running = await serve(MEMORYD_STREAM_IDLE_SECONDS="0.3")
     for number in range(3):
         await running.memory.StoreMemory(store_request(number))
@@ -223,7 +221,7 @@ async def test_the_size_of_a_batch_is_a_setting(serve, refusal):
     assert len((await running.memory.BatchStoreMemories(batch)).responses) == 2
 
 
-async def test_an_old_connection_is_given_up_and_no_call_fails_by_it(serve):
+async def test_an_old_connection_is_closed_without_failing_a_call(serve):
     running = await serve(MEMORYD_CONNECTION_AGE_SECONDS="1", MEMORYD_CONNECTION_GRACE_SECONDS="1")
     async with grpc.aio.insecure_channel(running.address) as channel:
         memory = MemoryServiceStub(channel)

@@ -1,4 +1,4 @@
-"""What exports and backups leave on the disk: a complete file for its owner, or nothing."""
+"""Exports and backups leave a complete file that only its owner may read, or nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COMMANDS = ("export", "backup")
 SIGTERM_EXIT = 143
 
 only_sqlite = pytest.mark.parametrize("database_kind", ["sqlite"])
-"""The files are the same from either database, and one of them makes backups of no other."""
+"""SQLite only: the files are the same from either database, and only SQLite has backups."""
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def folder(tmp_path) -> Path:
 
 @pytest.fixture
 def large_url(database_url) -> str:
-    """A database that takes a while to be copied."""
+    """A database that takes a while to copy."""
     with closing(sqlite3.connect(make_url(database_url).database)) as connection:
         connection.execute(
             "INSERT INTO tool_config_revisions"
@@ -46,7 +46,7 @@ def large_url(database_url) -> str:
 @only_sqlite
 @pytest.mark.parametrize("command", COMMANDS)
 def test_only_its_owner_may_read_it(command_line, database_url, folder, command):
-    before = os.umask(0)  # which would let everybody read and write
+    before = os.umask(0)  # which would let everyone read and write
     try:
         done = command_line.run(command, str(folder / "x"), "--database-url", database_url)
     finally:
@@ -61,7 +61,7 @@ def test_only_its_owner_may_read_it(command_line, database_url, folder, command)
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("target", ["there", "not there"])
 def test_no_link_is_followed(command_line, database_url, folder, command, target):
-    """Neither one in the place of the file, nor one where an unfinished file was once kept."""
+    """Neither at the file's own name, nor where earlier releases kept unfinished files."""
     other = folder.parent / "other"
     if target == "there":
         other.write_text("precious")
@@ -80,7 +80,7 @@ def test_no_link_is_followed(command_line, database_url, folder, command, target
 
 @only_sqlite
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_folder_that_is_not_there_is_told(command_line, database_url, folder, command):
+def test_a_missing_folder_is_reported(command_line, database_url, folder, command):
     file = folder / "none" / "x"
     done = command_line.run(command, str(file), "--database-url", database_url)
     assert (done.returncode, done.stdout) == (1, "")
@@ -89,8 +89,8 @@ def test_a_folder_that_is_not_there_is_told(command_line, database_url, folder, 
 
 @only_sqlite
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_full_disk_is_told_and_leaves_nothing(command_line, large_url, folder, command):
-    """As a limit on the size of files has it."""
+def test_a_full_disk_is_reported_and_leaves_nothing(command_line, large_url, folder, command):
+    """Simulated by a limit on file size."""
     done = subprocess.run(  # noqa: S603  our own command
         [
             *("/bin/sh", "-c", 'ulimit -f 200; exec "$@"', "sh"),
@@ -111,7 +111,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(command_line, large_url, folder,
 
 @only_sqlite
 @pytest.mark.parametrize("command", COMMANDS)
-def test_one_that_is_told_to_end_leaves_nothing(command_line, large_url, folder, command):
+def test_a_command_that_is_terminated_leaves_nothing(command_line, large_url, folder, command):
     process = subprocess.Popen(  # noqa: S603  our own command
         [
             *(sys.executable, "-m", "memoryd", command, str(folder / "x")),
@@ -128,7 +128,7 @@ def test_one_that_is_told_to_end_leaves_nothing(command_line, large_url, folder,
     (unfinished,) = made
     assert stat.S_IMODE(unfinished.stat().st_mode) == 0o600
     process.terminate()
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == SIGTERM_EXIT, told
-    assert "Traceback" not in told
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == SIGTERM_EXIT, errors
+    assert "Traceback" not in errors
     assert list(folder.iterdir()) == []

@@ -1,4 +1,4 @@
-"""One server for an SQLite file, and files that only their owner may read."""
+"""An SQLite file has one server, and only the owner may read its files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def store(address: str) -> None:
         MemoryServiceStub(channel).StoreMemory(REQUEST)
 
 
-def test_a_second_server_is_refused_by_whatever_name_it_knows_the_file(command_line, file):
+def test_a_second_server_is_refused_under_any_name_of_the_file(command_line, file):
     linked = command_line.folder / "linked.db"
     linked.symlink_to(file)
     server = command_line.serve(MEMORYD_DATABASE_URL=f"sqlite+aiosqlite:///{file}")
@@ -69,7 +69,7 @@ def test_a_server_waits_for_one_that_is_about_to_end(command_line, database_url)
     assert after.stop() == 0
 
 
-def test_commands_run_beside_a_server(command_line, database_url):
+def test_commands_run_while_a_server_runs(command_line, database_url):
     server = command_line.serve(MEMORYD_DATABASE_URL=database_url)
     address = server.address()
     store(address)
@@ -88,7 +88,7 @@ def test_commands_run_beside_a_server(command_line, database_url):
     assert server.stop() == 0
 
 
-def test_a_lock_that_cannot_be_made_is_told_of(command_line, file, database_url):
+def test_a_lock_that_cannot_be_made_is_reported(command_line, file, database_url):
     lock = file.with_name(f"{file.name}.lock")
     victim = command_line.folder / "victim"
     victim.write_text("kept")
@@ -105,7 +105,7 @@ def test_a_lock_that_cannot_be_made_is_told_of(command_line, file, database_url)
 
 @contextmanager
 def umask(mask: int) -> Iterator[None]:
-    """For processes that are started meanwhile."""
+    """Set the umask for processes started in the test."""
     before = os.umask(mask)
     try:
         yield
@@ -120,7 +120,7 @@ def modes(file: Path) -> dict[str, int]:
     }
 
 
-def test_all_files_are_their_owners_alone_whatever_the_umask(command_line, tmp_path):
+def test_only_the_owner_may_read_any_file_under_any_umask(command_line, tmp_path):
     file = tmp_path / "new.db"
     with umask(0):
         server = command_line.serve(MEMORYD_DATABASE_URL=f"sqlite+aiosqlite:///{file}")
@@ -130,7 +130,7 @@ def test_all_files_are_their_owners_alone_whatever_the_umask(command_line, tmp_p
     assert "chmod" not in server.log
 
 
-def test_a_file_that_migrate_makes_is_its_owners_alone(command_line, tmp_path):
+def test_only_the_owner_may_read_a_file_made_by_migrate(command_line, tmp_path):
     file = tmp_path / "new.db"
     with umask(0):
         done = command_line.run("migrate", MEMORYD_DATABASE_URL=f"sqlite+aiosqlite:///{file}")
@@ -139,7 +139,7 @@ def test_a_file_that_migrate_makes_is_its_owners_alone(command_line, tmp_path):
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o660])
-def test_a_file_that_others_may_read_is_told_of_and_left_as_it_is(
+def test_a_file_that_others_may_read_is_reported_and_left_unchanged(
     command_line, file, database_url, mode
 ):
     file.chmod(mode)

@@ -1,4 +1,4 @@
-"""Wrong frames, requests without an end and streams that say nothing harm no other caller."""
+"""Wrong frames, endless requests and silent streams harm no other caller."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ from ..strangers import (  # noqa: TID252  as above
     underway,
 )
 
-PATIENCE_SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 SERVING = health_pb2.HealthCheckResponse.SERVING
 MOST_STREAMS = 256
-"""Of a connection."""
+"""Per connection."""
 
 INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT.value[0]
 DEADLINE_EXCEEDED = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
@@ -52,48 +52,48 @@ CANCELLED = grpc.StatusCode.CANCELLED.value[0]
 
 @pytest.fixture
 def database_kind() -> str:
-    """What strangers send here reaches no database."""
+    """SQLite only: what strangers send here reaches no database."""
     return "sqlite"
 
 
 async def check_health(channel: grpc.aio.Channel) -> int:
     stub = health_pb2_grpc.HealthStub(channel)
     request = health_pb2.HealthCheckRequest()
-    return (await stub.Check(request, timeout=PATIENCE_SECONDS)).status
+    return (await stub.Check(request, timeout=TIMEOUT_SECONDS)).status
 
 
 async def assert_serves(running) -> None:
-    """Fails unless those who are connected are served, and those who connect now."""
+    """Fail unless existing and new connections are served."""
     async with grpc.aio.insecure_channel(
         running.address, [("grpc.use_local_subchannel_pool", 1)]
     ) as fresh:
         for channel in (running.channel, fresh):
             assert await check_health(channel) == SERVING
     request = pb.StoreMemoryRequest(session_id="user-123", content="Still here")
-    stored = (await running.memory.StoreMemory(request, timeout=PATIENCE_SECONDS)).memory
+    stored = (await running.memory.StoreMemory(request, timeout=TIMEOUT_SECONDS)).memory
     get = pb.GetMemoryRequest(session_id="user-123", memory_id=stored.memory_id)
-    assert await running.memory.GetMemory(get, timeout=PATIENCE_SECONDS) == stored
+    assert await running.memory.GetMemory(get, timeout=TIMEOUT_SECONDS) == stored
 
 
 async def ended(connection: Connection, stream: int) -> int | None:
-    """How the server has ended a stream, by gRPC's status; None without one."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    """The gRPC status with which the server ended a stream; None without one."""
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         return (await connection.outcome(stream)).grpc_status
 
 
 @pytest.mark.parametrize("name", WRONG_FRAMES)
-async def test_wrong_frames_harm_nobody_else(running, name):
+async def test_wrong_frames_harm_no_other_caller(running, name):
     await assert_serves(running)
     for _ in range(3):
-        await launched(partial(send_frames, WRONG_FRAMES[name]), running.address, PATIENCE_SECONDS)
+        await launched(partial(send_frames, WRONG_FRAMES[name]), running.address, TIMEOUT_SECONDS)
     await assert_serves(running)
 
 
 @pytest.mark.parametrize("name", WRONG_GREETINGS)
-async def test_wrong_greetings_harm_nobody_else(running, name):
+async def test_wrong_greetings_harm_no_other_caller(running, name):
     await assert_serves(running)
     send = partial(send_greeting, WRONG_GREETINGS[name])
-    await launched(send, running.address, PATIENCE_SECONDS)
+    await launched(send, running.address, TIMEOUT_SECONDS)
     await assert_serves(running)
 
 
@@ -107,7 +107,7 @@ async def test_wrong_greetings_harm_nobody_else(running, name):
     ],
     ids=["no message", "half a prefix", "half a message", "no request"],
 )
-async def test_a_call_without_a_whole_request_is_refused(running, body, codes):
+async def test_a_call_without_a_complete_request_is_refused(running, body, codes):
     async with connected(running.address) as connection:
         await connection.send(store_call(1, body))
         assert await ended(connection, 1) in codes
@@ -128,7 +128,7 @@ async def test_a_connection_has_a_bounded_number_of_streams(running):
 @pytest.mark.parametrize(
     "body", [b"", message(VALID)[:3], message(VALID)[:-1]], ids=["nothing", "a prefix", "a part"]
 )
-async def test_a_request_that_does_not_come_to_its_end_is_given_up(serve, path, body):
+async def test_an_unfinished_request_times_out(serve, path, body):
     running = await serve(MEMORYD_REQUEST_SECONDS="1")
     async with connected(running.address) as connection:
         await connection.send(opened(1, call_headers(path)), data(1, body))
@@ -154,7 +154,7 @@ async def test_an_unfinished_request_holds_a_place_until_it_ends(serve, refusal,
 
     async def is_refused() -> bool:
         try:
-            await running.memory.StoreMemory(request, timeout=PATIENCE_SECONDS)
+            await running.memory.StoreMemory(request, timeout=TIMEOUT_SECONDS)
         except grpc.aio.AioRpcError as error:
             return refusal(error).reason == "OVERLOADED"
         return False
@@ -166,7 +166,7 @@ async def test_an_unfinished_request_holds_a_place_until_it_ends(serve, refusal,
         streams = itertools.count(1, 2)
 
         async def is_full() -> bool:
-            # Again and again: a store that is under way may have the place that one came for.
+            # Retried, since a store in progress may hold the free place.
             unfinished = data(stream := next(streams), message(VALID)[:-1])
             await connection.send(opened(stream, call_headers(STORE)), unfinished)
             return await is_refused()
@@ -176,7 +176,7 @@ async def test_an_unfinished_request_holds_a_place_until_it_ends(serve, refusal,
     await eventually(is_stored)
 
 
-async def test_reflection_has_a_bounded_number_of_streams_of_its_own(serve):
+async def test_reflection_has_its_own_limit_of_streams(serve):
     running = await serve(MEMORYD_MAX_CALLS="2")
     async with connected(running.address) as connection:
         streams = range(1, 2 * 60, 2)
@@ -190,8 +190,8 @@ async def test_reflection_has_a_bounded_number_of_streams_of_its_own(serve):
 
 
 async def first_ended(connection: Connection, count: int) -> list[int]:
-    """Wait until the server has ended so many streams at least: these."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    """Wait until the server has ended at least this many streams, and return them."""
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while True:
             found = [n for n, outcome in connection.outcomes.items() if outcome.ended.is_set()]
             if len(found) >= count:
@@ -199,7 +199,7 @@ async def first_ended(connection: Connection, count: int) -> list[int]:
             await asyncio.sleep(0.02)
 
 
-async def test_reflection_that_asks_nothing_is_ended(serve, monkeypatch):
+async def test_an_idle_reflection_stream_is_ended(serve, monkeypatch):
     monkeypatch.setattr(pipeline, "REFLECTION_IDLE_SECONDS", 0.2)
     running = await serve()
     async with connected(running.address) as connection:
@@ -207,7 +207,7 @@ async def test_reflection_that_asks_nothing_is_ended(serve, monkeypatch):
         assert await ended(connection, 1) in {DEADLINE_EXCEEDED, UNAVAILABLE, CANCELLED}
 
 
-async def test_watches_of_health_are_limited_and_take_no_checks_places(serve):
+async def test_watches_of_health_are_limited_and_leave_room_for_checks(serve):
     running = await serve(MEMORYD_MAX_CALLS="2", MEMORYD_MAX_STREAMS="2")
     request = health_pb2.HealthCheckRequest().SerializeToString()
     async with connected(running.address) as connection:
@@ -219,16 +219,16 @@ async def test_watches_of_health_are_limited_and_take_no_checks_places(serve):
         await assert_serves(running)
 
 
-async def test_a_watch_of_health_that_has_nothing_to_tell_is_ended(serve):
+async def test_an_idle_watch_of_health_is_ended(serve):
     running = await serve(MEMORYD_STREAM_IDLE_SECONDS="0.2")
     async with grpc.aio.insecure_channel(running.address) as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(
-            health_pb2.HealthCheckRequest(), timeout=PATIENCE_SECONDS
+            health_pb2.HealthCheckRequest(), timeout=TIMEOUT_SECONDS
         )
         assert (await watch.read()).status == SERVING
-        with pytest.raises(grpc.aio.AioRpcError) as told:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
             await watch.read()
-    assert told.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 @pytest.mark.parametrize("path", [REFLECTION, HEALTH_WATCH, b"/no.such/Method"])
@@ -236,7 +236,7 @@ async def test_idle_streams_leave_health_its_places(serve, path):
     running = await serve(MEMORYD_MAX_CALLS="20", MEMORYD_MAX_CALLS_PER_CLIENT="20")
     request = b"" if path == HEALTH_WATCH else None
     attack = partial(idle_streams, path=path, streams=20, request=request)
-    async with underway(attack, running.address, PATIENCE_SECONDS):
+    async with underway(attack, running.address, TIMEOUT_SECONDS):
         for _ in range(20):
             await assert_serves(running)
             await asyncio.sleep(0.05)

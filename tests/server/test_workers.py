@@ -1,4 +1,4 @@
-"""Several processes that serve as one, on a real PostgreSQL and as real processes."""
+"""Several real processes that serve as one, on a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 CONNECTIONS = 16
-"""So many that each of two workers has some, but for one time in 30,000."""
+"""Enough that each of two workers gets some, except once in 30,000 runs."""
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def runs(pid: int) -> bool:
 
 @contextlib.asynccontextmanager
 async def connections(address: str, count: int = CONNECTIONS) -> AsyncIterator[list]:
-    """Channels to a server, each with a connection of its own."""
+    """Channels to a server, each with its own connection."""
     options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
     async with AsyncExitStack() as stack:
         yield [
@@ -78,7 +78,7 @@ async def contents(address: str) -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def writes_held_up(url: str) -> AsyncIterator[None]:
+async def writes_blocked(url: str) -> AsyncIterator[None]:
     connection = await asyncpg.connect(url.replace("+asyncpg", ""))
     try:
         async with connection.transaction():
@@ -99,7 +99,7 @@ async def test_one_port_and_one_ready_line_for_all(command_line, database_url):
             assert answer.status == SERVING
         for number, channel in enumerate(channels):
             await store(channel, f"content {number}")
-        # What one worker has stored is there for the others at once.
+        # The other workers see a stored memory at once.
         get = pb.RetrieveMemoriesRequest(session_id="user-123", limit=100)
         for channel in channels:
             assert len((await MemoryServiceStub(channel).RetrieveMemories(get)).results) == len(
@@ -141,7 +141,7 @@ async def test_a_worker_that_ends_is_replaced(command_line, database_url, number
     assert await asyncio.to_thread(server.stop) == 0
 
 
-async def test_the_others_go_on_while_one_is_replaced(command_line, database_url):
+async def test_the_other_workers_serve_while_one_is_replaced(command_line, database_url):
     server = command_line.serve("--workers", "2", MEMORYD_DATABASE_URL=database_url)
     address = await asyncio.to_thread(server.address)
     stored = []
@@ -184,12 +184,12 @@ async def test_calls_under_way_in_every_worker_end_before_it_does(command_line, 
     )
     address = await asyncio.to_thread(server.address)
     async with connections(address) as channels:
-        async with writes_held_up(database_url):
+        async with writes_blocked(database_url):
             under_way = [
                 asyncio.create_task(store(channel, f"content {place}"))
                 for place, channel in enumerate(channels)
             ]
-            for channel in channels:  # its answer comes after what was sent before it has begun
+            for channel in channels:  # its answer comes after the calls sent before it have started
                 for _ in range(5):
                     await ToolConfigServiceStub(channel).ListTools(tool_pb.ListToolsRequest())
             server.terminate()
@@ -199,7 +199,7 @@ async def test_calls_under_way_in_every_worker_end_before_it_does(command_line, 
     assert await asyncio.to_thread(server.wait) == 0
 
 
-async def test_no_acknowledged_store_is_lost_where_all_stop_under_load(
+async def test_no_acknowledged_store_is_lost_when_all_stop_under_load(
     command_line, database_url, tables
 ):
     server = command_line.serve(
@@ -227,7 +227,7 @@ async def test_no_acknowledged_store_is_lost_where_all_stop_under_load(
         await enough.wait()
         server.terminate()
         ended = set(await asyncio.gather(*loads))
-    # Calls that gRPC has not yet handed over when it is told to stop, it cancels.
+    # On stopping, gRPC cancels calls that it has not yet passed on.
     assert ended <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
     assert await asyncio.to_thread(server.wait) == 0
     assert not any(map(runs, workers_before))
@@ -269,7 +269,7 @@ async def test_a_server_of_several_does_not_share_the_port_of_another(command_li
     assert "in use" in done.stderr
 
 
-def test_what_stops_every_worker_stops_the_start(command_line, database_url):
+def test_an_error_in_every_worker_stops_the_start(command_line, database_url):
     variables = {"MEMORYD_EMBEDDER": "nowhere:Embedder", "MEMORYD_DATABASE_URL": database_url}
     done = command_line.run("serve", "--workers", "2", MEMORYD_PORT="0", **variables)
     assert done.returncode == 1
@@ -278,7 +278,7 @@ def test_what_stops_every_worker_stops_the_start(command_line, database_url):
     assert done.stdout == ""
 
 
-# The supervisor alone, of workers that serve nothing
+# The supervisor alone, with workers that serve nothing
 
 
 def of_script(script: str, *, count: int = 2, ready: Callable[[], None] = lambda: None) -> Workers:
@@ -291,7 +291,7 @@ def of_script(script: str, *, count: int = 2, ready: Callable[[], None] = lambda
     )
 
 
-async def test_workers_that_die_at_once_again_and_again_are_given_up(monkeypatch, tmp_path):
+async def test_the_supervisor_gives_up_on_workers_that_die_at_once(monkeypatch, tmp_path):
     monkeypatch.setattr(workers, "FIRST_PAUSE_SECONDS", 0.0)
     file = tmp_path / "starts"
     script = f"open({str(file)!r}, 'a').write('x'); print('ready')"
@@ -300,7 +300,7 @@ async def test_workers_that_die_at_once_again_and_again_are_given_up(monkeypatch
     assert len(file.read_text()) == MOST_DEATHS + 1
 
 
-async def test_a_worker_that_does_not_end_in_time_is_killed():
+async def test_a_worker_that_does_not_stop_in_time_is_killed():
     script = (
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
         "print('ready', flush=True); time.sleep(600)"
@@ -323,20 +323,20 @@ async def test_a_worker_that_cannot_be_started_stops_the_start(tmp_path):
         await nowhere.run(asyncio.Event())
 
 
-async def test_all_are_told_to_stop_before_they_are_ready():
+async def test_all_stop_on_request_before_they_are_ready():
     stopping = asyncio.Event()
     stopping.set()
     await of_script("import time; time.sleep(600)").run(stopping)
 
 
-def test_a_reserved_port_is_free_for_those_who_share_it_only():
+def test_only_processes_that_share_it_get_a_reserved_port():
     host = "127.0.0.1"
     with reserved_port(host, 0) as port, socket.socket() as shared:
         assert port > 0
         shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         with contextlib.suppress(OSError), socket.socket() as alone:
             alone.bind((host, port))
-            pytest.fail("somebody else could have it")
+            pytest.fail("another process could reserve it")
         shared.bind((host, port))
         shared.listen()
         with (

@@ -1,4 +1,4 @@
-"""Commands that read, run where there is no database: they say so, and leave nothing behind."""
+"""Commands that read say that a database is missing, and leave no files behind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COMMANDS = {
 
 
 def absent(_file: Path) -> None:
-    """No file."""
+    """A missing file."""
 
 
 def another(file: Path) -> None:
@@ -42,7 +42,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("there", THERE)
-def test_what_needs_a_database_makes_none(command_line, tmp_path, command, there):
+def test_commands_that_need_a_database_make_none(command_line, tmp_path, command, there):
     make, words = THERE[there]
     file = tmp_path / "memoryd.db"
     make(file)
@@ -58,7 +58,7 @@ def test_what_needs_a_database_makes_none(command_line, tmp_path, command, there
 
 @pytest.mark.parametrize("command", ["show", "check"])
 @pytest.mark.parametrize("there", THERE)
-def test_the_configuration_is_told_without_a_database(command_line, tmp_path, command, there):
+def test_the_configuration_is_shown_without_a_database(command_line, tmp_path, command, there):
     THERE[there][0](tmp_path / "memoryd.db")
     before = contents(tmp_path)
     done = command_line.run("config", command)

@@ -1,4 +1,4 @@
-"""What is kept of a session in memory is what the database has, whoever wrote it."""
+"""The cached state of a session matches the database, whichever process wrote it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ numbers = itertools.count()
 
 
 class Replica:
-    """One process's way to the database."""
+    """The database access of one process."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -73,7 +73,7 @@ class Replica:
         await self.accesses.flush()
 
     async def seen(self, session: Session) -> list:
-        """All that is kept, as its next reader finds it."""
+        """All cached memories, as the next reader sees them."""
         prepared = await self.prepared(session)
         return [] if prepared is None else prepared.memories
 
@@ -154,7 +154,7 @@ async def take(replica: Replica, session: Session, kind: str, place: int, known:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(planned=st.lists(steps, min_size=3, max_size=14))
-async def test_what_is_kept_is_what_the_database_has(
+async def test_the_cache_matches_the_database(
     database_url: str, planned: list[tuple[int, str, int]]
 ) -> None:
     session = Session("default", f"session-{next(numbers)}")
@@ -167,7 +167,7 @@ async def test_what_is_kept_is_what_the_database_has(
             try:
                 await take(both[who], session, kind, place, known)
             except MemorydError:
-                continue  # such as of what has been deleted before
+                continue  # such as an update of a deleted memory
         expected = await in_database(both[0], session)
         importance = [
             effective_importance(
@@ -189,7 +189,7 @@ async def test_what_is_kept_is_what_the_database_has(
                 assert pb.Memory.FromString(lasting + accesses) == message
 
 
-async def test_what_this_process_wrote_is_not_read_back(
+async def test_rows_written_by_this_process_are_not_read_back(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = Session("default", "session")

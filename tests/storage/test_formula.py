@@ -1,4 +1,4 @@
-"""Effective importance: the same number out of SQL and out of Python."""
+"""Effective importance is the same number in SQL and in Python."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ SMALLEST = 5e-324
 
 
 class Facts(NamedTuple):
-    """What the formula is made of."""
+    """The inputs of the formula."""
 
     importance: float
     age: timedelta
-    """Negative: created in the future."""
+    """Negative if created in the future."""
     access_count: int
 
 

@@ -1,4 +1,4 @@
-"""Writes that share a transaction come to the same as one after the other, each in its own."""
+"""Writes in a shared transaction have the same result as in separate ones, one by one."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 BEGINNING = NOW - timedelta(days=2)
 CAPACITY = Capacity(max_entries=4, half_life_days=30.0)
 AT_FIRST = 6
-"""Memories: two live, two deleted, two expired that nobody has swept."""
+"""Memories: two live, two deleted, two expired but not swept."""
 
 numbers = itertools.count()
 
 
 class Plan(NamedTuple):
-    """A write, with a memory by its place among the first."""
+    """A write; it names a memory by its place among the first."""
 
     kind: str
     place: int = 0
@@ -50,7 +50,7 @@ class Plan(NamedTuple):
     importance: float | None = None
     request_id: str = ""
     is_late: bool = False
-    """Whether it names an etag of before."""
+    """Whether it names an outdated etag."""
 
 
 places = st.integers(0, AT_FIRST - 1)
@@ -148,7 +148,7 @@ class Bench:
         )
 
     async def state(self) -> list[list[Any]]:
-        """All rows of the session, without what differs from one to another."""
+        """All rows of the session, without what differs between sessions."""
 
         def body(connection: sa.Connection) -> list[list[Any]]:
             found = []
@@ -166,7 +166,7 @@ class Bench:
         return await self._database.read(body)
 
     async def plain(self, outcomes: Sequence[Outcome | MemorydError]) -> list[str]:
-        """Outcomes, without what differs from one session to another."""
+        """Outcomes, without what differs between sessions."""
 
         def names(connection: sa.Connection) -> dict[str, str]:
             of_session = memories.c.session_id == self.session.session_id
@@ -207,7 +207,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 @given(st.lists(plans, min_size=2, max_size=10))
 @example([*(Plan("update", place, (), 0.9) for place in (0, 1)), Plan("store", 0, ("a", "b", "c"))])
 @example([*(Plan("undelete", place) for place in (2, 3)), Plan("store", 0, ("a", "b", "c"))])
-async def test_a_group_comes_to_the_same_as_its_writes(
+async def test_a_group_has_the_same_result_as_its_writes(
     database: Database, planned: list[Plan]
 ) -> None:
     together, apart = (Bench(database, f"bench-{next(numbers):06}") for _ in range(2))
@@ -218,7 +218,7 @@ async def test_a_group_comes_to_the_same_as_its_writes(
     try:
         outcomes = await together.apply(*grouped)
     except sa.exc.IntegrityError:
-        return  # contents changed hands within the group: its writes are tried one by one
+        return  # contents moved within the group: its writes are retried one by one
     expected = [outcome for write in single for outcome in await apart.apply(write)]
     assert await together.plain(outcomes) == await apart.plain(expected)
     assert await together.state() == await apart.state()

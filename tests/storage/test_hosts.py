@@ -1,4 +1,4 @@
-"""Which of several hosts is connected to."""
+"""Which of several hosts a connection uses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from memoryd.database.failover import HostFailover
 
 
 class Driver:
-    """Connects to hosts as told: at once, never, or not at all."""
+    """Connects to each host as configured: at once, never, or with an error."""
 
     def __init__(self, **hosts: str) -> None:
         self.hosts = hosts
@@ -33,7 +33,7 @@ async def connected(driver: Driver, connect: HostFailover) -> str:
     return (await connect(timeout=0.05, host=hosts, port=ports, user="x"))[0]
 
 
-async def test_the_first_that_will_is_taken_and_asked_first_from_then_on():
+async def test_the_first_host_that_accepts_is_used_and_tried_first_afterwards():
     driver = Driver(a="refuses", b="silent", c="takes", d="takes")
     connect = HostFailover(driver, (OSError,))
     assert await connected(driver, connect) == "c"
@@ -45,13 +45,13 @@ async def test_the_first_that_will_is_taken_and_asked_first_from_then_on():
     assert driver.asked == ["c", "a"]
 
 
-async def test_where_none_will_the_last_refusal_is_told():
+async def test_if_no_host_accepts_the_last_error_is_raised():
     driver = Driver(a="silent", b="refuses")
     with pytest.raises(ConnectionRefusedError, match="b"):
         await connected(driver, HostFailover(driver, (OSError,)))
 
 
-async def test_a_single_host_has_all_the_time_and_what_is_no_refusal_is_raised():
+async def test_a_single_host_has_the_whole_timeout_and_other_errors_are_raised():
     async def broken(**_: object):
         raise ZeroDivisionError
 

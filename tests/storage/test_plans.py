@@ -1,7 +1,7 @@
-"""Every statement that a call makes finds its rows by an index that begins with the shard key.
+"""Every statement of a call finds its rows by an index that starts with the shard key.
 
-The statements are caught on their way to a large database while every call is made, and then
-explained there. `PLAN_ROWS` says how many memories PostgreSQL's holds.
+The tests make every call on a large database, catch the statements, and explain them there.
+`PLAN_ROWS` is the number of memories on PostgreSQL.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SWEEPERS = {
     "ix_memory_history_recorded_at",
     "ix_store_requests_created_at",
 }
-"""By which the sweeper looks across sessions for what is due."""
+"""The indexes with which the sweeper finds due memories across sessions."""
 
 INDEXES = {
     str(index.name): [column.name for column in index.columns]
@@ -52,7 +52,7 @@ INDEXES = {
 
 
 class Statement(NamedTuple):
-    """A statement as the driver was given it."""
+    """A statement as passed to the driver."""
 
     call: str
     sql: str
@@ -63,17 +63,17 @@ class Statement(NamedTuple):
 
 
 async def fill(engine: AsyncEngine, rows: int) -> None:
-    """Sessions of fifty memories; one in ten is deleted, one in 10,000 due for each sweep.
+    """Fill sessions with fifty memories each; one in ten is deleted, one in 10,000 due per sweep.
 
-    As many sessions again as half the memories are idle: in a small table of sessions it would be
-    right to read all of them where a batch names a thousand.
+    Add half as many idle sessions as memories: in a small table, reading all sessions would be
+    right for a batch that names a thousand.
     """
     numbers = sa.select(sa.literal(0).label("n")).cte("numbers", recursive=True)
     numbers = numbers.union_all(sa.select(numbers.c.n + 1).where(numbers.c.n < rows - 1))
     n = numbers.c.n
 
     def moment(days_ago: float) -> sa.ColumnElement[datetime]:
-        now = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)  # as the clock of the tests has it
+        now = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)  # the time of the tests' clock
         return sa.literal(now - timedelta(days=days_ago), UtcDateTime())
 
     def one_in_10_000(place: int, due: float, others: float) -> sa.ColumnElement[datetime]:
@@ -142,7 +142,7 @@ async def fill(engine: AsyncEngine, rows: int) -> None:
     ]
     async with engine.begin() as connection:
         if engine.dialect.name == "postgresql":  # neither logging nor foreign keys bear on plans
-            for table in ("memory_vectors", "memories"):  # what refers to others first
+            for table in ("memory_vectors", "memories"):  # referring tables first
                 await connection.exec_driver_sql(f"ALTER TABLE {table} SET UNLOGGED")
             await connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
         for table, condition, columns in parts:
@@ -175,7 +175,7 @@ def catching(caught: list[Statement], call: str) -> Iterator[None]:
         caught.append(Statement(call, sql, parameters[0] if many else parameters))
 
     class Catching(direct.Prepared):
-        """Of the statements that go past SQLAlchemy."""
+        """Catches the statements that bypass SQLAlchemy."""
 
         def encode(self, given: Mapping[str, Any]) -> list[Any]:
             values = super().encode(given)
@@ -204,7 +204,7 @@ def store(content: str, session_id: str = SESSION, **fields: Any) -> pb.StoreMem
 
 
 def filtered(clock: Any, session_id: str = SESSION) -> dict[str, Any]:
-    """All that a filter can say."""
+    """A filter with every condition."""
     wanted = pb.MemoryFilter(
         content_types=[pb.CONTENT_TYPE_FACT],
         min_importance=0.2,
@@ -221,7 +221,7 @@ async def write(memory: Any, caught: list[Statement]) -> None:
         await memory.StoreMemory(store("NEW!"))  # merges
         await memory.StoreMemory(store("new in a new session", "session-new"))
     with catching(caught, "BatchStoreMemories"):
-        # The session is full before the last of these: some have to go.
+        # The session is full before the last of these, so some are evicted.
         crowd = [store(f"one of a crowd {n}", request_id=str(uuid.uuid4())) for n in range(20)]
         spread = [store("spread", session(n)) for n in range(100, 1080)]
         answer = await memory.BatchStoreMemories(
@@ -270,7 +270,7 @@ async def read(running: Any, clock: Any, caught: list[Statement]) -> None:
                 pb.WatchMemoriesRequest(session_id=SESSION, start_revision=start_revision)
             )
             await call.read()
-            await asyncio.sleep(0.7)  # until the revisions have been looked at again
+            await asyncio.sleep(0.7)  # until the revisions have been read again
             call.cancel()
     with catching(caught, "ExportMemories"):
         for fields in ({"session_id": SESSION}, filtered(clock)):
@@ -295,7 +295,7 @@ async def remove(running: Any, clock: Any, caught: list[Statement]) -> None:
 
 
 async def postgres_problems(connection: AsyncConnection, statement: Statement) -> list[str]:
-    """Judge the plan for these parameters, and the one for any."""
+    """Check the plan for these parameters, and the generic plan."""
     explain = f"EXPLAIN (FORMAT JSON) {statement.sql}"
     found = (await connection.exec_driver_sql(explain, statement.parameters)).scalar_one()
     plans = [("custom", found)]
@@ -361,9 +361,9 @@ def problem_with_step(step: str, call: str) -> str:
 
 
 def joins_beside_the_shard_key(statement: Statement) -> list[str]:
-    """What a statement of several tables leaves open: in which shard it finds a table's rows.
+    """Find the tables of a join that are not bound to a shard.
 
-    Those of one table alone, such as the sweeper's, may ask every shard.
+    Statements of a single table, such as the sweeper's, may ask every shard.
     """
     named = [t for t in SHARDED if re.search(rf"\b{t}\.", statement.sql)]
     if len(named) + bool(re.search(r"\b(unnest|json_each)\(", statement.sql)) < 2:
@@ -376,11 +376,11 @@ def joins_beside_the_shard_key(statement: Statement) -> list[str]:
     ]
 
 
-Judge = Callable[[AsyncConnection, Statement], Any]
+FindProblems = Callable[[AsyncConnection, Statement], Any]
 
 
 async def problems_of(
-    engine: AsyncEngine, caught: Iterable[Statement], judge: Judge, state: str
+    engine: AsyncEngine, caught: Iterable[Statement], find_problems: FindProblems, state: str
 ) -> list[str]:
     problems = []
     statements = [
@@ -393,7 +393,7 @@ async def problems_of(
         for statement in statements:
             problems += [
                 f"{statement.call}, {state}, {problem}\n    {statement.sql}"
-                for problem in await judge(connection, statement)
+                for problem in await find_problems(connection, statement)
             ]
     return problems
 
@@ -402,10 +402,10 @@ async def test_no_statement_of_a_call_leaves_its_session(
     engine, database_kind, serve, clock, monkeypatch
 ):
     async def never(_sweeper: Sweeper, _interval_seconds: float) -> None:
-        """Leave sweeping to the test."""
+        """Do not sweep; the test does."""
 
     monkeypatch.setattr(Sweeper, "run", never)
-    monkeypatch.setattr(group_commit, "ANALYSE_AFTER", ())  # when, is for the test to say
+    monkeypatch.setattr(group_commit, "ANALYSE_AFTER", ())  # the test decides when
     await fill(engine, ROWS[database_kind])
     running = await serve(MEMORY_MAX_ENTRIES="50")
     caught: list[Statement] = []
@@ -413,12 +413,12 @@ async def test_no_statement_of_a_call_leaves_its_session(
     await read(running, clock, caught)
     await remove(running, clock, caught)
     found = [problem for statement in caught for problem in joins_beside_the_shard_key(statement)]
-    judge = {"postgresql": postgres_problems, "sqlite": sqlite_problems}[database_kind]
-    found += await problems_of(engine, caught, judge, "without statistics")
+    find_problems = {"postgresql": postgres_problems, "sqlite": sqlite_problems}[database_kind]
+    found += await problems_of(engine, caught, find_problems, "without statistics")
     async with engine.begin() as connection:
         await connection.exec_driver_sql("ANALYZE")
     await engine.dispose()  # SQLite reads statistics on connecting
-    found += await problems_of(engine, caught, judge, "with statistics")
+    found += await problems_of(engine, caught, find_problems, "with statistics")
     if found:
         pytest.fail("\n".join(found))
 
@@ -430,9 +430,7 @@ INDEXES_READ = sa.text(
 
 
 @pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
-async def test_a_table_that_grows_under_cached_plans_is_not_read_through_the_sweepers_indexes(
-    memory, engine
-):
+async def test_a_growing_table_is_not_read_through_the_sweepers_indexes(memory, engine):
     for start in range(0, 2000, 100):
         requests = [
             pb.StoreMemoryRequest(session_id=session(n % 40), content=f"fact {n}")
@@ -442,7 +440,7 @@ async def test_a_table_that_grows_under_cached_plans_is_not_read_through_the_swe
     async with asyncio.timeout(30), engine.connect() as connection:
         used: dict[str, sa.Row[Any]] = {}
         while not used or not used["uq_memory_live_content"].idx_scan:
-            await asyncio.sleep(0.1)  # backends report now and then
+            await asyncio.sleep(0.1)  # backends report with a delay
             await connection.rollback()
             used = {row.indexrelname: row for row in await connection.execute(INDEXES_READ)}
     assert used["ix_memory_updated_at"].idx_tup_read == 0

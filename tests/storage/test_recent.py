@@ -13,7 +13,7 @@ ROOM = 1000
 
 
 def use(kept: RecentSessions, caller: str, sizes: dict[str, int]) -> None:
-    """One call of `caller` that uses sessions, which take so much by then."""
+    """One call of `caller` that uses sessions of these sizes."""
     sessions = [Session("default", name) for name in sizes]
     for session, size in zip(sessions, sizes.values(), strict=True):
         snapshot = kept.get(session)
@@ -28,7 +28,7 @@ def names(kept: RecentSessions) -> set[str]:
     return {session.session_id for session in kept}
 
 
-def test_the_longest_unused_make_room():
+def test_the_least_recently_used_sessions_make_room():
     kept = RecentSessions(ROOM)
     for name in ("a", "b", "c"):
         use(kept, "one", {name: 300})
@@ -37,7 +37,7 @@ def test_the_longest_unused_make_room():
     assert names(kept) == {"a", "c", "d"}
 
 
-def test_one_call_does_not_drive_all_others_out():
+def test_one_call_does_not_evict_all_other_sessions():
     kept = RecentSessions(ROOM)
     use(kept, "one", {"a": 100, "b": 100})
     use(kept, "one", {f"large-{n}": 200 for n in range(17)})
@@ -47,7 +47,7 @@ def test_one_call_does_not_drive_all_others_out():
     assert {"a", "b"} <= names(kept)
 
 
-def test_a_session_that_grows_over_the_share_of_a_call_is_let_go():
+def test_a_session_that_outgrows_the_share_of_a_call_is_evicted():
     kept = RecentSessions(ROOM)
     use(kept, "one", {"a": 100})
     use(kept, "one", {"b": 100})
@@ -55,7 +55,7 @@ def test_a_session_that_grows_over_the_share_of_a_call_is_let_go():
     assert names(kept) == {"a"}
 
 
-def test_no_caller_drives_out_those_of_one_who_has_less():
+def test_no_caller_evicts_sessions_of_one_who_has_less():
     kept = RecentSessions(ROOM)
     use(kept, "small", {"a": 100, "b": 200})
     for number in range(50):
@@ -64,7 +64,7 @@ def test_no_caller_drives_out_those_of_one_who_has_less():
     assert kept.nbytes <= ROOM
 
 
-def test_what_is_forgotten_takes_no_room():
+def test_a_forgotten_session_takes_no_room():
     kept = RecentSessions(ROOM)
     use(kept, "one", {"a": 100, "b": 200})
     kept.forget(Session("default", "a"))
@@ -87,7 +87,7 @@ calls = st.tuples(
 
 
 @given(st.lists(calls, max_size=30))
-def test_what_is_kept_fits_whoever_asks_for_what(planned):
+def test_the_kept_sessions_always_fit(planned):
     kept = RecentSessions(ROOM)
     for caller, sizes in planned:
         use(kept, caller, sizes)
@@ -95,6 +95,6 @@ def test_what_is_kept_fits_whoever_asks_for_what(planned):
         found = [kept.get(session) for session in kept]
         assert kept.nbytes == sum(snapshot.nbytes for snapshot in found if snapshot)
         if len(sizes) == 1 and next(iter(sizes.values())) <= ROOM / 4:
-            # Of three callers the one that has most has more than a third.
+            # Of three callers, the largest has more than a third.
             assert names(kept) >= sizes.keys()
         assert all(snapshot.nbytes <= ROOM * CALL_SHARE for snapshot in found if snapshot)

@@ -1,4 +1,4 @@
-"""The schema as the database has it: what keeps sessions apart, and what erasure has to reach."""
+"""The schema in the database: keys that separate sessions, and tables that erasure must reach."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
 
 
 async def session_tables(engine: AsyncEngine) -> list[sa.Table]:
-    """Every table with a session_id, whether the code knows it or not; parents first."""
+    """Every table with a session_id, even if the code does not know it; parents first."""
     metadata = sa.MetaData()
     async with engine.connect() as connection:
         await connection.run_sync(metadata.reflect)

@@ -1,4 +1,4 @@
-"""The scrubber on files that others read and write, interrupted at any moment."""
+"""The scrubber on files in use, interrupted at any moment."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ scrub.RUN_PAGES = 5
 scrub.LAST_PAGES = 4
 scrub.main()
 """
-"""As on a file a thousand times as large: many slices, and many rounds."""
+"""The scrubber as on a file a thousand times as large: many slices and rounds."""
 
 LOOK = """
 import re, sys
@@ -43,17 +43,17 @@ def connect(file: Path) -> sqlite3.Connection:
 
 
 def pieces_in(file: Path) -> int:
-    """How many pieces of what was erased stand in the files.
+    """The number of pieces of erased content in the files.
 
-    By a process of its own: to close them here would take away the locks that SQLite has on them.
+    A separate process searches: closing the files here would release SQLite's locks on them.
     """
     files = [found for end in ("", "-wal", "-shm") if (found := Path(f"{file}{end}")).exists()]
     command = [sys.executable, "-c", LOOK, *map(str, files)]
-    return int(subprocess.check_output(command))  # noqa: S603  ours
+    return int(subprocess.check_output(command))  # noqa: S603  our own command
 
 
 class Rows:
-    """Random work on rows of random size, so that pages are split, merged and filled again."""
+    """Random work on rows of random size, so that pages are split, merged and reused."""
 
     def __init__(self, connection: sqlite3.Connection, seed: int, marks: list[str]) -> None:
         self._connection = connection
@@ -87,17 +87,17 @@ class Rows:
 
 @contextmanager
 def in_thread(file: Path, seed: int, step: str) -> Iterator[None]:
-    """Have somebody write, or read, until the end of the block."""
+    """Write or read in a thread until the end of the block."""
     stop, faults = threading.Event(), []
 
     def work() -> None:
         try:
             with closing(connect(file)) as connection:
                 rows = Rows(connection, seed, KEPT)
-                rows.read()  # pages of its own, from before
+                rows.read()  # old pages of its own
                 while not stop.wait(0.002):
                     getattr(rows, step)()
-        except Exception as error:  # noqa: BLE001  told below
+        except Exception as error:  # noqa: BLE001  raised below
             faults.append(error)
 
     thread = threading.Thread(target=work)
@@ -118,7 +118,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def start(file: Path, *, patience: str = "30") -> subprocess.Popen[bytes]:
-    return subprocess.Popen(  # noqa: S603  ours
+    return subprocess.Popen(  # noqa: S603  our own command
         [sys.executable, "-c", SMALL_STEPS, str(file), patience],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -126,14 +126,14 @@ def start(file: Path, *, patience: str = "30") -> subprocess.Popen[bytes]:
 
 
 def outcome(scrubber: subprocess.Popen[bytes]) -> tuple[int, bytes]:
-    """Its exit code, and what it has to say."""
+    """The scrubber's exit code and standard error."""
     with scrubber:
-        told = scrubber.stderr.read()
-        return scrubber.wait(), told
+        message = scrubber.stderr.read()
+        return scrubber.wait(), message
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_nothing_erased_is_left_whoever_reads_writes_and_dies_meanwhile(file, seed):
+def test_nothing_erased_is_left_despite_readers_writers_and_crashes(file, seed):
     dice = random.Random(seed)  # noqa: S311  repeatable
     with closing(connect(file)) as connection:
         rows = Rows(connection, seed, [ERASED, *KEPT])
@@ -146,13 +146,13 @@ def test_nothing_erased_is_left_whoever_reads_writes_and_dies_meanwhile(file, se
             connection.execute("COMMIT")
             assert pieces_in(file)
             for _ in range(seed % 3):
-                with start(file) as victim:  # ends by the end of its input, if not before
+                with start(file) as victim:  # ends with its input, if not before
                     time.sleep(dice.uniform(0, 0.2))
                     if dice.random() < 0.5:
                         victim.kill()
             assert outcome(start(file)) == (0, b"")
             assert pieces_in(file) == 0
-        assert pieces_in(file) == 0  # nor do those who had pages in memory bring any back
+        assert pieces_in(file) == 0  # and connections with pages in memory do not restore any
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         assert pieces_in(file) == 0
         assert connection.execute("PRAGMA user_version").fetchone() == (2,)
@@ -176,18 +176,18 @@ def test_an_erasure_that_comes_meanwhile_keeps_its_mark(file):
         assert connection.execute("PRAGMA user_version").fetchone() == (4,)
 
 
-def test_a_reader_of_an_old_state_ends_its_patience(file):
+def test_a_reader_of_an_old_state_makes_it_time_out(file):
     with closing(connect(file)) as connection, closing(connect(file)) as other:
         connection.execute("PRAGMA user_version = 1")
         connection.execute("BEGIN")
         connection.execute("SELECT count(*) FROM rows").fetchone()
         other.execute("INSERT INTO rows VALUES ('a', 1, 'a')")
-        told = b"another process reads an old state of the database\n"
-        assert outcome(start(file, patience="0.2")) == (1, told)
+        message = b"another process reads an old state of the database\n"
+        assert outcome(start(file, patience="0.2")) == (1, message)
         assert other.execute("PRAGMA user_version").fetchone() == (1,)
 
 
-def test_marks_go_round_without_meeting_zero_as_owed():
+def test_marks_wrap_around_without_reaching_zero():
     assert scrub.raised(scrub.MARK_LIMIT - 2) == scrub.MARK_LIMIT - 1
     assert scrub.raised(scrub.MARK_LIMIT - 1) == 1
     assert scrub.is_owed(1)

@@ -1,4 +1,4 @@
-"""What the contract says of contents, example by example."""
+"""The contract's rules for contents, by examples."""
 
 import hashlib
 
@@ -19,7 +19,7 @@ from memoryd.domain.content import (
 
 
 def sanitised(text: str) -> str:
-    """Sanitise inside of other text, so that nothing left is no refusal, and check both ends."""
+    """Sanitise within other text, so that an empty result is not refused, and check both ends."""
     result = clean(f"[ {text}", ContentPolicy.SANITIZE)
     assert result.startswith("[")
     return result[1:].strip()
@@ -53,7 +53,7 @@ def sanitised(text: str) -> str:
         "text<emphasis>s</emphasis>",
     ],
 )
-def test_text_stays_as_it_was(text: str) -> None:
+def test_text_stays_unchanged(text: str) -> None:
     assert sanitised(text) == text
 
 
@@ -66,7 +66,7 @@ def test_text_stays_as_it_was(text: str) -> None:
         ('<a href="https://example.org">link</a>', "link"),
         ('<a title="unclosed>link</a> and more', "link and more"),
         ("</p>x</br>", "x"),
-        ("a <b and c> d", "a d"),  # to a parser an element with two attributes
+        ("a <b and c> d", "a d"),  # for a parser, an element with two attributes
         ("a <b and List<int>", "a and List<int>"),
         ("<!doctype html>a<!-- <b> > -->b<!-->c", "abc"),
         ("a <!-- unclosed", "a unclosed"),
@@ -74,7 +74,7 @@ def test_text_stays_as_it_was(text: str) -> None:
         ("<![CDATA[a", "a"),
         ('<?xml version="1.0"?>a', "a"),
         ("<?php $a->b", "<?php $a->b"),
-        # Words of elements that run no code are the caller's.
+        # Words in elements that run no code stay.
         ("for <template>Dear {{name}}</template> mails", "for Dear {{name}} mails"),
         ("<object><name>Ada</name></object>", "<name>Ada</name>"),
         ("a<object data=x>b<object>c</object>d</object>e", "abcde"),
@@ -86,7 +86,7 @@ def test_text_stays_as_it_was(text: str) -> None:
         ("a<svg><path d='M0 0'><set to=x>b<svg><g>c", "abc"),
     ],
 )
-def test_markup_goes_and_leaves_no_space(text: str, result: str) -> None:
+def test_markup_is_removed_without_leaving_a_space(text: str, result: str) -> None:
     assert sanitised(text) == result
 
 
@@ -99,7 +99,7 @@ def test_markup_goes_and_leaves_no_space(text: str, result: str) -> None:
         ("a<svg onload=alert(1)><script>alert(1)</script>b</svg>c", "abc"),
         ("a<math><mtext><img src=x onerror=alert(1)></math>b", "ab"),
         ("a<svg><style>p {}</style>b", "ab"),
-        # Code without an end tag of its own loses its start tag alone.
+        # Code without its own end tag loses only its start tag.
         ("load a `<script>` late, by defer", "load a `` late, by defer"),
         ("a<script>b<b>c</b> <a href=javascript:x>d", "abc d"),
         ("a<script>b<script>alert(1)</script>c", "abc"),
@@ -109,7 +109,7 @@ def test_markup_goes_and_leaves_no_space(text: str, result: str) -> None:
         ("a<iframe src=x>b", "ab"),
         ("a<svg onload=alert(1)>b", "ab"),
         ("a<svg/onload=alert(1)>b", "ab"),
-        # Event handlers in what is no element of HTML.
+        # Event handlers in what is not an HTML element.
         ("<file onclick=alert(1)>a", "a"),
         ("<a@b.c/ONCLICK = 'alert(1)'>a", "a"),
         ('<file x=">" onclick=alert(1)>a', "a"),
@@ -129,7 +129,7 @@ def test_markup_goes_and_leaves_no_space(text: str, result: str) -> None:
         ('<IMG """><SCRIPT>alert(1)</SCRIPT>">', '">'),
     ],
 )
-def test_active_content_goes_with_what_it_carries(text: str, result: str) -> None:
+def test_active_content_is_removed_with_its_payload(text: str, result: str) -> None:
     assert sanitised(text) == result
 
 
@@ -192,12 +192,12 @@ def test_script_uris_that_are_spliced_leave_no_scheme(uri: str) -> None:
         "metadata:text/html;x=data:text/html5",
     ],
 )
-def test_what_is_no_script_uri_stays(text: str) -> None:
+def test_text_that_is_not_a_script_uri_stays(text: str) -> None:
     assert sanitised(text) == text
 
 
 @pytest.mark.parametrize("name", sorted(markup.HTML_ELEMENTS))
-def test_a_tag_that_the_end_cuts_off_goes(name: str) -> None:
+def test_a_tag_cut_off_by_the_end_is_removed(name: str) -> None:
     capital = name.upper()
     for tag in (
         f"<{name}",
@@ -248,7 +248,7 @@ def test_nested_disguises_end_in_harmless_text(levels: int) -> None:
     assert sanitised(result) == result
 
 
-def test_a_second_reader_who_finds_markup_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_markup_found_by_the_second_parser_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(markup, "knows_element", lambda _: True)
     assert clean("a <file> b", ContentPolicy.SANITIZE) == "a file> b"
 
@@ -257,7 +257,7 @@ def test_a_second_reader_who_finds_markup_is_believed(monkeypatch: pytest.Monkey
     ("text", "known"),
     [("a < b <file> </3", False), ("a<b>c", True), ("</p>", True), ("<svg>", True), ("<b", False)],
 )
-def test_the_second_reader_knows_elements(text: str, known: bool) -> None:  # noqa: FBT001 - a table
+def test_the_second_parser_knows_elements(text: str, known: bool) -> None:  # noqa: FBT001 - a table
     assert markup.knows_element(text) is known
 
 
@@ -268,7 +268,7 @@ def test_nothing_is_refused_by_every_policy(policy: ContentPolicy) -> None:
 
 
 @pytest.mark.parametrize("text", [" \n\t", "\0", "<br>", "<script>alert(1)</script>", "<!---->"])
-def test_what_sanitises_to_nothing_is_refused(text: str) -> None:
+def test_content_that_sanitises_to_nothing_is_refused(text: str) -> None:
     for policy in (ContentPolicy.SANITIZE, ContentPolicy.STRICT):
         with pytest.raises(ContentRefused, match="send plain text"):
             clean(text, policy)
@@ -282,14 +282,14 @@ def test_strict_refuses_what_sanitize_would_change() -> None:
         assert str(refusal.value).startswith("The content holds markup, ")
 
 
-def test_verbatim_stores_what_came() -> None:
+def test_verbatim_stores_content_unchanged() -> None:
     for text in (" ", "\t<script>alert(1)</script>\x01 ", "javascript:x"):
         assert clean(text, ContentPolicy.VERBATIM) == text
     with pytest.raises(ContentRefused, match="NUL"):
         clean("a\0b", ContentPolicy.VERBATIM)
 
 
-def test_length_is_the_callers_to_check() -> None:
+def test_length_is_checked_by_the_caller() -> None:
     text = "x" * (MAX_CONTENT_CHARS + 1)
     assert clean(text, ContentPolicy.SANITIZE) == text
 
@@ -316,7 +316,7 @@ def test_hashes_are_the_contracts() -> None:
     tea = hashlib.sha256(b"tea").digest()
     assert simhash("tea") == simhash("tea tea") == tea[7::-1].hex()
     assert simhash("") == simhash(" ") == "0" * 16
-    # Of two different words a bit needs both.
+    # With two different words a bit needs both.
     coffee = hashlib.sha256(b"coffee").digest()
     both = int.from_bytes(tea[:8], "little") & int.from_bytes(coffee[:8], "little")
     assert simhash("tea coffee") == f"{both:016x}"
@@ -328,7 +328,7 @@ def test_hashes_are_the_contracts() -> None:
     assert hashes_of(content) == Hashes(content_hash(normalised), simhash(normalised))
 
 
-def test_hashes_made_elsewhere_fit() -> None:
+def test_hashes_match_other_implementations() -> None:
     hashes = hashes_of("User prefers dark mode, and answers in German!")
     assert hashes == Hashes(
         "31c038ab4cdb4ad9fa37f7eee96641c6230a7afa700508c2d214aff025016bb3", "8d8260250b105960"

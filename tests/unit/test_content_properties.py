@@ -1,6 +1,6 @@
-"""What holds for every text: hypothesis builds hostile ones, html5lib reads what is left.
+"""What holds for every text: hypothesis makes hostile texts, html5lib parses the results.
 
-`HYPOTHESIS_PROFILE=long` tries 25 times as many.
+`HYPOTHESIS_PROFILE=long` runs 25 times as many examples.
 """
 
 import hashlib
@@ -54,7 +54,7 @@ PAYLOADS = (
 
 @st.composite
 def disguised(draw: st.DrawFn) -> str:
-    """Give something active, hidden in up to four ways over each other."""
+    """Make active content with up to four layers of disguise."""
     text = draw(st.sampled_from(PAYLOADS))
     for _ in range(draw(st.integers(0, 4))):
         place = draw(st.integers(0, len(text)))
@@ -87,10 +87,10 @@ SCHEMES = (
 SPLICED = st.lists(
     st.sampled_from((*SCHEMES, "x", "-", ",x", "5", "<b>", "</p>", "<b", "&")), max_size=8
 ).map("".join)
-"""Script URIs in one another, with what may stand between in one word."""
+"""Nested script URIs, with what may stand between them within a word."""
 
 COMPLETIONS = ("", ">", '">', "'>", " x>", "/>", "</p>", "<p>more</p>", ' title="x">', "-->", "\n>")
-"""What may stand behind a content in a page, none of it active."""
+"""What may follow a content in a page; none of it is active."""
 
 ANY_TEXT = HOSTILE | disguised() | st.text()
 NOT_PLAIN = re.compile("[<&]|script[\t\n\r]*:|data[\t\n\r]*:", re.IGNORECASE)
@@ -99,7 +99,7 @@ PLAIN = st.text(
 ).filter(lambda text: not NOT_PLAIN.search(text))
 WORDS = st.lists(st.text(max_size=8) | st.sampled_from(["tea", "tea,", "the", "a"]), max_size=30)
 
-# From the parsers' own tables, so as not to repeat the module's; html5lib keeps two drafts of HTML.
+# From the parsers' tables, so as not to repeat the module's; html5lib has two drafts of HTML.
 ELEMENTS = (
     {name for _, name in constants.specialElements | constants.formattingElements}
     | constants.voidElements
@@ -111,7 +111,7 @@ CONTAINERS = ("div", "td", "select", "template", "button")
 SCRIPT, VBSCRIPT, DATA = (
     "[\t\n\r]*".join(start) for start in ("javascript:", "vbscript:", "data:text/html")
 )
-# `metadata:text/html` and `data:text/html5` are none.
+# `metadata:text/html` and `data:text/html5` are not script URIs.
 SCRIPT_URI = re.compile(
     rf"(?:{SCRIPT}|{VBSCRIPT}|(?<![a-z0-9+.-]){DATA}(?![a-z0-9+.-]))\S", re.IGNORECASE
 )
@@ -125,7 +125,7 @@ def sanitised(text: str) -> str:
 
 
 def parsed(text: str, containers: tuple[str, ...] = CONTAINERS) -> Iterator[Element]:
-    """Give the elements that a browser would make of the text, wherever it stands."""
+    """The elements that a browser would make of the text in any context."""
     for container in containers:
         fragment = html5lib.parseFragment(text, container=container)
         yield from (node for node in fragment.iter() if isinstance(node.tag, str))
@@ -151,7 +151,7 @@ def test_nothing_active_or_known_to_html_is_left(text: str) -> None:
 
 @PROFILE
 @given(HOSTILE | disguised(), st.sampled_from(COMPLETIONS))
-def test_what_stands_next_to_a_text_makes_it_no_tag(text: str, completion: str) -> None:
+def test_surrounding_text_makes_no_tag(text: str, completion: str) -> None:
     own = {node.tag for node in parsed(completion)}
     for node in parsed(f"word {sanitised(text)}{completion}", ("div",)):
         if node.tag not in own:
@@ -161,7 +161,7 @@ def test_what_stands_next_to_a_text_makes_it_no_tag(text: str, completion: str) 
 
 @PROFILE
 @given(SPLICED, st.sampled_from(SCHEMES[:2]), SPLICED)
-def test_of_a_script_uri_no_scheme_is_left(before: str, scheme: str, behind: str) -> None:
+def test_no_scheme_of_a_script_uri_is_left(before: str, scheme: str, behind: str) -> None:
     result = sanitised(f"see {before}{scheme}x{behind}")
     for read in (result, html.unescape(result), html.unescape(html.unescape(result))):
         assert not re.search("(?:java|vb)[\t\n]*script:|data:text/html", read, re.IGNORECASE)
@@ -209,7 +209,7 @@ def test_verbatim_keeps_everything_but_nul(text: str) -> None:
 
 
 def reference_simhash(normalised: str) -> str:
-    """Follow the contract's sentence word by word."""
+    """Compute it literally as the contract says."""
     value = 0
     for i in range(64):
         total = 0

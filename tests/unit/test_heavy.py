@@ -1,4 +1,4 @@
-"""Heavy work takes its turn, and ends with the call that asked for it."""
+"""Heavy work takes turns, and ends with the call that asked for it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from memoryd.retrieval.heavy import GivenUp, Turns, in_thread
 
 
 async def test_work_in_a_thread_ends_with_its_caller():
-    begun, ended = threading.Event(), threading.Event()
+    started, ended = threading.Event(), threading.Event()
 
     def work(check):
-        begun.set()
+        started.set()
         try:
             while True:
                 check()
@@ -24,7 +24,7 @@ async def test_work_in_a_thread_ends_with_its_caller():
             raise
 
     task = asyncio.create_task(in_thread(work))
-    await asyncio.to_thread(begun.wait, 30)
+    await asyncio.to_thread(started.wait, 30)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -43,7 +43,7 @@ async def test_what_a_thread_answers_or_raises_is_passed_on():
 
 
 class Work:
-    """Holds a turn until it is told to end."""
+    """Holds a turn until `finish`."""
 
     def __init__(self, turns: Turns, amount: int) -> None:
         self.has_turn = asyncio.Event()
@@ -60,7 +60,7 @@ class Work:
         await self.task
 
 
-async def test_so_many_have_a_turn_and_so_much_waits():
+async def test_turns_and_the_queue_are_limited():
     turns = Turns(2, most_waiting=10, noun="sessions")
     first, second = Work(turns, 1_000), Work(turns, 1_000)
     await first.has_turn.wait()
@@ -76,7 +76,7 @@ async def test_so_many_have_a_turn_and_so_much_waits():
         await work.finish()
 
 
-async def test_who_gives_up_waiting_or_working_leaves_the_turn_to_others():
+async def test_cancelling_a_wait_or_a_turn_lets_others_run():
     turns = Turns(1, most_waiting=10, noun="sessions")
     first = Work(turns, 10)
     await first.has_turn.wait()

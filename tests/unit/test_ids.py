@@ -26,7 +26,7 @@ def test_ids_are_version_7_in_lower_case() -> None:
     assert CANONICAL.fullmatch(uuid7(NOON))
 
 
-def test_ids_tell_their_time() -> None:
+def test_ids_contain_their_time() -> None:
     before = time.time_ns() // 1_000_000
     made = milliseconds(uuid7())
     assert before <= made <= time.time_ns() // 1_000_000 + 1
@@ -36,12 +36,12 @@ def test_ids_tell_their_time() -> None:
 
 
 @pytest.mark.parametrize("make", [uuid7, lambda: uuid7(NOON)])
-def test_ids_rise_within_a_millisecond(make: Callable[[], str]) -> None:
+def test_ids_increase_within_a_millisecond(make: Callable[[], str]) -> None:
     ids = [make() for _ in range(10_000)]
     assert ids == sorted(set(ids))
 
 
-def test_ids_rise_where_the_clock_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ids_increase_when_the_clock_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time_ns()
     first = uuid7()
     monkeypatch.setattr(time, "time_ns", lambda: now - 3_600 * 10**9)
@@ -53,7 +53,7 @@ def test_given_times_do_not_move_the_clock() -> None:
     assert milliseconds(uuid7()) < datetime(2200, 1, 1, tzinfo=UTC).timestamp() * 1000
 
 
-def test_times_that_no_id_can_tell_are_the_nearest() -> None:
+def test_times_that_no_id_can_contain_become_the_nearest() -> None:
     assert milliseconds(uuid7(datetime(1969, 7, 20, tzinfo=UTC))) == 0
 
 

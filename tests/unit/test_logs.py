@@ -1,4 +1,4 @@
-"""Log lines: one for each record, whatever a caller has had logged."""
+"""Each record is one log line, whatever a caller causes to be logged."""
 
 from __future__ import annotations
 
@@ -59,5 +59,5 @@ def test_no_line_of_a_traceback_looks_like_a_record(text):
     assert len(only) < 2 * LONGEST_LINE
 
 
-def test_what_is_cut_says_how_long_it_was():
+def test_a_cut_value_says_how_long_it_was():
     assert f"… ({100_000:,} characters)" in written("/" * 100_000, as_json=False)

@@ -1,4 +1,4 @@
-"""Many importances at once are those of one after the other, at any time."""
+"""Importances computed together equal those computed one by one, at any time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ facts = st.tuples(
     st.lists(st.floats(-(10**9), 10**10), min_size=1, max_size=3),
     st.floats(0.1, 1000),
 )
-def test_many_are_as_one_after_the_other(
+def test_many_at_once_equal_one_after_the_other(
     found: list[tuple[float, datetime, int]], moments: list[float], half_life_days: float
 ) -> None:
     kept = Importances(

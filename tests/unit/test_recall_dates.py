@@ -1,4 +1,4 @@
-"""What spans of time a query names."""
+"""The time spans that a query names."""
 
 from datetime import UTC, datetime
 from itertools import product
@@ -43,7 +43,7 @@ def test_a_span_is_understood(query, expected):
     "query",
     ["order 4711", "may I ask", "the march of time", "what now", "room 2023", "second choice", ""],
 )
-def test_what_names_no_time_is_none(query):
+def test_text_without_a_time_has_no_span(query):
     assert days(query) == []
 
 
@@ -52,7 +52,7 @@ def test_another_language():
     assert days("im Mai 2023", "de") == [("2023-05-01", "2023-06-01")]
 
 
-def test_a_language_that_nobody_knows_reads_english_dates():
+def test_an_unknown_language_reads_english_dates():
     assert days("in May 2023", "xx") == [("2023-05-01", "2023-06-01")]
 
 
@@ -66,14 +66,14 @@ def test_a_long_query_of_dates_is_cut():
     "phrase",
     ["31 February {n}", "{w} days ago", "{n}-99-99", "{n}00000 weeks ago"],
 )
-def test_only_so_many_phrases_are_read_be_they_dates_or_not(phrase):
+def test_the_number_of_phrases_read_is_limited(phrase):
     words = ("".join(letters) for letters in product("bcdfg", "aeiou", "lmnpr"))
     many = " ".join(phrase.format(n=1900 + n, w=word) for n, word in enumerate(words))
     assert 1 < len(phrases(many, "en")) <= MAX_PHRASES
     assert days(many) == days(many[:MAX_CHARACTERS])
 
 
-def test_what_is_looked_for_is_found_in_the_head_of_a_query_only():
+def test_dates_are_found_only_in_the_head_of_a_query():
     assert phrases("x " * 900 + "on 8 May 2023", "en") == ("8 may 2023",)
     assert phrases("x " * (MAX_CHARACTERS // 2) + "on 8 May 2023", "en") == ()
     assert phrases("9" * 1900 + " days ago", "en") == ()
@@ -93,7 +93,7 @@ WORDS = (
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(WORDS), max_size=6), st.sampled_from(("en", "de", "fr", "es")))
-def test_no_span_is_passed_over_for_a_lack_of_hints(words: list[str], language: str) -> None:
-    # What is not ASCII is always searched.
+def test_no_span_is_missed_by_the_search_for_hints(words: list[str], language: str) -> None:
+    # A query that is not ASCII is always searched.
     query = " ".join(words)
     assert spans(query, NOW, language) == spans(f"{query} \N{EM DASH}", NOW, language)

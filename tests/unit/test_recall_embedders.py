@@ -1,4 +1,4 @@
-"""The embedders that are brought along, and how one is chosen."""
+"""The built-in embedders, and how one is chosen."""
 
 import sys
 from types import ModuleType
@@ -32,13 +32,13 @@ def test_a_paraphrase_is_nearer_than_another_topic(embedder):
     assert dogs @ puppies > dogs @ taxes
 
 
-def test_a_text_has_one_vector_whatever_it_is_embedded_with(embedder):
+def test_a_text_has_one_vector_in_any_batch(embedder):
     (alone,) = embedder.embed(["I love dogs"])
     together = embedder.embed(["a much longer text about something else " * 9, "I love dogs"])[1]
-    assert alone @ together > 0.98  # 8-bit weights see the padding of a batch a little
+    assert alone @ together > 0.98  # 8-bit weights are slightly sensitive to the padding of a batch
 
 
-def test_words_weigh_as_much_as_told():
+def test_words_count_by_their_weight():
     static = load("static")
     assert isinstance(static, WordEmbedder)
     dog, tax = static.embed_weighted(["dog"], [1.0]), static.embed_weighted(["tax"], [1.0])
@@ -50,7 +50,7 @@ def test_words_weigh_as_much_as_told():
     assert not isinstance(load("minilm"), WordEmbedder)
 
 
-def test_none_is_none():
+def test_the_embedder_none_is_no_embedder():
     assert load("none") is None
 
 
@@ -66,7 +66,7 @@ def test_a_class_by_import_path(monkeypatch):
 
 
 @pytest.mark.parametrize("choice", ["", "best", "no_such_module:Class", "math:Class", ":Class"])
-def test_what_cannot_be_loaded_is_said(choice):
+def test_an_embedder_that_cannot_be_loaded_is_named(choice):
     with pytest.raises(EmbedderUnavailable, match=r"embedder|loaded"):
         load(choice)
 

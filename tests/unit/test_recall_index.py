@@ -1,4 +1,4 @@
-"""A session's index is the same whatever order changes came in."""
+"""A session's index does not depend on the order of changes."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -48,7 +48,7 @@ changes = st.lists(
 
 @settings(deadline=None)
 @given(changes, contents)
-def test_updates_lead_where_building_anew_leads(steps, query):
+def test_updates_give_the_same_index_as_rebuilding(steps, query):
     index = SessionIndex()
     held = {}
     for changed, removed in steps:
@@ -82,7 +82,7 @@ def test_parts_add_up_and_scores_fall(held, query, diverse):
     assert scores == sorted(scores, reverse=True)
 
 
-def test_what_was_removed_is_found_no_more():
+def test_removed_memories_are_no_longer_found():
     index = SessionIndex([document(1, "a red house"), document(2, "a blue house")])
     index.update([], ["m1", "unknown"])
     assert [r.memory_id for r in ranked(index, "red")] == ["m2"]
@@ -91,7 +91,7 @@ def test_what_was_removed_is_found_no_more():
     assert "m2" in index
 
 
-def test_terms_that_no_memory_holds_any_more_are_forgotten():
+def test_terms_that_no_memory_has_are_forgotten():
     index = SessionIndex([document(0, "stays here", speaker="Ann", episode="e")])
     for number in range(1, 8):
         text = " ".join(f"word{number}x{place}" for place in range(400))
@@ -101,7 +101,7 @@ def test_terms_that_no_memory_holds_any_more_are_forgotten():
     assert ranked(index, "stays")[0].memory_id == "m0"
 
 
-def test_the_estimate_of_bytes_grows_with_what_is_held():
+def test_the_estimate_of_bytes_grows_with_the_index():
     small = SessionIndex([document(0, "a red house")], dimensions=256)
     large = SessionIndex(
         [document(n, f"a red house number {n}") for n in range(100)], dimensions=256

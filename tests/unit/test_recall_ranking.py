@@ -1,4 +1,4 @@
-"""The order in which memories answer a query."""
+"""The order of memories in the answer to a query."""
 
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -32,7 +32,7 @@ def document(number, content, **given):
 
 
 OTHERS = [f"something else, number {number}" for number in range(60)]
-"""Enough of them that scores are as large as in an ordinary session."""
+"""Enough that scores are as large as in an ordinary session."""
 
 
 def ids(query, *indexes, **options):
@@ -52,7 +52,7 @@ def results(query, *indexes, **options):
 
 
 class Colours:
-    """An embedder of whole texts that knows colours, and what is like them."""
+    """An embedder of whole texts that knows colours and similar words."""
 
     name = "colours"
     dimensions = 2
@@ -93,7 +93,7 @@ def test_words_shared_come_first():
     assert ids("who played a piano?", index)[0] == "m1"
 
 
-def test_the_limit_holds_and_nothing_is_found_in_nothing():
+def test_the_limit_holds_and_an_empty_query_finds_nothing():
     assert len(results("tea", index_of("tea", "green tea", "black tea"), limit=2)) == 2
     assert results("tea", SessionIndex()) == []
     assert results("tea", index_of("tea"), limit=0) == []
@@ -103,7 +103,7 @@ def test_the_limit_holds_and_nothing_is_found_in_nothing():
     "query",
     ["what is it", "!!", "zebra", "those " * 2730, "x" * 16_384, "\u200b", "e\u0301" * 8000],
 )
-def test_a_query_that_has_nothing_to_do_with_any_memory_is_answered_by_importance(query):
+def test_a_query_that_matches_no_memory_is_answered_by_importance(query):
     index = index_of(
         document(0, "likes tea"),
         document(1, "plays the piano?", episode="a"),
@@ -132,7 +132,7 @@ def test_cjk():
     assert ids("猫", index)[0] == "m1"
 
 
-def test_what_it_means_counts_where_vectors_are():
+def test_meaning_counts_where_vectors_exist():
     for embedder in (Colours(), ColourWords()):
         index = coloured("a red door", "a blue door", "a plain door", embedder=embedder)
         first = results("anything azure", index, embedder=embedder)[0]
@@ -174,7 +174,7 @@ def test_neighbours_lend_their_relevance_within_an_episode():
     assert all(r.context == 0 for r in results("piano", turns(["", "", "", ""])))
 
 
-def test_who_is_named_is_preferred_and_embedded_in_the_first_person():
+def test_a_named_speaker_is_preferred_and_embedded_in_the_first_person():
     embedder = Colours()
     vectors = embedder.embed(["red", "red", "blue"])
     index = index_of(
@@ -192,7 +192,7 @@ def test_who_is_named_is_preferred_and_embedded_in_the_first_person():
 
 
 @pytest.mark.parametrize(
-    ("query", "language", "told"),
+    ("query", "language", "embedded"),
     [
         ("Where does Ann Lee live?", "en", "Where does I live?"),
         ("What is Ann Lee\u2019s job?", "en", "What is my job?"),
@@ -203,12 +203,12 @@ def test_who_is_named_is_preferred_and_embedded_in_the_first_person():
         ("What does V. like?", "en", "What does I. like?"),
     ],
 )
-def test_names_of_speakers_give_way_to_the_first_person(query, language, told):
+def test_names_of_speakers_give_way_to_the_first_person(query, language, embedded):
     said = [document(n, "Hello", speaker=name) for n, name in enumerate(("Ann Lee", "Ben", "V"))]
-    assert understand(query, [SessionIndex(said, language=language)]).text_to_embed == told
+    assert understand(query, [SessionIndex(said, language=language)]).text_to_embed == embedded
 
 
-def test_of_what_is_said_by_the_one_named_own_affairs_come_first():
+def test_what_a_named_speaker_says_of_themselves_comes_first():
     index = index_of(
         document(0, "Your trip to Rome, you told us of it", speaker="Ann"),
         document(1, "My trip to Rome, I told you of it", speaker="Ann"),
@@ -225,14 +225,14 @@ def test_the_turn_after_a_relevant_question_answers_it():
     def turns(question):
         return index_of(question, "Since my grandmother taught me", *OTHERS, episode="a")
 
-    asked, told = (
+    question, statement = (
         {r.memory_id: r.context for r in results("piano", turns(text), limit=100)}["m1"]
         for text in ("Why the piano?", "Why, the piano!")
     )
-    assert asked > told > 0
+    assert question > statement > 0
 
 
-def test_when_it_happened_counts_where_a_query_says_when():
+def test_time_counts_if_the_query_names_one():
     index = index_of(
         document(0, "went for a swim", occurred_at=NOW - timedelta(days=40)),
         document(1, "went for a swim", occurred_at=NOW - timedelta(days=9)),
@@ -246,7 +246,7 @@ def test_when_it_happened_counts_where_a_query_says_when():
     assert by_id["m2"] == by_id["m1"]
 
 
-def test_importance_tempers_as_far_as_asked():
+def test_importance_tempers_by_its_weight():
     index = index_of(
         document(0, "drinks tea"),
         document(1, "drinks tea daily"),
@@ -258,7 +258,7 @@ def test_importance_tempers_as_far_as_asked():
     assert ids("tea", index, importance_weight=1.0, **given)[:2] == ["m1", "m0"]
 
 
-def test_the_share_of_importance_is_as_large_as_both_it_and_its_weight():
+def test_the_share_of_importance_grows_with_it_and_its_weight():
     index = index_of("tea")
 
     def share(importance, weight):
@@ -270,7 +270,7 @@ def test_the_share_of_importance_is_as_large_as_both_it_and_its_weight():
     assert share(0.4, 0.5) > 0
 
 
-def test_equals_are_told_apart_by_age_alone():
+def test_ties_are_broken_by_age_alone():
     reordered = [document(n, "the same words") for n in (2, 0, 1)]
     assert ids("same words", index_of(*reordered), diverse=False) == ["m0", "m1", "m2"]
 
@@ -320,7 +320,7 @@ def test_a_query_without_terms_finds_its_own_words_and_signs(query, best, embedd
     assert apart[0].contents[int(ids(query, *apart)[0][1:])] == best
 
 
-def test_joiners_and_marks_by_themselves_are_no_words():
+def test_joiners_and_marks_alone_are_not_words():
     index = index_of("\u2764\ufe0f", "\N{SUN BEHIND CLOUD}\ufe0f", "x\u200dy")
     found = {r.memory_id: r.lexical for r in results("\u2764\ufe0f", index)}
     assert found["m0"] > 0 >= max(found["m1"], found["m2"])
@@ -346,7 +346,7 @@ CORRECTIONS = [
 
 
 @pytest.mark.parametrize(("first", "second", "query"), CORRECTIONS)
-def test_what_may_correct_another_memory_is_no_repetition_of_it(first, second, query):
+def test_a_possible_correction_is_not_a_repetition(first, second, query):
     for pair in ((first, second), (second, first)):
         index = index_of(pair[0], "User cooks ramen", "User plays chess", *OTHERS[:12], pair[1])
         found = results(query, index)
@@ -363,7 +363,7 @@ def test_the_same_in_another_case_punctuation_or_spacing_gives_way(again):
     assert ids("order arrived", index, limit=2) == ["m0", "m2"]
 
 
-def test_of_many_that_say_nearly_the_same_two_come_before_others():
+def test_two_of_many_near_duplicates_come_before_others():
     late = "the customer says that order 4711 has come late once more and wants a refund for item"
     index = index_of(*(f"{late} {n}" for n in range(6)), "order 9 was late in spring", *OTHERS)
     found = results("did order 4711 come late?", index)
@@ -373,7 +373,7 @@ def test_of_many_that_say_nearly_the_same_two_come_before_others():
 
 
 @given(st.data())
-def test_however_much_is_repeated_what_is_relevant_stays_before_what_is_not(data):
+def test_repeated_relevant_memories_stay_before_irrelevant_ones(data):
     size = data.draw(st.integers(1, 8))
     several = {"min_size": size, "max_size": size}
     numbers = st.lists(st.floats(-5, 15), **several)
@@ -411,7 +411,7 @@ def test_near_duplicates_give_way():
     assert {r.memory_id: r.diversity < 0 for r in found}["m1"]
 
 
-def test_only_what_is_allowed_is_answered_with_the_scores_of_all():
+def test_only_allowed_memories_are_returned_with_unchanged_scores():
     index = index_of("black tea", "green tea", "coffee")
     everything = {r.memory_id: r.score for r in results("green tea", index, diverse=False)}
     found = results("green tea", index, allowed=[np.array([True, False, True])], diverse=False)
@@ -428,7 +428,7 @@ def test_several_sessions_are_ranked_as_one():
     apart = results("green tea in a cup", *parts)
     assert [r.memory_id for r in apart] == [r.memory_id for r in together]
     assert {r.session for r in apart} == {0, 2}
-    # All but what each session says of its own terms is the same.
+    # Everything is the same except each session's statistics of terms.
     for one, other in zip(together, apart, strict=True):
         assert one.lexical == pytest.approx(other.lexical)
 

@@ -1,4 +1,4 @@
-"""How alike memories are."""
+"""How similar memories are."""
 
 from datetime import UTC, datetime
 
@@ -24,7 +24,7 @@ def index_of(*contents, vectors=None):
     )  # fmt: skip
 
 
-def test_words_shared_make_alike_and_order_does_not_matter():
+def test_shared_words_make_memories_similar_in_any_order():
     index = index_of("likes green tea", "green tea is liked", "lives in Rome")
     likeness = similar_to_text(index, "Likes green tea!")
     assert likeness[0] == pytest.approx(1.0)
@@ -32,16 +32,16 @@ def test_words_shared_make_alike_and_order_does_not_matter():
     assert likeness[2] == 0.0
 
 
-def test_who_said_it_makes_nothing_alike():
+def test_the_speaker_adds_no_similarity():
     assert similar_to_text(index_of("likes tea"), "Ann") == [0.0]
 
 
-def test_words_that_no_memory_holds_make_less_alike():
+def test_words_that_no_memory_has_lower_similarity():
     index = index_of("green tea", "Rome")
     assert similar_to_text(index, "green tea and unknown zebras")[0] < 1.0
 
 
-def test_a_memory_is_wholly_like_itself():
+def test_a_memory_is_fully_similar_to_itself():
     index = index_of("likes tea", "likes black tea", "the")
     for place in range(3):
         likeness = similar_to_memory(index, str(place))
@@ -51,7 +51,7 @@ def test_a_memory_is_wholly_like_itself():
         similar_to_memory(index, "unknown")
 
 
-def test_a_text_of_stop_words_is_like_nothing():
+def test_a_text_of_stop_words_is_similar_to_nothing():
     assert similar_to_text(index_of("likes tea"), "what is it").tolist() == [0.0]
     assert len(similar_to_text(SessionIndex(), "tea")) == 0
 

@@ -40,7 +40,7 @@ def test_a_language_has_its_own_stop_words_and_stems():
     assert terms("Die Katzen und der Hund", "de") == ["katz", "hund"]
 
 
-def test_a_language_that_nobody_knows_keeps_all_words():
+def test_an_unknown_language_keeps_all_words():
     assert terms("The running dogs", "xx") == ["the", "running", "dogs"]
 
 

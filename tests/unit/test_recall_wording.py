@@ -1,4 +1,4 @@
-"""Texts as they stand: words, numbers and signs."""
+"""Literal texts: words, numbers and signs."""
 
 import pytest
 from hypothesis import given
@@ -28,17 +28,17 @@ def said(text):
         ("?! \u2026 \u3002", []),
     ],
 )
-def test_what_a_text_says(text, expected):
+def test_the_pieces_of_a_text(text, expected):
     assert said(text) == expected
 
 
-def test_what_parts_sentences_is_a_piece_all_the_same():
+def test_punctuation_between_sentences_is_a_piece():
     assert pieces(plain("so, what?!")) == ["so", ",", "what", "?", "!"]
 
 
 @given(st.text(st.characters(max_codepoint=127)))
-def test_what_most_texts_are_is_read_as_all_are(text):
-    # What is not ASCII is read in the general way.
+def test_the_fast_path_reads_texts_as_the_general_one(text):
+    # A text that is not ASCII takes the general path.
     assert [*pieces(plain(text)), "\N{EM DASH}"] == pieces(plain(f"{text} \N{EM DASH}"))
 
 

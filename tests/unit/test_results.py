@@ -1,4 +1,4 @@
-"""An answer put together from encoded parts says what its message would."""
+"""An answer assembled from encoded parts equals its message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""References to secrets: how they are read, who resolves them, and that no value shows."""
+"""References to secrets: how they are parsed and resolved, and that no value is shown."""
 
 import copy
 import pickle
@@ -55,7 +55,7 @@ def test_anything_else_is_a_literal(text: str) -> None:
     assert reference.literal.get_secret_value() == text
 
 
-def test_nothing_is_none() -> None:
+def test_an_empty_text_is_no_reference() -> None:
     reference = SecretReference.parse("")
     assert not reference
     assert reference == SecretReference()
@@ -107,7 +107,7 @@ def test_a_literal_is_not_shown() -> None:
         Secrets.built_in({"A": CANARY}),
     ],
 )
-def test_what_may_hold_a_secret_is_not_pickled(holder: object) -> None:
+def test_objects_that_may_hold_a_secret_are_not_pickled(holder: object) -> None:
     with pytest.raises(TypeError, match="may hold secrets") as caught:
         pickle.dumps(holder)
     assert CANARY not in f"{caught.value} {holder!r} {holder}"
@@ -125,7 +125,7 @@ async def test_a_literal_resolves_to_itself() -> None:
     assert value.get_secret_value() == CANARY
 
 
-async def test_what_resolves_to_nothing_says_why_and_what_to_do() -> None:
+async def test_a_reference_that_resolves_to_nothing_says_why_and_what_to_do() -> None:
     secrets = Secrets.built_in({"EMPTY": " "})
     absent = await unavailable(secrets, "env://ABSENT")
     assert absent.reason == "the variable ABSENT is not set"

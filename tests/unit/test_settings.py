@@ -1,4 +1,4 @@
-"""The service's settings: forms, bounds, precedence, and that every problem is told at once."""
+"""The service's settings: forms, bounds, precedence, and that all problems are listed at once."""
 
 import traceback
 from collections.abc import Callable, Mapping
@@ -45,7 +45,7 @@ def problems_of(
 
 @pytest.fixture
 def dotenv(tmp_path: Path) -> WriteDotenv:
-    """Write a `.env` file and answer its path."""
+    """Write a `.env` file and return its path."""
 
     def write(text: str, encoding: str = "utf-8") -> Path:
         path = tmp_path / ".env"
@@ -75,7 +75,7 @@ def test_flags_beat_variables_beat_dotenv_beats_defaults(dotenv: WriteDotenv) ->
     assert settings.write_batch_limit == 500
 
 
-def test_a_flag_of_none_was_not_given() -> None:
+def test_a_flag_of_none_counts_as_not_given() -> None:
     assert load({"MEMORYD_PORT": "2"}, flags={"port": None}).port == 2
 
 
@@ -159,7 +159,7 @@ def test_white_space_around_a_value_does_not_count() -> None:
     assert (settings.port, settings.database_pgbouncer) == (80, True)
 
 
-def test_all_problems_are_told_at_once(dotenv: WriteDotenv) -> None:
+def test_all_problems_are_listed_at_once(dotenv: WriteDotenv) -> None:
     path = dotenv("MEMORYD_HOTS=x\nMEMORYD_DRAIN_SECONDS=-1\n")
     problems = problems_of(
         {"MEMORYD_PORT": "70000", "MEMORYD_LOG_FORMAT": "xml"}, path, {"write_batch_limit": 0}
@@ -185,7 +185,7 @@ def test_the_message_has_a_line_for_each_problem() -> None:
     ]
 
 
-def test_a_value_that_is_beaten_is_not_judged(dotenv: WriteDotenv) -> None:
+def test_an_overridden_value_is_not_validated(dotenv: WriteDotenv) -> None:
     assert load({"MEMORYD_PORT": "80"}, dotenv("MEMORYD_PORT=fifty\n")).port == 80
 
 
@@ -250,7 +250,7 @@ def test_what_a_dotenv_file_may_say(text: str, port: int, dotenv: WriteDotenv) -
         ),
     ],
 )
-def test_a_dotenv_value_that_is_none_is_a_problem(
+def test_a_dotenv_entry_without_a_value_is_a_problem(
     text: str, found: str, dotenv: WriteDotenv
 ) -> None:
     (problem,) = problems_of(dotenv=dotenv(text))
@@ -258,7 +258,7 @@ def test_a_dotenv_value_that_is_none_is_a_problem(
     assert problem.found.startswith(found)
 
 
-def test_what_a_dotenv_file_refers_to_in_vain_is_known(dotenv: WriteDotenv) -> None:
+def test_failed_references_of_a_dotenv_file_are_known(dotenv: WriteDotenv) -> None:
     path = dotenv("A=${NOWHERE}x${GONE}\nB=${A:-b}\nC=${X:-$}{b}\nD=${NOWHERE}\n")
     environ = {"D": "d"}
     assert unset_references(environ=environ, dotenv=path) == {"A": ("NOWHERE", "GONE")}
@@ -353,7 +353,7 @@ def test_the_database_url_is_not_shown() -> None:
         ("MEMORYD_DATABASE_URL", "abc", "a text"),
     ],
 )
-def test_a_value_is_shown_where_it_can_be_no_secret(variable: str, value: str, shown: str) -> None:
+def test_a_value_is_shown_if_it_cannot_be_a_secret(variable: str, value: str, shown: str) -> None:
     (problem,) = problems_of({variable: value})
     assert problem.found == shown
 
@@ -383,7 +383,7 @@ def test_the_table_has_every_setting() -> None:
 
 
 @pytest.mark.parametrize("line", ["MEMORYD_DATABASE_URL:{}", "MEMORYD_X {}=1", "memoryd_{}=1"])
-def test_a_line_that_is_no_assignment_is_named_without_what_it_holds(tmp_path, line):
+def test_a_line_without_an_assignment_is_named_without_its_text(tmp_path, line):
     url = "postgresql+asyncpg://u:canary@h/d?ssl=1"
     dotenv = tmp_path / ".env"
     dotenv.write_text(line.format(url) + "\n", encoding="utf-8")

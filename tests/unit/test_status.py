@@ -16,7 +16,7 @@ from memoryd.v1.error_reason_pb2 import ErrorReason
 
 MEMORY_ID = "0197d3e2-7a44-7e2a-b2f0-3c1d5e6f7a8b"
 HEADER_BYTES = 8_192
-"""Of what a gRPC client takes by default; the details go as base64, the message twice."""
+"""The limit of a gRPC client by default; details are sent as base64, the message twice."""
 
 ERRORS = (
     errors.InvalidRequest(errors.Violation("content", "is empty; send some")),
@@ -67,7 +67,7 @@ def details_of(status: Status) -> dict[str, Message]:
 
 def all_errors(kind: type[errors.MemorydError]) -> Iterator[type[errors.MemorydError]]:
     for below in kind.__subclasses__():
-        if below.__module__ == errors.__name__:  # others are of commands, which no call meets
+        if below.__module__ == errors.__name__:  # others are raised only by commands
             yield below
         yield from all_errors(below)
 
@@ -77,7 +77,7 @@ def test_every_error_has_an_example_here() -> None:
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_every_error_has_its_code_and_a_reason_of_its_own(error: errors.MemorydError) -> None:
+def test_every_error_has_its_code_and_its_own_reason(error: errors.MemorydError) -> None:
     status = status_of(error, "req-7")
     assert status.code not in {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}
     details = details_of(status)
@@ -92,8 +92,8 @@ def test_every_error_has_its_code_and_a_reason_of_its_own(error: errors.MemorydE
         == 1
     )
     if isinstance(error, errors.InvalidRequest):
-        told = [(v.field, v.description) for v in details["BadRequest"].field_violations]
-        assert told == list(error.violations)
+        violations = [(v.field, v.description) for v in details["BadRequest"].field_violations]
+        assert violations == list(error.violations)
     if status.code in {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.ALREADY_EXISTS}:
         assert details["ResourceInfo"].resource_name
     if status.code is grpc.StatusCode.UNAVAILABLE and hasattr(error, "retry_after"):
@@ -103,15 +103,15 @@ def test_every_error_has_its_code_and_a_reason_of_its_own(error: errors.MemorydE
 
 
 @pytest.mark.parametrize(
-    "defect",
+    "error",
     [
         RuntimeError("SELECT content FROM memories; /var/lib/memoryd.db"),
         KeyError("the user's password"),
         UnicodeEncodeError("utf-8", "the user's password", 0, 1, "no"),
     ],
 )
-def test_a_defect_tells_a_request_id_and_nothing_else(defect: Exception) -> None:
-    status = status_of(defect, "req-7")
+def test_an_unhandled_exception_shows_only_a_request_id(error: Exception) -> None:
+    status = status_of(error, "req-7")
     assert status.code is grpc.StatusCode.INTERNAL
     assert status.message == "internal error; quote request id req-7"
     info = details_pb2.ErrorInfo(reason="ERROR_REASON_INTERNAL", domain=DOMAIN)

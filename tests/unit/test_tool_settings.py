@@ -1,4 +1,4 @@
-"""The seven tools' settings: the contract's names, forms and bounds, and what is warned of."""
+"""The seven tools' settings: the contract's names, forms and bounds, and warnings."""
 
 import json
 import traceback
@@ -43,7 +43,7 @@ def load(
 
 
 def load_one(variable: str, text: str) -> object:
-    """Answer what a setting becomes that a variable gives."""
+    """The value of a setting from its variable."""
     tool, _, name = variable.lower().partition("_")
     return getattr(load({variable: text})[tool].settings, name)
 
@@ -152,13 +152,13 @@ def test_bounds(variable: str, accepted: tuple[str, ...], refused: tuple[str, ..
 
 @pytest.mark.parametrize("variable", WHOLE_NUMBERS)
 @pytest.mark.parametrize("text", ["", " ", "many", "300.0", "3e2", "1_0_0", "0x64", "nan", "true"])
-def test_what_is_no_whole_number(variable: str, text: str) -> None:
+def test_values_that_are_not_whole_numbers(variable: str, text: str) -> None:
     assert problems_of({variable: text})[0].expected.startswith("expected a whole number from ")
 
 
 @pytest.mark.parametrize("variable", NUMBERS)
 @pytest.mark.parametrize("text", ["", "half", "0,5", "50%", "nan", "inf", "-Infinity", "true"])
-def test_what_is_no_number(variable: str, text: str) -> None:
+def test_values_that_are_not_numbers(variable: str, text: str) -> None:
     assert problems_of({variable: text})[0].expected == "expected a number from 0 to 1"
 
 
@@ -238,7 +238,7 @@ def test_keywords(text: str, keywords: dict[str, float]) -> None:
         pytest.param("[" * 100_000, id="deep"),
     ],
 )
-def test_what_are_no_keywords(text: str) -> None:
+def test_values_that_are_not_keywords(text: str) -> None:
     (problem,) = problems_of({"ESCALATION_KEYWORDS": text})
     assert problem.name == "ESCALATION_KEYWORDS"
 
@@ -285,7 +285,7 @@ def test_extensions(text: str, extensions: tuple[str, ...]) -> None:
         ",".join(map(str, range(1001))),
     ],
 )
-def test_what_are_no_extensions(text: str) -> None:
+def test_values_that_are_not_extensions(text: str) -> None:
     (problem,) = problems_of({"ATTACHMENT_ALLOWED_EXTENSIONS": text})
     assert problem.name == "ATTACHMENT_ALLOWED_EXTENSIONS"
 
@@ -302,7 +302,7 @@ def test_email(text: str) -> None:
         "a" * 251 + "@b.c",
     ],
 )
-def test_what_is_no_email(text: str) -> None:
+def test_values_that_are_not_an_email_address(text: str) -> None:
     (problem,) = problems_of({"ESCALATION_NOTIFICATION_EMAIL": text})
     assert problem.expected == "expected one e-mail address of at most 254 characters, or nothing"
 
@@ -346,12 +346,12 @@ def test_urls(variable: str, text: str) -> None:
         f"https://{CANARY}@crm.example",
     ],
 )
-def test_what_is_no_url(variable: str, text: str) -> None:
+def test_values_that_are_not_a_url(variable: str, text: str) -> None:
     (problem,) = problems_of({variable: text})
     assert problem.name == variable
 
 
-def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+def test_all_problems_are_listed_at_once(tmp_path: Path) -> None:
     path = tmp_path / ".env"
     path.write_text(f"ENABLE_RAG_TOOL=yes\nRAG_SEARCH_K\n{CANARY} x\nBILLING_API_KEY={CANARY}\n")
     environ = {"MEMORY_TTL_HOURS": "0", "CRM_TIMEOUT": "", "CRM_API_KEY": CANARY}
@@ -447,7 +447,7 @@ SECRETS = Secrets.built_in({"CRM_KEY": CANARY})
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-async def test_the_defaults_are_warned_of_only_where_a_system_is_missing(tool: str) -> None:
+async def test_the_defaults_give_warnings_only_for_missing_systems(tool: str) -> None:
     assert await warnings_of(config_of(tool, enabled=False), SECRETS) == []
     warned = [warning.path for warning in await warnings_of(config_of(tool), SECRETS)]
     calls_a_system = tool in ("crm", "billing", "inventory")
@@ -466,7 +466,7 @@ async def test_a_warning_has_its_remedy() -> None:
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-async def test_a_reference_that_resolves_to_nothing_is_warned_of(*, enabled: bool) -> None:
+async def test_a_reference_that_resolves_to_nothing_gives_a_warning(*, enabled: bool) -> None:
     config = config_of(
         "billing", {"api_endpoint": "https://b", "api_key": "env://NONE"}, enabled=enabled
     )
@@ -479,7 +479,7 @@ async def test_a_reference_that_resolves_to_nothing_is_warned_of(*, enabled: boo
     ]
 
 
-async def test_notifications_need_somebody_to_tell() -> None:
+async def test_notifications_need_a_recipient() -> None:
     config = config_of("escalation", {"notification_enabled": True})
     (warning,) = await warnings_of(config, SECRETS)
     assert warning.path == "escalation.notification_enabled"
@@ -556,7 +556,7 @@ async def test_production_requires_every_secret() -> None:
         ("crm", {"api_key": CANARY, "timeout": 0}, ["crm.timeout", "crm.api_key"]),
     ],
 )
-def test_given_values_are_judged(
+def test_given_values_are_validated(
     tool: str, values: dict[str, object], violations: list[object] | None
 ) -> None:
     settings, found = validate_settings(tool, values, production=True)
@@ -569,7 +569,7 @@ def test_given_values_are_judged(
         assert violations in (found, paths)
 
 
-def test_settings_can_be_judged_again() -> None:
+def test_settings_can_be_validated_again() -> None:
     for tool, config in load({"CRM_API_KEY": CANARY}).items():
         settings, _ = validate_settings(tool, dict(config.settings), production=False)
         assert settings == config.settings
@@ -597,7 +597,7 @@ def test_the_text_of_a_value_is_its_typed_value() -> None:
     assert [configs[settings.tool].settings for settings in typed] == typed
 
 
-def test_both_readers_problems_are_told_at_once(tmp_path: Path) -> None:
+def test_both_readers_problems_are_listed_at_once(tmp_path: Path) -> None:
     path = tmp_path / ".env"
     path.write_text("not readable\n")
     with pytest.raises(SettingsError) as caught:

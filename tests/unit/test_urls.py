@@ -1,4 +1,4 @@
-"""Database URLs: which are taken, what the driver gets, and that nothing secret is shown."""
+"""Database URLs: which are accepted, what the driver gets, and that no secret is shown."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_how_long_connecting_may_take(given: str, seconds: float | None) -> None
         ("sqlite+aiosqlite:///memoryd.db", False),
     ],
 )
-def test_whether_a_secret_stands_in_it(url: str, *, secret: bool) -> None:
+def test_whether_a_url_contains_a_secret(url: str, *, secret: bool) -> None:
     assert has_password(url) is secret
 
 
@@ -136,10 +136,10 @@ def test_nothing_of_a_password_is_shown(before: str, after: str, query: str) -> 
     url = f"{PG}u:{before}{CANARY}{after}@h:5432/d{query}"
     assert has_password(url)
     try:
-        told = str(driver_url(url).set(password=None))
+        message = str(driver_url(url).set(password=None))
     except UrlError as error:
-        told = str(error)
+        message = str(error)
     else:
         assert driver_url(url).password == f"{before}{CANARY}{after}"
-        told += shown(url)
-    assert CANARY not in told
+        message += shown(url)
+    assert CANARY not in message

@@ -29,28 +29,28 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     the path of the field.
     """
     ERROR_REASON_MALFORMED_MESSAGE: _ErrorReason.ValueType  # 2
-    """INVALID_ARGUMENT. The bytes received are no message of the method's request type."""
+    """INVALID_ARGUMENT. The bytes received are not a valid message of the method's request type."""
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 3
     """INVALID_ARGUMENT. The `request_id` was used before, in the same session, with other arguments."""
     ERROR_REASON_MEMORY_NOT_FOUND: _ErrorReason.ValueType  # 4
-    """NOT_FOUND. The session has no such memory: it never had, or it is deleted, expired or purged, or another tenant's.
-    `google.rpc.ResourceInfo` names it.
+    """NOT_FOUND. The session has no such memory: it never existed, is deleted, expired or purged, or belongs to another
+    tenant. `google.rpc.ResourceInfo` names it.
     """
     ERROR_REASON_TOOL_CONFIG_REVISION_NOT_FOUND: _ErrorReason.ValueType  # 5
     """NOT_FOUND. The tool has no such revision, or it is no longer kept. `google.rpc.ResourceInfo` names it."""
     ERROR_REASON_MEMORY_ALREADY_EXISTS: _ErrorReason.ValueType  # 6
     """ALREADY_EXISTS. Another live memory of the session has this content and type. `google.rpc.ResourceInfo` names it."""
     ERROR_REASON_MEMORY_NOT_DELETED: _ErrorReason.ValueType  # 7
-    """ALREADY_EXISTS. The memory to be undeleted is not deleted."""
+    """ALREADY_EXISTS. The memory to undelete is not deleted."""
     ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 8
-    """ABORTED. The etag given is not the current one: somebody changed the resource since it was read. Read it again."""
+    """ABORTED. The given etag is not the current one: the resource has changed since it was read. Read it again."""
     ERROR_REASON_REVISION_OUT_OF_RANGE: _ErrorReason.ValueType  # 9
-    """OUT_OF_RANGE. Changes since `start_revision` are no longer all kept, or the session has been erased since. List
-    anew, then watch from there.
+    """OUT_OF_RANGE. Some changes since `start_revision` are no longer kept, or the session has been erased since. List
+    again, then watch from there.
     """
     ERROR_REASON_WATCHER_TOO_SLOW: _ErrorReason.ValueType  # 10
-    """RESOURCE_EXHAUSTED. The watcher did not read fast enough. `google.rpc.ErrorInfo.metadata` holds under
-    `last_revision` the revision to resume from.
+    """RESOURCE_EXHAUSTED. The watcher did not read fast enough. `google.rpc.ErrorInfo.metadata` holds the revision to
+    resume from as `last_revision`.
     """
     ERROR_REASON_SESSION_FULL: _ErrorReason.ValueType  # 11
     """RESOURCE_EXHAUSTED. The session holds `memory.max_entries` live memories, and this call may not evict any.
@@ -61,50 +61,50 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DATABASE_UNAVAILABLE: _ErrorReason.ValueType  # 13
     """UNAVAILABLE. The database does not answer. `google.rpc.RetryInfo` says when to retry."""
     ERROR_REASON_SCHEMA_MISMATCH: _ErrorReason.ValueType  # 14
-    """UNAVAILABLE. The database's schema is not the one that this release needs; an operator has to migrate."""
+    """UNAVAILABLE. The database's schema is not the one that this release needs. An operator has to migrate it."""
     ERROR_REASON_SHUTTING_DOWN: _ErrorReason.ValueType  # 15
     """UNAVAILABLE. The server is stopping. Another replica, or the next start, will serve the call."""
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 16
-    """DEADLINE_EXCEEDED. The caller's deadline passed before the work was done. A write may have been committed all the
-    same: retry it with the same `request_id`.
+    """DEADLINE_EXCEEDED. The caller's deadline passed before the work was done. A write may have been committed
+    nonetheless: retry it with the same `request_id`.
     """
     ERROR_REASON_NOT_IMPLEMENTED: _ErrorReason.ValueType  # 17
     """UNIMPLEMENTED. There is no such method."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 18
-    """INTERNAL. A defect of the service. `google.rpc.RequestInfo.request_id` is in the server's log too."""
+    """INTERNAL. An unhandled exception in the service. `google.rpc.RequestInfo.request_id` is in the server's log too."""
     ERROR_REASON_CANCELLED: _ErrorReason.ValueType  # 19
-    """CANCELLED. The caller gave the call up."""
+    """CANCELLED. The caller cancelled the call."""
     ERROR_REASON_LITERAL_SECRET: _ErrorReason.ValueType  # 20
     """INVALID_ARGUMENT. A literal secret was given where only references are accepted."""
     ERROR_REASON_CLIENT_LIMIT_REACHED: _ErrorReason.ValueType  # 21
-    """RESOURCE_EXHAUSTED. This client has as many calls or streams under way as one may have.
+    """RESOURCE_EXHAUSTED. This client has as many concurrent calls or streams as one may have.
     `google.rpc.RetryInfo` says when to retry.
     """
     ERROR_REASON_STREAM_IDLE: _ErrorReason.ValueType  # 22
-    """UNAVAILABLE. The stream had nothing to tell for so long that it was ended. `google.rpc.ErrorInfo.metadata` holds
-    under `last_revision` the revision to resume from.
+    """UNAVAILABLE. The server ended the stream because it was idle for too long. `google.rpc.ErrorInfo.metadata` holds
+    the revision to resume from as `last_revision`.
     """
     ERROR_REASON_MESSAGE_TOO_LARGE: _ErrorReason.ValueType  # 23
-    """RESOURCE_EXHAUSTED. The message is larger than the service takes. One that is larger by more than 64 KiB is refused
-    by gRPC itself, and carries no details.
+    """RESOURCE_EXHAUSTED. The message is larger than the service accepts. gRPC itself refuses one that is larger by more
+    than 64 KiB; that error carries no details.
     """
     ERROR_REASON_SERVICE_NOT_FOUND: _ErrorReason.ValueType  # 24
-    """NOT_FOUND. `grpc.health.v1.Health` was asked for a service that is not here."""
+    """NOT_FOUND. `grpc.health.v1.Health` was asked about a service that this server does not have."""
     ERROR_REASON_REQUEST_INCOMPLETE: _ErrorReason.ValueType  # 25
-    """DEADLINE_EXCEEDED. The request was not complete within the service's `MEMORYD_REQUEST_SECONDS`. Nothing was done."""
+    """DEADLINE_EXCEEDED. The request did not arrive in full within `MEMORYD_REQUEST_SECONDS`. Nothing was done."""
     ERROR_REASON_SESSIONS_TOO_LARGE: _ErrorReason.ValueType  # 26
-    """RESOURCE_EXHAUSTED. The sessions of one retrieval have more content that is not in memory than one call may bring
-    in. `google.rpc.BadRequest` names the field; ask for fewer sessions in one call.
+    """RESOURCE_EXHAUSTED. The sessions of one retrieval have more uncached content than one call may load.
+    `google.rpc.BadRequest` names the field. Ask for fewer sessions in one call.
     """
     ERROR_REASON_NO_MESSAGE: _ErrorReason.ValueType  # 27
     """INVALID_ARGUMENT. The call ended without a request."""
     ERROR_REASON_OUT_OF_DESCRIPTORS: _ErrorReason.ValueType  # 28
-    """UNAVAILABLE. The service may open no more files and connections for now. `google.rpc.RetryInfo` says when to retry."""
+    """UNAVAILABLE. The service has no file descriptors left. `google.rpc.RetryInfo` says when to retry."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
-    """Why a call was refused: `google.rpc.ErrorInfo.reason` carries the name of one of these values, beside the domain
-    `memoryd`. The canonical status code says what kind of failure it is; the reason says which one, and stays the same
-    when the wording of the message changes.
+    """Why a call was refused. `google.rpc.ErrorInfo.reason` carries the name of one of these values, in the domain
+    `memoryd`. The status code says what kind of failure it is; the reason says which one, and stays the same when the
+    wording of the message changes.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
@@ -114,28 +114,28 @@ ERROR_REASON_INVALID_REQUEST: ErrorReason.ValueType  # 1
 the path of the field.
 """
 ERROR_REASON_MALFORMED_MESSAGE: ErrorReason.ValueType  # 2
-"""INVALID_ARGUMENT. The bytes received are no message of the method's request type."""
+"""INVALID_ARGUMENT. The bytes received are not a valid message of the method's request type."""
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 3
 """INVALID_ARGUMENT. The `request_id` was used before, in the same session, with other arguments."""
 ERROR_REASON_MEMORY_NOT_FOUND: ErrorReason.ValueType  # 4
-"""NOT_FOUND. The session has no such memory: it never had, or it is deleted, expired or purged, or another tenant's.
-`google.rpc.ResourceInfo` names it.
+"""NOT_FOUND. The session has no such memory: it never existed, is deleted, expired or purged, or belongs to another
+tenant. `google.rpc.ResourceInfo` names it.
 """
 ERROR_REASON_TOOL_CONFIG_REVISION_NOT_FOUND: ErrorReason.ValueType  # 5
 """NOT_FOUND. The tool has no such revision, or it is no longer kept. `google.rpc.ResourceInfo` names it."""
 ERROR_REASON_MEMORY_ALREADY_EXISTS: ErrorReason.ValueType  # 6
 """ALREADY_EXISTS. Another live memory of the session has this content and type. `google.rpc.ResourceInfo` names it."""
 ERROR_REASON_MEMORY_NOT_DELETED: ErrorReason.ValueType  # 7
-"""ALREADY_EXISTS. The memory to be undeleted is not deleted."""
+"""ALREADY_EXISTS. The memory to undelete is not deleted."""
 ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 8
-"""ABORTED. The etag given is not the current one: somebody changed the resource since it was read. Read it again."""
+"""ABORTED. The given etag is not the current one: the resource has changed since it was read. Read it again."""
 ERROR_REASON_REVISION_OUT_OF_RANGE: ErrorReason.ValueType  # 9
-"""OUT_OF_RANGE. Changes since `start_revision` are no longer all kept, or the session has been erased since. List
-anew, then watch from there.
+"""OUT_OF_RANGE. Some changes since `start_revision` are no longer kept, or the session has been erased since. List
+again, then watch from there.
 """
 ERROR_REASON_WATCHER_TOO_SLOW: ErrorReason.ValueType  # 10
-"""RESOURCE_EXHAUSTED. The watcher did not read fast enough. `google.rpc.ErrorInfo.metadata` holds under
-`last_revision` the revision to resume from.
+"""RESOURCE_EXHAUSTED. The watcher did not read fast enough. `google.rpc.ErrorInfo.metadata` holds the revision to
+resume from as `last_revision`.
 """
 ERROR_REASON_SESSION_FULL: ErrorReason.ValueType  # 11
 """RESOURCE_EXHAUSTED. The session holds `memory.max_entries` live memories, and this call may not evict any.
@@ -146,43 +146,43 @@ ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 12
 ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 13
 """UNAVAILABLE. The database does not answer. `google.rpc.RetryInfo` says when to retry."""
 ERROR_REASON_SCHEMA_MISMATCH: ErrorReason.ValueType  # 14
-"""UNAVAILABLE. The database's schema is not the one that this release needs; an operator has to migrate."""
+"""UNAVAILABLE. The database's schema is not the one that this release needs. An operator has to migrate it."""
 ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 15
 """UNAVAILABLE. The server is stopping. Another replica, or the next start, will serve the call."""
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 16
-"""DEADLINE_EXCEEDED. The caller's deadline passed before the work was done. A write may have been committed all the
-same: retry it with the same `request_id`.
+"""DEADLINE_EXCEEDED. The caller's deadline passed before the work was done. A write may have been committed
+nonetheless: retry it with the same `request_id`.
 """
 ERROR_REASON_NOT_IMPLEMENTED: ErrorReason.ValueType  # 17
 """UNIMPLEMENTED. There is no such method."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 18
-"""INTERNAL. A defect of the service. `google.rpc.RequestInfo.request_id` is in the server's log too."""
+"""INTERNAL. An unhandled exception in the service. `google.rpc.RequestInfo.request_id` is in the server's log too."""
 ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 19
-"""CANCELLED. The caller gave the call up."""
+"""CANCELLED. The caller cancelled the call."""
 ERROR_REASON_LITERAL_SECRET: ErrorReason.ValueType  # 20
 """INVALID_ARGUMENT. A literal secret was given where only references are accepted."""
 ERROR_REASON_CLIENT_LIMIT_REACHED: ErrorReason.ValueType  # 21
-"""RESOURCE_EXHAUSTED. This client has as many calls or streams under way as one may have.
+"""RESOURCE_EXHAUSTED. This client has as many concurrent calls or streams as one may have.
 `google.rpc.RetryInfo` says when to retry.
 """
 ERROR_REASON_STREAM_IDLE: ErrorReason.ValueType  # 22
-"""UNAVAILABLE. The stream had nothing to tell for so long that it was ended. `google.rpc.ErrorInfo.metadata` holds
-under `last_revision` the revision to resume from.
+"""UNAVAILABLE. The server ended the stream because it was idle for too long. `google.rpc.ErrorInfo.metadata` holds
+the revision to resume from as `last_revision`.
 """
 ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 23
-"""RESOURCE_EXHAUSTED. The message is larger than the service takes. One that is larger by more than 64 KiB is refused
-by gRPC itself, and carries no details.
+"""RESOURCE_EXHAUSTED. The message is larger than the service accepts. gRPC itself refuses one that is larger by more
+than 64 KiB; that error carries no details.
 """
 ERROR_REASON_SERVICE_NOT_FOUND: ErrorReason.ValueType  # 24
-"""NOT_FOUND. `grpc.health.v1.Health` was asked for a service that is not here."""
+"""NOT_FOUND. `grpc.health.v1.Health` was asked about a service that this server does not have."""
 ERROR_REASON_REQUEST_INCOMPLETE: ErrorReason.ValueType  # 25
-"""DEADLINE_EXCEEDED. The request was not complete within the service's `MEMORYD_REQUEST_SECONDS`. Nothing was done."""
+"""DEADLINE_EXCEEDED. The request did not arrive in full within `MEMORYD_REQUEST_SECONDS`. Nothing was done."""
 ERROR_REASON_SESSIONS_TOO_LARGE: ErrorReason.ValueType  # 26
-"""RESOURCE_EXHAUSTED. The sessions of one retrieval have more content that is not in memory than one call may bring
-in. `google.rpc.BadRequest` names the field; ask for fewer sessions in one call.
+"""RESOURCE_EXHAUSTED. The sessions of one retrieval have more uncached content than one call may load.
+`google.rpc.BadRequest` names the field. Ask for fewer sessions in one call.
 """
 ERROR_REASON_NO_MESSAGE: ErrorReason.ValueType  # 27
 """INVALID_ARGUMENT. The call ended without a request."""
 ERROR_REASON_OUT_OF_DESCRIPTORS: ErrorReason.ValueType  # 28
-"""UNAVAILABLE. The service may open no more files and connections for now. `google.rpc.RetryInfo` says when to retry."""
+"""UNAVAILABLE. The service has no file descriptors left. `google.rpc.RetryInfo` says when to retry."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -30,29 +30,29 @@ class _ContentType:
 class _ContentTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ContentType.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     CONTENT_TYPE_UNSPECIFIED: _ContentType.ValueType  # 0
-    """Becomes CONTENT_TYPE_CONTEXT when stored."""
+    """Stored as CONTENT_TYPE_CONTEXT."""
     CONTENT_TYPE_USER_INFO: _ContentType.ValueType  # 1
     """Who the user is: name, role, address."""
     CONTENT_TYPE_PREFERENCE: _ContentType.ValueType  # 2
     """What the user likes or wants."""
     CONTENT_TYPE_FACT: _ContentType.ValueType  # 3
-    """What is so: an order's state, an agreement."""
+    """What is true: an order's state, an agreement."""
     CONTENT_TYPE_CONTEXT: _ContentType.ValueType  # 4
-    """What was going on: the default."""
+    """What was going on; the default."""
 
 class ContentType(_ContentType, metaclass=_ContentTypeEnumTypeWrapper):
     """What kind of memory it is."""
 
 CONTENT_TYPE_UNSPECIFIED: ContentType.ValueType  # 0
-"""Becomes CONTENT_TYPE_CONTEXT when stored."""
+"""Stored as CONTENT_TYPE_CONTEXT."""
 CONTENT_TYPE_USER_INFO: ContentType.ValueType  # 1
 """Who the user is: name, role, address."""
 CONTENT_TYPE_PREFERENCE: ContentType.ValueType  # 2
 """What the user likes or wants."""
 CONTENT_TYPE_FACT: ContentType.ValueType  # 3
-"""What is so: an order's state, an agreement."""
+"""What is true: an order's state, an agreement."""
 CONTENT_TYPE_CONTEXT: ContentType.ValueType  # 4
-"""What was going on: the default."""
+"""What was going on; the default."""
 Global___ContentType: _TypeAlias = ContentType  # noqa: Y015
 
 class _StoreOutcome:
@@ -66,17 +66,17 @@ class _StoreOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StoreOut
     STORE_OUTCOME_CREATED: _StoreOutcome.ValueType  # 1
     """A new memory."""
     STORE_OUTCOME_MERGED: _StoreOutcome.ValueType  # 2
-    """The session held it already; the answer is that memory."""
+    """The session already had it; the answer is that memory."""
 
 class StoreOutcome(_StoreOutcome, metaclass=_StoreOutcomeEnumTypeWrapper):
-    """What became of the content."""
+    """What storing did."""
 
 STORE_OUTCOME_UNSPECIFIED: StoreOutcome.ValueType  # 0
 """Never sent."""
 STORE_OUTCOME_CREATED: StoreOutcome.ValueType  # 1
 """A new memory."""
 STORE_OUTCOME_MERGED: StoreOutcome.ValueType  # 2
-"""The session held it already; the answer is that memory."""
+"""The session already had it; the answer is that memory."""
 Global___StoreOutcome: _TypeAlias = StoreOutcome  # noqa: Y015
 
 class _MemoryChange:
@@ -90,15 +90,15 @@ class _MemoryChangeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MemoryCh
     MEMORY_CHANGE_CREATED: _MemoryChange.ValueType  # 1
     """Stored."""
     MEMORY_CHANGE_UPDATED: _MemoryChange.ValueType  # 2
-    """Updated, or merged with a further store of its content."""
+    """Updated, or merged because its content was stored again."""
     MEMORY_CHANGE_DELETED: _MemoryChange.ValueType  # 3
-    """Soft-deleted, by a caller or for lack of room."""
+    """Soft-deleted by a caller, or evicted to make room."""
     MEMORY_CHANGE_RESTORED: _MemoryChange.ValueType  # 4
     """Undeleted."""
     MEMORY_CHANGE_EXPIRED: _MemoryChange.ValueType  # 5
-    """Removed because its time had come; told within a minute of it."""
+    """Removed because it expired; reported within a minute."""
     MEMORY_CHANGE_PURGED: _MemoryChange.ValueType  # 6
-    """Deleted for good; the memory carries its identifiers only."""
+    """Permanently deleted; the memory carries only its identifiers."""
 
 class MemoryChange(_MemoryChange, metaclass=_MemoryChangeEnumTypeWrapper):
     """What happened to a memory."""
@@ -108,15 +108,15 @@ MEMORY_CHANGE_UNSPECIFIED: MemoryChange.ValueType  # 0
 MEMORY_CHANGE_CREATED: MemoryChange.ValueType  # 1
 """Stored."""
 MEMORY_CHANGE_UPDATED: MemoryChange.ValueType  # 2
-"""Updated, or merged with a further store of its content."""
+"""Updated, or merged because its content was stored again."""
 MEMORY_CHANGE_DELETED: MemoryChange.ValueType  # 3
-"""Soft-deleted, by a caller or for lack of room."""
+"""Soft-deleted by a caller, or evicted to make room."""
 MEMORY_CHANGE_RESTORED: MemoryChange.ValueType  # 4
 """Undeleted."""
 MEMORY_CHANGE_EXPIRED: MemoryChange.ValueType  # 5
-"""Removed because its time had come; told within a minute of it."""
+"""Removed because it expired; reported within a minute."""
 MEMORY_CHANGE_PURGED: MemoryChange.ValueType  # 6
-"""Deleted for good; the memory carries its identifiers only."""
+"""Permanently deleted; the memory carries only its identifiers."""
 Global___MemoryChange: _TypeAlias = MemoryChange  # noqa: Y015
 
 @_typing.final
@@ -144,22 +144,25 @@ class Memory(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session that the memory belongs to. 1–255 characters of `A–Z a–z 0–9 . _ : @ -`, starting with a letter or
-    digit, without `..`. Set by the caller, never changed.
+    digit, without `..`. Set by the caller; never changes.
     """
     memory_id: _builtins.str
-    """UUID (version 7 for those made by this service) in lower case. Set by the service."""
+    """UUID in lower case, version 7 if this service made it. Set by the service."""
     content: _builtins.str
-    """The text, after sanitising; 1–16,384 characters."""
+    """The sanitised text, 1–16,384 characters."""
     content_type: Global___ContentType.ValueType
     """What kind of memory it is. Unset becomes CONTENT_TYPE_CONTEXT."""
     importance: _builtins.float
-    """How important the caller holds it to be, 0.0–1.0, as stored."""
+    """How important the caller considers it, 0.0–1.0, as stored."""
     effective_importance: _builtins.float
-    """Importance after decay and access boost, at the time of the answer: clamp to 0–1 of
-    importance · 2^(−age / half-life) + min(0.2, 0.02 · access_count), age since create_time in days with fractions.
+    """Importance after decay and access boost, at the time of the answer:
+    importance · 2^(−age / half-life) + min(0.2, 0.02 · access_count), clamped to 0–1. Age is the fractional number of
+    days since create_time.
     """
     content_hash: _builtins.str
-    """Hex SHA-256 of the normalised content: lower case, white space runs one space and trimmed, trailing `.,!?;:` removed."""
+    """Hex SHA-256 of the normalised content: in lower case, each run of white space replaced by one space, trimmed,
+    trailing `.,!?;:` removed.
+    """
     semantic_hash: _builtins.str
     """64-bit SimHash of the normalised content, 16 hex digits."""
     access_count: _builtins.int
@@ -167,19 +170,19 @@ class Memory(_message.Message):
     revision: _builtins.int
     """Session revision of the last change."""
     etag: _builtins.str
-    """Opaque. Changes with every change of what a caller can see of the memory, access tracking aside. Where a request
-    carries it, a value that is not the current one is refused with ABORTED.
+    """Opaque. Changes whenever anything that callers see of the memory changes, except access tracking. A request that
+    carries an outdated value is refused with ABORTED.
     """
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
-        """Free JSON of the caller; at most 16 KiB as compact JSON, nesting at most 8 containers, the outermost counted.
-        Recall understands `speaker` (string: who said it), `occurred_at` (RFC 3339: when it happened, if not when it was
-        stored) and `episode` (string: which conversation of the session).
+        """The caller's own JSON: at most 16 KiB as compact JSON, at most 8 nested containers including the outermost. Recall
+        uses `speaker` (string: who said it), `occurred_at` (RFC 3339: when it happened, if not when it was stored) and
+        `episode` (string: which conversation of the session).
         """
 
     @_builtins.property
     def last_access_time(self) -> _timestamp_pb2.Timestamp:
-        """When retrieval last returned it. Absent: never."""
+        """When retrieval last returned it. Absent if never."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -187,15 +190,15 @@ class Memory(_message.Message):
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When a caller last changed it; create_time at first."""
+        """When a caller last changed it; initially create_time."""
 
     @_builtins.property
     def delete_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was soft-deleted. Absent: it is not."""
+        """When it was soft-deleted. Absent if it is not deleted."""
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When it expires. Absent: never."""
+        """When it expires. Absent if never."""
 
     def __init__(
         self,
@@ -230,7 +233,7 @@ Global___Memory: _TypeAlias = Memory  # noqa: Y015
 
 @_typing.final
 class MemoryFilter(_message.Message):
-    """Which memories of a session. All conditions given must hold; none given: all."""
+    """Selects memories of a session. All given conditions must hold; without conditions all memories match."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -240,14 +243,14 @@ class MemoryFilter(_message.Message):
     CREATED_AFTER_FIELD_NUMBER: _builtins.int
     CREATED_BEFORE_FIELD_NUMBER: _builtins.int
     min_importance: _builtins.float
-    """Effective importance at the time of the call, at least this. 0.0–1.0."""
+    """The minimum effective importance at the time of the call, 0.0–1.0."""
     @_builtins.property
     def content_types(self) -> _containers.RepeatedScalarFieldContainer[Global___ContentType.ValueType]:
-        """Any of these types. Empty: every type."""
+        """Any of these types. If empty, every type."""
 
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
-        """Every key given must be there with an equal value: deeply, and by JSON type; null equals null."""
+        """Every given key must be present with an equal value, compared deeply and by JSON type; null equals null."""
 
     @_builtins.property
     def created_after(self) -> _timestamp_pb2.Timestamp:
@@ -292,34 +295,34 @@ class StoreMemoryRequest(_message.Message):
     NEVER_EXPIRES_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
-    """The session to store into; it comes into being with its first memory. See Memory.session_id."""
+    """The session to store into; its first memory creates it. See Memory.session_id."""
     content: _builtins.str
-    """The text. After sanitising 1–16,384 characters; what sanitises to nothing is refused. Sanitising removes HTML's tags,
-    and with what they carry only scripts and styles that have an end tag, event handlers and script URIs. More than
-    131,072 characters, markup counted, are refused unread.
+    """The text, 1–16,384 characters after sanitising; text that sanitises to nothing is refused. Sanitising removes HTML
+    tags, event handlers and script URIs; scripts and styles that have an end tag are removed with their content. More
+    than 131,072 characters, including markup, are refused unread.
     """
     content_type: Global___ContentType.ValueType
-    """Unset: CONTENT_TYPE_CONTEXT."""
+    """If unset, CONTENT_TYPE_CONTEXT."""
     importance: _builtins.float
-    """0.0–1.0. Unset: 0.5."""
+    """0.0–1.0. If unset, 0.5."""
     never_expires: _builtins.bool
-    """True: never. False is as unset."""
+    """If true, never. False means unset."""
     request_id: _builtins.str
-    """A UUID of the caller's that names this very request within the session: sent again, it gets the first answer again and
-    changes nothing; sent with other arguments, it is refused. Upper and lower case are one. Kept for 24 hours at least.
-    A refused call does not use it up.
+    """A UUID chosen by the caller that identifies this request within the session. A retry with the same arguments gets
+    the first answer and changes nothing; one with other arguments is refused. Case does not matter. Kept for at least
+    24 hours. A refused call does not use it up.
     """
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
-        """Free JSON. See Memory.metadata for its limits, which hold after merging too."""
+        """The caller's own JSON. The limits of Memory.metadata hold after merging too."""
 
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """From now. More than zero."""
+        """This long from now. More than zero."""
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """At this time, which lies in the future."""
+        """At this time, which must be in the future."""
 
     def __init__(
         self,
@@ -359,14 +362,14 @@ class StoreMemoryResponse(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     EVICTED_MEMORY_IDS_FIELD_NUMBER: _builtins.int
     outcome: Global___StoreOutcome.ValueType
-    """Whether it is new."""
+    """Whether it is new or merged."""
     @_builtins.property
     def memory(self) -> Global___Memory:
         """The memory as committed."""
 
     @_builtins.property
     def evicted_memory_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The memories that had to go for this one, soft-deleted. Each eviction is named once."""
+        """The memories that were soft-deleted to make room for this one. Each eviction is listed once."""
 
     def __init__(
         self,
@@ -392,7 +395,7 @@ class BatchStoreMemoriesRequest(_message.Message):
     REQUESTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoreMemoryRequest]:
-        """At most 1,000. None: an empty answer."""
+        """At most 1,000. An empty list gets an empty answer."""
 
     def __init__(
         self,
@@ -416,8 +419,8 @@ class BatchStoreMemoriesResponse(_message.Message):
     RESPONSES_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
     truncated: _builtins.bool
-    """True: the answer has reached the size that a client receives by default, and its last memories come without content
-    and metadata. All are stored; GetMemory gives the rest.
+    """True if the answer reached the size that a client receives by default, and its last memories lack content and
+    metadata. All are stored; read the rest with GetMemory.
     """
     @_builtins.property
     def responses(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoreMemoryResponse]:
@@ -477,14 +480,16 @@ class ListMemoriesRequest(_message.Message):
     session_id: _builtins.str
     """See Memory.session_id."""
     page_size: _builtins.int
-    """At most so many a page. 0 is 50; over 1,000 is 1,000. May change between pages."""
+    """The maximum per page. 0 means 50; values over 1,000 mean 1,000. May change between pages."""
     page_token: _builtins.str
-    """`next_page_token` of the page before; empty for the first. Opaque, and bound to the other arguments but page_size."""
+    """`next_page_token` of the previous page; empty for the first. Opaque, and bound to all other arguments except
+    page_size.
+    """
     show_deleted: _builtins.bool
-    """Soft-deleted memories too; they carry delete_time."""
+    """Include soft-deleted memories; they carry delete_time."""
     @_builtins.property
     def filter(self) -> Global___MemoryFilter:
-        """Which ones."""
+        """Which memories."""
 
     def __init__(
         self,
@@ -512,7 +517,7 @@ class ListMemoriesResponse(_message.Message):
     MEMORIES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """For the next page. Empty: there is none."""
+    """For the next page. Empty on the last page."""
     @_builtins.property
     def memories(self) -> _containers.RepeatedCompositeFieldContainer[Global___Memory]:
         """In creation order."""
@@ -548,26 +553,26 @@ class RetrieveMemoriesRequest(_message.Message):
     session_id: _builtins.str
     """See Memory.session_id."""
     query: _builtins.str
-    """What the agent is about to answer. At most 16,384 characters. Empty, or white space only: no query."""
+    """What the agent is about to answer. At most 16,384 characters. Empty or only white space means no query."""
     limit: _builtins.int
-    """At most so many results. 0 is 10; over 100 is 100."""
+    """The maximum number of results. 0 means 10; values over 100 mean 100."""
     peek: _builtins.bool
-    """True: look without leaving a trace; the access is not counted."""
+    """If true, do not count the access."""
     importance_weight: _builtins.float
-    """How much effective importance tempers relevance to the query, 0.0 (not at all) to 1.0. Unset: 0.2. Without a query
-    importance alone decides.
+    """How much effective importance weighs against relevance to the query, 0.0 (not at all) to 1.0. If unset, 0.2.
+    Without a query only importance counts.
     """
     diversify: _builtins.bool
-    """Whether a near duplicate of a better result gives way to others, with a query. Unset: true."""
+    """Whether, with a query, a near duplicate of a better result ranks below others. If unset, true."""
     @_builtins.property
     def filter(self) -> Global___MemoryFilter:
-        """Which ones. Without `min_importance`, a call with no query applies the tool configuration's
-        `memory.importance_threshold`.
+        """Which memories. Without a query, `min_importance` defaults to `memory.importance_threshold` of the tool
+        configuration.
         """
 
     @_builtins.property
     def session_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Further sessions to rank across, at most 16."""
+        """More sessions to rank together with session_id, at most 16."""
 
     def __init__(
         self,
@@ -629,8 +634,8 @@ class RetrieveMemoriesResponse(_message.Message):
     revision: _builtins.int
     """The session's revision that the answer reflects; 0 for a session without memories."""
     truncated: _builtins.bool
-    """True: there are more results within `limit`, but the answer has reached the size that a client receives by default.
-    Only results that are here count as accessed.
+    """True if there are more results within `limit`, but the answer reached the size that a client receives by default.
+    Only returned results count as accessed.
     """
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___RetrievedMemory]:
@@ -638,7 +643,7 @@ class RetrieveMemoriesResponse(_message.Message):
 
     @_builtins.property
     def revisions(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Where several sessions were asked for: the same of each, by its id."""
+        """If several sessions were asked for, the revision of each by its id."""
 
     def __init__(
         self,
@@ -666,14 +671,14 @@ class RetrievedMemory(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     BREAKDOWN_FIELD_NUMBER: _builtins.int
     score: _builtins.float
-    """The higher the better; the results are ordered by it. Comparable within one answer only."""
+    """Higher is better; the results are ordered by it. Comparable only within one answer."""
     @_builtins.property
     def memory(self) -> Global___Memory:
-        """The memory, its access not yet counted."""
+        """The memory, before this access is counted."""
 
     @_builtins.property
     def breakdown(self) -> Global___ScoreBreakdown:
-        """How the score came about."""
+        """The parts of the score."""
 
     def __init__(
         self,
@@ -692,7 +697,7 @@ Global___RetrievedMemory: _TypeAlias = RetrievedMemory  # noqa: Y015
 
 @_typing.final
 class ScoreBreakdown(_message.Message):
-    """The shares of a score. They add up to it."""
+    """The parts of a score, which add up to it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -705,21 +710,23 @@ class ScoreBreakdown(_message.Message):
     FORM_FIELD_NUMBER: _builtins.int
     DIVERSITY_FIELD_NUMBER: _builtins.int
     lexical: _builtins.float
-    """From the words that the query and the content share. This and all others but importance: 0 without a query."""
+    """From the words that the query and the content share. This and all other parts except importance are 0 without a
+    query.
+    """
     importance: _builtins.float
     """From the effective importance."""
     semantic: _builtins.float
-    """From what it means. 0 without an embedder, and until the memory's vector is made."""
+    """From its meaning. 0 without an embedder, and until the memory is embedded."""
     context: _builtins.float
     """From how relevant its neighbours in its episode are."""
     speaker: _builtins.float
-    """From being said by the one whom the query names."""
+    """From being said by a speaker that the query names."""
     temporal: _builtins.float
-    """From when it happened, where the query names or asks for a time."""
+    """From when it happened, if the query names or asks for a time."""
     form: _builtins.float
-    """From how much it tells, whether it asks, and whether it holds the kind of thing that the query asks for."""
+    """From how much it says, whether it is a question, and whether it has the kind of thing that the query asks for."""
     diversity: _builtins.float
-    """Below 0 where it repeats a better result."""
+    """Below 0 if it repeats a better result."""
     def __init__(
         self,
         *,
@@ -755,15 +762,15 @@ class FindSimilarMemoriesRequest(_message.Message):
     session_id: _builtins.str
     """See Memory.session_id."""
     content: _builtins.str
-    """A text, sanitised as if it were stored."""
+    """A text, which is sanitised as for storing."""
     memory_id: _builtins.str
-    """A memory of the session, which is not among the results."""
+    """A memory of the session; it is not among the results."""
     max_distance: _builtins.int
-    """At most this Hamming distance of the semantic hashes, 0–64 bits. Unset: 10, unless min_similarity is set."""
+    """The maximum Hamming distance of the semantic hashes, 0–64 bits. If unset, 10, unless min_similarity is set."""
     min_similarity: _builtins.float
-    """At least this similarity, 0.0–1.0. Where it is set, the results are ordered by similarity."""
+    """The minimum similarity, 0.0–1.0. If set, the results are ordered by similarity."""
     limit: _builtins.int
-    """At most so many results. 0 is 10; over 100 is 100."""
+    """The maximum number of results. 0 means 10; values over 100 mean 100."""
     def __init__(
         self,
         *,
@@ -833,7 +840,7 @@ class SimilarMemory(_message.Message):
     distance: _builtins.int
     """Hamming distance of the semantic hashes, 0–64 bits."""
     similarity: _builtins.float
-    """The recall engine's similarity, 0.0–1.0: of what the texts mean, as far as the memory has a vector; else of words."""
+    """The recall engine's similarity, 0.0–1.0: of meaning if the memory has a vector, else of words."""
     @_builtins.property
     def memory(self) -> Global___Memory:
         """The memory."""
@@ -871,18 +878,18 @@ class UpdateMemoryRequest(_message.Message):
     TTL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def memory(self) -> Global___Memory:
-        """The memory with its new values; `session_id` and `memory_id` say which, `etag` (if given) that it must be unchanged."""
+        """The memory with its new values. `session_id` and `memory_id` say which one; `etag`, if given, must be current."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Paths into Memory, such as `content`. Omitted: the populated fields. `*`: all changeable fields. Output-only paths
-        are ignored, unknown ones refused. A field that the mask names and the memory leaves unset takes its default; an
-        unset `expire_time` then means never.
+        """Paths into Memory, such as `content`. If omitted, the populated fields; `*` means all changeable fields.
+        Output-only paths are ignored; unknown paths are refused. A field that the mask names and the memory leaves unset
+        takes its default; an unset `expire_time` then means never.
         """
 
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """Expires this long from now, whatever the mask says. More than zero."""
+        """Expires this long from now, regardless of the mask. More than zero."""
 
     def __init__(
         self,
@@ -967,10 +974,10 @@ class PurgeMemoriesRequest(_message.Message):
     session_id: _builtins.str
     """See Memory.session_id."""
     force: _builtins.bool
-    """False: count and sample, delete nothing."""
+    """If false, only count and sample; delete nothing."""
     @_builtins.property
     def filter(self) -> Global___MemoryFilter:
-        """Which ones, deleted and expired ones included. None given: every memory of the session."""
+        """Which memories, including deleted and expired ones. If unset, every memory of the session."""
 
     def __init__(
         self,
@@ -996,10 +1003,10 @@ class PurgeMemoriesResponse(_message.Message):
     PURGE_COUNT_FIELD_NUMBER: _builtins.int
     SAMPLE_FIELD_NUMBER: _builtins.int
     purge_count: _builtins.int
-    """How many were deleted for good, or would be."""
+    """How many were permanently deleted, or would be."""
     @_builtins.property
     def sample(self) -> _containers.RepeatedCompositeFieldContainer[Global___Memory]:
-        """Without `force`, the first few (at most 20) of those that would go."""
+        """Without `force`, the first (at most 20) of the memories that would be deleted."""
 
     def __init__(
         self,
@@ -1067,7 +1074,7 @@ class EraseSessionResponse(_message.Message):
     ERASED_ROWS_FIELD_NUMBER: _builtins.int
     ERASE_TIME_FIELD_NUMBER: _builtins.int
     erased_memories: _builtins.int
-    """How many memories are gone, deleted and expired ones included."""
+    """How many memories were removed, including deleted and expired ones."""
     @_builtins.property
     def erased_rows(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Rows removed, by table."""
@@ -1102,7 +1109,7 @@ class WatchMemoriesRequest(_message.Message):
     session_id: _builtins.str
     """See Memory.session_id. It need not exist yet."""
     start_revision: _builtins.int
-    """Changes after this revision. 0: from the beginning of what is kept."""
+    """Only changes after this revision. 0 starts at the oldest change kept."""
     def __init__(
         self,
         *,
@@ -1119,7 +1126,7 @@ Global___WatchMemoriesRequest: _TypeAlias = WatchMemoriesRequest  # noqa: Y015
 
 @_typing.final
 class WatchMemoriesResponse(_message.Message):
-    """One change, as WatchMemories tells it."""
+    """One change, as WatchMemories reports it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1129,7 +1136,7 @@ class WatchMemoriesResponse(_message.Message):
     change: Global___MemoryChange.ValueType
     """What happened."""
     revision: _builtins.int
-    """The session's revision of the change; resume from it."""
+    """The session's revision after the change; resume from it."""
     @_builtins.property
     def memory(self) -> Global___Memory:
         """The memory after the change. While catching up this may be its latest state."""
@@ -1161,10 +1168,10 @@ class ExportMemoriesRequest(_message.Message):
     session_id: _builtins.str
     """See Memory.session_id."""
     show_deleted: _builtins.bool
-    """Soft-deleted memories too; they carry delete_time."""
+    """Include soft-deleted memories; they carry delete_time."""
     @_builtins.property
     def filter(self) -> Global___MemoryFilter:
-        """Which ones."""
+        """Which memories."""
 
     def __init__(
         self,

@@ -26,12 +26,12 @@ if _version_not_supported:
 
 
 class MemoryServiceStub:
-    """Keeps the memories of conversational agents: one remembered sentence or paragraph each, grouped in sessions that the
-    caller names.
+    """Stores the memories of conversational agents: one sentence or paragraph each, grouped in sessions that the caller
+    names.
 
-    Who the caller is (the tenant) comes from the credential, never from a request. Every method acts on sessions of the
-    caller's tenant only. Every refusal carries `google.rpc.ErrorInfo` with a reason of `ErrorReason` and the domain
-    `memoryd`; INVALID_ARGUMENT carries `google.rpc.BadRequest` with every violation at once.
+    The caller's tenant comes from the credential, never from a request. Every method acts only on sessions of that
+    tenant. Every error carries `google.rpc.ErrorInfo` with a reason of `ErrorReason` and the domain `memoryd`;
+    INVALID_ARGUMENT also carries `google.rpc.BadRequest` with every violation at once.
     """
 
     def __init__(self, channel):
@@ -108,62 +108,64 @@ class MemoryServiceStub:
 
 
 class MemoryServiceServicer:
-    """Keeps the memories of conversational agents: one remembered sentence or paragraph each, grouped in sessions that the
-    caller names.
+    """Stores the memories of conversational agents: one sentence or paragraph each, grouped in sessions that the caller
+    names.
 
-    Who the caller is (the tenant) comes from the credential, never from a request. Every method acts on sessions of the
-    caller's tenant only. Every refusal carries `google.rpc.ErrorInfo` with a reason of `ErrorReason` and the domain
-    `memoryd`; INVALID_ARGUMENT carries `google.rpc.BadRequest` with every violation at once.
+    The caller's tenant comes from the credential, never from a request. Every method acts only on sessions of that
+    tenant. Every error carries `google.rpc.ErrorInfo` with a reason of `ErrorReason` and the domain `memoryd`;
+    INVALID_ARGUMENT also carries `google.rpc.BadRequest` with every violation at once.
     """
 
     def StoreMemory(self, request, context):
-        """Stores one memory, committed before it answers.
+        """Stores one memory, and commits it before answering.
 
-        Content that the session already holds live (same type, same content hash) is merged, not doubled: the first wording
-        stays, importance is the higher, metadata keys are added or replaced, the later expiry wins (none is the latest; no
-        expiration given competes as the default time to live). However many callers race, one memory results. A deleted or
-        expired memory neither blocks nor resurfaces: its content stored again is a new memory.
+        Content that a live memory of the session already has (same type, same content hash) is merged, not duplicated: the
+        first wording stays, the higher importance wins, metadata keys are added or replaced, and the later expiry wins
+        (never is the latest; a request without an expiration counts as the default time to live). However many callers
+        race, one memory results. A deleted or expired memory neither blocks nor resurfaces: storing its content again
+        creates a new memory.
 
-        A session holds at most `memory.max_entries` live memories (tool configuration); over that, the least effectively
-        important ones are soft-deleted, never the one just stored.
+        A session holds at most `memory.max_entries` live memories (tool configuration). Beyond that, the memories with the
+        lowest effective importance are soft-deleted, never the one just stored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchStoreMemories(self, request, context):
-        """Stores up to 1,000 memories, of any sessions, in one transaction: all or none. Acts as StoreMemory would, one request
-        after the other; answers in the same order. A violation names `requests[i].field`.
+        """Stores up to 1,000 memories, of any sessions, in one transaction: all or none. Each request acts as StoreMemory
+        would, in order; the responses have the same order. A violation names `requests[i].field`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetMemory(self, request, context):
-        """Reads one memory. NOT_FOUND for one that is absent, deleted, expired, or another tenant's, all alike.
+        """Reads one memory. NOT_FOUND if it is absent, deleted, expired or another tenant's, without telling which.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListMemories(self, request, context):
-        """Lists memories in creation order (the order in which they were committed), page by page; under concurrent writes
-        nothing comes twice and nothing is skipped.
+        """Lists memories in creation order (the order of their commits), page by page. Concurrent writes cause no repeats and
+        no gaps.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RetrieveMemories(self, request, context):
-        """The memories that an agent should see now, best first. Without a query by effective importance; with one by
-        relevance to it, tempered by effective importance. What is returned has its access counted, unless `peek`.
+        """Returns the memories that an agent should see now, best first: by effective importance, or, with a query, by
+        relevance weighted with effective importance. Counts an access to each memory that it returns, unless `peek` is
+        set.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FindSimilarMemories(self, request, context):
-        """Near duplicates of a text or of a memory, nearest first. It flags; it never blocks or merges a write.
+        """Finds near duplicates of a text or of a memory, nearest first. It only reports; it never blocks or merges a write.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -171,53 +173,54 @@ class MemoryServiceServicer:
 
     def UpdateMemory(self, request, context):
         """Changes the fields that the mask names (AIP-134). Changeable: `content`, `content_type`, `importance`, `metadata`,
-        `expire_time`. ABORTED where `memory.etag` is given and not the current one; ALREADY_EXISTS where the content would
-        double another memory, which `google.rpc.ResourceInfo` names.
+        `expire_time`. ABORTED if `memory.etag` is given and not the current one; ALREADY_EXISTS if the content would
+        duplicate another memory, which `google.rpc.ResourceInfo` names.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteMemory(self, request, context):
-        """Soft-deletes a memory: gone for readers, kept for UndeleteMemory until it is purged. Answers the memory as deleted.
+        """Soft-deletes a memory: readers no longer see it, and UndeleteMemory can restore it until it is purged. Returns the
+        deleted memory.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UndeleteMemory(self, request, context):
-        """Restores a soft-deleted memory. ALREADY_EXISTS if its content has been stored anew, or if it is not deleted;
-        RESOURCE_EXHAUSTED if the session is full; NOT_FOUND if it has expired meanwhile or was purged.
+        """Restores a soft-deleted memory. ALREADY_EXISTS if its content has been stored again, or if it is not deleted;
+        RESOURCE_EXHAUSTED if the session is full; NOT_FOUND if it has since expired or been purged.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PurgeMemories(self, request, context):
-        """Deletes for good every memory of the session that the filter matches, deleted and expired ones included. Without
-        `force` it only counts, and shows a sample.
+        """Permanently deletes every memory of the session that matches the filter, including deleted and expired ones.
+        Without `force` it only counts them and returns a sample.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def EraseSession(self, request, context):
-        """The right to be forgotten: every row of the session in every table, at once, in one transaction.
+        """Removes every row of the session from every table in one transaction (the right to be forgotten).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchMemories(self, request, context):
-        """First what has changed since `start_revision`, then every change as it commits, each once and in revision order,
-        deletions included. Access tracking is no change. OUT_OF_RANGE for a revision older than what is kept.
+        """Streams the changes since `start_revision`, then every change as it commits, each once and in revision order,
+        including deletions. Access tracking is not a change. OUT_OF_RANGE for a revision older than what is kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExportMemories(self, request, context):
-        """All memories of the session that the filter matches, in creation order.
+        """Streams all memories of the session that match the filter, in creation order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -300,12 +303,12 @@ def add_MemoryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class MemoryService:
-    """Keeps the memories of conversational agents: one remembered sentence or paragraph each, grouped in sessions that the
-    caller names.
+    """Stores the memories of conversational agents: one sentence or paragraph each, grouped in sessions that the caller
+    names.
 
-    Who the caller is (the tenant) comes from the credential, never from a request. Every method acts on sessions of the
-    caller's tenant only. Every refusal carries `google.rpc.ErrorInfo` with a reason of `ErrorReason` and the domain
-    `memoryd`; INVALID_ARGUMENT carries `google.rpc.BadRequest` with every violation at once.
+    The caller's tenant comes from the credential, never from a request. Every method acts only on sessions of that
+    tenant. Every error carries `google.rpc.ErrorInfo` with a reason of `ErrorReason` and the domain `memoryd`;
+    INVALID_ARGUMENT also carries `google.rpc.BadRequest` with every violation at once.
     """
 
     @staticmethod

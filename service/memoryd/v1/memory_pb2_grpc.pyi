@@ -27,12 +27,12 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class MemoryServiceStub:
-    """Keeps the memories of conversational agents: one remembered sentence or paragraph each, grouped in sessions that the
-    caller names.
+    """Stores the memories of conversational agents: one sentence or paragraph each, grouped in sessions that the caller
+    names.
 
-    Who the caller is (the tenant) comes from the credential, never from a request. Every method acts on sessions of the
-    caller's tenant only. Every refusal carries `google.rpc.ErrorInfo` with a reason of `ErrorReason` and the domain
-    `memoryd`; INVALID_ARGUMENT carries `google.rpc.BadRequest` with every violation at once.
+    The caller's tenant comes from the credential, never from a request. Every method acts only on sessions of that
+    tenant. Every error carries `google.rpc.ErrorInfo` with a reason of `ErrorReason` and the domain `memoryd`;
+    INVALID_ARGUMENT also carries `google.rpc.BadRequest` with every violation at once.
     """
 
     @_typing.overload
@@ -40,125 +40,133 @@ class MemoryServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> MemoryServiceAsyncStub: ...
     StoreMemory: _grpc.UnaryUnaryMultiCallable[_memory_pb2.StoreMemoryRequest, _memory_pb2.StoreMemoryResponse]
-    """Stores one memory, committed before it answers.
+    """Stores one memory, and commits it before answering.
 
-    Content that the session already holds live (same type, same content hash) is merged, not doubled: the first wording
-    stays, importance is the higher, metadata keys are added or replaced, the later expiry wins (none is the latest; no
-    expiration given competes as the default time to live). However many callers race, one memory results. A deleted or
-    expired memory neither blocks nor resurfaces: its content stored again is a new memory.
+    Content that a live memory of the session already has (same type, same content hash) is merged, not duplicated: the
+    first wording stays, the higher importance wins, metadata keys are added or replaced, and the later expiry wins
+    (never is the latest; a request without an expiration counts as the default time to live). However many callers
+    race, one memory results. A deleted or expired memory neither blocks nor resurfaces: storing its content again
+    creates a new memory.
 
-    A session holds at most `memory.max_entries` live memories (tool configuration); over that, the least effectively
-    important ones are soft-deleted, never the one just stored.
+    A session holds at most `memory.max_entries` live memories (tool configuration). Beyond that, the memories with the
+    lowest effective importance are soft-deleted, never the one just stored.
     """
     BatchStoreMemories: _grpc.UnaryUnaryMultiCallable[_memory_pb2.BatchStoreMemoriesRequest, _memory_pb2.BatchStoreMemoriesResponse]
-    """Stores up to 1,000 memories, of any sessions, in one transaction: all or none. Acts as StoreMemory would, one request
-    after the other; answers in the same order. A violation names `requests[i].field`.
+    """Stores up to 1,000 memories, of any sessions, in one transaction: all or none. Each request acts as StoreMemory
+    would, in order; the responses have the same order. A violation names `requests[i].field`.
     """
     GetMemory: _grpc.UnaryUnaryMultiCallable[_memory_pb2.GetMemoryRequest, _memory_pb2.Memory]
-    """Reads one memory. NOT_FOUND for one that is absent, deleted, expired, or another tenant's, all alike."""
+    """Reads one memory. NOT_FOUND if it is absent, deleted, expired or another tenant's, without telling which."""
     ListMemories: _grpc.UnaryUnaryMultiCallable[_memory_pb2.ListMemoriesRequest, _memory_pb2.ListMemoriesResponse]
-    """Lists memories in creation order (the order in which they were committed), page by page; under concurrent writes
-    nothing comes twice and nothing is skipped.
+    """Lists memories in creation order (the order of their commits), page by page. Concurrent writes cause no repeats and
+    no gaps.
     """
     RetrieveMemories: _grpc.UnaryUnaryMultiCallable[_memory_pb2.RetrieveMemoriesRequest, _memory_pb2.RetrieveMemoriesResponse]
-    """The memories that an agent should see now, best first. Without a query by effective importance; with one by
-    relevance to it, tempered by effective importance. What is returned has its access counted, unless `peek`.
+    """Returns the memories that an agent should see now, best first: by effective importance, or, with a query, by
+    relevance weighted with effective importance. Counts an access to each memory that it returns, unless `peek` is
+    set.
     """
     FindSimilarMemories: _grpc.UnaryUnaryMultiCallable[_memory_pb2.FindSimilarMemoriesRequest, _memory_pb2.FindSimilarMemoriesResponse]
-    """Near duplicates of a text or of a memory, nearest first. It flags; it never blocks or merges a write."""
+    """Finds near duplicates of a text or of a memory, nearest first. It only reports; it never blocks or merges a write."""
     UpdateMemory: _grpc.UnaryUnaryMultiCallable[_memory_pb2.UpdateMemoryRequest, _memory_pb2.Memory]
     """Changes the fields that the mask names (AIP-134). Changeable: `content`, `content_type`, `importance`, `metadata`,
-    `expire_time`. ABORTED where `memory.etag` is given and not the current one; ALREADY_EXISTS where the content would
-    double another memory, which `google.rpc.ResourceInfo` names.
+    `expire_time`. ABORTED if `memory.etag` is given and not the current one; ALREADY_EXISTS if the content would
+    duplicate another memory, which `google.rpc.ResourceInfo` names.
     """
     DeleteMemory: _grpc.UnaryUnaryMultiCallable[_memory_pb2.DeleteMemoryRequest, _memory_pb2.Memory]
-    """Soft-deletes a memory: gone for readers, kept for UndeleteMemory until it is purged. Answers the memory as deleted."""
+    """Soft-deletes a memory: readers no longer see it, and UndeleteMemory can restore it until it is purged. Returns the
+    deleted memory.
+    """
     UndeleteMemory: _grpc.UnaryUnaryMultiCallable[_memory_pb2.UndeleteMemoryRequest, _memory_pb2.Memory]
-    """Restores a soft-deleted memory. ALREADY_EXISTS if its content has been stored anew, or if it is not deleted;
-    RESOURCE_EXHAUSTED if the session is full; NOT_FOUND if it has expired meanwhile or was purged.
+    """Restores a soft-deleted memory. ALREADY_EXISTS if its content has been stored again, or if it is not deleted;
+    RESOURCE_EXHAUSTED if the session is full; NOT_FOUND if it has since expired or been purged.
     """
     PurgeMemories: _grpc.UnaryUnaryMultiCallable[_memory_pb2.PurgeMemoriesRequest, _memory_pb2.PurgeMemoriesResponse]
-    """Deletes for good every memory of the session that the filter matches, deleted and expired ones included. Without
-    `force` it only counts, and shows a sample.
+    """Permanently deletes every memory of the session that matches the filter, including deleted and expired ones.
+    Without `force` it only counts them and returns a sample.
     """
     EraseSession: _grpc.UnaryUnaryMultiCallable[_memory_pb2.EraseSessionRequest, _memory_pb2.EraseSessionResponse]
-    """The right to be forgotten: every row of the session in every table, at once, in one transaction."""
+    """Removes every row of the session from every table in one transaction (the right to be forgotten)."""
     WatchMemories: _grpc.UnaryStreamMultiCallable[_memory_pb2.WatchMemoriesRequest, _memory_pb2.WatchMemoriesResponse]
-    """First what has changed since `start_revision`, then every change as it commits, each once and in revision order,
-    deletions included. Access tracking is no change. OUT_OF_RANGE for a revision older than what is kept.
+    """Streams the changes since `start_revision`, then every change as it commits, each once and in revision order,
+    including deletions. Access tracking is not a change. OUT_OF_RANGE for a revision older than what is kept.
     """
     ExportMemories: _grpc.UnaryStreamMultiCallable[_memory_pb2.ExportMemoriesRequest, _memory_pb2.Memory]
-    """All memories of the session that the filter matches, in creation order."""
+    """Streams all memories of the session that match the filter, in creation order."""
 
 @_typing.type_check_only
 class MemoryServiceAsyncStub(MemoryServiceStub):
-    """Keeps the memories of conversational agents: one remembered sentence or paragraph each, grouped in sessions that the
-    caller names.
+    """Stores the memories of conversational agents: one sentence or paragraph each, grouped in sessions that the caller
+    names.
 
-    Who the caller is (the tenant) comes from the credential, never from a request. Every method acts on sessions of the
-    caller's tenant only. Every refusal carries `google.rpc.ErrorInfo` with a reason of `ErrorReason` and the domain
-    `memoryd`; INVALID_ARGUMENT carries `google.rpc.BadRequest` with every violation at once.
+    The caller's tenant comes from the credential, never from a request. Every method acts only on sessions of that
+    tenant. Every error carries `google.rpc.ErrorInfo` with a reason of `ErrorReason` and the domain `memoryd`;
+    INVALID_ARGUMENT also carries `google.rpc.BadRequest` with every violation at once.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     StoreMemory: _aio.UnaryUnaryMultiCallable[_memory_pb2.StoreMemoryRequest, _memory_pb2.StoreMemoryResponse]  # type: ignore[assignment]
-    """Stores one memory, committed before it answers.
+    """Stores one memory, and commits it before answering.
 
-    Content that the session already holds live (same type, same content hash) is merged, not doubled: the first wording
-    stays, importance is the higher, metadata keys are added or replaced, the later expiry wins (none is the latest; no
-    expiration given competes as the default time to live). However many callers race, one memory results. A deleted or
-    expired memory neither blocks nor resurfaces: its content stored again is a new memory.
+    Content that a live memory of the session already has (same type, same content hash) is merged, not duplicated: the
+    first wording stays, the higher importance wins, metadata keys are added or replaced, and the later expiry wins
+    (never is the latest; a request without an expiration counts as the default time to live). However many callers
+    race, one memory results. A deleted or expired memory neither blocks nor resurfaces: storing its content again
+    creates a new memory.
 
-    A session holds at most `memory.max_entries` live memories (tool configuration); over that, the least effectively
-    important ones are soft-deleted, never the one just stored.
+    A session holds at most `memory.max_entries` live memories (tool configuration). Beyond that, the memories with the
+    lowest effective importance are soft-deleted, never the one just stored.
     """
     BatchStoreMemories: _aio.UnaryUnaryMultiCallable[_memory_pb2.BatchStoreMemoriesRequest, _memory_pb2.BatchStoreMemoriesResponse]  # type: ignore[assignment]
-    """Stores up to 1,000 memories, of any sessions, in one transaction: all or none. Acts as StoreMemory would, one request
-    after the other; answers in the same order. A violation names `requests[i].field`.
+    """Stores up to 1,000 memories, of any sessions, in one transaction: all or none. Each request acts as StoreMemory
+    would, in order; the responses have the same order. A violation names `requests[i].field`.
     """
     GetMemory: _aio.UnaryUnaryMultiCallable[_memory_pb2.GetMemoryRequest, _memory_pb2.Memory]  # type: ignore[assignment]
-    """Reads one memory. NOT_FOUND for one that is absent, deleted, expired, or another tenant's, all alike."""
+    """Reads one memory. NOT_FOUND if it is absent, deleted, expired or another tenant's, without telling which."""
     ListMemories: _aio.UnaryUnaryMultiCallable[_memory_pb2.ListMemoriesRequest, _memory_pb2.ListMemoriesResponse]  # type: ignore[assignment]
-    """Lists memories in creation order (the order in which they were committed), page by page; under concurrent writes
-    nothing comes twice and nothing is skipped.
+    """Lists memories in creation order (the order of their commits), page by page. Concurrent writes cause no repeats and
+    no gaps.
     """
     RetrieveMemories: _aio.UnaryUnaryMultiCallable[_memory_pb2.RetrieveMemoriesRequest, _memory_pb2.RetrieveMemoriesResponse]  # type: ignore[assignment]
-    """The memories that an agent should see now, best first. Without a query by effective importance; with one by
-    relevance to it, tempered by effective importance. What is returned has its access counted, unless `peek`.
+    """Returns the memories that an agent should see now, best first: by effective importance, or, with a query, by
+    relevance weighted with effective importance. Counts an access to each memory that it returns, unless `peek` is
+    set.
     """
     FindSimilarMemories: _aio.UnaryUnaryMultiCallable[_memory_pb2.FindSimilarMemoriesRequest, _memory_pb2.FindSimilarMemoriesResponse]  # type: ignore[assignment]
-    """Near duplicates of a text or of a memory, nearest first. It flags; it never blocks or merges a write."""
+    """Finds near duplicates of a text or of a memory, nearest first. It only reports; it never blocks or merges a write."""
     UpdateMemory: _aio.UnaryUnaryMultiCallable[_memory_pb2.UpdateMemoryRequest, _memory_pb2.Memory]  # type: ignore[assignment]
     """Changes the fields that the mask names (AIP-134). Changeable: `content`, `content_type`, `importance`, `metadata`,
-    `expire_time`. ABORTED where `memory.etag` is given and not the current one; ALREADY_EXISTS where the content would
-    double another memory, which `google.rpc.ResourceInfo` names.
+    `expire_time`. ABORTED if `memory.etag` is given and not the current one; ALREADY_EXISTS if the content would
+    duplicate another memory, which `google.rpc.ResourceInfo` names.
     """
     DeleteMemory: _aio.UnaryUnaryMultiCallable[_memory_pb2.DeleteMemoryRequest, _memory_pb2.Memory]  # type: ignore[assignment]
-    """Soft-deletes a memory: gone for readers, kept for UndeleteMemory until it is purged. Answers the memory as deleted."""
+    """Soft-deletes a memory: readers no longer see it, and UndeleteMemory can restore it until it is purged. Returns the
+    deleted memory.
+    """
     UndeleteMemory: _aio.UnaryUnaryMultiCallable[_memory_pb2.UndeleteMemoryRequest, _memory_pb2.Memory]  # type: ignore[assignment]
-    """Restores a soft-deleted memory. ALREADY_EXISTS if its content has been stored anew, or if it is not deleted;
-    RESOURCE_EXHAUSTED if the session is full; NOT_FOUND if it has expired meanwhile or was purged.
+    """Restores a soft-deleted memory. ALREADY_EXISTS if its content has been stored again, or if it is not deleted;
+    RESOURCE_EXHAUSTED if the session is full; NOT_FOUND if it has since expired or been purged.
     """
     PurgeMemories: _aio.UnaryUnaryMultiCallable[_memory_pb2.PurgeMemoriesRequest, _memory_pb2.PurgeMemoriesResponse]  # type: ignore[assignment]
-    """Deletes for good every memory of the session that the filter matches, deleted and expired ones included. Without
-    `force` it only counts, and shows a sample.
+    """Permanently deletes every memory of the session that matches the filter, including deleted and expired ones.
+    Without `force` it only counts them and returns a sample.
     """
     EraseSession: _aio.UnaryUnaryMultiCallable[_memory_pb2.EraseSessionRequest, _memory_pb2.EraseSessionResponse]  # type: ignore[assignment]
-    """The right to be forgotten: every row of the session in every table, at once, in one transaction."""
+    """Removes every row of the session from every table in one transaction (the right to be forgotten)."""
     WatchMemories: _aio.UnaryStreamMultiCallable[_memory_pb2.WatchMemoriesRequest, _memory_pb2.WatchMemoriesResponse]  # type: ignore[assignment]
-    """First what has changed since `start_revision`, then every change as it commits, each once and in revision order,
-    deletions included. Access tracking is no change. OUT_OF_RANGE for a revision older than what is kept.
+    """Streams the changes since `start_revision`, then every change as it commits, each once and in revision order,
+    including deletions. Access tracking is not a change. OUT_OF_RANGE for a revision older than what is kept.
     """
     ExportMemories: _aio.UnaryStreamMultiCallable[_memory_pb2.ExportMemoriesRequest, _memory_pb2.Memory]  # type: ignore[assignment]
-    """All memories of the session that the filter matches, in creation order."""
+    """Streams all memories of the session that match the filter, in creation order."""
 
 class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Keeps the memories of conversational agents: one remembered sentence or paragraph each, grouped in sessions that the
-    caller names.
+    """Stores the memories of conversational agents: one sentence or paragraph each, grouped in sessions that the caller
+    names.
 
-    Who the caller is (the tenant) comes from the credential, never from a request. Every method acts on sessions of the
-    caller's tenant only. Every refusal carries `google.rpc.ErrorInfo` with a reason of `ErrorReason` and the domain
-    `memoryd`; INVALID_ARGUMENT carries `google.rpc.BadRequest` with every violation at once.
+    The caller's tenant comes from the credential, never from a request. Every method acts only on sessions of that
+    tenant. Every error carries `google.rpc.ErrorInfo` with a reason of `ErrorReason` and the domain `memoryd`;
+    INVALID_ARGUMENT also carries `google.rpc.BadRequest` with every violation at once.
     """
 
     @_abc_1.abstractmethod
@@ -167,15 +175,16 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_pb2.StoreMemoryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_memory_pb2.StoreMemoryResponse, _abc.Awaitable[_memory_pb2.StoreMemoryResponse]]:
-        """Stores one memory, committed before it answers.
+        """Stores one memory, and commits it before answering.
 
-        Content that the session already holds live (same type, same content hash) is merged, not doubled: the first wording
-        stays, importance is the higher, metadata keys are added or replaced, the later expiry wins (none is the latest; no
-        expiration given competes as the default time to live). However many callers race, one memory results. A deleted or
-        expired memory neither blocks nor resurfaces: its content stored again is a new memory.
+        Content that a live memory of the session already has (same type, same content hash) is merged, not duplicated: the
+        first wording stays, the higher importance wins, metadata keys are added or replaced, and the later expiry wins
+        (never is the latest; a request without an expiration counts as the default time to live). However many callers
+        race, one memory results. A deleted or expired memory neither blocks nor resurfaces: storing its content again
+        creates a new memory.
 
-        A session holds at most `memory.max_entries` live memories (tool configuration); over that, the least effectively
-        important ones are soft-deleted, never the one just stored.
+        A session holds at most `memory.max_entries` live memories (tool configuration). Beyond that, the memories with the
+        lowest effective importance are soft-deleted, never the one just stored.
         """
 
     @_abc_1.abstractmethod
@@ -184,8 +193,8 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_pb2.BatchStoreMemoriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_memory_pb2.BatchStoreMemoriesResponse, _abc.Awaitable[_memory_pb2.BatchStoreMemoriesResponse]]:
-        """Stores up to 1,000 memories, of any sessions, in one transaction: all or none. Acts as StoreMemory would, one request
-        after the other; answers in the same order. A violation names `requests[i].field`.
+        """Stores up to 1,000 memories, of any sessions, in one transaction: all or none. Each request acts as StoreMemory
+        would, in order; the responses have the same order. A violation names `requests[i].field`.
         """
 
     @_abc_1.abstractmethod
@@ -194,7 +203,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_pb2.GetMemoryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_memory_pb2.Memory, _abc.Awaitable[_memory_pb2.Memory]]:
-        """Reads one memory. NOT_FOUND for one that is absent, deleted, expired, or another tenant's, all alike."""
+        """Reads one memory. NOT_FOUND if it is absent, deleted, expired or another tenant's, without telling which."""
 
     @_abc_1.abstractmethod
     def ListMemories(
@@ -202,8 +211,8 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_pb2.ListMemoriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_memory_pb2.ListMemoriesResponse, _abc.Awaitable[_memory_pb2.ListMemoriesResponse]]:
-        """Lists memories in creation order (the order in which they were committed), page by page; under concurrent writes
-        nothing comes twice and nothing is skipped.
+        """Lists memories in creation order (the order of their commits), page by page. Concurrent writes cause no repeats and
+        no gaps.
         """
 
     @_abc_1.abstractmethod
@@ -212,8 +221,9 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_pb2.RetrieveMemoriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_memory_pb2.RetrieveMemoriesResponse, _abc.Awaitable[_memory_pb2.RetrieveMemoriesResponse]]:
-        """The memories that an agent should see now, best first. Without a query by effective importance; with one by
-        relevance to it, tempered by effective importance. What is returned has its access counted, unless `peek`.
+        """Returns the memories that an agent should see now, best first: by effective importance, or, with a query, by
+        relevance weighted with effective importance. Counts an access to each memory that it returns, unless `peek` is
+        set.
         """
 
     @_abc_1.abstractmethod
@@ -222,7 +232,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_pb2.FindSimilarMemoriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_memory_pb2.FindSimilarMemoriesResponse, _abc.Awaitable[_memory_pb2.FindSimilarMemoriesResponse]]:
-        """Near duplicates of a text or of a memory, nearest first. It flags; it never blocks or merges a write."""
+        """Finds near duplicates of a text or of a memory, nearest first. It only reports; it never blocks or merges a write."""
 
     @_abc_1.abstractmethod
     def UpdateMemory(
@@ -231,8 +241,8 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_memory_pb2.Memory, _abc.Awaitable[_memory_pb2.Memory]]:
         """Changes the fields that the mask names (AIP-134). Changeable: `content`, `content_type`, `importance`, `metadata`,
-        `expire_time`. ABORTED where `memory.etag` is given and not the current one; ALREADY_EXISTS where the content would
-        double another memory, which `google.rpc.ResourceInfo` names.
+        `expire_time`. ABORTED if `memory.etag` is given and not the current one; ALREADY_EXISTS if the content would
+        duplicate another memory, which `google.rpc.ResourceInfo` names.
         """
 
     @_abc_1.abstractmethod
@@ -241,7 +251,9 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_pb2.DeleteMemoryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_memory_pb2.Memory, _abc.Awaitable[_memory_pb2.Memory]]:
-        """Soft-deletes a memory: gone for readers, kept for UndeleteMemory until it is purged. Answers the memory as deleted."""
+        """Soft-deletes a memory: readers no longer see it, and UndeleteMemory can restore it until it is purged. Returns the
+        deleted memory.
+        """
 
     @_abc_1.abstractmethod
     def UndeleteMemory(
@@ -249,8 +261,8 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_pb2.UndeleteMemoryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_memory_pb2.Memory, _abc.Awaitable[_memory_pb2.Memory]]:
-        """Restores a soft-deleted memory. ALREADY_EXISTS if its content has been stored anew, or if it is not deleted;
-        RESOURCE_EXHAUSTED if the session is full; NOT_FOUND if it has expired meanwhile or was purged.
+        """Restores a soft-deleted memory. ALREADY_EXISTS if its content has been stored again, or if it is not deleted;
+        RESOURCE_EXHAUSTED if the session is full; NOT_FOUND if it has since expired or been purged.
         """
 
     @_abc_1.abstractmethod
@@ -259,8 +271,8 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_pb2.PurgeMemoriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_memory_pb2.PurgeMemoriesResponse, _abc.Awaitable[_memory_pb2.PurgeMemoriesResponse]]:
-        """Deletes for good every memory of the session that the filter matches, deleted and expired ones included. Without
-        `force` it only counts, and shows a sample.
+        """Permanently deletes every memory of the session that matches the filter, including deleted and expired ones.
+        Without `force` it only counts them and returns a sample.
         """
 
     @_abc_1.abstractmethod
@@ -269,7 +281,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_pb2.EraseSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_memory_pb2.EraseSessionResponse, _abc.Awaitable[_memory_pb2.EraseSessionResponse]]:
-        """The right to be forgotten: every row of the session in every table, at once, in one transaction."""
+        """Removes every row of the session from every table in one transaction (the right to be forgotten)."""
 
     @_abc_1.abstractmethod
     def WatchMemories(
@@ -277,8 +289,8 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_pb2.WatchMemoriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_memory_pb2.WatchMemoriesResponse], _abc.AsyncIterator[_memory_pb2.WatchMemoriesResponse]]:
-        """First what has changed since `start_revision`, then every change as it commits, each once and in revision order,
-        deletions included. Access tracking is no change. OUT_OF_RANGE for a revision older than what is kept.
+        """Streams the changes since `start_revision`, then every change as it commits, each once and in revision order,
+        including deletions. Access tracking is not a change. OUT_OF_RANGE for a revision older than what is kept.
         """
 
     @_abc_1.abstractmethod
@@ -287,6 +299,6 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_pb2.ExportMemoriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_memory_pb2.Memory], _abc.AsyncIterator[_memory_pb2.Memory]]:
-        """All memories of the session that the filter matches, in creation order."""
+        """Streams all memories of the session that match the filter, in creation order."""
 
 def add_MemoryServiceServicer_to_server(servicer: MemoryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

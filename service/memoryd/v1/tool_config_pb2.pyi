@@ -59,19 +59,19 @@ class _ToolConfigChangeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Tool
     TOOL_CONFIG_CHANGE_UNSPECIFIED: _ToolConfigChange.ValueType  # 0
     """Never sent."""
     TOOL_CONFIG_CHANGE_SNAPSHOT: _ToolConfigChange.ValueType  # 1
-    """How the tool is set as the watch begins; seven of them."""
+    """A tool's configuration when the watch starts; one event for each of the seven tools."""
     TOOL_CONFIG_CHANGE_UPDATED: _ToolConfigChange.ValueType  # 2
-    """The tool has been changed."""
+    """The tool's configuration has changed."""
 
 class ToolConfigChange(_ToolConfigChange, metaclass=_ToolConfigChangeEnumTypeWrapper):
-    """What an event of WatchToolConfigs tells."""
+    """What an event of WatchToolConfigs reports."""
 
 TOOL_CONFIG_CHANGE_UNSPECIFIED: ToolConfigChange.ValueType  # 0
 """Never sent."""
 TOOL_CONFIG_CHANGE_SNAPSHOT: ToolConfigChange.ValueType  # 1
-"""How the tool is set as the watch begins; seven of them."""
+"""A tool's configuration when the watch starts; one event for each of the seven tools."""
 TOOL_CONFIG_CHANGE_UPDATED: ToolConfigChange.ValueType  # 2
-"""The tool has been changed."""
+"""The tool's configuration has changed."""
 Global___ToolConfigChange: _TypeAlias = ToolConfigChange  # noqa: Y015
 
 @_typing.final
@@ -116,18 +116,18 @@ class ToolConfig(_message.Message):
     STALE_FIELD_NUMBER: _builtins.int
     STALE_SINCE_FIELD_NUMBER: _builtins.int
     tool: _builtins.str
-    """Which tool: `rag`, `memory`, `escalation`, `attachment`, `crm`, `billing` or `inventory`."""
+    """`rag`, `memory`, `escalation`, `attachment`, `crm`, `billing` or `inventory`."""
     enabled: _builtins.bool
     """Whether agents may use it."""
     revision: _builtins.int
-    """The revision of the last runtime change of this tool; 0: none yet."""
+    """The revision of the last runtime change of this tool; 0 if there is none yet."""
     etag: _builtins.str
-    """Opaque. Changes with the configuration. Where a request carries it, a value that is not the current one is refused
-    with ABORTED. Absent in an answer to `validate_only`.
+    """Opaque. Changes with the configuration. A request that carries an outdated value is refused with ABORTED. Absent in
+    an answer to `validate_only`.
     """
     stale: _builtins.bool
-    """Whether the service does not reach its database, so that overrides made meanwhile are not in it. What it knew last
-    goes on being served; after a start without the database, the environment and the defaults.
+    """True while the service cannot reach its database, so that recent overrides may be missing. It serves what it last
+    read, or, if it started without the database, the environment and the defaults.
     """
     @_builtins.property
     def rag(self) -> Global___RagSettings:
@@ -163,11 +163,11 @@ class ToolConfig(_message.Message):
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolConfigWarning]:
-        """What is doubtful about it, though it serves."""
+        """What is questionable about it; the configuration is in use nonetheless."""
 
     @_builtins.property
     def stale_since(self) -> _timestamp_pb2.Timestamp:
-        """If stale: when it was last known to be current."""
+        """If stale, when it was last known to be current."""
 
     def __init__(
         self,
@@ -205,7 +205,7 @@ Global___ToolConfig: _TypeAlias = ToolConfig  # noqa: Y015
 
 @_typing.final
 class ToolConfigWarning(_message.Message):
-    """Something doubtful about a configuration, with its remedy."""
+    """Something questionable in a configuration, with its remedy."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -214,7 +214,7 @@ class ToolConfigWarning(_message.Message):
     field: _builtins.str
     """The path of the setting: `crm.api_key`."""
     description: _builtins.str
-    """What is doubtful and what to do about it."""
+    """What is questionable and what to do about it."""
     def __init__(
         self,
         *,
@@ -242,17 +242,17 @@ class RagSettings(_message.Message):
     CACHE_ENABLED_FIELD_NUMBER: _builtins.int
     CACHE_TTL_FIELD_NUMBER: _builtins.int
     chunk_size: _builtins.int
-    """Words a chunk, 100–2000. Default 500."""
+    """Words per chunk, 100–2000. Default 500."""
     chunk_overlap: _builtins.int
     """Words that neighbouring chunks share, 0–500, below chunk_size. Default 50."""
     search_k: _builtins.int
-    """Chunks a search returns, 1–20. Default 5."""
+    """Chunks that a search returns, 1–20. Default 5."""
     similarity_threshold: _builtins.float
-    """Least similarity of a chunk, 0.0–1.0. Default 0.7."""
+    """Minimum similarity of a chunk, 0.0–1.0. Default 0.7."""
     cache_enabled: _builtins.bool
     """Whether search results are cached. Default true."""
     cache_ttl: _builtins.int
-    """How long, in seconds; at least 60. Default 3600."""
+    """How long results are cached, in seconds; at least 60. Default 3600."""
     def __init__(
         self,
         *,
@@ -305,13 +305,13 @@ class MemorySettings(_message.Message):
     CLEANUP_DAYS_FIELD_NUMBER: _builtins.int
     IMPORTANCE_THRESHOLD_FIELD_NUMBER: _builtins.int
     max_entries: _builtins.int
-    """Live memories a session, 10–1000. Default 100."""
+    """Live memories per session, 10–1000. Default 100."""
     ttl_hours: _builtins.int
-    """How long a memory lives that is stored without an expiration, in hours; 1–720. Default 24."""
+    """Time to live of a memory stored without an expiration, in hours; 1–720. Default 24."""
     cleanup_days: _builtins.int
-    """Memories not retrieved for so many days are soft-deleted; 1–365. Default 30."""
+    """Days after which a memory that is not retrieved is soft-deleted; 1–365. Default 30."""
     importance_threshold: _builtins.float
-    """Least effective importance of what RetrieveMemories returns without a query, 0.0–1.0. Default 0.3."""
+    """Minimum effective importance of what RetrieveMemories returns without a query, 0.0–1.0. Default 0.3."""
     def __init__(
         self,
         *,
@@ -377,15 +377,15 @@ class EscalationSettings(_message.Message):
     confidence_threshold: _builtins.float
     """Confidence below which the agent hands over, 0.0–1.0. Default 0.7."""
     notification_enabled: _builtins.bool
-    """Whether somebody is notified. Default false."""
+    """Whether a notification is sent. Default false."""
     notification_email: _builtins.str
-    """Whom, by e-mail. Default none."""
+    """The e-mail address to notify. Default none."""
     notification_webhook: _builtins.str
-    """Where, by HTTP. Default none."""
+    """The URL to notify. Default none."""
     @_builtins.property
     def keywords(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Words that speak for handing over, with their weights 0.0–1.0. In an update, named by the mask, the whole map is
-        replaced. Default: urgent 1.0, emergency 1.0, complaint 0.9, legal 0.9, lawsuit 1.0, manager 0.8, supervisor 0.8.
+        """Words that suggest handing over, with weights 0.0–1.0. An update that names it replaces the whole map. Default:
+        urgent 1.0, emergency 1.0, complaint 0.9, legal 0.9, lawsuit 1.0, manager 0.8, supervisor 0.8.
         """
 
     def __init__(
@@ -431,15 +431,15 @@ class AttachmentSettings(_message.Message):
     CHUNK_FOR_RAG_FIELD_NUMBER: _builtins.int
     TEMP_CLEANUP_HOURS_FIELD_NUMBER: _builtins.int
     max_file_size: _builtins.int
-    """Bytes, at least 1024. Default 10,485,760."""
+    """Maximum size in bytes, at least 1024. Default 10,485,760."""
     chunk_for_rag: _builtins.bool
     """Whether contents are chunked for retrieval. Default true."""
     temp_cleanup_hours: _builtins.int
     """How long temporary files are kept, in hours; at least 1. Default 24."""
     @_builtins.property
     def allowed_extensions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Accepted file name extensions, with their dot. In an update, named by the mask, the whole list is replaced. Default
-        .pdf .docx .doc .txt .md .csv .xlsx .xls .json .xml .jpg .jpeg .png.
+        """Accepted file name extensions, with their dot. An update that names it replaces the whole list. Default .pdf .docx
+        .doc .txt .md .csv .xlsx .xls .json .xml .jpg .jpeg .png.
         """
 
     def __init__(
@@ -484,15 +484,15 @@ class CrmSettings(_message.Message):
     api_endpoint: _builtins.str
     """Base URL. Default none."""
     api_key: _builtins.str
-    """Never answered. `env://NAME` or `secretsmanager://aws/NAME`; a literal only outside production."""
+    """Never returned. `env://NAME` or `secretsmanager://aws/NAME`; a literal only outside production."""
     has_api_key: _builtins.bool
-    """Whether a key is given."""
+    """Whether a key is set."""
     api_key_source: _builtins.str
-    """Where the key comes from: its reference, or `literal`. Empty: none is given."""
+    """Where the key comes from: its reference, or `literal`. Empty if none is set."""
     timeout: _builtins.int
     """Seconds a call may take, at least 1. Default 10."""
     max_retries: _builtins.int
-    """How often a failed call is tried again, at least 0. Default 3."""
+    """How often a failed call is retried, at least 0. Default 3."""
     def __init__(
         self,
         *,
@@ -541,7 +541,7 @@ class BillingSettings(_message.Message):
     api_key: _builtins.str
     """See CrmSettings.api_key."""
     has_api_key: _builtins.bool
-    """Whether a key is given."""
+    """Whether a key is set."""
     api_key_source: _builtins.str
     """See CrmSettings.api_key_source."""
     def __init__(
@@ -582,7 +582,7 @@ class InventorySettings(_message.Message):
     api_key: _builtins.str
     """See CrmSettings.api_key."""
     has_api_key: _builtins.bool
-    """Whether a key is given."""
+    """Whether a key is set."""
     api_key_source: _builtins.str
     """See CrmSettings.api_key_source."""
     def __init__(
@@ -730,17 +730,17 @@ class UpdateToolConfigRequest(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     validate_only: _builtins.bool
-    """True: answer what would be, write nothing."""
+    """If true, return what the result would be and write nothing."""
     reason: _builtins.str
-    """Why, for the revision's record. At most 1,024 characters."""
+    """Why, recorded with the revision. At most 1,024 characters."""
     @_builtins.property
     def tool_config(self) -> Global___ToolConfig:
-        """The tool, and its new values; `etag`, if given, that it must be unchanged."""
+        """The tool with its new values; `etag`, if given, must be current."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """`enabled`, `rag.chunk_size`, … Omitted: the populated fields; `*`: all of the tool. A path whose field is unset
-        overrides with the default of this release, a map or list with none; ResetToolConfig is what drops overrides.
+        """`enabled`, `rag.chunk_size`, … If omitted, the populated fields; `*` means all of the tool. A path to an unset
+        field overrides with the default of this release, or with an empty map or list; ResetToolConfig drops overrides.
         Output-only paths are ignored.
         """
 
@@ -772,10 +772,10 @@ class ResetToolConfigRequest(_message.Message):
     tool: _builtins.str
     """See ToolConfig.tool."""
     reason: _builtins.str
-    """Why, for the revision's record. At most 1,024 characters."""
+    """Why, recorded with the revision. At most 1,024 characters."""
     @_builtins.property
     def paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Which overrides to drop: `enabled`, `rag.chunk_size`, … None: every override of the tool."""
+        """Which overrides to drop: `enabled`, `rag.chunk_size`, … If empty, every override of the tool."""
 
     def __init__(
         self,
@@ -801,7 +801,7 @@ class ValidateToolConfigRequest(_message.Message):
     TOOL_CONFIG_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def tool_config(self) -> Global___ToolConfig:
-        """The tool, and the values to judge; those left unset are as they are now."""
+        """The tool with the values to validate; unset values are taken as they are now."""
 
     def __init__(
         self,
@@ -826,11 +826,11 @@ class ValidateToolConfigResponse(_message.Message):
     VIOLATIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolConfigWarning]:
-        """It would serve, but."""
+        """What is questionable in a valid configuration."""
 
     @_builtins.property
     def violations(self) -> _containers.RepeatedCompositeFieldContainer[_error_details_pb2.BadRequest.FieldViolation]:
-        """It would be refused."""
+        """What would be refused."""
 
     def __init__(
         self,
@@ -858,9 +858,9 @@ class ListToolConfigRevisionsRequest(_message.Message):
     tool: _builtins.str
     """See ToolConfig.tool."""
     page_size: _builtins.int
-    """At most so many a page. 0 is 50; over 1,000 is 1,000."""
+    """The maximum per page. 0 means 50; values over 1,000 mean 1,000."""
     page_token: _builtins.str
-    """`next_page_token` of the page before; empty for the first."""
+    """`next_page_token` of the previous page; empty for the first."""
     def __init__(
         self,
         *,
@@ -885,7 +885,7 @@ class ListToolConfigRevisionsResponse(_message.Message):
     REVISIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """For the next page. Empty: there is none."""
+    """For the next page. Empty on the last page."""
     @_builtins.property
     def revisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolConfigRevision]:
         """Newest first."""
@@ -918,13 +918,13 @@ class ToolConfigRevision(_message.Message):
     BEFORE_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
-    """Rises with every change of any tool."""
+    """Increases with every change of any tool."""
     tool: _builtins.str
     """See ToolConfig.tool."""
     actor: _builtins.str
     """Who made it: the caller's tenant."""
     reason: _builtins.str
-    """Why, as the caller said."""
+    """Why, as the caller gave it."""
     @_builtins.property
     def change_time(self) -> _timestamp_pb2.Timestamp:
         """When it was committed."""
@@ -970,7 +970,7 @@ class RollbackToolConfigRequest(_message.Message):
     revision: _builtins.int
     """A revision of that tool."""
     reason: _builtins.str
-    """Why, for the revision's record. At most 1,024 characters."""
+    """Why, recorded with the revision. At most 1,024 characters."""
     def __init__(
         self,
         *,
@@ -994,7 +994,7 @@ class WatchToolConfigsRequest(_message.Message):
 
     START_REVISION_FIELD_NUMBER: _builtins.int
     start_revision: _builtins.int
-    """Changes after this revision, without a snapshot. 0: the snapshot first."""
+    """Only changes after this revision, without a snapshot. 0 sends the snapshot first."""
     def __init__(
         self,
         *,
@@ -1018,12 +1018,12 @@ class WatchToolConfigsResponse(_message.Message):
     TOOL_CONFIG_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     change: Global___ToolConfigChange.ValueType
-    """What it tells."""
+    """What it reports."""
     revision: _builtins.int
-    """Resume from it. In a snapshot only the last event has it: one that was cut off is begun anew."""
+    """Resume from it. Only the last event of a snapshot has it; if the snapshot was cut off, start again from 0."""
     @_builtins.property
     def tool_config(self) -> Global___ToolConfig:
-        """The whole configuration after it."""
+        """The whole configuration after the change."""
 
     def __init__(
         self,

@@ -26,12 +26,12 @@ if _version_not_supported:
 
 
 class ToolConfigServiceStub:
-    """Serves how the agents' tools are set: `rag`, `memory`, `escalation`, `attachment` (on by default), `crm`, `billing`,
-    `inventory` (off by default).
+    """Serves the configuration of the agents' tools: `rag`, `memory`, `escalation`, `attachment` (on by default), `crm`,
+    `billing`, `inventory` (off by default).
 
-    A setting has its default, unless the environment of the service gives it a value (`RAG_CHUNK_SIZE`,
-    `ENABLE_RAG_TOOL`), unless a runtime override gives it another. Secrets are never answered, only whether there is one
-    and where it comes from. The `memory` tool's settings are the ones that MemoryService obeys.
+    A runtime override beats the service's environment (`RAG_CHUNK_SIZE`, `ENABLE_RAG_TOOL`), which beats the default.
+    Secrets are never returned, only whether one is set and where it comes from. MemoryService obeys the settings of the
+    `memory` tool.
     """
 
     def __init__(self, channel):
@@ -83,68 +83,68 @@ class ToolConfigServiceStub:
 
 
 class ToolConfigServiceServicer:
-    """Serves how the agents' tools are set: `rag`, `memory`, `escalation`, `attachment` (on by default), `crm`, `billing`,
-    `inventory` (off by default).
+    """Serves the configuration of the agents' tools: `rag`, `memory`, `escalation`, `attachment` (on by default), `crm`,
+    `billing`, `inventory` (off by default).
 
-    A setting has its default, unless the environment of the service gives it a value (`RAG_CHUNK_SIZE`,
-    `ENABLE_RAG_TOOL`), unless a runtime override gives it another. Secrets are never answered, only whether there is one
-    and where it comes from. The `memory` tool's settings are the ones that MemoryService obeys.
+    A runtime override beats the service's environment (`RAG_CHUNK_SIZE`, `ENABLE_RAG_TOOL`), which beats the default.
+    Secrets are never returned, only whether one is set and where it comes from. MemoryService obeys the settings of the
+    `memory` tool.
     """
 
     def ListTools(self, request, context):
-        """All seven tools, in the order above.
+        """Lists all seven tools, in the order above.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetToolConfig(self, request, context):
-        """One tool's effective configuration.
+        """Reads one tool's effective configuration.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateToolConfig(self, request, context):
-        """Overrides settings at run time; every replica sees it within a second. ABORTED where `tool_config.etag` is given and
-        not the current one. What changes no override makes no revision.
+        """Overrides settings at run time; every replica sees the change within a second. ABORTED if `tool_config.etag` is
+        given and not the current one. A call that changes no override makes no revision.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResetToolConfig(self, request, context):
-        """Drops overrides; a revision of its own. Where there is nothing to drop, the configuration as it is.
+        """Drops overrides, which makes a new revision. If there is nothing to drop, returns the current configuration.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ValidateToolConfig(self, request, context):
-        """What would be wrong with a configuration, or doubtful; changes nothing.
+        """Reports what is invalid or questionable in a configuration; changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListToolConfigRevisions(self, request, context):
-        """Every change of a tool's configuration, newest first; the last 1,000 of each tool are kept.
+        """Lists the changes of a tool's configuration, newest first; the last 1,000 of each tool are kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RollbackToolConfig(self, request, context):
-        """Brings back the overrides as they were after a revision; a revision of its own. NOT_FOUND where the tool has none
-        such.
+        """Restores the overrides as they were after a revision, which makes a new revision. NOT_FOUND if the tool has no such
+        revision.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchToolConfigs(self, request, context):
-        """A snapshot of all seven tools, then every change once, in order. OUT_OF_RANGE for a revision older than what is
-        kept, or one that was never given.
+        """Streams a snapshot of all seven tools, then every change once, in order. OUT_OF_RANGE for a revision older than
+        what is kept, or one that never existed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -202,12 +202,12 @@ def add_ToolConfigServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ToolConfigService:
-    """Serves how the agents' tools are set: `rag`, `memory`, `escalation`, `attachment` (on by default), `crm`, `billing`,
-    `inventory` (off by default).
+    """Serves the configuration of the agents' tools: `rag`, `memory`, `escalation`, `attachment` (on by default), `crm`,
+    `billing`, `inventory` (off by default).
 
-    A setting has its default, unless the environment of the service gives it a value (`RAG_CHUNK_SIZE`,
-    `ENABLE_RAG_TOOL`), unless a runtime override gives it another. Secrets are never answered, only whether there is one
-    and where it comes from. The `memory` tool's settings are the ones that MemoryService obeys.
+    A runtime override beats the service's environment (`RAG_CHUNK_SIZE`, `ENABLE_RAG_TOOL`), which beats the default.
+    Secrets are never returned, only whether one is set and where it comes from. MemoryService obeys the settings of the
+    `memory` tool.
     """
 
     @staticmethod

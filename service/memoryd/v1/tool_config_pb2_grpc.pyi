@@ -27,12 +27,12 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ToolConfigServiceStub:
-    """Serves how the agents' tools are set: `rag`, `memory`, `escalation`, `attachment` (on by default), `crm`, `billing`,
-    `inventory` (off by default).
+    """Serves the configuration of the agents' tools: `rag`, `memory`, `escalation`, `attachment` (on by default), `crm`,
+    `billing`, `inventory` (off by default).
 
-    A setting has its default, unless the environment of the service gives it a value (`RAG_CHUNK_SIZE`,
-    `ENABLE_RAG_TOOL`), unless a runtime override gives it another. Secrets are never answered, only whether there is one
-    and where it comes from. The `memory` tool's settings are the ones that MemoryService obeys.
+    A runtime override beats the service's environment (`RAG_CHUNK_SIZE`, `ENABLE_RAG_TOOL`), which beats the default.
+    Secrets are never returned, only whether one is set and where it comes from. MemoryService obeys the settings of the
+    `memory` tool.
     """
 
     @_typing.overload
@@ -40,69 +40,69 @@ class ToolConfigServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ToolConfigServiceAsyncStub: ...
     ListTools: _grpc.UnaryUnaryMultiCallable[_tool_config_pb2.ListToolsRequest, _tool_config_pb2.ListToolsResponse]
-    """All seven tools, in the order above."""
+    """Lists all seven tools, in the order above."""
     GetToolConfig: _grpc.UnaryUnaryMultiCallable[_tool_config_pb2.GetToolConfigRequest, _tool_config_pb2.ToolConfig]
-    """One tool's effective configuration."""
+    """Reads one tool's effective configuration."""
     UpdateToolConfig: _grpc.UnaryUnaryMultiCallable[_tool_config_pb2.UpdateToolConfigRequest, _tool_config_pb2.ToolConfig]
-    """Overrides settings at run time; every replica sees it within a second. ABORTED where `tool_config.etag` is given and
-    not the current one. What changes no override makes no revision.
+    """Overrides settings at run time; every replica sees the change within a second. ABORTED if `tool_config.etag` is
+    given and not the current one. A call that changes no override makes no revision.
     """
     ResetToolConfig: _grpc.UnaryUnaryMultiCallable[_tool_config_pb2.ResetToolConfigRequest, _tool_config_pb2.ToolConfig]
-    """Drops overrides; a revision of its own. Where there is nothing to drop, the configuration as it is."""
+    """Drops overrides, which makes a new revision. If there is nothing to drop, returns the current configuration."""
     ValidateToolConfig: _grpc.UnaryUnaryMultiCallable[_tool_config_pb2.ValidateToolConfigRequest, _tool_config_pb2.ValidateToolConfigResponse]
-    """What would be wrong with a configuration, or doubtful; changes nothing."""
+    """Reports what is invalid or questionable in a configuration; changes nothing."""
     ListToolConfigRevisions: _grpc.UnaryUnaryMultiCallable[_tool_config_pb2.ListToolConfigRevisionsRequest, _tool_config_pb2.ListToolConfigRevisionsResponse]
-    """Every change of a tool's configuration, newest first; the last 1,000 of each tool are kept."""
+    """Lists the changes of a tool's configuration, newest first; the last 1,000 of each tool are kept."""
     RollbackToolConfig: _grpc.UnaryUnaryMultiCallable[_tool_config_pb2.RollbackToolConfigRequest, _tool_config_pb2.ToolConfig]
-    """Brings back the overrides as they were after a revision; a revision of its own. NOT_FOUND where the tool has none
-    such.
+    """Restores the overrides as they were after a revision, which makes a new revision. NOT_FOUND if the tool has no such
+    revision.
     """
     WatchToolConfigs: _grpc.UnaryStreamMultiCallable[_tool_config_pb2.WatchToolConfigsRequest, _tool_config_pb2.WatchToolConfigsResponse]
-    """A snapshot of all seven tools, then every change once, in order. OUT_OF_RANGE for a revision older than what is
-    kept, or one that was never given.
+    """Streams a snapshot of all seven tools, then every change once, in order. OUT_OF_RANGE for a revision older than
+    what is kept, or one that never existed.
     """
 
 @_typing.type_check_only
 class ToolConfigServiceAsyncStub(ToolConfigServiceStub):
-    """Serves how the agents' tools are set: `rag`, `memory`, `escalation`, `attachment` (on by default), `crm`, `billing`,
-    `inventory` (off by default).
+    """Serves the configuration of the agents' tools: `rag`, `memory`, `escalation`, `attachment` (on by default), `crm`,
+    `billing`, `inventory` (off by default).
 
-    A setting has its default, unless the environment of the service gives it a value (`RAG_CHUNK_SIZE`,
-    `ENABLE_RAG_TOOL`), unless a runtime override gives it another. Secrets are never answered, only whether there is one
-    and where it comes from. The `memory` tool's settings are the ones that MemoryService obeys.
+    A runtime override beats the service's environment (`RAG_CHUNK_SIZE`, `ENABLE_RAG_TOOL`), which beats the default.
+    Secrets are never returned, only whether one is set and where it comes from. MemoryService obeys the settings of the
+    `memory` tool.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListTools: _aio.UnaryUnaryMultiCallable[_tool_config_pb2.ListToolsRequest, _tool_config_pb2.ListToolsResponse]  # type: ignore[assignment]
-    """All seven tools, in the order above."""
+    """Lists all seven tools, in the order above."""
     GetToolConfig: _aio.UnaryUnaryMultiCallable[_tool_config_pb2.GetToolConfigRequest, _tool_config_pb2.ToolConfig]  # type: ignore[assignment]
-    """One tool's effective configuration."""
+    """Reads one tool's effective configuration."""
     UpdateToolConfig: _aio.UnaryUnaryMultiCallable[_tool_config_pb2.UpdateToolConfigRequest, _tool_config_pb2.ToolConfig]  # type: ignore[assignment]
-    """Overrides settings at run time; every replica sees it within a second. ABORTED where `tool_config.etag` is given and
-    not the current one. What changes no override makes no revision.
+    """Overrides settings at run time; every replica sees the change within a second. ABORTED if `tool_config.etag` is
+    given and not the current one. A call that changes no override makes no revision.
     """
     ResetToolConfig: _aio.UnaryUnaryMultiCallable[_tool_config_pb2.ResetToolConfigRequest, _tool_config_pb2.ToolConfig]  # type: ignore[assignment]
-    """Drops overrides; a revision of its own. Where there is nothing to drop, the configuration as it is."""
+    """Drops overrides, which makes a new revision. If there is nothing to drop, returns the current configuration."""
     ValidateToolConfig: _aio.UnaryUnaryMultiCallable[_tool_config_pb2.ValidateToolConfigRequest, _tool_config_pb2.ValidateToolConfigResponse]  # type: ignore[assignment]
-    """What would be wrong with a configuration, or doubtful; changes nothing."""
+    """Reports what is invalid or questionable in a configuration; changes nothing."""
     ListToolConfigRevisions: _aio.UnaryUnaryMultiCallable[_tool_config_pb2.ListToolConfigRevisionsRequest, _tool_config_pb2.ListToolConfigRevisionsResponse]  # type: ignore[assignment]
-    """Every change of a tool's configuration, newest first; the last 1,000 of each tool are kept."""
+    """Lists the changes of a tool's configuration, newest first; the last 1,000 of each tool are kept."""
     RollbackToolConfig: _aio.UnaryUnaryMultiCallable[_tool_config_pb2.RollbackToolConfigRequest, _tool_config_pb2.ToolConfig]  # type: ignore[assignment]
-    """Brings back the overrides as they were after a revision; a revision of its own. NOT_FOUND where the tool has none
-    such.
+    """Restores the overrides as they were after a revision, which makes a new revision. NOT_FOUND if the tool has no such
+    revision.
     """
     WatchToolConfigs: _aio.UnaryStreamMultiCallable[_tool_config_pb2.WatchToolConfigsRequest, _tool_config_pb2.WatchToolConfigsResponse]  # type: ignore[assignment]
-    """A snapshot of all seven tools, then every change once, in order. OUT_OF_RANGE for a revision older than what is
-    kept, or one that was never given.
+    """Streams a snapshot of all seven tools, then every change once, in order. OUT_OF_RANGE for a revision older than
+    what is kept, or one that never existed.
     """
 
 class ToolConfigServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Serves how the agents' tools are set: `rag`, `memory`, `escalation`, `attachment` (on by default), `crm`, `billing`,
-    `inventory` (off by default).
+    """Serves the configuration of the agents' tools: `rag`, `memory`, `escalation`, `attachment` (on by default), `crm`,
+    `billing`, `inventory` (off by default).
 
-    A setting has its default, unless the environment of the service gives it a value (`RAG_CHUNK_SIZE`,
-    `ENABLE_RAG_TOOL`), unless a runtime override gives it another. Secrets are never answered, only whether there is one
-    and where it comes from. The `memory` tool's settings are the ones that MemoryService obeys.
+    A runtime override beats the service's environment (`RAG_CHUNK_SIZE`, `ENABLE_RAG_TOOL`), which beats the default.
+    Secrets are never returned, only whether one is set and where it comes from. MemoryService obeys the settings of the
+    `memory` tool.
     """
 
     @_abc_1.abstractmethod
@@ -111,7 +111,7 @@ class ToolConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_config_pb2.ListToolsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tool_config_pb2.ListToolsResponse, _abc.Awaitable[_tool_config_pb2.ListToolsResponse]]:
-        """All seven tools, in the order above."""
+        """Lists all seven tools, in the order above."""
 
     @_abc_1.abstractmethod
     def GetToolConfig(
@@ -119,7 +119,7 @@ class ToolConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_config_pb2.GetToolConfigRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tool_config_pb2.ToolConfig, _abc.Awaitable[_tool_config_pb2.ToolConfig]]:
-        """One tool's effective configuration."""
+        """Reads one tool's effective configuration."""
 
     @_abc_1.abstractmethod
     def UpdateToolConfig(
@@ -127,8 +127,8 @@ class ToolConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_config_pb2.UpdateToolConfigRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tool_config_pb2.ToolConfig, _abc.Awaitable[_tool_config_pb2.ToolConfig]]:
-        """Overrides settings at run time; every replica sees it within a second. ABORTED where `tool_config.etag` is given and
-        not the current one. What changes no override makes no revision.
+        """Overrides settings at run time; every replica sees the change within a second. ABORTED if `tool_config.etag` is
+        given and not the current one. A call that changes no override makes no revision.
         """
 
     @_abc_1.abstractmethod
@@ -137,7 +137,7 @@ class ToolConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_config_pb2.ResetToolConfigRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tool_config_pb2.ToolConfig, _abc.Awaitable[_tool_config_pb2.ToolConfig]]:
-        """Drops overrides; a revision of its own. Where there is nothing to drop, the configuration as it is."""
+        """Drops overrides, which makes a new revision. If there is nothing to drop, returns the current configuration."""
 
     @_abc_1.abstractmethod
     def ValidateToolConfig(
@@ -145,7 +145,7 @@ class ToolConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_config_pb2.ValidateToolConfigRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tool_config_pb2.ValidateToolConfigResponse, _abc.Awaitable[_tool_config_pb2.ValidateToolConfigResponse]]:
-        """What would be wrong with a configuration, or doubtful; changes nothing."""
+        """Reports what is invalid or questionable in a configuration; changes nothing."""
 
     @_abc_1.abstractmethod
     def ListToolConfigRevisions(
@@ -153,7 +153,7 @@ class ToolConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_config_pb2.ListToolConfigRevisionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tool_config_pb2.ListToolConfigRevisionsResponse, _abc.Awaitable[_tool_config_pb2.ListToolConfigRevisionsResponse]]:
-        """Every change of a tool's configuration, newest first; the last 1,000 of each tool are kept."""
+        """Lists the changes of a tool's configuration, newest first; the last 1,000 of each tool are kept."""
 
     @_abc_1.abstractmethod
     def RollbackToolConfig(
@@ -161,8 +161,8 @@ class ToolConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_config_pb2.RollbackToolConfigRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tool_config_pb2.ToolConfig, _abc.Awaitable[_tool_config_pb2.ToolConfig]]:
-        """Brings back the overrides as they were after a revision; a revision of its own. NOT_FOUND where the tool has none
-        such.
+        """Restores the overrides as they were after a revision, which makes a new revision. NOT_FOUND if the tool has no such
+        revision.
         """
 
     @_abc_1.abstractmethod
@@ -171,8 +171,8 @@ class ToolConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_config_pb2.WatchToolConfigsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_tool_config_pb2.WatchToolConfigsResponse], _abc.AsyncIterator[_tool_config_pb2.WatchToolConfigsResponse]]:
-        """A snapshot of all seven tools, then every change once, in order. OUT_OF_RANGE for a revision older than what is
-        kept, or one that was never given.
+        """Streams a snapshot of all seven tools, then every change once, in order. OUT_OF_RANGE for a revision older than
+        what is kept, or one that never existed.
         """
 
 def add_ToolConfigServiceServicer_to_server(servicer: ToolConfigServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
