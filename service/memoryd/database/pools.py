@@ -93,8 +93,8 @@ class AsyncPool:
                     is_stale = self._is_stale(error)
                     if is_stale and connection.info[_OPENED] >= self._stale_before:
                         self._stale_before = time.monotonic()
-                    # One that was cut short may have begun what nobody would end: all that
-                    # followed would be part of it.
+                    # One that was cut short may have an open transaction, and all that followed
+                    # would be part of it.
                     if is_stale or not isinstance(error, Exception) or self._is_lost(error):
                         connection.invalidate(error)
                     raise

@@ -159,7 +159,7 @@ memory_history = Table(
 )
 
 # The highest revision of an erased session: a session that is made later begins beyond it, so that
-# nobody takes it for the one that is gone.
+# it is never taken for the one that is gone.
 revision_floors = Table(
     "revision_floors",
     schema,

@@ -1,4 +1,4 @@
-"""Requests that certainly keep the protos' rules, told apart without the rules' engine.
+"""Requests that certainly keep the protos' rules, recognised without the rules' engine.
 
 The engine takes longer than all else that is done with a plain request. What is plain here breaks
 no rule there; what is not may be right or wrong, and the engine says which.
