@@ -31,25 +31,23 @@ class Goal:
 
 def goals() -> list[Goal]:
     """The targets that one run of the service alone can check."""
-    found = [
-        _cpu("store", "postgresql", 64, 1.5),
-        _cpu("store", "sqlite", 64, 1.6),
-    ]
-    for kind in ("sqlite", "postgresql"):
+    found = []
+    for kind, a_memory in (("sqlite", 65.0), ("postgresql", 60.0)):
         found += [
+            _cpu("store", kind, 64, 1.3),
             _rate("store", kind, 64, 0.6),
             Goal(
                 "store", kind, 1, "p50 above echo's and a commit, ms", 1.0,
                 lambda results, kind=kind: results.over_floor("store", kind),
             ),
             Goal(
-                "batch", kind, 16, "server CPU a memory, µs", 35.0,
+                "batch", kind, 16, "server CPU a memory, µs", a_memory,
                 lambda results, kind=kind: results.median("batch", kind, 16, "cpu") / 100,
             ),
-            _cpu("get", kind, 64, 1.6),
-            _cpu("top_small", kind, 64, 2.0),
-            _cpu("top_large", kind, 64, 2.2),
-            _cpu("query", kind, 64, 3.0),
+            _cpu("get", kind, 64, 0.85),
+            _cpu("top_small", kind, 64, 1.3),
+            _cpu("top_large", kind, 64, 1.3),
+            _cpu("query", kind, 64, 2.8),
             Goal(
                 "query", kind, 1, "p50, ms", 3.0,
                 lambda results, kind=kind: results.median("query", kind, 1, "p50"),

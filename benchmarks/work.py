@@ -1,4 +1,4 @@
-"""The measured calls: contents of 100 bytes, metadata with two keys."""
+"""The calls that are measured, as our client sends them: 100 bytes, two keys of metadata."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from texts import METADATA, SEED, Texts
 
+from memoryd.client.messages import new_request_id
 from memoryd.v1 import memory_pb2 as pb
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def store_request(texts: Texts, session_id: str) -> pb.StoreMemoryRequest:
         content=texts.content(),
         content_type=pb.CONTENT_TYPE_FACT,
         importance=texts.importance(),
+        request_id=new_request_id(),
     )
     request.metadata.update(METADATA)
     return request
