@@ -13,6 +13,7 @@ import asyncio
 import logging
 import threading
 import time
+from contextlib import suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,8 @@ FAULT_SECONDS = 10.0
 
 SILENT_SECONDS = 5.0
 """A queue that the event loop has not looked at for so long, though it is to, is not drained."""
-_LOOK_SECONDS = 1.0
+LOOK_SECONDS = 1.0
+"""Between two looks whether it is."""
 
 _NO_DEADLINE = 1e11
 """Seconds since 1970 that are later than any deadline of a caller: there is none."""
@@ -213,9 +215,9 @@ class CoreServer:
                 event.tag(event)
         except Exception as error:  # noqa: BLE001  one event's fault is no other's
             self._note_fault(error)
-            call = getattr(event, "call", None)
-            if call is not None:
-                call.cancel(None, None)
+            with suppress(Exception):  # there may be no call, or nothing more to do for it
+                status = _Status((), grpc.StatusCode.INTERNAL.value[0], b"unhandled exception", 0)
+                event.call.start_server_batch((_Metadata((), 0), status), None)
 
     def _request_call(self) -> None:
         if self._stopping is None:
@@ -242,7 +244,7 @@ class CoreServer:
         if self._is_with_loop and now - self._looked_at > SILENT_SECONDS:
             self._end(f"its events were not taken for {SILENT_SECONDS:g} s")
             return
-        self._watchdog = self._loop.call_later(_LOOK_SECONDS, self._look)
+        self._watchdog = self._loop.call_later(LOOK_SECONDS, self._look)
 
     def _end(self, cause: str) -> None:
         if not self._ended.done():
