@@ -109,7 +109,7 @@ def store_of(plan: Plan, session: Session, importance: float) -> Store:
     items = []
     for content in plan.contents:
         item = new(session, content, importance=importance, request_id=plan.request_id)
-        items.append(dataclasses.replace(item, fingerprint=item.content_hash))
+        items.append(item._replace(fingerprint=item.content_hash))
     return Store(tuple(items), CAPACITY)
 
 

@@ -1,4 +1,7 @@
-"""Frozen records that travel between rooms. All times are aware, in UTC."""
+"""Records that travel between rooms and do not change. All times are aware, in UTC.
+
+Those that every call makes are named tuples: a frozen dataclass takes twice as long to make.
+"""
 
 from __future__ import annotations
 
@@ -85,8 +88,7 @@ class StoreOutcome(enum.StrEnum):
     MERGED = "merged"
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(NamedTuple):
     """One row of `memories`."""
 
     session: Session
@@ -139,8 +141,7 @@ class Unset(enum.Enum):
 UNSET = Unset.UNSET
 
 
-@dataclass(frozen=True, slots=True)
-class NewMemory:
+class NewMemory(NamedTuple):
     """What a caller wants stored, checked, sanitised and hashed."""
 
     session: Session
@@ -161,8 +162,7 @@ class NewMemory:
     """What is wrong with it by now, unless it is a retry: its time has passed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     memory: Memory
     outcome: StoreOutcome
     evicted_memory_ids: tuple[str, ...] = ()

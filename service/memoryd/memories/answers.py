@@ -6,7 +6,6 @@ arguments, or is refused. So there is no second copy of the text, and none to ta
 
 from __future__ import annotations
 
-import dataclasses
 from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -74,8 +73,7 @@ def filled(stored: Stored, item: NewMemory) -> Stored:
     if memory.content:
         return stored
     is_new = stored.outcome is StoreOutcome.CREATED
-    memory = dataclasses.replace(
-        memory,
+    memory = memory._replace(
         content=item.content,
         content_type=item.content_type if is_new else memory.content_type,
         importance=item.importance if is_new else memory.importance,
@@ -83,7 +81,7 @@ def filled(stored: Stored, item: NewMemory) -> Stored:
         content_hash=item.content_hash,
         semantic_hash=item.semantic_hash,
     )
-    return dataclasses.replace(stored, memory=memory)
+    return stored._replace(memory=memory)
 
 
 _STATE = [name for name in FIELDS if name != "memory_id"]

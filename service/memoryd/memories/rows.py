@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
     from memoryd.database.dialect import Dialect
 
-FIELDS = tuple(field.name for field in dataclasses.fields(Memory))[1:]
+FIELDS = Memory._fields[1:]
 """Of a record, but its session: what a row, a version in the history and an answer are made of."""
 
 ENUMS: Mapping[str, type[Change | ContentType]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import heapq
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +102,7 @@ class SessionWork:
         if memory.deleted_at is None:
             del self._holders[memory.content_type, memory.content_hash]
         self.superseded.append(memory)
-        memory = dataclasses.replace(memory, revision=self.revision, change=change, **values)
+        memory = memory._replace(revision=self.revision, change=change, **values)
         self._put(memory)
         self.live_count += memory.is_live(self.now) - was_live
         self._count_kept((memory.deleted_at is None) - was_kept)

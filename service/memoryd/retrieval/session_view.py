@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -193,7 +192,7 @@ class SessionView:
         """The memory that stands there, with its accesses."""
         memory = self.memories[place]
         times, last = self.accesses(memory)
-        return dataclasses.replace(memory, access_count=times, last_accessed=last)
+        return memory._replace(access_count=times, last_accessed=last)
 
     def encoded(self, place: int) -> Encoded:
         """What a caller is sent of a memory, but for what the time bears on."""

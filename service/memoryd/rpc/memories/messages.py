@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -122,8 +121,8 @@ def batch_response(
     answer, size = memory_pb2.BatchStoreMemoriesResponse(), 0
     for one in stored:
         if size > max_bytes:
-            outline = dataclasses.replace(one.memory, content="", metadata={})
-            one = dataclasses.replace(one, memory=outline)  # noqa: PLW2901  what is left of it
+            outline = one.memory._replace(content="", metadata={})
+            one = one._replace(memory=outline)  # noqa: PLW2901  what is left of it
         response = answer.responses.add()
         _fill_store_response(response, one, half_life_days)
         size += response.ByteSize() + RESPONSE_FRAMING_BYTES

@@ -26,7 +26,6 @@ from memoryd.rpc import page_token, sizes
 from memoryd.rpc.call import stop_if_gone
 from memoryd.rpc.memories import messages as convert
 from memoryd.rpc.violations import NO_TIMESTAMP
-from memoryd.v1 import memory_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from memoryd.rpc.call import Call
     from memoryd.rpc.violations import Violations
     from memoryd.tools.settings import MemorySettings
+    from memoryd.v1 import memory_pb2
 
 DEFAULT_RESULTS = 10
 MAX_RESULTS = 100
@@ -445,7 +445,8 @@ def _moment(message: Timestamp, field: str, violations: Violations) -> datetime:
 
 def _fingerprint(request: memory_pb2.StoreMemoryRequest) -> str:
     """SHA-256 of all arguments but the request_id."""
-    arguments = memory_pb2.StoreMemoryRequest()
-    arguments.CopyFrom(request)
-    arguments.ClearField("request_id")
-    return hashlib.sha256(arguments.SerializeToString(deterministic=True)).hexdigest()
+    request_id = request.request_id
+    request.ClearField("request_id")
+    arguments = request.SerializeToString(deterministic=True)
+    request.request_id = request_id
+    return hashlib.sha256(arguments).hexdigest()
