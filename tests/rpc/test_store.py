@@ -50,6 +50,24 @@ async def test_answers_the_memory_as_stored(memory, clock):
     assert got == stored
 
 
+async def test_content_that_came_behind_the_servers_back_is_merged_all_the_same(memory, tables):
+    """As after a failover to a standby that had not received everything."""
+    first = (await memory.StoreMemory(store("prefers e-mail"))).memory
+    content_hash = hashlib.sha256(b"prefers calls").hexdigest()
+    await tables.execute(
+        f"UPDATE memories SET content = 'prefers calls', content_hash = '{content_hash}'"  # noqa: S608  ours
+    )
+    answers = await asyncio.gather(
+        memory.StoreMemory(store("prefers calls")), memory.StoreMemory(store("likes tea"))
+    )
+    assert [answer.outcome for answer in answers] == [
+        pb.STORE_OUTCOME_MERGED,
+        pb.STORE_OUTCOME_CREATED,
+    ]
+    assert answers[0].memory.memory_id == first.memory_id
+    assert len(await live(memory)) == 2
+
+
 async def test_sixty_four_concurrent_stores_of_one_content_leave_one_memory(memory):
     answers = await asyncio.gather(
         *(memory.StoreMemory(store("Order 4711 is late" + "!" * (n % 3))) for n in range(64))

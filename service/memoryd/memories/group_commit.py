@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from memoryd.database.batch_loader import until_quiet
 from memoryd.database.tables import schema
 from memoryd.domain.errors import DatabaseUnavailable, MemorydError, Overloaded, ShuttingDown
+from memoryd.memories.content_cache import ContentCache
 from memoryd.memories.unit_of_work import UnitOfWork
 from memoryd.memories.writes import Store, sessions_of
 from memoryd.sessions.count_cache import CountCache
@@ -78,6 +79,7 @@ class GroupCommit:
         """Writes that are admitted and not submitted."""
         self._arrived = asyncio.Event()
         self._counts = CountCache()
+        self._contents = ContentCache()
         self._closing = False
         self._seconds = 0.0
         """What the last large transactions took, the earlier ones counting less."""
@@ -202,11 +204,22 @@ class GroupCommit:
 
     async def _transaction(self, writes: Sequence[Write]) -> Sequence[Outcome | MemorydError]:
         def body(connection: Connection) -> tuple[list[Outcome | MemorydError], UnitOfWork]:
-            plan = UnitOfWork(connection, self._database.dialect, self._clock(), self._counts)
+            plan = UnitOfWork(
+                connection, self._database.dialect, self._clock(), self._counts, self._contents
+            )
             return plan.apply(writes), plan
 
-        watched = self._cache.watch({s for write in writes for s in sessions_of(write)})
-        outcomes, plan = await self._database.write(body)
+        concerned = {s for write in writes for s in sessions_of(write)}
+        watched = self._cache.watch(concerned)
+        try:
+            outcomes, plan = await self._database.write(body)
+        except MemorydError:
+            raise
+        except Exception:
+            # Such as the unique index's, where the database has gone back to an earlier state.
+            if not self._contents.forget(concerned):
+                raise
+            outcomes, plan = await self._database.write(body)
         plan.remember()
         for news in plan.news:
             self._cache.take_in(watched.get(news.session), news)

@@ -47,6 +47,11 @@ class SessionWork:
         self._ranks: dict[str, _Rank] = {}
         """By id; as they are by now."""
 
+    @property
+    def live_contents(self) -> Iterable[tuple[ContentType, str]]:
+        """Of the rows that were read or made, those that hold their content."""
+        return self._holders
+
     def copy(self) -> SessionWork:
         """The state to go back to if a write is refused in its middle."""
         twin = SessionWork(self.session, self.revision, self.access_revision, self.now)

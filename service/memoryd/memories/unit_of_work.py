@@ -43,6 +43,7 @@ from memoryd.domain.records import (
 )
 from memoryd.memories import answers, rows
 from memoryd.memories.cached_session import SessionNews
+from memoryd.memories.content_cache import ContentCache, KnownContents
 from memoryd.memories.lookups import Lookup, lookups_of
 from memoryd.memories.rows import PRIMARY_KEY
 from memoryd.memories.session_changes import SessionWork
@@ -79,14 +80,18 @@ class UnitOfWork:
         dialect: Dialect,
         now: datetime,
         counts: CountCache | None = None,
+        contents: ContentCache | None = None,
     ) -> None:
         self._connection = connection
         self._counts = counts or CountCache()
+        self._contents = contents or ContentCache()
         self._dialect = dialect
         self._lookups = lookups_of(dialect)
         self._now = now
         self._work: dict[Session, SessionWork] = {}
         self._requests: dict[tuple[Session, str], _Answered] = {}
+        self._known: dict[Session, KnownContents | None] = {}
+        """What the sessions may hold; None where that is unknown."""
         self._new: set[Session] = set()
         """Sessions that have had no change before."""
 
@@ -103,6 +108,10 @@ class UnitOfWork:
         for session, work in self._work.items():
             if work.kept_count is not None:
                 self._counts.put(session, work.revision, work.kept_count)
+            known = self._known[session]
+            if known is not None:
+                known.add(work.live_contents)
+                self._contents.put(session, work.revision, known)
 
     @property
     def changed(self) -> list[Session]:
@@ -138,6 +147,11 @@ class UnitOfWork:
             self._work[session] = SessionWork(
                 session, counters.revision, counters.access_revision, self._now
             )
+            self._known[session] = (
+                KnownContents()
+                if session in self._new
+                else self._contents.get(session, counters.revision)
+            )
 
     def _load(self, writes: Sequence[Write]) -> None:
         ids: set[tuple[str, str, str]] = set()
@@ -147,7 +161,10 @@ class UnitOfWork:
             match write:
                 case Store(items):
                     for item in items:
-                        contents.add((*item.session, item.content_type.value, item.content_hash))
+                        known = self._known[item.session]
+                        if known is None or known.may_hold(item.content_type, item.content_hash):
+                            kind = item.content_type.value
+                            contents.add((*item.session, kind, item.content_hash))
                         if item.request_id:
                             requests.add((*item.session, item.request_id))
                 case Update(edit):
