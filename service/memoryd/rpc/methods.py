@@ -34,7 +34,8 @@ class Method(Generic[RecordT]):
     check_size: Callable[[Any, Violations], None] | None = None
     """Adds what is too large to be validated at all."""
     has_rules: bool = True
-    """Whether its proto has rules, and fields of ours to look at; those of gRPC itself do not."""
+    """Whether its proto's rules hold for a request as a whole. Those of gRPC itself have none, and
+    what comes as a stream is judged item by item."""
     waits_for_commit: bool = False
     """Whether it is refused unread while more writes wait than are soon done."""
 
