@@ -45,24 +45,34 @@ class RequestStream(Generic[T]):
 
     async def __anext__(self) -> T:
         """Raises what a request is refused for, and what `end` was given."""
-        if self._end is not None:
-            raise self._end
+        self._check()
         waiter = self._waiter = asyncio.get_running_loop().create_future()
         # A task, since a read is never cancelled: it ends with its call.
         receiving = asyncio.create_task(self._receive(self._refuse))
         receiving.add_done_callback(self._received)
         await waiter
-        if self._end is not None and not receiving.done():
-            raise self._end
         try:
+            if not receiving.done():
+                self._check()
             data = receiving.result()
         except NoMessage:
             raise StopAsyncIteration from None
+        finally:
+            del receiving  # its error would hold this frame, and with it the call
         return await self._parse(data)
+
+    def _check(self) -> None:
+        if self._end is None:
+            return
+        error, self._end = self._end, None  # or the error would hold what holds it
+        try:
+            raise error
+        finally:
+            del error
 
     def end(self, error: Exception) -> None:
         """Take no further request, and raise the error instead."""
-        self._end = self._end or error
+        self._end = error
         self._wake()
 
     async def _refuse(self, error: Exception) -> None:

@@ -74,6 +74,7 @@ async def outcomes(
         await reading
     finally:
         reading.cancel()
+        del reading  # its error would hold this frame, and with it the call
         window.give_up()
 
 
