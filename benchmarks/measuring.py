@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 import work
+from connections import TIMEOUT_SECONDS
 from loop import Sample, accounted, drive
-from texts import CONTENT_BYTES, Texts
+from texts import CONTENT_BYTES, METADATA, Texts
 from work import ECHO_SERVICE, GROWING_ROOM, LARGE_SESSIONS, SERVICE, WORK, Requests
 
+from memoryd.client import MemoryClient
 from memoryd.v1 import memory_pb2 as pb
 
 if TYPE_CHECKING:
@@ -67,6 +69,31 @@ async def measure(
     return await accounted(
         target.server, lambda: drive(once, callers=callers, seconds=seconds, most=len(sent) - warm)
     )
+
+
+async def measure_streamed(
+    target: Target, requests: Requests, *, callers: int, seconds: float
+) -> Sample:
+    """One round of stores by memoryd's client, which sends them over a stream."""
+    kind = WORK["store_stream"]
+    sent = map(pb.StoreMemoryRequest.FromString, prepare_requests(kind, requests, seconds))
+    async with MemoryClient(target.server.address, timeout=TIMEOUT_SECONDS) as memory:
+
+        async def once(caller: int) -> float:
+            del caller
+            new = next(sent)
+            start = time.perf_counter()
+            await memory.store(
+                new.session_id,
+                new.content,
+                content_type=new.content_type,
+                importance=new.importance,
+                metadata=METADATA,
+            )
+            return time.perf_counter() - start
+
+        await drive(once, callers=callers, seconds=WARM_UP_SECONDS)
+        return await accounted(target.server, lambda: drive(once, callers=callers, seconds=seconds))
 
 
 def plain(

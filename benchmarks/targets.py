@@ -36,6 +36,7 @@ def goals() -> list[Goal]:
         found += [
             _cpu("store", kind, 64, 1.3),
             _rate("store", kind, 64, 0.6),
+            _cpu("store_stream", kind, 64, 0.4),
             Goal(
                 "store", kind, 1, "p50 above echo's and a commit, ms", 1.0,
                 lambda results, kind=kind: results.over_floor("store", kind),

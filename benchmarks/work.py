@@ -58,6 +58,11 @@ WORK = {
             # More callers would exceed the queue for the database.
             pb.BatchStoreMemoriesRequest, pb.BatchStoreMemoriesResponse, (1, 16), BATCH,
         ),
+        # Beside the echo of StoreMemory: what it costs in place of a call.
+        Work(
+            "store_stream", "StoreMemory over a stream", "StoreMemory",
+            pb.StoreMemoryRequest, pb.StoreMemoryResponse, (64, 256),
+        ),
         Work("get", "GetMemory", "GetMemory", pb.GetMemoryRequest, pb.Memory, _LOADS),
         Work("top_small", "Retrieve, no query, of 100", *_RETRIEVE, _LOADS),
         Work("top_large", "Retrieve, no query, of 1,000", *_RETRIEVE, _LOADS),
@@ -124,7 +129,7 @@ class Requests:
         target = f"run-{run}-{number % STORE_SESSIONS}"
         request: Message
         match name:
-            case "store":
+            case "store" | "store_stream":
                 request = store_request(self._texts, target)
             case "growing":
                 request = store_request(self._texts, growing_session(number))

@@ -22,6 +22,8 @@ STATED = [
     ("limits", "rpc.limits:RETURNS_A_SECOND", "no more than {} a second come back"),
     ("limits", "rpc.page_token:MAX_SIZE", "a page of a list | {:,},"),
     ("limits", "rpc.memories.requests:MAX_RESULTS", "results of a retrieval | {},"),
+    ("limits", "rpc.memories.store_stream:MAX_UNANSWERED", "– ({:,}; 8 MiB)"),
+    ("limits", "rpc.sizes:MAX_STREAM_MESSAGE", "`StreamStoreMemories` | {} memories"),
     ("limits", "rpc.pipeline:HEALTH_CHECKS", "({:,}; 50,"),
     ("limits", "rpc.pipeline:REFLECTION_IDLE_SECONDS", "asks nothing for {:g} seconds"),
     ("limits", "rpc.pipeline:REFLECTION_STREAMS", "(1,000; {},"),

@@ -173,7 +173,7 @@ def memory_requests(kind: type[Message]) -> list[Message]:
     fields = kind.DESCRIPTOR.fields_by_name
     if "requests" in fields:
         item = {"session_id": "user-1", "content": "prefers letters"}
-        return [kind(requests=[item] * 2), kind(requests=[item, {}])]
+        return [kind(requests=items) for items in ([item] * 2, [item, {}], [{}] * 1_001)]
     if "memory" in fields:
         return [kind(memory={"session_id": "user-1", "memory_id": UUID, "content": "x"})]
     given: dict[str, Any] = {"session_id": "user-1"}

@@ -113,8 +113,10 @@ class ScriptedServer(grpc.GenericRpcHandler):
 
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
         method = METHODS[handler_call_details.method]
+        if method.client_streaming:
+            return None  # a release before it; tests of its own have the stream of stores
         request_class = message_factory.GetMessageClass(method.input_type)
         response_class = message_factory.GetMessageClass(method.output_type)
 
@@ -477,7 +479,9 @@ async def test_arguments_become_the_request(
 
 
 def test_every_rpc_has_its_method() -> None:
-    assert {method for _, method, _ in SENT} == {method.name for method in METHODS.values()}
+    # `store` uses the stream of stores where several are under way.
+    sent = {method for _, method, _ in SENT} | {"StreamStoreMemories"}
+    assert sent == {method.name for method in METHODS.values()}
 
 
 async def test_answers_are_the_messages_that_the_server_sent(rig: Rig) -> None:
@@ -1191,5 +1195,5 @@ def test_the_client_imports_no_other_module_of_memoryd() -> None:
         [sys.executable, "-c", script], check=True, capture_output=True, text=True
     )
     ours = [name for name in done.stdout.split() if not name.startswith("memoryd.v1")]
-    parts = ("arguments", "channel", "errors", "memories", "messages", "tools")
+    parts = ("arguments", "channel", "errors", "memories", "messages", "store_stream", "tools")
     assert set(ours) == {"memoryd", "memoryd.client", *(f"memoryd.client.{part}" for part in parts)}

@@ -111,6 +111,12 @@ VALID: Mapping[str, tuple[Message, ...]] = {
     "BatchStoreMemories": (
         memory_pb2.BatchStoreMemoriesRequest(requests=[_store(), _store(content="Likes rain")]),
     ),
+    "StreamStoreMemories": (
+        memory_pb2.StreamStoreMemoriesRequest(
+            requests=[_store(), _store(content="Likes snow", request_id=REQUEST_ID), _store()]
+        ),
+        memory_pb2.StreamStoreMemoriesRequest(),
+    ),
     "GetMemory": (memory_pb2.GetMemoryRequest(**_ONE),),
     "ListMemories": (
         memory_pb2.ListMemoriesRequest(session_id=SESSION, page_size=2, show_deleted=True),

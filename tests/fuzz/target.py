@@ -83,10 +83,11 @@ class Context:
 
     def __init__(self, request: bytes) -> None:
         self.refused: grpc.StatusCode | None = None
-        self._request = request
+        self._request: object = request
 
-    async def read(self) -> bytes:
-        return self._request
+    async def read(self) -> object:
+        request, self._request = self._request, grpc.aio.EOF
+        return request
 
     def invocation_metadata(self) -> tuple[()]:
         return ()

@@ -5,23 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import sqlite3
-from typing import TYPE_CHECKING
 
-import asyncpg
 import grpc
 import pytest
 from google.protobuf import descriptor_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
-from sqlalchemy import make_url
+from tests.locks import postgres, writes_blocked
 
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1 import tool_config_pb2 as tool_pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 RECEIVED_BYTES = 4 * 1024 * 1024
 
@@ -121,32 +115,6 @@ async def _outcome(call) -> grpc.StatusCode:
 
 
 # Deadlines
-
-
-@contextlib.asynccontextmanager
-async def writes_blocked(url: str) -> AsyncIterator[None]:
-    """Block all writes to existing sessions until the end of the block."""
-    if url.startswith("sqlite"):
-        file = make_url(url).database or ""
-        connection = sqlite3.connect(file, check_same_thread=False, timeout=30)
-        with contextlib.closing(connection):
-            # In a thread: the service in this process may need the loop to release the file.
-            await asyncio.to_thread(connection.execute, "BEGIN IMMEDIATE")
-            yield
-            await asyncio.to_thread(connection.rollback)
-        return
-    async with postgres(url) as connection, connection.transaction():
-        await connection.execute("SELECT FROM sessions FOR UPDATE")
-        yield
-
-
-@contextlib.asynccontextmanager
-async def postgres(url: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 async def test_a_deadline_ends_a_write_that_waits_for_a_lock(running, database_url, eventually):

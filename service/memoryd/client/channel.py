@@ -30,6 +30,9 @@ MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 """More than the largest answer: a page of 1,000 memories, each with 16,384 characters of up to four
 bytes and 16 KiB of JSON, which take up to 90 KiB as a Struct."""
 
+FIRST_PAUSE_SECONDS = 0.2
+"""Before a call is repeated for the first time."""
+
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 _Stub = TypeVar("_Stub")
@@ -91,7 +94,7 @@ def _service_config() -> str:
                     # Four pauses, three seconds in all; a server restarts in less.
                     "retryPolicy": {
                         "maxAttempts": 5,
-                        "initialBackoff": "0.2s",
+                        "initialBackoff": f"{FIRST_PAUSE_SECONDS}s",
                         "maxBackoff": "2s",
                         "backoffMultiplier": 2,
                         # A server that stops cancels calls that it has not begun. gRPC does not
@@ -197,9 +200,20 @@ class Client(ABC, Generic[_Stub]):
         request: _Request,
         timeout: float | None,
     ) -> _Response:
-        deadline = self._timeout if timeout is None else args.seconds("timeout", timeout)
+        return await self._call_within(method, request, self._limit(timeout))
+
+    def _limit(self, timeout: float | None) -> float | None:
+        """How many seconds a call may take; None: any."""
+        return self._timeout if timeout is None else args.seconds("timeout", timeout)
+
+    async def _call_within(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response],
+        request: _Request,
+        limit: float | None,
+    ) -> _Response:
         try:
-            return await method(request, timeout=deadline, metadata=self._metadata)
+            return await method(request, timeout=limit, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             raise error_from(error) from error
 

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
+import grpc.aio
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
@@ -255,11 +256,30 @@ _BY_REASON: dict[str, type[MemorydError]] = {
 """Reasons with a class of their own, which says more than their code's."""
 
 
-def error_from(failure: grpc.aio.AioRpcError) -> MemorydError:
-    """Turn gRPC's error into ours; details that cannot be read are left out."""
+_CODE_OF = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def error_from(failure: grpc.aio.AioRpcError | status_pb2.Status) -> MemorydError:
+    """Turn gRPC's error into ours; details that cannot be read are left out.
+
+    A status, which stands in a message, becomes the error of a call that ends with it.
+    """
+    if isinstance(failure, status_pb2.Status):
+        failure = _ended_with(failure)
     details = tuple(_decode(failure))
     kind = _BY_REASON.get(_error_info(details).reason) or _BY_CODE.get(failure.code(), MemorydError)
-    return kind(failure.code(), failure.details() or "", details)
+    error = kind(failure.code(), failure.details() or "", details)
+    error.__cause__ = failure
+    return error
+
+
+def _ended_with(status: status_pb2.Status) -> grpc.aio.AioRpcError:
+    return grpc.aio.AioRpcError(
+        _CODE_OF.get(status.code, grpc.StatusCode.UNKNOWN),
+        grpc.aio.Metadata(),
+        grpc.aio.Metadata((_STATUS_KEY, status.SerializeToString())),
+        details=status.message,
+    )
 
 
 def _decode(failure: grpc.aio.AioRpcError) -> Iterator[Message]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from memoryd.client import arguments as args
-from memoryd.client.channel import Client
+from memoryd.client.channel import FIRST_PAUSE_SECONDS, Client
 from memoryd.client.messages import (
     NewMemory,
     list_request,
@@ -15,6 +16,7 @@ from memoryd.client.messages import (
     new_request_id,
     store_request,
 )
+from memoryd.client.store_stream import Stores
 from memoryd.v1 import memory_pb2
 from memoryd.v1.memory_pb2 import Memory
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
@@ -58,7 +60,8 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
 
         The response's `outcome` says whether the memory is new or was merged into an existing one,
         `evicted_memory_ids` which memories it evicted. Without a `request_id` the call gets its
-        own, so that it is safe to retry.
+        own, so that it is safe to retry. Stores that are under way at once share a stream, which
+        costs them a fraction of a call each.
 
         Raises InvalidArgument, ResourceExhausted.
         """
@@ -73,7 +76,20 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
             never_expires=never_expires,
             request_id=new_request_id() if request_id in (None, "") else request_id,
         )
-        return await self._call(self._stub.StoreMemory, store_request(new), timeout)
+        return await self._stores.store(store_request(new), self._limit(timeout))
+
+    @cached_property
+    def _stores(self) -> Stores:
+        return Stores(
+            lambda: self._stub.StreamStoreMemories(metadata=self._metadata),
+            lambda request, limit: self._call_within(self._stub.StoreMemory, request, limit),
+            FIRST_PAUSE_SECONDS,
+        )
+
+    async def close(self) -> None:
+        """Close the channel unless it is shared; this cancels calls under way."""
+        await self._stores.close(cancel=self._closes_channel)
+        await super().close()
 
     async def store_many(
         self, memories: Iterable[NewMemory], *, timeout: float | None = None

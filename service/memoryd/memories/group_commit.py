@@ -116,6 +116,13 @@ class GroupCommit:
 
         Raises Overloaded, ShuttingDown, what Database raises, and what the domain has against it.
         """
+        return await self.begin(write)
+
+    def begin(self, write: Write) -> asyncio.Future[Outcome]:
+        """Give a future that is done once the write is committed; cancelled, it may not be.
+
+        Raises Overloaded and ShuttingDown; the rest of what `submit` raises is the future's.
+        """
         if self._closing:
             raise ShuttingDown
         weight = _weight(write)
@@ -125,7 +132,7 @@ class GroupCommit:
         self._waiting.append((write, future))
         self._weight += weight
         self._arrived.set()
-        return await future
+        return future
 
     async def close(self) -> None:
         """Commit what is waiting, and take no more."""

@@ -24,6 +24,7 @@ from memoryd.memories.writes import Delete, Store, Undelete, Update
 from memoryd.sessions.lock import lock_sessions
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
     from datetime import datetime
@@ -107,6 +108,16 @@ class MemoryStore:
         Raises InvalidRequest where merged metadata is too large, RequestIdReused.
         """
         return cast("tuple[Stored, ...]", await self._commits.submit(Store(tuple(items), capacity)))
+
+    def begin_store(
+        self, item: NewMemory, capacity: Capacity
+    ) -> asyncio.Future[tuple[Stored, ...]]:
+        """Give a future of what `store` returns or raises; cancelled, it may not be stored.
+
+        Raises Overloaded and ShuttingDown.
+        """
+        future = self._commits.begin(Store((item,), capacity))
+        return cast("asyncio.Future[tuple[Stored, ...]]", future)
 
     async def update(self, edit: MemoryEdit) -> Memory:
         """Raises MemoryNotFound, EtagMismatch, MemoryAlreadyExists."""

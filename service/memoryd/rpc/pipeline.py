@@ -6,11 +6,13 @@ import asyncio
 import enum
 import errno
 import logging
+import math
 import random
 import re
 import time
-from contextlib import aclosing, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, aclosing, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import grpc
@@ -20,7 +22,6 @@ from google.protobuf.message_factory import GetMessageClass
 from memoryd.domain.errors import (
     MalformedMessage,
     MessageTooLarge,
-    NoMessage,
     OutOfDescriptors,
     Overloaded,
     StreamIdle,
@@ -30,7 +31,8 @@ from memoryd.domain.errors import (
 from memoryd.rpc.call import Call, enter, offloaded
 from memoryd.rpc.limits import ConcurrencyLimiter, RetryDelays, client_of
 from memoryd.rpc.methods import validated
-from memoryd.rpc.receiving import RequestReader, slow_places
+from memoryd.rpc.receiving import SLOW_BYTES, RequestReader, places_in
+from memoryd.rpc.request_stream import RequestStreams
 from memoryd.rpc.status import status_of
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from memoryd.rpc.call import WireCall
     from memoryd.rpc.limits import Limits
     from memoryd.rpc.methods import Method
+    from memoryd.rpc.request_stream import RequestStream
     from memoryd.rpc.status import Status
 
     Admission = Callable[[], AbstractContextManager[None]]
@@ -71,6 +74,9 @@ REFLECTION_STREAMS = 50
 """The most streams of reflection under way, half of them of one client."""
 REFLECTION_IDLE_SECONDS = 60.0
 """How long a stream of reflection may ask nothing before it is ended."""
+WAITING_STREAM_BYTES = 256 * 1024 * 1024
+"""What the unfinished messages of streams of requests may hold in all. A stream whose next message
+is not there at once counts as one of the largest, since gRPC does not tell whether any of it is."""
 
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
@@ -90,6 +96,8 @@ class _Places:
     calls: ConcurrencyLimiter
     streams: ConcurrencyLimiter
     reader: RequestReader
+    stream_reader: RequestReader
+    """For streams of requests."""
     request_seconds: float | None = None
     """How long a request may take to arrive; None: as long as the reader gives it."""
 
@@ -116,8 +124,14 @@ class CallPipeline:
         self._limits = limits
         self._admitted_write = admitted_write
         self._returns = RetryDelays()
+        self._request_streams = RequestStreams()
         reader = RequestReader(
-            seconds=limits.request_seconds, places=slow_places(limits.message_bytes)
+            seconds=limits.request_seconds, places=places_in(SLOW_BYTES, limits.message_bytes)
+        )
+        waiting = RequestReader(
+            seconds=math.inf,  # what has nothing to send for too long is ended by that
+            places=places_in(WAITING_STREAM_BYTES, limits.message_bytes),
+            ends_longest=True,
         )
         self._calls = ConcurrencyLimiter("calls", limits.calls, limits.calls_per_client)
         self._streams = ConcurrencyLimiter("streams", limits.streams, limits.streams_per_client)
@@ -128,9 +142,9 @@ class CallPipeline:
         )
         questions = RequestReader(seconds=REFLECTION_IDLE_SECONDS, places=REFLECTION_STREAMS)
         self._places = {
-            Lane.SERVICES: _Places(self._calls, self._streams, reader),
-            Lane.HEALTH: _Places(checks, watches, reader, HEALTH_REQUEST_SECONDS),
-            Lane.REFLECTION: _Places(reflection, reflection, questions),
+            Lane.SERVICES: _Places(self._calls, self._streams, reader, waiting),
+            Lane.HEALTH: _Places(checks, watches, reader, waiting, HEALTH_REQUEST_SECONDS),
+            Lane.REFLECTION: _Places(reflection, reflection, questions, questions),
         }
         self.handlers: dict[bytes, Handler] = {}
         """By their paths, such as `/memoryd.v1.MemoryService/StoreMemory`."""
@@ -140,10 +154,12 @@ class CallPipeline:
     async def close(self) -> None:
         """Refuse new calls, and return when none has come for a moment, or has for too long.
 
+        Streams of requests take no more of these, and end once those before are answered.
         What is on its way when gRPC is stopped, gRPC cancels: that reads as the caller's doing.
         """
         self._calls.close()
         self._streams.close()
+        self._request_streams.close()
         now = time.monotonic()
         end = now + REFUSING_SECONDS
         while now < end:
@@ -167,7 +183,8 @@ class CallPipeline:
             proto, path = service.methods_by_name[name], f"/{service.full_name}/{name}"
             method = _Method(path, row, proto, self._places[lane], self._limits, self._returns)
             if proto.server_streaming:
-                serve = _streaming(method, self._limits, takes_stream=proto.client_streaming)
+                streams = self._request_streams if proto.client_streaming else None
+                serve = _streaming(method, self._limits, streams)
             else:
                 serve = _unary(
                     method, self._admitted_write if row.waits_for_commit else nullcontext
@@ -214,15 +231,20 @@ class _Method:
         data = await places.reader.read(
             context, call.client, serving.refuse, seconds=places.request_seconds
         )
+        return await self._parsed(call, data)
+
+    def read_all(
+        self, context: WireCall, serving: _Serving, streams: RequestStreams
+    ) -> AbstractContextManager[RequestStream[Any]]:
+        """Give the records of a stream's requests, as they come."""
+        call, reader = serving.call, self.places.stream_reader
+        receive = partial(reader.read, context, call.client)
+        return streams.opened(receive, partial(self._parsed, call), serving.status_of)
+
+    async def _parsed(self, call: Call, data: bytes) -> Any:
         if len(data) > self._max_bytes:
             raise MessageTooLarge(len(data), self._max_bytes)
         return await offloaded(len(data), self._record, data, call)
-
-    async def read_all(self, context: WireCall, serving: _Serving) -> AsyncIterator[Any]:
-        """Give the records of a stream's requests, as they come."""
-        with suppress(NoMessage):
-            while True:
-                yield await self.read(context, serving)
 
     def _record(self, data: bytes, call: Call) -> Any:
         try:
@@ -251,17 +273,19 @@ def _unary(method: _Method, admitted: Admission) -> Serve:
     return serve
 
 
-def _streaming(method: _Method, limits: Limits, *, takes_stream: bool) -> Serve:
+def _streaming(method: _Method, limits: Limits, streams: RequestStreams | None) -> Serve:
+    """`streams` is for a method that takes a stream of requests."""
     handle = method.row.handle
 
     async def serve(context: WireCall) -> None:
         async with method.serving(context) as serving:
             call = serving.call
-            with method.places.streams.taken(call.client):
+            with ExitStack() as held:
+                held.enter_context(method.places.streams.taken(call.client))
                 record: Any = (
-                    method.read_all(context, serving)
-                    if takes_stream
-                    else await method.read(context, serving)
+                    await method.read(context, serving)
+                    if streams is None
+                    else held.enter_context(method.read_all(context, serving, streams))
                 )
                 async with aclosing(handle(record, call)) as answers:
                     await _send(answers, record, context, limits)
@@ -297,9 +321,9 @@ class _Serving:
             if isinstance(error, grpc.aio.AbortError):
                 code = self._context.code() or grpc.StatusCode.UNKNOWN
             elif isinstance(error, Exception):
-                status = self._status(error)
+                status = self.status_of(error)
                 code = status.code
-                await self._abort(status, error)
+                await self._abort(status)
             elif error is not None:
                 code = grpc.StatusCode.CANCELLED
         finally:
@@ -307,28 +331,30 @@ class _Serving:
 
     async def refuse(self, error: Exception) -> None:
         """End the call with an error while its handler waits for gRPC, which tells the handler."""
-        await self._abort(self._status(error), error)
+        await self._abort(self.status_of(error))
 
-    def _status(self, error: Exception) -> Status:
+    def status_of(self, error: Exception) -> Status:
+        """Give what the caller gets to see of an error; the log has the rest of a defect."""
+        call = self.call
         if isinstance(error, OSError) and error.errno in _NO_DESCRIPTOR:
             error = OutOfDescriptors()
         if isinstance(error, Overloaded):
             error.retry_after = self._returns.give()
-        return status_of(error, self.call.request_id)
-
-    async def _abort(self, status: Status, error: Exception) -> None:
-        call = self.call
+        status = status_of(error, call.request_id)
         if status.code is grpc.StatusCode.INTERNAL:
             log.error(
                 "unhandled exception",
                 exc_info=error,
                 extra={"request_id": call.request_id, "method": call.method},
             )
+        return status
+
+    async def _abort(self, status: Status) -> None:
         with _reaching_caller():
             await self._context.abort(
                 status.code,
                 status.message,
-                ((DETAILS_TRAILER, status.details), (REQUEST_ID_HEADER, call.request_id)),
+                ((DETAILS_TRAILER, status.details), (REQUEST_ID_HEADER, self.call.request_id)),
             )
 
 

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from memoryd.domain.errors import ClientLimitReached, NoMessage, Overloaded, RequestIncomplete
+from memoryd.domain.errors import (
+    ClientLimitReached,
+    NoMessage,
+    Overloaded,
+    RequestIncomplete,
+    StreamIdle,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -43,9 +49,9 @@ CALM_LOOKS = 2
 """A message that is still awaited after so many looks by a calm event loop is slow."""
 
 
-def slow_places(message_bytes: int) -> int:
-    """How many messages of that size, and of the margin, SLOW_BYTES hold; at least one."""
-    return max(1, SLOW_BYTES // (message_bytes + RECEIVE_MARGIN_BYTES))
+def places_in(room: int, message_bytes: int) -> int:
+    """How many messages of that size, and of the margin, so many bytes hold; at least one."""
+    return max(1, room // (message_bytes + RECEIVE_MARGIN_BYTES))
 
 
 class _Awaited:
@@ -73,12 +79,14 @@ class RequestReader:
     gRPC writes to one until the call has ended.
     """
 
-    def __init__(self, *, seconds: float, places: int) -> None:
+    def __init__(self, *, seconds: float, places: int, ends_longest: bool = False) -> None:
         """Give a message `seconds` to come, and `places` to those that are slow.
 
-        One client may have half of the places.
+        One client may have half of the places. `ends_longest`: where there is none, not the message
+        that asks for one is refused, but the one that has been awaited longest, as idle.
         """
         self._seconds = seconds
+        self._ends_longest = ends_longest
         self._places = places
         self._places_per_client = (places + 1) // 2
         self._awaited: dict[_Awaited, None] = {}  # in the order in which they began
@@ -120,37 +128,54 @@ class RequestReader:
         now = loop.time()
         if now - due < CALM_SECONDS:
             self._looks += 1
+        is_settled = math.isinf(self._seconds)
         for awaited in self._awaited:
             is_late = now - awaited.since >= awaited.seconds
             is_slow = (
                 awaited.since < self._overtaken_before or self._looks - awaited.looks >= CALM_LOOKS
             )
             if not (is_late or is_slow):
+                is_settled = False
                 break  # those that began later are no slower
             if is_late:
                 self._refuse(awaited, RequestIncomplete(awaited.seconds))
             elif not awaited.is_slow:
                 self._give_place(awaited)
         self._timer = None
-        if self._awaited:
+        if self._awaited and not is_settled:
             self._look_later(loop)
 
     def _give_place(self, awaited: _Awaited) -> None:
-        if self._slow[awaited.client] >= self._places_per_client:
-            error: Overloaded = ClientLimitReached(
+        obstacle = self._obstacle(awaited.client)
+        if obstacle is not None and self._ends_longest:
+            is_clients_own = isinstance(obstacle, ClientLimitReached)
+            self._end_longest(awaited.client if is_clients_own else None)
+        elif obstacle is not None:
+            self._refuse(awaited, obstacle)
+            return
+        awaited.is_slow = True
+        self._slow[awaited.client] += 1
+
+    def _obstacle(self, client: str) -> Overloaded | None:
+        """Why there is no place for one more message of a client; None where there is one."""
+        if self._slow[client] >= self._places_per_client:
+            return ClientLimitReached(
                 f"this client has {self._places_per_client:,} requests under way that are slow to"
                 " arrive, the most that one client may have; send fewer large requests at once"
             )
-        elif self._slow.total() >= self._places:
-            error = Overloaded(
+        if self._slow.total() >= self._places:
+            return Overloaded(
                 f"{self._places:,} requests are under way that are slow to arrive, the limit; try"
                 " again"
             )
-        else:
-            awaited.is_slow = True
-            self._slow[awaited.client] += 1
-            return
-        self._refuse(awaited, error)
+        return None
+
+    def _end_longest(self, client: str | None) -> None:
+        """End the call, of a client if one is given, whose slow message is awaited longest."""
+        for awaited in self._awaited:
+            if awaited.is_slow and awaited.refuse and client in {None, awaited.client}:
+                self._refuse(awaited, StreamIdle(None))
+                return
 
     def _refuse(self, awaited: _Awaited, error: Exception) -> None:
         if awaited.refuse is None:

@@ -16,6 +16,9 @@ MAX_FILTER_TYPES = 16
 MAX_FURTHER_SESSIONS = 16
 """The same of sessions to rank across."""
 
+MAX_STREAM_MESSAGE = 100
+"""The same of memories in one message of a stream."""
+
 
 def check_store(request: memory_pb2.StoreMemoryRequest, violations: Violations) -> None:
     _check_raw(request.content, "content", violations)
@@ -33,6 +36,16 @@ def check_batch(
         return
     for place, item in enumerate(request.requests):
         _check_raw(item.content, f"requests[{place}].content", violations)
+
+
+def check_stream(request: memory_pb2.StreamStoreMemoriesRequest, violations: Violations) -> None:
+    """Check a message of a stream; its items are validated one by one."""
+    if len(request.requests) > MAX_STREAM_MESSAGE:
+        violations.add(
+            "requests",
+            f"must be at most {MAX_STREAM_MESSAGE}, these are {len(request.requests):,};"
+            " send them in several messages",
+        )
 
 
 def check_update(request: memory_pb2.UpdateMemoryRequest, violations: Violations) -> None:

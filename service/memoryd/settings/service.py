@@ -236,7 +236,10 @@ class Settings(SettingsModel):
         default=4000,
         ge=1,
         le=1_000_000,
-        description="The most streams (watches, exports) under way; beyond it one is refused.",
+        description=(
+            "The most streams (watches, exports, streams of stores) under way; beyond it one is "
+            "refused."
+        ),
     )
     max_streams_per_client: Integer = Field(
         default=1000, ge=1, le=1_000_000, description="The same for one client address."

@@ -12,6 +12,7 @@ from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.rpc import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -281,7 +282,7 @@ Global___MemoryFilter: _TypeAlias = MemoryFilter  # noqa: Y015
 
 @_typing.final
 class StoreMemoryRequest(_message.Message):
-    """Request of StoreMemory, and one item of BatchStoreMemories."""
+    """Request of StoreMemory, and one item of BatchStoreMemories and StreamStoreMemories."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -439,6 +440,94 @@ class BatchStoreMemoriesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BatchStoreMemoriesResponse: _TypeAlias = BatchStoreMemoriesResponse  # noqa: Y015
+
+@_typing.final
+class StreamStoreMemoriesRequest(_message.Message):
+    """Request of StreamStoreMemories."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoreMemoryRequest]:
+        """At most 100; more end the stream with INVALID_ARGUMENT, after what came before is answered. None: an empty answer.
+        Each is judged by itself, so that one that breaks a rule fails alone.
+        """
+
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___StoreMemoryRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamStoreMemoriesRequest: _TypeAlias = StreamStoreMemoriesRequest  # noqa: Y015
+
+@_typing.final
+class StreamStoreMemoriesResponse(_message.Message):
+    """Response of StreamStoreMemories."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    truncated: _builtins.bool
+    """True: the answer has reached the size that a client receives by default, and its last memories come without content
+    and metadata. All are stored; GetMemory gives the rest.
+    """
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoreMemoryResult]:
+        """One for each request of one message, in the same order."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___StoreMemoryResult] | None = ...,
+        truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamStoreMemoriesResponse: _TypeAlias = StreamStoreMemoriesResponse  # noqa: Y015
+
+@_typing.final
+class StoreMemoryResult(_message.Message):
+    """What became of one memory of a stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def response(self) -> Global___StoreMemoryResponse:
+        """It is committed."""
+
+    @_builtins.property
+    def status(self) -> _status_pb2.Status:
+        """It is refused, and not stored: code, message and details are those that StoreMemory would have given."""
+
+    def __init__(
+        self,
+        *,
+        response: Global___StoreMemoryResponse | None = ...,
+        status: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["response", b"response", "result", b"result", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["response", b"response", "result", b"result", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["response", "status"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___StoreMemoryResult: _TypeAlias = StoreMemoryResult  # noqa: Y015
 
 @_typing.final
 class GetMemoryRequest(_message.Message):

@@ -50,6 +50,11 @@ class MemoryServiceStub:
                 request_serializer=memoryd_dot_v1_dot_memory__pb2.BatchStoreMemoriesRequest.SerializeToString,
                 response_deserializer=memoryd_dot_v1_dot_memory__pb2.BatchStoreMemoriesResponse.FromString,
                 _registered_method=True)
+        self.StreamStoreMemories = channel.stream_stream(
+                '/memoryd.v1.MemoryService/StreamStoreMemories',
+                request_serializer=memoryd_dot_v1_dot_memory__pb2.StreamStoreMemoriesRequest.SerializeToString,
+                response_deserializer=memoryd_dot_v1_dot_memory__pb2.StreamStoreMemoriesResponse.FromString,
+                _registered_method=True)
         self.GetMemory = channel.unary_unary(
                 '/memoryd.v1.MemoryService/GetMemory',
                 request_serializer=memoryd_dot_v1_dot_memory__pb2.GetMemoryRequest.SerializeToString,
@@ -135,6 +140,21 @@ class MemoryServiceServicer:
     def BatchStoreMemories(self, request, context):
         """Stores up to 1,000 memories, of any sessions, in one transaction: all or none. Each request acts as StoreMemory
         would, in order; the responses have the same order. A violation names `requests[i].field`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamStoreMemories(self, request_iterator, context):
+        """Stores memories, of any sessions, as they come over one stream: for many at once the cheapest way. Answers come in
+        the order of the requests, one message for each one received. Each memory is committed by itself before it is
+        answered; one that is refused fails alone, with the status that StoreMemory gives. What comes together shares
+        transactions.
+
+        At most 1,000 memories are unanswered at a time: beyond that the server reads no further until the caller has read
+        answers. Half-closing ends the stream after the last answer. A server that stops answers what it has begun and ends
+        the stream with UNAVAILABLE, as it does where nothing comes for long; what was not answered then may be committed or
+        not, and a `request_id` makes it safe to send again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -238,6 +258,11 @@ def add_MemoryServiceServicer_to_server(servicer, server):
                     servicer.BatchStoreMemories,
                     request_deserializer=memoryd_dot_v1_dot_memory__pb2.BatchStoreMemoriesRequest.FromString,
                     response_serializer=memoryd_dot_v1_dot_memory__pb2.BatchStoreMemoriesResponse.SerializeToString,
+            ),
+            'StreamStoreMemories': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamStoreMemories,
+                    request_deserializer=memoryd_dot_v1_dot_memory__pb2.StreamStoreMemoriesRequest.FromString,
+                    response_serializer=memoryd_dot_v1_dot_memory__pb2.StreamStoreMemoriesResponse.SerializeToString,
             ),
             'GetMemory': grpc.unary_unary_rpc_method_handler(
                     servicer.GetMemory,
@@ -355,6 +380,33 @@ class MemoryService:
             '/memoryd.v1.MemoryService/BatchStoreMemories',
             memoryd_dot_v1_dot_memory__pb2.BatchStoreMemoriesRequest.SerializeToString,
             memoryd_dot_v1_dot_memory__pb2.BatchStoreMemoriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamStoreMemories(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/memoryd.v1.MemoryService/StreamStoreMemories',
+            memoryd_dot_v1_dot_memory__pb2.StreamStoreMemoriesRequest.SerializeToString,
+            memoryd_dot_v1_dot_memory__pb2.StreamStoreMemoriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,17 @@ class MemoryServiceStub:
     """Stores up to 1,000 memories, of any sessions, in one transaction: all or none. Each request acts as StoreMemory
     would, in order; the responses have the same order. A violation names `requests[i].field`.
     """
+    StreamStoreMemories: _grpc.StreamStreamMultiCallable[_memory_pb2.StreamStoreMemoriesRequest, _memory_pb2.StreamStoreMemoriesResponse]
+    """Stores memories, of any sessions, as they come over one stream: for many at once the cheapest way. Answers come in
+    the order of the requests, one message for each one received. Each memory is committed by itself before it is
+    answered; one that is refused fails alone, with the status that StoreMemory gives. What comes together shares
+    transactions.
+
+    At most 1,000 memories are unanswered at a time: beyond that the server reads no further until the caller has read
+    answers. Half-closing ends the stream after the last answer. A server that stops answers what it has begun and ends
+    the stream with UNAVAILABLE, as it does where nothing comes for long; what was not answered then may be committed or
+    not, and a `request_id` makes it safe to send again.
+    """
     GetMemory: _grpc.UnaryUnaryMultiCallable[_memory_pb2.GetMemoryRequest, _memory_pb2.Memory]
     """Reads one memory. NOT_FOUND if it is absent, deleted, expired or another tenant's, without telling which."""
     ListMemories: _grpc.UnaryUnaryMultiCallable[_memory_pb2.ListMemoriesRequest, _memory_pb2.ListMemoriesResponse]
@@ -120,6 +131,17 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     BatchStoreMemories: _aio.UnaryUnaryMultiCallable[_memory_pb2.BatchStoreMemoriesRequest, _memory_pb2.BatchStoreMemoriesResponse]  # type: ignore[assignment]
     """Stores up to 1,000 memories, of any sessions, in one transaction: all or none. Each request acts as StoreMemory
     would, in order; the responses have the same order. A violation names `requests[i].field`.
+    """
+    StreamStoreMemories: _aio.StreamStreamMultiCallable[_memory_pb2.StreamStoreMemoriesRequest, _memory_pb2.StreamStoreMemoriesResponse]  # type: ignore[assignment]
+    """Stores memories, of any sessions, as they come over one stream: for many at once the cheapest way. Answers come in
+    the order of the requests, one message for each one received. Each memory is committed by itself before it is
+    answered; one that is refused fails alone, with the status that StoreMemory gives. What comes together shares
+    transactions.
+
+    At most 1,000 memories are unanswered at a time: beyond that the server reads no further until the caller has read
+    answers. Half-closing ends the stream after the last answer. A server that stops answers what it has begun and ends
+    the stream with UNAVAILABLE, as it does where nothing comes for long; what was not answered then may be committed or
+    not, and a `request_id` makes it safe to send again.
     """
     GetMemory: _aio.UnaryUnaryMultiCallable[_memory_pb2.GetMemoryRequest, _memory_pb2.Memory]  # type: ignore[assignment]
     """Reads one memory. NOT_FOUND if it is absent, deleted, expired or another tenant's, without telling which."""
@@ -195,6 +217,23 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_memory_pb2.BatchStoreMemoriesResponse, _abc.Awaitable[_memory_pb2.BatchStoreMemoriesResponse]]:
         """Stores up to 1,000 memories, of any sessions, in one transaction: all or none. Each request acts as StoreMemory
         would, in order; the responses have the same order. A violation names `requests[i].field`.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamStoreMemories(
+        self,
+        request_iterator: _MaybeAsyncIterator[_memory_pb2.StreamStoreMemoriesRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_memory_pb2.StreamStoreMemoriesResponse], _abc.AsyncIterator[_memory_pb2.StreamStoreMemoriesResponse]]:
+        """Stores memories, of any sessions, as they come over one stream: for many at once the cheapest way. Answers come in
+        the order of the requests, one message for each one received. Each memory is committed by itself before it is
+        answered; one that is refused fails alone, with the status that StoreMemory gives. What comes together shares
+        transactions.
+
+        At most 1,000 memories are unanswered at a time: beyond that the server reads no further until the caller has read
+        answers. Half-closing ends the stream after the last answer. A server that stops answers what it has begun and ends
+        the stream with UNAVAILABLE, as it does where nothing comes for long; what was not answered then may be committed or
+        not, and a `request_id` makes it safe to send again.
         """
 
     @_abc_1.abstractmethod

@@ -14,12 +14,13 @@ from memoryd.domain.records import Change, ContentType, StoreOutcome
 from memoryd.v1 import memory_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from google.protobuf.duration_pb2 import Duration
     from google.protobuf.struct_pb2 import Struct, Value
 
     from memoryd.domain.records import Memory, MemoryEvent, Session, Stored
+    from memoryd.rpc.status import Status
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -118,23 +119,60 @@ def batch_response(
     stored: Sequence[Stored], *, half_life_days: float, max_bytes: int
 ) -> memory_pb2.BatchStoreMemoriesResponse:
     """The answers together; the last ones without content and metadata where they are too large."""
-    answer, size = memory_pb2.BatchStoreMemoriesResponse(), 0
-    for one in stored:
+    answer = memory_pb2.BatchStoreMemoriesResponse()
+    responses = ((answer.responses.add(), one) for one in stored)
+    answer.truncated = _fill_store_responses(responses, half_life_days, max_bytes)
+    return answer
+
+
+def stream_response(
+    outcomes: Sequence[Stored | Exception],
+    status_of: Callable[[Exception], Status],
+    *,
+    half_life_days: float,
+    max_bytes: int,
+) -> memory_pb2.StreamStoreMemoriesResponse:
+    """What became of each; as `batch_response` where that is too large."""
+    answer = memory_pb2.StreamStoreMemoriesResponse()
+    responses, room = [], max_bytes
+    for outcome in outcomes:
+        result = answer.results.add()
+        if isinstance(outcome, Exception):
+            result.status.ParseFromString(status_of(outcome).details)
+            room -= result.ByteSize() + RESPONSE_FRAMING_BYTES
+        else:
+            responses.append((result.response, outcome))
+            room -= RESPONSE_FRAMING_BYTES
+    answer.truncated = _fill_store_responses(responses, half_life_days, room)
+    return answer
+
+
+def _fill_store_responses(
+    responses: Iterable[tuple[memory_pb2.StoreMemoryResponse, Stored]],
+    half_life_days: float,
+    max_bytes: int,
+) -> bool:
+    """Fill in all, the last ones without content and metadata where they are too large together.
+
+    Answers whether they are.
+    """
+    size, filled = 0, []
+    for response, one in responses:
         if size > max_bytes:
             outline = one.memory._replace(content="", metadata={})
             one = one._replace(memory=outline)  # noqa: PLW2901  what is left of it
-        response = answer.responses.add()
         _fill_store_response(response, one, half_life_days)
         size += response.ByteSize() + RESPONSE_FRAMING_BYTES
-    answer.truncated = size > max_bytes
-    for response in reversed(answer.responses):
+        filled.append(response)
+    truncated = size > max_bytes
+    for response in reversed(filled):
         if size <= max_bytes:
             break
         size -= response.ByteSize()
         response.memory.ClearField("content")
         response.memory.ClearField("metadata")
         size += response.ByteSize()
-    return answer
+    return truncated
 
 
 def _fill_store_response(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +11,16 @@ from memoryd.rpc import page_token, sizes
 from memoryd.rpc.memories import messages as convert
 from memoryd.rpc.memories import plain
 from memoryd.rpc.memories.results import MAX_ANSWER_BYTES, encoded_response, fitting
-from memoryd.rpc.methods import Method
+from memoryd.rpc.memories.store_stream import outcomes, parse_message
+from memoryd.rpc.methods import Method, is_any
 from memoryd.v1 import memory_pb2
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from datetime import datetime
 
-    from memoryd.domain.records import Memory, MemoryEdit, NewMemory, Session
+    from memoryd.domain.records import Memory, MemoryEdit, NewMemory, Session, Stored
     from memoryd.memories.access import AccessTracker
     from memoryd.memories.feed import ChangeFeed
     from memoryd.memories.store import MemoryStore
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
         SimilarityRequest,
         Watch,
     )
+    from memoryd.rpc.memories.store_stream import StoreMessage
+    from memoryd.rpc.request_stream import RequestStream
+    from memoryd.rpc.violations import Violations
     from memoryd.tools.settings import MemorySettings
 
 PURGE_SAMPLE = 20
@@ -66,20 +72,31 @@ class MemoryService:
 
     def methods(self, parser: RequestParser) -> Mapping[str, Method[Any]]:
         """The table of this service."""
+        store = Method(
+            parser.new_memory,
+            self.store,
+            check_size=sizes.check_store,
+            is_plain=plain.is_plain_store,
+            waits_for_commit=True,
+        )
+
+        def store_message(
+            request: memory_pb2.StreamStoreMemoriesRequest, call: Call, violations: Violations
+        ) -> StoreMessage:
+            del violations  # each item has its own
+            return parse_message(request, call, store, self._store.admitted_write)
+
         return {
-            "StoreMemory": Method(
-                parser.new_memory,
-                self.store,
-                check_size=sizes.check_store,
-                is_plain=plain.is_plain_store,
-                waits_for_commit=True,
-            ),
+            "StoreMemory": store,
             "BatchStoreMemories": Method(
                 parser.new_memories,
                 self.store_batch,
                 check_size=parser.check_batch_size,
                 is_plain=plain.is_plain_batch,
                 waits_for_commit=True,
+            ),
+            "StreamStoreMemories": Method(
+                store_message, self.store_stream, check_size=sizes.check_stream, is_plain=is_any
             ),
             "GetMemory": Method(parser.name, self.get, is_plain=plain.is_plain_name),
             "ListMemories": Method(parser.listing, self.list_page, check_size=sizes.check_filter),
@@ -116,6 +133,22 @@ class MemoryService:
         return convert.batch_response(
             stored, half_life_days=self._options.half_life_days, max_bytes=MAX_ANSWER_BYTES
         )
+
+    async def store_stream(
+        self, messages: RequestStream[StoreMessage], call: Call
+    ) -> AsyncIterator[memory_pb2.StreamStoreMemoriesResponse]:
+        del call
+        async with aclosing(outcomes(messages, self._begin_store)) as answers:
+            async for answer in answers:
+                yield convert.stream_response(
+                    answer,
+                    messages.status_of,
+                    half_life_days=self._options.half_life_days,
+                    max_bytes=MAX_ANSWER_BYTES,
+                )
+
+    def _begin_store(self, memory: NewMemory) -> asyncio.Future[tuple[Stored, ...]]:
+        return self._store.begin_store(memory, self._capacity())
 
     async def get(self, name: MemoryName, call: Call) -> memory_pb2.Memory:
         memory = await self._store.get(
