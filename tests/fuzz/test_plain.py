@@ -25,7 +25,7 @@ PLAIN: dict[str, Callable[[Any], bool]] = {
 
 
 @pytest.mark.parametrize("method", PLAIN)
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(st.data())
 def test_what_is_plain_breaks_no_rule(method: str, data: st.DataObject) -> None:
     request = data.draw(requests(SERVICE.methods_by_name[method]))
