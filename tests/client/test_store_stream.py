@@ -399,6 +399,28 @@ async def test_answers_that_are_not_one_for_each_store_are_no_answers():
     assert [a.memory.content for a in stored] == [f"called fact {n}" for n in range(20)]
 
 
+async def test_a_stream_that_never_answers_is_given_up(monkeypatch):
+    monkeypatch.setattr(store_stream, "SILENT_SECONDS", 0.2)
+
+    async def serve(messages: Any, context: grpc.aio.ServicerContext) -> None:
+        del context
+        async for _ in messages:
+            pass
+
+    async with scripted(serve) as (service, memory):
+        others = asyncio.create_task(store_facts(memory, 5))
+        await eventually(lambda: len(service.streamed) == 4)
+        (late,) = await asyncio.gather(
+            memory.store(SESSION, "late", timeout=0.4), return_exceptions=True
+        )
+        assert type(late) is client.DeadlineExceeded
+        answers = await others
+        assert [a.memory.content for a in answers] == [f"called fact {n}" for n in range(5)]
+        again = await store_facts(memory, 5, "again")
+        assert {a.memory.content.partition(" ")[0] for a in again} == {"called"}
+    assert service.streams == 1
+
+
 async def test_messages_hold_what_the_service_takes_and_what_gathers_goes_together():
     sizes: list[tuple[int, int]] = []
     held = asyncio.Event()
