@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import uuid
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -199,6 +200,46 @@ async def test_stores_go_on_where_a_server_is_restarted(serve, connect):
         assert sorted(await contents(memory, f"user-{caller}")) == sorted(
             f"fact {n}" for n in range(stored)
         )
+
+
+async def test_a_server_that_is_killed_loses_and_doubles_nothing(
+    command_line, database_url, connect, monkeypatch
+):
+    monkeypatch.setattr(store_stream, "REST_SECONDS", 0.0)
+    variables = {"MEMORYD_DATABASE_URL": database_url, "MEMORY_MAX_ENTRIES": "1000"}
+    server = command_line.serve(**variables)
+    address = await asyncio.to_thread(server.address)
+    memory = connect(address)
+    count, stopped = 0, asyncio.Event()
+
+    async def insist(caller: int, number: int) -> None:
+        nonlocal count
+        request_id = str(uuid.uuid4())
+        while True:
+            with contextlib.suppress(client.Unavailable, client.Cancelled):
+                await memory.store(f"user-{caller}", f"fact {number}", request_id=request_id)
+                count += 1
+                return
+
+    async def store_on(caller: int) -> int:
+        number = 0
+        while not stopped.is_set():
+            await insist(caller, number)
+            number += 1
+        return number
+
+    callers = [asyncio.create_task(store_on(caller)) for caller in range(16)]
+    for _ in range(3):
+        before = count
+        await eventually(lambda: count > before + 50)  # noqa: B023  awaited at once
+        await asyncio.to_thread(server.kill)
+        server = command_line.serve("--port", address.rpartition(":")[2], **variables)
+        await asyncio.to_thread(server.address)
+    stopped.set()
+    for caller, stored in enumerate(await asyncio.gather(*callers)):
+        kept = [m async for m in memory.list(f"user-{caller}", page_size=1000)]
+        assert [m.content for m in kept] == [f"fact {n}" for n in range(stored)]
+        assert [m.revision for m in kept] == list(range(1, stored + 1))
 
 
 async def test_where_there_is_no_room_for_a_stream_stores_are_calls(serve, connect, calls):
