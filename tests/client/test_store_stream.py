@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import uuid
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -199,6 +200,46 @@ async def test_stores_go_on_where_a_server_is_restarted(serve, connect):
         assert sorted(await contents(memory, f"user-{caller}")) == sorted(
             f"fact {n}" for n in range(stored)
         )
+
+
+async def test_a_server_that_is_killed_loses_and_doubles_nothing(
+    command_line, database_url, connect, monkeypatch
+):
+    monkeypatch.setattr(store_stream, "REST_SECONDS", 0.0)
+    variables = {"MEMORYD_DATABASE_URL": database_url, "MEMORY_MAX_ENTRIES": "1000"}
+    server = command_line.serve(**variables)
+    address = await asyncio.to_thread(server.address)
+    memory = connect(address)
+    count, stopped = 0, asyncio.Event()
+
+    async def insist(caller: int, number: int) -> None:
+        nonlocal count
+        request_id = str(uuid.uuid4())
+        while True:
+            with contextlib.suppress(client.Unavailable, client.Cancelled):
+                await memory.store(f"user-{caller}", f"fact {number}", request_id=request_id)
+                count += 1
+                return
+
+    async def store_on(caller: int) -> int:
+        number = 0
+        while not stopped.is_set():
+            await insist(caller, number)
+            number += 1
+        return number
+
+    callers = [asyncio.create_task(store_on(caller)) for caller in range(16)]
+    for _ in range(3):
+        before = count
+        await eventually(lambda: count > before + 50)  # noqa: B023  awaited at once
+        await asyncio.to_thread(server.kill)
+        server = command_line.serve("--port", address.rpartition(":")[2], **variables)
+        await asyncio.to_thread(server.address)
+    stopped.set()
+    for caller, stored in enumerate(await asyncio.gather(*callers)):
+        kept = [m async for m in memory.list(f"user-{caller}", page_size=1000)]
+        assert [m.content for m in kept] == [f"fact {n}" for n in range(stored)]
+        assert [m.revision for m in kept] == list(range(1, stored + 1))
 
 
 async def test_where_there_is_no_room_for_a_stream_stores_are_calls(serve, connect, calls):
@@ -397,6 +438,28 @@ async def test_answers_that_are_not_one_for_each_store_are_no_answers():
     async with scripted(serve) as (_, memory):
         stored = await store_facts(memory, 20)
     assert [a.memory.content for a in stored] == [f"called fact {n}" for n in range(20)]
+
+
+async def test_a_stream_that_never_answers_is_given_up(monkeypatch):
+    monkeypatch.setattr(store_stream, "SILENT_SECONDS", 0.2)
+
+    async def serve(messages: Any, context: grpc.aio.ServicerContext) -> None:
+        del context
+        async for _ in messages:
+            pass
+
+    async with scripted(serve) as (service, memory):
+        others = asyncio.create_task(store_facts(memory, 5))
+        await eventually(lambda: len(service.streamed) == 4)
+        (late,) = await asyncio.gather(
+            memory.store(SESSION, "late", timeout=0.4), return_exceptions=True
+        )
+        assert type(late) is client.DeadlineExceeded
+        answers = await others
+        assert [a.memory.content for a in answers] == [f"called fact {n}" for n in range(5)]
+        again = await store_facts(memory, 5, "again")
+        assert {a.memory.content.partition(" ")[0] for a in again} == {"called"}
+    assert service.streams == 1
 
 
 async def test_messages_hold_what_the_service_takes_and_what_gathers_goes_together():

@@ -44,6 +44,13 @@ REST_SECONDS = 5.0
 """How long stores are calls of their own after a stream has failed them, such as by a proxy that
 does not let it pass."""
 
+SILENT_SECONDS = 4.0
+"""A stream that has given no answer at all for so long is given up where a store's deadline passes:
+a proxy may hold it back. A little less than the deadline that stores have by default."""
+
+SILENT_REST_SECONDS = 300.0
+"""How long stores are calls of their own after that."""
+
 CLOSE_SECONDS = 1.0
 """What the service has to end a stream on which it owes no answer, before it is cancelled."""
 
@@ -128,6 +135,9 @@ class Stores:
                 if found in _RETRIED:
                     await asyncio.sleep(self._pause_seconds * random.uniform(0.8, 1.2))  # noqa: S311  no secret
         except TimeoutError as error:
+            if stream.is_silent():
+                self._rest(SILENT_REST_SECONDS)
+                stream.cancel()
             code = grpc.StatusCode.DEADLINE_EXCEEDED
             raise DeadlineExceeded(code, "Deadline Exceeded") from error
         return await self._alone(store.request, None if end is None else end - loop.time())
@@ -138,7 +148,11 @@ class Stores:
         if code is grpc.StatusCode.UNIMPLEMENTED:
             self._is_unavailable = True
         elif owed:
-            self._rests_until = asyncio.get_running_loop().time() + REST_SECONDS
+            self._rest(REST_SECONDS)
+
+    def _rest(self, seconds: float) -> None:
+        end = asyncio.get_running_loop().time() + seconds
+        self._rests_until = max(self._rests_until, end)
 
 
 class _Stream:
@@ -152,16 +166,24 @@ class _Stream:
         self._sent: deque[list[_Store]] = deque()
         self._arrived = asyncio.Event()
         self._is_closing = False
+        self._has_answered = False
         self._writer = asyncio.create_task(self._write(), name="stores to send")
         self._reader = asyncio.create_task(self._read(), name="results of stores")
         self._loop = asyncio.get_running_loop()
-        self._last_used = self._loop.time()
+        self._opened = self._last_used = self._loop.time()
         self._timer = self._loop.call_later(IDLE_SECONDS, self._look)
 
     def add(self, store: _Store) -> None:
         self._last_used = self._loop.time()
         self._waiting.append(store)
         self._arrived.set()
+
+    def is_silent(self) -> bool:
+        return not self._has_answered and self._loop.time() - self._opened >= SILENT_SECONDS
+
+    def cancel(self) -> None:
+        """End it at once; what it has not answered is sent again."""
+        self._call.cancel()
 
     def close(self) -> None:
         """Half-close once what has been added is sent."""
@@ -252,6 +274,7 @@ class _Stream:
                 store.found.set_result(code)
 
     def _settle(self, answer: memory_pb2.StreamStoreMemoriesResponse) -> None:
+        self._has_answered = True
         if not self._sent or len(answer.results) != len(self._sent[0]):
             self._call.cancel()  # whose they are is not known
             return
