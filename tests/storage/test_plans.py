@@ -431,9 +431,10 @@ INDEXES_READ = sa.text(
 
 @pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
 async def test_a_growing_table_is_not_read_through_the_sweepers_indexes(memory, engine):
-    for start in range(0, 2000, 100):
+    for start in range(0, 4000, 100):
+        # Each content twice, mostly in different batches: one that is new is not looked up.
         requests = [
-            pb.StoreMemoryRequest(session_id=session(n % 40), content=f"fact {n}")
+            pb.StoreMemoryRequest(session_id=session(n % 40), content=f"fact {n // 80}")
             for n in range(start, start + 100)
         ]
         await memory.BatchStoreMemories(pb.BatchStoreMemoriesRequest(requests=requests))
