@@ -55,7 +55,7 @@ def calls(caplog) -> Callable[[], Counter[str]]:
 
 async def eventually(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(TIMEOUT_SECONDS):
-        while not condition():  # noqa: ASYNC110  nobody tells
+        while not condition():  # noqa: ASYNC110  nothing signals it
             await asyncio.sleep(0.02)
 
 

@@ -80,7 +80,7 @@ class RequestStream(Generic[T]):
 
     def _received(self, receiving: asyncio.Task[bytes]) -> None:
         if not receiving.cancelled():
-            receiving.exception()  # nobody may be left to see it
+            receiving.exception()  # no one may be left to see it
         self._wake()
 
     def _wake(self) -> None:

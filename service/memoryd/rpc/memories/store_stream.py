@@ -152,4 +152,4 @@ class _Window:
             for item in items:
                 if isinstance(item, Exception) or item.cancel() or item.cancelled():
                     continue
-                item.exception()  # nobody else will see it
+                item.exception()  # no one else will see it
