@@ -177,7 +177,7 @@ clean: ## remove everything that make made: .venv, caches, builds
 
 # For every Python and platform; no package index is recorded or taken from this machine's configuration.
 PIN = .venv/bin/uv --no-config pip compile --quiet --universal --python-version 3.11 \
-	--generate-hashes --no-header --no-emit-index-url $(if $(UPGRADE),--upgrade)
+	--generate-hashes --no-header $(if $(UPGRADE),--upgrade)
 LOCK = $(PIN) pyproject.toml
 
 # An environment is made again if its Python is missing, too old, or not the one that PYTHON names.

@@ -34,8 +34,8 @@ class Method(Generic[RecordT]):
     check_size: Callable[[Any, Violations], None] | None = None
     """Adds what is too large to be validated at all."""
     is_plain: Callable[[Any], bool] | None = None
-    """Whether a request certainly keeps the protos' rules, which are then not asked: they take
-    longer than all else that is done with a plain one. None: they always are."""
+    """Whether a request certainly keeps the protos' rules, which takes a fraction of the time of
+    the rules' engine; that is then not asked. None: it always is."""
     waits_for_commit: bool = False
     """Whether it is refused unread while more writes wait than are soon done."""
 
