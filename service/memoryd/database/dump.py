@@ -58,7 +58,8 @@ def read_rows(connection: Connection, *, with_deleted: bool) -> Iterator[tuple[s
                 statement = statement.where(tuple_(*key) > tuple_(*after))
             found = connection.execute(statement).mappings().all()
             for row in found:
-                yield table.name, {name: _plain(value) for name, value in row.items()}
+                # SQLAlchemy's names are texts of its own kind.
+                yield table.name, {str(name): _plain(value) for name, value in row.items()}
             if len(found) < BATCH:
                 break
             after = tuple(found[-1][c.name] for c in key)

@@ -22,7 +22,7 @@ from memoryd.database.scrubbing import Scrubbing
 from memoryd.database.sqlite import SqliteDialect
 from memoryd.database.urls import UrlError, connect_seconds, driver_url
 from memoryd.domain.errors import DatabaseUnavailable, DeadlineExceeded, SchemaMismatch
-from memoryd.domain.metadata import to_json
+from memoryd.domain.metadata import from_json, to_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
@@ -74,6 +74,7 @@ class Database:
             "pool_timeout": self._options.timeout_seconds,
             "max_overflow": 0,
             "json_serializer": to_json,
+            "json_deserializer": from_json,
             "hide_parameters": True,  # contents never come into an error's text
         }
         self._writer = self.dialect.pool(parsed, self._options, pool_size=1, **common)

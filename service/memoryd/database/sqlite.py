@@ -110,7 +110,7 @@ class SqliteDialect(Dialect):
         return select(*columns, *also).select_from(joined).where(*conditions)
 
     def bind(self, columns: Sequence[Column[Any]], rows: Sequence[tuple[Any, ...]]) -> Row:
-        return {"keys": to_json(rows)}
+        return {"keys": to_json([*map(tuple, rows)])}  # not as records
 
     def insert_many(
         self,

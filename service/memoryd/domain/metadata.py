@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,14 +20,21 @@ MAX_METADATA_DEPTH = 8
 """Containers inside each other, the outermost counted."""
 
 
-to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-"""Compact JSON, in the key order given."""
+_HOLDS_NOTHING = frozenset({str, int, bool, type(None)})
+"""Types of values that hold no others, and are in JSON what they are here."""
+
+
+def to_json(value: Any) -> str:
+    """Compact JSON, in the key order given."""
+    return orjson.dumps(value).decode()
+
+
+from_json = orjson.loads
 
 
 def json_bytes(metadata: Mapping[str, Any]) -> int:
     """Size as compact JSON, in bytes of UTF-8."""
-    text = to_json(metadata)
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    return len(orjson.dumps(metadata))
 
 
 def problem_with(metadata: Mapping[str, Any], wire_bytes: int | None = None) -> str | None:
@@ -34,7 +42,8 @@ def problem_with(metadata: Mapping[str, Any], wire_bytes: int | None = None) -> 
 
     `wire_bytes`: what it takes as a Struct on the wire, where that is known.
     """
-    pending: list[tuple[object, int]] = [(metadata, 1)]
+    is_flat = _HOLDS_NOTHING.issuperset(map(type, metadata.values()))
+    pending: list[tuple[object, int]] = [] if is_flat else [(metadata, 1)]
     while pending:
         value, depth = pending.pop()
         if isinstance(value, float) and not math.isfinite(value):
