@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import DateTime
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy.engine import Dialect
+
+_CACHED_TIMES = 64
+"""What one transaction writes has few times, each many times over."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -48,6 +52,7 @@ def _same(value: datetime) -> datetime:
     return value
 
 
+@lru_cache(_CACHED_TIMES)
 def _text(value: datetime) -> str:
     """Such as `2026-01-02 03:04:05.678901`: in UTC, so that text sorts as time does."""
     if value.tzinfo is not UTC:

@@ -26,6 +26,8 @@ class _Series:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._millisecond = -1
+        self._head = ""
+        """The digits that say the millisecond, and the version."""
         self._counter = 0
         self._random: list[int] = []
         """32 bits each, drawn many at a time: each draw is a call of the system."""
@@ -38,17 +40,15 @@ class _Series:
                 self._counter += 1
             else:
                 self._millisecond = millisecond
+                self._head = f"{millisecond >> 16:08x}-{millisecond & 0xFFFF:04x}-7"
                 self._counter = int.from_bytes(os.urandom(6)) >> 7
-            counter = self._counter
+            head, counter = self._head, self._counter
             if not self._random:
                 self._random = [*memoryview(os.urandom(4 * DRAWN)).cast("I")]
             rest = self._random.pop()
-        value = millisecond << 80
-        value |= 7 << 76 | (counter >> 30) << 64
-        value |= 0b10 << 62 | (counter & (2**30 - 1)) << 32
-        value |= rest
-        digits = f"{value:032x}"
-        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+        value = (counter >> 30) << 64 | 0b10 << 62 | (counter & 2**30 - 1) << 32 | rest
+        digits = f"{value:019x}"
+        return f"{head}{digits[:3]}-{digits[3:7]}-{digits[7:]}"
 
 
 # Apart, so that an id made for a time ahead of the clock does not drag the others along.
