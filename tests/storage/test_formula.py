@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, delete, select
 from tests.patience import PATIENT_DATABASE
 
+from memoryd.database.dialect import columns_of
 from memoryd.database.engine import Database
 from memoryd.database.tables import memories, sessions
 from memoryd.domain.ids import uuid7
@@ -82,8 +83,8 @@ async def in_sql(
 
     def body(connection: Connection) -> list[float]:
         row = {**SESSION._asdict(), "revision": len(stored)}
-        database.dialect.insert_many(connection, sessions, [row])
-        database.dialect.insert_many(connection, memories, [rows.all_columns(m) for m in stored])
+        database.dialect.insert_many(connection, sessions, columns_of([row]))
+        database.dialect.insert_many(connection, memories, rows.inserted(stored))
         found = connection.scalars(statement, {"now": now, "half_life_days": half_life}).all()
         connection.execute(delete(memories))
         connection.execute(delete(sessions))

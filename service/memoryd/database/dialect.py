@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
+    Columns = Mapping[str, Sequence[Any]]
+    """By their names, the values of each; all have as many."""
+
     from sqlalchemy import Column, ColumnElement, Connection, FromClause, Select, Table
     from sqlalchemy.engine import URL
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
     from memoryd.database.pools import Pool
 
 Row = dict[str, Any]
+
+NOTHING: Row = {}
+"""Where rows have nothing in common."""
 
 UTF8 = "UTF8"
 """The encoding that holds every character, by PostgreSQL's name."""
@@ -29,6 +35,11 @@ class Keys:
     def __init__(self, source: FromClause, columns: Mapping[str, ColumnElement[Any]]) -> None:
         self.source = source
         self.c = columns
+
+
+def columns_of(rows: Sequence[Row]) -> Columns:
+    """Turn rows with the same columns, at least one, into these."""
+    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 class Notification(NamedTuple):
@@ -94,13 +105,14 @@ class Dialect(ABC):
         self,
         connection: Connection,
         table: Table,
-        rows: Sequence[Row],
+        columns: Columns,
+        common: Row = NOTHING,
         *,
         ignore_existing: bool = False,
     ) -> int:
-        """Insert rows with the same columns; with `ignore_existing`, skip those whose key exists.
+        """Insert a row for each place in the columns; each has what is `common`, besides.
 
-        Answers how many were inserted.
+        With `ignore_existing`, skip rows whose key exists. Answers how many were inserted.
         """
 
     @abstractmethod

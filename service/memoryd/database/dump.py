@@ -18,6 +18,7 @@ from sqlalchemy import (
     update,
 )
 
+from memoryd.database.dialect import columns_of
 from memoryd.database.tables import DERIVED, memories, schema, sessions, tool_config_head
 from memoryd.database.types import UtcDateTime
 
@@ -78,7 +79,7 @@ def write_rows(
         row | {name: datetime.fromisoformat(row[name]) for name in times if row[name] is not None}
         for row in rows
     ]
-    new = dialect.insert_many(connection, table, typed, ignore_existing=True)
+    new = dialect.insert_many(connection, table, columns_of(typed), ignore_existing=True)
     if table is sessions:
         _raise_revisions(connection, typed)
     if table is tool_config_head:

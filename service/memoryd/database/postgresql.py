@@ -27,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from memoryd.database import statements
-from memoryd.database.dialect import Dialect, Keys
+from memoryd.database.dialect import NOTHING, Dialect, Keys, columns_of
 from memoryd.database.failover import HostFailover
 from memoryd.database.obstacles import postgresql_obstacle
 from memoryd.database.pools import AsyncPool
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
     from sqlalchemy.sql.functions import Function
 
-    from memoryd.database.dialect import Notification, Row
+    from memoryd.database.dialect import Columns, Notification, Row
     from memoryd.database.options import DatabaseOptions
     from memoryd.database.pools import Pool
 
@@ -172,13 +172,14 @@ class PostgresDialect(Dialect):
         self,
         connection: Connection,
         table: Table,
-        rows: Sequence[Row],
+        columns: Columns,
+        common: Row = NOTHING,
         *,
         ignore_existing: bool = False,
     ) -> int:
-        names = tuple(rows[0])
-        statement = _insert_unnest(table, names, ignore_existing)
-        return statements.execute(connection, statement, _arrays(table, names, rows))
+        statement = _insert_unnest(table, tuple(columns), tuple(common), ignore_existing)
+        values = _values(table, columns)
+        return statements.execute(connection, statement, {**values, **common})
 
     def update_many(
         self,
@@ -192,15 +193,15 @@ class PostgresDialect(Dialect):
         names = tuple(rows[0])
         statement = _update_unnest(table, tuple(key), names, notification is not None)
         notified = notification._asdict() if notification else {}
-        statements.execute(connection, statement, {**_arrays(table, names, rows), **notified})
+        values = _values(table, columns_of(rows))
+        statements.execute(connection, statement, {**values, **notified})
 
     def delete_many(
         self, connection: Connection, table: Table, key: Sequence[str], rows: Sequence[Row]
     ) -> int:
         names = tuple(key)
-        return statements.execute(
-            connection, _delete_unnest(table, names), _arrays(table, names, rows)
-        )
+        keys = {name: [row[name] for row in rows] for name in names}
+        return statements.execute(connection, _delete_unnest(table, names), _values(table, keys))
 
     def notify(self, connection: Connection, notification: Notification) -> None:
         statements.execute(connection, _NOTIFY, notification._asdict())
@@ -272,10 +273,20 @@ _NOTIFY = select(func.pg_notify(bindparam("channel", type_=Text), _payload))
 
 
 @cache
-def _insert_unnest(table: Table, names: tuple[str, ...], ignore_existing: bool) -> Any:  # noqa: FBT001  a cache key
+def _insert_unnest(
+    table: Table,
+    names: tuple[str, ...],
+    common: tuple[str, ...],
+    ignore_existing: bool,  # noqa: FBT001  a cache key
+) -> Any:
     values = _unnest([table.c[name] for name in names], "value")
+    in_common = [bindparam(name, type_=table.c[name].type) for name in common]
     statement = insert(table).from_select(
-        names, select(*(_typed(values, table.c[name]) for name in names))
+        (*names, *common),
+        select(
+            *(_typed(values, table.c[name]) for name in names),
+            *(cast(value, value.type) for value in in_common),
+        ),
     )
     return statement.on_conflict_do_nothing() if ignore_existing else statement
 
@@ -311,10 +322,10 @@ def _typed(values: Keys, c: Column[Any]) -> Any:
     return cast(values.c[c.name], c.type) if isinstance(c.type, JSON) else values.c[c.name]
 
 
-def _arrays(table: Table, names: Sequence[str], rows: Sequence[Row]) -> Row:
+def _values(table: Table, columns: Columns) -> Row:
     return {
-        f"value_{name}": [None if row[name] is None else to_json(row[name]) for row in rows]
+        f"value_{name}": [None if value is None else to_json(value) for value in values]
         if _is_json(table, name)
-        else [row[name] for row in rows]
-        for name in names
+        else values
+        for name, values in columns.items()
     }

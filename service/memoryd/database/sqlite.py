@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 
 from memoryd.database import scrub, statements
-from memoryd.database.dialect import Dialect, Keys
+from memoryd.database.dialect import NOTHING, Dialect, Keys
 from memoryd.database.files import open_existing
 from memoryd.database.obstacles import sqlite_obstacle
 from memoryd.database.pools import ThreadedPool
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.sql.functions import Function
 
-    from memoryd.database.dialect import Notification, Row
+    from memoryd.database.dialect import Columns, Notification, Row
     from memoryd.database.options import DatabaseOptions
     from memoryd.database.pools import Pool
 
@@ -116,12 +116,13 @@ class SqliteDialect(Dialect):
         self,
         connection: Connection,
         table: Table,
-        rows: Sequence[Row],
+        columns: Columns,
+        common: Row = NOTHING,
         *,
         ignore_existing: bool = False,
     ) -> int:
-        statement = _insert_each(table, tuple(rows[0]), ignore_existing)
-        return statements.execute_each(connection, statement, rows)
+        statement = _insert_each(table, (*columns, *common), ignore_existing)
+        return statements.execute_columns(connection, statement, columns, common)
 
     def update_many(
         self,

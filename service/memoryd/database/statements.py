@@ -11,6 +11,7 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ARRAY, JSON
@@ -18,7 +19,7 @@ from sqlalchemy import ARRAY, JSON
 from memoryd.database.types import UtcDateTime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection, Dialect, Executable
     from sqlalchemy.sql.compiler import SQLCompiler
@@ -54,6 +55,21 @@ def execute_each(
         return cursor.rowcount
 
 
+def execute_columns(
+    connection: Connection,
+    statement: Executable,
+    columns: Mapping[str, Sequence[Any]],
+    common: Mapping[str, Any],
+) -> int:
+    """As `execute_each`, of rows that are given by columns and by what they have in common."""
+    sending = prepared(statement, connection.dialect)
+    # What is common has no end.
+    rows = [*zip(*sending.encode_columns(columns, common), strict=False)]
+    with closing(connection.connection.cursor()) as cursor:
+        cursor.executemany(sending.sql, rows)
+        return cursor.rowcount
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A statement as one database's driver takes it."""
@@ -75,6 +91,17 @@ class Prepared:
         for place, encoder in self.encoders:
             values[place] = encoder(values[place])
         return values
+
+    def encode_columns(
+        self, columns: Mapping[str, Sequence[Any]], common: Mapping[str, Any]
+    ) -> Iterator[Iterable[Any]]:
+        encoders = dict(self.encoders)
+        for place, name in enumerate(self.names):
+            encoder = encoders.get(place)
+            if name in columns:
+                yield columns[name] if encoder is None else map(encoder, columns[name])
+            else:
+                yield repeat(common[name] if encoder is None else encoder(common[name]))
 
     def decode(self, found: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
         if not self.decoders:

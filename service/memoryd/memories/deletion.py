@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, delete, or_, select, update
 
+from memoryd.database.dialect import columns_of
 from memoryd.database.tables import (
     memories,
     memory_history,
@@ -78,16 +79,10 @@ def purge(
         session = Session(tenant, session_id)
         revisions[session] += 1
         records.append(
-            {
-                **session._asdict(),
-                "revision": revisions[session],
-                "id": memory_id,
-                "change": Change.PURGED.value,
-                "state": None,
-                "recorded_at": now,
-            }
+            {**session._asdict(), "revision": revisions[session], "id": memory_id},
         )
-    dialect.insert_many(connection, memory_history, records)
+    purged = {"change": Change.PURGED.value, "state": None, "recorded_at": now}
+    dialect.insert_many(connection, memory_history, columns_of(records), purged)
     changed = {Session(tenant, session_id) for tenant, session_id, _ in present}
     raise_revisions(connection, dialect, {session: revisions[session] for session in changed})
     return present

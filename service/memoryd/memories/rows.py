@@ -79,19 +79,23 @@ _OF_CALLERS = (
     *("memory_id", "content_type", "content", "metadata", "importance", "updated_at"),
     *("content_hash", "semantic_hash", "expires_at", "revision"),
 )
-_AT_CREATION = ("created_at", "created_revision")
 
 changed_columns = _Columns(*_OF_CALLERS, "deleted_at", "change")
 """Key and every column that a caller's change may touch; access tracking has its own."""
 
-all_columns = _Columns(*FIELDS)
-_new_columns = _Columns(*_OF_CALLERS, *_AT_CREATION)
 
-
-def inserted(added: Sequence[Memory]) -> list[dict[str, Any]]:
-    """The columns of new rows, but for those that are at their defaults in each of them."""
-    is_new = all(memory.change is Change.CREATED and not memory.access_count for memory in added)
-    return [*map(_new_columns if is_new else all_columns, added)]
+def inserted(added: Sequence[Memory]) -> dict[str, Sequence[Any]]:
+    """The columns of new rows, but for those that are at their defaults in all of them."""
+    are_new = all(memory.change is Change.CREATED and not memory.access_count for memory in added)
+    sessions, *values = zip(*added, strict=True)
+    columns: dict[str, Sequence[Any]] = dict(
+        zip(SHARD_KEY, zip(*sessions, strict=True), strict=True)
+    )
+    for field, of_all in zip(FIELDS, values, strict=True):
+        if not (are_new and field in Memory._field_defaults):
+            is_enum = field in ENUMS
+            columns[_column(field)] = [v.value for v in of_all] if is_enum else of_all
+    return columns
 
 
 def unexpired() -> ColumnElement[bool]:

@@ -8,8 +8,7 @@ given out in commit order. The unique index on live contents stands behind it al
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memoryd.database import statements
 from memoryd.database.tables import (
@@ -60,15 +59,22 @@ from memoryd.memories.writes import (
 )
 from memoryd.sessions.count_cache import CountCache
 from memoryd.sessions.create import drop_unused, lock_or_create
+from memoryd.sessions.lock import SHARD_KEY
 from memoryd.sessions.revisions import raise_revisions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Table
 
     from memoryd.database.dialect import Dialect
+
+
+_VERSION = (*SHARD_KEY, "revision", "id", "change", "state")
+"""Columns of a version in the history."""
+_ANSWER = (*SHARD_KEY, "request_id", "memory_id", "fingerprint", "answer")
+"""Columns of an answer kept."""
 
 
 class UnitOfWork:
@@ -456,38 +462,45 @@ class UnitOfWork:
         # What leaves the live rows does so before what takes its place.
         updated.sort(key=lambda row: row["deleted_at"] is None)
         requests = [
-            {
-                **session._asdict(),
-                "request_id": request_id,
-                "memory_id": answered.stored.memory.memory_id,
-                "fingerprint": answered.fingerprint,
-                "answer": answers.to_answer(answered.stored),
-                "created_at": self._now,
-            }
+            (
+                *(*session, request_id),
+                answered.stored.memory.memory_id,
+                answered.fingerprint,
+                answers.to_answer(answered.stored),
+            )
             for (session, request_id), answered in self._requests.items()
             if answered.is_new
         ]
         superseded = [
-            {
-                **work.session._asdict(),
-                "revision": memory.revision,
-                "id": memory.memory_id,
-                "change": memory.change.value,
-                "state": answers.to_state(memory),
-                "recorded_at": self._now,
-            }
+            (
+                *(*memory.session, memory.revision, memory.memory_id, memory.change.value),
+                answers.to_state(memory),
+            )
             for work in self._work.values()
             for memory in work.superseded
         ]
         if superseded:
-            self._dialect.insert_many(self._connection, memory_history, superseded)
+            self._insert(memory_history, _VERSION, superseded, {"recorded_at": self._now})
         if updated:
             self._dialect.update_many(self._connection, memories, PRIMARY_KEY, updated)
         if added:
-            self._dialect.insert_many(self._connection, memories, rows.inserted(added))
+            common = {"created_at": self._now, "updated_at": self._now}
+            columns = rows.inserted(added)
+            varying = {name: columns[name] for name in columns if name not in common}
+            self._dialect.insert_many(self._connection, memories, varying, common)
         if requests:
-            self._dialect.insert_many(self._connection, store_requests, requests)
+            self._insert(store_requests, _ANSWER, requests, {"created_at": self._now})
         self._save_sessions()
+
+    def _insert(
+        self,
+        table: Table,
+        names: tuple[str, ...],
+        inserted: Sequence[tuple[Any, ...]],
+        common: dict[str, Any],
+    ) -> None:
+        columns = dict(zip(names, zip(*inserted, strict=True), strict=True))
+        self._dialect.insert_many(self._connection, table, columns, common)
 
     def _save_sessions(self) -> None:
         changed = {session: self._work[session].revision for session in self.changed}
@@ -496,8 +509,7 @@ class UnitOfWork:
         drop_unused(self._connection, self._dialect, unused)
 
 
-@dataclass(frozen=True, slots=True)
-class _Answered:
+class _Answered(NamedTuple):
     """A `request_id` with its first answer."""
 
     fingerprint: str

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import and_, bindparam, func, or_, select, tuple_
 
+from memoryd.database.dialect import columns_of
 from memoryd.database.tables import memories, memory_vectors
 from memoryd.domain.records import Session
 from memoryd.memories.rows import PRIMARY_KEY
@@ -68,7 +69,6 @@ def write_vectors(
     rows = [
         {
             **dict(zip(PRIMARY_KEY, key, strict=True)),
-            "embedder": embedder,
             "content_hash": made[key].content_hash,
             "vector": made[key].data,
         }
@@ -76,7 +76,8 @@ def write_vectors(
     ]
     if rows:
         dialect.delete_many(connection, memory_vectors, PRIMARY_KEY, rows)
-        dialect.insert_many(connection, memory_vectors, rows)
+        common = {"embedder": embedder}
+        dialect.insert_many(connection, memory_vectors, columns_of(rows), common)
     return len(rows)
 
 

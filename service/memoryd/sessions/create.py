@@ -28,8 +28,9 @@ def lock_or_create(
     locked = lock_sessions(connection, dialect, wanted)
     # Not once: what another process has just made, it may erase before it is locked here.
     while missing := sorted(needed - locked.keys()):
-        made = [{**session._asdict(), "revision": 0, "horizon": 0} for session in missing]
-        dialect.insert_many(connection, sessions, made, ignore_existing=True)
+        keys = dict(zip(SHARD_KEY, zip(*missing, strict=True), strict=True))
+        unchanged = {"revision": 0, "horizon": 0}
+        dialect.insert_many(connection, sessions, keys, unchanged, ignore_existing=True)
         locked |= lock_sessions(connection, dialect, missing)
     new = {session for session, counters in locked.items() if counters.revision == 0}
     if new:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import bindparam, select, update
 
+from memoryd.database.dialect import columns_of
 from memoryd.database.tables import revision_floors
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ def read_floors(connection: Connection, tenants: Iterable[str]) -> dict[str, int
 
 def raise_floor(connection: Connection, dialect: Dialect, tenant: str, revision: int) -> None:
     """Have new sessions of a tenant begin beyond a revision."""
-    row = {"tenant": tenant, "revision": revision}
-    dialect.insert_many(connection, revision_floors, [row], ignore_existing=True)
+    row = columns_of([{"tenant": tenant, "revision": revision}])
+    dialect.insert_many(connection, revision_floors, row, ignore_existing=True)
     connection.execute(
         update(revision_floors)
         .where(revision_floors.c.tenant == tenant, revision_floors.c.revision < revision)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, bindparam, delete, insert, select, true, update
 
-from memoryd.database.dialect import Notification
+from memoryd.database.dialect import Notification, columns_of
 from memoryd.database.feed import Changes
 from memoryd.database.tables import tool_config_head, tool_config_revisions, tool_configs
 from memoryd.domain.errors import RevisionOutOfRange, ToolConfigRevisionNotFound
@@ -155,9 +155,8 @@ def change(connection: Connection, dialect: Dialect, tool: str, decide: Decide) 
 
     Runs in a writing transaction, which commits it together with its revision.
     """
-    dialect.insert_many(
-        connection, tool_config_head, [{"id": 1, "revision": 0, "horizon": 0}], ignore_existing=True
-    )
+    unchanged = columns_of([{"id": 1, "revision": 0, "horizon": 0}])
+    dialect.insert_many(connection, tool_config_head, unchanged, ignore_existing=True)
     head: int = connection.execute(
         select(tool_config_head.c.revision).with_for_update()
     ).scalar_one()
