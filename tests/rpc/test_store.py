@@ -68,6 +68,21 @@ async def test_content_that_came_behind_the_servers_back_is_merged_all_the_same(
     assert len(await live(memory)) == 2
 
 
+async def test_a_request_that_came_behind_the_servers_back_is_answered_as_the_first_time(
+    memory, tables
+):
+    first = await memory.StoreMemory(store("prefers e-mail", request_id=str(uuid.uuid4())))
+    elsewhere = str(uuid.uuid4())
+    await tables.execute(f"UPDATE store_requests SET request_id = '{elsewhere}'")  # noqa: S608  ours
+    again, new = await asyncio.gather(
+        memory.StoreMemory(store("prefers e-mail", request_id=elsewhere)),
+        memory.StoreMemory(store("likes tea", request_id=str(uuid.uuid4()))),
+    )
+    assert again == first
+    assert new.outcome == pb.STORE_OUTCOME_CREATED
+    assert len(await live(memory)) == 2
+
+
 async def test_sixty_four_concurrent_stores_of_one_content_leave_one_memory(memory):
     answers = await asyncio.gather(
         *(memory.StoreMemory(store("Order 4711 is late" + "!" * (n % 3))) for n in range(64))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from memoryd.database.batch_loader import until_quiet
 from memoryd.database.tables import schema
 from memoryd.domain.errors import DatabaseUnavailable, MemorydError, Overloaded, ShuttingDown
-from memoryd.memories.content_cache import ContentCache
+from memoryd.memories.known_sessions import KnownSessions
 from memoryd.memories.unit_of_work import UnitOfWork
 from memoryd.memories.writes import Store, sessions_of
 from memoryd.sessions.count_cache import CountCache
@@ -79,7 +79,7 @@ class GroupCommit:
         """Writes that are admitted and not submitted."""
         self._arrived = asyncio.Event()
         self._counts = CountCache()
-        self._contents = ContentCache()
+        self._known = KnownSessions()
         self._closing = False
         self._seconds = 0.0
         """What the last large transactions took, the earlier ones counting less."""
@@ -212,7 +212,7 @@ class GroupCommit:
     async def _transaction(self, writes: Sequence[Write]) -> Sequence[Outcome | MemorydError]:
         def body(connection: Connection) -> tuple[list[Outcome | MemorydError], UnitOfWork]:
             plan = UnitOfWork(
-                connection, self._database.dialect, self._clock(), self._counts, self._contents
+                connection, self._database.dialect, self._clock(), self._counts, self._known
             )
             return plan.apply(writes), plan
 
@@ -224,7 +224,7 @@ class GroupCommit:
             raise
         except Exception:
             # Such as the unique index's, where the database has gone back to an earlier state.
-            if not self._contents.forget(concerned):
+            if not self._known.forget(concerned):
                 raise
             outcomes, plan = await self._database.write(body)
         plan.remember()

@@ -42,7 +42,7 @@ from memoryd.domain.records import (
 )
 from memoryd.memories import answers, rows
 from memoryd.memories.cached_session import SessionNews
-from memoryd.memories.content_cache import ContentCache, KnownContents
+from memoryd.memories.known_sessions import KnownSession, KnownSessions
 from memoryd.memories.lookups import Lookup, lookups_of
 from memoryd.memories.rows import PRIMARY_KEY
 from memoryd.memories.session_changes import SessionWork
@@ -86,18 +86,18 @@ class UnitOfWork:
         dialect: Dialect,
         now: datetime,
         counts: CountCache | None = None,
-        contents: ContentCache | None = None,
+        known: KnownSessions | None = None,
     ) -> None:
         self._connection = connection
         self._counts = counts or CountCache()
-        self._contents = contents or ContentCache()
+        self._known_sessions = known or KnownSessions()
         self._dialect = dialect
         self._lookups = lookups_of(dialect)
         self._now = now
         self._work: dict[Session, SessionWork] = {}
         self._requests: dict[tuple[Session, str], _Answered] = {}
-        self._known: dict[Session, KnownContents | None] = {}
-        """What the sessions may hold; None where that is unknown."""
+        self._known: dict[Session, KnownSession | None] = {}
+        """What the sessions may have; None where that is unknown."""
         self._new: set[Session] = set()
         """Sessions that have had no change before."""
 
@@ -111,13 +111,17 @@ class UnitOfWork:
 
     def remember(self) -> None:
         """Keep what the next plan can use; to be called when this one is committed."""
+        for session, request_id in self._requests:
+            known = self._known[session]
+            if known is not None:
+                known.add_request(request_id)
         for session, work in self._work.items():
             if work.kept_count is not None:
                 self._counts.put(session, work.revision, work.kept_count)
             known = self._known[session]
             if known is not None:
-                known.add(work.live_contents)
-                self._contents.put(session, work.revision, known)
+                known.add_contents(work.live_contents)
+                self._known_sessions.put(session, work.revision, known)
 
     @property
     def changed(self) -> list[Session]:
@@ -154,9 +158,9 @@ class UnitOfWork:
                 session, counters.revision, counters.access_revision, self._now
             )
             self._known[session] = (
-                KnownContents()
+                KnownSession()
                 if session in self._new
-                else self._contents.get(session, counters.revision)
+                else self._known_sessions.get(session, counters.revision)
             )
 
     def _load(self, writes: Sequence[Write]) -> None:
@@ -171,8 +175,9 @@ class UnitOfWork:
                         if known is None or known.may_hold(item.content_type, item.content_hash):
                             kind = item.content_type.value
                             contents.add((*item.session, kind, item.content_hash))
-                        if item.request_id:
-                            requests.add((*item.session, item.request_id))
+                        request_id = item.request_id
+                        if request_id and (known is None or known.may_have_answered(request_id)):
+                            requests.add((*item.session, request_id))
                 case Update(edit):
                     ids.add((*edit.session, edit.memory_id))
                 case Delete() | Undelete() | Expire() | Retire():

@@ -1,8 +1,8 @@
-"""Which contents a session may hold live, so that one that is new to it need not be looked up.
+"""Which contents a session may hold live, and which requests it may have answered.
 
-As with the counts of `sessions.count_cache`, whatever changes a session raises its revision: what
-is known holds for as long as the session is at the revision that it was known at. The unique index
-on live contents stands behind it.
+What is new to a session need not be looked up. As with the counts of `sessions.count_cache`,
+whatever changes a session raises its revision: what is known holds for as long as the session is at
+the revision that it was known at. The unique indexes stand behind it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from memoryd.domain.records import ContentType, Session
 
 MAX_SESSIONS = 1_000
-"""Sessions of which contents are known; that not stored to for longest goes."""
+"""Sessions that are known; that not stored to for longest goes."""
 
-MAX_CONTENTS = 2_000
-"""Of a session; beyond them it is taken for unknown."""
+MAX_HASHES = 2_000
+"""Of contents and requests of a session; beyond them it is taken for unknown."""
 
 
-class KnownContents:
-    """Contents of one session, and perhaps some that are no longer live."""
+class KnownSession:
+    """Contents and requests of one session, and perhaps some that are gone. It keeps no text."""
 
     __slots__ = ("_hashes",)
 
@@ -33,25 +33,31 @@ class KnownContents:
     def may_hold(self, content_type: ContentType, content_hash: str) -> bool:
         return hash((content_type, content_hash)) in self._hashes
 
-    def add(self, contents: Iterable[tuple[ContentType, str]]) -> None:
+    def may_have_answered(self, request_id: str) -> bool:
+        return hash(request_id) in self._hashes
+
+    def add_contents(self, contents: Iterable[tuple[ContentType, str]]) -> None:
         self._hashes.update(map(hash, contents))
+
+    def add_request(self, request_id: str) -> None:
+        self._hashes.add(hash(request_id))
 
     def __len__(self) -> int:
         return len(self._hashes)
 
 
-class ContentCache:
+class KnownSessions:
     def __init__(self) -> None:
-        self._known: OrderedDict[Session, tuple[int, KnownContents]] = OrderedDict()
+        self._known: OrderedDict[Session, tuple[int, KnownSession]] = OrderedDict()
 
-    def get(self, session: Session, revision: int) -> KnownContents | None:
-        """What the session may hold; None where that is unknown."""
+    def get(self, session: Session, revision: int) -> KnownSession | None:
+        """What the session may have; None where that is unknown."""
         at, known = self._known.get(session, (None, None))
         return known if at == revision else None
 
-    def put(self, session: Session, revision: int, known: KnownContents) -> None:
+    def put(self, session: Session, revision: int, known: KnownSession) -> None:
         """Remember it, as committed."""
-        if len(known) > MAX_CONTENTS:
+        if len(known) > MAX_HASHES:
             self._known.pop(session, None)
             return
         self._known[session] = revision, known
