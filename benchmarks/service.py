@@ -28,7 +28,6 @@ from measuring import (
     fill,
     measure,
     measure_changed,
-    measure_streamed,
     prepare_requests,
 )
 from plots import plot_load
@@ -73,11 +72,7 @@ async def one_round(
 ) -> None:
     sent: list[bytes] = []
     for target in targets:
-        if row == "store_stream" and target.database is not None:
-            sample = await measure_streamed(
-                target, requests[target.name], callers=callers, seconds=seconds
-            )
-        elif row == "query_changed":
+        if row == "query_changed":
             sample = await measure_changed(
                 target,
                 requests[target.name],
