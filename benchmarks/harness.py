@@ -108,10 +108,10 @@ def memoryd(
 
 
 @contextmanager
-def echo(answers: Path) -> Iterator[Server]:
-    """The server of `echo.py`, with the answers of a folder."""
+def echo(answers: Path, kind: str) -> Iterator[Server]:
+    """The server of `echo.py` of this kind, with the answers of a folder."""
     script = Path(__file__).with_name("echo.py")
-    with started([sys.executable, str(script), str(answers)], dict(os.environ)) as found:
+    with started([sys.executable, str(script), str(answers), kind], dict(os.environ)) as found:
         yield Server(*found, None)
 
 

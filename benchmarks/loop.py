@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from harness import Process
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -36,6 +38,8 @@ class Sample:
     """Microseconds of the server's processor time per call."""
     database_cpu: float
     """The same of PostgreSQL's processes."""
+    caller_cpu: float
+    """The same of this process, which calls."""
     rss: int
     """The server's peak until now, in bytes."""
 
@@ -71,14 +75,14 @@ async def drive(
 
 
 async def accounted(server: Server, run: Callable[[], Awaitable[Load]]) -> Sample:
-    """Run calls of a server, and measure what the server and its database use."""
-    before, before_database = server.process.cpu_seconds(), server.database_cpu_seconds()
-    load = await run()
-    used = server.process.cpu_seconds() - before
-    used_database = server.database_cpu_seconds() - before_database
-    return Sample(
-        load,
-        used / load.calls * 1e6,
-        used_database / load.calls * 1e6,
-        server.process.rss_bytes("VmHWM"),
+    """Run calls of a server, and measure what it, its database and their caller use."""
+    meters = (
+        server.process.cpu_seconds,
+        server.database_cpu_seconds,
+        Process(os.getpid()).cpu_seconds,
     )
+    before = [meter() for meter in meters]
+    load = await run()
+    used = [meter() - start for meter, start in zip(meters, before, strict=True)]
+    each = [seconds / load.calls * 1e6 for seconds in used]
+    return Sample(load, *each, rss=server.process.rss_bytes("VmHWM"))

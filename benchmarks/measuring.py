@@ -7,13 +7,13 @@ import itertools
 import sqlite3
 import time
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import asyncpg
 import work
 from connections import TIMEOUT_SECONDS
-from loop import Sample, accounted, drive
+from loop import accounted, drive
 from texts import CONTENT_BYTES, METADATA, Texts
 from work import ECHO_SERVICE, GROWING_ROOM, LARGE_SESSIONS, SERVICE, WORK, Requests
 
@@ -21,15 +21,18 @@ from memoryd.client import MemoryClient
 from memoryd.v1 import memory_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from connections import Connections
     from harness import Database, Server
+    from loop import Sample
     from work import Work
 
 WARM_UP_SECONDS = 0.15
 CALLS_PER_SECOND = 6_000
 """More than a server can do; this many requests are prepared before a round."""
+STREAMED_PER_SECOND = 12_000
+"""The same of stores over a stream."""
 STORED_AT_ONCE = 500
 PAIRS = GROWING_ROOM * LARGE_SESSIONS
 COMMITS = 100
@@ -55,7 +58,8 @@ class Target:
 
 def prepare_requests(kind: Work, requests: Requests, seconds: float) -> list[bytes]:
     """Prepare the requests of one round, the same for every server; a batch counts its memories."""
-    count = int(CALLS_PER_SECOND * (seconds + WARM_UP_SECONDS) / kind.memories**0.6)
+    a_second = STREAMED_PER_SECOND if kind.streamed else CALLS_PER_SECOND
+    count = int(a_second * (seconds + WARM_UP_SECONDS) / kind.memories**0.6)
     return list(itertools.islice(requests.of(kind.name), count))
 
 
@@ -63,37 +67,40 @@ async def measure(
     target: Target, kind: Work, sent: Sequence[bytes], *, callers: int, seconds: float
 ) -> Sample:
     """Measure one round of calls of the same kind."""
-    once = plain(target.calls(kind), iter(sent))
     warm = max(len(sent) // 8, callers)
-    await drive(once, callers=callers, seconds=WARM_UP_SECONDS, most=warm)
-    return await accounted(
-        target.server, lambda: drive(once, callers=callers, seconds=seconds, most=len(sent) - warm)
-    )
 
+    async def one_round(once: Callable[[int], Awaitable[float]]) -> Sample:
+        await drive(once, callers=callers, seconds=WARM_UP_SECONDS, most=warm)
+        return await accounted(
+            target.server,
+            lambda: drive(once, callers=callers, seconds=seconds, most=len(sent) - warm),
+        )
 
-async def measure_streamed(
-    target: Target, requests: Requests, *, callers: int, seconds: float
-) -> Sample:
-    """One round of stores by memoryd's client, which sends them over a stream."""
-    kind = WORK["store_stream"]
-    sent = map(pb.StoreMemoryRequest.FromString, prepare_requests(kind, requests, seconds))
+    if target.database is None or not kind.streamed:
+        return await one_round(plain(target.calls(kind), iter(sent)))
+    stores = [pb.StoreMemoryRequest.FromString(request) for request in sent]
     async with MemoryClient(target.server.address, timeout=TIMEOUT_SECONDS) as memory:
+        return await one_round(by_client(memory, iter(stores)))
 
-        async def once(caller: int) -> float:
-            del caller
-            new = next(sent)
-            start = time.perf_counter()
-            await memory.store(
-                new.session_id,
-                new.content,
-                content_type=new.content_type,
-                importance=new.importance,
-                metadata=METADATA,
-            )
-            return time.perf_counter() - start
 
-        await drive(once, callers=callers, seconds=WARM_UP_SECONDS)
-        return await accounted(target.server, lambda: drive(once, callers=callers, seconds=seconds))
+def by_client(
+    memory: MemoryClient, stores: Iterator[pb.StoreMemoryRequest]
+) -> Callable[[int], Awaitable[float]]:
+    """Store the next memory by memoryd's client, which sends it over a stream of many."""
+
+    async def once(_caller: int) -> float:
+        new = next(stores)
+        start = time.perf_counter()
+        await memory.store(
+            new.session_id,
+            new.content,
+            content_type=new.content_type,
+            importance=new.importance,
+            metadata=METADATA,
+        )
+        return time.perf_counter() - start
+
+    return once
 
 
 def plain(
@@ -153,11 +160,10 @@ async def measure_changed(
         began.session_id = work.growing_session(number)
         await purge(began.SerializeToString())
     await await_vectors(target)
-    return Sample(
-        sample.load,
-        sample.cpu - store_cpu[0],
-        sample.database_cpu - store_cpu[1],
-        sample.rss,
+    return replace(
+        sample,
+        cpu=sample.cpu - store_cpu[0],
+        database_cpu=sample.database_cpu - store_cpu[1],
     )
 
 

@@ -15,28 +15,34 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from harness import KINDS, database
+from texts import Texts
+from work import store_request
 
 from memoryd.database.engine import Database
 from memoryd.domain.content import clean, hashes_of, normalise, simhash
 from memoryd.domain.ids import uuid7
-from memoryd.domain.records import Capacity, ContentPolicy, ContentType, Memory, NewMemory, Session
+from memoryd.domain.records import Capacity, ContentPolicy, Memory
 from memoryd.memories.store import MemoryStore
 from memoryd.rpc.call import Call
 from memoryd.rpc.memories.messages import memory_message
+from memoryd.rpc.memories.plain import is_plain_store
 from memoryd.rpc.memories.requests import RequestParser
 from memoryd.rpc.methods import Method, validated
 from memoryd.rpc.sizes import check_store
 from memoryd.tools.settings import MemorySettings
-from memoryd.v1 import memory_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from memoryd.domain.records import NewMemory
+    from memoryd.v1 import memory_pb2 as pb
 
 SEED = 7
 ROUNDS = 9
 SECONDS_PER_ROUND = 0.05
 COMMITS = 50
-SESSION = Session("default", "user-123")
+SESSION_ID = "user-123"
+TEXTS = Texts()
 
 
 def words(count: int) -> str:
@@ -55,39 +61,26 @@ def microseconds(work: Callable[[], object]) -> float:
     return min(timer.repeat(ROUNDS, number)) / number * 1e6
 
 
-def validating(content: str) -> Callable[[], object]:
-    """Build the steps of a store request between decoding and the store."""
-    message = memory_pb2.StoreMemoryRequest(
-        session_id="user-123",
-        content=content,
-        content_type=memory_pb2.CONTENT_TYPE_FACT,
-        importance=0.5,
-    )
+def request_with(content: str) -> pb.StoreMemoryRequest:
+    request = store_request(TEXTS, SESSION_ID)
+    request.content = content
+    return request
+
+
+def validating() -> Callable[[pb.StoreMemoryRequest], NewMemory]:
+    """Build the steps of a store request between decoding and the store, hashes among them."""
+    settings = MemorySettings()
     parser = RequestParser(
-        ContentPolicy.SANITIZE, lambda: datetime.now(UTC), MemorySettings, max_batch=1000
+        ContentPolicy.SANITIZE, lambda: datetime.now(UTC), lambda: settings, max_batch=1000
     )
-    method = Method(parser.new_memory, None, check_size=check_store)
+    method = Method(parser.new_memory, None, check_size=check_store, is_plain=is_plain_store)
     call = Call("StoreMemory", "request", lambda: None, "ipv4:127.0.0.1")
-    return lambda: validated(method, message, call)
-
-
-def new_memory(content: str) -> NewMemory:
-    hashes = hashes_of(content)
-    return NewMemory(
-        session=SESSION,
-        content=content,
-        content_type=ContentType.FACT,
-        importance=0.5,
-        metadata={"source": "chat", "turn": 17},
-        content_hash=hashes.content_hash,
-        semantic_hash=hashes.semantic_hash,
-        expires_at=None,
-    )
+    return lambda request: validated(method, request, call)
 
 
 def converting(content: str) -> Callable[[], object]:
     """Build the steps of a memory between the store and the wire."""
-    now, new = datetime.now(UTC), new_memory(content)
+    now, new = datetime.now(UTC), validating()(request_with(content))
     memory = Memory(
         session=new.session,
         memory_id=uuid7(),
@@ -121,9 +114,10 @@ async def committing(url: str, size: int) -> float:
         cache_bytes=0,
     )
     plenty = Capacity(max_entries=10**9, half_life_days=30)
+    validate = validating()
     waits = []
-    for number in range(COMMITS):
-        items = [new_memory(f"{number} {place} {words(15)[:90]}") for place in range(size)]
+    for _ in range(COMMITS):
+        items = [validate(store_request(TEXTS, SESSION_ID)) for _ in range(size)]
         start = time.perf_counter()
         await store.store(items, plenty)
         waits.append(time.perf_counter() - start)
@@ -135,13 +129,14 @@ async def committing(url: str, size: int) -> float:
 def main() -> None:
     short, long = words(12), words(2000)
     plain, largest = words(18)[:100], words(3000)[:16_384]
+    validate, small, large = validating(), request_with(plain), request_with(largest)
     parts: list[tuple[str, Callable[[], object], float | None]] = [
         ("SimHash of 12 words", lambda: simhash(short), 15.0),
         ("SimHash of 2,000 words", lambda: simhash(long), 1000.0),
         ("sanitising 100 characters", lambda: clean(plain, ContentPolicy.SANITIZE), None),
         ("sanitising 16,384 characters", lambda: clean(largest, ContentPolicy.SANITIZE), None),
-        ("validating a store of 100", validating(plain), 25.0),
-        ("validating a store of 16,384", validating(largest), 250.0),
+        ("validating a store of 100", lambda: validate(small), 25.0),
+        ("validating a store of 16,384", lambda: validate(large), 250.0),
         ("normalising 100 characters", lambda: normalise(plain), None),
         ("both hashes of 100 characters", lambda: hashes_of(plain), None),
         ("a memory as a message, encoded", converting(plain), None),

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 DIMENSIONS = 256
 VECTORS = 1_000
+VALUES = 1_000
+"""Made before any round, as the requests to memoryd are; LangGraph does not compare them."""
 SMALL, SMALL_SESSIONS = 100, 16
 LARGE = 1_000
 STORE_SESSIONS = 64
@@ -83,6 +85,16 @@ class LangGraph:
             [(session, f"{place}") for place in range(SMALL) for session in range(SMALL_SESSIONS)]
         )
         self._numbers = itertools.count()
+        self._values = itertools.cycle(
+            [
+                {
+                    "content": self._texts.content(),
+                    "importance": self._texts.importance(),
+                    "metadata": METADATA,
+                }
+                for _ in range(VALUES)
+            ]
+        )
 
     async def fill(self) -> None:
         await self._store.setup()
@@ -91,7 +103,7 @@ class LangGraph:
         for start in range(0, len(places), LOADED_AT_ONCE):
             await asyncio.gather(
                 *(
-                    self._store.aput(("memories", session), f"{place}", self._value())
+                    self._store.aput(("memories", session), f"{place}", next(self._values))
                     for session, place in places[start : start + LOADED_AT_ONCE]
                 )
             )
@@ -101,16 +113,9 @@ class LangGraph:
             return {"store": self._put, "query": self._search_by_query}
         return {"store": self._put, "get": self._get, "top_small": self._search}
 
-    def _value(self) -> dict[str, Any]:
-        return {
-            "content": self._texts.content(),
-            "importance": self._texts.importance(),
-            "metadata": METADATA,
-        }
-
     async def _put(self, _caller: int) -> None:
         session = f"run-{next(self._numbers) % STORE_SESSIONS}"
-        await self._store.aput(("memories", session), str(uuid.uuid4()), self._value())
+        await self._store.aput(("memories", session), str(uuid.uuid4()), next(self._values))
 
     async def _get(self, _caller: int) -> None:
         session, key = next(self._known)

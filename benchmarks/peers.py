@@ -20,6 +20,7 @@ import tempfile
 from asyncio.subprocess import PIPE
 from collections import defaultdict
 from contextlib import AsyncExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,19 @@ from results import machine, verdict
 from sqlalchemy import make_url
 from work import WORK, Requests
 
-LOADS = {"store": (1, 64, 1000), "get": (1, 64), "top_small": (1, 64), "query": (1, 16)}
-"""The works of peers, and the numbers of concurrent callers."""
+STREAM_CALLERS = 64
+STREAM_GOAL, STREAM_STRETCH = 0.5, 1.0
+"""Calls a second over a stream, over those of `LEAD` without a network."""
+LOADS = {
+    "store": (1, 64),
+    "store_stream": (STREAM_CALLERS, 1000),
+    "get": (1, 64),
+    "top_small": (1, 64),
+    "query": (1, 16),
+}
+"""The works, and the numbers of concurrent callers."""
+INSTEAD = {"store_stream": "store"}
+"""What peers do in the place of a work: they share no stream, and store one by one."""
 PEERS = {
     "AsyncPostgresStore": "langgraph",
     "AsyncPostgresStore index": "langgraph_index",
@@ -71,7 +83,7 @@ class Peer:
     async def measure(self, work: str, callers: int, seconds: float) -> dict[str, float]:
         _writer(self._process).write(f"{json.dumps([work, callers, seconds])}\n".encode())
         sample = await _answer(self._process)
-        return _figures(sample["load"], sample["cpu"], 0.0, sample["database_cpu"], 1)
+        return _figures(sample | {"caller_cpu": 0.0}, 1)
 
 
 async def start_peer(
@@ -114,31 +126,24 @@ async def _answer(process: asyncio.subprocess.Process) -> Any:
     raise SystemExit("a peer has ended")
 
 
-def _figures(
-    load: dict[str, float], cpu: float, caller_cpu: float, database_cpu: float, memories: int
-) -> dict[str, float]:
+def _figures(sample: dict[str, Any], memories: int) -> dict[str, float]:
     """All figures per memory; times in microseconds, latencies in milliseconds."""
+    load = sample["load"]
     return {
         "rate": load["calls"] / load["seconds"] * memories,
         "p50": load["p50"],
         "p99": load["p99"],
-        "cpu": cpu / memories,
-        "caller_cpu": caller_cpu / memories,
-        "database_cpu": database_cpu / memories,
+        **{name: sample[name] / memories for name in ("cpu", "caller_cpu", "database_cpu")},
     }
 
 
 async def ours(
     target: Target, requests: Requests, work: str, callers: int, seconds: float
 ) -> dict[str, float]:
-    here = Process(os.getpid())
     kind = WORK[work]
     sent = prepare_requests(kind, requests, seconds)
-    before = here.cpu_seconds()
     sample = await measure(target, kind, sent, callers=callers, seconds=seconds)
-    caller_cpu = (here.cpu_seconds() - before) / sample.load.calls * 1e6
-    load = {name: getattr(sample.load, name) for name in ("calls", "seconds", "p50", "p99")}
-    return _figures(load, sample.cpu, caller_cpu, sample.database_cpu, kind.memories)
+    return _figures(asdict(sample), kind.memories)
 
 
 async def new_database(kept_in: Database, name: str) -> str:
@@ -181,10 +186,11 @@ async def run(given: argparse.Namespace) -> Rounds:
                 for target, requests in targets:
                     figures = await ours(target, requests, work, callers, given.seconds)
                     found[work, f"memoryd on {target.name}", callers].append(figures)
+                theirs = INSTEAD.get(work, work)
                 for system, peer in peers.items():
-                    if work not in peer.works or (system.startswith(ONE_CALLER) and callers > 1):
+                    if theirs not in peer.works or (system.startswith(ONE_CALLER) and callers > 1):
                         continue
-                    figures = await peer.measure(work, callers, given.seconds)
+                    figures = await peer.measure(theirs, callers, given.seconds)
                     found[work, system, callers].append(figures)
             show(found, work, callers)
     return found
@@ -213,16 +219,28 @@ def show(found: Rounds, work: str, callers: int) -> None:
 
 
 def lead(found: Rounds) -> None:
-    """Batches compared with LangGraph's puts, at LangGraph's best number of callers."""
+    """Compare batches and stores over a stream with LangGraph's puts.
+
+    Batches: with those at LangGraph's best number of callers. A stream: with those by as many.
+    """
     best = max(
         statistics.median(figures["rate"] for figures in rounds)
         for (work, system, _), rounds in found.items()
-        if (work, system) == ("store", LEAD)
+        if system == LEAD and INSTEAD.get(work, work) == "store"
     )
     work, callers = BATCH_LOAD
     batches = found[work, "memoryd on postgresql", callers]
     rate = statistics.median(figures["rate"] for figures in batches)
     print(verdict("memories a second in batches, PostgreSQL", rate, round(best), at_least=True))
+    callers = STREAM_CALLERS
+    streamed, put = (
+        [figures["rate"] for figures in found["store_stream", system, callers]]
+        for system in ("memoryd on postgresql", LEAD)
+    )
+    share = statistics.median(own / their for own, their in zip(streamed, put, strict=True))
+    what = f"stores a second over a stream, × {LEAD}, {callers} callers, PostgreSQL"
+    print(verdict(what, share, STREAM_GOAL, at_least=True))
+    print(verdict("the same, as a stretch", share, STREAM_STRETCH, at_least=True))
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from loop import Sample
 
 ECHO = "echo"
+CORE_ECHO = "core echo"
 
 HEADER = (
     f"{'work':32}{'server':12}{'callers':>8}{'calls/s':>9}{'p50 ms':>9}{'p95':>9}{'p99':>9}"

@@ -2,6 +2,7 @@
 
 make bench
 python benchmarks/service.py [--seconds 2] [--rounds 7] [--work store get] [--callers 1 64]
+python benchmarks/service.py --floor --no-start --work store get
 python benchmarks/service.py --long [--memories 10000000] [--stored 1000000]
 
 The echo, memoryd on SQLite and memoryd on PostgreSQL (default settings, fsync on) take turns, round
@@ -28,11 +29,10 @@ from measuring import (
     fill,
     measure,
     measure_changed,
-    measure_streamed,
     prepare_requests,
 )
 from plots import plot_load
-from results import ECHO, HEADER, Results, machine, verdict
+from results import CORE_ECHO, ECHO, HEADER, Results, machine, verdict
 from starting import start
 from targets import START_GOALS
 from work import WORK, Requests
@@ -41,8 +41,13 @@ RESULTS = Path("build/bench.json")
 VARIABLES = {"MEMORY_MAX_ENTRIES": "1000", "MEMORYD_LOG_LEVEL": "error"}
 
 
-async def bring_up(stack: AsyncExitStack) -> tuple[list[Target], dict[str, Requests]]:
-    """Start the servers and store the memories to read; each database has its own ids."""
+async def bring_up(
+    stack: AsyncExitStack, *, floor: bool
+) -> tuple[list[Target], dict[str, Requests]]:
+    """Start the servers and store the memories to read; each database has its own ids.
+
+    With `floor`, also an echo over gRPC's core.
+    """
     targets, requests = [], {}
     for kind in KINDS:
         kept_in = stack.enter_context(database(kind))
@@ -56,10 +61,13 @@ async def bring_up(stack: AsyncExitStack) -> tuple[list[Target], dict[str, Reque
     for work in WORK.values():
         (call, *_) = first.calls(work)
         (answers / work.name).write_bytes(await call(next(requests[first.name].of(work.name))))
-    server = stack.enter_context(echo(answers))
-    connections = await stack.enter_async_context(connected(server.address))
-    requests[ECHO] = requests[first.name]
-    return [Target(ECHO, server, connections, None), *targets], requests
+    echoes = {ECHO: "aio", **({CORE_ECHO: "core"} if floor else {})}
+    for place, (name, kind) in enumerate(echoes.items()):
+        server = stack.enter_context(echo(answers, kind))
+        connections = await stack.enter_async_context(connected(server.address))
+        requests[name] = requests[first.name]
+        targets.insert(place, Target(name, server, connections, None))
+    return targets, requests
 
 
 async def one_round(
@@ -73,11 +81,7 @@ async def one_round(
 ) -> None:
     sent: list[bytes] = []
     for target in targets:
-        if row == "store_stream" and target.database is not None:
-            sample = await measure_streamed(
-                target, requests[target.name], callers=callers, seconds=seconds
-            )
-        elif row == "query_changed":
+        if row == "query_changed":
             sample = await measure_changed(
                 target,
                 requests[target.name],
@@ -111,7 +115,7 @@ async def run(given: argparse.Namespace) -> Results:
     print(f"{machine()}; {given.rounds} rounds of {given.seconds} s; medians (least–greatest)")
     print(HEADER)
     async with AsyncExitStack() as stack:
-        targets, requests = await bring_up(stack)
+        targets, requests = await bring_up(stack, floor=given.floor)
         for row in rows:
             loads = [n for n in WORK[row].callers if given.callers is None or n in given.callers]
             for callers in loads:
@@ -151,6 +155,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", nargs="+", choices=WORK, default=list(WORK))
     parser.add_argument("--callers", nargs="+", type=int)
+    parser.add_argument("--floor", action="store_true", help="measure an echo over gRPC's core too")
     parser.add_argument("--no-start", action="store_true", help="do not measure the start")
     parser.add_argument("--plots", type=Path, help="a folder for the plots")
     parser.add_argument("--long", action="store_true", help="measure growth with the tables")

@@ -41,6 +41,8 @@ class Work:
     callers: tuple[int, ...]
     memories: int = 1
     """The number of memories that one call stores."""
+    streamed: bool = False
+    """Whether memoryd's client makes the calls, which share a stream; the echo gets bare ones."""
 
 
 _RETRIEVE = ("RetrieveMemories", pb.RetrieveMemoriesRequest, pb.RetrieveMemoriesResponse)
@@ -61,7 +63,7 @@ WORK = {
         # Beside the echo of StoreMemory: what it costs in place of a call.
         Work(
             "store_stream", "StoreMemory over a stream", "StoreMemory",
-            pb.StoreMemoryRequest, pb.StoreMemoryResponse, (64, 256),
+            pb.StoreMemoryRequest, pb.StoreMemoryResponse, (64, 256), streamed=True,
         ),
         Work("get", "GetMemory", "GetMemory", pb.GetMemoryRequest, pb.Memory, _LOADS),
         Work("top_small", "Retrieve, no query, of 100", *_RETRIEVE, _LOADS),
