@@ -43,7 +43,8 @@ LOOK_SECONDS = 0.05
 """Between two looks at the messages that are awaited."""
 
 CALM_SECONDS = 0.02
-"""An event loop that is late by less has handled all that has arrived."""
+"""A server that is late by less has handled all that has arrived: as its event loop comes to a
+timer, and as it comes to a message that others do not hold up."""
 
 CALM_LOOKS = 2
 """A message that is still awaited after so many looks by a calm event loop is slow."""
@@ -94,6 +95,9 @@ class RequestReader:
         self._overtaken_before = -math.inf
         """Whatever began before this time, and is awaited, was overtaken by SLOW_SECONDS."""
         self._looks = 0
+        self._was_late = False
+        """Whether a message has been awaited for more than CALM_SECONDS since the last look. It may
+        have arrived before, and waited for its turn among many."""
         self._timer: asyncio.TimerHandle | None = None
         self._refusing: set[asyncio.Task[None]] = set()
 
@@ -116,6 +120,7 @@ class RequestReader:
                     del self._slow[client]
             elif awaited.refuse is not None:
                 self._overtaken_before = awaited.since - SLOW_SECONDS
+                self._was_late = self._was_late or loop.time() - awaited.since > CALM_SECONDS
         if message is grpc.aio.EOF:
             raise NoMessage
         return bytes(message)
@@ -126,8 +131,9 @@ class RequestReader:
 
     def _look(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
         now = loop.time()
-        if now - due < CALM_SECONDS:
+        if now - due < CALM_SECONDS and not self._was_late:
             self._looks += 1
+        self._was_late = False
         is_settled = math.isinf(self._seconds)
         for awaited in self._awaited:
             is_late = now - awaited.since >= awaited.seconds
