@@ -67,7 +67,10 @@ class _Store(NamedTuple):
 
 
 class Stores:
-    """The stores of one client: each over the stream where it is not alone, else as a call."""
+    """The stores of one client: those that come alone as calls, until several are under way.
+
+    From then on all go over the stream, for as long as it is used.
+    """
 
     def __init__(self, open_call: Callable[[], Call], alone: Alone, pause_seconds: float) -> None:
         """`alone` makes a call, and retries it; before it does so, `pause_seconds` pass."""
@@ -89,7 +92,7 @@ class Stores:
         try:
             nbytes = request.ByteSize()
             stream = None
-            if not is_alone and nbytes <= MAX_MESSAGE_BYTES:
+            if (self._stream or not is_alone) and nbytes <= MAX_MESSAGE_BYTES:
                 stream = self._usable_stream()
             if stream is None:
                 return await self._alone(request, timeout)

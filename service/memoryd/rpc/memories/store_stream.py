@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from memoryd.domain.errors import Overloaded
 from memoryd.rpc.call import stop_if_gone
 from memoryd.rpc.methods import validated
 
@@ -45,15 +46,18 @@ def parse_message(
     store: Method[NewMemory],
     admitted: Callable[[], AbstractContextManager[None]],
 ) -> StoreMessage:
-    """Validate each item as the method `store` validates its request, and admit it before that."""
+    """Admit all items or none, and validate each as the method `store` validates its request."""
     items: list[NewMemory | Exception] = []
-    for item in request.requests:
-        stop_if_gone()
-        try:
-            with admitted():
-                items.append(validated(store, item, call))
-        except Exception as error:  # noqa: BLE001  whatever it is, it is that item's alone
-            items.append(error)
+    try:
+        with admitted():
+            for item in request.requests:
+                stop_if_gone()
+                try:
+                    items.append(validated(store, item, call))
+                except Exception as error:  # noqa: BLE001  whatever it is, it is that item's alone
+                    items.append(error)
+    except Overloaded as error:
+        items = [error] * len(request.requests)
     return StoreMessage(items, request.ByteSize())
 
 
@@ -70,7 +74,7 @@ async def outcomes(
     reading.add_done_callback(lambda _: window.arrived.set())
     try:
         while await window.has_next(reading):
-            yield [await _outcome(item) for item in window.next()]
+            yield await _outcomes(window.next())
             window.drop_next()
         await reading
     finally:
@@ -95,14 +99,17 @@ async def _begin_all(
         window.add([begun(item) for item in message.items], message.nbytes)
 
 
-async def _outcome(item: Commit | Exception) -> Stored | Exception:
-    if isinstance(item, Exception):
-        return item
-    try:
-        (stored,) = await item
-    except Exception as error:  # noqa: BLE001  as above
-        return error
-    return stored
+async def _outcomes(items: Sequence[Commit | Exception]) -> list[Stored | Exception]:
+    found: list[Stored | Exception] = []
+    for item in items:
+        if isinstance(item, Exception):
+            found.append(item)
+            continue
+        try:
+            found += await item
+        except Exception as error:  # noqa: BLE001  as above
+            found.append(error)
+    return found
 
 
 class _Window:
