@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from memoryd.domain.records import ContentPolicy
-from memoryd.rpc.call import OFFLOAD_BYTES, Call, offloaded
+from memoryd.rpc.call import Call, offloaded
 from memoryd.rpc.memories.requests import RequestParser
 from memoryd.rpc.violations import Violations
 from memoryd.tools.settings import MemorySettings
@@ -41,7 +41,7 @@ async def test_validation_of_a_batch_ends_when_its_caller_leaves():
         finally:
             loop.call_soon_threadsafe(ended.set)
 
-    validation = asyncio.ensure_future(offloaded(OFFLOAD_BYTES + 1, validate))
+    validation = asyncio.ensure_future(offloaded(validate))
     with pytest.raises(asyncio.CancelledError):
         await validation
     has_gone.set()

@@ -128,20 +128,21 @@ async def test_streams_over_the_limit_are_refused_until_others_end(
 
 
 def test_a_client_is_an_address_and_takes_no_other_clients_places():
-    slots = ConcurrencyLimiter("calls", limit=3, limit_per_client=2)
-    with slots.taken(client_of("ipv4:10.0.0.7:1111")), slots.taken(client_of("ipv4:10.0.0.7:2222")):
-        with pytest.raises(ClientLimitReached), slots.taken(client_of("ipv4:10.0.0.7:3333")):
-            pass
-        with (
-            slots.taken(client_of("ipv6:%5B::1%5D:1111")),
-            pytest.raises(Overloaded),
-            slots.taken(client_of("ipv4:10.0.0.8:1111")),
-        ):
-            pass
-        with slots.taken(client_of("ipv4:10.0.0.8:1111")):
-            pass
-    with slots.taken(client_of("ipv4:10.0.0.7:3333")), slots.taken(client_of("unix:")):
-        pass
+    places = ConcurrencyLimiter("calls", limit=3, limit_per_client=2)
+    one, other, third = map(client_of, ("ipv4:10.0.0.7:1", "ipv4:10.0.0.8:1", "ipv6:%5B::1%5D:1"))
+    places.take(one)
+    places.take(client_of("ipv4:10.0.0.7:2222"))
+    with pytest.raises(ClientLimitReached):
+        places.take(client_of("ipv4:10.0.0.7:3333"))
+    places.take(third)
+    with pytest.raises(Overloaded):
+        places.take(other)
+    places.give_back(third)
+    places.take(other)
+    places.give_back(other)
+    places.give_back(one)
+    places.take(one)
+    places.take(client_of("unix:"))
 
 
 async def test_writes_that_would_wait_too_long_are_refused_unread(serve, refusal, monkeypatch):

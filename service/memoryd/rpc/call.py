@@ -6,9 +6,8 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from memoryd.domain.errors import DeadlineExceeded
 from memoryd.domain.records import DEFAULT_TENANT, Session
@@ -56,8 +55,7 @@ class WireCall(Protocol):
         """Send a message once there is room. Raises InternalError where the caller has gone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     method: str
     """Full name, such as `/memoryd.v1.MemoryService/StoreMemory`."""
     request_id: str
@@ -88,10 +86,8 @@ def enter(call: Call) -> None:
     _current.set(call)
 
 
-async def offloaded(size: int, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-    """Do what grows with a request's size, in bytes: in a thread where it is large."""
-    if size <= OFFLOAD_BYTES:
-        return work(*arguments, **named)
+async def offloaded(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """Do what grows with a request's size in a thread, for a request over OFFLOAD_BYTES."""
     gone = threading.Event()
     before = _gone.set(gone)
     try:

@@ -6,14 +6,13 @@ import math
 import random
 import time
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from memoryd.domain.errors import ClientLimitReached, Overloaded, ShuttingDown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +84,8 @@ class ConcurrencyLimiter:
         """Give no more places away; those that are taken stay so."""
         self._closed = True
 
-    @contextmanager
-    def taken(self, client: str) -> Iterator[None]:
-        """Hold a place for a call of a client (see `client_of`).
+    def take(self, client: str) -> None:
+        """Hold a place for a call of a client (see `client_of`), until `give_back`.
 
         Raises Overloaded, and ClientLimitReached, where there is none, and ShuttingDown once there
         will be none again.
@@ -104,10 +102,9 @@ class ConcurrencyLimiter:
             raise Overloaded(f"{self._total:,} {self._noun} are under way, the limit; try again")
         self._total += 1
         self._taken[client] += 1
-        try:
-            yield
-        finally:
-            self._total -= 1
-            self._taken[client] -= 1
-            if not self._taken[client]:
-                del self._taken[client]
+
+    def give_back(self, client: str) -> None:
+        self._total -= 1
+        self._taken[client] -= 1
+        if not self._taken[client]:
+            del self._taken[client]

@@ -28,7 +28,7 @@ from memoryd.domain.errors import (
     StreamStalled,
     UnknownMethod,
 )
-from memoryd.rpc.call import Call, enter, offloaded
+from memoryd.rpc.call import OFFLOAD_BYTES, Call, enter, offloaded
 from memoryd.rpc.limits import ConcurrencyLimiter, RetryDelays, client_of
 from memoryd.rpc.methods import validated
 from memoryd.rpc.receiving import SLOW_BYTES, RequestReader, places_in
@@ -244,7 +244,9 @@ class _Method:
     async def _parsed(self, call: Call, data: bytes) -> Any:
         if len(data) > self._max_bytes:
             raise MessageTooLarge(len(data), self._max_bytes)
-        return await offloaded(len(data), self._record, data, call)
+        if len(data) <= OFFLOAD_BYTES:
+            return self._record(data, call)
+        return await offloaded(self._record, data, call)
 
     def _record(self, data: bytes, call: Call) -> Any:
         try:
@@ -260,28 +262,32 @@ def _encoded(answer: Any) -> bytes:
 
 
 def _unary(method: _Method, admitted: Admission) -> Serve:
-    handle = method.row.handle
+    handle, places = method.row.handle, method.places.calls
 
     async def serve(context: WireCall) -> bytes:
         async with method.serving(context) as serving:
             call = serving.call
-            with method.places.calls.taken(call.client):
+            places.take(call.client)
+            try:
                 with admitted():
                     record = await method.read(context, serving)
                 return _encoded(await handle(record, call))
+            finally:
+                places.give_back(call.client)
 
     return serve
 
 
 def _streaming(method: _Method, limits: Limits, streams: RequestStreams | None) -> Serve:
     """`streams` is for a method that takes a stream of requests."""
-    handle = method.row.handle
+    handle, places = method.row.handle, method.places.streams
 
     async def serve(context: WireCall) -> None:
         async with method.serving(context) as serving:
             call = serving.call
             with ExitStack() as held:
-                held.enter_context(method.places.streams.taken(call.client))
+                places.take(call.client)
+                held.callback(places.give_back, call.client)
                 record: Any = (
                     await method.read(context, serving)
                     if streams is None
