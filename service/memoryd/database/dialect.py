@@ -42,6 +42,15 @@ def columns_of(rows: Sequence[Row]) -> Columns:
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
+class Insertion(NamedTuple):
+    """Rows of one table."""
+
+    table: Table
+    columns: Columns
+    common: Row
+    """What each row has besides."""
+
+
 class Notification(NamedTuple):
     """What other processes are notified of when a transaction commits."""
 
@@ -124,10 +133,12 @@ class Dialect(ABC):
         rows: Sequence[Row],
         *,
         notification: Notification | None = None,
+        along: Sequence[Insertion] = (),
     ) -> None:
         """Set the columns of each row other than its key, where the key is equal.
 
-        A notification goes along as `notify` has it, without a round trip of its own.
+        A notification goes along as `notify` has it, and insertions into other tables as
+        `insert_many` has them, without round trips of their own.
         """
 
     @abstractmethod

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
     from sqlalchemy.sql.functions import Function
 
-    from memoryd.database.dialect import Columns, Notification, Row
+    from memoryd.database.dialect import Columns, Insertion, Notification, Row
     from memoryd.database.options import DatabaseOptions
     from memoryd.database.pools import Pool
 
@@ -178,8 +178,7 @@ class PostgresDialect(Dialect):
         ignore_existing: bool = False,
     ) -> int:
         statement = _insert_unnest(table, tuple(columns), tuple(common), ignore_existing)
-        values = _values(table, columns)
-        return statements.execute(connection, statement, {**values, **common})
+        return statements.execute(connection, statement, _inserted(table, columns, common))
 
     def update_many(
         self,
@@ -189,12 +188,17 @@ class PostgresDialect(Dialect):
         rows: Sequence[Row],
         *,
         notification: Notification | None = None,
+        along: Sequence[Insertion] = (),
     ) -> None:
         names = tuple(rows[0])
-        statement = _update_unnest(table, tuple(key), names, notification is not None)
-        notified = notification._asdict() if notification else {}
-        values = _values(table, columns_of(rows))
-        statements.execute(connection, statement, {**values, **notified})
+        shapes = tuple((i.table, tuple(i.columns), tuple(i.common)) for i in along)
+        statement = _update_unnest(table, tuple(key), names, notification is not None, shapes)
+        parameters = _values(table, columns_of(rows))
+        for place, insertion in enumerate(along):
+            parameters |= _inserted(*insertion, prefix=_ALONG.format(place))
+        if notification is not None:
+            parameters |= notification._asdict()
+        statements.execute(connection, statement, parameters)
 
     def delete_many(
         self, connection: Connection, table: Table, key: Sequence[str], rows: Sequence[Row]
@@ -272,15 +276,20 @@ _payload = func.unnest(bindparam("payloads", type_=ARRAY(Text))).column_valued("
 _NOTIFY = select(func.pg_notify(bindparam("channel", type_=Text), _payload))
 
 
+_ALONG = "along_{}"
+"""Of insertions that go along, the name of each by its place."""
+
+
 @cache
 def _insert_unnest(
     table: Table,
     names: tuple[str, ...],
     common: tuple[str, ...],
     ignore_existing: bool,  # noqa: FBT001  a cache key
+    prefix: str = "value",
 ) -> Any:
-    values = _unnest([table.c[name] for name in names], "value")
-    in_common = [bindparam(name, type_=table.c[name].type) for name in common]
+    values = _unnest([table.c[name] for name in names], prefix)
+    in_common = [bindparam(f"{prefix}_{name}", type_=table.c[name].type) for name in common]
     statement = insert(table).from_select(
         (*names, *common),
         select(
@@ -297,14 +306,20 @@ def _update_unnest(
     key: tuple[str, ...],
     names: tuple[str, ...],
     notifying: bool,  # noqa: FBT001  a cache key
+    along: tuple[tuple[Table, tuple[str, ...], tuple[str, ...]], ...],
 ) -> Any:
     values = _unnest([table.c[name] for name in names], "value")
-    statement = (
+    statement: Any = (
         update(table)
         .where(*(table.c[name] == values.c[name] for name in key))
         .values({name: _typed(values, table.c[name]) for name in names if name not in key})
     )
-    return _NOTIFY.add_cte(statement.cte("updated")) if notifying else statement
+    if notifying:
+        statement = _NOTIFY.add_cte(statement.cte("updated"))
+    for place, shape in enumerate(along):
+        prefix = _ALONG.format(place)
+        statement = statement.add_cte(_insert_unnest(*shape, False, prefix).cte(prefix))  # noqa: FBT003  a cache key
+    return statement
 
 
 @cache
@@ -322,9 +337,15 @@ def _typed(values: Keys, c: Column[Any]) -> Any:
     return cast(values.c[c.name], c.type) if isinstance(c.type, JSON) else values.c[c.name]
 
 
-def _values(table: Table, columns: Columns) -> Row:
+def _inserted(table: Table, columns: Columns, common: Row, *, prefix: str = "value") -> Row:
+    return _values(table, columns, prefix) | {
+        f"{prefix}_{name}": value for name, value in common.items()
+    }
+
+
+def _values(table: Table, columns: Columns, prefix: str = "value") -> Row:
     return {
-        f"value_{name}": [None if value is None else to_json(value) for value in values]
+        f"{prefix}_{name}": [None if value is None else to_json(value) for value in values]
         if _is_json(table, name)
         else values
         for name, values in columns.items()

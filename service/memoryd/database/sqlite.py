@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.sql.functions import Function
 
-    from memoryd.database.dialect import Columns, Notification, Row
+    from memoryd.database.dialect import Columns, Insertion, Notification, Row
     from memoryd.database.options import DatabaseOptions
     from memoryd.database.pools import Pool
 
@@ -132,7 +132,10 @@ class SqliteDialect(Dialect):
         rows: Sequence[Row],
         *,
         notification: Notification | None = None,
+        along: Sequence[Insertion] = (),
     ) -> None:
+        for insertion in along:
+            self.insert_many(connection, *insertion)
         names = tuple(rows[0])
         statements.execute_each(
             connection,

@@ -11,6 +11,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memoryd.database import statements
+from memoryd.database.dialect import Insertion
 from memoryd.database.tables import (
     memories,
     memory_history,
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Connection, Table
+    from sqlalchemy import Connection
 
     from memoryd.database.dialect import Dialect
 
@@ -484,32 +485,25 @@ class UnitOfWork:
             for work in self._work.values()
             for memory in work.superseded
         ]
-        if superseded:
-            self._insert(memory_history, _VERSION, superseded, {"recorded_at": self._now})
         if updated:
             self._dialect.update_many(self._connection, memories, PRIMARY_KEY, updated)
+        inserted: list[Insertion] = []
+        if superseded:
+            versions = _columns(_VERSION, superseded)
+            inserted.append(Insertion(memory_history, versions, {"recorded_at": self._now}))
         if added:
             common = {"created_at": self._now, "updated_at": self._now}
             columns = rows.inserted(added)
             varying = {name: columns[name] for name in columns if name not in common}
-            self._dialect.insert_many(self._connection, memories, varying, common)
+            inserted.append(Insertion(memories, varying, common))
         if requests:
-            self._insert(store_requests, _ANSWER, requests, {"created_at": self._now})
-        self._save_sessions()
+            answered = _columns(_ANSWER, requests)
+            inserted.append(Insertion(store_requests, answered, {"created_at": self._now}))
+        self._save_sessions(inserted)
 
-    def _insert(
-        self,
-        table: Table,
-        names: tuple[str, ...],
-        inserted: Sequence[tuple[Any, ...]],
-        common: dict[str, Any],
-    ) -> None:
-        columns = dict(zip(names, zip(*inserted, strict=True), strict=True))
-        self._dialect.insert_many(self._connection, table, columns, common)
-
-    def _save_sessions(self) -> None:
+    def _save_sessions(self, inserted: Sequence[Insertion]) -> None:
         changed = {session: self._work[session].revision for session in self.changed}
-        raise_revisions(self._connection, self._dialect, changed)
+        raise_revisions(self._connection, self._dialect, changed, inserted)
         unused = self._new - changed.keys()
         drop_unused(self._connection, self._dialect, unused)
 
@@ -520,6 +514,10 @@ class _Answered(NamedTuple):
     fingerprint: str
     stored: Stored
     is_new: bool
+
+
+def _columns(names: tuple[str, ...], records: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+    return dict(zip(names, zip(*records, strict=True), strict=True))
 
 
 def _tighter(one: Capacity | None, other: Capacity) -> Capacity:

@@ -10,11 +10,11 @@ from memoryd.database.tables import sessions
 from memoryd.sessions.lock import SHARD_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sqlalchemy import Connection
 
-    from memoryd.database.dialect import Dialect
+    from memoryd.database.dialect import Dialect, Insertion
     from memoryd.domain.records import Session
 
 CHANNEL = "memoryd_changes"
@@ -38,10 +38,13 @@ def notification(changed: Iterable[Session]) -> Notification:
 
 
 def raise_revisions(
-    connection: Connection, dialect: Dialect, revisions: Mapping[Session, int]
+    connection: Connection,
+    dialect: Dialect,
+    revisions: Mapping[Session, int],
+    along: Sequence[Insertion] = (),
 ) -> None:
-    """Set sessions to new revisions, and notify other processes."""
+    """Set sessions to new revisions, insert what goes along, and notify other processes."""
     if revisions:
         rows = [{**session._asdict(), "revision": n} for session, n in sorted(revisions.items())]
         news = notification(revisions)
-        dialect.update_many(connection, sessions, SHARD_KEY, rows, notification=news)
+        dialect.update_many(connection, sessions, SHARD_KEY, rows, notification=news, along=along)
