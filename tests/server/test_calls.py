@@ -213,6 +213,27 @@ async def test_the_largest_message_is_a_setting(serve):
     assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+# Compression
+
+
+@pytest.mark.parametrize("compression", grpc.Compression)
+async def test_requests_may_be_compressed(memory, compression):
+    stored = await memory.StoreMemory(store_request("likes tea " * 100), compression=compression)
+    assert await contents(memory) == [stored.memory.content]
+
+
+@pytest.mark.parametrize("compression", grpc.Compression)
+async def test_streams_of_requests_may_be_compressed(memory, compression):
+    call = memory.StreamStoreMemories(compression=compression)
+    for number in range(3):
+        request = store_request(f"{number} cups of tea " * 100)
+        await call.write(pb.StreamStoreMemoriesRequest(requests=[request] * 2))
+    await call.done_writing()
+    answers = [answer async for answer in call]
+    assert [len(answer.results) for answer in answers] == [2, 2, 2]
+    assert len(await contents(memory)) == 3
+
+
 # Reflection
 
 

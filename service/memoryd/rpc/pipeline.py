@@ -4,39 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import errno
-import logging
 import math
-import random
-import re
 import time
-from contextlib import ExitStack, aclosing, contextmanager, nullcontext
+from contextlib import ExitStack, aclosing, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import grpc
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from memoryd.domain.errors import (
     MalformedMessage,
     MessageTooLarge,
-    OutOfDescriptors,
-    Overloaded,
     StreamIdle,
     StreamStalled,
     UnknownMethod,
 )
-from memoryd.rpc.call import OFFLOAD_BYTES, Call, enter, offloaded
-from memoryd.rpc.limits import ConcurrencyLimiter, RetryDelays, client_of
+from memoryd.rpc.call import OFFLOAD_BYTES, Call, offloaded
+from memoryd.rpc.limits import ConcurrencyLimiter, RetryDelays
 from memoryd.rpc.methods import validated
 from memoryd.rpc.receiving import SLOW_BYTES, RequestReader, places_in
 from memoryd.rpc.request_stream import RequestStreams
-from memoryd.rpc.status import status_of
+from memoryd.rpc.serving import Serving, reaching_caller
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
     from contextlib import AbstractContextManager
 
     from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -45,24 +38,14 @@ if TYPE_CHECKING:
     from memoryd.rpc.limits import Limits
     from memoryd.rpc.methods import Method
     from memoryd.rpc.request_stream import RequestStream
-    from memoryd.rpc.status import Status
 
     Admission = Callable[[], AbstractContextManager[None]]
     Serve = Callable[[WireCall], Coroutine[Any, Any, bytes | None]]
 
-log = logging.getLogger("memoryd.access")
-
-REQUEST_ID_HEADER = "x-request-id"
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
-"""Nothing that could be taken for another field of a log line."""
-TRANSIT_SECONDS = 0.1
-"""How much earlier than here a deadline may pass at the caller, who then cancels."""
 QUIET_SECONDS = 0.05
 """Without a new call, after which a server that stops expects no more."""
 REFUSING_SECONDS = 1.0
 """How long it goes on to refuse callers that keep calling."""
-DETAILS_TRAILER = "grpc-status-details-bin"
-
 UNKNOWN_METHOD = "UNKNOWN"
 """What the log has in place of a method that does not exist, whose name is a stranger's."""
 
@@ -77,8 +60,6 @@ REFLECTION_IDLE_SECONDS = 60.0
 WAITING_STREAM_BYTES = 256 * 1024 * 1024
 """What the unfinished messages of streams of requests may hold in all. A stream whose next message
 is not there at once counts as one of the largest, since gRPC does not tell whether any of it is."""
-
-_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
 
 class Lane(enum.Enum):
@@ -193,7 +174,7 @@ class CallPipeline:
             self.handlers[path.encode()] = Handler(serve, answers_once=answers_once)
 
     async def _serve_unknown(self, context: WireCall) -> bytes:
-        async with _Serving(UNKNOWN_METHOD, self._returns, context):  # unread
+        async with Serving(UNKNOWN_METHOD, self._returns, context):  # unread
             raise UnknownMethod(
                 "this service has no such method; ask its reflection for those it has"
             )
@@ -218,10 +199,10 @@ class _Method:
         self._max_bytes = limits.message_bytes
         self._returns = returns
 
-    def serving(self, context: WireCall) -> _Serving:
-        return _Serving(self._path, self._returns, context)
+    def serving(self, context: WireCall) -> Serving:
+        return Serving(self._path, self._returns, context)
 
-    async def read(self, context: WireCall, serving: _Serving) -> Any:
+    async def read(self, context: WireCall, serving: Serving) -> Any:
         """Give the record of the next request.
 
         Raises NoMessage, MessageTooLarge, MalformedMessage, InvalidRequest, and AbortError where
@@ -234,7 +215,7 @@ class _Method:
         return await self._parsed(call, data)
 
     def read_all(
-        self, context: WireCall, serving: _Serving, streams: RequestStreams
+        self, context: WireCall, serving: Serving, streams: RequestStreams
     ) -> AbstractContextManager[RequestStream[Any]]:
         """Give the records of a stream's requests, as they come."""
         call, reader = serving.call, self.places.stream_reader
@@ -299,78 +280,13 @@ def _streaming(method: _Method, limits: Limits, streams: RequestStreams | None) 
     return serve
 
 
-class _Serving:
-    """One call: entered at its beginning, and at its end refused, if it failed, and logged."""
-
-    __slots__ = ("_context", "_path", "_returns", "_started", "call")
-
-    def __init__(self, path: str, returns: RetryDelays, context: WireCall) -> None:
-        self._path = path
-        self._returns = returns
-        self._context = context
-
-    async def __aenter__(self) -> Self:
-        self._started = time.perf_counter()
-        context = self._context
-        request_id = _request_id(context.invocation_metadata())
-        client = client_of(context.peer())
-        self.call = Call(self._path, request_id, context.time_remaining, client)
-        enter(self.call)
-        context.set_trailing_metadata(((REQUEST_ID_HEADER, request_id),))
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
-    ) -> None:
-        code = grpc.StatusCode.OK
-        try:
-            if isinstance(error, grpc.aio.AbortError):
-                code = self._context.code() or grpc.StatusCode.UNKNOWN
-            elif isinstance(error, Exception):
-                status = self.status_of(error)
-                code = status.code
-                await self._abort(status)
-            elif error is not None:
-                code = grpc.StatusCode.CANCELLED
-        finally:
-            _log(self.call, code, self._started)
-
-    async def refuse(self, error: Exception) -> None:
-        """End the call with an error while its handler waits for gRPC, which tells the handler."""
-        await self._abort(self.status_of(error))
-
-    def status_of(self, error: Exception) -> Status:
-        """Give what the caller gets to see of an error; the log has the rest of a defect."""
-        call = self.call
-        if isinstance(error, OSError) and error.errno in _NO_DESCRIPTOR:
-            error = OutOfDescriptors()
-        if isinstance(error, Overloaded):
-            error.retry_after = self._returns.give()
-        status = status_of(error, call.request_id)
-        if status.code is grpc.StatusCode.INTERNAL:
-            log.error(
-                "unhandled exception",
-                exc_info=error,
-                extra={"request_id": call.request_id, "method": call.method},
-            )
-        return status
-
-    async def _abort(self, status: Status) -> None:
-        with _reaching_caller():
-            await self._context.abort(
-                status.code,
-                status.message,
-                ((DETAILS_TRAILER, status.details), (REQUEST_ID_HEADER, self.call.request_id)),
-            )
-
-
 async def _send(
     answers: AsyncIterator[Any], request: Any, context: WireCall, limits: Limits
 ) -> None:
     """Write each answer as the caller reads; nothing gathers for one that does not."""
     # At once: it tells the caller that the stream is there, and a first answer that is given up
     # while it waits would leave gRPC in doubt whether this was sent.
-    with _reaching_caller():
+    with reaching_caller():
         await context.send_initial_metadata(())
     last_revision = getattr(request, "start_revision", None)
     while True:
@@ -387,44 +303,8 @@ async def _send(
             # Also if it is given up below: gRPC has it by then, and tells no end before it.
             last_revision = answer.revision
         try:
-            with _reaching_caller():
+            with reaching_caller():
                 async with asyncio.timeout(limits.stream_stall_seconds):
                     await context.write(_encoded(answer))
         except TimeoutError:
             raise StreamStalled(last_revision) from None
-
-
-@contextmanager
-def _reaching_caller() -> Iterator[None]:
-    """Take what gRPC raises if the caller has gone for the cancellation that it is about to be."""
-    try:
-        yield
-    except grpc.aio.InternalError:
-        raise asyncio.CancelledError from None
-
-
-def _request_id(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
-    """The caller's own, if it is fit to print; else a new one."""
-    for key, value in metadata or ():
-        if key == REQUEST_ID_HEADER and isinstance(value, str):
-            if _REQUEST_ID.fullmatch(value):
-                return value
-            break
-    return f"{random.getrandbits(128):032x}"  # to tell calls apart, not secret
-
-
-def _log(call: Call, code: grpc.StatusCode, started: float) -> None:
-    if not log.isEnabledFor(logging.INFO):
-        return
-    left = call.time_remaining()
-    if code is grpc.StatusCode.CANCELLED and left is not None and left < TRANSIT_SECONDS:
-        code = grpc.StatusCode.DEADLINE_EXCEEDED  # the handler is cancelled then, too
-    log.info(
-        "call",
-        extra={
-            "method": call.method,
-            "code": code.name,
-            "ms": round((time.perf_counter() - started) * 1000, 3),
-            "request_id": call.request_id,
-        },
-    )

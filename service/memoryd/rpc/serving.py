@@ -1,0 +1,139 @@
+"""One call from its beginning to its end: its request id, its refusal if it fails, its log line."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import random
+import re
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Self
+
+import grpc
+
+from memoryd.domain.errors import OutOfDescriptors, Overloaded
+from memoryd.rpc.call import Call, enter
+from memoryd.rpc.limits import client_of
+from memoryd.rpc.status import status_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from memoryd.rpc.call import WireCall
+    from memoryd.rpc.limits import RetryDelays
+    from memoryd.rpc.status import Status
+
+log = logging.getLogger("memoryd.access")
+
+REQUEST_ID_HEADER = "x-request-id"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
+"""Nothing that could be taken for another field of a log line."""
+TRANSIT_SECONDS = 0.1
+"""How much earlier than here a deadline may pass at the caller, who then cancels."""
+
+DETAILS_TRAILER = "grpc-status-details-bin"
+
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
+
+
+class Serving:
+    """One call: entered at its beginning, and at its end refused, if it failed, and logged."""
+
+    __slots__ = ("_context", "_path", "_returns", "_started", "call")
+
+    def __init__(self, path: str, returns: RetryDelays, context: WireCall) -> None:
+        self._path = path
+        self._returns = returns
+        self._context = context
+
+    async def __aenter__(self) -> Self:
+        self._started = time.perf_counter()
+        context = self._context
+        request_id = _request_id(context.invocation_metadata())
+        client = client_of(context.peer())
+        self.call = Call(self._path, request_id, context.time_remaining, client)
+        enter(self.call)
+        context.set_trailing_metadata(((REQUEST_ID_HEADER, request_id),))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
+    ) -> None:
+        code = grpc.StatusCode.OK
+        try:
+            if isinstance(error, grpc.aio.AbortError):
+                code = self._context.code() or grpc.StatusCode.UNKNOWN
+            elif isinstance(error, Exception):
+                status = self.status_of(error)
+                code = status.code
+                await self._abort(status)
+            elif error is not None:
+                code = grpc.StatusCode.CANCELLED
+        finally:
+            _log(self.call, code, self._started)
+
+    async def refuse(self, error: Exception) -> None:
+        """End the call with an error while its handler waits for gRPC, which tells the handler."""
+        await self._abort(self.status_of(error))
+
+    def status_of(self, error: Exception) -> Status:
+        """Give what the caller gets to see of an error; the log has the rest of a defect."""
+        call = self.call
+        if isinstance(error, OSError) and error.errno in _NO_DESCRIPTOR:
+            error = OutOfDescriptors()
+        if isinstance(error, Overloaded):
+            error.retry_after = self._returns.give()
+        status = status_of(error, call.request_id)
+        if status.code is grpc.StatusCode.INTERNAL:
+            log.error(
+                "unhandled exception",
+                exc_info=error,
+                extra={"request_id": call.request_id, "method": call.method},
+            )
+        return status
+
+    async def _abort(self, status: Status) -> None:
+        with reaching_caller():
+            await self._context.abort(
+                status.code,
+                status.message,
+                ((DETAILS_TRAILER, status.details), (REQUEST_ID_HEADER, self.call.request_id)),
+            )
+
+
+@contextmanager
+def reaching_caller() -> Iterator[None]:
+    """Take what gRPC raises if the caller has gone for the cancellation that it is about to be."""
+    try:
+        yield
+    except grpc.aio.InternalError:
+        raise asyncio.CancelledError from None
+
+
+def _request_id(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
+    """The caller's own, if it is fit to print; else a new one."""
+    for key, value in metadata or ():
+        if key == REQUEST_ID_HEADER and isinstance(value, str):
+            if _REQUEST_ID.fullmatch(value):
+                return value
+            break
+    return f"{random.getrandbits(128):032x}"  # to tell calls apart, not secret
+
+
+def _log(call: Call, code: grpc.StatusCode, started: float) -> None:
+    if not log.isEnabledFor(logging.INFO):
+        return
+    left = call.time_remaining()
+    if code is grpc.StatusCode.CANCELLED and left is not None and left < TRANSIT_SECONDS:
+        code = grpc.StatusCode.DEADLINE_EXCEEDED  # the handler is cancelled then, too
+    log.info(
+        "call",
+        extra={
+            "method": call.method,
+            "code": code.name,
+            "ms": round((time.perf_counter() - started) * 1000, 3),
+            "request_id": call.request_id,
+        },
+    )
