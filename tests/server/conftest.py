@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import grpc
@@ -10,7 +9,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from google.protobuf.message import Message
 
@@ -50,15 +49,3 @@ class Refusal:
 def refusal() -> Callable[[grpc.RpcError], Refusal]:
     """Decode an error."""
     return Refusal
-
-
-@pytest.fixture
-def eventually() -> Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]:
-    """Wait until a condition holds, for half a minute at most."""
-
-    async def wait(condition: Callable[[], Awaitable[bool]]) -> None:
-        async with asyncio.timeout(30):
-            while not await condition():  # noqa: ASYNC110  no event to await
-                await asyncio.sleep(0.02)
-
-    return wait
