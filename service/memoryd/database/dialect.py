@@ -9,9 +9,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
-    Columns = Mapping[str, Sequence[Any]]
-    """By their names, the values of each; all have as many."""
-
     from sqlalchemy import Column, ColumnElement, Connection, FromClause, Select, Table
     from sqlalchemy.engine import URL
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -19,6 +16,9 @@ if TYPE_CHECKING:
 
     from memoryd.database.options import DatabaseOptions
     from memoryd.database.pools import Pool
+
+    Columns = Mapping[str, Sequence[Any]]
+    """By their names, the values of each; all have as many."""
 
 Row = dict[str, Any]
 
@@ -48,7 +48,7 @@ class Insertion(NamedTuple):
     table: Table
     columns: Columns
     common: Row
-    """What each row has besides."""
+    """What each row also has."""
 
 
 class Notification(NamedTuple):
@@ -119,7 +119,7 @@ class Dialect(ABC):
         *,
         ignore_existing: bool = False,
     ) -> int:
-        """Insert a row for each place in the columns; each has what is `common`, besides.
+        """Insert a row for each place in the columns; each also has what is `common`.
 
         With `ignore_existing`, skip rows whose key exists. Answers how many were inserted.
         """
