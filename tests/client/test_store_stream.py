@@ -262,7 +262,8 @@ async def test_an_idle_stream_is_closed_and_another_opened(running, connect, cal
     for number in range(3):
         await store_facts(memory, 5, f"fact {number}")
         await eventually(lambda: calls()[STREAM] == number + 1)  # noqa: B023  awaited at once
-    assert len(await contents(memory)) == 15
+        # An answer on the same connection: the stream's end has reached the client before it.
+        assert len(await contents(memory)) == 5 * (number + 1)
 
 
 async def test_a_stream_that_the_service_ends_is_opened_again(serve, connect, calls):
@@ -271,7 +272,8 @@ async def test_a_stream_that_the_service_ends_is_opened_again(serve, connect, ca
     for number in range(3):
         await store_facts(memory, 5, f"fact {number}")
         await eventually(lambda: calls()[STREAM] == number + 1)  # noqa: B023  awaited at once
-    assert len(await contents(memory)) == 15
+        # An answer on the same connection: the stream's end has reached the client before it.
+        assert len(await contents(memory)) == 5 * (number + 1)
 
 
 async def test_closing_gives_up_stores_under_way_but_on_a_shared_channel(
@@ -396,13 +398,28 @@ async def test_what_a_broken_stream_has_not_answered_is_the_same_request_again(c
         assert answered[0] == "called fact 0"
         assert answered[1:101] == [f"streamed fact {n}" for n in range(1, 101)]
         assert answered[101:] == [f"called fact {n}" for n in range(101, 150)]
-        # For a while they are calls.
+        resent = [request for request in service.called if request in service.streamed]
+        # It has answered: the next is opened at once.
         again = await store_facts(memory, 10)
-        assert [a.memory.content for a in again] == [f"called fact {n}" for n in range(10)]
-    assert service.streams == 1
-    assert len(service.streamed) == 149
-    resent = [request for request in service.called if request in service.streamed]
+        answered = [a.memory.content for a in again]
+        assert answered == ["called fact 0", *(f"streamed fact {n}" for n in range(1, 10))]
+    assert service.streams == 2
+    assert len(service.streamed) == 158
     assert {r.content for r in resent} == {f"fact {n}" for n in range(101, 150)}
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.OK])
+async def test_after_a_stream_that_has_answered_nothing_stores_are_calls_for_a_while(code):
+    async def serve(messages: Any, context: grpc.aio.ServicerContext) -> None:
+        await anext(messages)
+        if code is not grpc.StatusCode.OK:
+            await context.abort(code, "broken")
+
+    async with scripted(serve) as (service, memory):
+        for _ in range(2):
+            stored = await store_facts(memory, 10)
+            assert [a.memory.content for a in stored] == [f"called fact {n}" for n in range(10)]
+    assert service.streams == 1
 
 
 async def test_a_store_that_is_refused_as_unavailable_is_repeated_and_no_other():

@@ -41,8 +41,9 @@ IDLE_SECONDS = 10.0
 """A stream without a store for so long is closed; a later store opens another."""
 
 REST_SECONDS = 5.0
-"""How long stores are calls of their own after a stream has failed them, such as by a proxy that
-does not let it pass."""
+"""How long stores are calls of their own after a stream has failed them without an answer, such as
+by a proxy that does not let it pass. One that has answered may have ended as its next store came,
+idle or with its server: the next stream is opened at once."""
 
 SILENT_SECONDS = 4.0
 """A stream that has given no answer at all for so long is given up where a store's deadline passes:
@@ -145,12 +146,12 @@ class Stores:
             raise DeadlineExceeded(code, "Deadline Exceeded") from error
         return await self._alone(store.request, None if end is None else end - loop.time())
 
-    def _ended(self, stream: _Stream, code: grpc.StatusCode, *, owed: bool) -> None:
+    def _ended(self, stream: _Stream, code: grpc.StatusCode, *, failed: bool) -> None:
         if self._stream is stream:
             self._stream = None
         if code is grpc.StatusCode.UNIMPLEMENTED:
             self._is_unavailable = True
-        elif owed:
+        elif failed:
             self._rest(REST_SECONDS)
 
     def _rest(self, seconds: float) -> None:
@@ -162,7 +163,7 @@ class _Stream:
     """A stream, until it ends."""
 
     def __init__(self, call: Call, ended: Callable[..., None]) -> None:
-        """`ended` is called with the stream, its code, and whether it `owed` an answer."""
+        """`ended` is called with the stream, its code, and whether it `failed` its stores."""
         self._call = call
         self._ended = ended
         self._waiting: deque[_Store] = deque()
@@ -210,7 +211,7 @@ class _Stream:
     def _look(self) -> None:
         due = self._last_used + IDLE_SECONDS
         if self._loop.time() >= due and not self._owed():
-            self._ended(self, grpc.StatusCode.OK, owed=False)
+            self._ended(self, grpc.StatusCode.OK, failed=False)
             self.close()
         else:
             self._timer = self._loop.call_at(
@@ -272,7 +273,7 @@ class _Stream:
             self._writer.cancel()
             self._call.cancel()
             owed = self._owed()
-            self._ended(self, code, owed=bool(owed))
+            self._ended(self, code, failed=bool(owed) and not self._has_answered)
             for store in owed:
                 store.found.set_result(code)
 
