@@ -11,7 +11,7 @@ from google.rpc import error_details_pb2 as details_pb2
 from google.rpc import status_pb2
 
 from memoryd.domain import errors
-from memoryd.rpc.status import DOMAIN, Status, status_of
+from memoryd.rpc.status import DOMAIN, PREFIX, Status, status_of
 from memoryd.v1.error_reason_pb2 import ErrorReason
 
 MEMORY_ID = "0197d3e2-7a44-7e2a-b2f0-3c1d5e6f7a8b"
@@ -45,6 +45,15 @@ ERRORS = (
     errors.RequestIncomplete(5.0),
     errors.OutOfDescriptors(),
     errors.UnknownMethod("comes later"),
+    errors.CredentialMissing(),
+    errors.CredentialMalformed(),
+    errors.CredentialInvalid(),
+    errors.CredentialExpired(),
+    errors.CredentialRevoked(),
+    errors.TenantDisabled(),
+    errors.ScopeMissing("tools:write"),
+    errors.SessionNotAllowed(),
+    errors.KeyNotFound("0123456789AB"),
 )
 
 KINDS = (
@@ -83,7 +92,9 @@ def test_every_error_has_its_code_and_its_own_reason(error: errors.MemorydError)
     details = details_of(status)
     info = details["ErrorInfo"]
     assert info.domain == DOMAIN
-    assert ErrorReason.Value(info.reason)
+    name = info.reason if info.reason.startswith(PREFIX) else PREFIX + info.reason
+    # What was there before access came is sent with its prefix, as it always was.
+    assert (name == info.reason) == (ErrorReason.Value(name) < 29)
     assert (
         sum(
             details_of(status_of(other, "req-7"))["ErrorInfo"].reason == info.reason

@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 
 from memoryd.database.dialect import columns_of
-from memoryd.database.tables import DERIVED, memories, schema, sessions, tool_config_head
+from memoryd.database.tables import DERIVED, UNMOVED, memories, schema, sessions, tool_config_head
 from memoryd.database.types import UtcDateTime
 
 if TYPE_CHECKING:
@@ -32,7 +32,11 @@ if TYPE_CHECKING:
 BATCH = 1000
 """Rows that are read or written at once."""
 
-TABLES = {table.name: table for table in schema.sorted_tables if not table.info.get(DERIVED)}
+TABLES = {
+    table.name: table
+    for table in schema.sorted_tables
+    if not table.info.get(DERIVED) and not table.info.get(UNMOVED)
+}
 """Those that are moved, by name; those that others refer to first."""
 
 

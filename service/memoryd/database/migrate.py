@@ -28,11 +28,12 @@ REVISIONS = (
     "004_add_history",
     "005_add_tool_configs",
     "006_add_recall",
+    "007_add_access_since_006",
 )
 """Oldest first.
 
 A migration that only adds what an earlier release leaves alone ends its name with the number of the
-oldest revision that it suits: servers of `006_…` go on serving on `007_add_labels_since_006`.
+oldest revision that it suits: servers of `006_…` go on serving on `007_add_access_since_006`.
 """
 
 HEAD = REVISIONS[-1]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Float,
@@ -27,6 +28,10 @@ from sqlalchemy import (
 from memoryd.database.types import UtcDateTime
 
 schema = MetaData()
+
+UNMOVED = "unmoved"
+"""Key in a table's `info`: whether an export leaves its rows out, since they belong to one
+installation: credentials open no other."""
 
 DERIVED = "derived"
 """Key in a table's `info`: whether its rows can be made again, so that no export has them."""
@@ -230,4 +235,58 @@ tool_config_revisions = Table(
     Column("overrides", JSON, nullable=False),
     PrimaryKeyConstraint("revision", name="pk_tool_config_revisions"),
     Index("ix_tool_config_revisions_tool", "tool", "revision"),
+)
+
+# One row, made by the first change: the last revision given out to a key or a tenant. Its lock puts
+# those who change them in line.
+access_head = Table(
+    "access_head",
+    schema,
+    Column("id", Integer, autoincrement=False, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    PrimaryKeyConstraint("id", name="pk_access_head"),
+    CheckConstraint("id = 1", name="ck_access_head_single"),
+    info={UNMOVED: True},
+)
+
+# Those that have a key, or that an operator has changed; a token may name others.
+tenants = Table(
+    "tenants",
+    schema,
+    Column("tenant", String(64), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("disabled", Boolean, nullable=False, server_default=text("false")),
+    # Tokens that were issued earlier are refused.
+    Column("tokens_not_before", UtcDateTime),
+    # Limits by their names, where they are not the service's defaults.
+    Column("quotas", JSON, nullable=False, server_default=text("'{}'")),
+    Column("revision", BigInteger, nullable=False),
+    PrimaryKeyConstraint("tenant", name="pk_tenants"),
+    Index("ix_tenants_revision", "revision"),
+    info={UNMOVED: True},
+)
+
+api_keys = Table(
+    "api_keys",
+    schema,
+    Column("key_id", String(12), nullable=False),
+    # SHA-256 of the key, which is nowhere.
+    Column("digest", LargeBinary, nullable=False),
+    Column("tenant", String(64), nullable=False),
+    Column("name", String(128), nullable=False),
+    Column("scopes", JSON, nullable=False),
+    # Rules for the sessions that it may name; none: all of its tenant's.
+    Column("sessions", JSON, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime),
+    Column("revoked_at", UtcDateTime),
+    # To ten minutes.
+    Column("last_used_at", UtcDateTime),
+    Column("revision", BigInteger, nullable=False),
+    PrimaryKeyConstraint("key_id", name="pk_api_keys"),
+    ForeignKeyConstraint(["tenant"], ["tenants.tenant"], name="fk_api_keys_tenant"),
+    Index("uq_api_keys_digest", "digest", unique=True),
+    Index("ix_api_keys_tenant", "tenant", "key_id"),
+    Index("ix_api_keys_revision", "revision"),
+    info={UNMOVED: True},
 )

@@ -8,6 +8,15 @@ MemorydError
 │   └── NoMessage             a call that ends without its request
 ├── MessageTooLarge
 ├── RequestIncomplete         a request that does not come to its end in time
+├── CredentialMissing
+├── CredentialMalformed
+├── CredentialInvalid         unknown or forged
+├── CredentialExpired
+├── CredentialRevoked
+├── TenantDisabled
+├── ScopeMissing
+├── SessionNotAllowed         no rule of the credential names the session
+├── KeyNotFound
 ├── MemoryNotFound
 ├── ToolConfigRevisionNotFound
 ├── ServiceNotFound           of a health check
@@ -32,6 +41,13 @@ MemorydError
 from __future__ import annotations
 
 from typing import NamedTuple
+
+MAX_CREDENTIAL_BYTES = 4096
+
+SEND_ONE = (
+    "send one credential as metadata: authorization: Bearer, a space, and an API key or a token, of"
+    f" {MAX_CREDENTIAL_BYTES:,} bytes at most"
+)
 
 
 class MemorydError(Exception):
@@ -94,6 +110,55 @@ class RequestIncomplete(MemorydError):
             f"the request was not complete after {seconds:g} s; send less in one call, or over a"
             " faster connection"
         )
+
+
+class CredentialMissing(MemorydError):
+    def __init__(self) -> None:
+        super().__init__(f"the call has no credential; {SEND_ONE}")
+
+
+class CredentialMalformed(MemorydError):
+    def __init__(self, what: str = "the call's credential cannot be read") -> None:
+        super().__init__(f"{what}; {SEND_ONE}")
+
+
+class CredentialInvalid(MemorydError):
+    def __init__(self) -> None:
+        super().__init__("the credential is not known here; ask an administrator for one")
+
+
+class CredentialExpired(MemorydError):
+    def __init__(self) -> None:
+        super().__init__("the credential has expired; use a new one")
+
+
+class CredentialRevoked(MemorydError):
+    def __init__(self) -> None:
+        super().__init__("the credential has been revoked; ask an administrator for another")
+
+
+class TenantDisabled(MemorydError):
+    def __init__(self) -> None:
+        super().__init__("the credential's tenant is disabled; ask an administrator to enable it")
+
+
+class ScopeMissing(MemorydError):
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"the credential lacks the scope {scope}; use one that has it")
+        self.scope = scope
+
+
+class SessionNotAllowed(MemorydError):
+    def __init__(self) -> None:
+        super().__init__(
+            "the credential may not name this session; WhoAmI lists the rules for those it may"
+        )
+
+
+class KeyNotFound(MemorydError):
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"the tenant has no API key {key_id}; list its keys")
+        self.key_id = key_id
 
 
 class MemoryNotFound(MemorydError):

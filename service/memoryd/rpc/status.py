@@ -30,6 +30,10 @@ MAX_VIOLATIONS_BYTES = 3_600
 MEMORY_TYPE = "memoryd.v1.Memory"
 TOOL_CONFIG_REVISION_TYPE = "memoryd.v1.ToolConfigRevision"
 SERVICE_TYPE = "grpc.Service"
+API_KEY_TYPE = "memoryd.v1.ApiKey"
+
+PREFIX = "ERROR_REASON_"
+"""Of the names of reasons in the proto, and of the older ones on the wire, too."""
 
 _TABLE: dict[type[errors.MemorydError], tuple[grpc.StatusCode, Reason.ValueType]] = {
     errors.InvalidRequest: (
@@ -59,6 +63,42 @@ _TABLE: dict[type[errors.MemorydError], tuple[grpc.StatusCode, Reason.ValueType]
     errors.LiteralSecret: (
         grpc.StatusCode.INVALID_ARGUMENT,
         error_reason_pb2.ERROR_REASON_LITERAL_SECRET,
+    ),
+    errors.CredentialMissing: (
+        grpc.StatusCode.UNAUTHENTICATED,
+        error_reason_pb2.ERROR_REASON_CREDENTIAL_MISSING,
+    ),
+    errors.CredentialMalformed: (
+        grpc.StatusCode.UNAUTHENTICATED,
+        error_reason_pb2.ERROR_REASON_CREDENTIAL_MALFORMED,
+    ),
+    errors.CredentialInvalid: (
+        grpc.StatusCode.UNAUTHENTICATED,
+        error_reason_pb2.ERROR_REASON_CREDENTIAL_INVALID,
+    ),
+    errors.CredentialExpired: (
+        grpc.StatusCode.UNAUTHENTICATED,
+        error_reason_pb2.ERROR_REASON_CREDENTIAL_EXPIRED,
+    ),
+    errors.CredentialRevoked: (
+        grpc.StatusCode.UNAUTHENTICATED,
+        error_reason_pb2.ERROR_REASON_CREDENTIAL_REVOKED,
+    ),
+    errors.TenantDisabled: (
+        grpc.StatusCode.PERMISSION_DENIED,
+        error_reason_pb2.ERROR_REASON_TENANT_DISABLED,
+    ),
+    errors.ScopeMissing: (
+        grpc.StatusCode.PERMISSION_DENIED,
+        error_reason_pb2.ERROR_REASON_SCOPE_MISSING,
+    ),
+    errors.SessionNotAllowed: (
+        grpc.StatusCode.PERMISSION_DENIED,
+        error_reason_pb2.ERROR_REASON_SESSION_NOT_ALLOWED,
+    ),
+    errors.KeyNotFound: (
+        grpc.StatusCode.NOT_FOUND,
+        error_reason_pb2.ERROR_REASON_KEY_NOT_FOUND,
     ),
     errors.MemoryNotFound: (
         grpc.StatusCode.NOT_FOUND,
@@ -163,6 +203,8 @@ def status_of(error: Exception, request_id: str) -> Status:
             | errors.StreamIdle(last_revision=int(last))
         ):
             facts["last_revision"] = str(last)
+        case errors.ScopeMissing(scope=scope):
+            facts["scope"] = scope
     return _status(code, reason, str(error), _details(error), facts)
 
 
@@ -194,6 +236,14 @@ def _details(error: errors.MemorydError) -> list[Message]:
                 error_details_pb2.ResourceInfo(
                     resource_type=SERVICE_TYPE,
                     resource_name=service[:MAX_NAME_CHARACTERS],
+                    description=str(error),
+                )
+            )
+        case errors.KeyNotFound(key_id=key_id):
+            details.append(
+                error_details_pb2.ResourceInfo(
+                    resource_type=API_KEY_TYPE,
+                    resource_name=key_id[:MAX_NAME_CHARACTERS],
                     description=str(error),
                 )
             )
@@ -237,10 +287,17 @@ def _status(
 ) -> Status:
     if len(message) > MAX_MESSAGE_CHARACTERS:
         message = f"{message[:MAX_MESSAGE_CHARACTERS].rsplit('; ', 1)[0]}; and more, see details"
-    info = error_details_pb2.ErrorInfo(reason=Reason.Name(reason), domain=DOMAIN, metadata=facts)
+    info = error_details_pb2.ErrorInfo(reason=_name(reason), domain=DOMAIN, metadata=facts)
     status = status_pb2.Status(code=code.value[0], message=message)
     for detail in (info, *details):
         packed = Any()
         packed.Pack(detail)
         status.details.append(packed)
     return Status(code, message, status.SerializeToString())
+
+
+def _name(reason: Reason.ValueType) -> str:
+    name = Reason.Name(reason)
+    if reason < error_reason_pb2.ERROR_REASON_CREDENTIAL_MISSING:
+        return name
+    return name.removeprefix(PREFIX)

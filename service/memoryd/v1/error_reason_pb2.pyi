@@ -100,10 +100,30 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT. The call ended without a request."""
     ERROR_REASON_OUT_OF_DESCRIPTORS: _ErrorReason.ValueType  # 28
     """UNAVAILABLE. The service has no file descriptors left. `google.rpc.RetryInfo` says when to retry."""
+    ERROR_REASON_CREDENTIAL_MISSING: _ErrorReason.ValueType  # 29
+    """UNAUTHENTICATED. The call carries no credential."""
+    ERROR_REASON_CREDENTIAL_MALFORMED: _ErrorReason.ValueType  # 30
+    """UNAUTHENTICATED. The credential is neither an API key nor a token, is too long, or there are two."""
+    ERROR_REASON_CREDENTIAL_INVALID: _ErrorReason.ValueType  # 31
+    """UNAUTHENTICATED. The credential is unknown or forged."""
+    ERROR_REASON_CREDENTIAL_EXPIRED: _ErrorReason.ValueType  # 32
+    """UNAUTHENTICATED. The credential has expired."""
+    ERROR_REASON_CREDENTIAL_REVOKED: _ErrorReason.ValueType  # 33
+    """UNAUTHENTICATED. The credential has been revoked."""
+    ERROR_REASON_SCOPE_MISSING: _ErrorReason.ValueType  # 34
+    """PERMISSION_DENIED. The method needs a scope that the credential lacks. `google.rpc.ErrorInfo.metadata` names it as
+    `scope`.
+    """
+    ERROR_REASON_SESSION_NOT_ALLOWED: _ErrorReason.ValueType  # 35
+    """PERMISSION_DENIED. No rule of the credential allows the session, whether or not it exists."""
+    ERROR_REASON_TENANT_DISABLED: _ErrorReason.ValueType  # 36
+    """PERMISSION_DENIED. The credential's tenant is disabled."""
+    ERROR_REASON_KEY_NOT_FOUND: _ErrorReason.ValueType  # 37
+    """NOT_FOUND. The tenant has no such API key. `google.rpc.ResourceInfo` names it."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. `google.rpc.ErrorInfo.reason` carries the name of one of these values, in the domain
-    `memoryd`. The status code says what kind of failure it is; the reason says which one, and stays the same when the
+    `memoryd`: the whole name up to 28, from 29 on the part after `ERROR_REASON_`, such as `CREDENTIAL_MISSING`. The status code says what kind of failure it is; the reason says which one, and stays the same when the
     wording of the message changes.
     """
 
@@ -185,4 +205,24 @@ ERROR_REASON_NO_MESSAGE: ErrorReason.ValueType  # 27
 """INVALID_ARGUMENT. The call ended without a request."""
 ERROR_REASON_OUT_OF_DESCRIPTORS: ErrorReason.ValueType  # 28
 """UNAVAILABLE. The service has no file descriptors left. `google.rpc.RetryInfo` says when to retry."""
+ERROR_REASON_CREDENTIAL_MISSING: ErrorReason.ValueType  # 29
+"""UNAUTHENTICATED. The call carries no credential."""
+ERROR_REASON_CREDENTIAL_MALFORMED: ErrorReason.ValueType  # 30
+"""UNAUTHENTICATED. The credential is neither an API key nor a token, is too long, or there are two."""
+ERROR_REASON_CREDENTIAL_INVALID: ErrorReason.ValueType  # 31
+"""UNAUTHENTICATED. The credential is unknown or forged."""
+ERROR_REASON_CREDENTIAL_EXPIRED: ErrorReason.ValueType  # 32
+"""UNAUTHENTICATED. The credential has expired."""
+ERROR_REASON_CREDENTIAL_REVOKED: ErrorReason.ValueType  # 33
+"""UNAUTHENTICATED. The credential has been revoked."""
+ERROR_REASON_SCOPE_MISSING: ErrorReason.ValueType  # 34
+"""PERMISSION_DENIED. The method needs a scope that the credential lacks. `google.rpc.ErrorInfo.metadata` names it as
+`scope`.
+"""
+ERROR_REASON_SESSION_NOT_ALLOWED: ErrorReason.ValueType  # 35
+"""PERMISSION_DENIED. No rule of the credential allows the session, whether or not it exists."""
+ERROR_REASON_TENANT_DISABLED: ErrorReason.ValueType  # 36
+"""PERMISSION_DENIED. The credential's tenant is disabled."""
+ERROR_REASON_KEY_NOT_FOUND: ErrorReason.ValueType  # 37
+"""NOT_FOUND. The tenant has no such API key. `google.rpc.ResourceInfo` names it."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

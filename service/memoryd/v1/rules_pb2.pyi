@@ -17,6 +17,7 @@ MEMORY_ID_FIELD_NUMBER: _builtins.int
 REQUEST_ID_FIELD_NUMBER: _builtins.int
 TOOL_FIELD_NUMBER: _builtins.int
 STORABLE_FIELD_NUMBER: _builtins.int
+TENANT_FIELD_NUMBER: _builtins.int
 session_id: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
 """A session's name: 1–255 characters of `A–Z a–z 0–9 . _ : @ -`, starting with a letter or digit, without `..`."""
 memory_id: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
@@ -27,3 +28,5 @@ tool: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _buil
 """One of the seven tools."""
 storable: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
 """Free text that every database can store."""
+tenant: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
+"""The name of a tenant."""

@@ -1,0 +1,1 @@
+"""Who may do what: credentials, and what they are checked against."""

@@ -1,0 +1,175 @@
+"""Who calls, and what they may do: tenants, scopes, rules for sessions, principals. Pure."""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from datetime import datetime
+
+TENANT_RULE = "must be 1 to 64 of a-z, 0-9, '.', '_' and '-', and begin with a letter or a digit"
+_is_tenant = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}").fullmatch
+
+SESSION_ID_RULE = (
+    "must be 1 to 255 letters, digits, '.', '_', ':', '@' and '-', begin with a letter or a digit,"
+    " and have no '..'"
+)
+is_session_id = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._:@-]{0,254}").fullmatch
+
+MAX_RULES = 64
+"""Rules for sessions that one credential may have."""
+
+_PREFIX_ENDS = tuple(".:@_-")
+
+
+class Scope(enum.StrEnum):
+    """What a method needs of its caller, as credentials spell it."""
+
+    MEMORIES_READ = "memories:read"
+    MEMORIES_WRITE = "memories:write"
+    MEMORIES_ERASE = "memories:erase"
+    MEMORIES_EXPORT = "memories:export"
+    DOCUMENTS_READ = "documents:read"
+    DOCUMENTS_WRITE = "documents:write"
+    CONVERSATIONS_READ = "conversations:read"
+    CONVERSATIONS_WRITE = "conversations:write"
+    TOOLS_READ = "tools:read"
+    TOOLS_WRITE = "tools:write"
+    TENANT_ADMIN = "tenant:admin"
+    INSTANCE_ADMIN = "instance:admin"
+
+
+ADMIN_SCOPES = frozenset({Scope.TENANT_ADMIN, Scope.INSTANCE_ADMIN})
+
+_READS = frozenset(scope for scope in Scope if scope.endswith(":read"))
+_WRITES = frozenset(scope for scope in Scope if scope.endswith(":write"))
+
+SHORTHANDS: Mapping[str, frozenset[Scope]] = {
+    "agent": (_READS | _WRITES) - {Scope.TOOLS_WRITE},
+    "reader": _READS,
+    "operator": frozenset(Scope) - ADMIN_SCOPES,
+}
+"""Names that stand for several scopes where a credential is made."""
+
+
+class InvalidGrant(ValueError):
+    """A tenant, scope or rule that cannot be. The text says what is wrong, and what to do."""
+
+
+def tenant_of(text: str) -> str:
+    """Check a tenant's name. Raises InvalidGrant."""
+    if _is_tenant(text) is None:
+        raise InvalidGrant(f"a tenant {TENANT_RULE}")
+    return text
+
+
+def scopes_of(names: Iterable[str]) -> frozenset[Scope]:
+    """Give the scopes that names and shorthands stand for. Raises InvalidGrant."""
+    scopes: set[Scope] = set()
+    for name in names:
+        if name in SHORTHANDS:
+            scopes |= SHORTHANDS[name]
+            continue
+        try:
+            scopes.add(Scope(name))
+        except ValueError:
+            known = ", ".join((*SHORTHANDS, *Scope))
+            raise InvalidGrant(f"there is no such scope; there are {known}") from None
+    return frozenset(scopes)
+
+
+class SessionRules:
+    """Which sessions a principal may name: all of its tenant's, or those that one rule fits."""
+
+    __slots__ = ("_exact", "_prefixes", "texts")
+
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        """Take exact ids, and prefixes that end in one of `. : @ _ -` before a `*`.
+
+        None: every session. Raises InvalidGrant.
+        """
+        self.texts = tuple(dict.fromkeys(texts))
+        if len(self.texts) > MAX_RULES:
+            raise InvalidGrant(f"there may be at most {MAX_RULES} rules for sessions")
+        exact, prefixes = [], []
+        for text in self.texts:
+            prefix, star, rest = text.partition("*")
+            if not star:
+                if is_session_id(text) is None:
+                    raise InvalidGrant(f"a rule without '*' is a session id: it {SESSION_ID_RULE}")
+                exact.append(text)
+                continue
+            # With a character behind it: what a session id that the rule fits begins with.
+            if rest or not prefix.endswith(_PREFIX_ENDS) or is_session_id(f"{prefix}0") is None:
+                raise InvalidGrant(
+                    "a rule with '*' is the beginning of a session id up to one of"
+                    f" {' '.join(_PREFIX_ENDS)}, and then '*' as its last character: user-7.*"
+                )
+            prefixes.append(prefix)
+        self._exact = frozenset(exact)
+        self._prefixes = tuple(prefixes)
+
+    def allow(self, session_id: str) -> bool:
+        if not self.texts:
+            return True
+        return session_id in self._exact or session_id.startswith(self._prefixes)
+
+    def within(self, others: SessionRules) -> bool:
+        """Whether they allow no session that the others do not."""
+        if not others.texts:
+            return True
+        if not self.texts:
+            return False
+        return all(map(others.allow, self._exact)) and all(
+            prefix.startswith(others._prefixes) for prefix in self._prefixes
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SessionRules):
+            return NotImplemented
+        return (self._exact, set(self._prefixes)) == (other._exact, set(other._prefixes))
+
+    def __hash__(self) -> int:
+        return hash((self._exact, frozenset(self._prefixes)))
+
+    def __repr__(self) -> str:
+        return f"SessionRules({self.texts!r})"
+
+
+EVERY_SESSION = SessionRules()
+
+
+class AuthMethod(enum.StrEnum):
+    """How a principal has shown who it is."""
+
+    OFF = "off"
+    """Not at all: authentication is off."""
+    API_KEY = "api_key"
+    JWT = "jwt"
+    CERTIFICATE = "certificate"
+
+
+class Principal(NamedTuple):
+    """Who calls. It does not change."""
+
+    tenant: str
+    name: str
+    """Of the key, the token's subject, or of the certificate; not secret."""
+    method: AuthMethod
+    scopes: frozenset[Scope]
+    sessions: SessionRules = EVERY_SESSION
+    expires_at: datetime | None = None
+    """None: never."""
+    credential_id: str = ""
+    """What the credential is revoked by; empty where there is none."""
+
+    def may(self, scope: Scope) -> bool:
+        return scope in self.scopes
+
+
+def unauthenticated(tenant: str) -> Principal:
+    """The caller while authentication is off: every scope but the admins'."""
+    return Principal(tenant, "unauthenticated", AuthMethod.OFF, frozenset(Scope) - ADMIN_SCOPES)
