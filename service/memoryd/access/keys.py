@@ -78,49 +78,61 @@ class AccessState(NamedTuple):
     tenants: Sequence[Tenant]
 
 
-def create_key(connection: Connection, dialect: Dialect, grant: Grant, now: datetime) -> KeyText:
-    """Make a key, which is shown this once. Runs in a writing transaction."""
-    key = new_key()
-    with_revision = _raise_revision(connection, dialect)
-    tenant = columns_of(
-        [{"tenant": grant.tenant, "created_at": now, "disabled": False, "revision": with_revision}]
-    )
-    dialect.insert_many(connection, tenants, tenant, ignore_existing=True)
+def raise_revision(connection: Connection, dialect: Dialect) -> int:
+    """Give the next revision, and notify other processes of it at the commit.
+
+    Whoever raises it next waits for that: so revisions become visible in their order, and what is
+    read after it stays as it is until the commit.
+    """
+    first = columns_of([{"id": 1, "revision": 0}])
+    dialect.insert_many(connection, access_head, first, ignore_existing=True)
+    raised: int = connection.execute(
+        update(access_head)
+        .values(revision=access_head.c.revision + 1)
+        .returning(access_head.c.revision)
+    ).scalar_one()
+    dialect.notify(connection, Notification(CHANNEL, [str(raised)]))
+    return raised
+
+
+def create_key(
+    connection: Connection, dialect: Dialect, grant: Grant, *, now: datetime, revision: int
+) -> tuple[KeyText, ApiKey]:
+    """Make a key, which is shown this once, and its tenant where there is none."""
+    text = new_key()
+    key = ApiKey(text.key_id, digest_of(text.text), grant, now, None, None)
+    tenant = {"tenant": grant.tenant, "created_at": now, "disabled": False, "revision": revision}
+    dialect.insert_many(connection, tenants, columns_of([tenant]), ignore_existing=True)
     connection.execute(
         insert(api_keys),
         {
             "key_id": key.key_id,
-            "digest": digest_of(key.text),
+            "digest": key.digest,
             "tenant": grant.tenant,
             "name": grant.name,
             "scopes": sorted(grant.scopes),
             "sessions": list(grant.sessions.texts),
             "created_at": now,
             "expires_at": grant.expires_at,
-            "revision": with_revision,
+            "revision": revision,
         },
     )
-    return key
+    return text, key
 
 
-def revoke_key(connection: Connection, dialect: Dialect, key_id: str, now: datetime) -> bool:
-    """Let a key open nothing more; answer whether there is one that was not revoked."""
-    k = api_keys.c
-    revoked = connection.execute(
-        update(api_keys)
-        .where(k.key_id == key_id, k.revoked_at.is_(None))
-        .values(revoked_at=now, revision=_raise_revision(connection, dialect))
-    )
-    return bool(revoked.rowcount)
+def revoke_key(connection: Connection, key_id: str, *, now: datetime, revision: int) -> None:
+    """Let a key open nothing more."""
+    changed = update(api_keys).where(api_keys.c.key_id == key_id)
+    connection.execute(changed.values(revoked_at=now, revision=revision))
 
 
-def expire_key(connection: Connection, dialect: Dialect, key_id: str, at: datetime) -> None:
+def end_key(connection: Connection, key_id: str, *, at: datetime, revision: int) -> None:
     """Have a key end at a time, unless it ends before."""
     k = api_keys.c
     connection.execute(
         update(api_keys)
         .where(k.key_id == key_id, (k.expires_at.is_(None)) | (k.expires_at > at))
-        .values(expires_at=at, revision=_raise_revision(connection, dialect))
+        .values(expires_at=at, revision=revision)
     )
 
 
@@ -158,22 +170,6 @@ def read_state(connection: Connection, after: int) -> AccessState:
     return AccessState(
         revision, [_key(row) for row in changed], [Tenant(*row) for row in of_tenants]
     )
-
-
-def _raise_revision(connection: Connection, dialect: Dialect) -> int:
-    """Give the next revision, and notify other processes of it at the commit.
-
-    Whoever raises it next waits for that, so that revisions become visible in their order.
-    """
-    first = columns_of([{"id": 1, "revision": 0}])
-    dialect.insert_many(connection, access_head, first, ignore_existing=True)
-    raised: int = connection.execute(
-        update(access_head)
-        .values(revision=access_head.c.revision + 1)
-        .returning(access_head.c.revision)
-    ).scalar_one()
-    dialect.notify(connection, Notification(CHANNEL, [str(raised)]))
-    return raised
 
 
 def _key(row: Any) -> ApiKey:
