@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import descriptor_pool
 from grpc_reflection.v1alpha import reflection
 
-from memoryd.access.administration import KeyAdministration
+from memoryd.access.administration import KeyAdministration, TenantAdministration
 from memoryd.access.api_key import MalformedKey, digest_of, key_id_of
 from memoryd.access.keyring import Keyring
 from memoryd.database.engine import Database
@@ -230,7 +230,11 @@ class Server:
         )
         pipeline.add_service(MEMORY_SERVICE, service.methods(parser))
         pipeline.add_service(TOOL_SERVICE, ToolConfigService(self._tools, self._secrets).methods())
-        access = AccessService(KeyAdministration(self.database, clock), self._keyring)
+        access = AccessService(
+            KeyAdministration(self.database, clock),
+            TenantAdministration(self.database, clock),
+            self._keyring,
+        )
         pipeline.add_service(ACCESS_SERVICE, access.methods(clock))
         pipeline.add_service(HEALTH_SERVICE, self.health.methods(), Lane.HEALTH)
         if settings.reflection is not Reflection.OFF:

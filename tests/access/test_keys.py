@@ -404,3 +404,72 @@ def test_a_first_key_is_made_once(command_line):
     assert "there is a key already" in again.stderr
     command_line.run("keys", "revoke", made.stdout[4:16])
     assert command_line.run("keys", "create", *options).stdout == ""
+
+
+# Tenants
+
+
+async def test_a_disabled_tenant_is_refused_on_every_replica_until_it_is_enabled(guard, eventually):
+    one, two = await guard(), await guard()
+    made, other = await one.key("acme"), await one.caller("other")
+    callers = [server.with_key(made.key) for server in (one, two)]
+    watching = callers[0].memory(
+        "WatchMemories", memory_pb2.WatchMemoriesRequest(session_id=SESSION)
+    )
+    await watching.initial_metadata()
+    for disabled, reason in ((True, "TENANT_DISABLED"), (False, None)):
+        tenant = await one.admin.access(
+            "UpdateTenant", pb.UpdateTenantRequest(tenant="acme", disabled=disabled)
+        )
+        assert (tenant.tenant, tenant.disabled) == ("acme", disabled)
+        for caller in callers:
+
+            async def is_so(caller=caller, reason=reason) -> bool:
+                found = await outcome(caller.access("WhoAmI", WHO))
+                return (found and found.reason) == reason
+
+            await eventually(is_so)
+        if disabled:
+            found = await end_of(watching)
+            assert found is not None
+            assert (found.code, found.reason) == (
+                grpc.StatusCode.PERMISSION_DENIED,
+                "TENANT_DISABLED",
+            )
+        assert await outcome(other.access("WhoAmI", WHO)) is None
+
+
+async def test_a_tenant_may_be_disabled_before_it_has_a_key(guarded):
+    update = pb.UpdateTenantRequest(tenant="acme", disabled=True)
+    await guarded.admin.access("UpdateTenant", update)
+    caller = await guarded.caller("acme")
+    found = await outcome(caller.access("WhoAmI", WHO))
+    assert found is not None
+    assert found.reason == "TENANT_DISABLED"
+    unchanged = await guarded.admin.access("UpdateTenant", pb.UpdateTenantRequest(tenant="acme"))
+    assert unchanged.disabled
+
+
+async def test_no_admin_disables_the_own_tenant(guarded):
+    update = pb.UpdateTenantRequest(tenant="default", disabled=True)
+    found = await outcome(guarded.admin.access("UpdateTenant", update))
+    assert found is not None
+    assert found.message.startswith("disabled: ")
+    update.tenant = "Acme"
+    found = await outcome(guarded.admin.access("UpdateTenant", update))
+    assert found is not None
+    assert found.message.startswith("tenant: ")
+
+
+async def test_tenants_are_listed_page_by_page(guarded):
+    names = [f"tenant-{number}" for number in range(5)]
+    for name in reversed(names):
+        await guarded.key(name)
+    listing, found = pb.ListTenantsRequest(page_size=2), []
+    while True:
+        page = await guarded.admin.access("ListTenants", listing)
+        found += [tenant.tenant for tenant in page.tenants]
+        listing.page_token = page.next_page_token
+        if not listing.page_token:
+            break
+    assert found == names

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from memoryd.access.api_key import KeyText
-    from memoryd.access.keys import ApiKey, Grant
+    from memoryd.access.keys import ApiKey, Grant, Tenant
     from memoryd.database.engine import Database
     from memoryd.domain.principals import Principal
 
@@ -120,6 +120,34 @@ class KeyAdministration:
             made = storage.create_key(connection, dialect, grant, now=now, revision=revision)
             storage.end_key(connection, key_id, at=now + overlap, revision=revision)
             return NewKey(*made)
+
+        return await self._database.write(body, timeout=timeout)
+
+
+class TenantAdministration:
+    """The tenants of one database, for an instance's admin."""
+
+    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def page(self, *, after: str, size: int, timeout: float | None = None) -> list[Tenant]:
+        """Read tenants in the order of their names, after one."""
+        return await self._database.read(
+            lambda c: storage.read_tenants(c, after=after, limit=size), timeout=timeout
+        )
+
+    async def update(
+        self, tenant: str, *, disabled: bool | None, timeout: float | None = None
+    ) -> Tenant:
+        """Disable or enable a tenant, None: neither; answer it as it is then."""
+        now, dialect = self._clock(), self._database.dialect
+
+        def body(connection: Connection) -> Tenant:
+            revision = storage.raise_revision(connection, dialect)
+            return storage.disable_tenant(
+                connection, dialect, tenant, disabled=disabled, now=now, revision=revision
+            )
 
         return await self._database.write(body, timeout=timeout)
 

@@ -65,9 +65,8 @@ class ApiKey(NamedTuple):
 
 class Tenant(NamedTuple):
     name: str
+    created_at: datetime
     disabled: bool
-    tokens_not_before: datetime | None
-    quotas: dict[str, int]
 
 
 class AccessState(NamedTuple):
@@ -76,6 +75,9 @@ class AccessState(NamedTuple):
     revision: int
     keys: Sequence[ApiKey]
     tenants: Sequence[Tenant]
+
+
+_TENANTS = select(tenants.c.tenant, tenants.c.created_at, tenants.c.disabled)
 
 
 def raise_revision(connection: Connection, dialect: Dialect) -> int:
@@ -101,8 +103,7 @@ def create_key(
     """Make a key, which is shown this once, and its tenant where there is none."""
     text = new_key()
     key = ApiKey(text.key_id, digest_of(text.text), grant, now, None, None)
-    tenant = {"tenant": grant.tenant, "created_at": now, "disabled": False, "revision": revision}
-    dialect.insert_many(connection, tenants, columns_of([tenant]), ignore_existing=True)
+    _ensure_tenant(connection, dialect, grant.tenant, now, revision)
     connection.execute(
         insert(api_keys),
         {
@@ -136,6 +137,38 @@ def end_key(connection: Connection, key_id: str, *, at: datetime, revision: int)
     )
 
 
+def read_tenants(connection: Connection, *, after: str, limit: int) -> list[Tenant]:
+    """Read tenants by their names, after one."""
+    t = tenants.c
+    found = connection.execute(_TENANTS.where(t.tenant > after).order_by(t.tenant).limit(limit))
+    return [Tenant(*row) for row in found]
+
+
+def disable_tenant(
+    connection: Connection,
+    dialect: Dialect,
+    tenant: str,
+    *,
+    disabled: bool | None,
+    now: datetime,
+    revision: int,
+) -> Tenant:
+    """Refuse or admit a tenant's credentials, None: as it is; answer it as it is then."""
+    _ensure_tenant(connection, dialect, tenant, now, revision)
+    t = tenants.c
+    if disabled is not None:
+        changed = update(tenants).where(t.tenant == tenant)
+        connection.execute(changed.values(disabled=disabled, revision=revision))
+    return Tenant(*connection.execute(_TENANTS.where(t.tenant == tenant)).one())
+
+
+def _ensure_tenant(
+    connection: Connection, dialect: Dialect, tenant: str, now: datetime, revision: int
+) -> None:
+    row = {"tenant": tenant, "created_at": now, "disabled": False, "revision": revision}
+    dialect.insert_many(connection, tenants, columns_of([row]), ignore_existing=True)
+
+
 def write_used(connection: Connection, dialect: Dialect, used: Mapping[str, datetime]) -> None:
     """Keep when keys were last used, which is no change that others have to read."""
     rows = [{"key_id": key_id, "last_used_at": at} for key_id, at in used.items()]
@@ -163,10 +196,7 @@ def read_state(connection: Connection, after: int) -> AccessState:
     if revision == after:
         return AccessState(revision, (), ())
     changed = connection.execute(select(api_keys).where(api_keys.c.revision > after))
-    t = tenants.c
-    of_tenants = connection.execute(
-        select(t.tenant, t.disabled, t.tokens_not_before, t.quotas).where(t.revision > after)
-    )
+    of_tenants = connection.execute(_TENANTS.where(tenants.c.revision > after))
     return AccessState(
         revision, [_key(row) for row in changed], [Tenant(*row) for row in of_tenants]
     )

@@ -63,6 +63,16 @@ class AccessServiceStub:
                 request_serializer=memoryd_dot_v1_dot_access__pb2.RotateApiKeyRequest.SerializeToString,
                 response_deserializer=memoryd_dot_v1_dot_access__pb2.CreateApiKeyResponse.FromString,
                 _registered_method=True)
+        self.ListTenants = channel.unary_unary(
+                '/memoryd.v1.AccessService/ListTenants',
+                request_serializer=memoryd_dot_v1_dot_access__pb2.ListTenantsRequest.SerializeToString,
+                response_deserializer=memoryd_dot_v1_dot_access__pb2.ListTenantsResponse.FromString,
+                _registered_method=True)
+        self.UpdateTenant = channel.unary_unary(
+                '/memoryd.v1.AccessService/UpdateTenant',
+                request_serializer=memoryd_dot_v1_dot_access__pb2.UpdateTenantRequest.SerializeToString,
+                response_deserializer=memoryd_dot_v1_dot_access__pb2.Tenant.FromString,
+                _registered_method=True)
 
 
 class AccessServiceServicer:
@@ -108,6 +118,20 @@ class AccessServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListTenants(self, request, context):
+        """Lists the tenants that have had a key or were changed, page by page. Needs `instance:admin`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateTenant(self, request, context):
+        """Changes a tenant; one that there is not yet comes into being. Needs `instance:admin`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AccessServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -135,6 +159,16 @@ def add_AccessServiceServicer_to_server(servicer, server):
                     servicer.RotateApiKey,
                     request_deserializer=memoryd_dot_v1_dot_access__pb2.RotateApiKeyRequest.FromString,
                     response_serializer=memoryd_dot_v1_dot_access__pb2.CreateApiKeyResponse.SerializeToString,
+            ),
+            'ListTenants': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTenants,
+                    request_deserializer=memoryd_dot_v1_dot_access__pb2.ListTenantsRequest.FromString,
+                    response_serializer=memoryd_dot_v1_dot_access__pb2.ListTenantsResponse.SerializeToString,
+            ),
+            'UpdateTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTenant,
+                    request_deserializer=memoryd_dot_v1_dot_access__pb2.UpdateTenantRequest.FromString,
+                    response_serializer=memoryd_dot_v1_dot_access__pb2.Tenant.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -276,6 +310,60 @@ class AccessService:
             '/memoryd.v1.AccessService/RotateApiKey',
             memoryd_dot_v1_dot_access__pb2.RotateApiKeyRequest.SerializeToString,
             memoryd_dot_v1_dot_access__pb2.CreateApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTenants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/memoryd.v1.AccessService/ListTenants',
+            memoryd_dot_v1_dot_access__pb2.ListTenantsRequest.SerializeToString,
+            memoryd_dot_v1_dot_access__pb2.ListTenantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/memoryd.v1.AccessService/UpdateTenant',
+            memoryd_dot_v1_dot_access__pb2.UpdateTenantRequest.SerializeToString,
+            memoryd_dot_v1_dot_access__pb2.Tenant.FromString,
             options,
             channel_credentials,
             insecure,

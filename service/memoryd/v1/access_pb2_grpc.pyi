@@ -49,6 +49,10 @@ class AccessServiceStub:
     """Revokes a key: within a second every server refuses it, within five the streams that it opened have ended."""
     RotateApiKey: _grpc.UnaryUnaryMultiCallable[_access_pb2.RotateApiKeyRequest, _access_pb2.CreateApiKeyResponse]
     """Makes a key with what another one gives, which then ends after `overlap`."""
+    ListTenants: _grpc.UnaryUnaryMultiCallable[_access_pb2.ListTenantsRequest, _access_pb2.ListTenantsResponse]
+    """Lists the tenants that have had a key or were changed, page by page. Needs `instance:admin`."""
+    UpdateTenant: _grpc.UnaryUnaryMultiCallable[_access_pb2.UpdateTenantRequest, _access_pb2.Tenant]
+    """Changes a tenant; one that there is not yet comes into being. Needs `instance:admin`."""
 
 @_typing.type_check_only
 class AccessServiceAsyncStub(AccessServiceStub):
@@ -71,6 +75,10 @@ class AccessServiceAsyncStub(AccessServiceStub):
     """Revokes a key: within a second every server refuses it, within five the streams that it opened have ended."""
     RotateApiKey: _aio.UnaryUnaryMultiCallable[_access_pb2.RotateApiKeyRequest, _access_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
     """Makes a key with what another one gives, which then ends after `overlap`."""
+    ListTenants: _aio.UnaryUnaryMultiCallable[_access_pb2.ListTenantsRequest, _access_pb2.ListTenantsResponse]  # type: ignore[assignment]
+    """Lists the tenants that have had a key or were changed, page by page. Needs `instance:admin`."""
+    UpdateTenant: _aio.UnaryUnaryMultiCallable[_access_pb2.UpdateTenantRequest, _access_pb2.Tenant]  # type: ignore[assignment]
+    """Changes a tenant; one that there is not yet comes into being. Needs `instance:admin`."""
 
 class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
     """Who may do what: API keys, tenants, what they use, and what was done.
@@ -120,5 +128,21 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_access_pb2.CreateApiKeyResponse, _abc.Awaitable[_access_pb2.CreateApiKeyResponse]]:
         """Makes a key with what another one gives, which then ends after `overlap`."""
+
+    @_abc_1.abstractmethod
+    def ListTenants(
+        self,
+        request: _access_pb2.ListTenantsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_pb2.ListTenantsResponse, _abc.Awaitable[_access_pb2.ListTenantsResponse]]:
+        """Lists the tenants that have had a key or were changed, page by page. Needs `instance:admin`."""
+
+    @_abc_1.abstractmethod
+    def UpdateTenant(
+        self,
+        request: _access_pb2.UpdateTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_pb2.Tenant, _abc.Awaitable[_access_pb2.Tenant]]:
+        """Changes a tenant; one that there is not yet comes into being. Needs `instance:admin`."""
 
 def add_AccessServiceServicer_to_server(servicer: AccessServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

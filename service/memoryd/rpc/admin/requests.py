@@ -36,6 +36,22 @@ class KeyListing:
 
 
 @dataclass(frozen=True, slots=True)
+class TenantListing:
+    after: str
+    """The name after which the page begins."""
+    size: int
+    token_at: Callable[[str], str]
+    """Gives the page token of a name."""
+
+
+@dataclass(frozen=True, slots=True)
+class TenantUpdate:
+    tenant: str
+    disabled: bool | None
+    """None: as it is."""
+
+
+@dataclass(frozen=True, slots=True)
 class KeyName:
     key_id: str
     tenant: str
@@ -102,6 +118,26 @@ class AccessRequestParser:
             return Rotation(name, span_of(request.overlap))
         except OverflowError:  # the proto's rules tell
             return Rotation(name, timedelta())
+
+    @staticmethod
+    def tenant_listing(
+        request: access_pb2.ListTenantsRequest, call: Call, violations: Violations
+    ) -> TenantListing:
+        tenant = call.principal.tenant
+        return TenantListing(
+            page_token.decode_name(request, tenant, violations),
+            page_token.size(request),
+            partial(page_token.encode_name, request=request, tenant=tenant),
+        )
+
+    @staticmethod
+    def tenant_update(
+        request: access_pb2.UpdateTenantRequest, call: Call, violations: Violations
+    ) -> TenantUpdate:
+        if request.disabled and request.tenant == call.principal.tenant:
+            violations.add("disabled", "would end your own credential; use one of another tenant")
+        disabled = request.disabled if request.HasField("disabled") else None
+        return TenantUpdate(request.tenant, disabled)
 
     def _expiration(
         self, request: access_pb2.CreateApiKeyRequest, by: Principal, violations: Violations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from memoryd.domain.principals import Scope
 from memoryd.rpc.access import Anyone
 from memoryd.rpc.admin.requests import AccessRequestParser
 from memoryd.rpc.memories.messages import timestamp
@@ -14,16 +15,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
-    from memoryd.access.administration import KeyAdministration, NewKey
+    from memoryd.access.administration import KeyAdministration, NewKey, TenantAdministration
     from memoryd.access.keyring import Keyring
-    from memoryd.access.keys import ApiKey, Grant
-    from memoryd.rpc.admin.requests import KeyListing, KeyName, Rotation
+    from memoryd.access.keys import ApiKey, Grant, Tenant
+    from memoryd.rpc.admin.requests import (
+        KeyListing,
+        KeyName,
+        Rotation,
+        TenantListing,
+        TenantUpdate,
+    )
     from memoryd.rpc.call import Call
 
 
 class AccessService:
-    def __init__(self, keys: KeyAdministration, keyring: Keyring) -> None:
+    def __init__(
+        self, keys: KeyAdministration, tenants: TenantAdministration, keyring: Keyring
+    ) -> None:
         self._keys = keys
+        self._tenants = tenants
         self._keyring = keyring
 
     def methods(self, clock: Callable[[], datetime]) -> Mapping[str, Method[Any]]:
@@ -35,6 +45,8 @@ class AccessService:
             "ListApiKeys": Method(parser.listing, self.list_page, admin),
             "RevokeApiKey": Method(parser.name, self.revoke, admin),
             "RotateApiKey": Method(parser.rotation, self.rotate, admin),
+            "ListTenants": Method(parser.tenant_listing, self.list_tenants, Scope.INSTANCE_ADMIN),
+            "UpdateTenant": Method(parser.tenant_update, self.update_tenant, Scope.INSTANCE_ADMIN),
         }
 
     async def who_am_i(self, nothing: None, call: Call) -> access_pb2.WhoAmIResponse:
@@ -84,11 +96,36 @@ class AccessService:
         )
         return await self._made(made)
 
+    async def list_tenants(
+        self, listing: TenantListing, call: Call
+    ) -> access_pb2.ListTenantsResponse:
+        found = await self._tenants.page(
+            after=listing.after, size=listing.size + 1, timeout=call.time_remaining()
+        )
+        tenants = found[: listing.size]
+        answer = access_pb2.ListTenantsResponse(tenants=map(_tenant_message, tenants))
+        if len(found) > len(tenants):
+            answer.next_page_token = listing.token_at(tenants[-1].name)
+        return answer
+
+    async def update_tenant(self, update: TenantUpdate, call: Call) -> access_pb2.Tenant:
+        tenant = await self._tenants.update(
+            update.tenant, disabled=update.disabled, timeout=call.time_remaining()
+        )
+        await self._keyring.refresh()
+        return _tenant_message(tenant)
+
     async def _made(self, made: NewKey) -> access_pb2.CreateApiKeyResponse:
         await self._keyring.refresh()  # so that the key opens here from now on
         return access_pb2.CreateApiKeyResponse(
             key=made.text.text, key_id=made.text.key_id, api_key=_key_message(made.key)
         )
+
+
+def _tenant_message(tenant: Tenant) -> access_pb2.Tenant:
+    return access_pb2.Tenant(
+        tenant=tenant.name, create_time=timestamp(tenant.created_at), disabled=tenant.disabled
+    )
 
 
 def _key_message(key: ApiKey) -> access_pb2.ApiKey:
