@@ -325,6 +325,10 @@ class Server:
         """How many streams follow the tools' configuration."""
         return self._tools.feed.subscriptions
 
+    def waiting_writes(self, tenant: str) -> int:
+        """How many writes of a tenant wait for their transaction, by weight."""
+        return self._store.waiting_writes(tenant)
+
     @property
     def kept_bytes(self) -> int:
         """The approximate size of the sessions kept in memory."""

@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
+from collections import Counter
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from memoryd.database.batch_loader import until_quiet
 from memoryd.database.tables import schema
 from memoryd.domain.errors import DatabaseUnavailable, MemorydError, Overloaded, ShuttingDown
+from memoryd.memories.fair_queue import QUANTUM, FairQueue
 from memoryd.memories.known_sessions import KnownSessions
 from memoryd.memories.unit_of_work import UnitOfWork
-from memoryd.memories.writes import Store, sessions_of
+from memoryd.memories.writes import Store, sessions_of, tenant_of
 from memoryd.sessions.count_cache import CountCache
 
 if TYPE_CHECKING:
@@ -73,10 +74,10 @@ class GroupCommit:
         self._cache = cache
         self._queue_limit = queue_limit
         self._batch_limit = batch_limit
-        self._waiting: deque[_Waiting] = deque()
-        self._weight = 0
-        self._coming = 0
-        """Writes that are admitted and not submitted."""
+        self._waiting: FairQueue[_Waiting] = FairQueue()
+        self._coming: Counter[str] = Counter()
+        """Writes that are admitted and not submitted, by tenant."""
+        self._all_coming = 0
         self._arrived = asyncio.Event()
         self._counts = CountCache()
         self._known = KnownSessions()
@@ -91,25 +92,37 @@ class GroupCommit:
         self._analysing: asyncio.Task[None] | None = None
         self._worker = asyncio.create_task(self._work(), name="group commit")
 
+    def waiting(self, tenant: str) -> int:
+        """How many writes of a tenant wait for their transaction, by weight."""
+        return self._waiting.weight_of(tenant)
+
     @contextmanager
-    def admitted(self) -> Iterator[None]:
+    def admitted(self, tenant: str) -> Iterator[None]:
         """Have a write come while its request is read, so that those of a bunch see each other.
 
-        Raises Overloaded where a further write would have to wait for too long. What fits into the
-        next transaction never does.
+        Raises Overloaded where a further write of the tenant would have to wait for too long. What
+        fits into the next transaction never does.
         """
-        waiting = self._weight + self._coming
+        coming = self._coming
+        own = self._waiting.weight_of(tenant) + coming[tenant]
+        # Until all of it is written, no other tenant gets further than a turn ahead of it.
+        turns = (own + QUANTUM) * max(self._waiting.tenants + 1, len(coming) + 1)
+        waiting = min(self._waiting.weight + self._all_coming, turns)
         if (
             waiting > self._batch_limit
             and self._written
             and waiting * self._seconds / self._written > MAX_WAIT_SECONDS
         ):
             raise Overloaded(f"{waiting:,} writes are waiting, more than is soon done; try again")
-        self._coming += 1
+        coming[tenant] += 1
+        self._all_coming += 1
         try:
             yield
         finally:
-            self._coming -= 1
+            self._all_coming -= 1
+            coming[tenant] -= 1
+            if not coming[tenant]:
+                del coming[tenant]
 
     async def submit(self, write: Write) -> Outcome:
         """Return once the write is committed.
@@ -125,12 +138,14 @@ class GroupCommit:
         """
         if self._closing:
             raise ShuttingDown
-        weight = _weight(write)
-        if self._weight and self._weight + weight > self._queue_limit:
-            raise Overloaded(f"{self._weight:,} writes are waiting, the limit; try again")
+        weight, tenant, waiting = _weight(write), tenant_of(write), self._waiting
+        if waiting.weight and waiting.weight + weight > self._queue_limit:
+            # A tenant that has waiting less than its share is let in all the same.
+            own, share = waiting.weight_of(tenant), self._queue_limit // (waiting.tenants + 1)
+            if own + weight > share:
+                raise Overloaded(f"{waiting.weight:,} writes are waiting, the limit; try again")
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._waiting.append((write, future))
-        self._weight += weight
+        waiting.add(tenant, (write, future), weight)
         self._arrived.set()
         return future
 
@@ -156,18 +171,8 @@ class GroupCommit:
                 await self._commit(batch)
 
     def _next_batch(self) -> list[_Waiting]:
-        batch: list[_Waiting] = []
-        size = 0
-        while self._waiting:
-            weight = _weight(self._waiting[0][0])
-            if batch and size + weight > self._batch_limit:
-                break
-            write, future = self._waiting.popleft()
-            self._weight -= weight
-            if not future.done():  # else the caller has gone
-                batch.append((write, future))
-                size += weight
-        return batch
+        taken = self._waiting.take(self._batch_limit)
+        return [item for item in taken if not item[1].done()]  # else the caller has gone
 
     async def _commit(self, batch: list[_Waiting]) -> None:
         begun = time.perf_counter()

@@ -95,12 +95,16 @@ class MemoryStore:
         )
         self._by_id: BatchLoader[MemoryKey, Memory] = BatchLoader(database, self._read_by_id)
 
-    def admitted_write(self) -> AbstractContextManager[None]:
-        """Have a write come, to be entered before its request is read.
+    def admitted_write(self, tenant: str) -> AbstractContextManager[None]:
+        """Have a tenant's write come, to be entered before its request is read.
 
         Raises Overloaded where it would have to wait for too long.
         """
-        return self._commits.admitted()
+        return self._commits.admitted(tenant)
+
+    def waiting_writes(self, tenant: str) -> int:
+        """How many writes of a tenant wait for their transaction, by weight."""
+        return self._commits.waiting(tenant)
 
     async def store(self, items: Sequence[NewMemory], capacity: Capacity) -> tuple[Stored, ...]:
         """Store all of them or none.

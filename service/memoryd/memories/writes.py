@@ -63,6 +63,11 @@ Outcome = tuple[Stored, ...] | Memory | None
 """Of Store; of Update, Delete and Undelete; of the others, which may find nothing to do."""
 
 
+def tenant_of(write: Write) -> str:
+    """Whose write it is; all sessions of one are of one tenant."""
+    return next(iter(sessions_of(write))).tenant
+
+
 def sessions_of(write: Write) -> Iterable[Session]:
     match write:
         case Store(items):

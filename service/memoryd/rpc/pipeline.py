@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from memoryd.rpc.open_streams import OpenStream
     from memoryd.rpc.request_stream import RequestStream
 
-    Admission = Callable[[], AbstractContextManager[None]]
+    Admission = Callable[[str], AbstractContextManager[object]]
     Serve = Callable[[WireCall], Coroutine[Any, Any, bytes | None]]
 
 QUIET_SECONDS = 0.05
@@ -103,8 +103,8 @@ class CallPipeline:
 
     It takes the tables of services. Interceptors would cost every call a chain of coroutines.
 
-    `admitted_write` raises Overloaded where a write would wait for too long. It is held while the
-    request is read, since to read and validate that may be a large part of the work.
+    `admitted_write` raises Overloaded where a tenant's write would wait for too long. It is held
+    while the request is read, since to read and validate that may be a large part of the work.
     """
 
     def __init__(self, limits: Limits, admitted_write: Admission, gate: Gate) -> None:
@@ -260,7 +260,7 @@ def _unary(method: _Method, admitted: Admission) -> Serve:
             call = serving.admitted()
             places.take(call.client)
             try:
-                with admitted():
+                with admitted(call.principal.tenant):
                     record = await method.read(context, serving)
                 return _encoded(await handle(record, call))
             finally:

@@ -44,12 +44,12 @@ def parse_message(
     request: memory_pb2.StreamStoreMemoriesRequest,
     call: Call,
     store: Method[NewMemory],
-    admitted: Callable[[], AbstractContextManager[None]],
+    admitted: Callable[[str], AbstractContextManager[None]],
 ) -> StoreMessage:
     """Admit all items or none, and validate each as the method `store` validates its request."""
     items: list[NewMemory | Exception] = []
     try:
-        with admitted():
+        with admitted(call.principal.tenant):
             for item in request.requests:
                 stop_if_gone()
                 try:
