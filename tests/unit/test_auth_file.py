@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -289,3 +291,20 @@ def test_a_subject_gives_rules_for_sessions_of_its_own_or_none(subject):
 def test_subjects_that_no_session_id_has(subject):
     with pytest.raises(InvalidGrant):
         ISSUER.rules_of(subject)
+
+
+@pytest.mark.parametrize("subject", ["a.*", "user-7.*", "*"])
+def test_a_subject_makes_no_rule_of_its_own(subject):
+    issuer = Issuer(
+        issuer="i", audience="a", jwks_url="https://i.example/", tenant="t", sessions=["{sub}"]
+    )
+    with pytest.raises(InvalidGrant):
+        issuer.rules_of(subject)
+
+
+def test_nothing_that_verifies_is_loaded_before_it_is_needed():
+    code = (
+        "import sys, memoryd.access.auth_file, memoryd.access.tokens, memoryd.access.certificates;"
+        "sys.exit(bool({'jwt', 'cryptography'} & sys.modules.keys()))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603  our own command

@@ -8,7 +8,7 @@ from datetime import timedelta
 from functools import cache
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -187,9 +187,23 @@ async def test_issuers_and_audiences_each_have_their_own_row(tokens_of, clock):
     assert await tenant(ISSUER, ["x", "a"]) == "tenant-a"
     assert await tenant(ISSUER, ["b", "a"]) == "tenant-a"  # the first row of the file
     assert await tenant(other, "b") == "tenant-c"
-    for issuer, audience in ((ISSUER, "b"), (other, "a"), (ISSUER, "c"), (ISSUER[:-1], "a")):
+    wrong = [
+        (ISSUER, "b"),
+        (ISSUER, "c"),
+        (ISSUER[:-1], "a"),
+        (other, "a"),
+    ]
+    for issuer, audience in wrong:
         token = key_of("ES256").sign(claims_at(clock(), iss=issuer, aud=audience))
         assert await refused(tokens, token) is CredentialInvalid
+
+
+async def test_the_first_row_that_a_token_fits_says_what_signs_it(tokens_of, clock):
+    rows = [{"audience": "a", "algorithms": ["RS256"]}, {"audience": "b", "algorithms": ["ES256"]}]
+    tokens = await tokens_of(key_of("ES256").jwk(), rows=rows)
+    assert await tokens.principal_of(key_of("ES256").sign(claims_at(clock(), aud=["b"])))
+    token = key_of("ES256").sign(claims_at(clock(), aud=["b", "a"]))
+    assert await refused(tokens, token) is CredentialInvalid
 
 
 # Claims
@@ -258,6 +272,12 @@ async def test_clocks_may_differ_by_the_leeway(tokens, clock, name, seconds, err
         assert await tokens.principal_of(token)
     else:
         assert await refused(tokens, token) is error
+
+
+async def test_a_token_that_is_issued_later_is_refused_whenever_it_begins(tokens, clock):
+    at = int(clock().timestamp())
+    token = key_of("ES256").sign(claims_at(clock(), nbf=at, iat=at + LEEWAY + 1))
+    assert await refused(tokens, token) is CredentialInvalid
 
 
 @pytest.mark.parametrize("name", ["exp", "iat", "nbf"])
@@ -617,19 +637,31 @@ def test_keys_that_are_left_out(change):
 
 
 def test_keys_of_other_curves_and_sizes_are_left_out():
-    ec, okp = key_of("ES256").jwk(), key_of("EdDSA").jwk()
+    p256, okp = key_of("ES256").jwk(), key_of("EdDSA").jwk()
     for jwk in (
-        {**ec, "crv": "P-384"},
-        {**ec, "crv": "secp256k1"},
-        {**ec, "crv": None},
-        {**ec, "x": ec["y"]},  # no point of the curve
-        {**ec, "y": ""},
+        {**p256, "crv": "P-384"},
+        {**p256, "crv": "secp256k1"},
+        {**p256, "crv": None},
+        {**p256, "x": p256["y"]},  # no point of the curve
+        {**p256, "y": ""},
         {**okp, "crv": "Ed448"},
         {**okp, "crv": "X25519"},
         {**okp, "x": "AQAB"},
     ):
         assert keys_in(key_set(jwk)) == ()
-    assert [len(keys_in(key_set(jwk))) for jwk in (ec, okp)] == [1, 1]
+    assert [len(keys_in(key_set(jwk))) for jwk in (p256, okp)] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "private"),
+    [
+        ("ES384", ec.generate_private_key(ec.SECP384R1())),
+        ("ES256K", ec.generate_private_key(ec.SECP256K1())),
+        ("EdDSA", ed448.Ed448PrivateKey.generate()),
+    ],
+)
+def test_whole_keys_of_other_curves_are_left_out(algorithm, private):
+    assert keys_in(key_set(IssuerKey(algorithm, "one", private).jwk())) == ()
 
 
 def test_small_rsa_keys_are_left_out():

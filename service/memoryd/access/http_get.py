@@ -11,7 +11,11 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
 
-_HEADERS: Final = {"Accept": "application/json", "Connection": "close", "User-Agent": "memoryd"}
+_HEADERS: Final = {
+    "Accept": "application/jwk-set+json, application/json",
+    "Connection": "close",
+    "User-Agent": "memoryd",
+}
 
 
 class GetFailed(Exception):
