@@ -6,7 +6,6 @@ import asyncio
 import base64
 import contextlib
 import datetime as dt
-import ipaddress
 import json
 import ssl
 from dataclasses import dataclass, field
@@ -14,15 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import jwt
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-)
-from cryptography.x509.oid import NameOID
 from jwt.algorithms import get_default_algorithms
+from tests.authority import DAY, Authority, Issued, pem_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -191,73 +184,51 @@ async def starting() -> AsyncIterator[Callable[[Tokens], Awaitable[Tokens]]]:
 # Certificates
 
 
-@dataclass
-class Authority:
-    """Signs certificates."""
+class Issuing(Authority):
+    """Signs certificates of any names, as strict verifiers want them."""
 
-    name: str = "test authority"
-
-    def __post_init__(self) -> None:
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.certificate = self._sign(self.name, self.key.public_key(), None, ca=True)
-
-    def _sign(
-        self,
-        name: str,
-        public_key: Any,
-        names: list[x509.GeneralName] | None,
-        *,
-        ca: bool,
-        days: float = 1,
-    ) -> x509.Certificate:
-        now = dt.datetime.now(dt.UTC)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.name)]))
-            .public_key(public_key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(days=1))
-            .not_valid_after(now + dt.timedelta(days=days))
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()),
-                critical=False,
-            )
-        )
-        if ca:
-            usage = x509.KeyUsage(
-                digital_signature=True,
-                key_cert_sign=True,
-                crl_sign=True,
-                content_commitment=False,
-                key_encipherment=False,
-                data_encipherment=False,
-                key_agreement=False,
-                encipher_only=False,
-                decipher_only=False,
-            )
-            builder = builder.add_extension(usage, critical=True)
-        if names:
-            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        return builder.sign(self.key, hashes.SHA256())
-
-    def issue(self, *names: x509.GeneralName, days: float = 1) -> tuple[bytes, bytes]:
-        """Make a certificate and its key, as PEM."""
+    def issue_names(self, *names: x509.GeneralName, ends: dt.timedelta = DAY) -> Issued:
+        """Sign a certificate with exactly these alternative names."""
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._sign("holder", key.public_key(), list(names), ca=False, days=days)
-        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        return certificate.public_bytes(Encoding.PEM), private
+        builder = self._builder("holder", key.public_key(), -DAY, ends)
+        if names:
+            alternative = x509.SubjectAlternativeName(names)
+            builder = builder.add_extension(alternative, critical=False)
+        return Issued(self._signed(builder), pem_of(key))
 
-    @property
-    def pem(self) -> bytes:
-        return self.certificate.public_bytes(Encoding.PEM)
+    def _builder(
+        self, name: str, key: Any, begins: dt.timedelta, ends: dt.timedelta
+    ) -> x509.CertificateBuilder:
+        own = self._key.public_key()
+        usage = dict.fromkeys(_USAGES, False) | {"digital_signature": True}
+        if key == own:
+            usage |= {"key_cert_sign": True, "crl_sign": True}
+        identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(own)
+        return (
+            super()
+            ._builder(name, key, begins, ends)
+            .add_extension(x509.KeyUsage(**usage), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+            .add_extension(identifier, critical=False)
+        )
 
     def server_context(self, folder: Path) -> ssl.SSLContext:
         """What a server on 127.0.0.1 presents itself with."""
-        certificate, key = self.issue(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
-        (folder / "server.pem").write_bytes(certificate + key)
+        issued = self.issue()
+        (folder / "server.pem").write_bytes(issued.chain + issued.key)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(folder / "server.pem")
         return context
+
+
+_USAGES = (
+    "digital_signature",
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "key_cert_sign",
+    "crl_sign",
+    "encipher_only",
+    "decipher_only",
+)

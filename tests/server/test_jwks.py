@@ -15,8 +15,8 @@ import pytest
 from tests.issuers import (
     AUDIENCE,
     ISSUER,
-    Authority,
     IssuerKey,
+    Issuing,
     claims_at,
     key_server,
     key_set,
@@ -86,7 +86,7 @@ def told(caplog) -> list[str]:
 
 
 async def test_keys_are_read_over_tls(tokens_of, clock, tmp_path, monkeypatch, caplog):
-    authority, key = Authority(), IssuerKey()
+    authority, key = Issuing(), IssuerKey()
     (tmp_path / "ca.pem").write_bytes(authority.pem)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     async with key_server(key.jwk(), tls=authority.server_context(tmp_path)) as server:
@@ -97,7 +97,7 @@ async def test_keys_are_read_over_tls(tokens_of, clock, tmp_path, monkeypatch, c
 
 async def test_an_issuer_that_the_system_does_not_trust(tokens_of, clock, tmp_path, caplog):
     key = IssuerKey()
-    async with key_server(key.jwk(), tls=Authority().server_context(tmp_path)) as server:
+    async with key_server(key.jwk(), tls=Issuing().server_context(tmp_path)) as server:
         tokens = await tokens_of(server.url)
         assert not await accepts(tokens, key.sign(claims_at(clock())))
     (line,) = told(caplog)
@@ -105,7 +105,7 @@ async def test_an_issuer_that_the_system_does_not_trust(tokens_of, clock, tmp_pa
 
 
 async def test_another_host_of_a_trusted_authority(tokens_of, clock, tmp_path, monkeypatch, caplog):
-    authority, key = Authority(), IssuerKey()
+    authority, key = Issuing(), IssuerKey()
     (tmp_path / "ca.pem").write_bytes(authority.pem)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     async with key_server(key.jwk(), tls=authority.server_context(tmp_path)) as server:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from memoryd.access.api_key import MalformedKey, digest_of, key_id_of, new_key
 from memoryd.domain.principals import (
     MAX_RULES,
+    NO_SESSION,
     InvalidGrant,
     Scope,
     SessionRules,
@@ -166,7 +167,9 @@ def test_rules_without_a_session_in_common_allow_none():
     assert not SessionRules().within(nothing)
     assert not SessionRules(["user-9"]).within(nothing)
     assert nothing != SessionRules()
-    assert "no session" in repr(nothing)
+    assert nothing.texts == (NO_SESSION,)
+    with pytest.raises(InvalidGrant):  # also where it is written down and read again
+        SessionRules(nothing.texts)
 
 
 def test_both_of_many_rules_may_have_more_than_one_credential():

@@ -10,7 +10,8 @@ import grpc
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import ObjectIdentifier
-from tests.issuers import Authority
+from tests.authority import DAY
+from tests.issuers import Issuing
 
 from memoryd.access.auth_file import CertificateRule
 from memoryd.access.certificates import MAX_KNOWN, Certificates, combined
@@ -44,8 +45,8 @@ def context_of(*pems: bytes, transport: bytes = b"ssl") -> dict[str, list[bytes]
 
 
 @pytest.fixture(scope="module")
-def authority() -> Authority:
-    return Authority()
+def authority() -> Issuing:
+    return Issuing()
 
 
 def uri(text: str) -> x509.UniformResourceIdentifier:
@@ -63,7 +64,7 @@ def uri(text: str) -> x509.UniformResourceIdentifier:
     ],
 )
 def test_a_certificate_is_known_by_a_name(authority, san, name):
-    pem, _ = authority.issue(x509.DNSName("other.example"), name)
+    pem, _ = authority.issue_names(x509.DNSName("other.example"), name)
     principal = certificates(san, sessions=["agent.*"]).principal_of(context_of(pem))
     assert principal is not None
     assert principal.tenant == "acme"
@@ -90,17 +91,17 @@ def test_a_certificate_is_known_by_a_name(authority, san, name):
     ],
 )
 def test_a_certificate_of_another_name_is_not_known(authority, san, name):
-    pem, _ = authority.issue(name)
+    pem, _ = authority.issue_names(name)
     assert certificates(san).principal_of(context_of(pem)) is None
 
 
 def test_a_common_name_names_no_one(authority):
-    pem, _ = authority.issue()
+    pem, _ = authority.issue_names()
     assert certificates("holder").principal_of(context_of(pem)) is None
 
 
 def test_the_first_rule_of_the_file_counts(authority):
-    pem, _ = authority.issue(x509.DNSName(DNS), uri(URI))
+    pem, _ = authority.issue_names(x509.DNSName(DNS), uri(URI))
     for sans in ((URI, DNS), (DNS, URI)):
         principal = certificates(*sans).principal_of(context_of(pem))
         assert principal is not None
@@ -126,23 +127,23 @@ def test_a_connection_without_a_certificate(context):
 
 
 def test_a_certificate_counts_on_tls_alone(authority):
-    pem, _ = authority.issue(uri(URI))
+    pem, _ = authority.issue_names(uri(URI))
     assert certificates(URI).principal_of(context_of(pem, transport=b"insecure")) is None
     assert certificates(URI).principal_of({"x509_pem_cert": [pem]}) is None
 
 
 def test_a_connection_may_outlive_its_certificate(authority):
-    pem, _ = authority.issue(uri(URI), days=1)
+    pem, _ = authority.issue_names(uri(URI), ends=DAY)
     now = utc_now()
     known = certificates(URI, clock=lambda: now)
     assert known.principal_of(context_of(pem))
-    now += timedelta(days=1)
+    now += DAY
     with pytest.raises(CredentialExpired):
         known.principal_of(context_of(pem))
 
 
 def test_more_certificates_than_are_kept_are_known_all_the_same(authority):
-    pem, _ = authority.issue(uri(URI))
+    pem, _ = authority.issue_names(uri(URI))
     known = certificates(URI)
     assert known.principal_of(context_of(pem))
     for number in range(MAX_KNOWN + 1):
@@ -151,8 +152,8 @@ def test_more_certificates_than_are_kept_are_known_all_the_same(authority):
 
 
 async def test_what_grpc_says_of_a_connection(authority):
-    pem, key = authority.issue(uri(URI), x509.DNSName(DNS))
-    server_pem, server_key = authority.issue(x509.DNSName("localhost"))
+    pem, key = authority.issue_names(uri(URI), x509.DNSName(DNS))
+    server_pem, server_key = authority.issue("localhost")
     found: list[Principal | None] = []
 
     async def handle(_, context) -> bytes:
@@ -208,7 +209,7 @@ def test_both_may_do_what_each_may():
     assert both.sessions.texts == ("user-7.a",)
     assert both.expires_at == NOW
     assert both.issued_at == TOKEN.issued_at
-    assert not both.may(Scope.MEMORIES_ERASE)
+    assert Scope.MEMORIES_ERASE not in both.scopes
 
 
 def test_both_end_with_the_first_of_them():

@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from memoryd.cli.running import configuration, logging, run, secrets
+from memoryd.domain.principals import AuthMode
 from memoryd.settings.service import Environment
 from memoryd.tools.checks import require_secrets
 from memoryd.workers import READY, Workers, reserved_port
@@ -85,7 +86,8 @@ async def _serve(
             gc.collect()
             gc.freeze()
             sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-            announcing = asyncio.create_task(_announce(server, address, to_parent=is_worker))
+            auth = None if is_worker else settings.auth
+            announcing = asyncio.create_task(_announce(server, address, auth))
             await _first_of(server.failed(), stopping.wait())
             announcing.cancel()
         finally:
@@ -102,20 +104,23 @@ async def _first_of(*works: Coroutine[Any, Any, Any]) -> None:
         task.result()
 
 
-async def _announce(server: Server, address: str, *, to_parent: bool) -> None:
-    """Print that the service is ready, once it is."""
+async def _announce(server: Server, address: str, auth: AuthMode | None) -> None:
+    """Print that the service is ready, once it is; without a mode, to the parent of workers."""
     await server.health.is_serving.wait()
-    if to_parent:
+    if auth is None:
         print(READY, flush=True)
     else:
-        _print_ready(address)
+        _print_ready(address, auth)
 
 
-def _print_ready(address: str) -> None:
+def _print_ready(address: str, auth: AuthMode) -> None:
     print(f"memoryd ready on {address}")
+    credential = ""
+    if auth is AuthMode.REQUIRED:
+        credential = ' -H "authorization: Bearer $KEY"'
     request = '{"session_id": "user-123", "content": "prefers e-mail"}'
     method = "memoryd.v1.MemoryService/StoreMemory"
-    print(f"try: grpcurl -plaintext -d '{request}' {address} {method}", flush=True)
+    print(f"try: grpcurl -plaintext{credential} -d '{request}' {address} {method}", flush=True)
 
 
 async def _serve_with_workers(settings: Settings, migrating: BaseProcess | None) -> None:
@@ -129,7 +134,7 @@ async def _serve_with_workers(settings: Settings, migrating: BaseProcess | None)
             _environment_of_worker(settings, port),
             settings.workers,
             stop_timeout_seconds=settings.drain_seconds + STOP_MARGIN_SECONDS,
-            ready=lambda: _print_ready(address),
+            ready=lambda: _print_ready(address, settings.auth),
         )
         await workers.run(stopping)
 

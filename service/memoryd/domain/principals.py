@@ -6,6 +6,8 @@ import enum
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from memoryd.domain.errors import ScopeMissing, SessionNotAllowed
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
@@ -21,6 +23,12 @@ is_session_id = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._:@-]{0,254}").full
 
 MAX_RULES = 64
 """Rules for sessions that one credential may have."""
+
+MAX_ACTOR_CHARACTERS = 64
+"""What is kept of the name of who has changed something."""
+
+NO_SESSION = "(none)"
+"""The text of rules that allow no session. No rule is written so: it opens nothing when read."""
 
 _PREFIX_ENDS = tuple(".:@_-")
 
@@ -118,7 +126,7 @@ class SessionRules:
         self, texts: Iterable[str], exact: Iterable[str], prefixes: Iterable[str], *, every: bool
     ) -> None:
         self.texts = tuple(texts)
-        """As they are written; none where every session is allowed, or no session is."""
+        """As they are written; none where every session is allowed."""
         self.allows_every = every
         self._exact = frozenset(exact)
         self._prefixes = tuple(prefixes)
@@ -131,7 +139,7 @@ class SessionRules:
     @property
     def allows_none(self) -> bool:
         """Whether no session fits: an intersection of rules that have nothing in common."""
-        return not self.allows_every and not self.texts
+        return self.texts == (NO_SESSION,)
 
     def within(self, others: SessionRules) -> bool:
         """Whether they allow no session that the others do not."""
@@ -156,7 +164,7 @@ class SessionRules:
         prefixes |= {text: None for text in others._prefixes if text.startswith(self._prefixes)}
         rules: SessionRules = SessionRules.__new__(SessionRules)
         texts = (*sorted(exact), *(f"{prefix}*" for prefix in prefixes))
-        rules._set(texts, exact, prefixes, every=False)
+        rules._set(texts or (NO_SESSION,), exact, prefixes, every=False)
         return rules
 
     def __eq__(self, other: object) -> bool:
@@ -171,10 +179,21 @@ class SessionRules:
         return self.allows_every, self._exact, frozenset(self._prefixes)
 
     def __repr__(self) -> str:
-        return f"SessionRules({'no session' if self.allows_none else self.texts!r})"
+        return f"SessionRules({self.texts!r})"
 
 
 EVERY_SESSION = SessionRules()
+
+
+class AuthMode(enum.StrEnum):
+    """Whether callers must show who they are."""
+
+    OFF = "off"
+    """Everybody is the tenant `default`, with every scope but the admins'."""
+    OBSERVE = "observe"
+    """As `OFF`; what `REQUIRED` would refuse is logged."""
+    REQUIRED = "required"
+    """Every call but a check of health needs a credential."""
 
 
 class AuthMethod(enum.StrEnum):
@@ -203,8 +222,25 @@ class Principal(NamedTuple):
     issued_at: datetime | None = None
     """Of a token; None for every other credential."""
 
-    def may(self, scope: Scope) -> bool:
-        return scope in self.scopes
+    @property
+    def actor(self) -> str:
+        """What a change is kept under: the name, or the tenant where nobody shows who it is."""
+        name = self.tenant if self.method is AuthMethod.OFF else self.name
+        return name[:MAX_ACTOR_CHARACTERS]
+
+    def require(self, scope: Scope) -> None:
+        """Raise ScopeMissing where the principal lacks a scope."""
+        if scope not in self.scopes:
+            raise ScopeMissing(scope)
+
+    def require_session(self, session_id: str) -> None:
+        """Raise SessionNotAllowed where no rule fits. An empty name is refused by other rules."""
+        if session_id and not self.sessions.allow(session_id):
+            raise SessionNotAllowed
+
+
+NO_ONE = Principal("", "", AuthMethod.OFF, frozenset())
+"""Where nobody has to show who they are, or has failed to."""
 
 
 def unauthenticated(tenant: str) -> Principal:
