@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import itertools
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -458,3 +459,16 @@ async def test_a_file_of_keys_that_goes_away(tokens_of, clock, tmp_path, caplog)
     await until(lambda: told(caplog))
     assert told(caplog) == [f"{AWAY}: No such file or directory"]
     assert await accepts(tokens, key.sign(claims_at(clock())))
+
+
+async def test_a_file_of_keys_that_becomes_a_pipe_keeps_no_one_waiting(
+    tokens_of, clock, tmp_path, caplog
+):
+    key, file = IssuerKey(), tmp_path / "keys.json"
+    file.write_bytes(key_set(key.jwk()))
+    tokens = await tokens_of(file)
+    file.unlink()
+    os.mkfifo(file)
+    await until(lambda: told(caplog))
+    assert told(caplog) == [f"{AWAY}: no regular file"]
+    assert not await accepts(tokens, IssuerKey(kid="other").sign(claims_at(clock())))

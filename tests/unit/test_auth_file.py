@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,10 @@ audience = "memoryd"
 jwks_url = "https://issuer.example/jwks.json"
 tenant = "acme"
 """
+
+JWT_BY_FILE = JWT.replace(
+    'jwks_url = "https://issuer.example/jwks.json"', 'jwks_file = "keys.json"'
+)
 
 MTLS = """
 [[mtls]]
@@ -262,13 +267,15 @@ def test_a_file_that_is_not_there(tmp_path):
 def test_a_file_of_keys_is_looked_into(tmp_path, content, found):
     if content is not None:
         (tmp_path / "keys.json").write_bytes(content)
-    text = problems_of(
-        tmp_path,
-        JWT.replace("jwks_url", "jwks_file").replace(
-            "https://issuer.example/jwks.json", "keys.json"
-        ),
-    )
+    text = problems_of(tmp_path, JWT_BY_FILE)
     assert f"[[jwt]] 1 jwks_file (auth.toml): {found}" in text
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_file_of_keys_is_a_regular_file(tmp_path, make):
+    make(tmp_path / "keys.json")
+    text = problems_of(tmp_path, JWT_BY_FILE)
+    assert "[[jwt]] 1 jwks_file (auth.toml): no regular file" in text
 
 
 ISSUER = Issuer(

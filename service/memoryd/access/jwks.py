@@ -31,6 +31,9 @@ KEYS_KEPT: Final = timedelta(days=1)
 READ_SECONDS: Final = 5.0
 """How long a read may take in all."""
 
+WAIT_SECONDS: Final = 10.0
+"""How long a call waits for a read, also where the source is a file whose disk is away."""
+
 MAX_WAITING: Final = 1000
 """Calls that wait for one read; for those beyond it a key that is not known stays so."""
 
@@ -172,7 +175,8 @@ class KeySet:
 
     async def read(self) -> None:
         """Read the keys, or wait for the read under way. If it fails, those known serve on."""
-        await asyncio.wait({self._flight or self._begin(only_changed=False)})
+        flight = self._flight or self._begin(only_changed=False)
+        await asyncio.wait({flight}, timeout=WAIT_SECONDS)
 
     async def look(self, kid: str | None) -> None:
         """Read the keys for an id that they lack, if that was not done within a minute."""

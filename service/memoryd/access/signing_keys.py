@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -70,6 +71,8 @@ class SigningKey:
 def read_key_file(path: Path) -> tuple[SigningKey, ...]:
     """Read the keys in a file. Raises ValueError, whose text says what is wrong with it."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ValueError("no regular file")  # a pipe could be waited for without end
         with path.open("rb") as file:
             content = file.read(MAX_SET_BYTES + 1)
     except OSError as error:
