@@ -207,7 +207,7 @@ async def test_an_id_that_another_key_takes_over(tokens_of, clock):
         assert await accepts(tokens, usurper.sign(claims_at(clock())))
 
 
-async def test_an_issuer_that_takes_all_keys_back(tokens_of, clock, caplog):
+async def test_an_issuer_that_withdraws_all_keys(tokens_of, clock, caplog):
     key = IssuerKey()
     token = key.sign(claims_at(clock()))
     async with key_server(key.jwk()) as server:

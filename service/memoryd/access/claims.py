@@ -33,16 +33,16 @@ MAX_TIME: Final = 253_370_764_800
 _is_token = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)").fullmatch
 
 _REFUSED_HEADERS: Final = frozenset({"crit", "b64", "jku", "jwk", "x5u"})
-"""A key, or the place of one, that the token brings along; and what changes how it is read."""
+"""Members that carry a key, point to one, or change how the token is read."""
 
 _TYPES: Final = frozenset({"jwt", "jose", "at+jwt", "application/jwt", "application/at+jwt"})
-"""Others, such as logout+jwt and dpop+jwt, are no tokens of access, whoever has signed them."""
+"""Others, such as logout+jwt and dpop+jwt, are not access tokens, whoever signs them."""
 
 _SCOPES: Final = {str(scope): frozenset({scope}) for scope in Scope}
 
 
 class Unverified(NamedTuple):
-    """A token as it is read, of which nothing is known to be true."""
+    """The parts of a token whose signature is not verified yet."""
 
     algorithm: str
     kid: str | None
@@ -54,7 +54,7 @@ class Unverified(NamedTuple):
 
 
 def read_token(token: str) -> Unverified:
-    """Take a token apart. Raises CredentialMalformed, or CredentialInvalid."""
+    """Parse a token. Raises CredentialMalformed, or CredentialInvalid."""
     parts = _is_token(token) if len(token) <= MAX_CREDENTIAL_BYTES else None
     if parts is None:
         raise CredentialMalformed("the call's credential is no API key and no signed token")
@@ -68,7 +68,7 @@ def read_token(token: str) -> Unverified:
         claims, signature = orjson.loads(_decoded(parts[2])), _decoded(parts[3])
     except ValueError:
         raise CredentialInvalid from None
-    if not isinstance(claims, dict) or not _is_of_access(header):
+    if not isinstance(claims, dict) or not _is_access_token(header):
         raise CredentialInvalid
     issuer, audience = claims.get("iss"), claims.get("aud")
     audiences: list[Any] = audience if isinstance(audience, list) else [audience]
@@ -80,8 +80,8 @@ def read_token(token: str) -> Unverified:
     )
 
 
-def _is_of_access(header: dict[str, Any]) -> bool:
-    """Whether a token with this header may be one, and all of the header is understood."""
+def _is_access_token(header: dict[str, Any]) -> bool:
+    """Whether the header may be that of an access token, and all of it is understood."""
     kid, kind = header.get("kid"), header.get("typ", "JWT")
     return (
         isinstance(header.get("alg"), str)

@@ -149,7 +149,7 @@ class KeySet:
         self._on_change = on_change
         self.keys: frozenset[SigningKey] = frozenset()
         self.kept_until = _NEVER
-        """From when on the keys serve no more, unless they are read again."""
+        """When the keys stop serving, unless they are read again."""
         self._read_at = _NEVER
         self._looked_at = _NEVER
         self._trouble: str | None = None
@@ -168,7 +168,7 @@ class KeySet:
         return fitting[0] if len(fitting) == 1 else None
 
     def lacks(self, kid: str | None) -> bool:
-        """Whether a look at the source may bring a key of this id."""
+        """Whether reading the source again may bring a key of this id."""
         if self._clock() >= self.kept_until or not self.keys:
             return True
         return kid is not None and all(key.kid != kid for key in self.keys)
@@ -179,7 +179,7 @@ class KeySet:
         await asyncio.wait({flight}, timeout=WAIT_SECONDS)
 
     async def look(self, kid: str | None) -> None:
-        """Read the keys for an id that they lack, if that was not done within a minute."""
+        """Read the keys again for an id that they lack, at most once in LOOK_EVERY."""
         if self._waiting >= MAX_WAITING:
             return
         self._waiting += 1
@@ -197,7 +197,7 @@ class KeySet:
             self._waiting -= 1
 
     def keep_up(self) -> None:
-        """Begin to read the keys where it is time, or where the source shows a change."""
+        """Start a read where one is due, or where the source may show a change."""
         if self._flight is not None:
             return
         period = READ_EVERY if self._trouble is None else RETRY_AFTER

@@ -25,7 +25,7 @@ MAX_KNOWN: Final = 10_000
 """Tokens that need not be verified again; those that were not used for longest go first."""
 
 POLL_SECONDS: Final = 1.0
-"""Between two looks whether it is time to read key sets, or whether their files have changed."""
+"""Between two checks of whether key sets are due, or their files have changed."""
 
 
 class _Known(NamedTuple):
@@ -75,12 +75,12 @@ class Tokens:
         return self._sets[place]
 
     async def start(self) -> None:
-        """Read every key set, and keep up. One that cannot be read is a warning."""
+        """Read every key set, and keep them up to date. One that cannot be read is a warning."""
         await asyncio.gather(*(key_set.read() for key_set in self._sets.values()))
         self._keeping_up = asyncio.create_task(self._keep_up(), name="signing keys")
 
     async def aclose(self) -> None:
-        """Keep up no more."""
+        """Stop reading."""
         if self._keeping_up is not None:
             self._keeping_up.cancel()
             await asyncio.gather(self._keeping_up, return_exceptions=True)
@@ -113,7 +113,7 @@ class Tokens:
         return principal
 
     def _issuer_of(self, token: Unverified) -> tuple[Issuer, KeySet]:
-        """The first of the file whose issuer and audience the token names."""
+        """The first row of the file with the issuer and an audience of the token."""
         for issuer, key_set in self._issuers.get(token.issuer, ()):
             if issuer.audience in token.audiences:
                 if token.algorithm in issuer.algorithms:
@@ -129,7 +129,7 @@ class Tokens:
                 self._known.popitem(last=False)
 
     def _forget(self, key_set: KeySet) -> None:
-        """Verify again what a key has signed that the set has no more."""
+        """Drop the tokens whose keys are no longer in the set."""
         gone = [
             digest
             for digest, known in self._known.items()
