@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from memoryd.access.api_key import MalformedKey, digest_of, key_id_of, new_key
 from memoryd.domain.principals import (
     MAX_RULES,
+    NO_SESSION,
     InvalidGrant,
     Scope,
     SessionRules,
@@ -139,3 +140,39 @@ def test_rules_within_others_allow_nothing_beyond_them(some, others, ids):
 @given(rules)
 def test_rules_are_within_themselves(some):
     assert SessionRules(some).within(SessionRules(some))
+
+
+@given(rules, rules, st.lists(session_ids))
+def test_both_allow_exactly_what_each_of_two_rules_allows(some, others, ids):
+    both = SessionRules(some).both(SessionRules(others))
+    for session_id in (*ids, *(rule.replace("*", "0") for rule in (*some, *others))):
+        each = SessionRules(some).allow(session_id) and SessionRules(others).allow(session_id)
+        assert both.allow(session_id) == each
+
+
+@given(rules, rules)
+def test_both_are_within_each_and_are_the_same_in_either_order(some, others):
+    both = SessionRules(some).both(SessionRules(others))
+    assert both.within(SessionRules(some))
+    assert both.within(SessionRules(others))
+    assert both.allows_none == (SessionRules(others).both(SessionRules(some))).allows_none
+    assert not both.allows_every or not (some or others)
+
+
+def test_rules_without_a_session_in_common_allow_none():
+    nothing = SessionRules(["user-7.*"]).both(SessionRules(["user-8.*", "user-7"]))
+    assert nothing.allows_none
+    assert not nothing.allow("user-7.a")
+    assert nothing.within(SessionRules(["user-9"]))
+    assert not SessionRules().within(nothing)
+    assert not SessionRules(["user-9"]).within(nothing)
+    assert nothing != SessionRules()
+    assert nothing.texts == (NO_SESSION,)
+    with pytest.raises(InvalidGrant):  # also where it is written down and read again
+        SessionRules(nothing.texts)
+
+
+def test_both_of_many_rules_may_have_more_than_one_credential():
+    some = SessionRules([f"a.{n}" for n in range(MAX_RULES - 1)] + ["b.*"])
+    others = SessionRules([f"b.{n}" for n in range(MAX_RULES - 1)] + ["a.*"])
+    assert len(some.both(others).texts) == 2 * (MAX_RULES - 1)

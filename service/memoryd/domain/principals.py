@@ -27,6 +27,9 @@ MAX_RULES = 64
 MAX_ACTOR_CHARACTERS = 64
 """What is kept of the name of who has changed something."""
 
+NO_SESSION = "(none)"
+"""The text of rules that allow no session. No rule is written so: it opens nothing when read."""
+
 _PREFIX_ENDS = tuple(".:@_-")
 
 
@@ -60,6 +63,10 @@ SHORTHANDS: Mapping[str, frozenset[Scope]] = {
 """Names that stand for several scopes where a credential is made."""
 
 
+SCOPES_RULE = ", ".join((*SHORTHANDS, *Scope))
+"""The names and shorthands that there are."""
+
+
 class InvalidGrant(ValueError):
     """A tenant, scope or rule that cannot be. The text says what is wrong, and what to do."""
 
@@ -81,26 +88,25 @@ def scopes_of(names: Iterable[str]) -> frozenset[Scope]:
         try:
             scopes.add(Scope(name))
         except ValueError:
-            known = ", ".join((*SHORTHANDS, *Scope))
-            raise InvalidGrant(f"there is no such scope; there are {known}") from None
+            raise InvalidGrant(f"there is no such scope; there are {SCOPES_RULE}") from None
     return frozenset(scopes)
 
 
 class SessionRules:
     """Which sessions a principal may name: all of its tenant's, or those that one rule fits."""
 
-    __slots__ = ("_exact", "_prefixes", "texts")
+    __slots__ = ("_exact", "_prefixes", "allows_every", "texts")
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
         """Take exact ids, and prefixes that end in one of `. : @ _ -` before a `*`.
 
         None: every session. Raises InvalidGrant.
         """
-        self.texts = tuple(dict.fromkeys(texts))
-        if len(self.texts) > MAX_RULES:
+        texts = tuple(dict.fromkeys(texts))
+        if len(texts) > MAX_RULES:
             raise InvalidGrant(f"there may be at most {MAX_RULES} rules for sessions")
         exact, prefixes = [], []
-        for text in self.texts:
+        for text in texts:
             prefix, star, rest = text.partition("*")
             if not star:
                 if is_session_id(text) is None:
@@ -114,31 +120,63 @@ class SessionRules:
                     f" {' '.join(_PREFIX_ENDS)}, and then '*' as its last character: user-7.*"
                 )
             prefixes.append(prefix)
+        self._set(texts, exact, prefixes, every=not texts)
+
+    def _set(
+        self, texts: Iterable[str], exact: Iterable[str], prefixes: Iterable[str], *, every: bool
+    ) -> None:
+        self.texts = tuple(texts)
+        """As they are written; none where every session is allowed."""
+        self.allows_every = every
         self._exact = frozenset(exact)
         self._prefixes = tuple(prefixes)
 
     def allow(self, session_id: str) -> bool:
-        if not self.texts:
+        if self.allows_every:
             return True
         return session_id in self._exact or session_id.startswith(self._prefixes)
 
+    @property
+    def allows_none(self) -> bool:
+        """Whether no session fits: an intersection of rules that have nothing in common."""
+        return self.texts == (NO_SESSION,)
+
     def within(self, others: SessionRules) -> bool:
         """Whether they allow no session that the others do not."""
-        if not others.texts:
+        if others.allows_every:
             return True
-        if not self.texts:
+        if self.allows_every:
             return False
         return all(map(others.allow, self._exact)) and all(
             prefix.startswith(others._prefixes) for prefix in self._prefixes
         )
 
+    def both(self, others: SessionRules) -> SessionRules:
+        """Allow what these and the others allow. It may have more than MAX_RULES rules."""
+        if self.within(others):
+            return self
+        if others.within(self):
+            return others
+        exact = {text: None for text in self._exact if others.allow(text)}
+        exact |= {text: None for text in others._exact if self.allow(text)}
+        # Of two prefixes that have sessions in common, one begins with the other.
+        prefixes = {text: None for text in self._prefixes if text.startswith(others._prefixes)}
+        prefixes |= {text: None for text in others._prefixes if text.startswith(self._prefixes)}
+        rules: SessionRules = SessionRules.__new__(SessionRules)
+        texts = (*sorted(exact), *(f"{prefix}*" for prefix in prefixes))
+        rules._set(texts or (NO_SESSION,), exact, prefixes, every=False)
+        return rules
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SessionRules):
             return NotImplemented
-        return (self._exact, set(self._prefixes)) == (other._exact, set(other._prefixes))
+        return self._meaning() == other._meaning()
 
     def __hash__(self) -> int:
-        return hash((self._exact, frozenset(self._prefixes)))
+        return hash(self._meaning())
+
+    def _meaning(self) -> tuple[bool, frozenset[str], frozenset[str]]:
+        return self.allows_every, self._exact, frozenset(self._prefixes)
 
     def __repr__(self) -> str:
         return f"SessionRules({self.texts!r})"
@@ -178,9 +216,11 @@ class Principal(NamedTuple):
     scopes: frozenset[Scope]
     sessions: SessionRules = EVERY_SESSION
     expires_at: datetime | None = None
-    """None: never."""
+    """From when on the credential opens nothing, a token's leeway included. None: never."""
     credential_id: str = ""
     """What the credential is revoked by; empty where there is none."""
+    issued_at: datetime | None = None
+    """Of a token; None for every other credential."""
 
     @property
     def actor(self) -> str:

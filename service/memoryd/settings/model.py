@@ -126,7 +126,8 @@ def validate(model: type[M], values: Mapping[str, object]) -> tuple[M | None, li
             if name in fields:
                 refused = detail["type"] == _REFUSED
                 expected = detail["msg"] if refused else f"expected {_accepts(fields[name])}"
-                faults.setdefault(name, Fault(name, _shape(values[name], fields[name]), expected))
+                found = _shape(values[name], fields[name]) if name in values else "not given"
+                faults.setdefault(name, Fault(name, found, expected))
         return None, list(faults.values())
 
 
