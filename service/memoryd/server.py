@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import descriptor_pool
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from memoryd.access.tokens import Tokens
     from memoryd.domain.records import Session
     from memoryd.recall.embedders.embedder import Embedder
     from memoryd.rpc.endpoint import GrpcServer
@@ -158,6 +160,7 @@ class Server:
         embedder that is not available.
         """
         self._settings = settings
+        self._clock = clock
         self._url = settings.database_url.get_secret_value()
         options = _database_options(settings)
         self.database = Database(self._url, options)
@@ -196,8 +199,9 @@ class Server:
         self._keyring = Keyring(
             self.database, clock, stale_after=timedelta(seconds=settings.auth_stale_seconds)
         )
-        gate = Gate(settings.auth, self._keyring)
-        self._pipeline = CallPipeline(_limits(settings), self._store.admitted_write, gate)
+        self._gate = Gate(settings.auth, self._keyring)
+        self._tokens: Tokens | None = None
+        self._pipeline = CallPipeline(_limits(settings), self._store.admitted_write, self._gate)
         self._add_services(clock)
         self._channel_options = channel_options(settings, shares_port=shares_port)
         self._endpoint = Endpoint(self._make_server, settings.host, settings.address)
@@ -274,13 +278,31 @@ class Server:
         if settings.auth is AuthMode.OFF:
             return
         await self._keyring.start(self._listener, await self._bootstrap_key())
-        if settings.auth is AuthMode.REQUIRED and self._keyring.is_empty:
+        if settings.auth_file:
+            await self._take_others(Path(settings.auth_file))
+        elif settings.auth is AuthMode.REQUIRED and self._keyring.is_empty:
             raise ValueError(
                 f"{settings.variable('auth')} is required and there is no API key, so that nobody"
                 " could call; make one with `memoryd keys create`, or set"
-                f" {settings.variable('bootstrap_key')}"
+                f" {settings.variable('bootstrap_key')} or {settings.variable('auth_file')}"
             )
         self._pipeline.open_streams.start()
+
+    async def _take_others(self, path: Path) -> None:
+        """Take the tokens and certificates that the auth file names."""
+        # Most servers take keys alone.
+        from memoryd.access.auth_file import load_auth_file  # noqa: PLC0415  as above
+        from memoryd.access.certificates import Certificates  # noqa: PLC0415  as above
+        from memoryd.access.tokens import Tokens  # noqa: PLC0415  as above
+
+        given = await asyncio.to_thread(load_auth_file, path)
+        certificates = None
+        if given.certificates:
+            certificates = await asyncio.to_thread(Certificates, given.certificates, self._clock)
+        if given.issuers:
+            self._tokens = Tokens(given.issuers, self._clock)
+            await self._tokens.start()
+        self._gate.take(self._tokens, certificates)
 
     async def _bootstrap_key(self) -> dict[bytes, Principal]:
         """Give the principal of the key that the settings refer to, if any, by its digest."""
@@ -353,6 +375,8 @@ class Server:
         await draining
         await self._accesses.close()
         await self._keyring.aclose()
+        if self._tokens is not None:
+            await self._tokens.aclose()
         await self._retrieval.aclose()
         await self._store.close()
         await self.database.close()

@@ -138,15 +138,22 @@ class TenantAdministration:
         )
 
     async def update(
-        self, tenant: str, *, disabled: bool | None, timeout: float | None = None
+        self,
+        tenant: str,
+        *,
+        disabled: bool | None,
+        tokens_not_before: datetime | None,
+        timeout: float | None = None,
     ) -> Tenant:
-        """Disable or enable a tenant, None: neither; answer it as it is then."""
+        """Change what is given; answer the tenant as it is then."""
         now, dialect = self._clock(), self._database.dialect
+        given = {"disabled": disabled, "tokens_not_before": tokens_not_before}
+        values = {name: value for name, value in given.items() if value is not None}
 
         def body(connection: Connection) -> Tenant:
             revision = storage.raise_revision(connection, dialect)
-            return storage.disable_tenant(
-                connection, dialect, tenant, disabled=disabled, now=now, revision=revision
+            return storage.update_tenant(
+                connection, dialect, tenant, values, now=now, revision=revision
             )
 
         return await self._database.write(body, timeout=timeout)

@@ -107,8 +107,8 @@ class Keyring:
     def principal_of(self, text: str) -> Principal:
         """Who shows this key.
 
-        Raises CredentialMalformed, CredentialInvalid, CredentialRevoked, CredentialExpired,
-        TenantDisabled, and DatabaseUnavailable where that is not known.
+        Raises CredentialMalformed, CredentialInvalid, CredentialRevoked, CredentialExpired, and
+        DatabaseUnavailable where that is not known.
         """
         digest = digest_of(text)
         known = self._known.get(digest)
@@ -131,11 +131,19 @@ class Keyring:
         self._check(known.key, self._clock())
         return known.principal
 
-    def check_tenant(self, tenant: str) -> None:
-        """Raise TenantDisabled where it is."""
-        known = self._tenants.get(tenant)
-        if known is not None and known.disabled:
+    def check_tenant(self, principal: Principal) -> None:
+        """Raise TenantDisabled, or CredentialRevoked for a token that is too old for its tenant."""
+        known = self._tenants.get(principal.tenant)
+        if known is None:
+            return
+        if known.disabled and principal not in self._fixed.values():
             raise TenantDisabled
+        first = known.tokens_not_before
+        if first is not None and principal.issued_at is not None and principal.issued_at < first:
+            raise CredentialRevoked
+
+    def now(self) -> datetime:
+        return self._clock()
 
     async def refresh(self) -> None:
         """Read what has changed; where that fails, what was known goes on."""
@@ -176,7 +184,6 @@ class Keyring:
             raise CredentialExpired
         if not self._is_reachable and now - self._known_at > self._stale_after:
             raise DatabaseUnavailable("keys cannot be read")
-        self.check_tenant(key.grant.tenant)
 
     def _adopt(self, state: AccessState) -> None:
         self._revision = state.revision

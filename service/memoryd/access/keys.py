@@ -67,6 +67,8 @@ class Tenant(NamedTuple):
     name: str
     created_at: datetime
     disabled: bool
+    tokens_not_before: datetime | None
+    """Tokens that were issued earlier are refused."""
 
 
 class AccessState(NamedTuple):
@@ -77,7 +79,9 @@ class AccessState(NamedTuple):
     tenants: Sequence[Tenant]
 
 
-_TENANTS = select(tenants.c.tenant, tenants.c.created_at, tenants.c.disabled)
+_TENANTS = select(
+    tenants.c.tenant, tenants.c.created_at, tenants.c.disabled, tenants.c.tokens_not_before
+)
 
 
 def raise_revision(connection: Connection, dialect: Dialect) -> int:
@@ -144,21 +148,21 @@ def read_tenants(connection: Connection, *, after: str, limit: int) -> list[Tena
     return [Tenant(*row) for row in found]
 
 
-def disable_tenant(
+def update_tenant(
     connection: Connection,
     dialect: Dialect,
     tenant: str,
+    values: Mapping[str, Any],
     *,
-    disabled: bool | None,
     now: datetime,
     revision: int,
 ) -> Tenant:
-    """Refuse or admit a tenant's credentials, None: as it is; answer it as it is then."""
+    """Set columns of a tenant, which comes into being; answer it as it is then."""
     _ensure_tenant(connection, dialect, tenant, now, revision)
     t = tenants.c
-    if disabled is not None:
-        changed = update(tenants).where(t.tenant == tenant)
-        connection.execute(changed.values(disabled=disabled, revision=revision))
+    connection.execute(
+        update(tenants).where(t.tenant == tenant).values(revision=revision, **values)
+    )
     return Tenant(*connection.execute(_TENANTS.where(t.tenant == tenant)).one())
 
 

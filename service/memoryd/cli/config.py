@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from memoryd.access.auth_file import load_auth_file
 from memoryd.cli.running import configuration, references_to_nothing, run, secrets
 from memoryd.database.engine import Database
 from memoryd.database.options import DatabaseOptions
@@ -56,6 +58,8 @@ def check(database_url: str | None) -> None:
 
 async def _check(settings: Settings, base: Mapping[str, ToolConfig]) -> None:
     await check_exposure(exposure_of(settings), settings.variable)
+    if settings.auth_file:
+        await asyncio.to_thread(load_auth_file, Path(settings.auth_file))
     providers = secrets()
     if settings.environment is Environment.PRODUCTION:
         await require_secrets(base, providers)

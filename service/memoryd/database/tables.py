@@ -256,6 +256,8 @@ tenants = Table(
     Column("tenant", String(64), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("disabled", Boolean, nullable=False, server_default=text("false")),
+    # Tokens that were issued earlier are refused.
+    Column("tokens_not_before", UtcDateTime),
     Column("revision", BigInteger, nullable=False),
     PrimaryKeyConstraint("tenant", name="pk_tenants"),
     Index("ix_tenants_revision", "revision"),

@@ -5,8 +5,11 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING
 
+from memoryd.access.api_key import PREFIX
+from memoryd.access.certificates import combined
 from memoryd.domain.errors import (
     MAX_CREDENTIAL_BYTES,
+    CredentialExpired,
     CredentialMalformed,
     CredentialMissing,
     MemorydError,
@@ -15,6 +18,7 @@ from memoryd.domain.errors import (
 from memoryd.domain.principals import (
     ADMIN_SCOPES,
     NO_ONE,
+    AuthMethod,
     AuthMode,
     Principal,
     Scope,
@@ -26,7 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import TypeAlias
 
+    from memoryd.access.certificates import Certificates
     from memoryd.access.keyring import Keyring
+    from memoryd.access.tokens import Tokens
+    from memoryd.rpc.call import WireCall
 
     Metadata: TypeAlias = Iterable[tuple[str, str | bytes]] | None
 
@@ -47,10 +54,12 @@ class Anyone(enum.Enum):
 
 
 class Gate:
-    """Decides on each call by its metadata."""
+    """Decides on each call by its metadata, and by the certificate of its connection."""
 
     def __init__(self, mode: AuthMode, keyring: Keyring) -> None:
         self._keyring = keyring
+        self._tokens: Tokens | None = None
+        self._certificates: Certificates | None = None
         self._everybody = unauthenticated(DEFAULT_TENANT)
         self.principal_of = {
             AuthMode.OFF: self._off,
@@ -63,27 +72,59 @@ class Gate:
         where the credential is not known and the database is away.
         """
 
+    def take(self, tokens: Tokens | None, certificates: Certificates | None) -> None:
+        """Take tokens and certificates of clients, too."""
+        self._tokens = tokens
+        self._certificates = certificates
+
     def check(self, principal: Principal, needs: Scope | Anyone) -> None:
         """Raise as `principal_of` where a principal may no longer what it once could."""
         if principal.credential_id:
             _check_scope(self._keyring.check(principal.credential_id), needs)
+        if principal.expires_at is not None and principal.expires_at <= self._keyring.now():
+            raise CredentialExpired
+        if principal.method is not AuthMethod.OFF:
+            self._keyring.check_tenant(principal)
 
-    def _off(self, metadata: Metadata, needs: Scope | Anyone) -> Principal:
-        del metadata
+    async def _off(self, call: WireCall, metadata: Metadata, needs: Scope | Anyone) -> Principal:
+        del call, metadata
         _check_scope(self._everybody, needs)
         return self._everybody
 
-    def _required(self, metadata: Metadata, needs: Scope | Anyone) -> Principal:
+    async def _required(
+        self, call: WireCall, metadata: Metadata, needs: Scope | Anyone
+    ) -> Principal:
         if needs is Anyone.UNKNOWN:
             return NO_ONE
-        principal = self._keyring.principal_of(credential_of(metadata))
+        certificate = None
+        if self._certificates is not None:
+            certificate = self._certificates.principal_of(call.auth_context())
+        text = credential_of(metadata)
+        if text is not None:
+            principal = await self._shown(text)
+            if certificate is not None:
+                principal = combined(certificate, principal)
+        elif certificate is not None:
+            principal = certificate
+        else:
+            raise CredentialMissing
+        self._keyring.check_tenant(principal)
         _check_scope(principal, needs)
         return principal
 
-    def _observed(self, metadata: Metadata, needs: Scope | Anyone) -> Principal:
-        observed = ObservedPrincipal(*self._off(metadata, needs))
+    async def _shown(self, text: str) -> Principal:
+        """Who shows a key or a token."""
+        tokens = self._tokens
+        if tokens is None or text.startswith(PREFIX):
+            return self._keyring.principal_of(text)
+        return tokens.known(text) or await tokens.principal_of(text)
+
+    async def _observed(
+        self, call: WireCall, metadata: Metadata, needs: Scope | Anyone
+    ) -> Principal:
+        observed = ObservedPrincipal(*await self._off(call, metadata, needs))
         try:
-            observed.real = self._required(metadata, needs)
+            observed.real = await self._required(call, metadata, needs)
         except MemorydError as error:
             observed.refusal = error
         return observed
@@ -112,11 +153,11 @@ class ObservedPrincipal(Principal):
             self.refusal = error
 
 
-def credential_of(metadata: Metadata) -> str:
-    """Give the text behind `Bearer`. Raises CredentialMissing and CredentialMalformed."""
+def credential_of(metadata: Metadata) -> str | None:
+    """Give the text behind `Bearer`; None where there is none. Raises CredentialMalformed."""
     found = [value for key, value in metadata or () if key == AUTHORIZATION]
     if not found:
-        raise CredentialMissing
+        return None
     value = found[0]
     if (
         len(found) > 1

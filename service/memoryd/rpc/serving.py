@@ -72,7 +72,7 @@ class Serving:
         metadata = context.invocation_metadata()
         request_id = _request_id(metadata)
         try:
-            principal = self._gate.principal_of(metadata, self._needs)
+            principal = await self._gate.principal_of(context, metadata, self._needs)
         except MemorydError as error:
             principal, self._refusal = NO_ONE, error
         is_known = principal.method is not AuthMethod.OFF

@@ -172,6 +172,13 @@ class Settings(SettingsModel):
         le=86400,
         description="How long known API keys go on while the database is away, in seconds.",
     )
+    auth_file: str = Field(
+        default="",
+        description=(
+            "A TOML file that says whose tokens and client certificates are good for what; empty: "
+            "none are."
+        ),
+    )
     bootstrap_key: BootstrapKey = Field(
         default="",
         description=(

@@ -360,6 +360,7 @@ class Tenant(_message.Message):
     TENANT_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     DISABLED_FIELD_NUMBER: _builtins.int
+    TOKENS_NOT_BEFORE_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Its name: 1–64 of `a–z 0–9 . _ -`, starting with a letter or digit."""
     disabled: _builtins.bool
@@ -368,16 +369,21 @@ class Tenant(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was first known."""
 
+    @_builtins.property
+    def tokens_not_before(self) -> _timestamp_pb2.Timestamp:
+        """Tokens that were issued earlier are refused as revoked. Absent: none for that."""
+
     def __init__(
         self,
         *,
         tenant: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         disabled: _builtins.bool = ...,
+        tokens_not_before: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "tokens_not_before", b"tokens_not_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disabled", b"disabled", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disabled", b"disabled", "tenant", b"tenant", "tokens_not_before", b"tokens_not_before"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -445,21 +451,27 @@ class UpdateTenantRequest(_message.Message):
 
     TENANT_FIELD_NUMBER: _builtins.int
     DISABLED_FIELD_NUMBER: _builtins.int
+    TOKENS_NOT_BEFORE_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """See Tenant.tenant."""
     disabled: _builtins.bool
     """Whether to refuse every credential of it, within a second on every server. Its data stays. The caller's own tenant
     cannot be disabled.
     """
+    @_builtins.property
+    def tokens_not_before(self) -> _timestamp_pb2.Timestamp:
+        """Refuses tokens that were issued earlier, within a second on every server."""
+
     def __init__(
         self,
         *,
         tenant: _builtins.str = ...,
         disabled: _builtins.bool | None = ...,
+        tokens_not_before: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_disabled", b"_disabled", "disabled", b"disabled"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_disabled", b"_disabled", "disabled", b"disabled", "tokens_not_before", b"tokens_not_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disabled", b"_disabled", "disabled", b"disabled", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disabled", b"_disabled", "disabled", b"disabled", "tenant", b"tenant", "tokens_not_before", b"tokens_not_before"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__disabled: _TypeAlias = _typing.Literal["disabled"]  # noqa: Y015
     _WhichOneofArgType__disabled: _TypeAlias = _typing.Literal["_disabled", b"_disabled"]  # noqa: Y015

@@ -11,7 +11,8 @@ from memoryd.access.administration import lifetime_end
 from memoryd.access.keys import Grant
 from memoryd.domain.principals import EVERY_SESSION, InvalidGrant, Scope, SessionRules, scopes_of
 from memoryd.rpc import page_token
-from memoryd.rpc.memories.messages import span_of
+from memoryd.rpc.memories.messages import moment_of, span_of
+from memoryd.rpc.violations import NO_TIMESTAMP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +49,8 @@ class TenantListing:
 class TenantUpdate:
     tenant: str
     disabled: bool | None
+    """None: as it is."""
+    tokens_not_before: datetime | None
     """None: as it is."""
 
 
@@ -137,7 +140,13 @@ class AccessRequestParser:
         if request.disabled and request.tenant == call.principal.tenant:
             violations.add("disabled", "would end your own credential; use one of another tenant")
         disabled = request.disabled if request.HasField("disabled") else None
-        return TenantUpdate(request.tenant, disabled)
+        first = None
+        if request.HasField("tokens_not_before"):
+            try:
+                first = moment_of(request.tokens_not_before)
+            except OverflowError:
+                violations.add("tokens_not_before", NO_TIMESTAMP)
+        return TenantUpdate(request.tenant, disabled, first)
 
     def _expiration(
         self, request: access_pb2.CreateApiKeyRequest, by: Principal, violations: Violations

@@ -110,7 +110,10 @@ class AccessService:
 
     async def update_tenant(self, update: TenantUpdate, call: Call) -> access_pb2.Tenant:
         tenant = await self._tenants.update(
-            update.tenant, disabled=update.disabled, timeout=call.time_remaining()
+            update.tenant,
+            disabled=update.disabled,
+            tokens_not_before=update.tokens_not_before,
+            timeout=call.time_remaining(),
         )
         await self._keyring.refresh()
         return _tenant_message(tenant)
@@ -123,8 +126,12 @@ class AccessService:
 
 
 def _tenant_message(tenant: Tenant) -> access_pb2.Tenant:
+    first = tenant.tokens_not_before
     return access_pb2.Tenant(
-        tenant=tenant.name, create_time=timestamp(tenant.created_at), disabled=tenant.disabled
+        tenant=tenant.name,
+        create_time=timestamp(tenant.created_at),
+        disabled=tenant.disabled,
+        tokens_not_before=None if first is None else timestamp(first),
     )
 
 
