@@ -47,22 +47,6 @@ def database_kind() -> str:
 
 
 @pytest.fixture
-def authority() -> Authority:
-    return Authority()
-
-
-@pytest.fixture
-def folder(tmp_path: Path, authority: Authority) -> Folder:
-    return Folder(tmp_path / "tls", authority.issue())
-
-
-@pytest.fixture
-def closed_folder(tmp_path: Path, authority: Authority) -> Folder:
-    """The files of a server that wants a certificate of every client."""
-    return Folder(tmp_path / "tls", authority.issue(), authority.pem)
-
-
-@pytest.fixture
 def often(monkeypatch) -> None:
     """Have servers look at their files all the time."""
     monkeypatch.setattr(tls, "LOOK_SECONDS", 0.02)
@@ -119,22 +103,22 @@ def free_port() -> int:
 
 
 @on_each_front
-async def test_calls_come_over_tls_alone(serve, authority, folder, front):
-    running = await serve(MEMORYD_GRPC_SERVER=front, **folder.variables)
+async def test_calls_come_over_tls_alone(serve, authority, tls_folder, front):
+    running = await serve(MEMORYD_GRPC_SERVER=front, **tls_folder.variables)
     async with channel_to(running.address, authority.pem) as channel:
         assert await store(channel) == 1
     assert await refused(running.channel)  # plaintext
 
 
-async def test_a_server_of_an_unknown_ca_is_not_called(serve, folder):
-    running = await serve(**folder.variables)
+async def test_a_server_of_an_unknown_ca_is_not_called(serve, tls_folder):
+    running = await serve(**tls_folder.variables)
     async with channel_to(running.address, Authority("another CA").pem) as channel:
         assert await refused(channel)
 
 
 @on_each_front
-async def test_clients_show_a_certificate(serve, authority, closed_folder, front):
-    running = await serve(MEMORYD_GRPC_SERVER=front, **closed_folder.variables)
+async def test_clients_show_a_certificate(serve, authority, closed_tls_folder, front):
+    running = await serve(MEMORYD_GRPC_SERVER=front, **closed_tls_folder.variables)
     async with channel_to(running.address, authority.pem, authority.issue("agent")) as channel:
         assert await store(channel) == 1
     foreign = Authority("another CA").issue("agent")
@@ -145,11 +129,11 @@ async def test_clients_show_a_certificate(serve, authority, closed_folder, front
 
 
 @pytest.mark.usefixtures("often")
-async def test_a_renewed_client_ca_is_taken_up(serve, authority, closed_folder, eventually):
-    running = await serve(**closed_folder.variables)
+async def test_a_renewed_client_ca_is_taken_up(serve, authority, closed_tls_folder, eventually):
+    running = await serve(**closed_tls_folder.variables)
     next_authority = Authority("the next CA")
     old, new = authority.issue("agent"), next_authority.issue("agent")
-    closed_folder.client_ca.write_bytes(next_authority.pem)
+    closed_tls_folder.client_ca.write_bytes(next_authority.pem)
 
     async def is_known() -> bool:
         async with channel_to(running.address, authority.pem, new) as channel:
@@ -192,9 +176,9 @@ async def seen(front: str, folder: Folder, client: Issued, roots: bytes) -> dict
 
 
 @on_each_front
-async def test_handlers_know_the_clients_certificate(authority, folder, front):
+async def test_handlers_know_the_clients_certificate(authority, tls_folder, front):
     client = authority.issue("agent", uri="spiffe://test/agent")
-    found = await seen(front, folder, client, authority.pem)
+    found = await seen(front, tls_folder, client, authority.pem)
     assert found["x509_subject_alternative_name"] == [
         b"agent",
         b"127.0.0.1",
@@ -333,23 +317,23 @@ def warnings(caplog, eventually) -> Warnings:
 
 @pytest.mark.usefixtures("often")
 @pytest.mark.parametrize("damage", DAMAGES)
-async def test_a_bad_pair_is_one_warning(serve, folder, eventually, damage, warnings):
-    running = await serve(**folder.variables)
+async def test_a_bad_pair_is_one_warning(serve, tls_folder, eventually, damage, warnings):
+    running = await serve(**tls_folder.variables)
     first = await served_serial(running.address)
     authority = Authority()
-    damage(folder, authority)
+    damage(tls_folder, authority)
     await warnings.reach(1)
     assert await served_serial(running.address) == first
     (warning,) = warnings()
     assert warning.startswith(f"serving the certificate loaded before: {DAMAGES[damage]}: ")
     # A pair that is good again is taken up, and what is bad after that is warned of again.
     renewed = authority.issue()
-    folder.key.unlink(missing_ok=True)
-    folder.key.touch(0o600)
-    folder.write(renewed)
+    tls_folder.key.unlink(missing_ok=True)
+    tls_folder.key.touch(0o600)
+    tls_folder.write(renewed)
     await eventually(serves(running.address, renewed))
     assert len(warnings()) == 1
-    damage(folder, authority)
+    damage(tls_folder, authority)
     await warnings.reach(2)
 
 
@@ -358,17 +342,17 @@ async def test_a_bad_pair_is_one_warning(serve, folder, eventually, damage, warn
 
 @pytest.mark.parametrize("command", [("serve",), ("config", "check")])
 @pytest.mark.parametrize("damage", [mismatch, exposed])
-def test_a_bad_pair_stops_the_start(command_line, authority, folder, command, damage):
-    damage(folder, authority)
-    done = command_line.run(*command, MEMORYD_PORT="0", **folder.variables)
+def test_a_bad_pair_stops_the_start(command_line, authority, tls_folder, command, damage):
+    damage(tls_folder, authority)
+    done = command_line.run(*command, MEMORYD_PORT="0", **tls_folder.variables)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"memoryd: MEMORYD_TLS_KEY: {folder.key} ")
+    assert line.startswith(f"memoryd: MEMORYD_TLS_KEY: {tls_folder.key} ")
     assert not list(command_line.folder.glob("*.db"))
 
 
-def test_the_ready_line_has_the_flags_of_tls(command_line, closed_folder):
-    server = command_line.serve(**closed_folder.variables)
+def test_the_ready_line_has_the_flags_of_tls(command_line, closed_tls_folder):
+    server = command_line.serve(**closed_tls_folder.variables)
     server.address()
     assert "grpcurl -cacert CA.pem -cert CLIENT.pem -key CLIENT.key -d" in server.output
 
@@ -387,8 +371,8 @@ def faulty_calls(monkeypatch):
 
 
 @pytest.mark.usefixtures("faulty_calls")
-async def test_a_replacement_has_tls_too(serve, authority, folder, caplog, eventually):
-    running = await serve(MEMORYD_GRPC_SERVER="core", **folder.variables)
+async def test_a_replacement_has_tls_too(serve, authority, tls_folder, caplog, eventually):
+    running = await serve(MEMORYD_GRPC_SERVER="core", **tls_folder.variables)
     async with channel_to(running.address, authority.pem) as channel:
         for _ in range(MOST_FAULTS):
             with contextlib.suppress(grpc.aio.AioRpcError):
@@ -427,8 +411,8 @@ def shakes_hands(address: str, version: ssl.TLSVersion) -> bool:
 
 
 @pytest.mark.parametrize(("least", "takes_1_2"), [("1.2", True), ("1.3", False)])
-def test_the_least_version_of_tls(command_line, folder, least, takes_1_2):
-    server = command_line.serve(MEMORYD_TLS_MIN=least, **folder.variables)
+def test_the_least_version_of_tls(command_line, tls_folder, least, takes_1_2):
+    server = command_line.serve(MEMORYD_TLS_MIN=least, **tls_folder.variables)
     address = server.address()
     assert shakes_hands(address, ssl.TLSVersion.TLSv1_2) is takes_1_2
     assert shakes_hands(address, ssl.TLSVersion.TLSv1_3)
@@ -453,9 +437,9 @@ async def status_over(address: str, version: ssl.TLSVersion) -> int | None:
 
 
 @on_each_front
-async def test_a_call_over_an_earlier_version_is_refused(serve, folder, front):
+async def test_a_call_over_an_earlier_version_is_refused(serve, tls_folder, front):
     """In a process where gRPC was loaded before, it takes the handshake of TLS 1.2."""
-    running = await serve(MEMORYD_GRPC_SERVER=front, MEMORYD_TLS_MIN="1.3", **folder.variables)
+    running = await serve(MEMORYD_GRPC_SERVER=front, MEMORYD_TLS_MIN="1.3", **tls_folder.variables)
     status = await status_over(running.address, ssl.TLSVersion.TLSv1_2)
     assert status == grpc.StatusCode.FAILED_PRECONDITION.value[0]
     assert await status_over(running.address, ssl.TLSVersion.TLSv1_3) != status
@@ -465,9 +449,11 @@ async def test_a_call_over_an_earlier_version_is_refused(serve, folder, front):
 
 
 @on_each_front
-async def test_the_port_for_probes_answers_health_alone(serve, closed_folder, front):
+async def test_the_port_for_probes_answers_health_alone(serve, closed_tls_folder, front):
     port = free_port()
-    await serve(MEMORYD_GRPC_SERVER=front, MEMORYD_HEALTH_PORT=str(port), **closed_folder.variables)
+    await serve(
+        MEMORYD_GRPC_SERVER=front, MEMORYD_HEALTH_PORT=str(port), **closed_tls_folder.variables
+    )
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         answer = await HealthStub(channel).Check(health_pb2.HealthCheckRequest())
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
@@ -477,14 +463,14 @@ async def test_the_port_for_probes_answers_health_alone(serve, closed_folder, fr
             assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_a_port_for_probes_that_is_taken_stops_the_start(command_line, folder):
+async def test_a_port_for_probes_that_is_taken_stops_the_start(command_line, tls_folder):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = await asyncio.to_thread(
             command_line.run,
             *("serve", "--port", "0"),
             MEMORYD_HEALTH_PORT=str(port),
-            **folder.variables,
+            **tls_folder.variables,
         )
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
@@ -494,28 +480,28 @@ def port_of(address: str) -> str:
     return address.rpartition(":")[2]
 
 
-def test_the_health_command_asks_over_tls(command_line, folder):
-    server = command_line.serve(**folder.variables)
-    variables = {**folder.variables, "MEMORYD_PORT": port_of(server.address())}
+def test_the_health_command_asks_over_tls(command_line, tls_folder):
+    server = command_line.serve(**tls_folder.variables)
+    variables = {**tls_folder.variables, "MEMORYD_PORT": port_of(server.address())}
     done = command_line.run("health", **variables)
     assert (done.returncode, done.stdout) == (0, "SERVING\n")
     # What the server does not serve, the command does not trust.
-    folder.write(Authority("another CA").issue())
+    tls_folder.write(Authority("another CA").issue())
     done = command_line.run("health", **variables)
     assert done.returncode == 1
     assert "MEMORYD_HEALTH_PORT" in done.stderr
-    folder.cert.write_bytes(b"")
+    tls_folder.cert.write_bytes(b"")
     done = command_line.run("health", **variables)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"memoryd: MEMORYD_TLS_CERT: {folder.cert} ")
+    assert done.stderr.startswith(f"memoryd: MEMORYD_TLS_CERT: {tls_folder.cert} ")
 
 
-def test_the_health_command_has_no_certificate(command_line, closed_folder):
+def test_the_health_command_has_no_certificate(command_line, closed_tls_folder):
     port = str(free_port())
-    variables = {**closed_folder.variables, "MEMORYD_HEALTH_PORT": port}
+    variables = {**closed_tls_folder.variables, "MEMORYD_HEALTH_PORT": port}
     server = command_line.serve(**variables)
     main_port = port_of(server.address())
-    done = command_line.run("health", MEMORYD_PORT=main_port, **closed_folder.variables)
+    done = command_line.run("health", MEMORYD_PORT=main_port, **closed_tls_folder.variables)
     assert done.returncode == 1
     assert "MEMORYD_TLS_CLIENT_CA" in done.stderr
     assert "set MEMORYD_HEALTH_PORT" in done.stderr
@@ -524,10 +510,10 @@ def test_the_health_command_has_no_certificate(command_line, closed_folder):
 
 
 @pytest.mark.parametrize("database_kind", ["postgresql"])
-def test_workers_share_both_ports(command_line, database_url, closed_folder, authority):
+def test_workers_share_both_ports(command_line, database_url, closed_tls_folder, authority):
     port = str(free_port())
     variables = {
-        **closed_folder.variables,
+        **closed_tls_folder.variables,
         "MEMORYD_DATABASE_URL": database_url,
         "MEMORYD_HEALTH_PORT": port,
     }
@@ -548,12 +534,12 @@ def test_workers_share_both_ports(command_line, database_url, closed_folder, aut
 
 
 @pytest.mark.parametrize("database_kind", ["postgresql"])
-def test_workers_are_not_started_with_a_bad_pair(command_line, database_url, folder, authority):
-    mismatch(folder, authority)
+def test_workers_are_not_started_with_a_bad_pair(command_line, database_url, tls_folder, authority):
+    mismatch(tls_folder, authority)
     done = command_line.run(
         *("serve", "--workers", "2", "--port", "0"),
         MEMORYD_DATABASE_URL=database_url,
-        **folder.variables,
+        **tls_folder.variables,
     )
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()

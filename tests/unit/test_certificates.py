@@ -229,5 +229,9 @@ def test_a_key_in_place_of_its_file_is_not_shown(authority):
     assert "PRIVATE KEY" not in message
 
 
+def test_what_the_client_reads_is_no_unknown_setting():
+    settings_of(MEMORYD_TARGET="localhost:50051", MEMORYD_API_KEY="mdk_x")
+
+
 def test_plaintext_is_the_default():
     assert settings_of().tls_files() is None

@@ -86,6 +86,9 @@ class LogFormat(enum.StrEnum):
     JSON = "json"
 
 
+CLIENT_VARIABLES: Final = frozenset({"MEMORYD_TARGET", "MEMORYD_API_KEY"})
+"""What the Python client reads; the service leaves them alone."""
+
 PROBE_HOST: Final = "127.0.0.1"
 """Where the port for probes listens: it is plaintext, so only this machine reaches it."""
 
@@ -511,7 +514,7 @@ def _unknown_variables(source: Source) -> list[Problem]:
     known = {Settings.variable(name): name.upper() for name in Settings.model_fields}
     problems = []
     for name in source.variables:
-        if name in known or not name.upper().startswith(prefix):
+        if name in known or name in CLIENT_VARIABLES or not name.upper().startswith(prefix):
             continue
         shown, found = name, "no such setting"
         if not _NAME.fullmatch(name):  # a line without a clean `=`, which may contain a secret
