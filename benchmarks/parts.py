@@ -21,6 +21,7 @@ from work import store_request
 from memoryd.database.engine import Database
 from memoryd.domain.content import clean, hashes_of, normalise, simhash
 from memoryd.domain.ids import uuid7
+from memoryd.domain.principals import NO_ONE, Scope
 from memoryd.domain.records import Capacity, ContentPolicy, Memory
 from memoryd.memories.store import MemoryStore
 from memoryd.rpc.call import Call
@@ -73,8 +74,14 @@ def validating() -> Callable[[pb.StoreMemoryRequest], NewMemory]:
     parser = RequestParser(
         ContentPolicy.SANITIZE, lambda: datetime.now(UTC), lambda: settings, max_batch=1000
     )
-    method = Method(parser.new_memory, None, check_size=check_store, is_plain=is_plain_store)
-    call = Call("StoreMemory", "request", lambda: None, "ipv4:127.0.0.1")
+    method = Method(
+        parser.new_memory,
+        None,
+        Scope.MEMORIES_WRITE,
+        check_size=check_store,
+        is_plain=is_plain_store,
+    )
+    call = Call("StoreMemory", "request", lambda: None, "ipv4:127.0.0.1", NO_ONE)
     return lambda request: validated(method, request, call)
 
 

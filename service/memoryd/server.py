@@ -11,9 +11,14 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import descriptor_pool
 from grpc_reflection.v1alpha import reflection
 
+from memoryd.access.administration import KeyAdministration, TenantAdministration
+from memoryd.access.api_key import MalformedKey, digest_of, key_id_of
+from memoryd.access.keyring import Keyring
 from memoryd.database.engine import Database
 from memoryd.database.notifications import Listener
 from memoryd.database.options import DatabaseOptions
+from memoryd.domain.principals import AuthMethod, AuthMode, Principal, Scope
+from memoryd.domain.records import DEFAULT_TENANT
 from memoryd.memories.access import AccessTracker
 from memoryd.memories.feed import ChangeFeed
 from memoryd.memories.store import MemoryStore
@@ -21,10 +26,13 @@ from memoryd.memories.sweeper import Sweeper
 from memoryd.recall.embedders.embedder import EmbedderUnavailable, load
 from memoryd.retrieval.lazy import LazyRetrieval
 from memoryd.rpc import core_server
+from memoryd.rpc.access import Anyone, Gate
+from memoryd.rpc.admin.service import AccessService
 from memoryd.rpc.aio_server import aio_server
 from memoryd.rpc.core_server import CoreServer
 from memoryd.rpc.endpoint import Endpoint
-from memoryd.rpc.health import HealthMonitor
+from memoryd.rpc.exposure import Exposure, check_exposure
+from memoryd.rpc.health import NOT_HEALTH, HealthMonitor
 from memoryd.rpc.limits import Limits
 from memoryd.rpc.memories.requests import RequestParser
 from memoryd.rpc.memories.results import ENCODING
@@ -33,9 +41,16 @@ from memoryd.rpc.methods import Method, as_it_is, is_any
 from memoryd.rpc.pipeline import CallPipeline, Lane
 from memoryd.rpc.receiving import RECEIVE_MARGIN_BYTES
 from memoryd.rpc.tools.service import ToolConfigService
-from memoryd.settings.service import PROBE_HOST, Environment, GrpcServerKind, TlsVersion
+from memoryd.settings.service import (
+    PROBE_HOST,
+    Environment,
+    GrpcServerKind,
+    Reflection,
+    TlsVersion,
+)
 from memoryd.tools.checks import warnings_of
 from memoryd.tools.configs import ToolConfigs
+from memoryd.tools.secrets import SecretReference, SecretUnavailableError
 
 try:
     import resource
@@ -59,10 +74,11 @@ if TYPE_CHECKING:
 _service = descriptor_pool.Default().FindServiceByName
 MEMORY_SERVICE = _service("memoryd.v1.MemoryService")
 TOOL_SERVICE = _service("memoryd.v1.ToolConfigService")
+ACCESS_SERVICE = _service("memoryd.v1.AccessService")
 HEALTH_SERVICE = _service("grpc.health.v1.Health")
 REFLECTION_SERVICE = _service(reflection.SERVICE_NAME)
 
-SERVICES = (MEMORY_SERVICE.full_name, TOOL_SERVICE.full_name)
+SERVICES = (MEMORY_SERVICE.full_name, TOOL_SERVICE.full_name, ACCESS_SERVICE.full_name)
 
 HANDSHAKE_TIMEOUT_SECONDS = 10
 """A connection on which no client has begun HTTP/2 by then is closed."""
@@ -196,7 +212,11 @@ class Server:
         )
         self._sweeping: asyncio.Task[None] | None = None
         self.health = HealthMonitor(self.database.check, SERVICES)
-        self._pipeline = CallPipeline(_limits(settings), self._store.admitted_write)
+        self._keyring = Keyring(
+            self.database, clock, stale_after=timedelta(seconds=settings.auth_stale_seconds)
+        )
+        gate = Gate(settings.auth, self._keyring)
+        self._pipeline = CallPipeline(_limits(settings), self._store.admitted_write, gate)
         self._add_services(clock)
         self._channel_options = channel_options(settings, shares_port=shares_port)
         self._tls = tls_of(settings)
@@ -226,7 +246,7 @@ class Server:
             if path.startswith(prefix)
         }
         return Endpoint(
-            partial(self._make_server, handlers, self._pipeline.unknown),
+            partial(self._make_server, handlers, NOT_HEALTH),
             PROBE_HOST,
             lambda port: f"{PROBE_HOST}:{port}",
         )
@@ -259,23 +279,40 @@ class Server:
         )
         pipeline.add_service(MEMORY_SERVICE, service.methods(parser))
         pipeline.add_service(TOOL_SERVICE, ToolConfigService(self._tools, self._secrets).methods())
+        access = AccessService(
+            KeyAdministration(self.database, clock),
+            TenantAdministration(self.database, clock),
+            self._keyring,
+        )
+        pipeline.add_service(ACCESS_SERVICE, access.methods(clock))
         pipeline.add_service(HEALTH_SERVICE, self.health.methods(), Lane.HEALTH)
+        if settings.reflection is not Reflection.OFF:
+            self._add_reflection()
+
+    def _add_reflection(self) -> None:
         named = (*SERVICES, HEALTH_SERVICE.full_name, reflection.SERVICE_NAME)
         answer = reflection.aio.ReflectionServicer(named).ServerReflectionInfo
-        row: Method[Any] = Method(as_it_is, answer, is_plain=is_any)
-        pipeline.add_service(REFLECTION_SERVICE, {"ServerReflectionInfo": row}, Lane.REFLECTION)
+        is_open = self._settings.reflection is Reflection.ON
+        needs = Anyone.UNKNOWN if is_open else Anyone.KNOWN
+        row: Method[Any] = Method(as_it_is, answer, needs, is_plain=is_any)
+        table = {"ServerReflectionInfo": row}
+        self._pipeline.add_service(REFLECTION_SERVICE, table, Lane.REFLECTION)
 
     async def start(self) -> str:
         """Listen, and return the address as HOST:PORT.
 
         An SQLite file is migrated first if needed. Raises SchemaMismatch where that is impossible,
-        DatabaseUnavailable, CertificateFault for a certificate that cannot serve, and OSError for
-        an address that it cannot listen on.
+        DatabaseUnavailable, OSError for an address that it cannot listen on, and ValueError for a
+        certificate that cannot serve, and where it would be open to more callers than is said to be
+        meant, or to none.
         """
+        settings = self._settings
+        await check_exposure(exposure_of(settings), settings.variable)
         if self._tls is not None:
             await self._tls.start()
         if self.database.is_embedded:
             await self.database.migrate()
+        await self._start_access()
         await self._tools.start(self._listener)
         await self._warn()
         self._listener.start()
@@ -285,6 +322,36 @@ class Server:
         await self.health.start()
         self._sweeping = asyncio.create_task(self._sweep(), name="sweeper")
         return address
+
+    async def _start_access(self) -> None:
+        settings = self._settings
+        if settings.auth is AuthMode.OFF:
+            return
+        await self._keyring.start(self._listener, await self._bootstrap_key())
+        if settings.auth is AuthMode.REQUIRED and self._keyring.is_empty:
+            raise ValueError(
+                f"{settings.variable('auth')} is required and there is no API key, so that nobody"
+                " could call; make one with `memoryd keys create`, or set"
+                f" {settings.variable('bootstrap_key')}"
+            )
+        self._pipeline.open_streams.start()
+
+    async def _bootstrap_key(self) -> dict[bytes, Principal]:
+        """Give the principal of the key that the settings refer to, if any, by its digest."""
+        place = self._settings.bootstrap_key
+        if not place:
+            return {}
+        variable = self._settings.variable("bootstrap_key")
+        try:
+            text = (await self._secrets.resolve(SecretReference.parse(place))).get_secret_value()
+            key_id = key_id_of(text)
+        except (SecretUnavailableError, MalformedKey) as error:
+            raise ValueError(f"{variable}: {place}: {error}") from None
+        scopes = frozenset({Scope.INSTANCE_ADMIN})
+        principal = Principal(
+            DEFAULT_TENANT, "bootstrap", AuthMethod.API_KEY, scopes, credential_id=key_id
+        )
+        return {digest_of(text): principal}
 
     async def failed(self) -> None:
         """Wait until the service cannot go on, and raise EndpointFailed."""
@@ -332,6 +399,7 @@ class Server:
             await asyncio.gather(self._sweeping, return_exceptions=True)
         await self._feed.close()
         await self._tools.aclose()
+        await self._pipeline.open_streams.aclose()
         await self._listener.close()
         await draining
         if self._probed is not None:
@@ -339,6 +407,7 @@ class Server:
         if self._tls is not None:
             await self._tls.stop()
         await self._accesses.close()
+        await self._keyring.aclose()
         await self._retrieval.aclose()
         await self._store.close()
         await self.database.close()
@@ -346,6 +415,17 @@ class Server:
             await self._standby.close()
         if self._sweeping is not None:  # it had started
             _log.info("stopped")
+
+
+def exposure_of(settings: Settings) -> Exposure:
+    return Exposure(
+        settings.host,
+        settings.auth,
+        has_tls=bool(settings.tls_cert),
+        allow_unauthenticated=settings.allow_unauthenticated,
+        allow_plaintext=settings.allow_plaintext,
+        is_production=settings.environment is Environment.PRODUCTION,
+    )
 
 
 def _standby_of(settings: Settings, options: DatabaseOptions, primary: Database) -> Database | None:

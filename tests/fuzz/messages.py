@@ -365,7 +365,7 @@ def requests(draw: st.DrawFn, method: MethodDescriptor) -> Message:
             message.MergeFrom(draw(anything))
     if "page_token" in message.DESCRIPTOR.fields_by_name and draw(st.booleans()):
         position = draw(st.sampled_from((0, 1, 2**31, 2**63 - 1, 2**63, 2**64 - 1)))
-        message.page_token = page_token.encode(position, message)
+        message.page_token = page_token.encode(position, message, "default")
     return message
 
 

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -171,6 +172,16 @@ filters = st.just({}) | st.fixed_dictionaries(
 )
 
 
+@dataclass
+class Notes:
+    """What the machine knows of one tenant."""
+
+    known: dict[str, list[str]] = field(default_factory=lambda: {"a": [], "b": []})
+    retries: list[pb.StoreMemoryRequest] = field(default_factory=list)
+    bookmarks: list[tuple[pb.ListMemoriesRequest, int]] = field(default_factory=list)
+    markers: int = 0
+
+
 class MemoryMachine(RuleBasedStateMachine):
     """Random calls; after each change all state and all events of the service are compared."""
 
@@ -178,11 +189,13 @@ class MemoryMachine(RuleBasedStateMachine):
         super().__init__()
         self.world = world
         world.begin()
-        self.model = world.model
-        self.known: dict[str, list[str]] = {"a": [], "b": []}
-        self.retries: list[pb.StoreMemoryRequest] = []
-        self.bookmarks: list[tuple[pb.ListMemoriesRequest, int]] = []
-        self.markers = 0
+        self.notes_of = [Notes() for _ in world.tenants]
+        self.take_turn(0)
+
+    def take_turn(self, place: int) -> None:
+        """Be one of the tenants."""
+        self.world.tenant, self.notes = self.world.tenants[place], self.notes_of[place]
+        self.model = self.world.model
 
     def teardown(self) -> None:
         self.world.end()
@@ -203,8 +216,8 @@ class MemoryMachine(RuleBasedStateMachine):
         for name in dict.fromkeys(names):
             session_id = self.world.session(name)
             for row in self.model.rows(session_id):
-                if row.memory_id not in self.known[name]:
-                    self.known[name].append(row.memory_id)
+                if row.memory_id not in self.notes.known[name]:
+                    self.notes.known[name].append(row.memory_id)
             request = pb.PurgeMemoriesRequest(session_id=session_id)
             self.model.purge(request, self.world.call(1 - via, "PurgeMemories", request))
             self.world.check_watcher(session_id)
@@ -216,7 +229,7 @@ class MemoryMachine(RuleBasedStateMachine):
         known = {
             "live": [row.memory_id for row in self.model.live(session_id)],
             "deleted": [r.memory_id for r in self.model.rows(session_id) if r.delete_time],
-            "any": self.known[name],
+            "any": self.notes.known[name],
         }[kind]
         return known[-1 - number % len(known)] if known else ABSENT
 
@@ -237,7 +250,7 @@ class MemoryMachine(RuleBasedStateMachine):
         if answer is not None:
             self.model.store(request, answer)
             if request.request_id:
-                self.retries.append(request)
+                self.notes.retries.append(request)
         self.settle(via, name)
 
     def filter(self, fields: dict[str, Any]) -> pb.MemoryFilter:
@@ -272,10 +285,10 @@ class MemoryMachine(RuleBasedStateMachine):
         fields = {"content": content, "metadata": LARGE_METADATA[large]}
         self.store_one(via, name, self.store_request(name, fields))
 
-    @precondition(lambda self: self.retries)
+    @precondition(lambda self: self.notes.retries)
     @rule(via=servers, pick=numbers)
     def retry(self, *, via: int, pick: int) -> None:
-        request = self.retries[-1 - pick % len(self.retries)]
+        request = self.notes.retries[-1 - pick % len(self.notes.retries)]
         self.store_one(via, request.session_id[-1], request)
 
     @rule(
@@ -401,8 +414,11 @@ class MemoryMachine(RuleBasedStateMachine):
             events = self.world.watchers[session_id].events[place : place + count]
             return [(event.change, event.memory.memory_id) for event in events]
 
-        self.model.sweep(next_events)
-        self.settle(via, "a", "b")
+        for place in reversed(range(len(self.world.tenants))):
+            self.take_turn(place)
+            self.world.follow_sweep(via)
+            self.model.sweep(next_events)
+            self.settle(via, "a", "b")
 
     @rule(via=servers)
     def restart(self, *, via: int) -> None:
@@ -439,7 +455,7 @@ class MemoryMachine(RuleBasedStateMachine):
             position = self.page(via, request, position)
             if not request.page_token:
                 break
-            self.bookmarks.append((copy_of(request), position))
+            self.notes.bookmarks.append((copy_of(request), position))
         export = pb.ExportMemoriesRequest(
             session_id=request.session_id, filter=request.filter, show_deleted=show_deleted
         )
@@ -459,11 +475,11 @@ class MemoryMachine(RuleBasedStateMachine):
         request.page_token = answer.next_page_token
         return rows[:size][-1].created_revision if rows else after
 
-    @precondition(lambda self: self.bookmarks)
+    @precondition(lambda self: self.notes.bookmarks)
     @rule(via=servers, pick=numbers)
     def list_on(self, *, via: int, pick: int) -> None:
         """Continue from an old token, whatever has changed since."""
-        request, after = self.bookmarks[-1 - pick % len(self.bookmarks)]
+        request, after = self.notes.bookmarks[-1 - pick % len(self.notes.bookmarks)]
         self.page(via, copy_of(request), after)
 
     @rule(
@@ -529,8 +545,10 @@ class MemoryMachine(RuleBasedStateMachine):
         revisions = [0, *(event.revision for event in session.events)]
         start = revisions[start % len(revisions)]
         watcher = self.world.watch(via, session_id, start)
-        self.markers += 1
-        self.store_one(via, name, self.store_request(name, {"content": f"marker {self.markers}"}))
+        self.notes.markers += 1
+        self.store_one(
+            via, name, self.store_request(name, {"content": f"marker {self.notes.markers}"})
+        )
         self.world.check_resumed(watcher, session, start)
 
     @rule(via=servers, name=sessions, back=st.integers(0, 3))
@@ -542,6 +560,41 @@ class MemoryMachine(RuleBasedStateMachine):
             self.world.check_refused(self.world.watch(via, session_id, last - back))
 
 
+class TwoTenants(MemoryMachine):
+    """Two tenants in turns, with the same sessions, contents and request ids.
+
+    Each is compared with a model that knows of no other.
+    """
+
+    @rule()
+    def turn(self) -> None:
+        self.take_turn(1 - self.world.tenants.index(self.world.tenant))
+
+    @rule(via=servers, fields=stores)
+    def store_the_same(self, *, via: int, fields: dict[str, Any]) -> None:
+        """Both store one content, with one request id if there is any."""
+        for place in (0, 1):
+            self.take_turn(place)
+            self.store_one(via, "a", self.store_request("a", fields))
+
+    @rule(via=servers, name=sessions, pick=picks)
+    def name_the_others(self, *, via: int, name: str, pick: tuple[str, int]) -> None:
+        """Ask for a memory of the other tenant by its id."""
+        memory_id = self.memory(name, pick)
+        self.turn()
+        request = pb.GetMemoryRequest(session_id=self.world.session(name), memory_id=memory_id)
+        self.call(via, "GetMemory", request)
+
+    @precondition(lambda self: self.notes.bookmarks)
+    @rule(via=servers, pick=numbers)
+    def list_on_with_the_others_token(self, *, via: int, pick: int) -> None:
+        request, _ = self.notes.bookmarks[-1 - pick % len(self.notes.bookmarks)]
+        self.turn()
+        refusal = self.world.call(via, "ListMemories", copy_of(request))
+        assert isinstance(refusal, Refusal)
+        assert (refusal.code, refusal.fields) == ("INVALID_ARGUMENT", ("page_token",))
+
+
 def copy_of(request: pb.ListMemoriesRequest) -> pb.ListMemoriesRequest:
     copy = pb.ListMemoriesRequest()
     copy.CopyFrom(request)
@@ -549,7 +602,9 @@ def copy_of(request: pb.ListMemoriesRequest) -> pb.ListMemoriesRequest:
 
 
 @pytest.fixture
-def world(database_url: str, clock: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def make_world(
+    database_url: str, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., World]]:
     async def never(_sweeper: Sweeper, _interval_seconds: float) -> None:
         """Leave sweeping to the rule."""
 
@@ -557,10 +612,21 @@ def world(database_url: str, clock: Any, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setitem(AccessTracker.__init__.__kwdefaults__, "flush_seconds", 0.0)
     monkeypatch.setattr(feed, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(Sweeper, "run", never)
-    world = World(database_url, clock)
-    yield world
-    world.close()
+    made = []
+
+    def make(*tenants: str) -> World:
+        made.append(World(database_url, clock, *tenants))
+        return made[-1]
+
+    yield make
+    for world in made:
+        world.close()
 
 
-def test_the_service_matches_the_model(world: World) -> None:
-    run_state_machine_as_test(partial(MemoryMachine, world), settings=PROFILE)
+def test_the_service_matches_the_model(make_world: Callable[..., World]) -> None:
+    run_state_machine_as_test(partial(MemoryMachine, make_world()), settings=PROFILE)
+
+
+def test_two_tenants_see_what_each_would_see_alone(make_world: Callable[..., World]) -> None:
+    world = make_world("acme", "other")
+    run_state_machine_as_test(partial(TwoTenants, world), settings=PROFILE)

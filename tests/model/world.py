@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 from tests.patience import PATIENT
 
+from memoryd.access.api_key import new_key
 from memoryd.memories import sweeper
 from memoryd.server import Server
 from memoryd.tools.secrets import Secrets
 from memoryd.tools.settings import load_configuration
+from memoryd.v1 import access_pb2
 from memoryd.v1 import memory_pb2 as pb
+from memoryd.v1.access_pb2_grpc import AccessServiceStub
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
 from .model import Event, Limits, Model, Refusal, Row, Session
@@ -44,6 +48,7 @@ ENDS_OF_A_STOP = (
 )
 
 T = TypeVar("T")
+Metadata: TypeAlias = tuple[tuple[str, str], ...]
 
 
 class Clock(Protocol):
@@ -52,11 +57,18 @@ class Clock(Protocol):
     def __call__(self) -> Any: ...
 
 
+def shown(key: str) -> Metadata:
+    return (("authorization", f"Bearer {key}"),)
+
+
 class Watcher:
     """Follows one session and keeps all its events."""
 
-    def __init__(self, stub: MemoryServiceStub, session_id: str, start_revision: int = 0) -> None:
+    def __init__(
+        self, stub: MemoryServiceStub, metadata: Metadata, session_id: str, start_revision: int = 0
+    ) -> None:
         self.session_id = session_id
+        self._metadata = metadata
         self.events: list[pb.WatchMemoriesResponse] = []
         self.end: Refusal | None = None
         self._news = asyncio.Event()
@@ -65,7 +77,7 @@ class Watcher:
     def follow(self, stub: MemoryServiceStub, start_revision: int) -> None:
         request = pb.WatchMemoriesRequest(session_id=self.session_id, start_revision=start_revision)
         self.end = None
-        self._call = stub.WatchMemories(request)
+        self._call = stub.WatchMemories(request, metadata=self._metadata)
         self._task = asyncio.create_task(self._read(self._call))
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -93,6 +105,15 @@ class Watcher:
         self._news.set()
 
 
+@dataclass
+class Tenant:
+    """One caller, and what must be in the service for it."""
+
+    metadata: Metadata
+    model: Model
+    watchers: dict[str, Watcher] = field(default_factory=dict)
+
+
 class Node:
     """One server, and a channel to it."""
 
@@ -110,30 +131,52 @@ class Node:
 class World:
     """What the state machine drives. It owns an event loop; each example has new sessions."""
 
-    def __init__(self, database_url: str, clock: Clock) -> None:
+    def __init__(self, database_url: str, clock: Clock, *tenants: str) -> None:
+        """Without tenants, everybody is one that shows no credential."""
         self._runner = asyncio.Runner()
         self._environ = {"MEMORYD_DATABASE_URL": database_url, **VARIABLES}
         self._beginning = clock.now
         self._examples = 0
         self.clock = clock
-        self.nodes = [self.run(self._start()), self.run(self._start())]
+        self._callers: list[Metadata] = [()]
+        if tenants:
+            bootstrap = new_key().text
+            place = {"MEMORYD_BOOTSTRAP_KEY": "env://BOOTSTRAP", "BOOTSTRAP": bootstrap}
+            self._environ |= {"MEMORYD_AUTH": "required", **place}
+        self.nodes = [self.run(self._start())]
+        if tenants:
+            self._callers = [self.run(self._key(bootstrap, tenant)) for tenant in tenants]
+        self.nodes.append(self.run(self._start()))
+
+    @property
+    def model(self) -> Model:
+        """Of the tenant whose turn it is."""
+        return self.tenant.model
+
+    @property
+    def watchers(self) -> dict[str, Watcher]:
+        """Of the tenant whose turn it is."""
+        return self.tenant.watchers
 
     def begin(self) -> None:
         """Start an example."""
         self._examples += 1
         self.clock.now = self._beginning
-        self.model = Model(LIMITS, self.clock)
-        self.watchers: dict[str, Watcher] = {}
-        for name in "ab":
-            session_id = self.session(name)
-            self.watchers[session_id] = self.run(self._watch(session_id))
+        self.tenants = [Tenant(caller, Model(LIMITS, self.clock)) for caller in self._callers]
+        for tenant in self.tenants:
+            self.tenant = tenant
+            for name in "ab":
+                session_id = self.session(name)
+                self.watchers[session_id] = self.run(self._watch(session_id))
 
     def end(self) -> None:
         """End the example and remove its data."""
-        for session_id, watcher in self.watchers.items():
-            self.run(watcher.close())
-            request = pb.EraseSessionRequest(session_id=session_id)
-            self.call(0, "EraseSession", request)
+        for tenant in self.tenants:
+            self.tenant = tenant
+            for session_id, watcher in self.watchers.items():
+                self.run(watcher.close())
+                request = pb.EraseSessionRequest(session_id=session_id)
+                self.call(0, "EraseSession", request)
 
     def close(self) -> None:
         for node in self.nodes:
@@ -151,7 +194,9 @@ class World:
 
         async def call() -> Any:
             try:
-                return await getattr(self.nodes[via].stub, method)(request, timeout=TIMEOUT_SECONDS)
+                return await getattr(self.nodes[via].stub, method)(
+                    request, timeout=TIMEOUT_SECONDS, metadata=self.tenant.metadata
+                )
             except grpc.aio.AioRpcError as error:
                 return refusal_of(error)
 
@@ -161,7 +206,9 @@ class World:
         """Return all answers of a stream that ends."""
 
         async def read() -> list[Any]:
-            call = getattr(self.nodes[via].stub, method)(request, timeout=TIMEOUT_SECONDS)
+            call = getattr(self.nodes[via].stub, method)(
+                request, timeout=TIMEOUT_SECONDS, metadata=self.tenant.metadata
+            )
             return [answer async for answer in call]
 
         return self.run(read())
@@ -176,7 +223,9 @@ class World:
             request = pb.GetMemoryRequest(session_id=row.session_id, memory_id=row.memory_id)
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 while True:
-                    found = await self.nodes[via].stub.GetMemory(request)
+                    found = await self.nodes[via].stub.GetMemory(
+                        request, metadata=self.tenant.metadata
+                    )
                     if found.access_count >= row.access_count:
                         break
                     await asyncio.sleep(0.002)
@@ -184,13 +233,18 @@ class World:
         self.run(poll())
 
     def sweep(self, via: int) -> None:
-        """Sweep once, and wait until the watchers have received all its changes."""
+        """Sweep once."""
+        self.run(self.nodes[via].server.sweeper.run_once())
 
-        async def sweep() -> None:
-            await self.nodes[via].server.sweeper.run_once()
+    def follow_sweep(self, via: int) -> None:
+        """Wait until the tenant's watchers have received all changes of a sweep."""
+
+        async def follow() -> None:
             for session_id, watcher in self.watchers.items():
                 request = pb.RetrieveMemoriesRequest(session_id=session_id, peek=True)
-                answer = await self.nodes[via].stub.RetrieveMemories(request)
+                answer = await self.nodes[via].stub.RetrieveMemories(
+                    request, metadata=self.tenant.metadata
+                )
                 if self.model.revision(session_id) < answer.revision:
                     await watcher.until(
                         lambda received=watcher.events, last=answer.revision: (
@@ -198,22 +252,23 @@ class World:
                         )
                     )
 
-        self.run(sweep())
+        self.run(follow())
 
     def restart(self, via: int) -> None:
         """Replace a server by a new one; watchers resume where they were."""
         node = self.nodes[via]
+        watchers = [watcher for tenant in self.tenants for watcher in tenant.watchers.values()]
 
         async def restart() -> None:
             await node.server.stop()
             if via == 0:
-                for watcher in self.watchers.values():
+                for watcher in watchers:
                     await watcher.until(lambda: False)
                     assert watcher.end in ENDS_OF_A_STOP
             await node.stop()
             self.nodes[via] = await self._start()
             if via == 0:
-                for watcher in self.watchers.values():
+                for watcher in watchers:
                     start_revision = watcher.events[-1].revision if watcher.events else 0
                     watcher.follow(self.nodes[0].stub, start_revision)
 
@@ -287,7 +342,17 @@ class World:
         assert known == {row.memory_id: row.revision for row in present.values()}
 
     async def _watch(self, session_id: str, via: int = 0, start_revision: int = 0) -> Watcher:
-        return Watcher(self.nodes[via].stub, session_id, start_revision)
+        stub, metadata = self.nodes[via].stub, self.tenant.metadata
+        return Watcher(stub, metadata, session_id, start_revision)
+
+    async def _key(self, bootstrap: str, tenant: str) -> Metadata:
+        request = access_pb2.CreateApiKeyRequest(
+            tenant=tenant, name=tenant, scopes=["operator"], never_expires=True
+        )
+        made = await AccessServiceStub(self.nodes[0].channel).CreateApiKey(
+            request, metadata=shown(bootstrap)
+        )
+        return shown(made.key)
 
     async def _start(self) -> Node:
         settings, tools = load_configuration(environ=self._environ, dotenv=None, flags={})

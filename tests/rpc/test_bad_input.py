@@ -469,7 +469,7 @@ async def test_a_forged_page_token_is_refused_like_any_other(each_refused):
     first_page = pb.ListMemoriesRequest(session_id=SESSION)
     requests = {
         str(position): pb.ListMemoriesRequest(
-            session_id=SESSION, page_token=page_token.encode(position, first_page)
+            session_id=SESSION, page_token=page_token.encode(position, first_page, "default")
         )
         for position in (2**63, 2**64 - 1)
     }

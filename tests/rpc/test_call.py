@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from memoryd.domain.principals import NO_ONE
 from memoryd.domain.records import ContentPolicy
 from memoryd.rpc.call import Call, offloaded
 from memoryd.rpc.memories.requests import RequestParser
@@ -29,7 +30,7 @@ async def test_validation_of_a_batch_ends_when_its_caller_leaves():
         return datetime(2026, 3, 1, tzinfo=UTC)
 
     parser = RequestParser(ContentPolicy.SANITIZE, clock, MemorySettings, max_batch=1000)
-    call = Call("StoreMemory", "request", lambda: None, "ipv4:127.0.0.1")
+    call = Call("StoreMemory", "request", lambda: None, "ipv4:127.0.0.1", NO_ONE)
     batch = pb.BatchStoreMemoriesRequest(
         requests=[pb.StoreMemoryRequest(session_id="a", content=f"fact {n}") for n in range(1000)]
     )

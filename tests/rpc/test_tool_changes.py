@@ -550,7 +550,7 @@ async def test_only_the_latest_literals_are_kept(tools, monkeypatch):
 
 
 async def test_production_refuses_a_literal(serve, refused):
-    tools = (await serve(MEMORYD_ENVIRONMENT="production")).tools
+    tools = (await serve(MEMORYD_AUTH="observe", MEMORYD_ENVIRONMENT="production")).tools
     refusal = await refused(update(tools, "crm", crm={"api_key": CANARY, "timeout": 0}))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "LITERAL_SECRET")
     assert sorted(refusal.violations) == ["tool_config.crm.api_key", "tool_config.crm.timeout"]
@@ -563,7 +563,9 @@ async def test_production_refuses_a_literal(serve, refused):
 
 async def test_production_sets_aside_a_literal_from_elsewhere(serve):
     await update((await serve()).tools, "crm", crm={"api_key": CANARY, "timeout": 3})
-    config = await get((await serve(MEMORYD_ENVIRONMENT="production")).tools, "crm")
+    config = await get(
+        (await serve(MEMORYD_AUTH="observe", MEMORYD_ENVIRONMENT="production")).tools, "crm"
+    )
     assert (config.crm.has_api_key, config.crm.timeout) == (False, 3)
     assert [warning.field for warning in config.warnings] == ["crm.api_key"]
 

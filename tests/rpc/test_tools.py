@@ -498,7 +498,9 @@ async def test_endpoints_and_keys_are_well_formed(tools):
 
 
 async def test_production_takes_keys_by_reference_only(serve):
-    tools = (await serve(MEMORYD_ENVIRONMENT="production", CRM_KEY=CANARY)).tools
+    tools = (
+        await serve(MEMORYD_AUTH="observe", MEMORYD_ENVIRONMENT="production", CRM_KEY=CANARY)
+    ).tools
     literal = await validate(tools, "crm", crm={"api_key": CANARY})
     assert fields(literal.violations) == ["crm.api_key"]
     assert "env://NAME" in literal.violations[0].description

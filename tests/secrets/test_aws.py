@@ -327,7 +327,11 @@ async def test_the_secrets_of_all_tools_are_waited_for_at_once(serve, monkeypatc
     watching.cancel()
 
 
-PRODUCTION = {"MEMORYD_ENVIRONMENT": "production", "CRM_API_KEY": "secretsmanager://aws/crm"}
+PRODUCTION = {
+    "MEMORYD_ENVIRONMENT": "production",
+    "MEMORYD_AUTH": "observe",
+    "CRM_API_KEY": "secretsmanager://aws/crm",
+}
 
 
 def test_production_starts_with_a_secret_that_is_there(aws, command_line):

@@ -239,19 +239,19 @@ async def test_streams_of_requests_may_be_compressed(memory, compression):
 
 async def test_reflection_describes_every_service_and_its_messages(running):
     reflect = ServerReflectionStub(running.channel).ServerReflectionInfo
+    ours = ["AccessService", "MemoryService", "ToolConfigService"]
     requests = [
         reflection_pb2.ServerReflectionRequest(list_services=""),
-        reflection_pb2.ServerReflectionRequest(file_containing_symbol="memoryd.v1.MemoryService"),
-        reflection_pb2.ServerReflectionRequest(
-            file_containing_symbol="memoryd.v1.ToolConfigService"
+        *(
+            reflection_pb2.ServerReflectionRequest(file_containing_symbol=f"memoryd.v1.{name}")
+            for name in ours
         ),
     ]
     listed, *files = [answer async for answer in reflect(iter(requests))]
     assert {service.name for service in listed.list_services_response.service} == {
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
-        "memoryd.v1.MemoryService",
-        "memoryd.v1.ToolConfigService",
+        *(f"memoryd.v1.{name}" for name in ours),
     }
     described = [
         descriptor_pb2.FileDescriptorProto.FromString(
@@ -259,7 +259,7 @@ async def test_reflection_describes_every_service_and_its_messages(running):
         )
         for answer in files
     ]
-    assert [file.service[0].name for file in described] == ["MemoryService", "ToolConfigService"]
+    assert [file.service[0].name for file in described] == ours
 
 
 async def test_reflection_refuses_bytes_that_are_not_a_request(running, refusal):

@@ -86,7 +86,11 @@ async def test_warnings_are_reported(running, command_line, database_url):
         ({"RAG_CHUNK_SIZE": "1", "MEMORYD_PORT": "x"}, ("RAG_CHUNK_SIZE", "MEMORYD_PORT")),
         ({"MEMORYD_ENVIRONMENT": "production", "CRM_API_KEY": CANARY}, ("CRM_API_KEY", "env://")),
         (
-            {"MEMORYD_ENVIRONMENT": "production", "CRM_API_KEY": "env://MISSING"},
+            {
+                "MEMORYD_ENVIRONMENT": "production",
+                "MEMORYD_AUTH": "observe",
+                "CRM_API_KEY": "env://MISSING",
+            },
             ("CRM_API_KEY", "MISSING"),
         ),
     ],

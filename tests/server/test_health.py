@@ -25,7 +25,10 @@ from memoryd.v1 import tool_config_pb2 as tool_pb
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-SERVICES = ("", "memoryd.v1.MemoryService", "memoryd.v1.ToolConfigService")
+SERVICES = (
+    *("", "memoryd.v1.AccessService", "memoryd.v1.MemoryService"),
+    "memoryd.v1.ToolConfigService",
+)
 Status = health_pb2.HealthCheckResponse
 
 only_postgresql = pytest.mark.parametrize("database_kind", ["postgresql"])

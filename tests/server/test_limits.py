@@ -145,6 +145,21 @@ def test_a_client_is_an_address_and_takes_no_other_clients_places():
     places.take(client_of("unix:"))
 
 
+@pytest.mark.parametrize(
+    ("peers", "clients"),
+    [
+        (("ipv6:%5B2001:db8::7%5D:1", "ipv6:[2001:db8::ffff:0:0:8]:2"), 1),
+        (("ipv6:%5B2001:db8::7%5D:1", "ipv6:%5B2001:db8:0:1::7%5D:1"), 2),
+        (("ipv6:%5B::ffff:10.0.0.7%5D:1", "ipv4:10.0.0.7:2"), 1),
+        (("ipv6:%5B::ffff:10.0.0.7%5D:1", "ipv6:%5B::ffff:10.0.0.8%5D:1"), 2),
+        (("ipv6:%5Bfe80::1%25eth0%5D:1", "ipv6:%5Bfe80::2%25eth0%5D:1"), 1),
+        (("ipv6:%5Bno address%5D:1", "ipv6:%5Bno address%5D:2"), 1),
+    ],
+)
+def test_an_ipv6_client_is_a_network(peers, clients):
+    assert len(set(map(client_of, peers))) == clients
+
+
 async def test_writes_that_would_wait_too_long_are_refused_unread(serve, refusal, monkeypatch):
     monkeypatch.setattr(group_commit, "MAX_WAIT_SECONDS", 0.0)
     running = await serve(MEMORYD_WRITE_BATCH_LIMIT="2")

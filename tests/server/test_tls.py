@@ -461,6 +461,7 @@ async def test_the_port_for_probes_answers_health_alone(serve, closed_tls_folder
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await channel.unary_unary(path)(b"", timeout=TIMEOUT_SECONDS)
             assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+            assert "answers grpc.health.v1 alone" in caught.value.details()
 
 
 async def test_a_port_for_probes_that_is_taken_stops_the_start(command_line, tls_folder):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from memoryd.access import keys as storage
@@ -23,7 +23,6 @@ from memoryd.domain.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from datetime import datetime
 
     from memoryd.access.keys import AccessState, ApiKey, Tenant
     from memoryd.database.engine import Database
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.5
 """Between two looks at what has changed; SQLite does not notify, a notification may be lost."""
+
+LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 
 USE_KEPT = timedelta(minutes=10)
 """How exactly it is kept when a key was last used."""
@@ -59,16 +60,12 @@ class Keyring:
         clock: Callable[[], datetime],
         *,
         stale_after: timedelta,
-        fixed: Mapping[bytes, Principal] | None = None,
     ) -> None:
-        """`stale_after`: how long known keys open anything while the database is away.
-
-        `fixed`: principals of keys that no database has, by the digests of their keys.
-        """
+        """`stale_after`: how long known keys open anything while the database is away."""
         self._database = database
         self._clock = clock
         self._stale_after = stale_after
-        self._fixed = fixed or {}
+        self._fixed: Mapping[bytes, Principal] = {}
         self._revision = 0
         self._known: dict[bytes, _Known] = {}
         self._by_id: dict[str, _Known] = {}
@@ -81,11 +78,21 @@ class Keyring:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no key is known that may open anything, now or later."""
-        return not self._fixed and all(known.key.revoked_at for known in self._known.values())
+        """Whether there is no key that opens anything, as far as the database has answered."""
+        if self._fixed or not self._is_reachable:
+            return False
+        now = self._clock()
+        return all(
+            known.key.revoked_at or (known.key.grant.expires_at or LAST_MOMENT) <= now
+            for known in self._known.values()
+        )
 
-    async def start(self, listener: Listener) -> None:
-        """Read all of it, and keep up."""
+    async def start(self, listener: Listener, fixed: Mapping[bytes, Principal]) -> None:
+        """Read all of it, and keep up.
+
+        `fixed`: principals of keys that no database has, by the digests of these.
+        """
+        self._fixed = fixed
         listener.subscribe(CHANNEL, lambda _: self._wake.set(), self._look)
         await self.refresh()
         self._refreshing = asyncio.create_task(self._keep_up(), name="keys")

@@ -65,9 +65,8 @@ class ApiKey(NamedTuple):
 
 class Tenant(NamedTuple):
     name: str
+    created_at: datetime
     disabled: bool
-    tokens_not_before: datetime | None
-    quotas: dict[str, int]
 
 
 class AccessState(NamedTuple):
@@ -78,50 +77,96 @@ class AccessState(NamedTuple):
     tenants: Sequence[Tenant]
 
 
-def create_key(connection: Connection, dialect: Dialect, grant: Grant, now: datetime) -> KeyText:
-    """Make a key, which is shown this once. Runs in a writing transaction."""
-    key = new_key()
-    with_revision = _raise_revision(connection, dialect)
-    tenant = columns_of(
-        [{"tenant": grant.tenant, "created_at": now, "disabled": False, "revision": with_revision}]
-    )
-    dialect.insert_many(connection, tenants, tenant, ignore_existing=True)
+_TENANTS = select(tenants.c.tenant, tenants.c.created_at, tenants.c.disabled)
+
+
+def raise_revision(connection: Connection, dialect: Dialect) -> int:
+    """Give the next revision, and notify other processes of it at the commit.
+
+    Whoever raises it next waits for that: so revisions become visible in their order, and what is
+    read after it stays as it is until the commit.
+    """
+    first = columns_of([{"id": 1, "revision": 0}])
+    dialect.insert_many(connection, access_head, first, ignore_existing=True)
+    raised: int = connection.execute(
+        update(access_head)
+        .values(revision=access_head.c.revision + 1)
+        .returning(access_head.c.revision)
+    ).scalar_one()
+    dialect.notify(connection, Notification(CHANNEL, [str(raised)]))
+    return raised
+
+
+def create_key(
+    connection: Connection, dialect: Dialect, grant: Grant, *, now: datetime, revision: int
+) -> tuple[KeyText, ApiKey]:
+    """Make a key, which is shown this once, and its tenant where there is none."""
+    text = new_key()
+    key = ApiKey(text.key_id, digest_of(text.text), grant, now, None, None)
+    _ensure_tenant(connection, dialect, grant.tenant, now, revision)
     connection.execute(
         insert(api_keys),
         {
             "key_id": key.key_id,
-            "digest": digest_of(key.text),
+            "digest": key.digest,
             "tenant": grant.tenant,
             "name": grant.name,
             "scopes": sorted(grant.scopes),
             "sessions": list(grant.sessions.texts),
             "created_at": now,
             "expires_at": grant.expires_at,
-            "revision": with_revision,
+            "revision": revision,
         },
     )
-    return key
+    return text, key
 
 
-def revoke_key(connection: Connection, dialect: Dialect, key_id: str, now: datetime) -> bool:
-    """Let a key open nothing more; answer whether there is one that was not revoked."""
-    k = api_keys.c
-    revoked = connection.execute(
-        update(api_keys)
-        .where(k.key_id == key_id, k.revoked_at.is_(None))
-        .values(revoked_at=now, revision=_raise_revision(connection, dialect))
-    )
-    return bool(revoked.rowcount)
+def revoke_key(connection: Connection, key_id: str, *, now: datetime, revision: int) -> None:
+    """Let a key open nothing more."""
+    changed = update(api_keys).where(api_keys.c.key_id == key_id)
+    connection.execute(changed.values(revoked_at=now, revision=revision))
 
 
-def expire_key(connection: Connection, dialect: Dialect, key_id: str, at: datetime) -> None:
+def end_key(connection: Connection, key_id: str, *, at: datetime, revision: int) -> None:
     """Have a key end at a time, unless it ends before."""
     k = api_keys.c
     connection.execute(
         update(api_keys)
         .where(k.key_id == key_id, (k.expires_at.is_(None)) | (k.expires_at > at))
-        .values(expires_at=at, revision=_raise_revision(connection, dialect))
+        .values(expires_at=at, revision=revision)
     )
+
+
+def read_tenants(connection: Connection, *, after: str, limit: int) -> list[Tenant]:
+    """Read tenants by their names, after one."""
+    t = tenants.c
+    found = connection.execute(_TENANTS.where(t.tenant > after).order_by(t.tenant).limit(limit))
+    return [Tenant(*row) for row in found]
+
+
+def disable_tenant(
+    connection: Connection,
+    dialect: Dialect,
+    tenant: str,
+    *,
+    disabled: bool | None,
+    now: datetime,
+    revision: int,
+) -> Tenant:
+    """Refuse or admit a tenant's credentials, None: as it is; answer it as it is then."""
+    _ensure_tenant(connection, dialect, tenant, now, revision)
+    t = tenants.c
+    if disabled is not None:
+        changed = update(tenants).where(t.tenant == tenant)
+        connection.execute(changed.values(disabled=disabled, revision=revision))
+    return Tenant(*connection.execute(_TENANTS.where(t.tenant == tenant)).one())
+
+
+def _ensure_tenant(
+    connection: Connection, dialect: Dialect, tenant: str, now: datetime, revision: int
+) -> None:
+    row = {"tenant": tenant, "created_at": now, "disabled": False, "revision": revision}
+    dialect.insert_many(connection, tenants, columns_of([row]), ignore_existing=True)
 
 
 def write_used(connection: Connection, dialect: Dialect, used: Mapping[str, datetime]) -> None:
@@ -151,29 +196,10 @@ def read_state(connection: Connection, after: int) -> AccessState:
     if revision == after:
         return AccessState(revision, (), ())
     changed = connection.execute(select(api_keys).where(api_keys.c.revision > after))
-    t = tenants.c
-    of_tenants = connection.execute(
-        select(t.tenant, t.disabled, t.tokens_not_before, t.quotas).where(t.revision > after)
-    )
+    of_tenants = connection.execute(_TENANTS.where(tenants.c.revision > after))
     return AccessState(
         revision, [_key(row) for row in changed], [Tenant(*row) for row in of_tenants]
     )
-
-
-def _raise_revision(connection: Connection, dialect: Dialect) -> int:
-    """Give the next revision, and notify other processes of it at the commit.
-
-    Whoever raises it next waits for that, so that revisions become visible in their order.
-    """
-    first = columns_of([{"id": 1, "revision": 0}])
-    dialect.insert_many(connection, access_head, first, ignore_existing=True)
-    raised: int = connection.execute(
-        update(access_head)
-        .values(revision=access_head.c.revision + 1)
-        .returning(access_head.c.revision)
-    ).scalar_one()
-    dialect.notify(connection, Notification(CHANNEL, [str(raised)]))
-    return raised
 
 
 def _key(row: Any) -> ApiKey:

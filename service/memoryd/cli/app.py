@@ -24,6 +24,13 @@ config_app = typer.Typer(
 )
 app.add_typer(config_app, name="config")
 
+keys_app = typer.Typer(
+    help="The API keys of a database, also while servers run.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(keys_app, name="keys")
+
 DatabaseUrl = Annotated[str | None, typer.Option(help="MEMORYD_DATABASE_URL")]
 Host = Annotated[str | None, typer.Option(help="MEMORYD_HOST")]
 Port = Annotated[int | None, typer.Option(help="MEMORYD_PORT; 0 is any free one")]
@@ -155,6 +162,77 @@ def check(database_url: DatabaseUrl = None) -> None:
     from memoryd.cli import config
 
     config.check(database_url)
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+
+@keys_app.command()
+def create(  # noqa: PLR0917  typer takes them by name
+    tenant: Annotated[str, typer.Option(help="Whose key it is.")],
+    name: Annotated[str, typer.Option(help="What to call it, at most 128 characters.")],
+    scope: Annotated[
+        list[str], typer.Option(help="A scope, or agent, reader or operator; several times.")
+    ],
+    session: Annotated[
+        list[str] | None,
+        typer.Option(help="A session that it may name, or user-7.* ; several times. None: all."),
+    ] = None,
+    expires: Annotated[
+        str | None, typer.Option(help="When it ends, such as 90d; s, m, h, d. Default: 365d.")
+    ] = None,
+    no_expiry: Annotated[bool, typer.Option("--no-expiry", help="It never ends.")] = False,  # noqa: FBT002  typer's way of a flag
+    first: Annotated[bool, typer.Option("--first", help="Only if there is no key yet.")] = False,  # noqa: FBT002  typer's way of a flag
+    as_json: AsJson = False,  # noqa: FBT002  typer's way of a flag
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Make an API key, and print it: it is shown this once."""
+    from memoryd.cli import keys
+
+    keys.create(
+        database_url,
+        keys.KeyOptions(tenant, name, scope, session or [], expires, no_expiry),
+        first=first,
+        as_json=as_json,
+    )
+
+
+@keys_app.command(name="list")
+def list_(
+    tenant: Annotated[str | None, typer.Option(help="Whose keys; all if not given.")] = None,
+    as_json: AsJson = False,  # noqa: FBT002  typer's way of a flag
+    database_url: DatabaseUrl = None,
+) -> None:
+    """List the keys, never what opens anything."""
+    from memoryd.cli import keys
+
+    keys.list_all(database_url, tenant, as_json=as_json)
+
+
+KeyId = Annotated[str, typer.Argument(help="The id of the key, which `list` prints.")]
+
+
+@keys_app.command()
+def revoke(key_id: KeyId, database_url: DatabaseUrl = None) -> None:
+    """Revoke a key: within a second every server refuses it."""
+    from memoryd.cli import keys
+
+    keys.revoke(database_url, key_id)
+
+
+@keys_app.command()
+def rotate(
+    key_id: KeyId,
+    overlap: Annotated[
+        str, typer.Option(help="How long the old key goes on, such as 24h; s, m, h, d.")
+    ],
+    as_json: AsJson = False,  # noqa: FBT002  typer's way of a flag
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Make a key that gives what another one gives, and print it."""
+    from memoryd.cli import keys
+
+    keys.rotate(database_url, key_id, overlap, as_json=as_json)
 
 
 def main() -> None:

@@ -17,7 +17,8 @@ from memoryd.cli.running import (
 from memoryd.database.engine import Database
 from memoryd.database.options import DatabaseOptions
 from memoryd.database.urls import shown
-from memoryd.server import tool_configs_of
+from memoryd.rpc.exposure import check_exposure
+from memoryd.server import exposure_of, tool_configs_of
 from memoryd.settings.service import Environment
 from memoryd.tools.checks import require_secrets, warnings_of
 from memoryd.tools.settings import shown_values
@@ -61,6 +62,7 @@ def check(database_url: str | None) -> None:
 
 
 async def _check(settings: Settings, base: Mapping[str, ToolConfig]) -> None:
+    await check_exposure(exposure_of(settings), settings.variable)
     providers = secrets()
     if settings.environment is Environment.PRODUCTION:
         await require_secrets(base, providers)

@@ -24,7 +24,7 @@ TRANSACTION_TIMEOUT_SECONDS = 7 * 86_400.0
 
 
 @asynccontextmanager
-async def _database(settings: Settings) -> AsyncIterator[Database]:
+async def database_of(settings: Settings) -> AsyncIterator[Database]:
     """The database, which must exist with a schema that fits, for work that may take its time."""
     options = DatabaseOptions(
         timeout_seconds=TRANSACTION_TIMEOUT_SECONDS,
@@ -56,6 +56,12 @@ def migrate_database(settings: Settings) -> None:
         run(_migrate(settings.database_url.get_secret_value()))
 
 
+async def migrate_embedded(settings: Settings) -> None:
+    """Make an SQLite file and its schema where they are not there yet, as a server does."""
+    if settings.is_embedded:
+        await _migrate(settings.database_url.get_secret_value())
+
+
 async def _migrate(database_url: str) -> None:
     database = Database(database_url)
     try:
@@ -82,7 +88,7 @@ async def _sweep(settings: Settings, base: Mapping[str, ToolConfig], *, once: bo
     from memoryd.server import sweeper_of, tool_configs_of
 
     async with (
-        _database(settings) as database,
+        database_of(settings) as database,
         aclosing(tool_configs_of(database, settings, base)) as tools,
     ):
         await tools.start()
@@ -104,7 +110,7 @@ async def _reindex(settings: Settings) -> None:
     from memoryd.retrieval.embedding_worker import EmbeddingWorker
     from memoryd.server import embedder_of
 
-    async with _database(settings) as database:
+    async with database_of(settings) as database:
         embedder = embedder_of(settings)
         if embedder is None:
             raise ValueError(
@@ -136,7 +142,7 @@ async def _export(settings: Settings, file: Path, *, with_deleted: bool) -> None
     from memoryd.database.new_file import new_file
     from memoryd.database.transfer import export_to
 
-    async with _database(settings) as database:
+    async with database_of(settings) as database:
         with new_file(file) as out:
             count = await export_to(database, out, with_deleted=with_deleted)
     print(f"exported {count:,} rows to {file}")
@@ -151,7 +157,7 @@ async def _import(settings: Settings, file: Path) -> None:
 
     with file.open("rb") as lines:
         total = sum(1 for _ in lines)
-    async with _database(settings) as database:
+    async with database_of(settings) as database:
         with file.open("rb") as lines:
             new, known = await import_from(database, lines, total=total)
     print(f"imported {new:,} rows; {known:,} were there already")

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from memoryd.cli.running import check_certificate, configuration, logging, run, secrets
+from memoryd.domain.principals import AuthMode
 from memoryd.settings.service import PROBE_HOST, Environment, TlsVersion
 from memoryd.tools.checks import require_secrets
 from memoryd.workers import READY, Workers, reserved_port
@@ -93,9 +94,8 @@ async def _serve(
             gc.collect()
             gc.freeze()
             sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-            announcing = asyncio.create_task(
-                _announce(server, settings, address, to_parent=is_worker)
-            )
+            announced_by = None if is_worker else settings
+            announcing = asyncio.create_task(_announce(server, address, announced_by))
             await _first_of(server.failed(), stopping.wait())
             announcing.cancel()
         finally:
@@ -112,17 +112,20 @@ async def _first_of(*works: Coroutine[Any, Any, Any]) -> None:
         task.result()
 
 
-async def _announce(server: Server, settings: Settings, address: str, *, to_parent: bool) -> None:
-    """Print that the service is ready, once it is."""
+async def _announce(server: Server, address: str, settings: Settings | None) -> None:
+    """Print that the service is ready, once it is; without settings, to the parent of workers."""
     await server.health.is_serving.wait()
-    if to_parent:
+    if settings is None:
         print(READY, flush=True)
     else:
-        _print_ready(settings, address)
+        _print_ready(address, settings)
 
 
-def _print_ready(settings: Settings, address: str) -> None:
+def _print_ready(address: str, settings: Settings) -> None:
     print(f"memoryd ready on {address}")
+    credential = ""
+    if settings.auth is AuthMode.REQUIRED:
+        credential = ' -H "authorization: Bearer $KEY"'
     request = '{"session_id": "user-123", "content": "prefers e-mail"}'
     method = "memoryd.v1.MemoryService/StoreMemory"
     transport = "-plaintext"
@@ -130,7 +133,7 @@ def _print_ready(settings: Settings, address: str) -> None:
         transport = "-cacert CA.pem"
         if settings.tls_client_ca:
             transport += " -cert CLIENT.pem -key CLIENT.key"
-    print(f"try: grpcurl {transport} -d '{request}' {address} {method}", flush=True)
+    print(f"try: grpcurl {transport}{credential} -d '{request}' {address} {method}", flush=True)
 
 
 async def _serve_with_workers(settings: Settings, migrating: BaseProcess | None) -> None:
@@ -147,7 +150,7 @@ async def _serve_with_workers(settings: Settings, migrating: BaseProcess | None)
             _environment_of_worker(settings, port),
             settings.workers,
             stop_timeout_seconds=settings.drain_seconds + STOP_MARGIN_SECONDS,
-            ready=lambda: _print_ready(settings, address),
+            ready=lambda: _print_ready(address, settings),
         )
         await workers.run(stopping)
 

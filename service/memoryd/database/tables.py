@@ -256,10 +256,6 @@ tenants = Table(
     Column("tenant", String(64), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("disabled", Boolean, nullable=False, server_default=text("false")),
-    # Tokens that were issued earlier are refused.
-    Column("tokens_not_before", UtcDateTime),
-    # Limits by their names, where they are not the service's defaults.
-    Column("quotas", JSON, nullable=False, server_default=text("'{}'")),
     Column("revision", BigInteger, nullable=False),
     PrimaryKeyConstraint("tenant", name="pk_tenants"),
     Index("ix_tenants_revision", "revision"),

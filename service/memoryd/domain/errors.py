@@ -53,6 +53,9 @@ SEND_ONE = (
 class MemorydError(Exception):
     """Base of all; its text may be shown to the caller."""
 
+    last_revision: int | None = None
+    """Where the error ends a stream that can be resumed: the revision of the last message sent."""
+
     @property
     def for_operator(self) -> str:
         """What the log says for the operator; a caller does not see it."""
@@ -224,14 +227,12 @@ class StreamStalled(MemorydError):
     def __init__(self, last_revision: int | None) -> None:
         super().__init__(f"the stream was not read for too long; {_resume(last_revision)}")
         self.last_revision = last_revision
-        """Of the last message sent; None for a stream that has nothing to resume from."""
 
 
 class StreamIdle(MemorydError):
     def __init__(self, last_revision: int | None) -> None:
         super().__init__(f"the stream had nothing to send for too long; {_resume(last_revision)}")
         self.last_revision = last_revision
-        """As that of StreamStalled."""
 
 
 def _resume(last_revision: int | None) -> str:

@@ -6,6 +6,8 @@ import enum
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from memoryd.domain.errors import ScopeMissing, SessionNotAllowed
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
@@ -21,6 +23,9 @@ is_session_id = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._:@-]{0,254}").full
 
 MAX_RULES = 64
 """Rules for sessions that one credential may have."""
+
+MAX_ACTOR_CHARACTERS = 64
+"""What is kept of the name of who has changed something."""
 
 _PREFIX_ENDS = tuple(".:@_-")
 
@@ -142,6 +147,17 @@ class SessionRules:
 EVERY_SESSION = SessionRules()
 
 
+class AuthMode(enum.StrEnum):
+    """Whether callers must show who they are."""
+
+    OFF = "off"
+    """Everybody is the tenant `default`, with every scope but the admins'."""
+    OBSERVE = "observe"
+    """As `OFF`; what `REQUIRED` would refuse is logged."""
+    REQUIRED = "required"
+    """Every call but a check of health needs a credential."""
+
+
 class AuthMethod(enum.StrEnum):
     """How a principal has shown who it is."""
 
@@ -166,8 +182,25 @@ class Principal(NamedTuple):
     credential_id: str = ""
     """What the credential is revoked by; empty where there is none."""
 
-    def may(self, scope: Scope) -> bool:
-        return scope in self.scopes
+    @property
+    def actor(self) -> str:
+        """What a change is kept under: the name, or the tenant where nobody shows who it is."""
+        name = self.tenant if self.method is AuthMethod.OFF else self.name
+        return name[:MAX_ACTOR_CHARACTERS]
+
+    def require(self, scope: Scope) -> None:
+        """Raise ScopeMissing where the principal lacks a scope."""
+        if scope not in self.scopes:
+            raise ScopeMissing(scope)
+
+    def require_session(self, session_id: str) -> None:
+        """Raise SessionNotAllowed where no rule fits. An empty name is refused by other rules."""
+        if session_id and not self.sessions.allow(session_id):
+            raise SessionNotAllowed
+
+
+NO_ONE = Principal("", "", AuthMethod.OFF, frozenset())
+"""Where nobody has to show who they are, or has failed to."""
 
 
 def unauthenticated(tenant: str) -> Principal:

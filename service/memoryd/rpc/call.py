@@ -10,12 +10,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from memoryd.domain.errors import DeadlineExceeded
-from memoryd.domain.records import DEFAULT_TENANT, Session
+from memoryd.domain.records import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     import grpc
+
+    from memoryd.domain.principals import Principal
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -65,12 +67,17 @@ class Call(NamedTuple):
     time_remaining: Callable[[], float | None]
     """Seconds until the caller's deadline; None without one."""
     client: str
-    """The caller's address."""
-    tenant: str = DEFAULT_TENANT
+    """Whose share it takes of what the service can do: the tenant, or the caller's address."""
+    principal: Principal
 
     def session(self, session_id: str) -> Session:
-        """The shard key: the tenant is the caller's, whatever the request says."""
-        return Session(self.tenant, session_id)
+        """The shard key: the tenant is the caller's, whatever the request says.
+
+        The one maker of it for requests. Raises SessionNotAllowed.
+        """
+        principal = self.principal
+        principal.require_session(session_id)
+        return Session(principal.tenant, session_id)
 
 
 _current: ContextVar[Call] = ContextVar("call")

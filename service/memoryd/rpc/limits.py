@@ -7,7 +7,10 @@ import random
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from memoryd.domain.errors import ClientLimitReached, Overloaded, ShuttingDown
 
@@ -59,12 +62,35 @@ class RetryDelays:
         return self._next - now
 
 
-def client_of(peer: str) -> str:
-    """Which client that is: an address, whatever its connections.
+IPV6_CLIENT_BITS = 64
+"""Of an address: who has one has all of its network, which is never smaller."""
 
-    `peer` is as gRPC names it (`ipv4:10.0.0.7:40112`).
+
+def client_of(peer: str) -> str:
+    """Which client that is: an IPv4 address, or an IPv6 network, whatever its connections.
+
+    `peer` is as gRPC names it (`ipv4:10.0.0.7:40112`, `ipv6:%5B2001:db8::7%5D:40112`).
     """
-    return peer.rpartition(":")[0]
+    host = peer.rpartition(":")[0]
+    return _ipv6_client(host) if host.startswith("ipv6:") else host
+
+
+@lru_cache(maxsize=4096)
+def _ipv6_client(host: str) -> str:
+    text = unquote(host.removeprefix("ipv6:")).strip("[]").partition("%")[0]
+    try:
+        address = IPv6Address(text)
+    except ValueError:
+        return host
+    if address.ipv4_mapped is not None:
+        return f"ipv4:{address.ipv4_mapped}"
+    network = int(address) >> (128 - IPV6_CLIENT_BITS) << (128 - IPV6_CLIENT_BITS)
+    return f"ipv6:{IPv6Address(network)}/{IPV6_CLIENT_BITS}"
+
+
+def tenants_share(tenant: str) -> str:
+    """A known tenant, in the place of a client."""
+    return f"tenant:{tenant}"
 
 
 class ConcurrencyLimiter:

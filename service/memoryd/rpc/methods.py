@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
+    from memoryd.domain.principals import Scope
+    from memoryd.rpc.access import Anyone
     from memoryd.rpc.call import Call
 
 RecordT = TypeVar("RecordT")
@@ -31,6 +33,8 @@ class Method(Generic[RecordT]):
     """
     handle: Callable[[RecordT, Call], Any]
     """A coroutine function that returns the answer, or an asynchronous generator of answers."""
+    needs: Scope | Anyone
+    """Of the caller. A request may need more, which `parse` then requires."""
     check_size: Callable[[Any, Violations], None] | None = None
     """Adds what is too large to be validated at all."""
     is_plain: Callable[[Any], bool] | None = None

@@ -7,6 +7,8 @@ import binascii
 import hashlib
 from typing import TYPE_CHECKING, Any
 
+from memoryd.domain.records import DEFAULT_TENANT
+
 if TYPE_CHECKING:
     from memoryd.rpc.violations import Violations
 
@@ -19,45 +21,70 @@ _DIGEST_BYTES = 16
 _MAX_POSITION = 2**63 - 1
 """What a database can compare with."""
 
+_NOT_OURS = (
+    "is not from a page of these arguments; send the next_page_token as it came, with the same"
+    " arguments as before (page_size may change), or none for the first page"
+)
+
 
 def size(request: Any) -> int:
     """How many entries a page of this request has at most."""
     return min(request.page_size or DEFAULT_SIZE, MAX_SIZE)
 
 
-def encode(position: int, request: Any) -> str:
-    """Give the token of a position within what this request lists."""
-    raw = position.to_bytes(_POSITION_BYTES) + _digest(position, request)
-    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+def encode(position: int, request: Any, tenant: str) -> str:
+    """Give the token of a position within what this request of a tenant lists."""
+    return _sealed(position.to_bytes(_POSITION_BYTES), request, tenant)
 
 
-def decode(request: Any, violations: Violations) -> int:
+def encode_name(position: str, request: Any, tenant: str) -> str:
+    """As `encode`, for what is listed by its name."""
+    return _sealed(position.encode(), request, tenant)
+
+
+def decode(request: Any, tenant: str, violations: Violations) -> int:
     """Give the position; 0 for no token, and for one of other arguments, which is a violation."""
-    token: str = request.page_token
-    if not token:
-        return 0
-    try:
-        raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        raw = b""
-    position = int.from_bytes(raw[:_POSITION_BYTES])
-    if position > _MAX_POSITION or raw[_POSITION_BYTES:] != _digest(position, request):
-        violations.add(
-            "page_token",
-            "is not from a page of these arguments; send the next_page_token as it came, with the"
-            " same arguments as before (page_size may change), or none for the first page",
-        )
+    position = int.from_bytes(_opened(request, tenant, violations)[:_POSITION_BYTES])
+    if position > _MAX_POSITION:
+        violations.add("page_token", _NOT_OURS)
         return 0
     return position
 
 
-def _digest(position: int, request: Any) -> bytes:
-    """Of the position and of every argument that a token is bound to."""
+def decode_name(request: Any, tenant: str, violations: Violations) -> str:
+    """As `decode`, for what is listed by its name; empty for no token."""
+    return _opened(request, tenant, violations).decode("ascii", "replace")
+
+
+def _sealed(position: bytes, request: Any, tenant: str) -> str:
+    raw = position + _digest(position, request, tenant)
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def _opened(request: Any, tenant: str, violations: Violations) -> bytes:
+    token: str = request.page_token
+    if not token:
+        return b""
+    try:
+        raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    position = raw[:-_DIGEST_BYTES]
+    if raw[-_DIGEST_BYTES:] != _digest(position, request, tenant):
+        violations.add("page_token", _NOT_OURS)
+        return b""
+    return position
+
+
+def _digest(position: bytes, request: Any, tenant: str) -> bytes:
+    """Of the position, of every argument that a token is bound to, and of the tenant."""
     arguments = type(request)()
     arguments.CopyFrom(request)
     arguments.ClearField("page_size")
     arguments.ClearField("page_token")
     return hashlib.blake2b(
-        position.to_bytes(_POSITION_BYTES) + arguments.SerializeToString(deterministic=True),
+        position + arguments.SerializeToString(deterministic=True),
         digest_size=_DIGEST_BYTES,
+        # Tokens of the one tenant that there was before others have no key.
+        key=b"" if tenant == DEFAULT_TENANT else tenant.encode(),
     ).digest()

@@ -1,4 +1,4 @@
-"""What every call goes through, once: request id, deadline, tenant, check, errors, log."""
+"""What every call goes through, once: request id, deadline, caller, check, errors, log."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from google.protobuf.message_factory import GetMessageClass
 
 from memoryd.domain.errors import (
     MalformedMessage,
+    MemorydError,
     MessageTooLarge,
     StreamIdle,
     StreamStalled,
     UnknownMethod,
 )
+from memoryd.rpc.access import Anyone
 from memoryd.rpc.call import OFFLOAD_BYTES, Call, offloaded
 from memoryd.rpc.limits import ConcurrencyLimiter, RetryDelays
 from memoryd.rpc.methods import validated
+from memoryd.rpc.open_streams import Late, OpenStreams
 from memoryd.rpc.receiving import SLOW_BYTES, RequestReader, places_in
 from memoryd.rpc.request_stream import RequestStreams
 from memoryd.rpc.serving import Serving, reaching_caller
@@ -34,9 +37,12 @@ if TYPE_CHECKING:
 
     from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
+    from memoryd.domain.principals import Scope
+    from memoryd.rpc.access import Gate
     from memoryd.rpc.call import WireCall
     from memoryd.rpc.limits import Limits
     from memoryd.rpc.methods import Method
+    from memoryd.rpc.open_streams import OpenStream
     from memoryd.rpc.request_stream import RequestStream
 
     Admission = Callable[[], AbstractContextManager[None]]
@@ -101,8 +107,10 @@ class CallPipeline:
     request is read, since to read and validate that may be a large part of the work.
     """
 
-    def __init__(self, limits: Limits, admitted_write: Admission) -> None:
+    def __init__(self, limits: Limits, admitted_write: Admission, gate: Gate) -> None:
         self._limits = limits
+        self._gate = gate
+        self.open_streams = OpenStreams(gate.check)
         self._admitted_write = admitted_write
         self._returns = RetryDelays()
         self._request_streams = RequestStreams()
@@ -162,10 +170,10 @@ class CallPipeline:
             raise ValueError(f"the table of {service.full_name} and its proto differ in: {wrong}")
         for name, row in methods.items():
             proto, path = service.methods_by_name[name], f"/{service.full_name}/{name}"
-            method = _Method(path, row, proto, self._places[lane], self._limits, self._returns)
+            method = _Method(path, row, proto, self._places[lane], self._limits, self._serving)
             if proto.server_streaming:
                 streams = self._request_streams if proto.client_streaming else None
-                serve = _streaming(method, self._limits, streams)
+                serve = _streaming(method, self._limits, self.open_streams, streams)
             else:
                 serve = _unary(
                     method, self._admitted_write if row.waits_for_commit else nullcontext
@@ -173,8 +181,12 @@ class CallPipeline:
             answers_once = not proto.server_streaming
             self.handlers[path.encode()] = Handler(serve, answers_once=answers_once)
 
+    def _serving(self, path: str, needs: Scope | Anyone, context: WireCall) -> Serving:
+        return Serving(path, needs, self._gate, self._returns, context)
+
     async def _serve_unknown(self, context: WireCall) -> bytes:
-        async with Serving(UNKNOWN_METHOD, self._returns, context):  # unread
+        async with self._serving(UNKNOWN_METHOD, Anyone.KNOWN, context) as serving:  # unread
+            serving.admitted()
             raise UnknownMethod(
                 "this service has no such method; ask its reflection for those it has"
             )
@@ -190,17 +202,15 @@ class _Method:
         proto: MethodDescriptor,
         places: _Places,
         limits: Limits,
-        returns: RetryDelays,
+        serving: Callable[[str, Scope | Anyone, WireCall], Serving],
     ) -> None:
         self.row = row
         self.places = places
+        self.serving = partial(serving, path, row.needs)
+        """Enters a call."""
         self._path = path
         self._decode = GetMessageClass(proto.input_type).FromString
         self._max_bytes = limits.message_bytes
-        self._returns = returns
-
-    def serving(self, context: WireCall) -> Serving:
-        return Serving(self._path, self._returns, context)
 
     async def read(self, context: WireCall, serving: Serving) -> Any:
         """Give the record of the next request.
@@ -247,7 +257,7 @@ def _unary(method: _Method, admitted: Admission) -> Serve:
 
     async def serve(context: WireCall) -> bytes:
         async with method.serving(context) as serving:
-            call = serving.call
+            call = serving.admitted()
             places.take(call.client)
             try:
                 with admitted():
@@ -259,13 +269,15 @@ def _unary(method: _Method, admitted: Admission) -> Serve:
     return serve
 
 
-def _streaming(method: _Method, limits: Limits, streams: RequestStreams | None) -> Serve:
+def _streaming(
+    method: _Method, limits: Limits, open_streams: OpenStreams, streams: RequestStreams | None
+) -> Serve:
     """`streams` is for a method that takes a stream of requests."""
-    handle, places = method.row.handle, method.places.streams
+    handle, places, needs = method.row.handle, method.places.streams, method.row.needs
 
     async def serve(context: WireCall) -> None:
         async with method.serving(context) as serving:
-            call = serving.call
+            call = serving.admitted()
             with ExitStack() as held:
                 places.take(call.client)
                 held.callback(places.give_back, call.client)
@@ -274,14 +286,19 @@ def _streaming(method: _Method, limits: Limits, streams: RequestStreams | None) 
                     if streams is None
                     else held.enter_context(method.read_all(context, serving, streams))
                 )
+                stream = held.enter_context(open_streams.opened(call.principal, needs))
                 async with aclosing(handle(record, call)) as answers:
-                    await _send(answers, record, context, limits)
+                    await _send(answers, record, context, limits, stream)
 
     return serve
 
 
 async def _send(
-    answers: AsyncIterator[Any], request: Any, context: WireCall, limits: Limits
+    answers: AsyncIterator[Any],
+    request: Any,
+    context: WireCall,
+    limits: Limits,
+    stream: OpenStream,
 ) -> None:
     """Write each answer as the caller reads; nothing gathers for one that does not."""
     # At once: it tells the caller that the stream is there, and a first answer that is given up
@@ -289,22 +306,25 @@ async def _send(
     with reaching_caller():
         await context.send_initial_metadata(())
     last_revision = getattr(request, "start_revision", None)
-    while True:
-        try:
-            async with asyncio.timeout(limits.stream_idle_seconds) as idle:
-                answer = await anext(answers)
-        except StopAsyncIteration:
-            return
-        except TimeoutError:
-            if idle.expired():
+    try:
+        while True:
+            try:
+                answer = await stream.within(limits.stream_idle_seconds, anext(answers))
+            except StopAsyncIteration:
+                return
+            except Late:
                 raise StreamIdle(last_revision) from None
-            raise
-        if last_revision is not None:
-            # Also if it is given up below: gRPC has it by then, and tells no end before it.
-            last_revision = answer.revision
-        try:
-            with reaching_caller():
-                async with asyncio.timeout(limits.stream_stall_seconds):
-                    await context.write(_encoded(answer))
-        except TimeoutError:
-            raise StreamStalled(last_revision) from None
+            if last_revision is not None:
+                # Also if it is given up below: gRPC has it by then, and tells no end before it.
+                last_revision = answer.revision
+            try:
+                with reaching_caller():
+                    await stream.within(
+                        limits.stream_stall_seconds, context.write(_encoded(answer))
+                    )
+            except Late:
+                raise StreamStalled(last_revision) from None
+    except MemorydError as error:
+        if error is stream.refusal:
+            error.last_revision = last_revision
+        raise

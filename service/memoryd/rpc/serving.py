@@ -1,4 +1,4 @@
-"""One call from its beginning to its end: its request id, its refusal if it fails, its log line."""
+"""One call from its beginning to its end: its caller, its refusal if it fails, its log line."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from typing import TYPE_CHECKING, Self
 
 import grpc
 
-from memoryd.domain.errors import OutOfDescriptors, Overloaded
+from memoryd.domain.errors import MemorydError, OutOfDescriptors, Overloaded
+from memoryd.domain.principals import NO_ONE, AuthMethod
+from memoryd.rpc.access import ObservedPrincipal
 from memoryd.rpc.call import Call, enter
-from memoryd.rpc.limits import client_of
-from memoryd.rpc.status import status_of
+from memoryd.rpc.limits import client_of, tenants_share
+from memoryd.rpc.status import reason_of, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from memoryd.domain.principals import Scope
+    from memoryd.rpc.access import Anyone, Gate
     from memoryd.rpc.call import WireCall
     from memoryd.rpc.limits import RetryDelays
     from memoryd.rpc.status import Status
@@ -41,22 +45,48 @@ _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 class Serving:
     """One call: entered at its beginning, and at its end refused, if it failed, and logged."""
 
-    __slots__ = ("_context", "_path", "_returns", "_started", "call")
+    __slots__ = (
+        *("_context", "_gate", "_needs", "_path", "_refusal", "_returns", "_started"),
+        "call",
+    )
 
-    def __init__(self, path: str, returns: RetryDelays, context: WireCall) -> None:
+    def __init__(
+        self,
+        path: str,
+        needs: Scope | Anyone,
+        gate: Gate,
+        returns: RetryDelays,
+        context: WireCall,
+    ) -> None:
+        """`needs`: what the method needs of its caller."""
         self._path = path
+        self._needs = needs
+        self._gate = gate
         self._returns = returns
         self._context = context
+        self._refusal: MemorydError | None = None
 
     async def __aenter__(self) -> Self:
         self._started = time.perf_counter()
         context = self._context
-        request_id = _request_id(context.invocation_metadata())
-        client = client_of(context.peer())
-        self.call = Call(self._path, request_id, context.time_remaining, client)
+        metadata = context.invocation_metadata()
+        request_id = _request_id(metadata)
+        try:
+            principal = self._gate.principal_of(metadata, self._needs)
+        except MemorydError as error:
+            principal, self._refusal = NO_ONE, error
+        is_known = principal.method is not AuthMethod.OFF
+        client = tenants_share(principal.tenant) if is_known else client_of(context.peer())
+        self.call = Call(self._path, request_id, context.time_remaining, client, principal)
         enter(self.call)
         context.set_trailing_metadata(((REQUEST_ID_HEADER, request_id),))
         return self
+
+    def admitted(self) -> Call:
+        """Give the call. Raises what its caller is refused for."""
+        if self._refusal is not None:
+            raise self._refusal
+        return self.call
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
@@ -128,12 +158,15 @@ def _log(call: Call, code: grpc.StatusCode, started: float) -> None:
     left = call.time_remaining()
     if code is grpc.StatusCode.CANCELLED and left is not None and left < TRANSIT_SECONDS:
         code = grpc.StatusCode.DEADLINE_EXCEEDED  # the handler is cancelled then, too
-    log.info(
-        "call",
-        extra={
-            "method": call.method,
-            "code": code.name,
-            "ms": round((time.perf_counter() - started) * 1000, 3),
-            "request_id": call.request_id,
-        },
-    )
+    fields = {
+        "method": call.method,
+        "code": code.name,
+        "ms": round((time.perf_counter() - started) * 1000, 3),
+        "request_id": call.request_id,
+    }
+    principal = call.principal
+    if principal.method is not AuthMethod.OFF:
+        fields |= {"tenant": principal.tenant, "principal": principal.name}
+    elif isinstance(principal, ObservedPrincipal) and principal.refusal is not None:
+        fields["would_refuse"] = reason_of(principal.refusal)
+    log.info("call", extra=fields)

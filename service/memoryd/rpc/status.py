@@ -197,15 +197,16 @@ def status_of(error: Exception, request_id: str) -> Status:
         )
     code, reason = _TABLE[type(error)]
     facts = {}
-    match error:
-        case (
-            errors.StreamStalled(last_revision=int(last))
-            | errors.StreamIdle(last_revision=int(last))
-        ):
-            facts["last_revision"] = str(last)
-        case errors.ScopeMissing(scope=scope):
-            facts["scope"] = scope
+    if error.last_revision is not None:
+        facts["last_revision"] = str(error.last_revision)
+    if isinstance(error, errors.ScopeMissing):
+        facts["scope"] = error.scope
     return _status(code, reason, str(error), _details(error), facts)
+
+
+def reason_of(error: errors.MemorydError) -> str:
+    """Name the reason of an error, as `ErrorInfo` has it."""
+    return _name(_TABLE[type(error)][1])
 
 
 def _details(error: errors.MemorydError) -> list[Message]:

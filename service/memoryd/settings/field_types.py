@@ -75,6 +75,17 @@ def _secret_names(value: object) -> tuple[str, ...]:
     return names
 
 
+def _bootstrap_key(reference: str) -> str:
+    if reference and ("*" in reference or not _SECRET_NAME.fullmatch(reference)):
+        raise ValueError
+    return reference
+
+
+BootstrapKey = Annotated[
+    str,
+    AfterValidator(_bootstrap_key),
+    Accepts("nothing, or a reference: env://NAME or secretsmanager://aws/NAME"),
+]
 SecretNames = Annotated[
     tuple[str, ...],
     BeforeValidator(_secret_names),

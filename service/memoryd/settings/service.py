@@ -17,8 +17,10 @@ from pydantic import (
 )
 
 from memoryd.database.urls import driver_url, has_password
+from memoryd.domain.principals import AuthMode
 from memoryd.domain.records import MAX_BATCH, ContentPolicy
 from memoryd.settings.field_types import (
+    BootstrapKey,
     DatabaseUrl,
     Embedder,
     Host,
@@ -72,6 +74,16 @@ class GrpcServerKind(enum.StrEnum):
 class TlsVersion(enum.StrEnum):
     TLS_1_2 = "1.2"
     TLS_1_3 = "1.3"
+
+
+class Reflection(enum.StrEnum):
+    """Who may ask which methods there are."""
+
+    AUTHENTICATED = "authenticated"
+    """Whoever has a credential; while these are not required, everybody."""
+    ON = "on"
+    """Everybody."""
+    OFF = "off"
 
 
 class LogLevel(enum.StrEnum):
@@ -174,6 +186,49 @@ class Settings(SettingsModel):
     environment: Environment = Field(
         default=Environment.DEVELOPMENT,
         description="production refuses literal secrets, and those that resolve to nothing.",
+    )
+    auth: AuthMode = Field(
+        default=AuthMode.OFF,
+        description=(
+            "Whether callers must show who they are: off asks nobody; observe neither, and logs "
+            "what required would refuse; required refuses every call without a credential, but a "
+            "check of health."
+        ),
+    )
+    allow_unauthenticated: Boolean = Field(
+        default=False,
+        description=(
+            "Whether callers on other machines may be served while auth is off: each of them can "
+            "read and change everything."
+        ),
+    )
+    allow_plaintext: Boolean = Field(
+        default=False,
+        description=(
+            "Whether callers on other machines may be served without TLS, as behind a proxy that "
+            "does it."
+        ),
+    )
+    auth_stale_seconds: Number = Field(
+        default=300.0,
+        ge=0,
+        le=86400,
+        description="How long known API keys go on while the database is away, in seconds.",
+    )
+    bootstrap_key: BootstrapKey = Field(
+        default="",
+        description=(
+            "Where an API key with the scope instance:admin is kept, for machines without a shell; "
+            "empty: there is none."
+        ),
+    )
+    reflection: Reflection = Field(
+        default=Reflection.AUTHENTICATED,
+        description=(
+            "Who may ask for the methods and messages of the service, as grpcurl does: "
+            "authenticated is whoever has a credential where one is required, on is everybody, off "
+            "nobody."
+        ),
     )
     secret_names: SecretNames = Field(
         default=DEFAULT_SECRET_NAMES,

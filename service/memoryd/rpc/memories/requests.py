@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from memoryd.domain.content import MAX_CONTENT_CHARS, ContentRefused, clean, hashes_of
 from memoryd.domain.errors import Violation
 from memoryd.domain.metadata import MAX_METADATA_BYTES, problem_with
+from memoryd.domain.principals import Scope
 from memoryd.domain.records import (
     DEFAULT_IMPORTANCE,
     ContentPolicy,
@@ -188,10 +189,10 @@ class RequestParser:
         return Listing(
             call.session(request.session_id),
             self._filter(request.filter, violations),
-            page_token.decode(request, violations),
+            page_token.decode(request, call.principal.tenant, violations),
             page_token.size(request),
             request.show_deleted,
-            partial(page_token.encode, request=request),
+            partial(page_token.encode, request=request, tenant=call.principal.tenant),
         )
 
     def retrieval(
@@ -240,6 +241,8 @@ class RequestParser:
     def purge(
         self, request: memory_pb2.PurgeMemoriesRequest, call: Call, violations: Violations
     ) -> Purge:
+        if request.force:
+            call.principal.require(Scope.MEMORIES_ERASE)
         wanted = self._filter(request.filter, violations)
         return Purge(call.session(request.session_id), wanted, request.force)
 

@@ -6,6 +6,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from memoryd.domain.principals import Scope
 from memoryd.domain.records import Capacity
 from memoryd.rpc import page_token, sizes
 from memoryd.rpc.memories import messages as convert
@@ -72,9 +73,11 @@ class MemoryService:
 
     def methods(self, parser: RequestParser) -> Mapping[str, Method[Any]]:
         """The table of this service."""
+        read, write = Scope.MEMORIES_READ, Scope.MEMORIES_WRITE
         store = Method(
             parser.new_memory,
             self.store,
+            write,
             check_size=sizes.check_store,
             is_plain=plain.is_plain_store,
             waits_for_commit=True,
@@ -91,33 +94,47 @@ class MemoryService:
             "BatchStoreMemories": Method(
                 parser.new_memories,
                 self.store_batch,
+                write,
                 check_size=parser.check_batch_size,
                 is_plain=plain.is_plain_batch,
                 waits_for_commit=True,
             ),
             "StreamStoreMemories": Method(
-                store_message, self.store_stream, check_size=sizes.check_stream, is_plain=is_any
+                store_message,
+                self.store_stream,
+                write,
+                check_size=sizes.check_stream,
+                is_plain=is_any,
             ),
-            "GetMemory": Method(parser.name, self.get, is_plain=plain.is_plain_name),
-            "ListMemories": Method(parser.listing, self.list_page, check_size=sizes.check_filter),
+            "GetMemory": Method(parser.name, self.get, read, is_plain=plain.is_plain_name),
+            "ListMemories": Method(
+                parser.listing, self.list_page, read, check_size=sizes.check_filter
+            ),
             "RetrieveMemories": Method(
                 parser.retrieval,
                 self.retrieve,
+                read,
                 check_size=sizes.check_retrieval,
                 is_plain=plain.is_plain_retrieval,
             ),
             "UpdateMemory": Method(
-                parser.edit, self.update, check_size=sizes.check_update, waits_for_commit=True
+                parser.edit,
+                self.update,
+                write,
+                check_size=sizes.check_update,
+                waits_for_commit=True,
             ),
-            "DeleteMemory": Method(parser.deletion, self.delete, waits_for_commit=True),
-            "UndeleteMemory": Method(parser.name, self.undelete, waits_for_commit=True),
+            "DeleteMemory": Method(parser.deletion, self.delete, write, waits_for_commit=True),
+            "UndeleteMemory": Method(parser.name, self.undelete, write, waits_for_commit=True),
             "FindSimilarMemories": Method(
-                parser.similarity, self.find_similar, check_size=sizes.check_similar
+                parser.similarity, self.find_similar, read, check_size=sizes.check_similar
             ),
-            "PurgeMemories": Method(parser.purge, self.purge, check_size=sizes.check_filter),
-            "EraseSession": Method(parser.session, self.erase),
-            "WatchMemories": Method(parser.watch, self.watch),
-            "ExportMemories": Method(parser.export, self.export, check_size=sizes.check_filter),
+            "PurgeMemories": Method(parser.purge, self.purge, read, check_size=sizes.check_filter),
+            "EraseSession": Method(parser.session, self.erase, Scope.MEMORIES_ERASE),
+            "WatchMemories": Method(parser.watch, self.watch, read),
+            "ExportMemories": Method(
+                parser.export, self.export, Scope.MEMORIES_EXPORT, check_size=sizes.check_filter
+            ),
         }
 
     async def store(self, memory: NewMemory, call: Call) -> memory_pb2.StoreMemoryResponse:
@@ -194,7 +211,8 @@ class MemoryService:
                 sessions, request.wanted, now=now, timeout=timeout, caller=caller
             )
         results = fitting(found.results)
-        if not request.peek:
+        # What is asked for by those who may only read changes nothing.
+        if not request.peek and Scope.MEMORIES_WRITE in call.principal.scopes:
             self._accesses.record((result.encoded.memory for result in results), now)
         several = len(sessions) > 1
         return encoded_response(

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from memoryd.domain.errors import InvalidRequest
+from memoryd.domain.errors import InvalidRequest, ScopeMissing
+from memoryd.domain.principals import Scope
+from memoryd.domain.records import DEFAULT_TENANT
 from memoryd.rpc import page_token
 from memoryd.rpc.tools.messages import MESSAGE_OF, given_settings
 from memoryd.tools.configs import Change
@@ -139,12 +141,12 @@ class ToolRequestParser:
     def revisions(
         request: tool_config_pb2.ListToolConfigRevisionsRequest, call: Call, violations: Violations
     ) -> RevisionListing:
-        del call
+        tenant = call.principal.tenant
         return RevisionListing(
             request.tool,
-            page_token.decode(request, violations) or None,
+            page_token.decode(request, tenant, violations) or None,
             page_token.size(request),
-            partial(page_token.encode, request=request),
+            partial(page_token.encode, request=request, tenant=tenant),
         )
 
     @staticmethod
@@ -170,7 +172,10 @@ class ToolRequestParser:
 
 
 def _change(call: Call, reason: str, etag: str = "") -> Change:
-    return Change(call.tenant, reason, etag, call.time_remaining())
+    if call.principal.tenant != DEFAULT_TENANT:
+        # All tenants share the tools' settings.
+        raise ScopeMissing(Scope.INSTANCE_ADMIN)
+    return Change(call.principal.actor, reason, etag, call.time_remaining())
 
 
 def _update_values(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from google.rpc import error_details_pb2
 
 from memoryd.domain.errors import Violation
+from memoryd.domain.principals import Scope
 from memoryd.rpc.memories.results import MAX_ANSWER_BYTES
 from memoryd.rpc.methods import Method
 from memoryd.rpc.tools.messages import config_message, revision_message
@@ -45,15 +46,16 @@ class ToolConfigService:
     def methods(self) -> Mapping[str, Method[Any]]:
         """The table of this service."""
         parser = ToolRequestParser(self._configs.validate)
+        read, write = Scope.TOOLS_READ, Scope.TOOLS_WRITE
         return {
-            "ListTools": Method(parser.nothing, self.list_tools),
-            "GetToolConfig": Method(parser.tool, self.get),
-            "UpdateToolConfig": Method(parser.update, self.update),
-            "ResetToolConfig": Method(parser.reset, self.reset),
-            "RollbackToolConfig": Method(parser.rollback, self.rollback),
-            "ListToolConfigRevisions": Method(parser.revisions, self.list_revisions),
-            "ValidateToolConfig": Method(parser.trial, self.validate),
-            "WatchToolConfigs": Method(parser.watch, self.watch),
+            "ListTools": Method(parser.nothing, self.list_tools, read),
+            "GetToolConfig": Method(parser.tool, self.get, read),
+            "UpdateToolConfig": Method(parser.update, self.update, write),
+            "ResetToolConfig": Method(parser.reset, self.reset, write),
+            "RollbackToolConfig": Method(parser.rollback, self.rollback, write),
+            "ListToolConfigRevisions": Method(parser.revisions, self.list_revisions, read),
+            "ValidateToolConfig": Method(parser.trial, self.validate, write),
+            "WatchToolConfigs": Method(parser.watch, self.watch, read),
         }
 
     async def list_tools(self, nothing: None, call: Call) -> tool_config_pb2.ListToolsResponse:

@@ -1,0 +1,159 @@
+"""Parses requests of AccessService into records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING
+
+from memoryd.access.administration import lifetime_end
+from memoryd.access.keys import Grant
+from memoryd.domain.principals import EVERY_SESSION, InvalidGrant, Scope, SessionRules, scopes_of
+from memoryd.rpc import page_token
+from memoryd.rpc.memories.messages import span_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from memoryd.domain.principals import Principal
+    from memoryd.rpc.call import Call
+    from memoryd.rpc.violations import Violations
+    from memoryd.v1 import access_pb2
+
+TOO_LONG = "must end before the year 10000; for a key that never ends, set never_expires"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyListing:
+    tenant: str
+    after: str
+    """The id after which the page begins."""
+    size: int
+    token_at: Callable[[str], str]
+    """Gives the page token of an id."""
+
+
+@dataclass(frozen=True, slots=True)
+class TenantListing:
+    after: str
+    """The name after which the page begins."""
+    size: int
+    token_at: Callable[[str], str]
+    """Gives the page token of a name."""
+
+
+@dataclass(frozen=True, slots=True)
+class TenantUpdate:
+    tenant: str
+    disabled: bool | None
+    """None: as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyName:
+    key_id: str
+    tenant: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    name: KeyName
+    overlap: timedelta
+
+
+class AccessRequestParser:
+    """Turns requests into records, and adds what is wrong with them."""
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+
+    @staticmethod
+    def nothing(request: access_pb2.WhoAmIRequest, call: Call, violations: Violations) -> None:
+        del request, call, violations
+
+    def grant(
+        self, request: access_pb2.CreateApiKeyRequest, call: Call, violations: Violations
+    ) -> Grant:
+        tenant = _tenant(request.tenant, call.principal)
+        scopes, sessions = frozenset[Scope](), EVERY_SESSION
+        try:
+            scopes = scopes_of(request.scopes)
+        except InvalidGrant as error:
+            violations.add("scopes", str(error))
+        try:
+            sessions = SessionRules(request.sessions)
+        except InvalidGrant as error:
+            violations.add("sessions", str(error))
+        expires_at = self._expiration(request, call.principal, violations)
+        return Grant(tenant, request.name, scopes, sessions, expires_at)
+
+    @staticmethod
+    def listing(
+        request: access_pb2.ListApiKeysRequest, call: Call, violations: Violations
+    ) -> KeyListing:
+        tenant = _tenant(request.tenant, call.principal)
+        return KeyListing(
+            tenant,
+            page_token.decode_name(request, tenant, violations),
+            page_token.size(request),
+            partial(page_token.encode_name, request=request, tenant=tenant),
+        )
+
+    @staticmethod
+    def name(
+        request: access_pb2.RevokeApiKeyRequest, call: Call, violations: Violations
+    ) -> KeyName:
+        del violations
+        return KeyName(request.key_id, _tenant(request.tenant, call.principal))
+
+    @staticmethod
+    def rotation(
+        request: access_pb2.RotateApiKeyRequest, call: Call, violations: Violations
+    ) -> Rotation:
+        del violations
+        name = KeyName(request.key_id, _tenant(request.tenant, call.principal))
+        try:
+            return Rotation(name, span_of(request.overlap))
+        except OverflowError:  # the proto's rules tell
+            return Rotation(name, timedelta())
+
+    @staticmethod
+    def tenant_listing(
+        request: access_pb2.ListTenantsRequest, call: Call, violations: Violations
+    ) -> TenantListing:
+        tenant = call.principal.tenant
+        return TenantListing(
+            page_token.decode_name(request, tenant, violations),
+            page_token.size(request),
+            partial(page_token.encode_name, request=request, tenant=tenant),
+        )
+
+    @staticmethod
+    def tenant_update(
+        request: access_pb2.UpdateTenantRequest, call: Call, violations: Violations
+    ) -> TenantUpdate:
+        if request.disabled and request.tenant == call.principal.tenant:
+            violations.add("disabled", "would end your own credential; use one of another tenant")
+        disabled = request.disabled if request.HasField("disabled") else None
+        return TenantUpdate(request.tenant, disabled)
+
+    def _expiration(
+        self, request: access_pb2.CreateApiKeyRequest, by: Principal, violations: Violations
+    ) -> datetime | None:
+        if request.WhichOneof("expiration") == "never_expires" and request.never_expires:
+            return None
+        try:
+            lifetime = span_of(request.ttl) if request.HasField("ttl") else None
+            return lifetime_end(self._clock(), lifetime, by)
+        except OverflowError:
+            violations.add("ttl", TOO_LONG)
+            return None
+
+
+def _tenant(named: str, by: Principal) -> str:
+    """Whose keys a request is about. Raises ScopeMissing for another tenant's."""
+    if named and named != by.tenant:
+        by.require(Scope.INSTANCE_ADMIN)
+    return named or by.tenant

@@ -1,0 +1,148 @@
+"""AccessService: a row for each method; each handler takes a record and answers a message."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memoryd.domain.principals import Scope
+from memoryd.rpc.access import Anyone
+from memoryd.rpc.admin.requests import AccessRequestParser
+from memoryd.rpc.memories.messages import timestamp
+from memoryd.rpc.methods import Method
+from memoryd.v1 import access_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    from memoryd.access.administration import KeyAdministration, NewKey, TenantAdministration
+    from memoryd.access.keyring import Keyring
+    from memoryd.access.keys import ApiKey, Grant, Tenant
+    from memoryd.rpc.admin.requests import (
+        KeyListing,
+        KeyName,
+        Rotation,
+        TenantListing,
+        TenantUpdate,
+    )
+    from memoryd.rpc.call import Call
+
+
+class AccessService:
+    def __init__(
+        self, keys: KeyAdministration, tenants: TenantAdministration, keyring: Keyring
+    ) -> None:
+        self._keys = keys
+        self._tenants = tenants
+        self._keyring = keyring
+
+    def methods(self, clock: Callable[[], datetime]) -> Mapping[str, Method[Any]]:
+        """The table of this service."""
+        parser, admin = AccessRequestParser(clock), Anyone.ADMIN
+        return {
+            "WhoAmI": Method(parser.nothing, self.who_am_i, Anyone.KNOWN),
+            "CreateApiKey": Method(parser.grant, self.create, admin),
+            "ListApiKeys": Method(parser.listing, self.list_page, admin),
+            "RevokeApiKey": Method(parser.name, self.revoke, admin),
+            "RotateApiKey": Method(parser.rotation, self.rotate, admin),
+            "ListTenants": Method(parser.tenant_listing, self.list_tenants, Scope.INSTANCE_ADMIN),
+            "UpdateTenant": Method(parser.tenant_update, self.update_tenant, Scope.INSTANCE_ADMIN),
+        }
+
+    async def who_am_i(self, nothing: None, call: Call) -> access_pb2.WhoAmIResponse:
+        del nothing
+        principal = call.principal
+        return access_pb2.WhoAmIResponse(
+            tenant=principal.tenant,
+            principal=principal.name,
+            method=principal.method,
+            scopes=sorted(principal.scopes),
+            sessions=principal.sessions.texts,
+            expire_time=None if principal.expires_at is None else timestamp(principal.expires_at),
+        )
+
+    async def create(self, grant: Grant, call: Call) -> access_pb2.CreateApiKeyResponse:
+        made = await self._keys.create(grant, call.principal, timeout=call.time_remaining())
+        return await self._made(made)
+
+    async def list_page(self, listing: KeyListing, call: Call) -> access_pb2.ListApiKeysResponse:
+        # One more than wanted tells whether there is another page.
+        found = await self._keys.page(
+            listing.tenant,
+            after=listing.after,
+            size=listing.size + 1,
+            timeout=call.time_remaining(),
+        )
+        keys = found[: listing.size]
+        answer = access_pb2.ListApiKeysResponse(api_keys=map(_key_message, keys))
+        if len(found) > len(keys):
+            answer.next_page_token = listing.token_at(keys[-1].key_id)
+        return answer
+
+    async def revoke(self, name: KeyName, call: Call) -> access_pb2.ApiKey:
+        key = await self._keys.revoke(
+            name.key_id, name.tenant, call.principal, timeout=call.time_remaining()
+        )
+        await self._keyring.refresh()
+        return _key_message(key)
+
+    async def rotate(self, rotation: Rotation, call: Call) -> access_pb2.CreateApiKeyResponse:
+        made = await self._keys.rotate(
+            rotation.name.key_id,
+            rotation.name.tenant,
+            call.principal,
+            overlap=rotation.overlap,
+            timeout=call.time_remaining(),
+        )
+        return await self._made(made)
+
+    async def list_tenants(
+        self, listing: TenantListing, call: Call
+    ) -> access_pb2.ListTenantsResponse:
+        found = await self._tenants.page(
+            after=listing.after, size=listing.size + 1, timeout=call.time_remaining()
+        )
+        tenants = found[: listing.size]
+        answer = access_pb2.ListTenantsResponse(tenants=map(_tenant_message, tenants))
+        if len(found) > len(tenants):
+            answer.next_page_token = listing.token_at(tenants[-1].name)
+        return answer
+
+    async def update_tenant(self, update: TenantUpdate, call: Call) -> access_pb2.Tenant:
+        tenant = await self._tenants.update(
+            update.tenant, disabled=update.disabled, timeout=call.time_remaining()
+        )
+        await self._keyring.refresh()
+        return _tenant_message(tenant)
+
+    async def _made(self, made: NewKey) -> access_pb2.CreateApiKeyResponse:
+        await self._keyring.refresh()  # so that the key opens here from now on
+        return access_pb2.CreateApiKeyResponse(
+            key=made.text.text, key_id=made.text.key_id, api_key=_key_message(made.key)
+        )
+
+
+def _tenant_message(tenant: Tenant) -> access_pb2.Tenant:
+    return access_pb2.Tenant(
+        tenant=tenant.name, create_time=timestamp(tenant.created_at), disabled=tenant.disabled
+    )
+
+
+def _key_message(key: ApiKey) -> access_pb2.ApiKey:
+    grant = key.grant
+    message = access_pb2.ApiKey(
+        key_id=key.key_id,
+        tenant=grant.tenant,
+        name=grant.name,
+        scopes=sorted(grant.scopes),
+        sessions=grant.sessions.texts,
+        create_time=timestamp(key.created_at),
+    )
+    for field, moment in (
+        (message.expire_time, grant.expires_at),
+        (message.revoke_time, key.revoked_at),
+        (message.last_used_time, key.last_used_at),
+    ):
+        if moment is not None:
+            field.CopyFrom(timestamp(moment))
+    return message
