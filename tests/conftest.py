@@ -36,6 +36,7 @@ from memoryd.tools.settings import load_configuration
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 from memoryd.v1.tool_config_pb2_grpc import ToolConfigServiceStub
 
+from .authority import Authority, Folder
 from .patience import PATIENT
 
 if TYPE_CHECKING:
@@ -554,3 +555,21 @@ def eventually() -> Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]:
                 await asyncio.sleep(0.02)
 
     return wait
+
+
+@pytest.fixture
+def authority() -> Authority:
+    """A CA that exists for one test."""
+    return Authority()
+
+
+@pytest.fixture
+def tls_folder(tmp_path: Path, authority: Authority) -> Folder:
+    """The files of a server with TLS."""
+    return Folder(tmp_path / "tls", authority.issue())
+
+
+@pytest.fixture
+def closed_tls_folder(tmp_path: Path, authority: Authority) -> Folder:
+    """Those of a server that wants a certificate of every client."""
+    return Folder(tmp_path / "tls", authority.issue(), authority.pem)

@@ -12,7 +12,7 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from memoryd.settings.service import settings_table
+from memoryd.settings.service import CLIENT_VARIABLES, settings_table
 from memoryd.tools.settings import tool_settings_table
 from memoryd.v1 import error_reason_pb2, memory_pb2, tool_config_pb2
 from memoryd.v1.error_reason_pb2 import ErrorReason
@@ -78,6 +78,7 @@ def test_every_page_is_reached_from_the_index():
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
 def test_variables_are_settings(document):
     known = {variable for variable, _, _ in (*settings_table(), *tool_settings_table())}
+    known |= CLIENT_VARIABLES
     assert named(document, r"\bMEMORY(?:D)?_[A-Z_]*[A-Z]\b") - known == set()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ from memoryd.rpc.aio_server import aio_server
 from memoryd.rpc.core_server import CoreServer
 from memoryd.rpc.endpoint import Endpoint
 from memoryd.rpc.exposure import Exposure, check_exposure
-from memoryd.rpc.health import HealthMonitor
+from memoryd.rpc.health import NOT_HEALTH, HealthMonitor
 from memoryd.rpc.limits import Limits
 from memoryd.rpc.memories.requests import RequestParser
 from memoryd.rpc.memories.results import ENCODING
@@ -41,7 +42,13 @@ from memoryd.rpc.methods import Method, as_it_is, is_any
 from memoryd.rpc.pipeline import CallPipeline, Lane
 from memoryd.rpc.receiving import RECEIVE_MARGIN_BYTES
 from memoryd.rpc.tools.service import ToolConfigService
-from memoryd.settings.service import Environment, GrpcServerKind, Reflection
+from memoryd.settings.service import (
+    PROBE_HOST,
+    Environment,
+    GrpcServerKind,
+    Reflection,
+    TlsVersion,
+)
 from memoryd.tools.checks import warnings_of
 from memoryd.tools.configs import ToolConfigs
 from memoryd.tools.secrets import SecretReference, SecretUnavailableError
@@ -60,6 +67,8 @@ if TYPE_CHECKING:
     from memoryd.domain.records import Session
     from memoryd.recall.embedders.embedder import Embedder
     from memoryd.rpc.endpoint import GrpcServer
+    from memoryd.rpc.pipeline import Handler
+    from memoryd.rpc.tls import Tls
     from memoryd.settings.service import Settings
     from memoryd.tools.secrets import Secrets
     from memoryd.tools.settings import MemorySettings, ToolConfig
@@ -134,6 +143,16 @@ def tool_configs_of(
     )
 
 
+def tls_of(settings: Settings) -> Tls | None:
+    """Make what serves TLS; None: the settings name no certificate."""
+    files = settings.tls_files()
+    if files is None:
+        return None
+    from memoryd.rpc.tls import Tls  # noqa: PLC0415  loads cryptography
+
+    return Tls(files)
+
+
 def embedder_of(settings: Settings) -> Embedder | None:
     """Make the embedder that the settings name, if any. Raises ValueError if it is missing."""
     try:
@@ -204,16 +223,46 @@ class Server:
         self._pipeline = CallPipeline(_limits(settings), self._store.admitted_write, self._gate)
         self._add_services(clock)
         self._channel_options = channel_options(settings, shares_port=shares_port)
-        self._endpoint = Endpoint(self._make_server, settings.host, settings.address)
+        self._tls = tls_of(settings)
+        self._endpoint = self._main_endpoint(settings)
+        self._probed = self._endpoint_for_probes() if settings.health_port else None
 
-    def _make_server(self) -> GrpcServer:
-        pipeline, options = self._pipeline, self._channel_options
+    def _main_endpoint(self, settings: Settings) -> Endpoint:
+        handlers, unknown = self._pipeline.handlers, self._pipeline.unknown
+        if settings.tls_min is TlsVersion.TLS_1_3:
+            from memoryd.rpc.tls import over_tls_1_3  # noqa: PLC0415  loads cryptography
+
+            handlers = {path: over_tls_1_3(handler) for path, handler in handlers.items()}
+            unknown = over_tls_1_3(unknown)
+        return Endpoint(
+            partial(self._make_server, handlers, unknown),
+            settings.host,
+            settings.address,
+            self._tls.credentials if self._tls is not None else None,
+        )
+
+    def _endpoint_for_probes(self) -> Endpoint:
+        """Health alone, for callers on this machine that have no certificate."""
+        prefix = f"/{HEALTH_SERVICE.full_name}/".encode()
+        handlers = {
+            path: handler
+            for path, handler in self._pipeline.handlers.items()
+            if path.startswith(prefix)
+        }
+        return Endpoint(
+            partial(self._make_server, handlers, NOT_HEALTH),
+            PROBE_HOST,
+            lambda port: f"{PROBE_HOST}:{port}",
+        )
+
+    def _make_server(self, handlers: Mapping[bytes, Handler], unknown: Handler) -> GrpcServer:
+        options = self._channel_options
         if self._settings.grpc_server is GrpcServerKind.CORE:
             problem = core_server.unavailable()
             if not problem:
-                return CoreServer(pipeline.handlers, pipeline.unknown, options)
+                return CoreServer(handlers, unknown, options)
             _log.warning("grpc.aio serves, at about half the speed: %s", problem)
-        return aio_server(pipeline, options, apart=HEALTH_SERVICE.full_name)
+        return aio_server(handlers, unknown, options, apart=HEALTH_SERVICE.full_name)
 
     def _add_services(self, clock: Callable[[], datetime]) -> None:
         settings, pipeline = self._settings, self._pipeline
@@ -257,11 +306,14 @@ class Server:
         """Listen, and return the address as HOST:PORT.
 
         An SQLite file is migrated first if needed. Raises SchemaMismatch where that is impossible,
-        DatabaseUnavailable, OSError for an address that it cannot listen on, and ValueError where
-        it would be open to more callers than is said to be meant, or to none.
+        DatabaseUnavailable, OSError for an address that it cannot listen on, and ValueError for a
+        certificate that cannot serve, and where it would be open to more callers than is said to be
+        meant, or to none.
         """
         settings = self._settings
         await check_exposure(exposure_of(settings), settings.variable)
+        if self._tls is not None:
+            await self._tls.start()
         if self.database.is_embedded:
             await self.database.migrate()
         await self._start_access()
@@ -269,6 +321,8 @@ class Server:
         await self._warn()
         self._listener.start()
         address = await self._endpoint.start(self._settings.port)
+        if self._probed is not None:
+            await self._probed.start(self._settings.health_port)
         await self.health.start()
         self._sweeping = asyncio.create_task(self._sweep(), name="sweeper")
         return address
@@ -323,7 +377,8 @@ class Server:
 
     async def failed(self) -> None:
         """Wait until the service cannot go on, and raise EndpointFailed."""
-        await self._endpoint.failed()
+        endpoints = (self._endpoint, self._probed)
+        await asyncio.gather(*(each.failed() for each in endpoints if each is not None))
 
     async def _warn(self) -> None:
         configs = self._tools.now.configs.values()
@@ -373,6 +428,10 @@ class Server:
         await self._pipeline.open_streams.aclose()
         await self._listener.close()
         await draining
+        if self._probed is not None:
+            await self._probed.stop(0)
+        if self._tls is not None:
+            await self._tls.stop()
         await self._accesses.close()
         await self._keyring.aclose()
         if self._tokens is not None:
@@ -390,7 +449,7 @@ def exposure_of(settings: Settings) -> Exposure:
     return Exposure(
         settings.host,
         settings.auth,
-        has_tls=False,
+        has_tls=bool(settings.tls_cert),
         allow_unauthenticated=settings.allow_unauthenticated,
         allow_plaintext=settings.allow_plaintext,
         is_production=settings.environment is Environment.PRODUCTION,

@@ -101,9 +101,7 @@ async def test_a_stream_ends_with_its_token(guarded, key, clock):
     assert (found.reason, found.metadata) == ("CREDENTIAL_EXPIRED", {"last_revision": "0"})
 
 
-async def test_a_tenant_that_is_disabled_or_wants_new_tokens_refuses_old_ones(
-    guarded, key, clock
-):
+async def test_a_tenant_that_is_disabled_or_wants_new_tokens_refuses_old_ones(guarded, key, clock):
     old = guarded.with_key(key.sign(claims_at(clock.now, org="acme")))
     others = guarded.with_key(key.sign(claims_at(clock.now, org="other")))
     watching = old.memory(

@@ -1182,6 +1182,7 @@ def test_the_public_names() -> None:
         "ToolConfig",
         "ToolConfigChange",
         "ToolConfigClient",
+        "TLS",
         "open_channel",
     }
 
@@ -1195,5 +1196,8 @@ def test_the_client_imports_no_other_module_of_memoryd() -> None:
         [sys.executable, "-c", script], check=True, capture_output=True, text=True
     )
     ours = [name for name in done.stdout.split() if not name.startswith("memoryd.v1")]
-    parts = ("arguments", "channel", "errors", "memories", "messages", "store_stream", "tools")
+    parts = (
+        *("arguments", "channel", "connection", "credentials", "errors", "memories", "messages"),
+        *("store_stream", "tls", "tools"),
+    )
     assert set(ours) == {"memoryd", "memoryd.client", *(f"memoryd.client.{part}" for part in parts)}

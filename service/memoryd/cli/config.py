@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memoryd.access.auth_file import load_auth_file
-from memoryd.cli.running import configuration, references_to_nothing, run, secrets
+from memoryd.cli.running import (
+    check_certificate,
+    configuration,
+    references_to_nothing,
+    run,
+    secrets,
+)
 from memoryd.database.engine import Database
 from memoryd.database.options import DatabaseOptions
 from memoryd.database.urls import shown
@@ -53,6 +59,7 @@ async def _show_tools(settings: Settings, base: Mapping[str, ToolConfig]) -> Non
 
 def check(database_url: str | None) -> None:
     settings, tools = configuration(database_url=database_url)
+    check_certificate(settings)
     run(_check(settings, tools))
 
 

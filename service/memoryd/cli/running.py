@@ -43,6 +43,19 @@ def configuration(**flags: object) -> tuple[Settings, Mapping[str, ToolConfig]]:
         fail(str(error))
 
 
+def check_certificate(settings: Settings) -> None:
+    """End the process where TLS is configured, and a server would not start with its files."""
+    files = settings.tls_files()
+    if files is None:
+        return
+    from memoryd.certificates import CertificateFault, usable_pair
+
+    try:
+        usable_pair(files)
+    except CertificateFault as fault:
+        fail(str(fault))
+
+
 def secrets() -> Secrets:
     """Every provider of secrets, over the variables of the environment and of `.env`."""
     return Secrets.built_in(

@@ -8,11 +8,12 @@ import multiprocessing
 import os
 import signal
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from memoryd.cli.running import configuration, logging, run, secrets
+from memoryd.cli.running import check_certificate, configuration, logging, run, secrets
 from memoryd.domain.principals import AuthMode
-from memoryd.settings.service import Environment
+from memoryd.settings.service import PROBE_HOST, Environment, TlsVersion
 from memoryd.tools.checks import require_secrets
 from memoryd.workers import READY, Workers, reserved_port
 
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 STOP_MARGIN_SECONDS = 15.0
 """How long a worker may take to end after its calls have drained."""
 
+NO_TLS_1_2 = "ECDHE-PSK-AES128-CBC-SHA"
+"""The list of ciphers by which gRPC refuses the handshake of TLS 1.2: its only one needs a key that
+both sides share, and the server has none. Those of TLS 1.3 are not in this list."""
+
 SWITCH_INTERVAL_SECONDS = 0.0002
 """After how long a thread that waits for the interpreter takes it from another. SQLite's threads
 and the event loop wait for each other all the time, and Python's 5 ms exceed most transactions."""
@@ -35,7 +40,8 @@ and the event loop wait for each other all the time, and Python's 5 ms exceed mo
 def serve(*, migrate_first: bool, **flags: object) -> None:
     """Serve until SIGTERM, with flags by the names of settings; None is a flag not given."""
     settings, tools = configuration(**flags)
-    _set_library_variables()
+    _set_library_variables(settings)
+    check_certificate(settings)  # before a file is made, and once for all workers
     migrating = _begin_migration(settings) if migrate_first or settings.has_new_file() else None
     with logging(settings):
         if settings.workers > 1:
@@ -47,12 +53,12 @@ def serve(*, migrate_first: bool, **flags: object) -> None:
 def work() -> None:
     """Serve as one of several workers, until SIGTERM or the end of standard input."""
     settings, tools = configuration()
-    _set_library_variables()
+    _set_library_variables(settings)
     with logging(settings):
         run(_serve(settings, tools, is_worker=True))
 
 
-def _set_library_variables() -> None:
+def _set_library_variables(settings: Settings) -> None:
     """Set the variables that libraries read while they load."""
     # gRPC's core does not write to our log; the code here reports what matters in its own words. At
     # a higher verbosity the core would show headers and messages.
@@ -61,6 +67,8 @@ def _set_library_variables() -> None:
     # For numpy. Its products here are small: spread over all cores, each costs many times what it
     # costs on one.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if settings.tls_min is TlsVersion.TLS_1_3:
+        os.environ["GRPC_SSL_CIPHER_SUITES"] = NO_TLS_1_2
 
 
 async def _serve(
@@ -86,8 +94,8 @@ async def _serve(
             gc.collect()
             gc.freeze()
             sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-            auth = None if is_worker else settings.auth
-            announcing = asyncio.create_task(_announce(server, address, auth))
+            announced_by = None if is_worker else settings
+            announcing = asyncio.create_task(_announce(server, address, announced_by))
             await _first_of(server.failed(), stopping.wait())
             announcing.cancel()
         finally:
@@ -104,37 +112,45 @@ async def _first_of(*works: Coroutine[Any, Any, Any]) -> None:
         task.result()
 
 
-async def _announce(server: Server, address: str, auth: AuthMode | None) -> None:
-    """Print that the service is ready, once it is; without a mode, to the parent of workers."""
+async def _announce(server: Server, address: str, settings: Settings | None) -> None:
+    """Print that the service is ready, once it is; without settings, to the parent of workers."""
     await server.health.is_serving.wait()
-    if auth is None:
+    if settings is None:
         print(READY, flush=True)
     else:
-        _print_ready(address, auth)
+        _print_ready(address, settings)
 
 
-def _print_ready(address: str, auth: AuthMode) -> None:
+def _print_ready(address: str, settings: Settings) -> None:
     print(f"memoryd ready on {address}")
     credential = ""
-    if auth is AuthMode.REQUIRED:
+    if settings.auth is AuthMode.REQUIRED:
         credential = ' -H "authorization: Bearer $KEY"'
     request = '{"session_id": "user-123", "content": "prefers e-mail"}'
     method = "memoryd.v1.MemoryService/StoreMemory"
-    print(f"try: grpcurl -plaintext{credential} -d '{request}' {address} {method}", flush=True)
+    transport = "-plaintext"
+    if settings.tls_cert:
+        transport = "-cacert CA.pem"
+        if settings.tls_client_ca:
+            transport += " -cert CLIENT.pem -key CLIENT.key"
+    print(f"try: grpcurl {transport}{credential} -d '{request}' {address} {method}", flush=True)
 
 
 async def _serve_with_workers(settings: Settings, migrating: BaseProcess | None) -> None:
     stopping = _stop_event()
     if migrating is not None:
         await _end_migration(migrating)
-    with reserved_port(settings.host, settings.port) as port:
+    with ExitStack() as reserved:
+        port = reserved.enter_context(reserved_port(settings.host, settings.port))
+        if settings.health_port:
+            reserved.enter_context(reserved_port(PROBE_HOST, settings.health_port))
         address = settings.address(port)
         workers = Workers(
             _command("worker"),
             _environment_of_worker(settings, port),
             settings.workers,
             stop_timeout_seconds=settings.drain_seconds + STOP_MARGIN_SECONDS,
-            ready=lambda: _print_ready(address, settings.auth),
+            ready=lambda: _print_ready(address, settings),
         )
         await workers.run(stopping)
 

@@ -8,6 +8,9 @@ Arguments are plain Python: `metadata` is a mapping of JSON values, times are aw
 durations are timedeltas. An argument that is not given stays unset, and the service's default
 applies. Methods return the messages of `memoryd.v1`; their type stubs document every field.
 
+`api_key` or `token_provider` say who calls, `tls` how the connection is encrypted. Without
+arguments the variables MEMORYD_TARGET and MEMORYD_API_KEY count.
+
 A call that the service refuses raises a subclass of `MemorydError`; `memoryd.client.errors` lists
 them. An argument that cannot be sent raises a ValueError or TypeError that names it, before
 anything is sent. Calls that are safe to retry are retried, with back-off, while the service is
@@ -42,6 +45,7 @@ from memoryd.client.errors import (
 )
 from memoryd.client.memories import MemoryClient
 from memoryd.client.messages import Filter, JsonValue, NewMemory, SettingValue
+from memoryd.client.tls import TLS
 from memoryd.client.tools import ToolConfigClient
 from memoryd.v1.memory_pb2 import ContentType, Memory, MemoryChange, StoreOutcome
 from memoryd.v1.tool_config_pb2 import Provenance, ToolConfig, ToolConfigChange
@@ -50,6 +54,7 @@ __all__ = [
     "DEFAULT_TIMEOUT",
     "MAX_REQUEST_BYTES",
     "MAX_RESPONSE_BYTES",
+    "TLS",
     "Aborted",
     "AlreadyExists",
     "Cancelled",

@@ -12,13 +12,22 @@ import grpc.aio
 from google.protobuf.descriptor_pb2 import MethodOptions
 
 from memoryd.client import arguments as args
+from memoryd.client.connection import (
+    TARGET_VARIABLE,
+    ClosedOnExit,
+    Security,
+    connect,
+    target_from,
+)
+from memoryd.client.credentials import AUTHORIZATION, Tries
 from memoryd.client.errors import error_from
 from memoryd.v1 import memory_pb2, tool_config_pb2
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Mapping
-    from types import TracebackType
-    from typing import Self
+
+    from memoryd.client.credentials import TokenProvider
+    from memoryd.client.tls import TLS
 
 DEFAULT_TIMEOUT = 5.0
 """Seconds a call may take, retries included, unless the client or the call gives another time."""
@@ -39,29 +48,36 @@ _Stub = TypeVar("_Stub")
 
 
 def open_channel(
-    target: str,
+    target: str | None = None,
     *,
     credentials: grpc.ChannelCredentials | None = None,
     options: Mapping[str, str | int] | None = None,
+    tls: TLS | bool | None = None,
+    api_key: str | None = None,
+    token_provider: TokenProvider | None = None,
+    allow_plaintext_credentials: bool = False,
 ) -> grpc.aio.Channel:
-    """Open a channel for both clients to share. Needs a running event loop.
+    """Open a channel for clients to share, as `Client` does. Needs a running event loop.
 
         async with open_channel("localhost:50051") as channel:
             memory, tools = MemoryClient(channel=channel), ToolConfigClient(channel=channel)
 
-    `credentials`: for TLS; without them the channel is plaintext. `options`: gRPC channel
-    arguments, which override this module's.
+    Stubs of your own over it show the API key too, but no token of a `token_provider`.
     """
+    target = target_from(target)
+    if target is None:
+        raise ValueError(f"target: give HOST:PORT, or set {TARGET_VARIABLE}")
+    return connect(
+        target,
+        _all_options(options),
+        Security(credentials, tls, api_key, token_provider, allow_plaintext_credentials),
+    )
+
+
+def _all_options(given: Mapping[str, str | int] | None) -> dict[str, str | int]:
     # Without one gRPC chooses a loop for the channel by itself, and calls fail much later.
     asyncio.get_running_loop()
-    args.text("target", target)
-    if credentials is not None and not isinstance(credentials, grpc.ChannelCredentials):
-        raise TypeError(f"credentials: expected ChannelCredentials, not {args.shown(credentials)}")
-    given = args.channel_options("options", options)
-    arguments = list((_channel_options() | given).items())
-    if credentials is None:
-        return grpc.aio.insecure_channel(target, arguments)
-    return grpc.aio.secure_channel(target, credentials, arguments)
+    return _channel_options() | args.channel_options("options", given)
 
 
 _SAFE_TO_REPEAT = {
@@ -133,7 +149,7 @@ def _channel_options() -> dict[str, str | int]:
     }
 
 
-class Client(ABC, Generic[_Stub]):
+class Client(ClosedOnExit, ABC, Generic[_Stub]):
     """A client of one service: a channel, and how calls are made over it."""
 
     def __init__(
@@ -145,49 +161,57 @@ class Client(ABC, Generic[_Stub]):
         options: Mapping[str, str | int] | None = None,
         timeout: float | None = DEFAULT_TIMEOUT,
         metadata: Mapping[str, str | bytes] | None = None,
+        tls: TLS | bool | None = None,
+        api_key: str | None = None,
+        token_provider: TokenProvider | None = None,
+        allow_plaintext_credentials: bool = False,
     ) -> None:
         """Prepare the client. Needs a running event loop; the first call connects.
 
         `target`: `host:port`, or any name that gRPC resolves (`dns:///memoryd:50051`: all of its
-        addresses are used). Or `channel`: one from `open_channel`, which the caller closes.
-        `credentials`: for TLS; without them the channel is plaintext.
+        addresses are used); without it that of the variable MEMORYD_TARGET. Or `channel`: one from
+        `open_channel`, which the caller closes and which has the arguments that follow.
+        `tls`: True, or a TLS that names files; without it the channel is plaintext.
+        `api_key`: shown with every call; without it that of the variable MEMORYD_API_KEY.
+        `token_provider`: an async function that gives a token to show instead, and when it expires:
+        an aware datetime, seconds since 1970, or None. It is asked again at 80 % of the token's
+        life, and once more where the service refuses the token as expired.
+        `allow_plaintext_credentials`: show them to another machine without TLS.
+        `credentials`: gRPC's own, in place of `tls`.
         `options`: gRPC channel arguments, which override this module's.
         `timeout`: seconds a call may take, retries included, where the call gives no other; None:
         no limit. Streams last as long as they are read.
-        `metadata`: sent with every call: {"authorization": "Bearer ..."}.
+        `metadata`: sent with every call.
         """
         if channel is not None and not isinstance(channel, grpc.aio.Channel):
             raise TypeError(f"channel: expected one from open_channel, not {args.shown(channel)}")
-        if target is not None and channel is None:
-            self._channel = open_channel(target, credentials=credentials, options=options)
-        elif channel is not None and target is None and not credentials and not options:
+        self._metadata = args.headers("metadata", metadata)
+        is_in_metadata = any(name == AUTHORIZATION for name, _ in self._metadata)
+        security = Security(credentials, tls, api_key, token_provider, allow_plaintext_credentials)
+        if channel is not None and target is None and not options and not security.is_given:
             self._channel = channel
+        elif channel is None and (found := target_from(target)) is not None:
+            self._channel = connect(
+                found, _all_options(options), security, is_in_metadata=is_in_metadata
+            )
         else:
             raise ValueError(
-                "target or channel: give a target, with credentials and options, or a channel alone"
+                f"target or channel: give a target (or set {TARGET_VARIABLE}), with credentials and"
+                " options, or a channel alone"
             )
+        self._credential = getattr(self._channel, "credential", None)
+        if self._credential is not None and is_in_metadata:
+            raise ValueError("metadata.authorization: the channel shows a credential; leave it out")
         # gRPC does not check: stubs over a closed channel may end the process.
         if self._channel.get_state() is grpc.ChannelConnectivity.SHUTDOWN:
             raise ValueError("channel: the channel is closed; open another")
         self._closes_channel = channel is None
         self._stub = self._stub_over(self._channel)
         self._timeout = args.seconds("timeout", timeout)
-        self._metadata = args.headers("metadata", metadata)
 
     @abstractmethod
     def _stub_over(self, channel: grpc.aio.Channel) -> _Stub:
         """Return the service's methods."""
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
 
     async def close(self) -> None:
         """Close the channel unless it is shared; this cancels calls under way."""
@@ -212,10 +236,18 @@ class Client(ABC, Generic[_Stub]):
         request: _Request,
         limit: float | None,
     ) -> _Response:
-        try:
-            return await method(request, timeout=limit, metadata=self._metadata)
-        except grpc.aio.AioRpcError as error:
-            raise error_from(error) from error
+        tries = self._tries(limit)
+        while True:
+            left = await tries.next()
+            try:
+                return await method(request, timeout=left, metadata=self._metadata)
+            except grpc.aio.AioRpcError as error:
+                refusal = error_from(error)
+                if not tries.may_repeat(refusal):
+                    raise refusal from error
+
+    def _tries(self, limit: float | None) -> Tries:
+        return Tries(self._credential, limit)
 
     def _stream(
         self,
@@ -231,11 +263,20 @@ class Client(ABC, Generic[_Stub]):
         request: _Request,
         timeout: float | None,
     ) -> AsyncGenerator[_Response, None]:
-        call = method(request, timeout=timeout, metadata=self._metadata)
-        try:
-            async for response in call:
-                yield response
-        except grpc.aio.AioRpcError as error:
-            raise error_from(error) from error
-        finally:
-            call.cancel()
+        tries = self._tries(timeout)
+        has_begun = False
+        while True:
+            left = await tries.next()
+            call = method(request, timeout=left, metadata=self._metadata)
+            try:
+                async for response in call:
+                    has_begun = True
+                    yield response
+            except grpc.aio.AioRpcError as error:
+                refusal = error_from(error)
+                if has_begun or not tries.may_repeat(refusal):
+                    raise refusal from error
+            else:
+                return
+            finally:
+                call.cancel()

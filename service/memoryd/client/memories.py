@@ -76,7 +76,10 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
             never_expires=never_expires,
             request_id=new_request_id() if request_id in (None, "") else request_id,
         )
-        return await self._stores.store(store_request(new), self._limit(timeout))
+        request = store_request(new)
+        # A stream shows the credential that is there when it opens.
+        left = await self._tries(self._limit(timeout)).next()
+        return await self._stores.store(request, left)
 
     @cached_property
     def _stores(self) -> Stores:

@@ -15,9 +15,9 @@ import grpc
 from memoryd.rpc.call import current_call
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from memoryd.rpc.pipeline import CallPipeline, Handler
+    from memoryd.rpc.pipeline import Handler
 
 _WRITTEN_BY_CORE = frozenset({"AioServer._request_call", "AioServer._request_registered_call"})
 """Coroutines that hold the memory into which gRPC's core writes the next call."""
@@ -26,18 +26,21 @@ _grpc_log = logging.getLogger("grpc._cython.cygrpc")
 
 
 def aio_server(
-    pipeline: CallPipeline, options: Sequence[tuple[str, int]], *, apart: str
+    all_handlers: Mapping[bytes, Handler],
+    unknown: Handler,
+    options: Sequence[tuple[str, int]],
+    *,
+    apart: str,
 ) -> grpc.aio.Server:
-    """Make a server of all methods; those of the service `apart` have a queue of their own.
+    """Make a server of methods by their paths, and with `unknown` of any other path.
 
-    Methods that are registered one by one, as those are, cost every call a task for each of them.
+    Those of the service `apart` have a queue of their own. Methods that are registered
+    one by one, as those are, cost every call a task for each of them.
     """
     asyncio.get_running_loop().set_task_factory(_task_factory)
     _grpc_log.addFilter(_as_callers_doing)
-    handlers = {path.decode(): _handler(handler) for path, handler in pipeline.handlers.items()}
-    server = grpc.aio.server(
-        handlers=(_Handlers(handlers, _handler(pipeline.unknown)),), options=options
-    )
+    handlers = {path.decode(): _handler(handler) for path, handler in all_handlers.items()}
+    server = grpc.aio.server(handlers=(_Handlers(handlers, _handler(unknown)),), options=options)
     prefix = f"/{apart}/"
     server.add_registered_method_handlers(
         apart,

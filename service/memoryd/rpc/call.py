@@ -13,7 +13,7 @@ from memoryd.domain.errors import DeadlineExceeded
 from memoryd.domain.records import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     import grpc
 
@@ -35,6 +35,9 @@ class WireCall(Protocol):
     def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None: ...
 
     def peer(self) -> str: ...
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        """What TLS says of the connection, such as names in a client's certificate."""
 
     def time_remaining(self) -> float | None: ...
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from memoryd.rpc.pipeline import Handler
 
@@ -110,6 +110,13 @@ class CoreServer:
         port: int = self._server.add_http2_port(address.encode())
         if not port:
             raise RuntimeError(f"cannot listen on {address}")
+        return port
+
+    def add_secure_port(self, address: str, credentials: grpc.ServerCredentials) -> int:
+        """Listen on HOST:PORT with TLS, and give the port. Raises as `add_insecure_port`."""
+        port: int = self._server.add_http2_port(address.encode(), credentials._credentials)  # type: ignore[attr-defined]  # noqa: SLF001  as grpc itself
+        if not port:
+            raise RuntimeError(f"cannot listen on {address} with TLS")
         return port
 
     async def start(self) -> None:
@@ -295,6 +302,11 @@ class CoreCall:
     def peer(self) -> str:
         peer: bytes | str = self._call.peer()
         return peer.decode() if isinstance(peer, bytes) else peer
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        """What TLS says of the connection; empty without TLS."""
+        found: dict[bytes, Iterable[bytes]] | None = cygrpc.auth_context(self._call)
+        return {key.decode(): values for key, values in (found or {}).items()}
 
     def time_remaining(self) -> float | None:
         """Seconds until the caller's deadline; None without one."""

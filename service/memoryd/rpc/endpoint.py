@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import grpc
+
 MOST_ENDS = 5
 """At so many unexpected ends within ENDS_SECONDS the endpoint fails."""
 ENDS_SECONDS = 10.0
@@ -38,6 +40,9 @@ class GrpcServer(Protocol):
 
     def add_insecure_port(self, address: str) -> int:
         """Listen on HOST:PORT and give the port. Raises RuntimeError where that cannot be."""
+
+    def add_secure_port(self, address: str, credentials: grpc.ServerCredentials) -> int:
+        """As `add_insecure_port`, with TLS."""
 
     async def start(self) -> None: ...
 
@@ -63,11 +68,14 @@ class Endpoint:
         make_server: Callable[[], GrpcServer],
         host: str,
         address_of: Callable[[int], str],
+        credentials: Callable[[], grpc.ServerCredentials] | None = None,
     ) -> None:
         """`make_server` gives a server that has its handlers and is not started.
 
-        `address_of` gives the host with a port, as HOST:PORT.
+        `address_of` gives the host with a port, as HOST:PORT. `credentials` makes those of one
+        server; None: it speaks plaintext.
         """
+        self._credentials = credentials
         self._make_server = make_server
         self._host = host
         self._address_of = address_of
@@ -82,7 +90,7 @@ class Endpoint:
         address = self._address_of(port)
         server = self._make_server()
         try:
-            port = server.add_insecure_port(address)
+            port = self._listen(server, address)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}: {_obstacle(self._host, port)}") from error
         self._address = self._address_of(port)
@@ -90,6 +98,11 @@ class Endpoint:
         self._server = server
         self._guarding = asyncio.create_task(self._guard(server), name="endpoint")
         return self._address
+
+    def _listen(self, server: GrpcServer, address: str) -> int:
+        if self._credentials is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, self._credentials())
 
     async def failed(self) -> None:
         """Wait until it fails, and raise EndpointFailed."""
@@ -138,7 +151,7 @@ class Endpoint:
         while True:
             server = self._make_server()
             try:
-                server.add_insecure_port(self._address)
+                self._listen(server, self._address)
             except RuntimeError as error:
                 if asyncio.get_running_loop().time() > end:
                     raise EndpointFailed(

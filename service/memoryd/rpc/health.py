@@ -6,17 +6,19 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
+import grpc
 from grpc_health.v1 import health_pb2
 
 from memoryd.database.backoff import BackOff
 from memoryd.domain.errors import MemorydError, ServiceNotFound, ShuttingDown
 from memoryd.rpc.access import Anyone
 from memoryd.rpc.methods import Method, as_it_is, is_any
+from memoryd.rpc.pipeline import Handler
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
-    from memoryd.rpc.call import Call
+    from memoryd.rpc.call import Call, WireCall
 
 CHECK_SECONDS = 0.5
 """Between two looks at a database that answers."""
@@ -27,6 +29,17 @@ LONGEST_PAUSE_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 _Answer = health_pb2.HealthCheckResponse
+
+
+async def _not_health(context: WireCall) -> None:
+    await context.abort(
+        grpc.StatusCode.UNIMPLEMENTED,
+        "this port answers grpc.health.v1 alone; call the service on its own port",
+    )
+
+
+NOT_HEALTH = Handler(_not_health, answers_once=True)
+"""Serves every other method of a port for probes; with or without a credential."""
 
 
 class HealthMonitor:

@@ -41,6 +41,12 @@ def _host(host: str) -> str:
     return host.strip("[]")
 
 
+def _pem_file(path: str) -> str:
+    if "-----BEGIN" in path:
+        raise refusal("expected the path of a PEM file, not what is in it")
+    return path
+
+
 def _embedder(choice: str) -> str:
     if choice not in ("none", "static", "minilm") and not re.fullmatch(
         r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", choice
@@ -107,4 +113,5 @@ Language = Annotated[
     AfterValidator(_language),
     Accepts("a language's code by ISO 639, such as de"),
 ]
+PemFile = Annotated[str, AfterValidator(_pem_file), Accepts("the path of a PEM file, or nothing")]
 Host = Annotated[str, AfterValidator(_host), Accepts("an IP address or a host name")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import importlib.util
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import (
@@ -24,6 +25,7 @@ from memoryd.settings.field_types import (
     Embedder,
     Host,
     Language,
+    PemFile,
     ReadUrl,
     SecretNames,
     is_sqlite,
@@ -50,8 +52,8 @@ from memoryd.settings.reading import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
+    from memoryd.certificates import TlsFiles
     from memoryd.settings.reading import Given, Source
 
 
@@ -67,6 +69,11 @@ class GrpcServerKind(enum.StrEnum):
 
     CORE = "core"
     AIO = "aio"
+
+
+class TlsVersion(enum.StrEnum):
+    TLS_1_2 = "1.2"
+    TLS_1_3 = "1.3"
 
 
 class Reflection(enum.StrEnum):
@@ -90,6 +97,12 @@ class LogFormat(enum.StrEnum):
     TEXT = "text"
     JSON = "json"
 
+
+CLIENT_VARIABLES: Final = frozenset({"MEMORYD_TARGET", "MEMORYD_API_KEY"})
+"""What the Python client reads; the service leaves them alone."""
+
+PROBE_HOST: Final = "127.0.0.1"
+"""Where the port for probes listens: it is plaintext, so only this machine reaches it."""
 
 DEFAULT_SECRET_NAMES: Final = (
     *("env://CRM_*", "env://BILLING_*", "env://INVENTORY_*", "env://*_API_KEY"),
@@ -122,6 +135,36 @@ class Settings(SettingsModel):
     )
     port: Integer = Field(
         default=50051, ge=0, le=65535, description="The port to listen on; 0 is any free one."
+    )
+    tls_cert: PemFile = Field(
+        default="",
+        description=(
+            "The certificate of the server, with its intermediate certificates; with "
+            "MEMORYD_TLS_KEY the server speaks TLS alone. A renewed pair is taken up within 10 "
+            "seconds."
+        ),
+    )
+    tls_key: PemFile = Field(
+        default="",
+        description="The key of the certificate, without a passphrase; chmod 600 the file.",
+    )
+    tls_min: TlsVersion = Field(
+        default=TlsVersion.TLS_1_2, description="The least version of TLS that clients may speak."
+    )
+    tls_client_ca: PemFile = Field(
+        default="",
+        description=(
+            "The CA of client certificates; every client must then show a certificate signed by it."
+        ),
+    )
+    health_port: Integer = Field(
+        default=0,
+        ge=0,
+        le=65535,
+        description=(
+            "A port of 127.0.0.1 that answers grpc.health.v1 alone, in plaintext, for memoryd "
+            "health and probes; 0: none."
+        ),
     )
     workers: Integer = Field(
         default=1,
@@ -398,6 +441,13 @@ class Settings(SettingsModel):
             )
         return workers
 
+    @field_validator("health_port")
+    @classmethod
+    def _not_the_port(cls, health_port: int, given: ValidationInfo) -> int:
+        if health_port and health_port == given.data.get("port"):
+            raise refusal("it is MEMORYD_PORT too: set it to another port")
+        return health_port
+
     @classmethod
     def variable(cls, field_name: str) -> str:
         return f"MEMORYD_{field_name.upper()}"
@@ -419,6 +469,21 @@ class Settings(SettingsModel):
             return True
         except (OSError, ValueError):
             return False  # whoever opens the file reports what is wrong with it
+
+    def tls_files(self) -> TlsFiles | None:
+        """The files of TLS; None: the server speaks plaintext."""
+        if not self.tls_cert:
+            return None
+        from memoryd.certificates import NamedFile, TlsFiles  # noqa: PLC0415  loads cryptography
+
+        def named(field_name: str, path: str) -> NamedFile:
+            return NamedFile(self.variable(field_name), Path(path))
+
+        return TlsFiles(
+            named("tls_cert", self.tls_cert),
+            named("tls_key", self.tls_key),
+            named("tls_client_ca", self.tls_client_ca) if self.tls_client_ca else None,
+        )
 
     def address(self, port: int) -> str:
         """The host with a port, as HOST:PORT."""
@@ -447,6 +512,7 @@ def read_settings(reader: VariableReader, flags: Mapping[str, object]) -> Settin
     given = reader.given(Settings, flags)
     settings, faults = validate(Settings, given.values)
     misplaced = _misplaced(given)
+    misplaced += _without_partner(given)
     fields = {fault.field for fault in misplaced}
     reader.refuse(Settings, given, [*misplaced, *(f for f in faults if f.field not in fields)])
     return settings
@@ -481,6 +547,26 @@ def _misplaced(given: Given) -> list[Fault]:
     return faults
 
 
+_OF_TLS = ("tls_min", "tls_client_ca")
+
+
+def _without_partner(given: Given) -> list[Fault]:
+    """The settings of TLS that are given without those that they need."""
+    needed = ("tls_cert", "tls_key")
+    missing = [name for name in needed if not given.values.get(name)]
+    defaults = {name: str(Settings.model_fields[name].default) for name in (*needed, *_OF_TLS)}
+    both = " and ".join(map(Settings.variable, needed))
+    return [
+        Fault(
+            name,
+            f"set without {' and '.join(map(Settings.variable, missing))}",
+            f"set both {both}, or none of the settings of TLS",
+        )
+        for name, default in defaults.items()
+        if missing and str(given.values.get(name, default)) != default
+    ]
+
+
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 _KUBERNETES_VARIABLE = re.compile(r"MEMORYD_(SERVICE_(HOST|PORT.*)|PORT_[0-9]+_.+)")
 
@@ -490,7 +576,7 @@ def _unknown_variables(source: Source) -> list[Problem]:
     known = {Settings.variable(name): name.upper() for name in Settings.model_fields}
     problems = []
     for name in source.variables:
-        if name in known or not name.upper().startswith(prefix):
+        if name in known or name in CLIENT_VARIABLES or not name.upper().startswith(prefix):
             continue
         shown, found = name, "no such setting"
         if not _NAME.fullmatch(name):  # a line without a clean `=`, which may contain a secret
