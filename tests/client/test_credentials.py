@@ -394,6 +394,19 @@ async def test_a_provider_that_hangs_costs_no_more_than_the_deadline(service):
     assert (provider.asked, handler.shown) == (1, [bearer(1)])
 
 
+async def test_to_close_a_client_asks_no_one_any_more(service):
+    _, address = service
+    provider = Provider()
+    provider.answers.clear()
+    async with MemoryClient(address, token_provider=provider) as memory:
+        erasing = asyncio.create_task(memory.erase("s"))
+        while not provider.asked:  # noqa: ASYNC110  nothing signals it
+            await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await erasing
+    assert "memoryd token" not in {task.get_name() for task in asyncio.all_tasks()}
+
+
 @pytest.mark.parametrize(
     "answer",
     [None, "token", ("token",), ("token", "tomorrow"), ("token", datetime(2030, 1, 1)), (1, None)],  # noqa: DTZ001  refused

@@ -46,6 +46,10 @@ class Security(NamedTuple):
     token_provider: TokenProvider | None
     allow_plaintext_credentials: bool
 
+    def __repr__(self) -> str:
+        """Without the secrets."""
+        return f"{type(self).__name__}(…)"
+
     @property
     def is_given(self) -> bool:
         return self.allow_plaintext_credentials or any(each is not None for each in self[:-1])
@@ -192,6 +196,8 @@ class Connection(ClosedOnExit, grpc.aio.Channel):
 
     async def close(self, grace: float | None = None) -> None:
         self._is_closed = True
+        if self.credential is not None:
+            self.credential.close()
         channels = {self._current, *self._under_way}
         await asyncio.gather(*(channel.close(grace) for channel in channels))
         await asyncio.gather(*self._closing)

@@ -61,8 +61,12 @@ class Credential(ABC):
         """Have metadata that is good for a call now."""
 
     @abstractmethod
-    async def renewed(self, refused: Pairs) -> bool:
-        """Have other metadata than what was refused as expired; False: there is no other."""
+    async def renewed(self, refused: Pairs) -> None:
+        """Have other metadata than what was refused as expired, if there is any."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give up waiting for a token."""
 
 
 class ApiKey(Credential):
@@ -75,9 +79,11 @@ class ApiKey(Credential):
     async def ready(self) -> None:
         """Nothing to wait for."""
 
-    async def renewed(self, refused: Pairs) -> bool:
-        del refused
-        return False
+    async def renewed(self, refused: Pairs) -> None:
+        """There is no other."""
+
+    def close(self) -> None:
+        """Nothing to give up."""
 
 
 class Tokens(Credential):
@@ -102,10 +108,13 @@ class Tokens(Credential):
         else:
             await asyncio.shield(asking)
 
-    async def renewed(self, refused: Pairs) -> bool:
+    async def renewed(self, refused: Pairs) -> None:
         if self.pairs == refused:
             await asyncio.shield(self._ask())
-        return True
+
+    def close(self) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
 
     def _ask(self) -> asyncio.Task[None]:
         """Ask the provider, once for all calls that wait."""

@@ -80,16 +80,18 @@ class Tls:
         found = self._files.read()
         self._pair = self._files.pair(found, self._clock())
         self._served = self._last = found
+        _log.info("serving TLS", extra={"expires": self._pair.expires.isoformat()})
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
-                await asyncio.to_thread(self._look)
+                await asyncio.to_thread(self.look)
             except Exception:  # noqa: BLE001  a watcher that died would miss every renewal
                 _log.exception("unhandled exception while looking at the files of TLS")
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Look at the files once, and take up or warn of what has settled. Blocks."""
         found = self._files.read()
         has_settled, self._last = found == self._last, found
         if not has_settled:
