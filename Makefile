@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test torture test-pgbouncer test-later-schema test-aio fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline bench bench-peers bench-recall profile lock docs examples example-node example-go clean FORCE
+.PHONY: help install serve test torture test-pgbouncer test-later-schema test-aio fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline bench bench-access bench-peers bench-recall profile lock docs examples example-node example-go clean FORCE
 
 # make PYTHON=python3.13 install
 CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
@@ -106,6 +106,9 @@ baseline: .venv/.installed .venv/image.binpb ## make the current protos the cont
 bench: .venv/.installed ## measure parts, and the service compared with a bare echo (ARGS="--rounds 7", ARGS=--long)
 	$(RUN) python benchmarks/parts.py
 	GRPC_VERBOSITY=NONE $(RUN) python benchmarks/service.py $(ARGS)
+
+bench-access: .venv/.installed ## measure what keys cost a call, on and off in one run (ARGS="--rounds 7")
+	GRPC_VERBOSITY=NONE $(RUN) python benchmarks/access.py $(ARGS)
 
 bench-peers: .venv/.installed build/peers-venv/.installed ## measure LangGraph's stores and mem0 compared with the service (ARGS, PEERS_PYTHON)
 	GRPC_VERBOSITY=NONE $(RUN) python benchmarks/peers.py build/peers-venv/bin/python $(ARGS)

@@ -21,27 +21,30 @@ _OPTIONS = [
 class Connections:
     """Channels to one server; calls take and return bytes, so that decoding costs nothing."""
 
-    def __init__(self, channels: list[grpc.aio.Channel]) -> None:
+    def __init__(self, channels: list[grpc.aio.Channel], api_key: str = "") -> None:
         self._channels = channels
+        self._metadata = (("authorization", f"Bearer {api_key}"),) if api_key else None
 
     def calls(self, service: str, method: str) -> list[Callable[[bytes], Awaitable[bytes]]]:
         """One function for each connection."""
-        return [_call(channel.unary_unary(f"/{service}/{method}")) for channel in self._channels]
+        path = f"/{service}/{method}"
+        return [_call(channel.unary_unary(path), self._metadata) for channel in self._channels]
 
 
-def _call(multicallable: Any) -> Callable[[bytes], Awaitable[bytes]]:
+def _call(multicallable: Any, metadata: Any) -> Callable[[bytes], Awaitable[bytes]]:
     async def call(request: bytes) -> bytes:
-        answer: bytes = await multicallable(request, timeout=TIMEOUT_SECONDS)
+        answer: bytes = await multicallable(request, timeout=TIMEOUT_SECONDS, metadata=metadata)
         return answer
 
     return call
 
 
 @asynccontextmanager
-async def connected(address: str) -> AsyncIterator[Connections]:
+async def connected(address: str, api_key: str = "") -> AsyncIterator[Connections]:
+    """`api_key`: what every call shows, if any."""
     async with AsyncExitStack() as stack:
         channels = [
             await stack.enter_async_context(grpc.aio.insecure_channel(address, _OPTIONS))
             for _ in range(CONNECTIONS)
         ]
-        yield Connections(channels)
+        yield Connections(channels, api_key)

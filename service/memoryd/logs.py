@@ -13,21 +13,29 @@ from logging.handlers import QueueHandler, QueueListener
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import TextIO
 
-MAX_TEXT_CHARACTERS = 2_000
-"""Of a message or a field; what is longer is cut, and the line says how long it was."""
+MAX_LINE_CHARACTERS = 4_096
+"""Of a line. The longest texts in it are cut first, and it says how long they were; of a traceback
+the end is kept, which says most."""
 
-MAX_EXCEPTION_CHARACTERS = 16_000
-"""Of a traceback; its end says most, so that is what is kept."""
+MAX_TEXT_CHARACTERS = 2_000
+"""Of a message or a field."""
+
+TRACEBACK_CHARACTERS = 2_048
+"""Of a JSON line, what is kept for a traceback if there is one."""
+
+MAX_TRACEBACK_CHARACTERS = 16_000
+"""Of a traceback whose lines are the log's own, in all."""
 
 QUEUE_LIMIT = 100_000
 """Records that may wait for a slow reader of the log; beyond it they are dropped."""
 
-# What ends a line or drives a terminal, wherever the text comes from; JSON leaves the latter ones.
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_TRACEBACK_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# What ends a line, drives a terminal, or has one show text in another order than it is written in.
+_UNSAFE = r"\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+_CONTROLS = re.compile(rf"[\x00-\x1f{_UNSAFE}]")
+_TRACEBACK_CONTROLS = re.compile(rf"[\x00-\x09\x0b-\x1f{_UNSAFE}]")
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
@@ -41,51 +49,96 @@ def _time(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
 
 
-def _escaped(text: str) -> str:
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
+
+
+def _escaped(text: str, most: int) -> str:
     """A text that is part of one line, and not too long for it."""
-    if len(text) > MAX_TEXT_CHARACTERS:
-        text = f"{text[:MAX_TEXT_CHARACTERS]}… ({len(text):,} characters)"
-    return _CONTROLS.sub(_escape, text) if not text.isascii() or not text.isprintable() else text
+    if text.isascii() and text.isprintable():
+        return _cut(text, most)
+    # An escape takes several characters.
+    cut = _CONTROLS.sub(_escape, text[: most + 1])
+    return cut if len(cut) <= most else f"{cut[:most]}… ({len(text):,} characters)"
 
 
 def _escape(control: re.Match[str]) -> str:
     return control[0].encode("unicode_escape").decode()
 
 
+def _as_json(value: object) -> str:
+    """JSON that is one plain line, and that is read as the value."""
+    return _CONTROLS.sub(lambda c: f"\\u{ord(c[0]):04x}", json.dumps(value, ensure_ascii=False))
+
+
+def _fitted(make: Callable[[int], str], room: int) -> str:
+    """The line that `make` makes of texts of at most so many characters, where it fits."""
+    most = MAX_TEXT_CHARACTERS
+    line = make(most)
+    while len(line) > room and most > 1:
+        most //= 2
+        line = make(most)
+    return line
+
+
 class _Formatter(logging.Formatter):
     def formatException(self, ei: Any) -> str:  # noqa: N802  logging's own name
         """A traceback, each of its lines indented: none looks like a record of its own."""
-        text = super().formatException(ei)[-MAX_EXCEPTION_CHARACTERS:]
-        return f"  {_TRACEBACK_CONTROLS.sub(_escape, text)}".replace("\n", "\n  ")
+        text = super().formatException(ei)[-MAX_TRACEBACK_CHARACTERS:]
+        return f"  {text}".replace("\n", "\n  ")
 
 
 class JsonFormatter(_Formatter):
     """One JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        entry: dict[str, object] = {
-            "time": _time(record),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": _escaped(record.getMessage()),
-        }
-        for key, value in _fields(record).items():
-            plain = isinstance(value, (int, float)) or value is None
-            entry[key] = value if plain else _escaped(str(value))
+        traceback = ""
         if record.exc_info and record.exc_info[0]:
-            entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False)
+            traceback = self.formatException(record.exc_info)
+        room = MAX_LINE_CHARACTERS - (TRACEBACK_CHARACTERS if traceback else 0)
+
+        def make(most: int) -> str:
+            entry: dict[str, object] = {
+                "time": _time(record),
+                "level": record.levelname.lower(),
+                "logger": record.name,
+                "message": _cut(record.getMessage(), most),
+            }
+            for key, value in _fields(record).items():
+                plain = isinstance(value, (int, float)) or value is None
+                entry[key] = value if plain else _cut(str(value), most)
+            return _as_json(entry)
+
+        line = _fitted(make, room)
+        return self._with_traceback(line, traceback) if traceback else line
+
+    @staticmethod
+    def _with_traceback(line: str, traceback: str) -> str:
+        head = f'{line[:-1]}, "exception": '
+        room = MAX_LINE_CHARACTERS - len(head) - 1
+        shown = _as_json(traceback)
+        while len(shown) > room:
+            traceback = traceback[max(1, (len(shown) - room) // 6) :]
+            shown = _as_json(f"  … {traceback}")
+        return f"{head}{shown}}}"
 
 
 class TextFormatter(_Formatter):
     """`2026-01-02T03:04:05.678+00:00 info memoryd.access call method=… code=OK`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = "".join(f" {key}={_escaped(str(v))}" for key, v in _fields(record).items())
-        level = record.levelname.lower()
-        line = f"{_time(record)} {level} {record.name} {_escaped(record.getMessage())}{fields}"
+        def make(most: int) -> str:
+            fields = "".join(
+                f" {key}={_escaped(str(v), most)}" for key, v in _fields(record).items()
+            )
+            level, message = record.levelname.lower(), _escaped(record.getMessage(), most)
+            return f"{_time(record)} {level} {record.name} {message}{fields}"
+
+        line = _fitted(make, MAX_LINE_CHARACTERS)
         if record.exc_info and record.exc_info[0]:
-            line = f"{line}\n{self.formatException(record.exc_info)}"
+            traceback = _TRACEBACK_CONTROLS.sub(_escape, self.formatException(record.exc_info))
+            lines = (part[:MAX_LINE_CHARACTERS] for part in traceback.split("\n"))
+            line = "\n".join((line, *lines))
         return line
 
 
