@@ -280,3 +280,18 @@ async def test_an_existing_file_is_not_overwritten(database_url, tmp_path):
     file.write_text("precious")
     assert "exists" in memoryd("export", file, database_url, succeeds=False)
     assert file.read_text() == "precious"
+
+
+async def test_credentials_stay_behind(running, database_url, other_url, tmp_path, command_line):
+    options = ("--tenant", "acme", "--name", "secret bot", "--scope", "agent")
+    url = {"MEMORYD_DATABASE_URL": database_url}
+    made = await asyncio.to_thread(command_line.run, "keys", "create", *options, **url)
+    assert made.stdout.startswith("mdk_")
+    await running.memory.StoreMemory(pb.StoreMemoryRequest(session_id="s", content="a fact"))
+    file = tmp_path / "export.jsonl"
+    memoryd("export", file, database_url, "--deleted")
+    assert "secret bot" not in file.read_text()
+    memoryd("import", file, other_url)
+    found = await rows(other_url)
+    assert found["memories"]
+    assert not any(found[name] for name in schema.tables if schema.tables[name].info.get(UNMOVED))
