@@ -28,6 +28,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("disabled", sa.Boolean(), nullable=False, server_default=sa.text("false")),
         sa.Column("tokens_not_before", sa.DateTime(timezone=True)),
+        sa.Column("quotas", sa.JSON(), nullable=False, server_default=sa.text("'{}'")),
         sa.Column("revision", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("tenant", name="pk_tenants"),
     )

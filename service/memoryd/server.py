@@ -19,6 +19,7 @@ from memoryd.database.engine import Database
 from memoryd.database.notifications import Listener
 from memoryd.database.options import DatabaseOptions
 from memoryd.domain.principals import AuthMethod, AuthMode, Principal, Scope
+from memoryd.domain.quotas import Quotas
 from memoryd.domain.records import DEFAULT_TENANT
 from memoryd.memories.access import AccessTracker
 from memoryd.memories.feed import ChangeFeed
@@ -216,7 +217,12 @@ class Server:
         self._sweeping: asyncio.Task[None] | None = None
         self.health = HealthMonitor(self.database.check, SERVICES)
         self._keyring = Keyring(
-            self.database, clock, stale_after=timedelta(seconds=settings.auth_stale_seconds)
+            self.database,
+            clock,
+            stale_after=timedelta(seconds=settings.auth_stale_seconds),
+            quotas=Quotas(
+                settings.quota_calls_per_second, settings.quota_streams, settings.quota_keys
+            ),
         )
         self._gate = Gate(settings.auth, self._keyring)
         self._tokens: Tokens | None = None
@@ -277,6 +283,7 @@ class Server:
             self._retrieval,
             clock=clock,
             options=MemoryServiceOptions(settings.importance_half_life_days, memory_settings),
+            charge=self._gate.charge,
         )
         parser = RequestParser(
             settings.content_policy, clock, memory_settings, max_batch=settings.max_batch_size
@@ -284,7 +291,7 @@ class Server:
         pipeline.add_service(MEMORY_SERVICE, service.methods(parser))
         pipeline.add_service(TOOL_SERVICE, ToolConfigService(self._tools, self._secrets).methods())
         access = AccessService(
-            KeyAdministration(self.database, clock),
+            KeyAdministration(self.database, clock, self._keyring.quotas_of),
             TenantAdministration(self.database, clock),
             self._keyring,
         )

@@ -54,6 +54,7 @@ ERRORS = (
     errors.ScopeMissing("tools:write"),
     errors.SessionNotAllowed(),
     errors.KeyNotFound("0123456789AB"),
+    errors.QuotaExceeded("acme", "calls_per_second", 100, retry_after=0.5),
 )
 
 KINDS = (

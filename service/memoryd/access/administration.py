@@ -6,11 +6,18 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from memoryd.access import keys as storage
-from memoryd.domain.errors import InvalidRequest, KeyNotFound, ScopeMissing, Violation
+from memoryd.domain.errors import (
+    InvalidRequest,
+    KeyNotFound,
+    QuotaExceeded,
+    ScopeMissing,
+    Violation,
+)
 from memoryd.domain.principals import Scope
+from memoryd.domain.quotas import Quotas
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -37,20 +44,32 @@ class KeyAdministration:
     `by` is who asks; None is an operator at the command line, who may all.
     """
 
-    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], datetime],
+        quotas_of: Callable[[str], Quotas] = lambda _: Quotas(),
+    ) -> None:
+        """`quotas_of` gives those of a tenant, which an operator does not obey."""
         self._database = database
         self._clock = clock
+        self._quotas_of = quotas_of
 
     async def create(
         self, grant: Grant, by: Principal | None, *, timeout: float | None = None
     ) -> NewKey:
-        """Make a key. Raises ScopeMissing and InvalidRequest where it would be wider than `by`."""
+        """Make a key.
+
+        Raises ScopeMissing and InvalidRequest where it would be wider than `by`, and QuotaExceeded.
+        """
         now, dialect = self._clock(), self._database.dialect
         if by is not None:
             _check_within(grant, by)
 
         def body(connection: Connection) -> NewKey:
             revision = storage.raise_revision(connection, dialect)
+            if by is not None:
+                self._check_quota(connection, grant.tenant, now)
             return NewKey(
                 *storage.create_key(connection, dialect, grant, now=now, revision=revision)
             )
@@ -117,11 +136,18 @@ class KeyAdministration:
             revision = storage.raise_revision(connection, dialect)
             key = _key_for(connection, key_id, tenant, by)
             grant = _grant_again(key, now, by)
+            if by is not None and overlap:  # without, the one ends as the other begins
+                self._check_quota(connection, grant.tenant, now)
             made = storage.create_key(connection, dialect, grant, now=now, revision=revision)
             storage.end_key(connection, key_id, at=now + overlap, revision=revision)
             return NewKey(*made)
 
         return await self._database.write(body, timeout=timeout)
+
+    def _check_quota(self, connection: Connection, tenant: str, now: datetime) -> None:
+        limit = self._quotas_of(tenant).keys
+        if limit and storage.count_open_keys(connection, tenant, now) >= limit:
+            raise QuotaExceeded(tenant, "keys", limit)
 
 
 class TenantAdministration:
@@ -143,12 +169,17 @@ class TenantAdministration:
         *,
         disabled: bool | None,
         tokens_not_before: datetime | None,
+        quotas: Mapping[str, int],
         timeout: float | None = None,
     ) -> Tenant:
         """Change what is given; answer the tenant as it is then."""
         now, dialect = self._clock(), self._database.dialect
         given = {"disabled": disabled, "tokens_not_before": tokens_not_before}
-        values = {name: value for name, value in given.items() if value is not None}
+        values: dict[str, object] = {
+            name: value for name, value in given.items() if value is not None
+        }
+        if quotas:
+            values["quotas"] = dict(quotas)
 
         def body(connection: Connection) -> Tenant:
             revision = storage.raise_revision(connection, dialect)

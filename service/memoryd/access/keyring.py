@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from memoryd.database.engine import Database
     from memoryd.database.notifications import Listener
     from memoryd.domain.principals import Principal
+    from memoryd.domain.quotas import Quotas
 
 POLL_SECONDS = 0.5
 """Between two looks at what has changed; SQLite does not notify, a notification may be lost."""
@@ -60,8 +61,14 @@ class Keyring:
         clock: Callable[[], datetime],
         *,
         stale_after: timedelta,
+        quotas: Quotas,
     ) -> None:
-        """`stale_after`: how long known keys open anything while the database is away."""
+        """`stale_after`: how long known keys open anything while the database is away.
+
+        `quotas`: of tenants that have none of their own.
+        """
+        self._default_quotas = quotas
+        self._quotas: dict[str, Quotas] = {}
         self._database = database
         self._clock = clock
         self._stale_after = stale_after
@@ -142,6 +149,10 @@ class Keyring:
         if first is not None and principal.issued_at is not None and principal.issued_at < first:
             raise CredentialRevoked
 
+    def quotas_of(self, tenant: str) -> Quotas:
+        """How much of the service a tenant may use."""
+        return self._quotas.get(tenant, self._default_quotas)
+
     def now(self) -> datetime:
         return self._clock()
 
@@ -159,7 +170,7 @@ class Keyring:
         self._is_reachable, self._known_at = True, self._clock()
         if state.revision < self._revision:  # the database was put back to an earlier state
             self._revision = 0
-            self._known, self._by_id, self._tenants = {}, {}, {}
+            self._known, self._by_id, self._tenants, self._quotas = {}, {}, {}, {}
             await self.refresh()
             return
         self._adopt(state)
@@ -193,6 +204,7 @@ class Keyring:
             self._known[key.digest] = self._by_id[key.key_id] = _Known(key, last_used_at)
         for tenant in state.tenants:
             self._tenants[tenant.name] = tenant
+            self._quotas[tenant.name] = self._default_quotas.changed(tenant.quotas)
 
     async def _look(self) -> None:
         self._wake.set()

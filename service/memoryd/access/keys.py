@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import and_, func, insert, or_, select, update
 
 from memoryd.access.api_key import digest_of, new_key
 from memoryd.database.dialect import Notification, columns_of
@@ -69,6 +69,8 @@ class Tenant(NamedTuple):
     disabled: bool
     tokens_not_before: datetime | None
     """Tokens that were issued earlier are refused."""
+    quotas: Mapping[str, int]
+    """Those that are not the service's own."""
 
 
 class AccessState(NamedTuple):
@@ -80,7 +82,8 @@ class AccessState(NamedTuple):
 
 
 _TENANTS = select(
-    tenants.c.tenant, tenants.c.created_at, tenants.c.disabled, tenants.c.tokens_not_before
+    *(tenants.c.tenant, tenants.c.created_at, tenants.c.disabled, tenants.c.tokens_not_before),
+    tenants.c.quotas,
 )
 
 
@@ -141,6 +144,16 @@ def end_key(connection: Connection, key_id: str, *, at: datetime, revision: int)
     )
 
 
+def count_open_keys(connection: Connection, tenant: str, now: datetime) -> int:
+    """Count the keys of a tenant that have not ended."""
+    k = api_keys.c
+    is_open = and_(k.revoked_at.is_(None), or_(k.expires_at.is_(None), k.expires_at > now))
+    counted: int = connection.execute(
+        select(func.count()).select_from(api_keys).where(k.tenant == tenant, is_open)
+    ).scalar_one()
+    return counted
+
+
 def read_tenants(connection: Connection, *, after: str, limit: int) -> list[Tenant]:
     """Read tenants by their names, after one."""
     t = tenants.c
@@ -157,9 +170,15 @@ def update_tenant(
     now: datetime,
     revision: int,
 ) -> Tenant:
-    """Set columns of a tenant, which comes into being; answer it as it is then."""
+    """Set columns of a tenant, which comes into being; answer it as it is then.
+
+    Of quotas, those that are not given stay.
+    """
     _ensure_tenant(connection, dialect, tenant, now, revision)
     t = tenants.c
+    if "quotas" in values:
+        before = connection.execute(select(t.quotas).where(t.tenant == tenant)).scalar_one()
+        values = {**values, "quotas": {**before, **values["quotas"]}}
     connection.execute(
         update(tenants).where(t.tenant == tenant).values(revision=revision, **values)
     )

@@ -258,6 +258,8 @@ tenants = Table(
     Column("disabled", Boolean, nullable=False, server_default=text("false")),
     # Tokens that were issued earlier are refused.
     Column("tokens_not_before", UtcDateTime),
+    # Limits by their names, where they are not the service's own.
+    Column("quotas", JSON, nullable=False, server_default=text("'{}'")),
     Column("revision", BigInteger, nullable=False),
     PrimaryKeyConstraint("tenant", name="pk_tenants"),
     Index("ix_tenants_revision", "revision"),

@@ -16,6 +16,7 @@ MemorydError
 ├── TenantDisabled
 ├── ScopeMissing
 ├── SessionNotAllowed         no rule of the credential names the session
+├── QuotaExceeded             of the tenant
 ├── KeyNotFound
 ├── MemoryNotFound
 ├── ToolConfigRevisionNotFound
@@ -156,6 +157,20 @@ class SessionNotAllowed(MemorydError):
         super().__init__(
             "the credential may not name this session; WhoAmI lists the rules for those it may"
         )
+
+
+class QuotaExceeded(MemorydError):
+    def __init__(
+        self, tenant: str, quota: str, limit: int, *, retry_after: float | None = None
+    ) -> None:
+        remedy = "wait" if retry_after is not None else "end some"
+        super().__init__(
+            f"the tenant has reached its quota {quota} of {limit:,}; {remedy}, or ask an"
+            " administrator for more"
+        )
+        self.subject = f"tenants/{tenant}/quotas/{quota}"
+        self.retry_after = retry_after
+        """Seconds; None where time does not help."""
 
 
 class KeyNotFound(MemorydError):

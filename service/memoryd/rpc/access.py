@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import time
 from typing import TYPE_CHECKING
 
 from memoryd.access.api_key import PREFIX
@@ -24,6 +25,7 @@ from memoryd.domain.principals import (
     Scope,
     unauthenticated,
 )
+from memoryd.domain.quotas import CallBuckets
 from memoryd.domain.records import DEFAULT_TENANT
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class Gate:
 
     def __init__(self, mode: AuthMode, keyring: Keyring) -> None:
         self._keyring = keyring
+        self._buckets = CallBuckets(time.monotonic)
         self._tokens: Tokens | None = None
         self._certificates: Certificates | None = None
         self._everybody = unauthenticated(DEFAULT_TENANT)
@@ -71,6 +74,19 @@ class Gate:
         Raises CredentialMissing and its like, TenantDisabled, ScopeMissing, and DatabaseUnavailable
         where the credential is not known and the database is away.
         """
+
+    def charge(self, principal: Principal, weight: int) -> None:
+        """Count a call of a tenant. Raises QuotaExceeded."""
+        if principal.method is not AuthMethod.OFF:
+            rate = self._keyring.quotas_of(principal.tenant).calls_per_second
+            if rate:
+                self._buckets.take(principal.tenant, rate, weight)
+
+    def streams_of(self, principal: Principal) -> int:
+        """How many streams its tenant may have; 0: as many as it likes."""
+        if principal.method is AuthMethod.OFF:
+            return 0
+        return self._keyring.quotas_of(principal.tenant).streams
 
     def take(self, tokens: Tokens | None, certificates: Certificates | None) -> None:
         """Take tokens and certificates of clients, too."""

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from memoryd.rpc.access import Anyone
     from memoryd.rpc.call import Call
 
+WRITE_WEIGHT = 2
+SEARCH_WEIGHT = 5
+BULK_WEIGHT = 20
+"""Of methods that write, that read many memories, and that work on any number of them."""
+
 RecordT = TypeVar("RecordT")
 
 
@@ -35,6 +40,8 @@ class Method(Generic[RecordT]):
     """A coroutine function that returns the answer, or an asynchronous generator of answers."""
     needs: Scope | Anyone
     """Of the caller. A request may need more, which `parse` then requires."""
+    weight: int = 1
+    """How much a call counts of the calls a second that a tenant may make."""
     check_size: Callable[[Any, Violations], None] | None = None
     """Adds what is too large to be validated at all."""
     is_plain: Callable[[Any], bool] | None = None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from memoryd.domain.errors import MemorydError
+from memoryd.domain.errors import MemorydError, QuotaExceeded
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -59,9 +60,19 @@ class OpenStream:
 class OpenStreams:
     """Those under way."""
 
-    def __init__(self, check: Callable[[Principal, Scope | Anyone], None]) -> None:
-        """`check` raises MemorydError where a principal may no longer what it once could."""
+    def __init__(
+        self,
+        check: Callable[[Principal, Scope | Anyone], None],
+        limit: Callable[[Principal], int],
+    ) -> None:
+        """`check` raises MemorydError where a principal may no longer what it once could.
+
+        `limit` gives how many streams its tenant may have; 0: as many as it likes.
+        """
         self._check = check
+        self._limit = limit
+        self._count: Counter[str] = Counter()
+        """By tenant."""
         self._open: set[OpenStream] = set()
         self._checking: asyncio.Task[None] | None = None
 
@@ -76,12 +87,20 @@ class OpenStreams:
 
     @contextmanager
     def opened(self, principal: Principal, needs: Scope | Anyone) -> Iterator[OpenStream]:
+        """Hold a stream. Raises QuotaExceeded where its tenant has as many as it may."""
+        tenant, limit = principal.tenant, self._limit(principal)
+        if limit and self._count[tenant] >= limit:
+            raise QuotaExceeded(tenant, "streams", limit)
         stream = OpenStream(principal, needs)
         self._open.add(stream)
+        self._count[tenant] += 1
         try:
             yield stream
         finally:
             self._open.discard(stream)
+            self._count[tenant] -= 1
+            if not self._count[tenant]:
+                del self._count[tenant]
 
     async def _check_all(self) -> None:
         while True:

@@ -110,7 +110,7 @@ class CallPipeline:
     def __init__(self, limits: Limits, admitted_write: Admission, gate: Gate) -> None:
         self._limits = limits
         self._gate = gate
-        self.open_streams = OpenStreams(gate.check)
+        self.open_streams = OpenStreams(gate.check, gate.streams_of)
         self._admitted_write = admitted_write
         self._returns = RetryDelays()
         self._request_streams = RequestStreams()
@@ -186,7 +186,7 @@ class CallPipeline:
 
     async def _serve_unknown(self, context: WireCall) -> bytes:
         async with self._serving(UNKNOWN_METHOD, Anyone.KNOWN, context) as serving:  # unread
-            serving.admitted()
+            serving.admitted(weight=1)
             raise UnknownMethod(
                 "this service has no such method; ask its reflection for those it has"
             )
@@ -253,11 +253,11 @@ def _encoded(answer: Any) -> bytes:
 
 
 def _unary(method: _Method, admitted: Admission) -> Serve:
-    handle, places = method.row.handle, method.places.calls
+    handle, places, weight = method.row.handle, method.places.calls, method.row.weight
 
     async def serve(context: WireCall) -> bytes:
         async with method.serving(context) as serving:
-            call = serving.admitted()
+            call = serving.admitted(weight)
             places.take(call.client)
             try:
                 with admitted(call.principal.tenant):
@@ -277,16 +277,16 @@ def _streaming(
 
     async def serve(context: WireCall) -> None:
         async with method.serving(context) as serving:
-            call = serving.admitted()
+            call = serving.admitted(method.row.weight)
             with ExitStack() as held:
                 places.take(call.client)
                 held.callback(places.give_back, call.client)
+                stream = held.enter_context(open_streams.opened(call.principal, needs))
                 record: Any = (
                     await method.read(context, serving)
                     if streams is None
                     else held.enter_context(method.read_all(context, serving, streams))
                 )
-                stream = held.enter_context(open_streams.opened(call.principal, needs))
                 async with aclosing(handle(record, call)) as answers:
                     await _send(answers, record, context, limits, stream)
 

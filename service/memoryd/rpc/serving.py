@@ -82,10 +82,11 @@ class Serving:
         context.set_trailing_metadata(((REQUEST_ID_HEADER, request_id),))
         return self
 
-    def admitted(self) -> Call:
-        """Give the call. Raises what its caller is refused for."""
+    def admitted(self, weight: int) -> Call:
+        """Give the call, once it is counted. Raises what its caller is refused for."""
         if self._refusal is not None:
             raise self._refusal
+        self._gate.charge(self.call.principal, weight)
         return self.call
 
     async def __aexit__(

@@ -96,6 +96,10 @@ _TABLE: dict[type[errors.MemorydError], tuple[grpc.StatusCode, Reason.ValueType]
         grpc.StatusCode.PERMISSION_DENIED,
         error_reason_pb2.ERROR_REASON_SESSION_NOT_ALLOWED,
     ),
+    errors.QuotaExceeded: (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        error_reason_pb2.ERROR_REASON_QUOTA_EXCEEDED,
+    ),
     errors.KeyNotFound: (
         grpc.StatusCode.NOT_FOUND,
         error_reason_pb2.ERROR_REASON_KEY_NOT_FOUND,
@@ -210,58 +214,59 @@ def reason_of(error: errors.MemorydError) -> str:
 
 
 def _details(error: errors.MemorydError) -> list[Message]:
+    resource_type, name = _resource(error)
     details: list[Message] = []
+    if resource_type:
+        details.append(
+            error_details_pb2.ResourceInfo(
+                resource_type=resource_type, resource_name=name, description=str(error)
+            )
+        )
     match error:
         case errors.InvalidRequest(violations=violations):
             details.append(_bad_request(violations))
-        case (
-            errors.MemoryNotFound(memory_id=memory_id)
-            | errors.MemoryAlreadyExists(memory_id=memory_id)
-            | errors.MemoryNotDeleted(memory_id=memory_id)
-        ):
-            details.append(
-                error_details_pb2.ResourceInfo(
-                    resource_type=MEMORY_TYPE, resource_name=memory_id, description=str(error)
-                )
-            )
-        case errors.ToolConfigRevisionNotFound(tool=tool, revision=revision):
-            details.append(
-                error_details_pb2.ResourceInfo(
-                    resource_type=TOOL_CONFIG_REVISION_TYPE,
-                    resource_name=f"{tool}/{revision}",
-                    description=str(error),
-                )
-            )
-        case errors.ServiceNotFound(service=service):
-            details.append(
-                error_details_pb2.ResourceInfo(
-                    resource_type=SERVICE_TYPE,
-                    resource_name=service[:MAX_NAME_CHARACTERS],
-                    description=str(error),
-                )
-            )
-        case errors.KeyNotFound(key_id=key_id):
-            details.append(
-                error_details_pb2.ResourceInfo(
-                    resource_type=API_KEY_TYPE,
-                    resource_name=key_id[:MAX_NAME_CHARACTERS],
-                    description=str(error),
-                )
-            )
         case errors.SessionsTooLarge():
             field, _, description = str(error).partition(": ")
             details.append(_bad_request([errors.Violation(field, description)]))
         case errors.SessionFull():
-            violation = error_details_pb2.QuotaFailure.Violation(
-                subject="memory.max_entries", description=str(error)
-            )
-            details.append(error_details_pb2.QuotaFailure(violations=[violation]))
+            details.append(_quota_failure("memory.max_entries", str(error)))
+        case errors.QuotaExceeded(subject=subject, retry_after=after):
+            details.append(_quota_failure(subject, str(error)))
+            if after is not None:
+                details.append(_retry_info(after))
         case (
             errors.Overloaded(retry_after=seconds) | errors.DatabaseUnavailable(retry_after=seconds)
         ):
-            delay = Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))
-            details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+            details.append(_retry_info(seconds))
     return details
+
+
+def _resource(error: errors.MemorydError) -> tuple[str, str]:
+    """The type and name of what an error is about; empty where it is about no resource."""
+    match error:
+        case (
+            errors.MemoryNotFound(memory_id=name)
+            | errors.MemoryAlreadyExists(memory_id=name)
+            | errors.MemoryNotDeleted(memory_id=name)
+        ):
+            return MEMORY_TYPE, name
+        case errors.ToolConfigRevisionNotFound(tool=tool, revision=revision):
+            return TOOL_CONFIG_REVISION_TYPE, f"{tool}/{revision}"
+        case errors.ServiceNotFound(service=name):
+            return SERVICE_TYPE, name[:MAX_NAME_CHARACTERS]
+        case errors.KeyNotFound(key_id=name):
+            return API_KEY_TYPE, name[:MAX_NAME_CHARACTERS]
+    return "", ""
+
+
+def _quota_failure(subject: str, description: str) -> error_details_pb2.QuotaFailure:
+    violation = error_details_pb2.QuotaFailure.Violation(subject=subject, description=description)
+    return error_details_pb2.QuotaFailure(violations=[violation])
+
+
+def _retry_info(seconds: float) -> error_details_pb2.RetryInfo:
+    delay = Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))
+    return error_details_pb2.RetryInfo(retry_delay=delay)
 
 
 def _bad_request(violations: Sequence[errors.Violation]) -> error_details_pb2.BadRequest:

@@ -215,6 +215,27 @@ class Settings(SettingsModel):
         le=86400,
         description="How long known API keys go on while the database is away, in seconds.",
     )
+    quota_calls_per_second: Integer = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description=(
+            "How many calls a second a tenant may make to one server, by weight, unless its own "
+            "quota says otherwise; 0: any number."
+        ),
+    )
+    quota_streams: Integer = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="How many streams a tenant may have under way on one server; 0: any number.",
+    )
+    quota_keys: Integer = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="How many API keys that have not ended a tenant may have; 0: any number.",
+    )
     auth_file: str = Field(
         default="",
         description=(

@@ -361,6 +361,7 @@ class Tenant(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     DISABLED_FIELD_NUMBER: _builtins.int
     TOKENS_NOT_BEFORE_FIELD_NUMBER: _builtins.int
+    QUOTAS_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Its name: 1–64 of `a–z 0–9 . _ -`, starting with a letter or digit."""
     disabled: _builtins.bool
@@ -373,6 +374,10 @@ class Tenant(_message.Message):
     def tokens_not_before(self) -> _timestamp_pb2.Timestamp:
         """Tokens that were issued earlier are refused as revoked. Absent: none for that."""
 
+    @_builtins.property
+    def quotas(self) -> Global___Quotas:
+        """Those that are not the service's own (`MEMORYD_QUOTA_…`)."""
+
     def __init__(
         self,
         *,
@@ -380,14 +385,58 @@ class Tenant(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         disabled: _builtins.bool = ...,
         tokens_not_before: _timestamp_pb2.Timestamp | None = ...,
+        quotas: Global___Quotas | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "tokens_not_before", b"tokens_not_before"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "quotas", b"quotas", "tokens_not_before", b"tokens_not_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disabled", b"disabled", "tenant", b"tenant", "tokens_not_before", b"tokens_not_before"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disabled", b"disabled", "quotas", b"quotas", "tenant", b"tenant", "tokens_not_before", b"tokens_not_before"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Tenant: _TypeAlias = Tenant  # noqa: Y015
+
+@_typing.final
+class Quotas(_message.Message):
+    """How much of the service a tenant may use. 0 is no limit; what is unset is the service's own."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    STREAMS_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    calls_per_second: _builtins.int
+    """Calls a second on one server, by weight: reading one memory counts 1, a store 2, a retrieval or a list 5, a batch,
+    a purge, an erasure or an export 20. Two seconds' worth may come at once.
+    """
+    streams: _builtins.int
+    """Streams under way at once on one server."""
+    keys: _builtins.int
+    """API keys that have not ended."""
+    def __init__(
+        self,
+        *,
+        calls_per_second: _builtins.int | None = ...,
+        streams: _builtins.int | None = ...,
+        keys: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_calls_per_second", b"_calls_per_second", "_keys", b"_keys", "_streams", b"_streams", "calls_per_second", b"calls_per_second", "keys", b"keys", "streams", b"streams"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_calls_per_second", b"_calls_per_second", "_keys", b"_keys", "_streams", b"_streams", "calls_per_second", b"calls_per_second", "keys", b"keys", "streams", b"streams"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__calls_per_second: _TypeAlias = _typing.Literal["calls_per_second"]  # noqa: Y015
+    _WhichOneofArgType__calls_per_second: _TypeAlias = _typing.Literal["_calls_per_second", b"_calls_per_second"]  # noqa: Y015
+    _WhichOneofReturnType__keys: _TypeAlias = _typing.Literal["keys"]  # noqa: Y015
+    _WhichOneofArgType__keys: _TypeAlias = _typing.Literal["_keys", b"_keys"]  # noqa: Y015
+    _WhichOneofReturnType__streams: _TypeAlias = _typing.Literal["streams"]  # noqa: Y015
+    _WhichOneofArgType__streams: _TypeAlias = _typing.Literal["_streams", b"_streams"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__calls_per_second) -> _WhichOneofReturnType__calls_per_second | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__keys) -> _WhichOneofReturnType__keys | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__streams) -> _WhichOneofReturnType__streams | None: ...
+
+Global___Quotas: _TypeAlias = Quotas  # noqa: Y015
 
 @_typing.final
 class ListTenantsRequest(_message.Message):
@@ -452,6 +501,7 @@ class UpdateTenantRequest(_message.Message):
     TENANT_FIELD_NUMBER: _builtins.int
     DISABLED_FIELD_NUMBER: _builtins.int
     TOKENS_NOT_BEFORE_FIELD_NUMBER: _builtins.int
+    QUOTAS_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """See Tenant.tenant."""
     disabled: _builtins.bool
@@ -462,16 +512,21 @@ class UpdateTenantRequest(_message.Message):
     def tokens_not_before(self) -> _timestamp_pb2.Timestamp:
         """Refuses tokens that were issued earlier, within a second on every server."""
 
+    @_builtins.property
+    def quotas(self) -> Global___Quotas:
+        """Sets those that are given."""
+
     def __init__(
         self,
         *,
         tenant: _builtins.str = ...,
         disabled: _builtins.bool | None = ...,
         tokens_not_before: _timestamp_pb2.Timestamp | None = ...,
+        quotas: Global___Quotas | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_disabled", b"_disabled", "disabled", b"disabled", "tokens_not_before", b"tokens_not_before"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_disabled", b"_disabled", "disabled", b"disabled", "quotas", b"quotas", "tokens_not_before", b"tokens_not_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disabled", b"_disabled", "disabled", b"disabled", "tenant", b"tenant", "tokens_not_before", b"tokens_not_before"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disabled", b"_disabled", "disabled", b"disabled", "quotas", b"quotas", "tenant", b"tenant", "tokens_not_before", b"tokens_not_before"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__disabled: _TypeAlias = _typing.Literal["disabled"]  # noqa: Y015
     _WhichOneofArgType__disabled: _TypeAlias = _typing.Literal["_disabled", b"_disabled"]  # noqa: Y015

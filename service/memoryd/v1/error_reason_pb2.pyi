@@ -120,6 +120,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """PERMISSION_DENIED. The credential's tenant is disabled."""
     ERROR_REASON_KEY_NOT_FOUND: _ErrorReason.ValueType  # 37
     """NOT_FOUND. The tenant has no such API key. `google.rpc.ResourceInfo` names it."""
+    ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 38
+    """RESOURCE_EXHAUSTED. The tenant has reached one of its quotas, which `google.rpc.QuotaFailure` names.
+    `google.rpc.RetryInfo` says when to retry, where time helps.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. `google.rpc.ErrorInfo.reason` carries the name of one of these values, in the domain
@@ -225,4 +229,8 @@ ERROR_REASON_TENANT_DISABLED: ErrorReason.ValueType  # 36
 """PERMISSION_DENIED. The credential's tenant is disabled."""
 ERROR_REASON_KEY_NOT_FOUND: ErrorReason.ValueType  # 37
 """NOT_FOUND. The tenant has no such API key. `google.rpc.ResourceInfo` names it."""
+ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 38
+"""RESOURCE_EXHAUSTED. The tenant has reached one of its quotas, which `google.rpc.QuotaFailure` names.
+`google.rpc.RetryInfo` says when to retry, where time helps.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -15,7 +15,7 @@ from memoryd.rpc.memories.messages import moment_of, span_of
 from memoryd.rpc.violations import NO_TIMESTAMP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from memoryd.domain.principals import Principal
@@ -52,6 +52,8 @@ class TenantUpdate:
     """None: as it is."""
     tokens_not_before: datetime | None
     """None: as it is."""
+    quotas: Mapping[str, int]
+    """By their names; those that are not here stay as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,8 @@ class AccessRequestParser:
                 first = moment_of(request.tokens_not_before)
             except OverflowError:
                 violations.add("tokens_not_before", NO_TIMESTAMP)
-        return TenantUpdate(request.tenant, disabled, first)
+        quotas = {field.name: value for field, value in request.quotas.ListFields()}
+        return TenantUpdate(request.tenant, disabled, first, quotas)
 
     def _expiration(
         self, request: access_pb2.CreateApiKeyRequest, by: Principal, violations: Violations

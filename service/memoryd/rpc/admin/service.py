@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memoryd.domain.principals import Scope
+from memoryd.domain.quotas import Quotas
 from memoryd.rpc.access import Anyone
 from memoryd.rpc.admin.requests import AccessRequestParser
 from memoryd.rpc.memories.messages import timestamp
@@ -113,6 +114,7 @@ class AccessService:
             update.tenant,
             disabled=update.disabled,
             tokens_not_before=update.tokens_not_before,
+            quotas=update.quotas,
             timeout=call.time_remaining(),
         )
         await self._keyring.refresh()
@@ -132,6 +134,7 @@ def _tenant_message(tenant: Tenant) -> access_pb2.Tenant:
         create_time=timestamp(tenant.created_at),
         disabled=tenant.disabled,
         tokens_not_before=None if first is None else timestamp(first),
+        quotas=access_pb2.Quotas(**Quotas.known(tenant.quotas)),
     )
 
 

@@ -13,7 +13,7 @@ from memoryd.rpc.memories import messages as convert
 from memoryd.rpc.memories import plain
 from memoryd.rpc.memories.results import MAX_ANSWER_BYTES, encoded_response, fitting
 from memoryd.rpc.memories.store_stream import outcomes, parse_message
-from memoryd.rpc.methods import Method, is_any
+from memoryd.rpc.methods import BULK_WEIGHT, SEARCH_WEIGHT, WRITE_WEIGHT, Method, is_any
 from memoryd.v1 import memory_pb2
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from datetime import datetime
 
+    from memoryd.domain.principals import Principal
     from memoryd.domain.records import Memory, MemoryEdit, NewMemory, Session, Stored
     from memoryd.memories.access import AccessTracker
     from memoryd.memories.feed import ChangeFeed
@@ -63,7 +64,10 @@ class MemoryService:
         *,
         clock: Callable[[], datetime],
         options: MemoryServiceOptions,
+        charge: Callable[[Principal, int], None],
     ) -> None:
+        """`charge` counts what comes over a stream as calls. It raises QuotaExceeded."""
+        self._charge = charge
         self._store = store
         self._accesses = accesses
         self._feed = feed
@@ -78,6 +82,7 @@ class MemoryService:
             parser.new_memory,
             self.store,
             write,
+            weight=WRITE_WEIGHT,
             check_size=sizes.check_store,
             is_plain=plain.is_plain_store,
             waits_for_commit=True,
@@ -87,7 +92,7 @@ class MemoryService:
             request: memory_pb2.StreamStoreMemoriesRequest, call: Call, violations: Violations
         ) -> StoreMessage:
             del violations  # each item has its own
-            return parse_message(request, call, store, self._store.admitted_write)
+            return parse_message(request, call, store, self._store.admitted_write, self._charge)
 
         return {
             "StoreMemory": store,
@@ -95,6 +100,7 @@ class MemoryService:
                 parser.new_memories,
                 self.store_batch,
                 write,
+                weight=BULK_WEIGHT,
                 check_size=parser.check_batch_size,
                 is_plain=plain.is_plain_batch,
                 waits_for_commit=True,
@@ -108,12 +114,17 @@ class MemoryService:
             ),
             "GetMemory": Method(parser.name, self.get, read, is_plain=plain.is_plain_name),
             "ListMemories": Method(
-                parser.listing, self.list_page, read, check_size=sizes.check_filter
+                parser.listing,
+                self.list_page,
+                read,
+                weight=SEARCH_WEIGHT,
+                check_size=sizes.check_filter,
             ),
             "RetrieveMemories": Method(
                 parser.retrieval,
                 self.retrieve,
                 read,
+                weight=SEARCH_WEIGHT,
                 check_size=sizes.check_retrieval,
                 is_plain=plain.is_plain_retrieval,
             ),
@@ -121,19 +132,40 @@ class MemoryService:
                 parser.edit,
                 self.update,
                 write,
+                weight=WRITE_WEIGHT,
                 check_size=sizes.check_update,
                 waits_for_commit=True,
             ),
-            "DeleteMemory": Method(parser.deletion, self.delete, write, waits_for_commit=True),
-            "UndeleteMemory": Method(parser.name, self.undelete, write, waits_for_commit=True),
-            "FindSimilarMemories": Method(
-                parser.similarity, self.find_similar, read, check_size=sizes.check_similar
+            "DeleteMemory": Method(
+                parser.deletion, self.delete, write, weight=WRITE_WEIGHT, waits_for_commit=True
             ),
-            "PurgeMemories": Method(parser.purge, self.purge, read, check_size=sizes.check_filter),
-            "EraseSession": Method(parser.session, self.erase, Scope.MEMORIES_ERASE),
+            "UndeleteMemory": Method(
+                parser.name, self.undelete, write, weight=WRITE_WEIGHT, waits_for_commit=True
+            ),
+            "FindSimilarMemories": Method(
+                parser.similarity,
+                self.find_similar,
+                read,
+                weight=SEARCH_WEIGHT,
+                check_size=sizes.check_similar,
+            ),
+            "PurgeMemories": Method(
+                parser.purge,
+                self.purge,
+                read,
+                weight=BULK_WEIGHT,
+                check_size=sizes.check_filter,
+            ),
+            "EraseSession": Method(
+                parser.session, self.erase, Scope.MEMORIES_ERASE, weight=BULK_WEIGHT
+            ),
             "WatchMemories": Method(parser.watch, self.watch, read),
             "ExportMemories": Method(
-                parser.export, self.export, Scope.MEMORIES_EXPORT, check_size=sizes.check_filter
+                parser.export,
+                self.export,
+                Scope.MEMORIES_EXPORT,
+                weight=BULK_WEIGHT,
+                check_size=sizes.check_filter,
             ),
         }
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
     from contextlib import AbstractContextManager
 
+    from memoryd.domain.principals import Principal
     from memoryd.domain.records import NewMemory, Stored
     from memoryd.rpc.call import Call
     from memoryd.rpc.methods import Method
@@ -45,14 +46,16 @@ def parse_message(
     call: Call,
     store: Method[NewMemory],
     admitted: Callable[[str], AbstractContextManager[None]],
+    charge: Callable[[Principal, int], None],
 ) -> StoreMessage:
-    """Admit all items or none, and validate each as the method `store` validates its request."""
+    """Admit all items or none; count and validate each as the method `store` does its request."""
     items: list[NewMemory | Exception] = []
     try:
         with admitted(call.principal.tenant):
             for item in request.requests:
                 stop_if_gone()
                 try:
+                    charge(call.principal, store.weight)
                     items.append(validated(store, item, call))
                 except Exception as error:  # noqa: BLE001  whatever it is, it is that item's alone
                     items.append(error)

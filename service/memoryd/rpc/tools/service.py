@@ -11,7 +11,7 @@ from google.rpc import error_details_pb2
 from memoryd.domain.errors import Violation
 from memoryd.domain.principals import Scope
 from memoryd.rpc.memories.results import MAX_ANSWER_BYTES
-from memoryd.rpc.methods import Method
+from memoryd.rpc.methods import WRITE_WEIGHT, Method
 from memoryd.rpc.tools.messages import config_message, revision_message
 from memoryd.rpc.tools.requests import ToolRequestParser, another_tools_settings
 from memoryd.tools.checks import warnings_of
@@ -50,9 +50,11 @@ class ToolConfigService:
         return {
             "ListTools": Method(parser.nothing, self.list_tools, read),
             "GetToolConfig": Method(parser.tool, self.get, read),
-            "UpdateToolConfig": Method(parser.update, self.update, write),
-            "ResetToolConfig": Method(parser.reset, self.reset, write),
-            "RollbackToolConfig": Method(parser.rollback, self.rollback, write),
+            "UpdateToolConfig": Method(parser.update, self.update, write, weight=WRITE_WEIGHT),
+            "ResetToolConfig": Method(parser.reset, self.reset, write, weight=WRITE_WEIGHT),
+            "RollbackToolConfig": Method(
+                parser.rollback, self.rollback, write, weight=WRITE_WEIGHT
+            ),
             "ListToolConfigRevisions": Method(parser.revisions, self.list_revisions, read),
             "ValidateToolConfig": Method(parser.trial, self.validate, write),
             "WatchToolConfigs": Method(parser.watch, self.watch, read),
