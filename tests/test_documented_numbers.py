@@ -28,7 +28,7 @@ STATED = [
     ("limits", "rpc.pipeline:REFLECTION_IDLE_SECONDS", "asks nothing for {:g} seconds"),
     ("limits", "rpc.pipeline:REFLECTION_STREAMS", "(1,000; {},"),
     ("limits", "server:CONNECTION_IDLE_TIMEOUT_SECONDS", "(10 seconds; {} seconds)"),
-    ("limits", "server:HANDSHAKE_TIMEOUT_SECONDS", "({} seconds; 300 seconds)"),
+    ("limits", "server:HANDSHAKE_TIMEOUT_SECONDS", "({} seconds; 20 seconds)"),
     ("limits", "server:MAX_PENDING_CALLS", "up to {:,}; beyond that gRPC"),
     ("limits", "server:OWN_DESCRIPTORS", "less {} and"),
     ("concepts", "domain.importance:ACCESS_BOOST", "plus {:g} for each access"),

@@ -86,8 +86,9 @@ SERVICES = (MEMORY_SERVICE.full_name, TOOL_SERVICE.full_name, ACCESS_SERVICE.ful
 HANDSHAKE_TIMEOUT_SECONDS = 10
 """A connection on which no client has begun HTTP/2 by then is closed."""
 
-CONNECTION_IDLE_TIMEOUT_SECONDS = 300
-"""A connection without a call for so long is closed; a client that calls again opens another."""
+CONNECTION_IDLE_TIMEOUT_SECONDS = 20
+"""A connection without a call for so long is closed; a client that calls again opens another. Where
+idle connections have taken all descriptors, a new caller is served as soon as these are closed."""
 
 OWN_DESCRIPTORS = 118
 """The files that the process opens besides connections to the database and of callers."""

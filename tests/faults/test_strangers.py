@@ -330,9 +330,10 @@ async def test_idle_connections_leave_descriptors_for_the_service(start, greets)
 
 
 @on_both
-async def test_connections_that_never_greet_end_and_leave_room_for_a_health_check(start):
+@pytest.mark.parametrize("greets", [False, True], ids=["silent", "greeting"])
+async def test_idle_connections_end_and_leave_room_for_a_health_check(start, greets):
     victim = await start(open_files=LIMITED_FILES)
-    attack: Attack = partial(idle_connections, connections=IDLE_CONNECTIONS)
+    attack: Attack = partial(idle_connections, connections=IDLE_CONNECTIONS, greets=greets)
     async with underway(attack, victim.address, 2 * TIMEOUT_SECONDS):
         await asyncio.sleep(1)
 
