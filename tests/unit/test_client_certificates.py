@@ -17,6 +17,7 @@ from memoryd.access.auth_file import CertificateRule
 from memoryd.access.certificates import MAX_KNOWN, Certificates, combined
 from memoryd.domain.errors import CredentialExpired, CredentialInvalid
 from memoryd.domain.principals import (
+    NO_SESSION,
     AuthMethod,
     Principal,
     Scope,
@@ -220,7 +221,7 @@ def test_both_end_with_the_first_of_them():
 
 def test_both_without_a_session_in_common_may_name_none():
     both = combined(CERTIFICATE, TOKEN._replace(sessions=SessionRules(["other"])))
-    assert both.sessions.allows_none
+    assert both.sessions.texts == (NO_SESSION,)
 
 
 def test_both_are_of_one_tenant():

@@ -136,11 +136,6 @@ class SessionRules:
             return True
         return session_id in self._exact or session_id.startswith(self._prefixes)
 
-    @property
-    def allows_none(self) -> bool:
-        """Whether no session fits: an intersection of rules that have nothing in common."""
-        return self.texts == (NO_SESSION,)
-
     def within(self, others: SessionRules) -> bool:
         """Whether they allow no session that the others do not."""
         if others.allows_every:
