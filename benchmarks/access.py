@@ -26,12 +26,12 @@ VARIABLES = {"MEMORY_MAX_ENTRIES": "1000", "MEMORYD_LOG_LEVEL": "error"}
 OFF, REQUIRED = "off", "required"
 
 
-def new_key(kept_in: Database, tenant: str = "default") -> str:
+def new_key(kept_in: Database, tenant: str = "default", scope: str = "operator") -> str:
     """Make a key by the command line."""
     environ = {**os.environ, "MEMORYD_DATABASE_URL": kept_in.url, "MEMORYD_LOG_LEVEL": "error"}
     command = [sys.executable, "-m", "memoryd"]
     subprocess.run([*command, "migrate"], env=environ, check=True, stdout=subprocess.DEVNULL)  # noqa: S603  our own
-    options = ("--tenant", tenant, "--name", "bench", "--scope", "operator")
+    options = ("--tenant", tenant, "--name", "bench", "--scope", scope)
     made = subprocess.run(  # noqa: S603  our own
         [*command, "keys", "create", *options],
         env=environ,
