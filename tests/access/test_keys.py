@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
@@ -229,6 +229,18 @@ async def test_a_rotated_key_overlaps_with_its_successor(guarded, clock):
     )
     assert found is not None
     assert found.message.startswith("key_id: ")
+
+
+async def test_a_key_that_ends_with_the_calendar_can_be_rotated(guarded, clock):
+    end = datetime(9999, 12, 31, tzinfo=UTC)
+    lifetime = Duration()
+    lifetime.FromTimedelta(end - clock.now)
+    old = await guarded.key("acme", ttl=lifetime)
+    clock.move(timedelta(days=400))
+    new = await guarded.admin.access(
+        "RotateApiKey", pb.RotateApiKeyRequest(tenant="acme", key_id=old.key_id)
+    )
+    assert new.api_key.expire_time.ToDatetime(UTC) > end
 
 
 async def test_no_rotation_prolongs_a_key(guarded, clock):

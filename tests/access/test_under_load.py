@@ -101,3 +101,24 @@ async def test_a_key_is_rotated_without_one_call_that_fails(replicas, clock, eve
     is_over.set()
     await asyncio.gather(*working)
     assert not failed
+
+
+async def test_no_known_key_is_refused_while_keys_are_read(replicas, tables):
+    """Also where reads overlap, and where the database was put back to an earlier state."""
+    one, _ = replicas
+    made = await one.key("acme")
+    caller, is_over, failed = one.with_key(made.key), asyncio.Event(), []
+
+    async def call() -> None:
+        while not is_over.is_set():
+            if (found := await outcome(caller.access("WhoAmI", WHO))) is not None:
+                failed.append(found)
+
+    working = [asyncio.create_task(call()) for _ in range(CALLERS)]
+    for _ in range(10):
+        await asyncio.gather(*(one.key("other") for _ in range(4)))
+        await tables.execute("UPDATE access_head SET revision = revision - 5")
+        await one.key("other")  # its server reads keys again before it answers
+    is_over.set()
+    await asyncio.gather(*working)
+    assert not failed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from memoryd.access import keys as storage
@@ -18,7 +18,6 @@ from memoryd.domain.quotas import Quotas
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from datetime import datetime
 
     from sqlalchemy import Connection
 
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
 
 LIFETIME = timedelta(days=365)
 """Of a key, where nothing is said of it."""
+
+LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 
 
 class NewKey(NamedTuple):
@@ -209,7 +210,7 @@ def _grant_again(key: ApiKey, now: datetime, by: Principal | None) -> Grant:
             Violation("key_id", "is of a key that has ended; create a new one instead")
         )
     if expires_at is not None:
-        expires_at = now + (expires_at - key.created_at)
+        expires_at = now + min(expires_at - key.created_at, LAST_MOMENT - now)
         if by is not None and by.expires_at is not None:
             expires_at = min(expires_at, by.expires_at)
     grant = key.grant._replace(expires_at=expires_at)

@@ -80,6 +80,7 @@ class Keyring:
         self._used: dict[str, datetime] = {}
         self._known_at = clock()
         self._is_reachable = False
+        self._reading = asyncio.Lock()
         self._wake = asyncio.Event()
         self._refreshing: asyncio.Task[None] | None = None
 
@@ -158,22 +159,23 @@ class Keyring:
 
     async def refresh(self) -> None:
         """Read what has changed; where that fails, what was known goes on."""
-        try:
-            state = await self._database.snapshot(
-                lambda connection: storage.read_state(connection, self._revision)
-            )
-        except MemorydError as error:
-            if self._is_reachable:
-                _log.warning("keys cannot be read; those known go on: %s", error.for_operator)
-            self._is_reachable = False
-            return
+        # One at a time: what was read earlier must not come after what was read later.
+        async with self._reading:
+            try:
+                state = await self._read_after(self._revision)
+                if state.revision < self._revision:  # the database was put back
+                    self._adopt(await self._read_after(0), is_all=True)
+                else:
+                    self._adopt(state)
+            except MemorydError as error:
+                if self._is_reachable:
+                    _log.warning("keys cannot be read; those known go on: %s", error.for_operator)
+                self._is_reachable = False
+
+    async def _read_after(self, revision: int) -> AccessState:
+        state = await self._database.snapshot(lambda c: storage.read_state(c, revision))
         self._is_reachable, self._known_at = True, self._clock()
-        if state.revision < self._revision:  # the database was put back to an earlier state
-            self._revision = 0
-            self._known, self._by_id, self._tenants, self._quotas = {}, {}, {}, {}
-            await self.refresh()
-            return
-        self._adopt(state)
+        return state
 
     def _unknown(self, text: str, digest: bytes) -> Principal:
         fixed = self._fixed.get(digest)
@@ -196,10 +198,14 @@ class Keyring:
         if not self._is_reachable and now - self._known_at > self._stale_after:
             raise DatabaseUnavailable("keys cannot be read")
 
-    def _adopt(self, state: AccessState) -> None:
+    def _adopt(self, state: AccessState, *, is_all: bool = False) -> None:
+        """Take what was read; `is_all`: in the place of all that was known."""
         self._revision = state.revision
+        known = self._known
+        if is_all:
+            self._known, self._by_id, self._tenants, self._quotas = {}, {}, {}, {}
         for key in state.keys:
-            before = self._known.get(key.digest)
+            before = known.get(key.digest)
             last_used_at = key.last_used_at if before is None else before.last_used_at
             self._known[key.digest] = self._by_id[key.key_id] = _Known(key, last_used_at)
         for tenant in state.tenants:

@@ -216,7 +216,7 @@ def read_keys(
 def read_state(connection: Connection, after: int) -> AccessState:
     """Read what has changed since a revision; everything since 0. Run it in one snapshot."""
     revision = connection.execute(select(access_head.c.revision)).scalar_one_or_none() or 0
-    if revision == after:
+    if after and revision == after:
         return AccessState(revision, (), ())
     changed = connection.execute(select(api_keys).where(api_keys.c.revision > after))
     of_tenants = connection.execute(_TENANTS.where(tenants.c.revision > after))

@@ -94,7 +94,7 @@ class Gate:
         self._certificates = certificates
 
     def check(self, principal: Principal, needs: Scope | Anyone) -> None:
-        """Raise as `principal_of` where a principal may no longer what it once could."""
+        """Raise as `principal_of` where a principal may no longer do what it once could."""
         if principal.credential_id:
             _check_scope(self._keyring.check(principal.credential_id), needs)
         if principal.expires_at is not None and principal.expires_at <= self._keyring.now():
@@ -147,7 +147,7 @@ class Gate:
 
 
 class ObservedPrincipal(Principal):
-    """One that may all, and notes what the caller's own credential would not let it."""
+    """One that may do everything, and notes what the caller's own credential would not let it."""
 
     real: Principal | None = None
     refusal: MemorydError | None = None

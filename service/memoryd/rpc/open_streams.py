@@ -65,7 +65,7 @@ class OpenStreams:
         check: Callable[[Principal, Scope | Anyone], None],
         limit: Callable[[Principal], int],
     ) -> None:
-        """`check` raises MemorydError where a principal may no longer what it once could.
+        """`check` raises MemorydError where a principal may no longer do what it once could.
 
         `limit` gives how many streams its tenant may have; 0: as many as it likes.
         """
