@@ -344,8 +344,8 @@ class Server:
             await self._take_others(Path(settings.auth_file))
         elif settings.auth is AuthMode.REQUIRED and self._keyring.is_empty:
             raise ValueError(
-                f"{settings.variable('auth')} is required and there is no API key, so that nobody"
-                " could call; make one with `memoryd keys create`, or set"
+                f"{settings.variable('auth')} is required and there is no API key, so that no"
+                " call could be served; make one with `memoryd keys create`, or set"
                 f" {settings.variable('bootstrap_key')} or {settings.variable('auth_file')}"
             )
         self._pipeline.open_streams.start()

@@ -219,7 +219,7 @@ class Principal(NamedTuple):
 
     @property
     def actor(self) -> str:
-        """What a change is kept under: the name, or the tenant where nobody shows who it is."""
+        """What a change is kept under: the name, or the tenant where callers show no credential."""
         name = self.tenant if self.method is AuthMethod.OFF else self.name
         return name[:MAX_ACTOR_CHARACTERS]
 
@@ -235,7 +235,7 @@ class Principal(NamedTuple):
 
 
 NO_ONE = Principal("", "", AuthMethod.OFF, frozenset())
-"""Where nobody has to show who they are, or has failed to."""
+"""The caller where no credential is needed, or where its credential is refused."""
 
 
 def unauthenticated(tenant: str) -> Principal:

@@ -190,9 +190,9 @@ class Settings(SettingsModel):
     auth: AuthMode = Field(
         default=AuthMode.OFF,
         description=(
-            "Whether callers must show who they are: off asks nobody; observe neither, and logs "
-            "what required would refuse; required refuses every call without a credential, but a "
-            "check of health."
+            "Whether callers must show who they are: off asks for no credential; observe asks for "
+            "none either, and logs what required would refuse; required refuses every call without "
+            "a credential, but a check of health."
         ),
     )
     allow_unauthenticated: Boolean = Field(
@@ -254,8 +254,8 @@ class Settings(SettingsModel):
         default=Reflection.AUTHENTICATED,
         description=(
             "Who may ask for the methods and messages of the service, as grpcurl does: "
-            "authenticated is whoever has a credential where one is required, on is everybody, off "
-            "nobody."
+            "authenticated is whoever has a credential where one is required, on is every caller, "
+            "off is none."
         ),
     )
     secret_names: SecretNames = Field(

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AccessServiceStub:
-    """Who may do what: API keys, tenants, what they use, and what was done.
+    """Who may do what: API keys and tenants.
 
     A caller shows its credential as `authorization: Bearer <API key or token>`. The tenant is the credential's. Requests
     name a tenant only for callers with the scope `instance:admin`; for all others it is their own, and may be left empty.
@@ -76,7 +76,7 @@ class AccessServiceStub:
 
 
 class AccessServiceServicer:
-    """Who may do what: API keys, tenants, what they use, and what was done.
+    """Who may do what: API keys and tenants.
 
     A caller shows its credential as `authorization: Bearer <API key or token>`. The tenant is the credential's. Requests
     name a tenant only for callers with the scope `instance:admin`; for all others it is their own, and may be left empty.
@@ -91,7 +91,8 @@ class AccessServiceServicer:
 
     def CreateApiKey(self, request, context):
         """Makes an API key. The answer is the only place where the key itself is ever shown. It never gives more than its
-        maker has: neither another tenant, nor further scopes or sessions, nor a longer life.
+        maker has: neither another tenant, nor further scopes or sessions, nor a longer life. A maker with the scope
+        `instance:admin` is bound by its own life alone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -179,7 +180,7 @@ def add_AccessServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AccessService:
-    """Who may do what: API keys, tenants, what they use, and what was done.
+    """Who may do what: API keys and tenants.
 
     A caller shows its credential as `authorization: Bearer <API key or token>`. The tenant is the credential's. Requests
     name a tenant only for callers with the scope `instance:admin`; for all others it is their own, and may be left empty.

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AccessServiceStub:
-    """Who may do what: API keys, tenants, what they use, and what was done.
+    """Who may do what: API keys and tenants.
 
     A caller shows its credential as `authorization: Bearer <API key or token>`. The tenant is the credential's. Requests
     name a tenant only for callers with the scope `instance:admin`; for all others it is their own, and may be left empty.
@@ -41,7 +41,8 @@ class AccessServiceStub:
     """Says who the caller is and what it may do. Any credential may ask."""
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_access_pb2.CreateApiKeyRequest, _access_pb2.CreateApiKeyResponse]
     """Makes an API key. The answer is the only place where the key itself is ever shown. It never gives more than its
-    maker has: neither another tenant, nor further scopes or sessions, nor a longer life.
+    maker has: neither another tenant, nor further scopes or sessions, nor a longer life. A maker with the scope
+    `instance:admin` is bound by its own life alone.
     """
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_access_pb2.ListApiKeysRequest, _access_pb2.ListApiKeysResponse]
     """Lists the keys of a tenant, page by page, revoked and expired ones included; never the keys themselves."""
@@ -56,7 +57,7 @@ class AccessServiceStub:
 
 @_typing.type_check_only
 class AccessServiceAsyncStub(AccessServiceStub):
-    """Who may do what: API keys, tenants, what they use, and what was done.
+    """Who may do what: API keys and tenants.
 
     A caller shows its credential as `authorization: Bearer <API key or token>`. The tenant is the credential's. Requests
     name a tenant only for callers with the scope `instance:admin`; for all others it is their own, and may be left empty.
@@ -67,7 +68,8 @@ class AccessServiceAsyncStub(AccessServiceStub):
     """Says who the caller is and what it may do. Any credential may ask."""
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_access_pb2.CreateApiKeyRequest, _access_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
     """Makes an API key. The answer is the only place where the key itself is ever shown. It never gives more than its
-    maker has: neither another tenant, nor further scopes or sessions, nor a longer life.
+    maker has: neither another tenant, nor further scopes or sessions, nor a longer life. A maker with the scope
+    `instance:admin` is bound by its own life alone.
     """
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_access_pb2.ListApiKeysRequest, _access_pb2.ListApiKeysResponse]  # type: ignore[assignment]
     """Lists the keys of a tenant, page by page, revoked and expired ones included; never the keys themselves."""
@@ -81,7 +83,7 @@ class AccessServiceAsyncStub(AccessServiceStub):
     """Changes a tenant; one that there is not yet comes into being. Needs `instance:admin`."""
 
 class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Who may do what: API keys, tenants, what they use, and what was done.
+    """Who may do what: API keys and tenants.
 
     A caller shows its credential as `authorization: Bearer <API key or token>`. The tenant is the credential's. Requests
     name a tenant only for callers with the scope `instance:admin`; for all others it is their own, and may be left empty.
@@ -102,7 +104,8 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_access_pb2.CreateApiKeyResponse, _abc.Awaitable[_access_pb2.CreateApiKeyResponse]]:
         """Makes an API key. The answer is the only place where the key itself is ever shown. It never gives more than its
-        maker has: neither another tenant, nor further scopes or sessions, nor a longer life.
+        maker has: neither another tenant, nor further scopes or sessions, nor a longer life. A maker with the scope
+        `instance:admin` is bound by its own life alone.
         """
 
     @_abc_1.abstractmethod
