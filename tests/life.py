@@ -14,6 +14,7 @@ import grpc
 from sqlalchemy import func, select
 
 from memoryd.database.tables import memory_vectors
+from memoryd.database.tenancy import EVERY_TENANT
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1 import tool_config_pb2 as tool_pb
 
@@ -103,7 +104,9 @@ async def _search(running: Running, session_id: str) -> None:
 
 async def _vectors(running: Running) -> int:
     statement = select(func.count()).select_from(memory_vectors)
-    return await running.server.database.read(lambda c: c.execute(statement).scalar_one())
+    return await running.server.database.read(
+        lambda c: c.execute(statement).scalar_one(), tenants=EVERY_TENANT
+    )
 
 
 async def _follow(running: Running, session_id: str, first_revision: int) -> None:

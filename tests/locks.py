@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import asyncpg
 from sqlalchemy import make_url
 
+from .roles import as_superuser
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -33,7 +35,7 @@ async def writes_blocked(url: str) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def postgres(url: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+    connection = await asyncpg.connect(as_superuser(url).replace("+asyncpg", ""))
     try:
         yield connection
     finally:

@@ -31,6 +31,7 @@ from memoryd.v1 import memory_pb2, tool_config_pb2
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
 from .aws_stub import SecretsManagerStub, secrets_manager
+from .roles import as_superuser
 
 CANARY = "c4n4ry"
 """The start of every planted secret."""
@@ -243,7 +244,7 @@ def rows(url: str) -> list[str | bytes]:
         return [found.read_bytes() for found in file.parent.glob(f"{file.name}*")]
 
     async def read() -> list[str | bytes]:
-        connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+        connection = await asyncpg.connect(as_superuser(url).replace("+asyncpg", ""))
         tables = await connection.fetch(
             "SELECT quote_ident(table_name) FROM information_schema.tables"
             " WHERE table_schema = 'public'"

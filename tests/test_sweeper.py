@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import pytest
 
+from memoryd.database.tenancy import EVERY_TENANT, NO_TENANT
 from memoryd.domain.records import Session
 from memoryd.memories import deletion as removal
 from memoryd.memories.sweeper import BATCH
@@ -281,7 +282,8 @@ async def test_a_memory_restored_meanwhile_is_not_purged(running, clock):
     victims = [("default", "user-123", one.memory_id) for one in (restored, gone)]
     await deleted(memory, gone)
     purged = await database.write(
-        lambda c: removal.purge(c, database.dialect, victims, clock.now, deleted_before=clock.now)
+        lambda c: removal.purge(c, database.dialect, victims, clock.now, deleted_before=clock.now),
+        tenants=EVERY_TENANT,
     )
     assert purged == victims[1:]
     assert await live(memory) == [restored]
@@ -293,13 +295,15 @@ async def test_an_expired_memory_is_left_to_expire(running, clock):
     await stored(memory, "expired", ttl=30 * DAY)
     (unused,) = await stored(memory, "unused", never_expires=True)
     now = clock.now + 30 * DAY
-    found = await database.read(lambda c: removal.unused(c, clock.now, now, BATCH))
+    found = await database.read(
+        lambda c: removal.unused(c, clock.now, now, BATCH), tenants=EVERY_TENANT
+    )
     assert found == [(*Session("default", "user-123"), unused.memory_id)]
 
 
 async def test_the_databases_clock_is_used(running):
     database = running.server.database
-    now = await database.read(database.dialect.now)
+    now = await database.read(database.dialect.now, tenants=NO_TENANT)
     assert abs(datetime.now(UTC) - now) < timedelta(minutes=5)
 
 

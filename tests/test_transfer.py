@@ -16,6 +16,7 @@ from tests.patience import PATIENT_DATABASE
 from memoryd.database.engine import Database
 from memoryd.database.migrate import HEAD
 from memoryd.database.tables import DERIVED, UNMOVED, schema
+from memoryd.database.tenancy import EVERY_TENANT
 from memoryd.database.transfer import FORMAT, VERSION
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1 import tool_config_pb2 as tool_pb
@@ -57,7 +58,9 @@ async def rows(url: str) -> dict[str, list[tuple[object, ...]]]:
     for table in schema.sorted_tables:
         key = list(table.primary_key)
         statement = select(table).order_by(*key)
-        result = await database.read(lambda c, s=statement: c.execute(s).all())
+        result = await database.read(
+            lambda c, s=statement: c.execute(s).all(), tenants=EVERY_TENANT
+        )
         found[table.name] = [tuple(row) for row in result]
     await database.close()
     return found

@@ -18,6 +18,8 @@ from memoryd.access.keyring import Keyring
 from memoryd.database.engine import Database
 from memoryd.database.notifications import Listener
 from memoryd.database.options import DatabaseOptions
+from memoryd.database.roles import check_role
+from memoryd.domain.errors import MemorydError
 from memoryd.domain.principals import AuthMethod, AuthMode, Principal, Scope
 from memoryd.domain.quotas import Quotas
 from memoryd.domain.records import DEFAULT_TENANT
@@ -216,6 +218,8 @@ class Server:
             clock=None if clock is utc_now else lambda _: clock(),
         )
         self._sweeping: asyncio.Task[None] | None = None
+        self._role_is_unknown = False
+        """Whether the database did not answer yet when asked for the rights of its role."""
         self.health = HealthMonitor(self.database.check, SERVICES)
         self._keyring = Keyring(
             self.database,
@@ -324,6 +328,8 @@ class Server:
             await self._tls.start()
         if self.database.is_embedded:
             await self.database.migrate()
+        elif settings.has_row_security:
+            await self._check_role(may_refuse=settings.environment is Environment.PRODUCTION)
         await self._start_access()
         await self._tools.start(self._listener)
         await self._warn()
@@ -388,6 +394,15 @@ class Server:
         endpoints = (self._endpoint, self._probed)
         await asyncio.gather(*(each.failed() for each in endpoints if each is not None))
 
+    async def _check_role(self, *, may_refuse: bool) -> None:
+        try:
+            state = await self.database.row_security()
+        except MemorydError:  # health reports it
+            self._role_is_unknown = True
+            return
+        self._role_is_unknown = False
+        check_role(state, self._settings.variable, may_refuse=may_refuse)
+
     async def _warn(self) -> None:
         configs = self._tools.now.configs.values()
         for warnings in await asyncio.gather(
@@ -398,6 +413,8 @@ class Server:
 
     async def _sweep(self) -> None:
         await self.health.is_serving.wait()  # before, it would only repeat what health logs
+        if self._role_is_unknown:
+            await self._check_role(may_refuse=False)
         await self.sweeper.run(self._settings.sweep_seconds)
 
     @property
@@ -479,6 +496,7 @@ def _database_options(settings: Settings) -> DatabaseOptions:
         statement_timeout_seconds=settings.database_statement_timeout_seconds,
         lock_timeout_seconds=settings.database_lock_timeout_seconds,
         pgbouncer=settings.database_pgbouncer,
+        row_security=settings.has_row_security,
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from tests.access.guarded import outcome
 from tests.locks import writes_blocked
 
-from memoryd.memories.fair_queue import QUANTUM
+from memoryd.database.fair_queue import QUANTUM
 from memoryd.v1 import memory_pb2
 
 MANY = 200

@@ -26,6 +26,7 @@ import grpc
 import sqlalchemy as sa
 from google.protobuf.message import Message
 from sqlalchemy.ext.asyncio import create_async_engine
+from tests.roles import as_superuser
 
 from memoryd.database.tables import memories, memory_history, revision_floors, sessions
 from memoryd.domain.records import Change
@@ -88,7 +89,7 @@ class Stored:
 
 async def read_stored(database_url: str) -> Stored:
     """Read the tables directly."""
-    engine = create_async_engine(database_url)
+    engine = create_async_engine(as_superuser(database_url))
     state = memory_history.c.state
     try:
         async with engine.connect() as connection:

@@ -11,7 +11,9 @@ import grpc
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
+from tests.roles import as_superuser
 
+from memoryd.database.tenancy import NO_TENANT
 from memoryd.v1 import memory_pb2 as pb
 
 from .checker import History
@@ -98,7 +100,9 @@ async def assert_all_connections_usable(server) -> None:
     size = 10
     inside = asyncio.gather(
         *(
-            server.database.read(lambda c: c.execute(text("SELECT pg_sleep(0.1)")))
+            server.database.read(
+                lambda c: c.execute(text("SELECT pg_sleep(0.1)")), tenants=NO_TENANT
+            )
             for _ in range(size)
         )
     )
@@ -123,7 +127,7 @@ async def test_a_write_cut_off_at_its_start_does_not_affect_a_later_one(serve, p
     await running.server.health.is_serving.wait()
     for number in range(5):
         await store(f"after {number}")
-    engine = create_async_engine(url)
+    engine = create_async_engine(as_superuser(url))
     async with engine.connect() as connection:
         found = set((await connection.execute(text("SELECT content FROM memories"))).scalars())
     await engine.dispose()

@@ -12,6 +12,7 @@ import grpc
 import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
+from tests.roles import as_superuser
 
 from memoryd.tools import configs as tool_configs
 from memoryd.tools import store as storage
@@ -77,7 +78,7 @@ async def until(condition: Callable) -> None:
 @pytest.fixture
 async def sql(database_url: str) -> AsyncIterator[Callable]:
     """Execute a statement directly in the database; return its rows, if any."""
-    engine = create_async_engine(database_url)
+    engine = create_async_engine(as_superuser(database_url))
 
     async def run(statement: str) -> list:
         async with engine.begin() as connection:

@@ -9,6 +9,7 @@ import grpc
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
+from tests.roles import as_superuser
 
 from memoryd.tools import configs as tool_configs
 from memoryd.tools import store as storage
@@ -89,7 +90,7 @@ async def watch() -> AsyncIterator[Callable[..., Watcher]]:
 @pytest.fixture
 async def sql(database_url: str) -> AsyncIterator[Callable]:
     """Execute a statement directly in the database."""
-    engine = create_async_engine(database_url)
+    engine = create_async_engine(as_superuser(database_url))
 
     async def run(statement: str) -> None:
         async with engine.begin() as connection:

@@ -17,6 +17,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from sqlalchemy import make_url
+from tests.roles import as_superuser
 
 from memoryd.database.migrate import HEAD, migrate
 from memoryd.v1 import memory_pb2 as pb
@@ -96,7 +97,7 @@ async def execute(url: str, statement: str) -> None:
             await asyncio.to_thread(lock.execute, statement)
             await asyncio.to_thread(lock.commit)
         return
-    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+    connection = await asyncpg.connect(as_superuser(url).replace("+asyncpg", ""))
     await connection.execute(statement)
     await connection.close()
 

@@ -18,6 +18,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
+from tests.roles import as_superuser
 
 from memoryd import workers
 from memoryd.v1 import memory_pb2 as pb
@@ -79,7 +80,7 @@ async def contents(address: str) -> list[str]:
 
 @contextlib.asynccontextmanager
 async def writes_blocked(url: str) -> AsyncIterator[None]:
-    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+    connection = await asyncpg.connect(as_superuser(url).replace("+asyncpg", ""))
     try:
         async with connection.transaction():
             await connection.execute("LOCK TABLE sessions IN EXCLUSIVE MODE")

@@ -15,6 +15,7 @@ from tests.patience import PATIENT_DATABASE
 
 from memoryd.database.engine import Database
 from memoryd.database.tables import memories
+from memoryd.database.tenancy import EVERY_TENANT
 from memoryd.domain.content import hashes_of
 from memoryd.domain.errors import MemorydError
 from memoryd.domain.importance import effective_importance
@@ -115,7 +116,7 @@ async def in_database(replica: Replica, session: Session) -> list:
         )
         return [memory_of(row) for row in connection.execute(statement).all()]
 
-    return await replica.database.read(body)
+    return await replica.database.read(body, tenants=EVERY_TENANT)
 
 
 steps = st.tuples(

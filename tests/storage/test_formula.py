@@ -15,6 +15,7 @@ from tests.patience import PATIENT_DATABASE
 from memoryd.database.dialect import columns_of
 from memoryd.database.engine import Database
 from memoryd.database.tables import memories, sessions
+from memoryd.database.tenancy import EVERY_TENANT
 from memoryd.domain.ids import uuid7
 from memoryd.domain.importance import effective_importance
 from memoryd.domain.records import ContentType, Memory, Session
@@ -90,7 +91,7 @@ async def in_sql(
         connection.execute(delete(sessions))
         return list(found)
 
-    return await database.write(body)
+    return await database.write(body, tenants=EVERY_TENANT)
 
 
 @settings(

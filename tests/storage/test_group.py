@@ -16,6 +16,7 @@ from tests.patience import PATIENT_DATABASE
 
 from memoryd.database.engine import Database
 from memoryd.database.tables import memories, memory_history, sessions, store_requests
+from memoryd.database.tenancy import EVERY_TENANT
 from memoryd.domain.content import hashes_of
 from memoryd.domain.errors import MemorydError
 from memoryd.domain.records import Capacity, ContentType, Memory, MemoryEdit, NewMemory, Session
@@ -133,7 +134,8 @@ class Bench:
 
     async def apply(self, *writes: Write, now: datetime = NOW) -> Sequence[Outcome | MemorydError]:
         return await self._database.write(
-            lambda connection: UnitOfWork(connection, self._database.dialect, now).apply(writes)
+            lambda connection: UnitOfWork(connection, self._database.dialect, now).apply(writes),
+            tenants=EVERY_TENANT,
         )
 
     async def begin(self) -> None:
@@ -163,7 +165,7 @@ class Bench:
                 found.append([self._plain(row._asdict()) for row in rows])
             return found
 
-        return await self._database.read(body)
+        return await self._database.read(body, tenants=EVERY_TENANT)
 
     async def plain(self, outcomes: Sequence[Outcome | MemorydError]) -> list[str]:
         """Outcomes, without what differs between sessions."""
@@ -173,7 +175,7 @@ class Bench:
             rows = connection.execute(sa.select(*COLUMNS).where(of_session)).all()
             return {m.memory_id: f"<{m.created_revision}>" for m in map(memory_of, rows)}
 
-        known = await self._database.read(names)
+        known = await self._database.read(names, tenants=EVERY_TENANT)
         texts = []
         for outcome in outcomes:
             text = repr(outcome).replace(self.session.session_id, "…")

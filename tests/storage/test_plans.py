@@ -20,8 +20,11 @@ from unittest import mock
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from tests.roles import as_superuser
 
+from memoryd.database import row_security
 from memoryd.database import statements as direct
+from memoryd.database.postgresql import PLANNER_SETTINGS
 from memoryd.database.tables import memories, memory_history, schema, sessions, store_requests
 from memoryd.database.types import UtcDateTime
 from memoryd.memories import group_commit
@@ -156,7 +159,7 @@ def text(prefix: str, number: sa.ColumnElement[int]) -> sa.ColumnElement[str]:
 
 @pytest.fixture
 async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_async_engine(database_url)
+    engine = create_async_engine(as_superuser(database_url))
     yield engine
     await engine.dispose()
 
@@ -294,8 +297,27 @@ async def remove(running: Any, clock: Any, caught: list[Statement]) -> None:
 # The plans
 
 
+def as_read(statement: Statement) -> Statement:
+    """A query as it is sent where it is not part of a transaction: naming its tenants."""
+    call, sql, parameters = statement
+    if not sql.startswith("SELECT") or row_security.SETTING in sql:
+        return statement
+    return Statement(call, row_security.naming(sql, len(parameters) + 1), (*parameters, "default"))
+
+
 async def postgres_problems(connection: AsyncConnection, statement: Statement) -> list[str]:
+    """Check the plans within a transaction and of a lone query."""
+    problems = await problems_of_plans(connection, statement)
+    alone = as_read(statement)
+    if alone is not statement:
+        problems += await problems_of_plans(connection, alone)
+    return problems
+
+
+async def problems_of_plans(connection: AsyncConnection, statement: Statement) -> list[str]:
     """Check the plan for these parameters, and the generic plan."""
+    for setting, value in PLANNER_SETTINGS.items():  # as on the service's connections
+        await connection.exec_driver_sql(f"SET LOCAL {setting} = {value}")
     explain = f"EXPLAIN (FORMAT JSON) {statement.sql}"
     found = (await connection.exec_driver_sql(explain, statement.parameters)).scalar_one()
     plans = [("custom", found)]
@@ -380,8 +402,9 @@ FindProblems = Callable[[AsyncConnection, Statement], Any]
 
 
 async def problems_of(
-    engine: AsyncEngine, caught: Iterable[Statement], find_problems: FindProblems, state: str
+    url: str, caught: Iterable[Statement], find_problems: FindProblems, state: str
 ) -> list[str]:
+    """Find problems of plans as the service gets them, with row-level security."""
     problems = []
     statements = [
         statement
@@ -389,38 +412,88 @@ async def problems_of(
         if any(re.search(rf"\b{table}\b", statement.sql) for table in LARGE)
     ]
     assert len(statements) > 40
+    engine = create_async_engine(url)  # SQLite reads statistics on connecting
     async with engine.connect() as connection:
         for statement in statements:
             problems += [
                 f"{statement.call}, {state}, {problem}\n    {statement.sql}"
                 for problem in await find_problems(connection, statement)
             ]
+    await engine.dispose()
     return problems
 
 
 async def test_no_statement_of_a_call_leaves_its_session(
-    engine, database_kind, serve, clock, monkeypatch
+    engine, database_url, serve, clock, monkeypatch
 ):
     async def never(_sweeper: Sweeper, _interval_seconds: float) -> None:
         """Do not sweep; the test does."""
 
     monkeypatch.setattr(Sweeper, "run", never)
     monkeypatch.setattr(group_commit, "ANALYSE_AFTER", ())  # the test decides when
-    await fill(engine, ROWS[database_kind])
+    await fill(engine, ROWS[engine.dialect.name])
     running = await serve(MEMORY_MAX_ENTRIES="50")
     caught: list[Statement] = []
     await write(running.memory, caught)
     await read(running, clock, caught)
     await remove(running, clock, caught)
     found = [problem for statement in caught for problem in joins_beside_the_shard_key(statement)]
-    find_problems = {"postgresql": postgres_problems, "sqlite": sqlite_problems}[database_kind]
-    found += await problems_of(engine, caught, find_problems, "without statistics")
+    is_sqlite = engine.dialect.name == "sqlite"
+    find_problems = sqlite_problems if is_sqlite else postgres_problems
+    found += await problems_of(database_url, caught, find_problems, "without statistics")
     async with engine.begin() as connection:
         await connection.exec_driver_sql("ANALYZE")
-    await engine.dispose()  # SQLite reads statistics on connecting
-    found += await problems_of(engine, caught, find_problems, "with statistics")
+    found += await problems_of(database_url, caught, find_problems, "with statistics")
     if found:
         pytest.fail("\n".join(found))
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+async def test_no_statement_finds_a_row_without_its_tenants(
+    engine, database_url, serve, clock, monkeypatch
+):
+    """Row-level security stands behind every statement."""
+
+    async def never(_sweeper: Sweeper, _interval_seconds: float) -> None:
+        """Do not sweep; the test does."""
+
+    monkeypatch.setattr(Sweeper, "run", never)
+    await fill(engine, 20_000)
+    running = await serve(MEMORY_MAX_ENTRIES="50")
+    caught: list[Statement] = []
+    await write(running.memory, caught)
+    await read(running, clock, caught)
+    with_names = sa.text(f"SELECT set_config('{row_security.SETTING}', 'default', true)")
+    serving = create_async_engine(database_url)
+    found: dict[bool, set[str]] = {True: set(), False: set()}
+    queries = {s.sql: s for s in caught if s.sql.startswith("SELECT")}.values()
+    for named in (True, False):
+        async with serving.connect() as connection:
+            for query in queries:
+                if row_security.SETTING in query.sql or not about_rows(query.sql):
+                    continue
+                if named:
+                    await connection.execute(with_names)
+                rows = await connection.exec_driver_sql(query.sql, query.parameters)
+                given = {str(value) for value in flat(query.parameters)}  # which some give back
+                if any(value and str(value) not in given for value in flat(rows.all())):
+                    found[named].add(query.sql)
+                await connection.rollback()
+    await serving.dispose()
+    assert not found[False]
+    assert len(found[True]) > 5  # else they would find nothing anyway
+
+
+def flat(values: Iterable[Any]) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, (list, tuple, sa.Row)):
+            yield from flat(value)
+        else:
+            yield value
+
+
+def about_rows(sql: str) -> bool:
+    return any(re.search(rf"\b{table}\b", sql) for table in row_security.TABLES)
 
 
 INDEXES_READ = sa.text(

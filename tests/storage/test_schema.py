@@ -9,17 +9,18 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from tests.roles import as_superuser
 
 from memoryd.v1 import memory_pb2 as pb
 
 SHARD_KEY = ["tenant", "session_id"]
 ERASED = ("default", "erased")
-OTHERS = (("default", "kept"), ("somebody else", "erased"))
+OTHERS = (("default", "kept"), ("somebody-else", "erased"))
 
 
 @pytest.fixture
 async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_async_engine(database_url)
+    engine = create_async_engine(as_superuser(database_url))
     yield engine
     await engine.dispose()
 

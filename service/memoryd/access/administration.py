@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from memoryd.access import keys as storage
+from memoryd.database.tenancy import EVERY_TENANT
 from memoryd.domain.errors import (
     InvalidRequest,
     KeyNotFound,
@@ -17,7 +18,7 @@ from memoryd.domain.principals import Scope
 from memoryd.domain.quotas import Quotas
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from sqlalchemy import Connection
 
@@ -75,7 +76,7 @@ class KeyAdministration:
                 *storage.create_key(connection, dialect, grant, now=now, revision=revision)
             )
 
-        return await self._database.write(body, timeout=timeout)
+        return await self._database.write(body, tenants=(grant.tenant,), timeout=timeout)
 
     async def create_first(self, grant: Grant) -> NewKey | None:
         """Make a key where the database has none yet, revoked ones included."""
@@ -88,14 +89,16 @@ class KeyAdministration:
             made = storage.create_key(connection, dialect, grant, now=now, revision=revision)
             return NewKey(*made)
 
-        return await self._database.write(body)
+        return await self._database.write(body, tenants=EVERY_TENANT)
 
     async def page(
         self, tenant: str | None, *, after: str, size: int, timeout: float | None = None
     ) -> list[ApiKey]:
         """Read keys in the order of their ids, after one; of a tenant, or of all."""
         return await self._database.read(
-            lambda c: storage.read_keys(c, tenant, after=after, limit=size), timeout=timeout
+            lambda c: storage.read_keys(c, tenant, after=after, limit=size),
+            tenants=_one_or_all(tenant),
+            timeout=timeout,
         )
 
     async def revoke(
@@ -115,7 +118,7 @@ class KeyAdministration:
             storage.revoke_key(connection, key_id, now=now, revision=revision)
             return key._replace(revoked_at=now)
 
-        return await self._database.write(body, timeout=timeout)
+        return await self._database.write(body, tenants=_one_or_all(tenant), timeout=timeout)
 
     async def rotate(
         self,
@@ -143,7 +146,7 @@ class KeyAdministration:
             storage.end_key(connection, key_id, at=now + overlap, revision=revision)
             return NewKey(*made)
 
-        return await self._database.write(body, timeout=timeout)
+        return await self._database.write(body, tenants=_one_or_all(tenant), timeout=timeout)
 
     def _check_quota(self, connection: Connection, tenant: str, now: datetime) -> None:
         limit = self._quotas_of(tenant).keys
@@ -161,7 +164,9 @@ class TenantAdministration:
     async def page(self, *, after: str, size: int, timeout: float | None = None) -> list[Tenant]:
         """Read tenants in the order of their names, after one."""
         return await self._database.read(
-            lambda c: storage.read_tenants(c, after=after, limit=size), timeout=timeout
+            lambda c: storage.read_tenants(c, after=after, limit=size),
+            tenants=EVERY_TENANT,
+            timeout=timeout,
         )
 
     async def update(
@@ -188,7 +193,11 @@ class TenantAdministration:
                 connection, dialect, tenant, values, now=now, revision=revision
             )
 
-        return await self._database.write(body, timeout=timeout)
+        return await self._database.write(body, tenants=(tenant,), timeout=timeout)
+
+
+def _one_or_all(tenant: str | None) -> Collection[str]:
+    return EVERY_TENANT if tenant is None else (tenant,)
 
 
 def _key_for(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from memoryd.access import keys as storage
 from memoryd.access.api_key import MalformedKey, digest_of, key_id_of
 from memoryd.access.keys import CHANNEL
+from memoryd.database.tenancy import EVERY_TENANT
 from memoryd.domain.errors import (
     CredentialExpired,
     CredentialInvalid,
@@ -173,7 +174,9 @@ class Keyring:
                 self._is_reachable = False
 
     async def _read_after(self, revision: int) -> AccessState:
-        state = await self._database.snapshot(lambda c: storage.read_state(c, revision))
+        state = await self._database.snapshot(
+            lambda c: storage.read_state(c, revision), tenants=EVERY_TENANT
+        )
         self._is_reachable, self._known_at = True, self._clock()
         return state
 
@@ -233,4 +236,6 @@ class Keyring:
         used, self._used = self._used, {}
         dialect = self._database.dialect
         with contextlib.suppress(MemorydError):  # the next use is kept
-            await self._database.write(lambda c: storage.write_used(c, dialect, used))
+            await self._database.write(
+                lambda c: storage.write_used(c, dialect, used), tenants=EVERY_TENANT
+            )

@@ -31,6 +31,7 @@ async def database_of(settings: Settings) -> AsyncIterator[Database]:
         statement_timeout_seconds=TRANSACTION_TIMEOUT_SECONDS,
         lock_timeout_seconds=settings.database_lock_timeout_seconds,
         pgbouncer=settings.database_pgbouncer,
+        row_security=settings.has_row_security,
         must_exist=True,
     )
     database = Database(settings.database_url.get_secret_value(), options)
@@ -46,28 +47,45 @@ def migrate(database_url: str | None) -> None:
     settings, _ = configuration(database_url=database_url)
     from memoryd.database.migrate import HEAD
 
-    migrate_database(settings)
+    migrate_database(settings, set_row_security=True)
     print(f"schema at {HEAD}")
 
 
-def migrate_database(settings: Settings) -> None:
-    """Migrate, with a log; an error ends the process."""
+def migrate_database(settings: Settings, *, set_row_security: bool = False) -> None:
+    """Migrate, with a log; an error ends the process.
+
+    With `set_row_security`, turn that on or off where there was nothing to migrate.
+    """
     with logging(settings):
-        run(_migrate(settings.database_url.get_secret_value()))
+        run(_migrate(settings, set_row_security=set_row_security))
 
 
 async def migrate_embedded(settings: Settings) -> None:
     """Make an SQLite file and its schema where they are not there yet, as a server does."""
     if settings.is_embedded:
-        await _migrate(settings.database_url.get_secret_value())
+        await _migrate(settings)
 
 
-async def _migrate(database_url: str) -> None:
-    database = Database(database_url)
+async def _migrate(settings: Settings, *, set_row_security: bool = False) -> None:
+    options = DatabaseOptions(row_security=settings.has_row_security)
+    database = Database(settings.database_url.get_secret_value(), options)
     try:
-        await database.migrate()
+        was_behind = await database.migrate()
+        if set_row_security and not database.is_embedded:
+            await _set_row_security(database, was_behind=was_behind, wanted=options.row_security)
     finally:
         await database.close()
+
+
+async def _set_row_security(database: Database, *, was_behind: bool, wanted: bool) -> None:
+    """Turn row-level security on or off, unless servers of an earlier release may be running."""
+    if not was_behind:
+        await database.set_row_security()
+    elif wanted and not (await database.row_security()).is_on:
+        print(
+            "row-level security is not on: once no server of an earlier release is running, run"
+            " `memoryd migrate` once more"
+        )
 
 
 def _run(

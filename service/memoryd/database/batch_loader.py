@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from memoryd.database.fair_queue import FairQueue
+from memoryd.database.tenancy import MAX_TENANTS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 
     from memoryd.database.engine import Database
 
-K = TypeVar("K")
+K = TypeVar("K", bound=tuple[str, ...])
 T = TypeVar("T")
 
 GROUP_LIMIT = 500
@@ -48,7 +51,10 @@ async def until_quiet(count: Callable[[], int]) -> None:
 
 
 class BatchLoader(Generic[K, T]):
-    """Looks things up by key. What is found was true after the call was made."""
+    """Looks things up by keys that begin with a tenant.
+
+    What is found was true after the call was made. Tenants take turns.
+    """
 
     def __init__(
         self, database: Database, read: Callable[[Connection, Collection[K]], Mapping[K, T]]
@@ -57,6 +63,8 @@ class BatchLoader(Generic[K, T]):
         self._database = database
         self._read = read
         self._waiting: dict[K, list[asyncio.Future[T | None]]] = {}
+        self._keys: FairQueue[K] = FairQueue()
+        """Of those, so that no tenant has to wait for all that another looks up."""
         self._timeouts: list[float | None] = []
         self._under_way: asyncio.Task[None] | None = None
 
@@ -64,7 +72,11 @@ class BatchLoader(Generic[K, T]):
         """What there is at `key`; None where there is nothing. Raises what Database raises."""
         # One each: who is cancelled takes nothing from others.
         future: asyncio.Future[T | None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(key, []).append(future)
+        waiting = self._waiting.get(key)
+        if waiting is None:
+            waiting = self._waiting[key] = []
+            self._keys.add(key[0], key, 1)
+        waiting.append(future)
         self._timeouts.append(timeout)
         if self._under_way is None:
             self._under_way = asyncio.create_task(self._work(), name="group read")
@@ -80,13 +92,17 @@ class BatchLoader(Generic[K, T]):
             self._under_way = None
 
     async def _read_next(self) -> None:
-        keys = list(self._waiting)[:GROUP_LIMIT]
+        keys = self._keys.take(GROUP_LIMIT, most_tenants=MAX_TENANTS)
         group = {key: self._waiting.pop(key) for key in keys}
         # The most patient one's; the others are cancelled when their time is over.
         timeouts, self._timeouts = self._timeouts, self._timeouts if self._waiting else []
         limit = None if None in timeouts else max(filter(None, timeouts), default=0.0)
         try:
-            found = await self._database.read(lambda c: self._read(c, group.keys()), timeout=limit)
+            found = await self._database.read(
+                lambda c: self._read(c, group.keys()),
+                tenants={key[0] for key in group},
+                timeout=limit,
+            )
         except Exception as error:  # noqa: BLE001  it is each caller's
             for futures in group.values():
                 for future in futures:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from sqlalchemy import inspect
+
+from memoryd.database.tenancy import TenantContext
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Column, ColumnElement, Connection, FromClause, Select, Table
@@ -51,6 +55,16 @@ class Insertion(NamedTuple):
     """What each row also has."""
 
 
+class RowSecurity(NamedTuple):
+    """Whether the database itself keeps statements to their tenants."""
+
+    has_it: bool
+    """Whether databases of this kind can."""
+    bypassing_role: str = ""
+    """The role of the service, if nothing is kept from it."""
+    is_on: bool = False
+
+
 class Notification(NamedTuple):
     """What other processes are notified of when a transaction commits."""
 
@@ -70,6 +84,22 @@ class Dialect(ABC):
 
     @abstractmethod
     def pool(self, url: URL, options: DatabaseOptions, **arguments: Any) -> Pool: ...
+
+    def tenant_context(self, tenants: Collection[str], *, in_transaction: bool) -> TenantContext:
+        """Make what keeps a piece of work to its tenants."""
+        del in_transaction
+        return TenantContext(tenants)
+
+    def has_tables(self, connection: Connection) -> bool:
+        """Whether there are tables of ours already."""
+        return inspect(connection).has_table("memories")
+
+    def set_row_security(self, connection: Connection, *, on: bool) -> None:
+        """Have the database itself keep statements to their tenants, if it can; or no longer."""
+
+    def row_security(self, connection: Connection) -> RowSecurity:
+        """Whether the database itself keeps statements to their tenants."""
+        return RowSecurity(has_it=False)
 
     def on_connect(self, connection: DBAPIConnection, options: DatabaseOptions) -> None:
         """Set up a new connection."""

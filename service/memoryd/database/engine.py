@@ -20,18 +20,19 @@ from memoryd.database.options import DatabaseOptions
 from memoryd.database.postgresql import PostgresDialect
 from memoryd.database.scrubbing import Scrubbing
 from memoryd.database.sqlite import SqliteDialect
+from memoryd.database.tenancy import NO_TENANT, drop_context, put_context
 from memoryd.database.urls import UrlError, connect_seconds, driver_url
 from memoryd.domain.errors import DatabaseUnavailable, DeadlineExceeded, SchemaMismatch
 from memoryd.domain.metadata import from_json, to_json
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
     from typing import Any
 
     from sqlalchemy import Connection
     from sqlalchemy.engine import URL
 
-    from memoryd.database.dialect import Dialect
+    from memoryd.database.dialect import Dialect, RowSecurity
     from memoryd.database.pools import Pool
 
 T = TypeVar("T")
@@ -99,23 +100,39 @@ class Database:
             else None
         )
 
-    async def read(self, body: Callable[[Connection], T], *, timeout: float | None = None) -> T:
-        """Run `body` in autocommit: one statement sees one state."""
+    async def read(
+        self,
+        body: Callable[[Connection], T],
+        *,
+        tenants: Collection[str],
+        timeout: float | None = None,
+    ) -> T:
+        """Run `body` in autocommit, about rows of some tenants: one statement sees one state."""
         self._require_schema()
-        return await self._run(self._on_schema(self._reader, body), timeout)
+        scoped = self._scoped(body, tenants, in_transaction=False)
+        return await self._run(self._on_schema(self._reader, scoped), timeout)
 
-    async def write(self, body: Callable[[Connection], T], *, timeout: float | None = None) -> T:
-        """Run `body` in a transaction of its own that is committed when this returns."""
+    async def write(
+        self,
+        body: Callable[[Connection], T],
+        *,
+        tenants: Collection[str],
+        timeout: float | None = None,
+    ) -> T:
+        """Run `body`, about rows of some tenants, in a transaction of its own.
+
+        It is committed when this returns.
+        """
         self._require_schema()
-        return await self._run(self._write(body), timeout)
+        return await self._run(self._write(body, tenants), timeout)
 
-    async def snapshot(self, body: Callable[[Connection], T]) -> T:
+    async def snapshot(self, body: Callable[[Connection], T], *, tenants: Collection[str]) -> T:
         """Run `body` in a transaction whose statements all see one state.
 
         Unlike a read or a write, it is given up where the caller is cancelled.
         """
         limit = self._options.timeout_seconds
-        return await self._bounded(self._snapshot(body), limit, DatabaseUnavailable)
+        return await self._bounded(self._snapshot(body, tenants), limit, DatabaseUnavailable)
 
     async def schema_state(self, *, timeout: float | None = None) -> SchemaState:
         """Whether the schema is the one that this release needs; asks the database."""
@@ -135,14 +152,21 @@ class Database:
         self._known_state = await self.schema_state(timeout=timeout)
         self._require_schema()
 
-    async def migrate(self) -> None:
-        """Bring the schema to this release's, if it is not there."""
+    async def migrate(self) -> bool:
+        """Bring the schema to this release's; answer whether it was behind.
+
+        Where it makes the tables, with the row-level security that is asked for.
+        """
         with self._translating():
             if self.is_embedded:
                 await asyncio.to_thread(create, self._driver_url)
             await self.try_out()
             if await self.schema_state() is not SchemaState.BEHIND:
-                return await self.check()
+                await self.check()
+                return False
+            is_new = not await self._run(
+                self._on_schema(self._reader, self.dialect.has_tables), None
+            )
             try:
                 await migrate(self._url)
             except DBAPIError as error:
@@ -152,6 +176,22 @@ class Database:
                 raise SchemaMismatch(
                     f"the tables are not those of the revision they claim: {cause}"
                 ) from error
+            if is_new and not self.is_embedded:
+                await self.check()
+                await self.set_row_security()
+            return True
+
+    async def set_row_security(self) -> None:
+        """Turn row-level security on or off, as it is asked for, where the database has it.
+
+        Servers of a release that knows nothing of it find no rows while it is on.
+        """
+        on = self._options.row_security
+        await self.write(lambda c: self.dialect.set_row_security(c, on=on), tenants=NO_TENANT)
+
+    async def row_security(self) -> RowSecurity:
+        """Whether the database itself keeps statements to their tenants."""
+        return await self.read(self.dialect.row_security, tenants=NO_TENANT)
 
     def _schema_state(self, connection: Connection) -> SchemaState:
         self._encoding = self.dialect.encoding(connection)
@@ -172,7 +212,9 @@ class Database:
         Returns at once where nothing is owed. A caller that no longer waits changes nothing for the
         others, and what is not done when this raises is done later by the sweeper.
         """
-        if self._scrubbing is not None and await self.read(self.dialect.owes_scrubbing):
+        if self._scrubbing is not None and await self.read(
+            self.dialect.owes_scrubbing, tenants=NO_TENANT
+        ):
             with self._translating():
                 await self._scrubbing.run()
 
@@ -219,18 +261,37 @@ class Database:
             await asyncio.gather(*self._under_way, return_exceptions=True)
         await asyncio.gather(self._reader.close(), self._writer.close())
 
-    async def _snapshot(self, body: Callable[[Connection], T]) -> T:
+    async def _snapshot(self, body: Callable[[Connection], T], tenants: Collection[str]) -> T:
+        scoped = self._scoped(body, tenants, in_transaction=True)
+
         def transaction(connection: Connection) -> T:
             self.dialect.begin_snapshot(connection)
-            return body(connection)
+            return scoped(connection)
 
         return await self._writer.run(transaction)
 
-    async def _write(self, body: Callable[[Connection], T]) -> T:
+    def _scoped(
+        self, body: Callable[[Connection], T], tenants: Collection[str], *, in_transaction: bool
+    ) -> Callable[[Connection], T]:
+        """Keep a body to some tenants."""
+
+        def scoped(connection: Connection) -> T:
+            info = connection.info  # not to be asked for once the connection is lost
+            put_context(info, self.dialect.tenant_context(tenants, in_transaction=in_transaction))
+            try:
+                return body(connection)
+            finally:
+                drop_context(info)
+
+        return scoped
+
+    async def _write(self, body: Callable[[Connection], T], tenants: Collection[str]) -> T:
+        scoped = self._scoped(body, tenants, in_transaction=True)
+
         def transaction(connection: Connection) -> T:
             with connection.begin():  # not by itself, as statements past SQLAlchemy begin nothing
                 self.dialect.begin_write(connection, self._options)
-                result = body(connection)
+                result = scoped(connection)
             # Nothing is acknowledged on the word of the libraries between alone.
             if self.dialect.is_in_transaction(connection):
                 connection.invalidate()

@@ -18,5 +18,7 @@ class DatabaseOptions:
     """A connection may take to be made, where the URL says so; never longer than a transaction."""
     pgbouncer: bool = False
     """Whether PgBouncer's transaction pooling stands between: keep nothing prepared."""
+    row_security: bool = True
+    """Whether row-level security is turned on where the tables are made."""
     must_exist: bool = False
     """Whether an embedded database's file has to be there, with a schema in it, to be opened."""

@@ -60,12 +60,14 @@ class AsyncPool:
         on_connect: Callable[[DBAPIConnection], None],
         is_lost: Callable[[BaseException], bool],
         is_stale: Callable[[BaseException], bool],
+        before_execution: Callable[..., tuple[str, Any]],
         **options: Any,
     ) -> None:
         """Say by which errors a connection that is still open must not be used again.
 
         `is_lost` is about that connection alone. `is_stale` is about each that is as old: they hold
-        statements that were prepared for an earlier schema.
+        statements that were prepared for an earlier schema. `before_execution` is what
+        SQLAlchemy's event `before_cursor_execute` calls, and gives what is sent.
         """
         self._is_lost = is_lost
         self._is_stale = is_stale
@@ -79,6 +81,9 @@ class AsyncPool:
 
         event.listen(self._engine.sync_engine, "connect", opened)
         event.listen(self._engine.sync_engine, "checkout", self._refuse_useless)
+        event.listen(
+            self._engine.sync_engine, "before_cursor_execute", before_execution, retval=True
+        )
 
     @property
     def in_use(self) -> int:

@@ -26,15 +26,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
-from memoryd.database import statements
-from memoryd.database.dialect import NOTHING, Dialect, Keys, columns_of
+from memoryd.database import row_security, statements
+from memoryd.database.dialect import NOTHING, Dialect, Keys, RowSecurity, columns_of
 from memoryd.database.failover import HostFailover
 from memoryd.database.obstacles import postgresql_obstacle
 from memoryd.database.pools import AsyncPool
 from memoryd.domain.metadata import to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from datetime import datetime
 
     from sqlalchemy import ColumnElement, Connection, Select, Table
@@ -44,6 +44,14 @@ if TYPE_CHECKING:
     from memoryd.database.dialect import Columns, Insertion, Notification, Row
     from memoryd.database.options import DatabaseOptions
     from memoryd.database.pools import Pool
+    from memoryd.database.tenancy import TenantContext
+
+PLANNER_SETTINGS = dict.fromkeys(
+    ("enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "jit"), "off"
+)
+"""Every statement looks rows up by a key that an index has. Over a table that has no statistics
+yet, or whose plan was kept from when it was small, the planner would rather read all of it; without
+these there is only the plan by the index."""
 
 
 class PostgresDialect(Dialect):
@@ -107,8 +115,25 @@ class PostgresDialect(Dialect):
                 getattr(getattr(error, "orig", error), "sqlstate", None) == self._READ_ONLY
             ),
             is_stale=self.is_stale,
+            before_execution=row_security.name_tenants,
             **self.engine_options(options),
             **arguments,
+        )
+
+    def tenant_context(self, tenants: Collection[str], *, in_transaction: bool) -> TenantContext:
+        return row_security.SecuredContext(tenants, in_transaction=in_transaction)
+
+    def set_row_security(self, connection: Connection, *, on: bool) -> None:
+        if on:
+            row_security.protect(connection)
+        else:
+            row_security.unprotect(connection)
+
+    def row_security(self, connection: Connection) -> RowSecurity:
+        return RowSecurity(
+            has_it=True,
+            bypassing_role=row_security.bypassing_role(connection) or "",
+            is_on=not row_security.unprotected(connection),
         )
 
     def begin_write(self, connection: Connection, options: DatabaseOptions) -> None:
@@ -127,14 +152,7 @@ class PostgresDialect(Dialect):
     @staticmethod
     def _server_settings(options: DatabaseOptions) -> dict[str, str]:
         return {
-            # Every statement looks rows up by a key that an index has. Over a table that has no
-            # statistics yet, or whose plan was kept from when it was small, the planner would
-            # rather read all of it; without these there is only the plan by the index.
-            "enable_seqscan": "off",
-            "enable_bitmapscan": "off",
-            "enable_hashjoin": "off",
-            "enable_mergejoin": "off",
-            "jit": "off",
+            **PLANNER_SETTINGS,
             "statement_timeout": f"{options.statement_timeout_seconds * 1000:.0f}",
             "lock_timeout": f"{options.lock_timeout_seconds * 1000:.0f}",
             "idle_in_transaction_session_timeout": f"{options.timeout_seconds * 2000:.0f}",

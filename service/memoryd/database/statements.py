@@ -16,31 +16,51 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ARRAY, JSON
 
+from memoryd.database.tenancy import context_of
 from memoryd.database.types import UtcDateTime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from sqlalchemy import Connection, Dialect, Executable
+    from sqlalchemy import Connection, Dialect, Executable, Row
     from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.types import TypeEngine
+
+TENANT = "tenant"
+"""The column of a row's tenant, in every table that has one."""
 
 
 def fetch(
     connection: Connection, statement: Executable, parameters: Mapping[str, Any]
 ) -> Sequence[Sequence[Any]]:
-    """The rows of a select, with Python's values."""
+    """The rows of a select, with Python's values. Raises ForeignRow."""
     sending = prepared(statement, connection.dialect)
+    context = context_of(connection)
+    sql, values = context.select(sending.sql, sending.encode(parameters))
     with closing(connection.connection.cursor()) as cursor:
-        cursor.execute(sending.sql, sending.encode(parameters))
+        cursor.execute(sql, values)
         found = cursor.fetchall()
+    for place in sending.tenants:
+        context.check(row[place] for row in found)
     return sending.decode(found)
+
+
+def fetch_built(
+    connection: Connection, statement: Executable, parameters: Mapping[str, Any]
+) -> Sequence[Row[Any]]:
+    """As `fetch`, through SQLAlchemy: of a statement that is built for the call."""
+    result = connection.execute(statement, parameters)
+    place = [*result.keys()].index(TENANT)
+    found = result.all()
+    context_of(connection).check(row[place] for row in found)
+    return found
 
 
 def execute(connection: Connection, statement: Executable, parameters: Mapping[str, Any]) -> int:
     """Send what answers no rows; give the number of those that it was about."""
     sending = prepared(statement, connection.dialect)
     with closing(connection.connection.cursor()) as cursor:
+        context_of(connection).prepare(cursor)
         cursor.execute(sending.sql, sending.encode(parameters))
         return cursor.rowcount
 
@@ -83,6 +103,8 @@ class Prepared:
     """Of those parameters that need one."""
     decoders: tuple[tuple[int, Callable[[Any], Any]], ...]
     """Of those columns that need one."""
+    tenants: tuple[int, ...]
+    """The places of a row that have its tenant."""
 
     def encode(self, given: Mapping[str, Any]) -> list[Any]:
         if self.constants:
@@ -129,6 +151,7 @@ def prepared(statement: Any, dialect: Dialect) -> Prepared:
         {name: bound.value for name in names if (bound := compiled.binds[name]).value is not None},
         tuple((place, encoder) for place, encoder in encoders if encoder is not None),
         tuple((place, decoder) for place, decoder in decoders if decoder is not None),
+        tuple(p for p, column in enumerate(columns) if getattr(column, "name", "") == TENANT),
     )
 
 

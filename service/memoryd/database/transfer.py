@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from memoryd.database.dump import BATCH, TABLES, count_rows, fault_of, read_rows, write_rows
 from memoryd.database.migrate import HEAD
+from memoryd.database.tenancy import EVERY_TENANT
 from memoryd.domain.errors import MemorydError
 from memoryd.domain.metadata import to_json
 from memoryd.progress import progress
@@ -69,7 +70,7 @@ async def export_to(database: Database, out: SupportsWrite, *, with_deleted: boo
                 advance(1)
         return total
 
-    return await database.snapshot(body)
+    return await database.snapshot(body, tenants=EVERY_TENANT)
 
 
 async def import_from(database: Database, lines: Iterable[bytes], *, total: int) -> tuple[int, int]:
@@ -86,7 +87,7 @@ async def import_from(database: Database, lines: Iterable[bytes], *, total: int)
                 write_rows, dialect=database.dialect, table=TABLES[name], rows=rows
             )
             try:
-                inserted, refused = await database.write(body)
+                inserted, refused = await database.write(body, tenants=EVERY_TENANT)
             except refusals as error:
                 kind = type(getattr(error, "orig", None) or error).__name__
                 raise TransferError(

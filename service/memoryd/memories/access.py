@@ -90,7 +90,10 @@ class AccessTracker:
     async def _write(self, counted: Counted) -> None:
         dialect = self._database.dialect
         watched = self._cache.watch(counted)
-        before = await self._database.write(lambda connection: _count(connection, dialect, counted))
+        before = await self._database.write(
+            lambda connection: _count(connection, dialect, counted),
+            tenants={session.tenant for session in counted},
+        )
         for session, counters in before.items():
             self._cache.count_accesses(watched.get(session), counters, counted[session])
 

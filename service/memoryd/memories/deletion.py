@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, delete, or_, select, update
 
+from memoryd.database import statements
 from memoryd.database.dialect import columns_of
 from memoryd.database.tables import (
     memories,
@@ -256,4 +257,4 @@ def _look_up(
     if not wanted:
         return []
     statement = dialect.look_up(key, columns)
-    return list(connection.execute(statement, dialect.bind(key, sorted(wanted))).all())
+    return list(statements.fetch_built(connection, statement, dialect.bind(key, sorted(wanted))))

@@ -70,7 +70,9 @@ class ChangeFeed(Feed[Session, MemoryEvent]):
         await asyncio.gather(self._polling, super().close(), return_exceptions=True)
 
     async def _read(self, key: Session, after: int) -> Changes[MemoryEvent]:
-        return await self._database.read(lambda c: read_changes(c, key, after))
+        return await self._database.read(
+            lambda c: read_changes(c, key, after), tenants=(key.tenant,)
+        )
 
     async def _poll(self) -> None:
         """Look again and again; only now and then while the database notifies."""
@@ -91,7 +93,9 @@ class ChangeFeed(Feed[Session, MemoryEvent]):
         dialect, watched = self._database.dialect, list(self._subscriptions)
         if not watched:
             return
-        found = await self._database.read(lambda c: read_counters(c, dialect, watched))
+        found = await self._database.read(
+            lambda c: read_counters(c, dialect, watched), tenants={s.tenant for s in watched}
+        )
         revisions = {session: counters.revision for session, counters in found.items()}
         # A session that is gone was erased: its subscriptions are to find out.
         self.notify(s for s in watched if revisions.get(s, 0) != self.known_revision(s))

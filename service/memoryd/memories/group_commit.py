@@ -14,9 +14,10 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from memoryd.database.batch_loader import until_quiet
+from memoryd.database.fair_queue import QUANTUM, FairQueue
 from memoryd.database.tables import schema
+from memoryd.database.tenancy import MAX_TENANTS, NO_TENANT
 from memoryd.domain.errors import DatabaseUnavailable, MemorydError, Overloaded, ShuttingDown
-from memoryd.memories.fair_queue import QUANTUM, FairQueue
 from memoryd.memories.known_sessions import KnownSessions
 from memoryd.memories.unit_of_work import UnitOfWork
 from memoryd.memories.writes import Store, sessions_of, tenant_of
@@ -171,7 +172,7 @@ class GroupCommit:
                 await self._commit(batch)
 
     def _next_batch(self) -> list[_Waiting]:
-        taken = self._waiting.take(self._batch_limit)
+        taken = self._waiting.take(self._batch_limit, most_tenants=MAX_TENANTS)
         return [item for item in taken if not item[1].done()]  # else the caller has gone
 
     async def _commit(self, batch: list[_Waiting]) -> None:
@@ -222,16 +223,17 @@ class GroupCommit:
             return plan.apply(writes), plan
 
         concerned = {s for write in writes for s in sessions_of(write)}
+        tenants = {session.tenant for session in concerned}
         watched = self._cache.watch(concerned)
         try:
-            outcomes, plan = await self._database.write(body)
+            outcomes, plan = await self._database.write(body, tenants=tenants)
         except MemorydError:
             raise
         except Exception:
             # Such as the unique index's, where the database has gone back to an earlier state.
             if not self._known.forget(concerned):
                 raise
-            outcomes, plan = await self._database.write(body)
+            outcomes, plan = await self._database.write(body, tenants=tenants)
         plan.remember()
         for news in plan.news:
             self._cache.take_in(watched.get(news.session), news)
@@ -244,7 +246,9 @@ class GroupCommit:
     async def _analyse(self) -> None:
         dialect, tables = self._database.dialect, list(schema.sorted_tables)
         with suppress(MemorydError):  # it only makes some reads faster
-            await self._database.read(lambda connection: dialect.analyse(connection, tables))
+            await self._database.read(
+                lambda connection: dialect.analyse(connection, tables), tenants=NO_TENANT
+            )
 
 
 def _weight(write: Write) -> int:

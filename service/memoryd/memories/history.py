@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import and_, bindparam, select, true
 
+from memoryd.database import statements
 from memoryd.database.feed import Changes
 from memoryd.database.tables import memories, memory_history, sessions
 from memoryd.domain.errors import RevisionOutOfRange
@@ -77,7 +78,7 @@ def read_changes(connection: Connection, session: Session, after: int) -> Change
     key = {**session._asdict(), "after": after}
     # First what is current, with the revision up to which that is so: what a writer supersedes from
     # here on is in the history below by then, and what it adds is beyond that revision.
-    current = _rows(connection.execute(_CURRENT, key).all(), after)
+    current = _rows(statements.fetch(connection, _CURRENT, key), after)
     revision = until = current.revision
     if after > revision:
         raise _out_of_range(after)
@@ -91,7 +92,7 @@ def read_changes(connection: Connection, session: Session, after: int) -> Change
         until = max(events)
     if len(events) < until - after:
         superseded = _rows(
-            connection.execute(_SUPERSEDED, {**key, "until": until}).all(), after
+            statements.fetch(connection, _SUPERSEDED, {**key, "until": until}), after
         ).rows
         for at, memory_id, change, state in superseded:
             version = None if state is None else answers.from_state(session, memory_id, state)

@@ -67,9 +67,9 @@ class SessionReads:
 
         Without them, as far as it is now.
         """
-        now = asyncio.get_running_loop().time
+        now, tenants = asyncio.get_running_loop().time, (session.tenant,)
         if self._standby is None or now() < self._rests_until:
-            return await self._primary.read(body, timeout=timeout)
+            return await self._primary.read(body, tenants=tenants, timeout=timeout)
         end = None if timeout is None else now() + timeout
         counters = counters or await self.counters(session, timeout=timeout)
         limit_seconds = (
@@ -81,7 +81,9 @@ class SessionReads:
             found = await self._from_standby(self._standby, session, counters, body, limit_seconds)
             if found is not None:
                 return found[0]
-        return await self._primary.read(body, timeout=None if end is None else end - now())
+        return await self._primary.read(
+            body, tenants=tenants, timeout=None if end is None else end - now()
+        )
 
     async def _from_standby(
         self,
@@ -110,7 +112,7 @@ class SessionReads:
         failures: tuple[type[Exception], ...]
         failures = (MemorydError, DBAPIError, *standby.dialect.driver_errors)
         try:
-            found = await standby.read(as_far, timeout=limit_seconds)
+            found = await standby.read(as_far, tenants=(session.tenant,), timeout=limit_seconds)
         except failures as error:
             if self._rest.is_fresh:
                 _log.warning("the primary alone is read, not the standby: %s", error)

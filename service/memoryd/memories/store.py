@@ -176,12 +176,13 @@ class MemoryStore:
             room, position = MAX_PAGE_BYTES, after
             while True:
                 # One more than asked for tells whether there is another page.
-                chunk = connection.execute(
+                chunk = statements.fetch_built(
+                    connection,
                     statement.where(memories.c.created_revision > bindparam("after"))
                     .order_by(memories.c.created_revision)
                     .limit(size + 1),
                     {**parameters, "after": position},
-                ).all()
+                )
                 for row in chunk:
                     memory = memory_of(row)
                     if contains(memory.metadata, wanted.metadata):
@@ -220,7 +221,7 @@ class MemoryStore:
                     sample.append(memory)
             return count, sample
 
-        return await self._database.read(body, timeout=timeout)
+        return await self._database.read(body, tenants=(session.tenant,), timeout=timeout)
 
     async def purge(
         self, session: Session, wanted: MemoryFilter, *, half_life_days: float, now: datetime
@@ -234,9 +235,9 @@ class MemoryStore:
             victims = [(*session, m.memory_id) for m in itertools.islice(matches, PURGE_BATCH)]
             return len(removal.purge(connection, dialect, victims, now))
 
-        purged = 0
+        purged, tenants = 0, (session.tenant,)
         while True:
-            batch = await self._database.write(body)
+            batch = await self._database.write(body, tenants=tenants)
             purged += batch
             if batch:
                 self._notify([session])
@@ -250,9 +251,13 @@ class MemoryStore:
         that is not there costs a look-up, and the wait for what an erasure before it still owes.
         """
         counts = removal.nothing_erased()
-        if await self._database.read(lambda connection: removal.is_there(connection, session)):
+        tenants = (session.tenant,)
+        if await self._database.read(
+            lambda connection: removal.is_there(connection, session), tenants=tenants
+        ):
             counts = await self._database.write(
-                lambda connection: removal.erase(connection, self._database.dialect, session)
+                lambda connection: removal.erase(connection, self._database.dialect, session),
+                tenants=tenants,
             )
         self.cache.forget(session)
         self._notify([session])
@@ -286,7 +291,7 @@ class MemoryStore:
         )
         after = -1
         while True:
-            chunk = connection.execute(statement, {**parameters, "after": after}).all()
+            chunk = statements.fetch_built(connection, statement, {**parameters, "after": after})
             for row in chunk:
                 memory = memory_of(row)
                 after = memory.created_revision

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from memoryd.database.tenancy import EVERY_TENANT
 from memoryd.domain.errors import MemorydError
 from memoryd.domain.records import Session
 from memoryd.memories import deletion as removal
@@ -124,7 +125,7 @@ class Sweeper:
 
         total = 0
         while True:
-            count, changed = await self._database.write(body)
+            count, changed = await self._database.write(body, tenants=EVERY_TENANT)
             self._notify(changed)
             total += count
             if count < BATCH:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import and_, bindparam, func, or_, select, tuple_
 
+from memoryd.database import statements
 from memoryd.database.dialect import columns_of
 from memoryd.database.tables import memories, memory_vectors
 from memoryd.domain.records import Session
@@ -47,9 +48,11 @@ def read_vectors(
     """Read the vectors that an embedder made of some memories, as far as they are there."""
     if not wanted:
         return {}
-    found = connection.execute(
-        _wanted(dialect), {**dialect.bind(KEY, sorted(wanted)), "embedder": embedder}
-    ).all()
+    found = statements.fetch(
+        connection,
+        _wanted(dialect),
+        {**dialect.bind(KEY, sorted(wanted)), "embedder": embedder},
+    )
     return {
         (tenant, session_id, memory_id): Vector(content_hash, data)
         for tenant, session_id, memory_id, content_hash, data in found
@@ -65,7 +68,7 @@ def write_vectors(
     """
     # As all that deletes memories does first, so that none is gone by the time its vector comes.
     lock_sessions(connection, dialect, (Session(*key[:2]) for key in made))
-    found = connection.execute(_present(dialect), dialect.bind(_MEMORY_KEY, sorted(made))).all()
+    found = statements.fetch(connection, _present(dialect), dialect.bind(_MEMORY_KEY, sorted(made)))
     rows = [
         {
             **dict(zip(PRIMARY_KEY, key, strict=True)),

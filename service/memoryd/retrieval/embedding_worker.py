@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from memoryd.database.tenancy import EVERY_TENANT
 from memoryd.domain.errors import MemorydError
 from memoryd.memories.vectors import (
     Unembedded,
@@ -96,7 +97,10 @@ class EmbeddingWorker:
         Raises what Database raises.
         """
         name, dialect = self.embedder.name, self._database.dialect
-        found = await self._database.read(lambda c: read_vectors(c, dialect, name, wanted.keys()))
+        found = await self._database.read(
+            lambda c: read_vectors(c, dialect, name, wanted.keys()),
+            tenants={key[0] for key in wanted},
+        )
         size = self.embedder.dimensions * STORED.itemsize
         return {
             key: (vector.content_hash, np.frombuffer(vector.data, STORED))
@@ -126,7 +130,9 @@ class EmbeddingWorker:
 
     async def lacking(self) -> int:
         """How many live memories lack a vector. Raises what Database raises."""
-        return await self._database.read(lambda c: count_unembedded(c, self.embedder.name))
+        return await self._database.read(
+            lambda c: count_unembedded(c, self.embedder.name), tenants=EVERY_TENANT
+        )
 
     async def reindex(self, progress: Callable[[int], None]) -> int:
         """Make every vector that is lacking in the database; answer how many.
@@ -136,7 +142,8 @@ class EmbeddingWorker:
         total, after = 0, None
         while True:
             batch = await self._database.read(
-                lambda c, a=after: read_unembedded(c, self.embedder.name, a, BATCH)  # type: ignore[misc]
+                lambda c, a=after: read_unembedded(c, self.embedder.name, a, BATCH),  # type: ignore[misc]
+                tenants=EVERY_TENANT,
             )
             if not batch:
                 return total
@@ -200,7 +207,9 @@ class EmbeddingWorker:
 
     async def _keep(self, kept: Mapping[MemoryKey, Vector]) -> int:
         name, dialect = self.embedder.name, self._database.dialect
-        return await self._database.write(lambda c: write_vectors(c, dialect, name, kept))
+        return await self._database.write(
+            lambda c: write_vectors(c, dialect, name, kept), tenants={key[0] for key in kept}
+        )
 
     async def _keep_behind(self) -> None:
         with suppress(TimeoutError):

@@ -86,6 +86,13 @@ class Reflection(enum.StrEnum):
     OFF = "off"
 
 
+class RowLevelSecurity(enum.StrEnum):
+    """Whether PostgreSQL itself keeps tenants apart."""
+
+    ON = "on"
+    OFF = "off"
+
+
 class LogLevel(enum.StrEnum):
     DEBUG = "debug"
     INFO = "info"
@@ -319,6 +326,13 @@ class Settings(SettingsModel):
             "prepared statements are kept."
         ),
     )
+    rls: RowLevelSecurity = Field(
+        default=RowLevelSecurity.ON,
+        description=(
+            "Whether PostgreSQL itself keeps tenants apart, by row-level security: what memoryd "
+            "migrate turns on or off, and whether a server checks its role."
+        ),
+    )
     sweep_seconds: Number = Field(
         default=15.0,
         gt=0,
@@ -472,6 +486,11 @@ class Settings(SettingsModel):
     @classmethod
     def variable(cls, field_name: str) -> str:
         return f"MEMORYD_{field_name.upper()}"
+
+    @property
+    def has_row_security(self) -> bool:
+        """Whether PostgreSQL is to keep tenants apart itself."""
+        return self.rls is RowLevelSecurity.ON
 
     @property
     def is_embedded(self) -> bool:

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from memoryd.database.feed import Changes, Feed
+from memoryd.database.tenancy import NO_TENANT
 from memoryd.domain.errors import (
     EtagMismatch,
     InvalidRequest,
@@ -119,7 +120,9 @@ class ToolFeed(Feed[str, "ToolConfig"]):
 
     async def _read(self, key: str, after: int) -> Changes[ToolConfig]:
         del key
-        found = await self._database.read(lambda c: storage.read_changes(c, after))
+        found = await self._database.read(
+            lambda c: storage.read_changes(c, after), tenants=NO_TENANT
+        )
         configs = [self._layered(r.tool, r.overrides, r.revision) for r in found.events]
         return Changes(configs, found.revision, found.is_all)
 
@@ -199,7 +202,7 @@ class ToolConfigs:
         """Read what holds; where that fails, what was known holds on, and is stale."""
         adopted = self._adopted
         try:
-            stored = await self._database.read(storage.read_state)
+            stored = await self._database.read(storage.read_state, tenants=NO_TENANT)
         except MemorydError as error:
             self._problem = error.for_operator
             if self._reachable is not False:
@@ -254,7 +257,9 @@ class ToolConfigs:
     ) -> list[Revision]:
         """Read the changes of a tool, newest first; `before`: only those older than it."""
         return await self._database.read(
-            lambda c: storage.read_revisions(c, tool, before=before, limit=limit), timeout=timeout
+            lambda c: storage.read_revisions(c, tool, before=before, limit=limit),
+            tenants=NO_TENANT,
+            timeout=timeout,
         )
 
     def validate(self, tool: str, values: Mapping[str, Any]) -> None:
@@ -317,7 +322,9 @@ class ToolConfigs:
     async def _tried(
         self, tool: str, decide: Callable[[ToolConfig, Overrides], Overrides], change: Change
     ) -> ToolConfig:
-        state = await self._database.read(storage.read_state, timeout=change.timeout)
+        state = await self._database.read(
+            storage.read_state, tenants=NO_TENANT, timeout=change.timeout
+        )
         stored = state.tools.get(tool, NOTHING_STORED)
         before = self._layered(tool, stored.overrides, stored.revision)
         _check_etag(before, change)
@@ -356,7 +363,7 @@ class ToolConfigs:
 
             return storage.change(connection, self._database.dialect, tool, decide)
 
-        stored = await self._database.write(body, timeout=change.timeout)
+        stored = await self._database.write(body, tenants=NO_TENANT, timeout=change.timeout)
         self._adopt(stored, may_go_back=False)
         mine = stored.tools.get(tool, NOTHING_STORED)
         return self._layered(tool, mine.overrides, mine.revision)

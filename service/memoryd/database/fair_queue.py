@@ -68,12 +68,18 @@ class FairQueue(Generic[T]):
         self.weight += weight
         self._length += 1
 
-    def take(self, room: int) -> list[T]:
-        """Remove what is next and fits into the room, by weight; one item always does."""
+    def take(self, room: int, *, most_tenants: int) -> list[T]:
+        """Remove what is next and fits into the room, by weight; one item always does.
+
+        It is of no more tenants than said.
+        """
         taken: list[T] = []
+        taken_of: set[str] = set()
         left = room
         while self._tenants:
             tenant, waiting = next(iter(self._tenants.items()))
+            if tenant not in taken_of and len(taken_of) == most_tenants:
+                return taken
             if len(self._tenants) == 1:
                 waiting.credit = room
             elif not self._is_within_turn:
@@ -94,6 +100,7 @@ class FairQueue(Generic[T]):
                 self.weight -= weight
                 self._length -= 1
                 taken.append(item)
+                taken_of.add(tenant)
             del self._tenants[tenant]
             if waiting.items:
                 self._tenants[tenant] = waiting  # behind the others
