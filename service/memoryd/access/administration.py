@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from memoryd.access import keys as storage
+from memoryd.access.api_key import is_key_id
 from memoryd.domain.errors import (
     InvalidRequest,
     KeyNotFound,
@@ -30,6 +31,9 @@ LIFETIME = timedelta(days=365)
 """Of a key, where nothing is said of it."""
 
 LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
+
+NO_ID = "(the text is no id)"
+"""In the place of what is given as an id, and may be a whole key."""
 
 
 class NewKey(NamedTuple):
@@ -196,7 +200,7 @@ def _key_for(
 ) -> ApiKey:
     key = storage.read_key(connection, key_id)
     if key is None or (tenant is not None and key.grant.tenant != tenant):
-        raise KeyNotFound(key_id)
+        raise KeyNotFound(key_id if is_key_id(key_id) else NO_ID)
     if by is not None and Scope.INSTANCE_ADMIN in key.grant.scopes:
         by.require(Scope.INSTANCE_ADMIN)
     return key

@@ -27,6 +27,9 @@ _SHAPE = re.compile(
     rf"(?P<checksum>[0-9A-Za-z]{{{CHECKSUM_DIGITS}}})"
 )
 
+is_key_id = re.compile(rf"[0-9A-Za-z]{{{ID_DIGITS}}}").fullmatch
+"""Whether a text can be the id of a key. One that cannot may be a whole key: do not repeat it."""
+
 
 class MalformedKey(ValueError):
     """A text that is no API key. Its own text does not repeat it."""

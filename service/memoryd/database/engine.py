@@ -44,7 +44,7 @@ _SCHEMA_ATTEMPTS = 3
 
 
 class Database:
-    """A database of either kind, as two pools: one reads, one writes.
+    """A database of either kind, as pools: one reads, one writes, one writes apart from it.
 
     A body is a plain function of a `Connection`: it runs to its end, or not at all, whatever
     becomes of the caller, so a cancelled call leaves no connection in the middle of something. It
@@ -78,6 +78,12 @@ class Database:
             "hide_parameters": True,  # contents never come into an error's text
         }
         self._writer = self.dialect.pool(parsed, self._options, pool_size=1, **common)
+        # SQLite has one writer at a time anyway.
+        self._writer_apart = (
+            self._writer
+            if self.is_embedded
+            else self.dialect.pool(parsed, self._options, pool_size=1, **common)
+        )
         # Each statement of a reader sees the last commit, and needs no round trip to end.
         self._reader = self.dialect.pool(
             parsed,
@@ -107,7 +113,17 @@ class Database:
     async def write(self, body: Callable[[Connection], T], *, timeout: float | None = None) -> T:
         """Run `body` in a transaction of its own that is committed when this returns."""
         self._require_schema()
-        return await self._run(self._write(body), timeout)
+        return await self._run(self._write(self._writer, body), timeout)
+
+    async def write_apart(
+        self, body: Callable[[Connection], T], *, timeout: float | None = None
+    ) -> T:
+        """Run `body` as `write` does; what it waits for holds up nothing that `write` runs.
+
+        On an embedded database it does, since there every writer waits for all.
+        """
+        self._require_schema()
+        return await self._run(self._write(self._writer_apart, body), timeout)
 
     async def snapshot(self, body: Callable[[Connection], T]) -> T:
         """Run `body` in a transaction whose statements all see one state.
@@ -164,7 +180,7 @@ class Database:
     @property
     def connections_in_use(self) -> int:
         """How many are checked out of the pools."""
-        return self._reader.in_use + self._writer.in_use
+        return sum(pool.in_use for pool in {self._reader, self._writer, self._writer_apart})
 
     async def scrub(self) -> None:
         """Leave nothing of what was erased in an embedded database's files.
@@ -217,7 +233,8 @@ class Database:
             await self._scrubbing.stop()
         while self._under_way:
             await asyncio.gather(*self._under_way, return_exceptions=True)
-        await asyncio.gather(self._reader.close(), self._writer.close())
+        pools = {self._reader, self._writer, self._writer_apart}
+        await asyncio.gather(*(pool.close() for pool in pools))
 
     async def _snapshot(self, body: Callable[[Connection], T]) -> T:
         def transaction(connection: Connection) -> T:
@@ -226,7 +243,7 @@ class Database:
 
         return await self._writer.run(transaction)
 
-    async def _write(self, body: Callable[[Connection], T]) -> T:
+    async def _write(self, pool: Pool, body: Callable[[Connection], T]) -> T:
         def transaction(connection: Connection) -> T:
             with connection.begin():  # not by itself, as statements past SQLAlchemy begin nothing
                 self.dialect.begin_write(connection, self._options)
@@ -237,7 +254,7 @@ class Database:
                 raise DatabaseUnavailable("a commit has not ended its transaction")
             return result
 
-        return await self._on_schema(self._writer, transaction)
+        return await self._on_schema(pool, transaction)
 
     async def _on_schema(self, pool: Pool, body: Callable[[Connection], T]) -> T:
         """Run a body on a connection that knows the schema as it is."""
