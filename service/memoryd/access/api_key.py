@@ -64,6 +64,11 @@ def key_id_of(text: str) -> str:
     return shaped["id"]
 
 
+def key_target(key_id: str) -> str:
+    """Name a key in the audit; empty where the text is no id."""
+    return f"api_keys/{key_id}" if is_key_id(key_id) else ""
+
+
 def digest_of(text: str) -> bytes:
     """What is kept of a key: 32 bytes of SHA-256."""
     return hashlib.sha256(text.encode()).digest()

@@ -99,7 +99,9 @@ class Auditor:
         self, kind: Kind, call: Call, record: CallRecord, code: str = "", reason: str = ""
     ) -> Event:
         own, name, key_id = _who(call.principal)
-        tenant = record.tenant or call.principal.tenant
+        # What a request says that was not accepted may be anything, a credential too.
+        is_known = record.has_begun
+        tenant = (is_known and record.tenant) or call.principal.tenant
         return Event(
             self._clock(),
             kind,
@@ -113,7 +115,7 @@ class Auditor:
             reason=reason,
             request_id=call.request_id,
             receipt_id=record.receipt_id,
-            target=record.target,
+            target=record.target if is_known else "",
             sessions=tuple(record.sessions),
             counts=dict(record.counts),
         )

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from memoryd.access.administration import lifetime_end
-from memoryd.access.api_key import is_key_id
+from memoryd.access.api_key import key_target
 from memoryd.access.keys import Grant
 from memoryd.domain.principals import EVERY_SESSION, InvalidGrant, Scope, SessionRules, scopes_of
 from memoryd.rpc import page_token
@@ -208,14 +208,8 @@ def _key_name(
     request: access_pb2.RevokeApiKeyRequest | access_pb2.RotateApiKeyRequest, call: Call
 ) -> KeyName:
     name = KeyName(request.key_id, _tenant(request.tenant, call.principal))
-    # What is no id may be a whole key.
-    call.is_about(key_target(name.key_id) if is_key_id(name.key_id) else "", name.tenant)
+    call.is_about(key_target(name.key_id), name.tenant)
     return name
-
-
-def key_target(key_id: str) -> str:
-    """How the audit names a key that is made, revoked or rotated."""
-    return f"api_keys/{key_id}"
 
 
 def _tenant(named: str, by: Principal) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from memoryd.access.api_key import key_target
 from memoryd.domain.audit import Audited, fields_of
 from memoryd.domain.principals import Scope
 from memoryd.domain.quotas import Quotas
 from memoryd.rpc.access import Anyone
-from memoryd.rpc.admin.requests import AccessRequestParser, key_target
+from memoryd.rpc.admin.requests import AccessRequestParser
 from memoryd.rpc.memories.messages import timestamp
 from memoryd.rpc.methods import Method
 from memoryd.v1 import access_pb2
