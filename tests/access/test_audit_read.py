@@ -174,11 +174,22 @@ async def test_the_command_prints_lines(written, audit):
     assert (await audit("--since", "2026-03-01T12:00:01Z")).stdout == ""
 
 
+async def test_lines_about_a_session_are_found_by_its_id(written, audit):
+    options = ("--json", "--tenant", "acme", "--session")
+    found = (await audit(*options, "user-7.3")).stdout.splitlines()
+    lines = [json.loads(line) for line in found]
+    assert [line["kind"] for line in lines] == ["begun", "ended"]
+    assert all(line in written and line["method"].endswith("/EraseSession") for line in lines)
+    assert (await audit(*options, "user-7.9")).stdout == ""
+    assert (await audit("--tenant", "none", "--session", "user-7.3")).stdout == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("--since", "soon"), "--since: "),
         (("--tenant", "Acme"), "--tenant: "),
+        (("--session", "user-7.3"), "--tenant"),
         (("verify", "--expect", "7"), "--expect: "),
         (("--json", "verify"), "behind verify"),
     ],

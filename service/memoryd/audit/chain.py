@@ -13,7 +13,7 @@ from sqlalchemy import Select, delete, func, select, update
 
 from memoryd.database.dialect import columns_of
 from memoryd.database.tables import audit_events, audit_head, audit_keys
-from memoryd.domain.audit import FIRST_HASH, MAX_SESSION_REFS, Line, line_of, session_ref
+from memoryd.domain.audit import FIRST_HASH, Line, line_of, session_ref
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -76,8 +76,7 @@ def append(
     """
     rows = []
     for event in events:
-        named = event.sessions[:MAX_SESSION_REFS]
-        refs = [session_ref(keys[event.tenant], session_id) for session_id in named]
+        refs = [session_ref(keys[event.tenant], session_id) for session_id in event.sessions]
         line = line_of(event, refs, head.seq + 1, head.hash)
         head = head._replace(seq=line.seq, hash=line.hash)
         rows.append(line._asdict())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from memoryd.audit import chain
-from memoryd.domain.audit import problem_of
+from memoryd.domain.audit import problem_of, session_ref
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,6 +70,11 @@ class AuditLog:
     async def after(self, seq: int, tenant: str | None) -> list[Line]:
         """Read the first lines behind a place, in their order; of a tenant, or of all."""
         return await self._database.read(lambda c: chain.read_after(c, seq, tenant))
+
+    async def refers_to(self, tenant: str, session_id: str) -> str | None:
+        """How lines of a tenant refer to a session; None: none refers to any yet."""
+        key = await self._database.read(lambda c: chain.read_key(c, tenant))
+        return None if key is None else session_ref(key, session_id)
 
     async def end(self) -> Place:
         """Where the chain ends now."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 GATHERED_FOR = timedelta(minutes=1)
 
-DISTINCT = 1_000
+DISTINCT = 100
 """Kinds of refusals that are told apart in one minute; of the others only the code and the reason
 are kept, and how many there were."""
 

@@ -62,13 +62,11 @@ class AuditWriter:
         self._keys: dict[str, bytes] = {}
         self._closing = False
         self._attempts: list[_Attempt] = []
-        self._done: set[int] = set()
+        self._done: dict[int, Event] = {}
         """Events of attempts that were committed after all, by `id`."""
         self._obstacle: str | None = None
         self._lost = 0
         """Lines that were lost since lines could last be written."""
-        self.lost = 0
-        """Lines that were lost in all."""
         self._worker = asyncio.create_task(self._work(), name="audit")
 
     async def write(self, event: Event) -> None:
@@ -114,7 +112,9 @@ class AuditWriter:
             if await self._write_next():
                 back_off.reset()
             elif was_closing:
-                self._lose(len(self._waiting))
+                lost = self._lost + len(self._waiting)
+                if lost:
+                    _log.warning("the audit ends before it is written", extra={"lost_lines": lost})
                 return
             else:
                 with suppress(TimeoutError):
@@ -132,7 +132,7 @@ class AuditWriter:
         except Exception as error:  # noqa: BLE001  whatever it is, nothing may be lost for it
             self._fail(batch, error)
             return False
-        self._note(None)
+        self._note_success()
         for _, future in batch:
             if future is not None and not future.done():
                 future.set_result(None)
@@ -164,37 +164,38 @@ class AuditWriter:
         """Find out what was committed although its commit seemed to fail."""
         for attempt in self._attempts:
             if chain.has(connection, attempt.end.seq, attempt.end.hash):
-                self._done.update(map(id, attempt.events))
+                self._done |= {id(event): event for event in attempt.events}
         self._attempts.clear()
 
     def _fail(self, batch: Sequence[_Waiting], error: Exception) -> None:
         """Tell those who wait, and keep the other lines to try them again."""
+        obstacle = type(error).__name__
+        defect: Exception | None = error
         if isinstance(error, MemorydError):
-            self._note(error.for_operator)
-        else:
-            self._note(type(error).__name__, error)
-        waited = [item for item in (*batch, *self._waiting) if item[1] is not None]
-        for _, future in waited:
-            if future is not None and not future.done():
-                future.set_exception(AuditUnavailable())
-        kept = [item for item in (*batch, *self._waiting) if item[1] is None]
-        self._waiting = deque(kept[:QUEUE_LIMIT])
-        if len(kept) > QUEUE_LIMIT:
-            self._lose(len(kept) - QUEUE_LIMIT)
-
-    def _note(self, obstacle: str | None, defect: Exception | None = None) -> None:
-        """Log for the operator that lines cannot be written, and the end of that."""
-        if obstacle == self._obstacle:
-            return
-        before, self._obstacle = self._obstacle, obstacle
-        if obstacle is not None:
+            obstacle, defect = error.for_operator, None
+        if obstacle != self._obstacle:
+            self._obstacle = obstacle
             _log.warning("the audit cannot be written: %s", obstacle, exc_info=defect)
-        elif before is not None:
-            lost, self._lost = self._lost, 0
-            _log.warning("the audit is written again", extra={"lost_lines": lost})
+        kept: deque[_Waiting] = deque()
+        for item in (*batch, *self._waiting):
+            future = item[1]
+            if future is None:
+                kept.append(item)
+            elif not future.done():
+                future.set_exception(AuditUnavailable())
+        excess = max(len(kept) - QUEUE_LIMIT, 0)
+        for _ in range(excess):
+            kept.pop()
+        self._waiting = kept
+        self._lose(excess)
+
+    def _note_success(self) -> None:
+        """Log for the operator the end of what kept lines from being written."""
+        if self._obstacle is not None or self._lost:
+            _log.warning("the audit is written again", extra={"lost_lines": self._lost})
+            self._obstacle, self._lost = None, 0
 
     def _lose(self, count: int) -> None:
         if count and not self._lost:
-            _log.warning("lines of the audit are lost: they could not be written in time")
+            _log.warning("lines of the audit are lost: too many cannot be written")
         self._lost += count
-        self.lost += count

@@ -250,6 +250,9 @@ def audit(  # noqa: PLR0917  typer takes them by name
         str | None, typer.Option(help="From when on: a time, or a span such as 24h; s, m, h, d.")
     ] = None,
     tenant: Annotated[str | None, typer.Option(help="Whose lines; all if not given.")] = None,
+    session: Annotated[
+        str | None, typer.Option(help="Lines about a session of the tenant, by its id.")
+    ] = None,
     as_json: AsJson = False,  # noqa: FBT002  typer's way of a flag
     follow: Annotated[bool, typer.Option("--follow", help="Go on with new lines.")] = False,  # noqa: FBT002  typer's way of a flag
     database_url: DatabaseUrl = None,
@@ -259,8 +262,15 @@ def audit(  # noqa: PLR0917  typer takes them by name
     from memoryd.cli.running import fail
 
     if context.invoked_subcommand is None:
-        command.show(database_url, since=since, tenant=tenant, as_json=as_json, follow=follow)
-    elif since or tenant or as_json or follow or database_url:
+        command.show(
+            database_url,
+            since=since,
+            tenant=tenant,
+            session=session,
+            as_json=as_json,
+            follow=follow,
+        )
+    elif since or tenant or session or as_json or follow or database_url:
         fail(f"put the options behind {context.invoked_subcommand}, which has its own")
 
 

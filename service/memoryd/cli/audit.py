@@ -38,6 +38,7 @@ class Shown(NamedTuple):
 
     since: datetime | None
     tenant: str | None
+    session_id: str | None
     as_json: bool
 
 
@@ -46,6 +47,7 @@ def show(
     *,
     since: str | None,
     tenant: str | None,
+    session: str | None,
     as_json: bool,
     follow: bool,
 ) -> None:
@@ -55,7 +57,9 @@ def show(
             tenant_of(tenant)
         except InvalidGrant as error:
             fail(f"--tenant: {error}")
-    shown = Shown(None if since is None else _moment(since), tenant, as_json)
+    elif session is not None:
+        fail("--session: give --tenant, too; sessions of two tenants may have the same id")
+    shown = Shown(None if since is None else _moment(since), tenant, session, as_json)
 
     async def work(log: AuditLog) -> None:
         if follow:
@@ -125,9 +129,13 @@ async def _follow(log: AuditLog, shown: Shown) -> None:
 async def _print_after(log: AuditLog, shown: Shown, seq: int) -> int:
     """Print all that there is behind a place; give the last one."""
     while lines := await log.after(seq, shown.tenant):
+        ref = None
+        if shown.tenant is not None and shown.session_id is not None:
+            ref = await log.refers_to(shown.tenant, shown.session_id) or ""
         for line in lines:
             # Those of several servers are not all in the order of their times.
-            if shown.since is None or line.time >= shown.since:
+            is_late = shown.since is None or line.time >= shown.since
+            if is_late and (ref is None or ref in _fields(line).get("session_refs", ())):
                 print(_as_json(line) if shown.as_json else _as_text(line))
         sys.stdout.flush()
         seq = lines[-1].seq

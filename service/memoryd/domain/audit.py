@@ -80,7 +80,7 @@ class Event(NamedTuple):
     target: str = ""
     """What was changed, such as `api_keys/0123456789AB`."""
     sessions: Sequence[str] = ()
-    """Ids, of which no line has more than references."""
+    """Ids, at most MAX_SESSION_REFS; the line has references in their place."""
     counts: Mapping[str, int] = {}
 
 
