@@ -7,7 +7,9 @@ import itertools
 from datetime import timedelta
 from typing import Any
 
+import grpc.aio
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.access.audit_lines import is_chain, lines_of
 from tests.access.guarded import Caller, end_of, outcome
 from tests.access.test_matrix import METHODS, refused, request_for
@@ -218,6 +220,8 @@ async def test_every_call_leaves_a_line_in_all(guard, tables, eventually):
     await caller.memory("RetrieveMemories", retrieval)
     counting = memory_pb2.PurgeMemoriesRequest(session_id=SESSION)
     await caller.memory("PurgeMemories", counting)
+    check = health_pb2.HealthCheckRequest()
+    await caller.call(health_pb2_grpc.HealthStub, "Check", check)
     watching = caller.memory("WatchMemories", memory_pb2.WatchMemoriesRequest(session_id=SESSION))
     await watching.read()
     watching.cancel()
@@ -412,3 +416,36 @@ async def test_a_caller_that_goes_leaves_how_its_call_ended(guarded, tables, eve
     begun, ended = await lines_once(tables, eventually, 2, "ExportMemories")
     assert begun["receipt_id"] == ended["receipt_id"]
     assert ended["code"] == "CANCELLED"
+
+
+async def test_many_lines_share_a_transaction(guarded, tables, monkeypatch):
+    caller = await guarded.caller("acme")
+    write, transactions = guarded.server.database.write_apart, []
+
+    async def counted(body: Any, **named: Any) -> Any:
+        transactions.append(body)
+        return await write(body, **named)
+
+    monkeypatch.setattr(guarded.server.database, "write_apart", counted)
+    erasures = [memory_pb2.EraseSessionRequest(session_id=f"user-7.{n}") for n in range(100)]
+    await asyncio.gather(*(caller.memory("EraseSession", request) for request in erasures))
+    await guarded.server.stop()
+    lines = await lines_of(tables, "EraseSession")
+    assert len(lines) == 200
+    assert len(transactions) < 100
+
+
+async def test_a_server_that_is_killed_has_recorded_what_it_has_done(
+    command_line, database_url, tables
+):
+    url = {"MEMORYD_DATABASE_URL": database_url}
+    options = ("--tenant", "acme", "--name", "n", "--scope", "operator")
+    made = await asyncio.to_thread(command_line.run, "keys", "create", *options, **url)
+    server = command_line.serve(**url, MEMORYD_AUTH="required")
+    address = await asyncio.to_thread(server.address)
+    async with grpc.aio.insecure_channel(address) as channel:
+        receipt = await Caller(channel, made.stdout.strip()).memory("EraseSession", ERASE)
+        server.kill()
+    begun, *_ = await lines_of(tables, "EraseSession")
+    assert (begun["kind"], begun["receipt_id"]) == ("begun", receipt.receipt_id)
+    assert is_chain(await lines_of(tables))
