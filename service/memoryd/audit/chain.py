@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from sqlalchemy import ColumnElement, Connection
+    from sqlalchemy import ColumnElement, Connection, Subquery
 
     from memoryd.database.dialect import Dialect
     from memoryd.domain.audit import Event
@@ -133,10 +133,19 @@ def drop_before(connection: Connection, dialect: Dialect, moment: datetime) -> i
 
 
 def first_since(connection: Connection, moment: datetime) -> int | None:
-    """Give the place of the first line from a time on."""
-    wanted = select(func.min(audit_events.c.seq)).where(audit_events.c.time >= moment)
-    found: int | None = connection.execute(wanted).scalar_one()
+    """Give the place of the first line from a time on; None: there is none.
+
+    Servers whose clocks differ write lines that are not in the order of their times: up to BATCH
+    of them are put right.
+    """
+    found: int | None = connection.execute(select(func.min(_since(moment).c.seq))).scalar_one()
     return found
+
+
+def _since(moment: datetime) -> Subquery:
+    e = audit_events.c
+    first = select(e.seq).where(e.time >= moment).order_by(e.time).limit(BATCH)
+    return first.subquery("first")
 
 
 def read_of_tenant(
@@ -182,7 +191,9 @@ def _newest(
     if before is not None:
         wanted = wanted.where(e.seq < before)
     if since is not None:
-        wanted = wanted.where(e.time >= since)
+        # By its place, so that no line from before that time is read in vain.
+        first = select(func.min(_since(since).c.seq)).scalar_subquery()
+        wanted = wanted.where(e.seq >= first, e.time >= since)
     return list(_lines(connection, wanted.order_by(e.seq.desc()).limit(limit)))
 
 
