@@ -532,11 +532,15 @@ class CommandLine:
 
         `open_files`: how many descriptors it may have.
         """
+        return self.start("serve", *arguments, open_files=open_files, **variables)
+
+    def start(self, *arguments: str, open_files: int | None = None, **variables: str) -> Process:
+        """Start a command that goes on until it is ended."""
         folder = self.folder / f"process-{len(self._started)}"
         folder.mkdir()
         own = {"MEMORYD_PORT": "0", "MEMORYD_GRPC_SERVER": GRPC_SERVER}
         environ = self.environ | PATIENT | own | variables
-        command = [sys.executable, "-m", "memoryd", "serve", *arguments]
+        command = [sys.executable, "-m", "memoryd", *arguments]
         if open_files is not None:
             command = ["sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh", *command]
         process = Process(command, folder, environ)

@@ -10,12 +10,14 @@ from __future__ import annotations
 from alembic import op
 
 revision = "011_add_row_security_since_006"
-down_revision = "007_add_access_since_006"
+down_revision = "010_add_audit_since_006"
 branch_labels = None
 depends_on = None
 
 TABLES = (
     "api_keys",
+    "audit_events",
+    "audit_keys",
     "memories",
     "memory_history",
     "memory_vectors",
@@ -28,7 +30,7 @@ TABLES = (
 # The first of the three is nearly always enough, and no index can serve all of them: so plans stay
 # those by the whole key.
 NAMED = """
-    tenant = current_setting('memoryd.tenants', true)
+    tenant = nullif(current_setting('memoryd.tenants', true), '')
     OR current_setting('memoryd.tenants', true) = '*'
     OR tenant = ANY (string_to_array(current_setting('memoryd.tenants', true), ','))
 """

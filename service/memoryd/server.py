@@ -15,10 +15,13 @@ from grpc_reflection.v1alpha import reflection
 from memoryd.access.administration import KeyAdministration, TenantAdministration
 from memoryd.access.api_key import MalformedKey, digest_of, key_id_of
 from memoryd.access.keyring import Keyring
+from memoryd.audit.log import AuditLog
+from memoryd.audit.writer import AuditWriter
 from memoryd.database.engine import Database
 from memoryd.database.notifications import Listener
 from memoryd.database.options import DatabaseOptions
 from memoryd.database.roles import check_role
+from memoryd.domain.audit import Audited, AuditMode
 from memoryd.domain.errors import MemorydError
 from memoryd.domain.principals import AuthMethod, AuthMode, Principal, Scope
 from memoryd.domain.quotas import Quotas
@@ -33,6 +36,7 @@ from memoryd.rpc import core_server
 from memoryd.rpc.access import Anyone, Gate
 from memoryd.rpc.admin.service import AccessService
 from memoryd.rpc.aio_server import aio_server
+from memoryd.rpc.auditing import Auditor
 from memoryd.rpc.core_server import CoreServer
 from memoryd.rpc.endpoint import Endpoint
 from memoryd.rpc.exposure import Exposure, check_exposure
@@ -92,7 +96,7 @@ CONNECTION_IDLE_TIMEOUT_SECONDS = 20
 """A connection without a call for so long is closed; a client that calls again opens another. Where
 idle connections have taken all descriptors, a new caller is served as soon as these are closed."""
 
-OWN_DESCRIPTORS = 118
+OWN_DESCRIPTORS = 119
 """The files that the process opens besides connections to the database and of callers."""
 
 MOST_CONNECTIONS = 1_000_000
@@ -107,6 +111,9 @@ MIN_PING_INTERVAL_SECONDS = 10
 MAX_PENDING_CALLS = 4_000
 """Calls that have arrived and that no handler has taken yet. Beyond it gRPC itself cancels some of
 them, beyond twice as many all; callers get no other error."""
+
+DROP_SECONDS = 3600.0
+"""Between two looks for lines of the audit that were kept long enough."""
 
 _log = logging.getLogger(__name__)
 
@@ -231,7 +238,16 @@ class Server:
         )
         self._gate = Gate(settings.auth, self._keyring)
         self._tokens: Tokens | None = None
-        self._pipeline = CallPipeline(_limits(settings), self._store.admitted_write, self._gate)
+        self._audit = AuditLog(self.database)
+        self._auditor = (
+            Auditor(settings.audit, AuditWriter(self.database), clock)
+            if settings.audit is not AuditMode.OFF
+            else None
+        )
+        self._dropping: asyncio.Task[None] | None = None
+        self._pipeline = CallPipeline(
+            _limits(settings), self._store.admitted_write, self._gate, self._auditor
+        )
         self._add_services(clock)
         self._channel_options = channel_options(settings, shares_port=shares_port)
         self._tls = tls_of(settings)
@@ -299,6 +315,7 @@ class Server:
             KeyAdministration(self.database, clock, self._keyring.quotas_of),
             TenantAdministration(self.database, clock),
             self._keyring,
+            self._audit,
         )
         pipeline.add_service(ACCESS_SERVICE, access.methods(clock))
         pipeline.add_service(HEALTH_SERVICE, self.health.methods(), Lane.HEALTH)
@@ -310,7 +327,7 @@ class Server:
         answer = reflection.aio.ReflectionServicer(named).ServerReflectionInfo
         is_open = self._settings.reflection is Reflection.ON
         needs = Anyone.UNKNOWN if is_open else Anyone.KNOWN
-        row: Method[Any] = Method(as_it_is, answer, needs, is_plain=is_any)
+        row: Method[Any] = Method(as_it_is, answer, needs, Audited.IN_ALL, is_plain=is_any)
         table = {"ServerReflectionInfo": row}
         self._pipeline.add_service(REFLECTION_SERVICE, table, Lane.REFLECTION)
 
@@ -339,6 +356,9 @@ class Server:
             await self._probed.start(self._settings.health_port)
         await self.health.start()
         self._sweeping = asyncio.create_task(self._sweep(), name="sweeper")
+        self._dropping = asyncio.create_task(self._drop_old_lines(), name="old lines of the audit")
+        if self._auditor is not None:
+            self._auditor.start()
         return address
 
     async def _start_access(self) -> None:
@@ -417,6 +437,22 @@ class Server:
             await self._check_role(may_refuse=False)
         await self.sweeper.run(self._settings.sweep_seconds)
 
+    async def _drop_old_lines(self) -> None:
+        """Drop lines of the audit again and again, also of one that is off by now."""
+        await self.health.is_serving.wait()
+        while True:
+            try:
+                await self.drop_old_lines()
+            except MemorydError as error:
+                _log.warning("old lines of the audit were not dropped: %s", error.for_operator)
+            except Exception:  # noqa: BLE001  it is tried again
+                _log.exception("unhandled exception while old lines of the audit are dropped")
+            await asyncio.sleep(DROP_SECONDS)
+
+    async def drop_old_lines(self) -> int:
+        """Drop the lines of the audit that were kept long enough; answer how many."""
+        return await self._audit.drop(self._clock(), timedelta(days=self._settings.audit_days))
+
     @property
     def watchers(self) -> int:
         """How many streams follow a session."""
@@ -445,9 +481,10 @@ class Server:
         await self.health.stop()
         await self._pipeline.close()
         draining = asyncio.create_task(self._endpoint.stop(self._settings.drain_seconds))
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-            await asyncio.gather(self._sweeping, return_exceptions=True)
+        for task in (self._sweeping, self._dropping):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         await self._feed.close()
         await self._tools.aclose()
         await self._pipeline.open_streams.aclose()
@@ -463,6 +500,8 @@ class Server:
             await self._tokens.aclose()
         await self._retrieval.aclose()
         await self._store.close()
+        if self._auditor is not None:
+            await self._auditor.aclose()
         await self.database.close()
         if self._standby is not None:
             await self._standby.close()

@@ -49,7 +49,9 @@ SCOPE_OF = {
         ),
     },
     "AccessService": {
-        "tenant:admin": ("CreateApiKey", "ListApiKeys", "RevokeApiKey", "RotateApiKey"),
+        "tenant:admin": (
+            *("CreateApiKey", "ListApiKeys", "RevokeApiKey", "RotateApiKey", "ListAuditEvents"),
+        ),
         "instance:admin": ("ListTenants", "UpdateTenant"),
         "": ("WhoAmI",),
     },

@@ -53,6 +53,8 @@ async def test_every_table_with_a_tenant_is_behind_it(tables):
 async def test_without_its_tenant_nothing_is_seen_or_written(guarded, database_url, tables):
     caller = await guarded.caller("acme", scopes=["agent"])
     await caller.memory("StoreMemory", stored("s", "a fact"))
+    # Whose tenant is not known, as in lines of the audit: no work names nobody.
+    await tables.execute(NEW_SESSION.replace("acme", ""))
     engine = create_async_engine(database_url)
     for named, sees in (("", False), ("other", False), ("acme", True), ("other,acme", True)):
         async with engine.connect() as connection:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from memoryd.domain.audit import AuditMode
 from memoryd.domain.content import ContentPolicy
 from memoryd.settings.reading import Problem, SettingsError, merge_variables, unset_references
 from memoryd.settings.service import (
@@ -85,6 +86,22 @@ def test_flags_take_the_text_forms_too() -> None:
     assert settings.database_pgbouncer is True
 
 
+@pytest.mark.parametrize(
+    ("given", "mode"),
+    [
+        ({}, AuditMode.OFF),
+        ({"MEMORYD_AUTH": "observe"}, AuditMode.OFF),
+        ({"MEMORYD_AUTH": "required"}, AuditMode.CHANGES),
+        ({"MEMORYD_AUTH": "required", "MEMORYD_AUDIT": "off"}, AuditMode.OFF),
+        ({"MEMORYD_AUDIT": "all"}, AuditMode.ALL),
+    ],
+)
+def test_the_audit_is_on_where_credentials_are_required(
+    given: dict[str, str], mode: AuditMode
+) -> None:
+    assert load(given).audit is mode
+
+
 def test_nothing_but_the_arguments_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("MEMORYD_PORT=1\n")
     monkeypatch.chdir(tmp_path)
@@ -109,6 +126,8 @@ def test_nothing_but_the_arguments_is_read(monkeypatch: pytest.MonkeyPatch, tmp_
         ("max_message_bytes", ("131072", "1073741824"), ("131071", "1073741825")),
         ("keepalive_seconds", ("1", "86400"), ("0.9", "86401")),
         ("database_pgbouncer", ("true", "false"), ("True", "1", "yes", "on", "")),
+        ("audit", ("off", "changes", "all"), ("Off", "on", "")),
+        ("audit_days", ("1", "36500"), ("0", "36501", "1.5")),
         ("environment", ("development", "production"), ("Production", "prod", "")),
         ("log_level", ("debug", "INFO", "Warning", "error"), ("trace", "")),
         ("log_format", ("text", "json"), ("JSON", "")),

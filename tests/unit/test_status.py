@@ -38,6 +38,7 @@ ERRORS = (
     errors.Overloaded("too much at once"),
     errors.ClientLimitReached("too much at once of one"),
     errors.DatabaseUnavailable("connection to 10.0.0.1 refused"),
+    errors.AuditUnavailable(),
     errors.SchemaMismatch("migrate it"),
     errors.ShuttingDown(),
     errors.DeadlineExceeded(),

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from memoryd.access import keys as storage
-from memoryd.database.tenancy import EVERY_TENANT
+from memoryd.access.api_key import is_key_id
+from memoryd.database.tenancy import EVERY_TENANT, one_or_all
 from memoryd.domain.errors import (
     InvalidRequest,
     KeyNotFound,
@@ -18,7 +19,7 @@ from memoryd.domain.principals import Scope
 from memoryd.domain.quotas import Quotas
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Mapping
 
     from sqlalchemy import Connection
 
@@ -31,6 +32,9 @@ LIFETIME = timedelta(days=365)
 """Of a key, where nothing is said of it."""
 
 LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
+
+NO_ID = "(the text is no id)"
+"""In the place of what is given as an id, and may be a whole key."""
 
 
 class NewKey(NamedTuple):
@@ -97,7 +101,7 @@ class KeyAdministration:
         """Read keys in the order of their ids, after one; of a tenant, or of all."""
         return await self._database.read(
             lambda c: storage.read_keys(c, tenant, after=after, limit=size),
-            tenants=_one_or_all(tenant),
+            tenants=one_or_all(tenant),
             timeout=timeout,
         )
 
@@ -118,7 +122,7 @@ class KeyAdministration:
             storage.revoke_key(connection, key_id, now=now, revision=revision)
             return key._replace(revoked_at=now)
 
-        return await self._database.write(body, tenants=_one_or_all(tenant), timeout=timeout)
+        return await self._database.write(body, tenants=one_or_all(tenant), timeout=timeout)
 
     async def rotate(
         self,
@@ -146,7 +150,7 @@ class KeyAdministration:
             storage.end_key(connection, key_id, at=now + overlap, revision=revision)
             return NewKey(*made)
 
-        return await self._database.write(body, tenants=_one_or_all(tenant), timeout=timeout)
+        return await self._database.write(body, tenants=one_or_all(tenant), timeout=timeout)
 
     def _check_quota(self, connection: Connection, tenant: str, now: datetime) -> None:
         limit = self._quotas_of(tenant).keys
@@ -196,16 +200,12 @@ class TenantAdministration:
         return await self._database.write(body, tenants=(tenant,), timeout=timeout)
 
 
-def _one_or_all(tenant: str | None) -> Collection[str]:
-    return EVERY_TENANT if tenant is None else (tenant,)
-
-
 def _key_for(
     connection: Connection, key_id: str, tenant: str | None, by: Principal | None
 ) -> ApiKey:
     key = storage.read_key(connection, key_id)
     if key is None or (tenant is not None and key.grant.tenant != tenant):
-        raise KeyNotFound(key_id)
+        raise KeyNotFound(key_id if is_key_id(key_id) else NO_ID)
     if by is not None and Scope.INSTANCE_ADMIN in key.grant.scopes:
         by.require(Scope.INSTANCE_ADMIN)
     return key

@@ -27,6 +27,9 @@ _SHAPE = re.compile(
     rf"(?P<checksum>[0-9A-Za-z]{{{CHECKSUM_DIGITS}}})"
 )
 
+is_key_id = re.compile(rf"[0-9A-Za-z]{{{ID_DIGITS}}}").fullmatch
+"""Whether a text can be the id of a key. One that cannot may be a whole key: do not repeat it."""
+
 
 class MalformedKey(ValueError):
     """A text that is no API key. Its own text does not repeat it."""
@@ -59,6 +62,11 @@ def key_id_of(text: str) -> str:
     if shaped is None or shaped["checksum"] != _checksum(shaped["before"]):
         raise MalformedKey
     return shaped["id"]
+
+
+def key_target(key_id: str) -> str:
+    """Name a key in the audit; empty where the text is no id."""
+    return f"api_keys/{key_id}" if is_key_id(key_id) else ""
 
 
 def digest_of(text: str) -> bytes:

@@ -124,7 +124,10 @@ class Keyring:
         if known is None:
             return self._unknown(text, digest)
         now = self._clock()
-        self._check(known.key, now)
+        try:
+            self._check(known.key, now)
+        except MemorydError as error:
+            raise known.principal.refused(error) from None
         if known.last_used_at is None or now - known.last_used_at >= USE_KEPT:
             known.last_used_at = self._used[known.key.key_id] = now
         return known.principal

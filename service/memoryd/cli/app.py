@@ -235,6 +235,63 @@ def rotate(
     keys.rotate(database_url, key_id, overlap, as_json=as_json)
 
 
+audit_app = typer.Typer(
+    help="The audit of a database, also while servers run.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
+app.add_typer(audit_app, name="audit")
+
+
+@audit_app.callback()
+def audit(  # noqa: PLR0917  typer takes them by name
+    context: typer.Context,
+    since: Annotated[
+        str | None, typer.Option(help="From when on: a time, or a span such as 24h; s, m, h, d.")
+    ] = None,
+    tenant: Annotated[str | None, typer.Option(help="Whose lines; all if not given.")] = None,
+    session: Annotated[
+        str | None, typer.Option(help="Lines about a session of the tenant, by its id.")
+    ] = None,
+    as_json: AsJson = False,  # noqa: FBT002  typer's way of a flag
+    follow: Annotated[bool, typer.Option("--follow", help="Go on with new lines.")] = False,  # noqa: FBT002  typer's way of a flag
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Print who has changed, exported or erased what, the oldest line first."""
+    from memoryd.cli import audit as command
+    from memoryd.cli.running import fail
+
+    if context.invoked_subcommand is None:
+        command.show(
+            database_url,
+            since=since,
+            tenant=tenant,
+            session=session,
+            as_json=as_json,
+            follow=follow,
+        )
+    elif since or tenant or session or as_json or follow or database_url:
+        fail(f"put the options behind {context.invoked_subcommand}, which has its own")
+
+
+@audit_app.command()
+def verify(
+    expect: Annotated[
+        str | None, typer.Option(help="A line that must be there, as SEQ:HASH.")
+    ] = None,
+    as_json: AsJson = False,  # noqa: FBT002  typer's way of a flag
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Exit 0 if no line was changed, moved or cut out since it was written.
+
+    Prints the last line's place and hash. Kept elsewhere, and given as --expect later, they tell
+    whether the end was cut off or the whole chain written anew.
+    """
+    from memoryd.cli import audit as command
+
+    command.verify(database_url, expect=expect, as_json=as_json)
+
+
 def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a letter that a console lacks is shown escaped

@@ -157,12 +157,17 @@ def export(file: Path, database_url: str | None, *, with_deleted: bool) -> None:
 
 
 async def _export(settings: Settings, file: Path, *, with_deleted: bool) -> None:
+    from memoryd.cli.recording import Recording
     from memoryd.database.new_file import new_file
     from memoryd.database.transfer import export_to
 
-    async with database_of(settings) as database:
+    async with (
+        database_of(settings) as database,
+        Recording(database, settings).of("memoryd export") as recorded,
+    ):
         with new_file(file) as out:
             count = await export_to(database, out, with_deleted=with_deleted)
+        recorded.counts["exported_rows"] = count
     print(f"exported {count:,} rows to {file}")
 
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memoryd.access.administration import KeyAdministration, lifetime_end
+from memoryd.access.api_key import key_target
 from memoryd.access.keys import Grant
 from memoryd.cli.data import database_of, migrate_embedded
+from memoryd.cli.recording import Recording
 from memoryd.cli.running import configuration, fail, logging, run
+from memoryd.cli.spans import span_of
 from memoryd.domain.principals import InvalidGrant, SessionRules, scopes_of, tenant_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from memoryd.access.administration import NewKey
     from memoryd.access.keys import ApiKey
@@ -27,9 +28,6 @@ PAGE = 1000
 
 MAX_NAME_CHARACTERS = 128
 MAX_OVERLAP = timedelta(days=30)
-
-_SPAN = re.compile(r"(?P<count>[0-9]{1,9})(?P<unit>[smhd])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 class KeyOptions(NamedTuple):
@@ -46,8 +44,11 @@ class KeyOptions(NamedTuple):
 def create(database_url: str | None, options: KeyOptions, *, first: bool, as_json: bool) -> None:
     grant = _grant(options)
 
-    async def work(keys: KeyAdministration) -> None:
-        made = await (keys.create_first(grant) if first else keys.create(grant, None))
+    async def work(keys: KeyAdministration, record: Recording) -> None:
+        async with record.of("memoryd keys create", tenant=grant.tenant) as recorded:
+            made = await (keys.create_first(grant) if first else keys.create(grant, None))
+            if made is not None:
+                recorded.target = key_target(made.key.key_id)
         if made is None:
             print("there is a key already; none was made", file=sys.stderr)
         else:
@@ -60,7 +61,7 @@ def list_all(database_url: str | None, tenant: str | None, *, as_json: bool) -> 
     if tenant is not None:
         _checked("--tenant", lambda: tenant_of(tenant))
 
-    async def work(keys: KeyAdministration) -> None:
+    async def work(keys: KeyAdministration, _: Recording) -> None:
         found: list[ApiKey] = []
         while page := await keys.page(tenant, after=found[-1].key_id if found else "", size=PAGE):
             found += page
@@ -79,26 +80,33 @@ def list_all(database_url: str | None, tenant: str | None, *, as_json: bool) -> 
 
 
 def revoke(database_url: str | None, key_id: str) -> None:
-    async def work(keys: KeyAdministration) -> None:
-        key = await keys.revoke(key_id, None, None)
+    async def work(keys: KeyAdministration, record: Recording) -> None:
+        async with record.of("memoryd keys revoke", target=key_target(key_id)) as recorded:
+            key = await keys.revoke(key_id, None, None)
+            recorded.tenant = key.grant.tenant
         print(f"revoked {key.key_id} of {key.grant.tenant}")
 
     _run(database_url, work)
 
 
 def rotate(database_url: str | None, key_id: str, overlap: str, *, as_json: bool) -> None:
-    span = _span("--overlap", overlap)
+    span = span_of("--overlap", overlap)
     if span > MAX_OVERLAP:
         fail(f"--overlap: must be at most {MAX_OVERLAP.days}d")
 
-    async def work(keys: KeyAdministration) -> None:
-        _print_new(await keys.rotate(key_id, None, None, overlap=span), as_json=as_json)
+    async def work(keys: KeyAdministration, record: Recording) -> None:
+        async with record.of("memoryd keys rotate", target=key_target(key_id)) as recorded:
+            made = await keys.rotate(key_id, None, None, overlap=span)
+            recorded.tenant = made.key.grant.tenant
+            recorded.target = key_target(made.key.key_id)
+        _print_new(made, as_json=as_json)
 
     _run(database_url, work)
 
 
 def _run(
-    database_url: str | None, work: Callable[[KeyAdministration], Coroutine[Any, Any, None]]
+    database_url: str | None,
+    work: Callable[[KeyAdministration, Recording], Coroutine[Any, Any, None]],
 ) -> None:
     settings, _ = configuration(database_url=database_url)
     with logging(settings):
@@ -110,17 +118,11 @@ def _now() -> datetime:
 
 
 async def _with_keys(
-    settings: Settings, work: Callable[[KeyAdministration], Coroutine[Any, Any, None]]
+    settings: Settings, work: Callable[[KeyAdministration, Recording], Coroutine[Any, Any, None]]
 ) -> None:
-    async with _keys(settings) as keys:
-        await work(keys)
-
-
-@asynccontextmanager
-async def _keys(settings: Settings) -> AsyncIterator[KeyAdministration]:
     await migrate_embedded(settings)
     async with database_of(settings) as database:
-        yield KeyAdministration(database, _now)
+        await work(KeyAdministration(database, _now), Recording(database, settings))
 
 
 def _grant(options: KeyOptions) -> Grant:
@@ -134,7 +136,7 @@ def _grant(options: KeyOptions) -> Grant:
         if options.expires is not None:
             fail("--expires and --no-expiry exclude each other: give one")
         return Grant(tenant, name, scopes, sessions, None)
-    lifetime = None if options.expires is None else _span("--expires", options.expires)
+    lifetime = None if options.expires is None else span_of("--expires", options.expires)
     if lifetime == timedelta():
         fail("--expires: must be more than zero")
     try:
@@ -148,13 +150,6 @@ def _checked(option: str, make: Callable[[], Any]) -> Any:
         return make()
     except InvalidGrant as error:
         fail(f"{option}: {error}")
-
-
-def _span(option: str, text: str) -> timedelta:
-    span = _SPAN.fullmatch(text)
-    if span is None:
-        fail(f"{option}: expected a whole number and s, m, h or d, such as 90d")
-    return timedelta(**{_UNITS[span["unit"]]: int(span["count"])})
 
 
 def _print_new(made: NewKey, *, as_json: bool) -> None:

@@ -45,7 +45,7 @@ _SCHEMA_ATTEMPTS = 3
 
 
 class Database:
-    """A database of either kind, as two pools: one reads, one writes.
+    """A database of either kind, as pools: one reads, one writes, one writes apart from it.
 
     A body is a plain function of a `Connection`: it runs to its end, or not at all, whatever
     becomes of the caller, so a cancelled call leaves no connection in the middle of something. It
@@ -79,6 +79,12 @@ class Database:
             "hide_parameters": True,  # contents never come into an error's text
         }
         self._writer = self.dialect.pool(parsed, self._options, pool_size=1, **common)
+        # SQLite has one writer at a time anyway.
+        self._writer_apart = (
+            self._writer
+            if self.is_embedded
+            else self.dialect.pool(parsed, self._options, pool_size=1, **common)
+        )
         # Each statement of a reader sees the last commit, and needs no round trip to end.
         self._reader = self.dialect.pool(
             parsed,
@@ -124,7 +130,21 @@ class Database:
         It is committed when this returns.
         """
         self._require_schema()
-        return await self._run(self._write(body, tenants), timeout)
+        return await self._run(self._write(self._writer, body, tenants), timeout)
+
+    async def write_apart(
+        self,
+        body: Callable[[Connection], T],
+        *,
+        tenants: Collection[str],
+        timeout: float | None = None,
+    ) -> T:
+        """Run `body` as `write` does; what it waits for holds up nothing that `write` runs.
+
+        On an embedded database it does, since there every writer waits for all.
+        """
+        self._require_schema()
+        return await self._run(self._write(self._writer_apart, body, tenants), timeout)
 
     async def snapshot(self, body: Callable[[Connection], T], *, tenants: Collection[str]) -> T:
         """Run `body` in a transaction whose statements all see one state.
@@ -204,7 +224,7 @@ class Database:
     @property
     def connections_in_use(self) -> int:
         """How many are checked out of the pools."""
-        return self._reader.in_use + self._writer.in_use
+        return sum(pool.in_use for pool in {self._reader, self._writer, self._writer_apart})
 
     async def scrub(self) -> None:
         """Leave nothing of what was erased in an embedded database's files.
@@ -259,7 +279,8 @@ class Database:
             await self._scrubbing.stop()
         while self._under_way:
             await asyncio.gather(*self._under_way, return_exceptions=True)
-        await asyncio.gather(self._reader.close(), self._writer.close())
+        pools = {self._reader, self._writer, self._writer_apart}
+        await asyncio.gather(*(pool.close() for pool in pools))
 
     async def _snapshot(self, body: Callable[[Connection], T], tenants: Collection[str]) -> T:
         scoped = self._scoped(body, tenants, in_transaction=True)
@@ -285,7 +306,9 @@ class Database:
 
         return scoped
 
-    async def _write(self, body: Callable[[Connection], T], tenants: Collection[str]) -> T:
+    async def _write(
+        self, pool: Pool, body: Callable[[Connection], T], tenants: Collection[str]
+    ) -> T:
         scoped = self._scoped(body, tenants, in_transaction=True)
 
         def transaction(connection: Connection) -> T:
@@ -298,7 +321,7 @@ class Database:
                 raise DatabaseUnavailable("a commit has not ended its transaction")
             return result
 
-        return await self._on_schema(self._writer, transaction)
+        return await self._on_schema(pool, transaction)
 
     async def _on_schema(self, pool: Pool, body: Callable[[Connection], T]) -> T:
         """Run a body on a connection that knows the schema as it is."""

@@ -290,3 +290,46 @@ api_keys = Table(
     Index("ix_api_keys_revision", "revision"),
     info={UNMOVED: True},
 )
+
+# One row, made by the first line: the end of the chain. Its lock puts those who write lines in
+# line.
+audit_head = Table(
+    "audit_head",
+    schema,
+    Column("id", Integer, autoincrement=False, nullable=False),
+    # Of the last line.
+    Column("seq", BigInteger, nullable=False),
+    Column("hash", String(64), nullable=False),
+    # Of the last line that was dropped for its age: the oldest one kept follows it.
+    Column("dropped_seq", BigInteger, nullable=False),
+    Column("dropped_hash", String(64), nullable=False),
+    PrimaryKeyConstraint("id", name="pk_audit_head"),
+    CheckConstraint("id = 1", name="ck_audit_head_single"),
+    info={UNMOVED: True},
+)
+
+audit_events = Table(
+    "audit_events",
+    schema,
+    Column("seq", BigInteger, autoincrement=False, nullable=False),
+    Column("time", UtcDateTime, nullable=False),
+    # Whose line it is; empty where no tenant is known.
+    Column("tenant", String(64), nullable=False),
+    # The line as canonical JSON, but its hash. It has all that the columns have.
+    Column("event", Text, nullable=False),
+    Column("hash", String(64), nullable=False),
+    PrimaryKeyConstraint("seq", name="pk_audit_events"),
+    Index("ix_audit_events_tenant", "tenant", "seq"),
+    Index("ix_audit_events_time", "time"),
+    info={UNMOVED: True},
+)
+
+# What session references are made with: without it they say nothing of the session's id.
+audit_keys = Table(
+    "audit_keys",
+    schema,
+    Column("tenant", String(64), nullable=False),
+    Column("key", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("tenant", name="pk_audit_keys"),
+    info={UNMOVED: True},
+)

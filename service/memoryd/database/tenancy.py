@@ -31,6 +31,11 @@ _KEY = "tenants"
 """Where a connection's `info` keeps what is at work on it."""
 
 
+def one_or_all(tenant: str | None) -> Collection[str]:
+    """Name a tenant, or all: None."""
+    return EVERY_TENANT if tenant is None else (tenant,)
+
+
 class ForeignRow(Exception):
     """A row of a tenant that was not asked for: a fault of this program or of its database."""
 

@@ -33,6 +33,7 @@ MemorydError
 │   ├── ClientLimitReached    one client's share of it
 │   └── OutOfDescriptors      the process may open no more files and connections
 ├── DatabaseUnavailable
+├── AuditUnavailable          what must be recorded first cannot be
 ├── SchemaMismatch            the database's schema is not this release's
 ├── ShuttingDown
 ├── DeadlineExceeded
@@ -51,9 +52,19 @@ SEND_ONE = (
 )
 
 
+class RefusedCaller(NamedTuple):
+    """Who was refused, where the credential is known."""
+
+    tenant: str
+    name: str
+    key_id: str
+
+
 class MemorydError(Exception):
     """Base of all; its text may be shown to the caller."""
 
+    caller: RefusedCaller | None = None
+    """Set where it refuses a call before its principal is established."""
     last_revision: int | None = None
     """Where the error ends a stream that can be resumed: the revision of the last message sent."""
 
@@ -282,6 +293,16 @@ class DatabaseUnavailable(MemorydError):
     def for_operator(self) -> str:
         what = "cannot be used" if self._remedy else "does not answer"
         return f"the database {what}: {self.cause}"
+
+
+class AuditUnavailable(MemorydError):
+    retry_after = 1.0
+    """Seconds."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the audit cannot be written, so the call was not done; try again, or ask the operator"
+        )
 
 
 class SchemaMismatch(MemorydError):

@@ -6,11 +6,13 @@ import enum
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from memoryd.domain.errors import ScopeMissing, SessionNotAllowed
+from memoryd.domain.errors import RefusedCaller, ScopeMissing, SessionNotAllowed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
+
+    from memoryd.domain.errors import MemorydError
 
 TENANT_RULE = "must be 1 to 64 of a-z, 0-9, '.', '_' and '-', and begin with a letter or a digit"
 _is_tenant = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}").fullmatch
@@ -222,6 +224,11 @@ class Principal(NamedTuple):
         """What a change is kept under: the name, or the tenant where callers show no credential."""
         name = self.tenant if self.method is AuthMethod.OFF else self.name
         return name[:MAX_ACTOR_CHARACTERS]
+
+    def refused(self, error: MemorydError) -> MemorydError:
+        """Give an error that refuses the principal, and says so."""
+        error.caller = RefusedCaller(self.tenant, self.name, self.credential_id)
+        return error
 
     def require(self, scope: Scope) -> None:
         """Raise ScopeMissing where the principal lacks a scope."""

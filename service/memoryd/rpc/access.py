@@ -124,8 +124,11 @@ class Gate:
             principal = certificate
         else:
             raise CredentialMissing
-        self._keyring.check_tenant(principal)
-        _check_scope(principal, needs)
+        try:
+            self._keyring.check_tenant(principal)
+            _check_scope(principal, needs)
+        except MemorydError as error:
+            raise principal.refused(error) from None
         return principal
 
     async def _shown(self, text: str) -> Principal:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import grpc
 
     from memoryd.domain.principals import Principal
+    from memoryd.rpc.call_record import CallRecord
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -69,6 +70,13 @@ class Call(NamedTuple):
     client: str
     """Whose share it takes of what the service can do: the tenant, or the caller's address."""
     principal: Principal
+    record: CallRecord | None = None
+    """What is to be said of it in the audit; None: nothing."""
+
+    @property
+    def receipt_id(self) -> str:
+        """What the audit names the call by; empty where that has no line of it."""
+        return "" if self.record is None else self.record.receipt_id
 
     def session(self, session_id: str) -> Session:
         """The shard key: the tenant is the caller's, whatever the request says.
@@ -77,7 +85,24 @@ class Call(NamedTuple):
         """
         principal = self.principal
         principal.require_session(session_id)
+        if self.record is not None:
+            self.record.names(session_id)
         return Session(principal.tenant, session_id)
+
+    def is_about(self, target: str, tenant: str = "") -> None:
+        """Note for the audit what is changed, and whose it is; empty: the caller's tenant's."""
+        if self.record is not None:
+            self.record.target, self.record.tenant = target, tenant
+
+    def counts(self, name: str, number: int) -> None:
+        """Add to a number that the audit has of the call."""
+        if self.record is not None:
+            self.record.counts[name] = self.record.counts.get(name, 0) + number
+
+    def changes_nothing(self) -> None:
+        """Note that the call is a trial, of which the audit of changes has no line."""
+        if self.record is not None:
+            self.record.changes = False
 
 
 _current: ContextVar[Call] = ContextVar("call")

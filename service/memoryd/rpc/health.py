@@ -10,6 +10,7 @@ import grpc
 from grpc_health.v1 import health_pb2
 
 from memoryd.database.backoff import BackOff
+from memoryd.domain.audit import Audited
 from memoryd.domain.errors import MemorydError, ServiceNotFound, ShuttingDown
 from memoryd.rpc.access import Anyone
 from memoryd.rpc.methods import Method, as_it_is, is_any
@@ -76,9 +77,9 @@ class HealthMonitor:
     def methods(self) -> Mapping[str, Method[Any]]:
         """The table of `grpc.health.v1.Health`."""
         return {
-            "Check": Method(as_it_is, self.check, Anyone.UNKNOWN, is_plain=is_any),
-            "List": Method(as_it_is, self.list_all, Anyone.KNOWN, is_plain=is_any),
-            "Watch": Method(as_it_is, self.watch, Anyone.KNOWN, is_plain=is_any),
+            "Check": Method(as_it_is, self.check, Anyone.UNKNOWN, Audited.NEVER, is_plain=is_any),
+            "List": Method(as_it_is, self.list_all, Anyone.KNOWN, Audited.NEVER, is_plain=is_any),
+            "Watch": Method(as_it_is, self.watch, Anyone.KNOWN, Audited.NEVER, is_plain=is_any),
         }
 
     async def check(

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
+    from memoryd.domain.audit import Audited
     from memoryd.domain.principals import Scope
     from memoryd.rpc.access import Anyone
     from memoryd.rpc.call import Call
@@ -40,6 +41,8 @@ class Method(Generic[RecordT]):
     """A coroutine function that returns the answer, or an asynchronous generator of answers."""
     needs: Scope | Anyone
     """Of the caller. A request may need more, which `parse` then requires."""
+    audited: Audited
+    """When its calls leave lines in the audit."""
     weight: int = 1
     """How much a call counts of the calls a second that a tenant may make."""
     check_size: Callable[[Any, Violations], None] | None = None

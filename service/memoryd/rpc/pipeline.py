@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
+from memoryd.domain.audit import Audited
 from memoryd.domain.errors import (
     MalformedMessage,
     MemorydError,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from memoryd.domain.principals import Scope
     from memoryd.rpc.access import Gate
+    from memoryd.rpc.auditing import Auditor
     from memoryd.rpc.call import WireCall
     from memoryd.rpc.limits import Limits
     from memoryd.rpc.methods import Method
@@ -107,8 +109,16 @@ class CallPipeline:
     while the request is read, since to read and validate that may be a large part of the work.
     """
 
-    def __init__(self, limits: Limits, admitted_write: Admission, gate: Gate) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        admitted_write: Admission,
+        gate: Gate,
+        auditor: Auditor | None = None,
+    ) -> None:
+        """`auditor` writes lines of calls; None: there is no audit."""
         self._limits = limits
+        self._auditor = auditor
         self._gate = gate
         self.open_streams = OpenStreams(gate.check, gate.streams_of)
         self._admitted_write = admitted_write
@@ -170,7 +180,8 @@ class CallPipeline:
             raise ValueError(f"the table of {service.full_name} and its proto differ in: {wrong}")
         for name, row in methods.items():
             proto, path = service.methods_by_name[name], f"/{service.full_name}/{name}"
-            method = _Method(path, row, proto, self._places[lane], self._limits, self._serving)
+            serving = partial(self._serving, path, row.needs, self._how(row.audited))
+            method = _Method(path, row, proto, self._places[lane], self._limits, serving)
             if proto.server_streaming:
                 streams = self._request_streams if proto.client_streaming else None
                 serve = _streaming(method, self._limits, self.open_streams, streams)
@@ -181,11 +192,17 @@ class CallPipeline:
             answers_once = not proto.server_streaming
             self.handlers[path.encode()] = Handler(serve, answers_once=answers_once)
 
-    def _serving(self, path: str, needs: Scope | Anyone, context: WireCall) -> Serving:
-        return Serving(path, needs, self._gate, self._returns, context)
+    def _how(self, row: Audited) -> Audited | None:
+        return None if self._auditor is None else self._auditor.decision_for(row)
+
+    def _serving(
+        self, path: str, needs: Scope | Anyone, how: Audited | None, context: WireCall
+    ) -> Serving:
+        return Serving(path, needs, self._gate, self._returns, self._auditor, how, context)
 
     async def _serve_unknown(self, context: WireCall) -> bytes:
-        async with self._serving(UNKNOWN_METHOD, Anyone.KNOWN, context) as serving:  # unread
+        how = self._how(Audited.IN_ALL)
+        async with self._serving(UNKNOWN_METHOD, Anyone.KNOWN, how, context) as serving:  # unread
             serving.admitted(weight=1)
             raise UnknownMethod(
                 "this service has no such method; ask its reflection for those it has"
@@ -202,11 +219,11 @@ class _Method:
         proto: MethodDescriptor,
         places: _Places,
         limits: Limits,
-        serving: Callable[[str, Scope | Anyone, WireCall], Serving],
+        serving: Callable[[WireCall], Serving],
     ) -> None:
         self.row = row
         self.places = places
-        self.serving = partial(serving, path, row.needs)
+        self.serving = serving
         """Enters a call."""
         self._path = path
         self._decode = GetMessageClass(proto.input_type).FromString
@@ -262,6 +279,8 @@ def _unary(method: _Method, admitted: Admission) -> Serve:
             try:
                 with admitted(call.principal.tenant):
                     record = await method.read(context, serving)
+                if call.record is not None:
+                    await serving.accepted()
                 return _encoded(await handle(record, call))
             finally:
                 places.give_back(call.client)
@@ -287,6 +306,8 @@ def _streaming(
                     if streams is None
                     else held.enter_context(method.read_all(context, serving, streams))
                 )
+                if call.record is not None:
+                    await serving.accepted()
                 async with aclosing(handle(record, call)) as answers:
                     await _send(answers, record, context, limits, stream)
 

@@ -17,14 +17,17 @@ from memoryd.domain.errors import MemorydError, OutOfDescriptors, Overloaded
 from memoryd.domain.principals import NO_ONE, AuthMethod
 from memoryd.rpc.access import ObservedPrincipal
 from memoryd.rpc.call import Call, enter
+from memoryd.rpc.call_record import CallRecord
 from memoryd.rpc.limits import client_of, tenants_share
-from memoryd.rpc.status import reason_of, status_of
+from memoryd.rpc.status import INTERNAL, reason_of, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from memoryd.domain.audit import Audited
     from memoryd.domain.principals import Scope
     from memoryd.rpc.access import Anyone, Gate
+    from memoryd.rpc.auditing import Auditor
     from memoryd.rpc.call import WireCall
     from memoryd.rpc.limits import RetryDelays
     from memoryd.rpc.status import Status
@@ -46,24 +49,29 @@ class Serving:
     """One call: entered at its beginning, and at its end refused, if it failed, and logged."""
 
     __slots__ = (
-        *("_context", "_gate", "_needs", "_path", "_refusal", "_returns", "_started"),
-        "call",
+        *("_auditor", "_context", "_gate", "_how", "_needs", "_path", "_reason", "_refusal"),
+        *("_returns", "_started", "call"),
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  built in one place
         self,
         path: str,
         needs: Scope | Anyone,
         gate: Gate,
         returns: RetryDelays,
+        auditor: Auditor | None,
+        how: Audited | None,
         context: WireCall,
     ) -> None:
-        """`needs`: what the method needs of its caller."""
+        """`needs`: what the method needs of its caller; `how` it is audited, if it is."""
         self._path = path
         self._needs = needs
         self._gate = gate
         self._returns = returns
+        self._auditor = auditor
+        self._how = how
         self._context = context
+        self._reason = ""
         self._refusal: MemorydError | None = None
 
     async def __aenter__(self) -> Self:
@@ -77,7 +85,8 @@ class Serving:
             principal, self._refusal = NO_ONE, error
         is_known = principal.method is not AuthMethod.OFF
         client = tenants_share(principal.tenant) if is_known else client_of(context.peer())
-        self.call = Call(self._path, request_id, context.time_remaining, client, principal)
+        record = None if self._how is None else CallRecord(self._how, context.peer())
+        self.call = Call(self._path, request_id, context.time_remaining, client, principal, record)
         enter(self.call)
         context.set_trailing_metadata(((REQUEST_ID_HEADER, request_id),))
         return self
@@ -97,17 +106,33 @@ class Serving:
             if isinstance(error, grpc.aio.AbortError):
                 code = self._context.code() or grpc.StatusCode.UNKNOWN
             elif isinstance(error, Exception):
-                status = self.status_of(error)
+                status = self._refused_with(error)
                 code = status.code
                 await self._abort(status)
             elif error is not None:
                 code = grpc.StatusCode.CANCELLED
         finally:
+            code = _timed(self.call, code)
             _log(self.call, code, self._started)
+            if self._auditor is not None:
+                self._leave_line(self._auditor, code)
+
+    async def accepted(self) -> None:
+        """Note that the request is accepted, before any of its work is done.
+
+        Raises AuditUnavailable where that has to be recorded first and cannot be.
+        """
+        if self._auditor is not None and self.call.record is not None:
+            await self._auditor.begin(self.call, self.call.record)
 
     async def refuse(self, error: Exception) -> None:
         """End the call with an error while its handler waits for gRPC, which tells the handler."""
-        await self._abort(self.status_of(error))
+        await self._abort(self._refused_with(error))
+
+    def _refused_with(self, error: Exception) -> Status:
+        """Give the status that ends the call."""
+        self._reason = reason_of(error) if isinstance(error, MemorydError) else INTERNAL
+        return self.status_of(error)
 
     def status_of(self, error: Exception) -> Status:
         """Give what the caller gets to see of an error; the log has the rest of a defect."""
@@ -123,7 +148,16 @@ class Serving:
                 exc_info=error,
                 extra={"request_id": call.request_id, "method": call.method},
             )
+        elif self._auditor is not None and isinstance(error, MemorydError):
+            self._auditor.refuse(call, self._context.peer(), error)
         return status
+
+    def _leave_line(self, auditor: Auditor, code: grpc.StatusCode) -> None:
+        call = self.call
+        if call.record is not None:
+            auditor.end(call, call.record, code, self._reason)
+        if isinstance(call.principal, ObservedPrincipal) and call.principal.refusal is not None:
+            auditor.would_refuse(call, self._context.peer(), call.principal.refusal)
 
     async def _abort(self, status: Status) -> None:
         with reaching_caller():
@@ -153,12 +187,18 @@ def _request_id(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
     return f"{random.getrandbits(128):032x}"  # to tell calls apart, not secret
 
 
+def _timed(call: Call, code: grpc.StatusCode) -> grpc.StatusCode:
+    """Tell a deadline from a caller that has gone: the handler is cancelled in both cases."""
+    if code is grpc.StatusCode.CANCELLED:
+        left = call.time_remaining()
+        if left is not None and left < TRANSIT_SECONDS:
+            return grpc.StatusCode.DEADLINE_EXCEEDED
+    return code
+
+
 def _log(call: Call, code: grpc.StatusCode, started: float) -> None:
     if not log.isEnabledFor(logging.INFO):
         return
-    left = call.time_remaining()
-    if code is grpc.StatusCode.CANCELLED and left is not None and left < TRANSIT_SECONDS:
-        code = grpc.StatusCode.DEADLINE_EXCEEDED  # the handler is cancelled then, too
     fields = {
         "method": call.method,
         "code": code.name,

@@ -35,6 +35,9 @@ API_KEY_TYPE = "memoryd.v1.ApiKey"
 PREFIX = "ERROR_REASON_"
 """Of the names of reasons in the proto, and of the older ones on the wire, too."""
 
+INTERNAL = f"{PREFIX}INTERNAL"
+"""The reason of an error that is not in the table."""
+
 _TABLE: dict[type[errors.MemorydError], tuple[grpc.StatusCode, Reason.ValueType]] = {
     errors.InvalidRequest: (
         grpc.StatusCode.INVALID_ARGUMENT,
@@ -161,6 +164,10 @@ _TABLE: dict[type[errors.MemorydError], tuple[grpc.StatusCode, Reason.ValueType]
         grpc.StatusCode.UNAVAILABLE,
         error_reason_pb2.ERROR_REASON_DATABASE_UNAVAILABLE,
     ),
+    errors.AuditUnavailable: (
+        grpc.StatusCode.UNAVAILABLE,
+        error_reason_pb2.ERROR_REASON_AUDIT_UNAVAILABLE,
+    ),
     errors.SchemaMismatch: (
         grpc.StatusCode.UNAVAILABLE,
         error_reason_pb2.ERROR_REASON_SCHEMA_MISMATCH,
@@ -208,6 +215,11 @@ def status_of(error: Exception, request_id: str) -> Status:
     return _status(code, reason, str(error), _details(error), facts)
 
 
+def code_of(error: errors.MemorydError) -> grpc.StatusCode:
+    """Give the status code of an error."""
+    return _TABLE[type(error)][0]
+
+
 def reason_of(error: errors.MemorydError) -> str:
     """Name the reason of an error, as `ErrorInfo` has it."""
     return _name(_TABLE[type(error)][1])
@@ -235,7 +247,9 @@ def _details(error: errors.MemorydError) -> list[Message]:
             if after is not None:
                 details.append(_retry_info(after))
         case (
-            errors.Overloaded(retry_after=seconds) | errors.DatabaseUnavailable(retry_after=seconds)
+            errors.Overloaded(retry_after=seconds)
+            | errors.DatabaseUnavailable(retry_after=seconds)
+            | errors.AuditUnavailable(retry_after=seconds)
         ):
             details.append(_retry_info(seconds))
     return details

@@ -36,6 +36,9 @@ _NO_VALUE: Final = "no value, or one that refers to a variable that is not set"
 
 _REFUSED = "refused"
 
+_UNDECIDED = "default_factory_not_called"
+"""Of a field whose default depends on others, of which one is refused: that is fault enough."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -123,6 +126,8 @@ def validate(model: type[M], values: Mapping[str, object]) -> tuple[M | None, li
     except ValidationError as error:
         for detail in error.errors(include_url=False, include_input=False):
             name = str(detail["loc"][0])
+            if detail["type"] == _UNDECIDED:
+                continue
             if name in fields:
                 refused = detail["type"] == _REFUSED
                 expected = detail["msg"] if refused else f"expected {_accepts(fields[name])}"

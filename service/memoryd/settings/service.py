@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from memoryd.database.urls import driver_url, has_password
+from memoryd.domain.audit import AuditMode
 from memoryd.domain.principals import AuthMode
 from memoryd.domain.records import MAX_BATCH, ContentPolicy
 from memoryd.settings.field_types import (
@@ -120,6 +121,11 @@ DEFAULT_SECRET_NAMES: Final = (
 
 def _installed_embedder() -> str:
     return "none" if importlib.util.find_spec("wordllama") is None else "static"
+
+
+def _audit_of(given: dict[str, object]) -> AuditMode:
+    """The audit where nothing is said of it: that of a service which knows who calls."""
+    return AuditMode.CHANGES if given.get("auth") is AuthMode.REQUIRED else AuditMode.OFF
 
 
 class Settings(SettingsModel):
@@ -242,6 +248,21 @@ class Settings(SettingsModel):
         ge=0,
         le=1_000_000,
         description="How many API keys that have not ended a tenant may have; 0: any number.",
+    )
+    audit: AuditMode = Field(
+        default_factory=_audit_of,
+        description=(
+            "Which calls leave a line in the audit: changes is those that purge, erase, export or "
+            "roll back, that change tools, keys or tenants, and refused ones; all is every call "
+            "but checks of health; off is none. Default: changes where MEMORYD_AUTH is required, "
+            "else off."
+        ),
+    )
+    audit_days: Integer = Field(
+        default=400,
+        ge=1,
+        le=36_500,
+        description="How long lines of the audit are kept, in days.",
     )
     auth_file: str = Field(
         default="",

@@ -533,3 +533,193 @@ class UpdateTenantRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__disabled) -> _WhichOneofReturnType__disabled | None: ...
 
 Global___UpdateTenantRequest: _TypeAlias = UpdateTenantRequest  # noqa: Y015
+
+@_typing.final
+class ListAuditEventsRequest(_message.Message):
+    """Request of ListAuditEvents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    ALL_TENANTS_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Whose lines. Empty: the caller's tenant."""
+    all_tenants: _builtins.bool
+    """The lines of every tenant, and those of callers that are not known. Needs `instance:admin`; `tenant` must then be
+    empty.
+    """
+    page_size: _builtins.int
+    """At most this many; 0 is 50, more than 1,000 is 1,000."""
+    page_token: _builtins.str
+    """Of the page before."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Only lines from this time on."""
+
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        all_tenants: _builtins.bool = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_tenants", b"all_tenants", "page_size", b"page_size", "page_token", b"page_token", "since", b"since", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAuditEventsRequest: _TypeAlias = ListAuditEventsRequest  # noqa: Y015
+
+@_typing.final
+class ListAuditEventsResponse(_message.Message):
+    """Response of ListAuditEvents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUDIT_EVENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page. Empty on the last page."""
+    @_builtins.property
+    def audit_events(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditEvent]:
+        """The newest first."""
+
+    def __init__(
+        self,
+        *,
+        audit_events: _abc.Iterable[Global___AuditEvent] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_events", b"audit_events", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAuditEventsResponse: _TypeAlias = ListAuditEventsResponse  # noqa: Y015
+
+@_typing.final
+class AuditEvent(_message.Message):
+    """A line of the audit. It has no contents, no session ids and no credentials."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class CountsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SEQ_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_TENANT_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    PEER_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RECEIPT_ID_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    SESSION_REFS_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    PREVIOUS_HASH_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    seq: _builtins.int
+    """Its place among the lines of the database, without gaps from 1 on."""
+    kind: _builtins.str
+    """`begun`: a call that is about to be done. `ended`: one that has ended. `refused`: calls that were refused for who
+    the caller is, gathered for a minute. `would_refuse`: calls that would have been, were credentials required.
+    """
+    tenant: _builtins.str
+    """Whose data, keys or settings the call was about. Empty where the caller is not known."""
+    principal: _builtins.str
+    """Who called: the name of the key, the subject of the token, or the name in the certificate."""
+    principal_tenant: _builtins.str
+    """The caller's tenant, where it is another one."""
+    key_id: _builtins.str
+    """The id of the API key that the caller showed."""
+    peer: _builtins.str
+    """Where the call came from, as gRPC names it. Of gathered calls without the port, and of IPv6 the network."""
+    method: _builtins.str
+    """The full name of the method."""
+    code: _builtins.str
+    """How the call ended: the name of its status code, `OK` for one that succeeded."""
+    reason: _builtins.str
+    """Why it was refused, as in `google.rpc.ErrorInfo`."""
+    request_id: _builtins.str
+    """The id that the log has of the call."""
+    receipt_id: _builtins.str
+    """The same in all lines of a call."""
+    target: _builtins.str
+    """What was changed, such as `api_keys/0123456789AB` or `tools/rag`."""
+    previous_hash: _builtins.str
+    """The hash of the line before it."""
+    hash: _builtins.str
+    """SHA-256 of the line itself, the hash of the line before it included."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it was made. Of lines of several servers the later one may have the earlier time."""
+
+    @_builtins.property
+    def session_refs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The sessions that the call named, the first 16, each as HMAC-SHA-256 of its id under a key of the tenant."""
+
+    @_builtins.property
+    def counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """How many, such as `erased_memories`, `purged_memories`, `exported_memories`; `sessions` where there are several,
+        `calls` where they are gathered.
+        """
+
+    def __init__(
+        self,
+        *,
+        seq: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        kind: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        principal: _builtins.str = ...,
+        principal_tenant: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        peer: _builtins.str = ...,
+        method: _builtins.str = ...,
+        code: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        receipt_id: _builtins.str = ...,
+        target: _builtins.str = ...,
+        session_refs: _abc.Iterable[_builtins.str] | None = ...,
+        counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        previous_hash: _builtins.str = ...,
+        hash: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "counts", b"counts", "hash", b"hash", "key_id", b"key_id", "kind", b"kind", "method", b"method", "peer", b"peer", "previous_hash", b"previous_hash", "principal", b"principal", "principal_tenant", b"principal_tenant", "reason", b"reason", "receipt_id", b"receipt_id", "request_id", b"request_id", "seq", b"seq", "session_refs", b"session_refs", "target", b"target", "tenant", b"tenant", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditEvent: _TypeAlias = AuditEvent  # noqa: Y015

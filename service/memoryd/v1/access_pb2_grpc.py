@@ -73,6 +73,11 @@ class AccessServiceStub:
                 request_serializer=memoryd_dot_v1_dot_access__pb2.UpdateTenantRequest.SerializeToString,
                 response_deserializer=memoryd_dot_v1_dot_access__pb2.Tenant.FromString,
                 _registered_method=True)
+        self.ListAuditEvents = channel.unary_unary(
+                '/memoryd.v1.AccessService/ListAuditEvents',
+                request_serializer=memoryd_dot_v1_dot_access__pb2.ListAuditEventsRequest.SerializeToString,
+                response_deserializer=memoryd_dot_v1_dot_access__pb2.ListAuditEventsResponse.FromString,
+                _registered_method=True)
 
 
 class AccessServiceServicer:
@@ -133,6 +138,14 @@ class AccessServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAuditEvents(self, request, context):
+        """Lists the lines of the audit that are about a tenant, the newest first, page by page. Callers with the scope
+        `instance:admin` may list those of every tenant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AccessServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -170,6 +183,11 @@ def add_AccessServiceServicer_to_server(servicer, server):
                     servicer.UpdateTenant,
                     request_deserializer=memoryd_dot_v1_dot_access__pb2.UpdateTenantRequest.FromString,
                     response_serializer=memoryd_dot_v1_dot_access__pb2.Tenant.SerializeToString,
+            ),
+            'ListAuditEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditEvents,
+                    request_deserializer=memoryd_dot_v1_dot_access__pb2.ListAuditEventsRequest.FromString,
+                    response_serializer=memoryd_dot_v1_dot_access__pb2.ListAuditEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -365,6 +383,33 @@ class AccessService:
             '/memoryd.v1.AccessService/UpdateTenant',
             memoryd_dot_v1_dot_access__pb2.UpdateTenantRequest.SerializeToString,
             memoryd_dot_v1_dot_access__pb2.Tenant.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAuditEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/memoryd.v1.AccessService/ListAuditEvents',
+            memoryd_dot_v1_dot_access__pb2.ListAuditEventsRequest.SerializeToString,
+            memoryd_dot_v1_dot_access__pb2.ListAuditEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

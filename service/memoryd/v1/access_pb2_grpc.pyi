@@ -54,6 +54,10 @@ class AccessServiceStub:
     """Lists the tenants that have had a key or were changed, page by page. Needs `instance:admin`."""
     UpdateTenant: _grpc.UnaryUnaryMultiCallable[_access_pb2.UpdateTenantRequest, _access_pb2.Tenant]
     """Changes a tenant; one that there is not yet comes into being. Needs `instance:admin`."""
+    ListAuditEvents: _grpc.UnaryUnaryMultiCallable[_access_pb2.ListAuditEventsRequest, _access_pb2.ListAuditEventsResponse]
+    """Lists the lines of the audit that are about a tenant, the newest first, page by page. Callers with the scope
+    `instance:admin` may list those of every tenant.
+    """
 
 @_typing.type_check_only
 class AccessServiceAsyncStub(AccessServiceStub):
@@ -81,6 +85,10 @@ class AccessServiceAsyncStub(AccessServiceStub):
     """Lists the tenants that have had a key or were changed, page by page. Needs `instance:admin`."""
     UpdateTenant: _aio.UnaryUnaryMultiCallable[_access_pb2.UpdateTenantRequest, _access_pb2.Tenant]  # type: ignore[assignment]
     """Changes a tenant; one that there is not yet comes into being. Needs `instance:admin`."""
+    ListAuditEvents: _aio.UnaryUnaryMultiCallable[_access_pb2.ListAuditEventsRequest, _access_pb2.ListAuditEventsResponse]  # type: ignore[assignment]
+    """Lists the lines of the audit that are about a tenant, the newest first, page by page. Callers with the scope
+    `instance:admin` may list those of every tenant.
+    """
 
 class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
     """Who may do what: API keys and tenants.
@@ -147,5 +155,15 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_access_pb2.Tenant, _abc.Awaitable[_access_pb2.Tenant]]:
         """Changes a tenant; one that there is not yet comes into being. Needs `instance:admin`."""
+
+    @_abc_1.abstractmethod
+    def ListAuditEvents(
+        self,
+        request: _access_pb2.ListAuditEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_pb2.ListAuditEventsResponse, _abc.Awaitable[_access_pb2.ListAuditEventsResponse]]:
+        """Lists the lines of the audit that are about a tenant, the newest first, page by page. Callers with the scope
+        `instance:admin` may list those of every tenant.
+        """
 
 def add_AccessServiceServicer_to_server(servicer: AccessServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

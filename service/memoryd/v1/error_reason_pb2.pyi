@@ -124,6 +124,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED. The tenant has reached one of its quotas, which `google.rpc.QuotaFailure` names.
     `google.rpc.RetryInfo` says when to retry, where time helps.
     """
+    ERROR_REASON_AUDIT_UNAVAILABLE: _ErrorReason.ValueType  # 39
+    """UNAVAILABLE. The call has to be recorded in the audit before it is done, and the audit cannot be written. Nothing
+    was done. `google.rpc.RetryInfo` says when to retry.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. `google.rpc.ErrorInfo.reason` carries the name of one of these values, in the domain
@@ -232,5 +236,9 @@ ERROR_REASON_KEY_NOT_FOUND: ErrorReason.ValueType  # 37
 ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 38
 """RESOURCE_EXHAUSTED. The tenant has reached one of its quotas, which `google.rpc.QuotaFailure` names.
 `google.rpc.RetryInfo` says when to retry, where time helps.
+"""
+ERROR_REASON_AUDIT_UNAVAILABLE: ErrorReason.ValueType  # 39
+"""UNAVAILABLE. The call has to be recorded in the audit before it is done, and the audit cannot be written. Nothing
+was done. `google.rpc.RetryInfo` says when to retry.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

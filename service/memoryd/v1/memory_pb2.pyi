@@ -1162,8 +1162,11 @@ class EraseSessionResponse(_message.Message):
     ERASED_MEMORIES_FIELD_NUMBER: _builtins.int
     ERASED_ROWS_FIELD_NUMBER: _builtins.int
     ERASE_TIME_FIELD_NUMBER: _builtins.int
+    RECEIPT_ID_FIELD_NUMBER: _builtins.int
     erased_memories: _builtins.int
     """How many memories were removed, including deleted and expired ones."""
+    receipt_id: _builtins.str
+    """What the audit's lines of this call have as `receipt_id`. Empty where the server writes no audit."""
     @_builtins.property
     def erased_rows(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Rows removed, by table."""
@@ -1178,10 +1181,11 @@ class EraseSessionResponse(_message.Message):
         erased_memories: _builtins.int = ...,
         erased_rows: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         erase_time: _timestamp_pb2.Timestamp | None = ...,
+        receipt_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["erase_time", b"erase_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["erase_time", b"erase_time", "erased_memories", b"erased_memories", "erased_rows", b"erased_rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["erase_time", b"erase_time", "erased_memories", b"erased_memories", "erased_rows", b"erased_rows", "receipt_id", b"receipt_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from memoryd.access.administration import lifetime_end
+from memoryd.access.api_key import key_target
 from memoryd.access.keys import Grant
 from memoryd.domain.principals import EVERY_SESSION, InvalidGrant, Scope, SessionRules, scopes_of
 from memoryd.rpc import page_token
@@ -57,6 +58,18 @@ class TenantUpdate:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditListing:
+    tenant: str | None
+    """Whose lines; None: of all."""
+    since: datetime | None
+    before: int | None
+    """The place before which the page begins; None: with the newest line."""
+    size: int
+    token_at: Callable[[int], str]
+    """Gives the page token of a place."""
+
+
+@dataclass(frozen=True, slots=True)
 class KeyName:
     key_id: str
     tenant: str
@@ -92,6 +105,7 @@ class AccessRequestParser:
         except InvalidGrant as error:
             violations.add("sessions", str(error))
         expires_at = self._expiration(request, call.principal, violations)
+        call.is_about("", tenant)
         return Grant(tenant, request.name, scopes, sessions, expires_at)
 
     @staticmethod
@@ -111,14 +125,14 @@ class AccessRequestParser:
         request: access_pb2.RevokeApiKeyRequest, call: Call, violations: Violations
     ) -> KeyName:
         del violations
-        return KeyName(request.key_id, _tenant(request.tenant, call.principal))
+        return _key_name(request, call)
 
     @staticmethod
     def rotation(
         request: access_pb2.RotateApiKeyRequest, call: Call, violations: Violations
     ) -> Rotation:
         del violations
-        name = KeyName(request.key_id, _tenant(request.tenant, call.principal))
+        name = _key_name(request, call)
         try:
             return Rotation(name, span_of(request.overlap))
         except OverflowError:  # the proto's rules tell
@@ -148,8 +162,34 @@ class AccessRequestParser:
                 first = moment_of(request.tokens_not_before)
             except OverflowError:
                 violations.add("tokens_not_before", NO_TIMESTAMP)
+        call.is_about("", request.tenant)
         quotas = {field.name: value for field, value in request.quotas.ListFields()}
         return TenantUpdate(request.tenant, disabled, first, quotas)
+
+    @staticmethod
+    def audit_listing(
+        request: access_pb2.ListAuditEventsRequest, call: Call, violations: Violations
+    ) -> AuditListing:
+        tenant: str | None = _tenant(request.tenant, call.principal)
+        if request.all_tenants:
+            call.principal.require(Scope.INSTANCE_ADMIN)
+            if request.tenant:
+                violations.add("tenant", "must be empty where all_tenants is true; set only one")
+            tenant = None
+        since = None
+        if request.HasField("since"):
+            try:
+                since = moment_of(request.since)
+            except OverflowError:
+                violations.add("since", NO_TIMESTAMP)
+        own = call.principal.tenant if tenant is None else tenant
+        return AuditListing(
+            tenant,
+            since,
+            page_token.decode(request, own, violations) or None,
+            page_token.size(request),
+            partial(page_token.encode, request=request, tenant=own),
+        )
 
     def _expiration(
         self, request: access_pb2.CreateApiKeyRequest, by: Principal, violations: Violations
@@ -162,6 +202,14 @@ class AccessRequestParser:
         except OverflowError:
             violations.add("ttl", TOO_LONG)
             return None
+
+
+def _key_name(
+    request: access_pb2.RevokeApiKeyRequest | access_pb2.RotateApiKeyRequest, call: Call
+) -> KeyName:
+    name = KeyName(request.key_id, _tenant(request.tenant, call.principal))
+    call.is_about(key_target(name.key_id), name.tenant)
+    return name
 
 
 def _tenant(named: str, by: Principal) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from memoryd.access.api_key import key_target
+from memoryd.domain.audit import Audited, fields_of
 from memoryd.domain.principals import Scope
 from memoryd.domain.quotas import Quotas
 from memoryd.rpc.access import Anyone
@@ -19,7 +21,10 @@ if TYPE_CHECKING:
     from memoryd.access.administration import KeyAdministration, NewKey, TenantAdministration
     from memoryd.access.keyring import Keyring
     from memoryd.access.keys import ApiKey, Grant, Tenant
+    from memoryd.audit.log import AuditLog
+    from memoryd.domain.audit import Line
     from memoryd.rpc.admin.requests import (
+        AuditListing,
         KeyListing,
         KeyName,
         Rotation,
@@ -31,23 +36,30 @@ if TYPE_CHECKING:
 
 class AccessService:
     def __init__(
-        self, keys: KeyAdministration, tenants: TenantAdministration, keyring: Keyring
+        self,
+        keys: KeyAdministration,
+        tenants: TenantAdministration,
+        keyring: Keyring,
+        audit: AuditLog,
     ) -> None:
+        self._audit = audit
         self._keys = keys
         self._tenants = tenants
         self._keyring = keyring
 
     def methods(self, clock: Callable[[], datetime]) -> Mapping[str, Method[Any]]:
         """The table of this service."""
-        parser, admin = AccessRequestParser(clock), Anyone.ADMIN
+        parser, admin, instance = AccessRequestParser(clock), Anyone.ADMIN, Scope.INSTANCE_ADMIN
+        read, change = Audited.IN_ALL, Audited.BEFORE
         return {
-            "WhoAmI": Method(parser.nothing, self.who_am_i, Anyone.KNOWN),
-            "CreateApiKey": Method(parser.grant, self.create, admin),
-            "ListApiKeys": Method(parser.listing, self.list_page, admin),
-            "RevokeApiKey": Method(parser.name, self.revoke, admin),
-            "RotateApiKey": Method(parser.rotation, self.rotate, admin),
-            "ListTenants": Method(parser.tenant_listing, self.list_tenants, Scope.INSTANCE_ADMIN),
-            "UpdateTenant": Method(parser.tenant_update, self.update_tenant, Scope.INSTANCE_ADMIN),
+            "WhoAmI": Method(parser.nothing, self.who_am_i, Anyone.KNOWN, read),
+            "CreateApiKey": Method(parser.grant, self.create, admin, change),
+            "ListApiKeys": Method(parser.listing, self.list_page, admin, read),
+            "RevokeApiKey": Method(parser.name, self.revoke, admin, change),
+            "RotateApiKey": Method(parser.rotation, self.rotate, admin, change),
+            "ListTenants": Method(parser.tenant_listing, self.list_tenants, instance, read),
+            "UpdateTenant": Method(parser.tenant_update, self.update_tenant, instance, change),
+            "ListAuditEvents": Method(parser.audit_listing, self.list_audit_events, admin, read),
         }
 
     async def who_am_i(self, nothing: None, call: Call) -> access_pb2.WhoAmIResponse:
@@ -64,7 +76,7 @@ class AccessService:
 
     async def create(self, grant: Grant, call: Call) -> access_pb2.CreateApiKeyResponse:
         made = await self._keys.create(grant, call.principal, timeout=call.time_remaining())
-        return await self._made(made)
+        return await self._made(made, call)
 
     async def list_page(self, listing: KeyListing, call: Call) -> access_pb2.ListApiKeysResponse:
         # One more than wanted tells whether there is another page.
@@ -95,7 +107,7 @@ class AccessService:
             overlap=rotation.overlap,
             timeout=call.time_remaining(),
         )
-        return await self._made(made)
+        return await self._made(made, call)
 
     async def list_tenants(
         self, listing: TenantListing, call: Call
@@ -120,11 +132,42 @@ class AccessService:
         await self._keyring.refresh()
         return _tenant_message(tenant)
 
-    async def _made(self, made: NewKey) -> access_pb2.CreateApiKeyResponse:
+    async def list_audit_events(
+        self, listing: AuditListing, call: Call
+    ) -> access_pb2.ListAuditEventsResponse:
+        found = await self._audit.page(
+            listing.tenant,
+            before=listing.before,
+            since=listing.since,
+            size=listing.size + 1,
+            timeout=call.time_remaining(),
+        )
+        lines = found[: listing.size]
+        answer = access_pb2.ListAuditEventsResponse(audit_events=map(_event_message, lines))
+        if len(found) > len(lines):
+            answer.next_page_token = listing.token_at(lines[-1].seq)
+        return answer
+
+    async def _made(self, made: NewKey, call: Call) -> access_pb2.CreateApiKeyResponse:
+        call.is_about(key_target(made.key.key_id), made.key.grant.tenant)
         await self._keyring.refresh()  # so that the key opens here from now on
         return access_pb2.CreateApiKeyResponse(
             key=made.text.text, key_id=made.text.key_id, api_key=_key_message(made.key)
         )
+
+
+def _event_message(line: Line) -> access_pb2.AuditEvent:
+    known = access_pb2.AuditEvent.DESCRIPTOR.fields_by_name
+    try:
+        fields = fields_of(line)
+    except ValueError:  # it was changed; who verifies the chain is told
+        fields = {}
+    fields |= {"seq": line.seq, "time": timestamp(line.time), "hash": line.hash}
+    try:
+        # A later release may write more.
+        return access_pb2.AuditEvent(**{k: v for k, v in fields.items() if k in known})
+    except (TypeError, ValueError):
+        return access_pb2.AuditEvent(seq=line.seq, time=timestamp(line.time), hash=line.hash)
 
 
 def _tenant_message(tenant: Tenant) -> access_pb2.Tenant:

@@ -6,6 +6,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from memoryd.domain.audit import Audited
 from memoryd.domain.principals import Scope
 from memoryd.domain.records import Capacity
 from memoryd.rpc import page_token, sizes
@@ -78,10 +79,12 @@ class MemoryService:
     def methods(self, parser: RequestParser) -> Mapping[str, Method[Any]]:
         """The table of this service."""
         read, write = Scope.MEMORIES_READ, Scope.MEMORIES_WRITE
+        in_all = Audited.IN_ALL
         store = Method(
             parser.new_memory,
             self.store,
             write,
+            in_all,
             weight=WRITE_WEIGHT,
             check_size=sizes.check_store,
             is_plain=plain.is_plain_store,
@@ -100,6 +103,7 @@ class MemoryService:
                 parser.new_memories,
                 self.store_batch,
                 write,
+                in_all,
                 weight=BULK_WEIGHT,
                 check_size=parser.check_batch_size,
                 is_plain=plain.is_plain_batch,
@@ -109,14 +113,16 @@ class MemoryService:
                 store_message,
                 self.store_stream,
                 write,
+                in_all,
                 check_size=sizes.check_stream,
                 is_plain=is_any,
             ),
-            "GetMemory": Method(parser.name, self.get, read, is_plain=plain.is_plain_name),
+            "GetMemory": Method(parser.name, self.get, read, in_all, is_plain=plain.is_plain_name),
             "ListMemories": Method(
                 parser.listing,
                 self.list_page,
                 read,
+                in_all,
                 weight=SEARCH_WEIGHT,
                 check_size=sizes.check_filter,
             ),
@@ -124,6 +130,7 @@ class MemoryService:
                 parser.retrieval,
                 self.retrieve,
                 read,
+                in_all,
                 weight=SEARCH_WEIGHT,
                 check_size=sizes.check_retrieval,
                 is_plain=plain.is_plain_retrieval,
@@ -132,20 +139,32 @@ class MemoryService:
                 parser.edit,
                 self.update,
                 write,
+                in_all,
                 weight=WRITE_WEIGHT,
                 check_size=sizes.check_update,
                 waits_for_commit=True,
             ),
             "DeleteMemory": Method(
-                parser.deletion, self.delete, write, weight=WRITE_WEIGHT, waits_for_commit=True
+                parser.deletion,
+                self.delete,
+                write,
+                in_all,
+                weight=WRITE_WEIGHT,
+                waits_for_commit=True,
             ),
             "UndeleteMemory": Method(
-                parser.name, self.undelete, write, weight=WRITE_WEIGHT, waits_for_commit=True
+                parser.name,
+                self.undelete,
+                write,
+                in_all,
+                weight=WRITE_WEIGHT,
+                waits_for_commit=True,
             ),
             "FindSimilarMemories": Method(
                 parser.similarity,
                 self.find_similar,
                 read,
+                in_all,
                 weight=SEARCH_WEIGHT,
                 check_size=sizes.check_similar,
             ),
@@ -153,17 +172,23 @@ class MemoryService:
                 parser.purge,
                 self.purge,
                 read,
+                Audited.AFTER,
                 weight=BULK_WEIGHT,
                 check_size=sizes.check_filter,
             ),
             "EraseSession": Method(
-                parser.session, self.erase, Scope.MEMORIES_ERASE, weight=BULK_WEIGHT
+                parser.session,
+                self.erase,
+                Scope.MEMORIES_ERASE,
+                Audited.BEFORE,
+                weight=BULK_WEIGHT,
             ),
-            "WatchMemories": Method(parser.watch, self.watch, read),
+            "WatchMemories": Method(parser.watch, self.watch, read, in_all),
             "ExportMemories": Method(
                 parser.export,
                 self.export,
                 Scope.MEMORIES_EXPORT,
+                Audited.BEFORE,
                 weight=BULK_WEIGHT,
                 check_size=sizes.check_filter,
             ),
@@ -308,7 +333,9 @@ class MemoryService:
             count = await self._store.purge(
                 purge.session, purge.filter, half_life_days=half_life_days, now=now
             )
+            call.counts("purged_memories", count)
             return memory_pb2.PurgeMemoriesResponse(purge_count=count)
+        call.changes_nothing()
         count, sample = await self._store.matching(
             purge.session,
             purge.filter,
@@ -322,12 +349,13 @@ class MemoryService:
         )
 
     async def erase(self, session: Session, call: Call) -> memory_pb2.EraseSessionResponse:
-        del call
         rows = await self._store.erase(session)
+        call.counts("erased_memories", rows["memories"])
         return memory_pb2.EraseSessionResponse(
             erased_memories=rows["memories"],
             erased_rows=rows,
             erase_time=convert.timestamp(self._clock()),
+            receipt_id=call.receipt_id,
         )
 
     async def watch(
@@ -360,6 +388,7 @@ class MemoryService:
                 timeout=call.time_remaining(),
             )
             for memory in page.memories:
+                call.counts("exported_memories", 1)
                 yield self._message(memory)
             after = page.next_after
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.rpc import error_details_pb2
 
+from memoryd.domain.audit import Audited
 from memoryd.domain.errors import Violation
 from memoryd.domain.principals import Scope
 from memoryd.rpc.memories.results import MAX_ANSWER_BYTES
@@ -47,17 +48,20 @@ class ToolConfigService:
         """The table of this service."""
         parser = ToolRequestParser(self._configs.validate)
         read, write = Scope.TOOLS_READ, Scope.TOOLS_WRITE
+        in_all, after = Audited.IN_ALL, Audited.AFTER
         return {
-            "ListTools": Method(parser.nothing, self.list_tools, read),
-            "GetToolConfig": Method(parser.tool, self.get, read),
-            "UpdateToolConfig": Method(parser.update, self.update, write, weight=WRITE_WEIGHT),
-            "ResetToolConfig": Method(parser.reset, self.reset, write, weight=WRITE_WEIGHT),
-            "RollbackToolConfig": Method(
-                parser.rollback, self.rollback, write, weight=WRITE_WEIGHT
+            "ListTools": Method(parser.nothing, self.list_tools, read, in_all),
+            "GetToolConfig": Method(parser.tool, self.get, read, in_all),
+            "UpdateToolConfig": Method(
+                parser.update, self.update, write, after, weight=WRITE_WEIGHT
             ),
-            "ListToolConfigRevisions": Method(parser.revisions, self.list_revisions, read),
-            "ValidateToolConfig": Method(parser.trial, self.validate, write),
-            "WatchToolConfigs": Method(parser.watch, self.watch, read),
+            "ResetToolConfig": Method(parser.reset, self.reset, write, after, weight=WRITE_WEIGHT),
+            "RollbackToolConfig": Method(
+                parser.rollback, self.rollback, write, after, weight=WRITE_WEIGHT
+            ),
+            "ListToolConfigRevisions": Method(parser.revisions, self.list_revisions, read, in_all),
+            "ValidateToolConfig": Method(parser.trial, self.validate, write, in_all),
+            "WatchToolConfigs": Method(parser.watch, self.watch, read, in_all),
         }
 
     async def list_tools(self, nothing: None, call: Call) -> tool_config_pb2.ListToolsResponse:
@@ -79,7 +83,9 @@ class ToolConfigService:
         return await self._message(self._configs[tool])
 
     async def update(self, update: Update, call: Call) -> tool_config_pb2.ToolConfig:
-        del call
+        call.is_about(f"tools/{update.tool}")
+        if update.validate_only:
+            call.changes_nothing()
         config = await self._configs.update(
             update.tool, update.values, update.change, validate_only=update.validate_only
         )
@@ -89,11 +95,11 @@ class ToolConfigService:
         return message
 
     async def reset(self, reset: Reset, call: Call) -> tool_config_pb2.ToolConfig:
-        del call
+        call.is_about(f"tools/{reset.tool}")
         return await self._message(await self._configs.reset(reset.tool, reset.paths, reset.change))
 
     async def rollback(self, rollback: Rollback, call: Call) -> tool_config_pb2.ToolConfig:
-        del call
+        call.is_about(f"tools/{rollback.tool}")
         return await self._message(
             await self._configs.rollback(rollback.tool, rollback.revision, rollback.change)
         )

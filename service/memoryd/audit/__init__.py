@@ -1,0 +1,1 @@
+"""The audit: who has changed, exported or erased what, as a chain of lines."""
