@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from memoryd.access.administration import KeyAdministration, lifetime_end
 from memoryd.access.keys import Grant
 from memoryd.cli.data import database_of, migrate_embedded
-from memoryd.cli.running import configuration, fail, logging, run
-from memoryd.domain.principals import InvalidGrant, SessionRules, scopes_of, tenant_of
+from memoryd.cli.running import checked, configuration, fail, logging, run
+from memoryd.domain.principals import SessionRules, scopes_of, tenant_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -58,7 +58,7 @@ def create(database_url: str | None, options: KeyOptions, *, first: bool, as_jso
 
 def list_all(database_url: str | None, tenant: str | None, *, as_json: bool) -> None:
     if tenant is not None:
-        _checked("--tenant", lambda: tenant_of(tenant))
+        checked("--tenant", lambda: tenant_of(tenant))
 
     async def work(keys: KeyAdministration) -> None:
         found: list[ApiKey] = []
@@ -124,9 +124,9 @@ async def _keys(settings: Settings) -> AsyncIterator[KeyAdministration]:
 
 
 def _grant(options: KeyOptions) -> Grant:
-    tenant = _checked("--tenant", lambda: tenant_of(options.tenant))
-    scopes = _checked("--scope", lambda: scopes_of(options.scopes))
-    sessions = _checked("--session", lambda: SessionRules(options.sessions))
+    tenant = checked("--tenant", lambda: tenant_of(options.tenant))
+    scopes = checked("--scope", lambda: scopes_of(options.scopes))
+    sessions = checked("--session", lambda: SessionRules(options.sessions))
     name = options.name
     if not 0 < len(name) <= MAX_NAME_CHARACTERS or not name.isprintable():
         fail(f"--name: must be 1 to {MAX_NAME_CHARACTERS} characters that can be printed")
@@ -141,13 +141,6 @@ def _grant(options: KeyOptions) -> Grant:
         return Grant(tenant, name, scopes, sessions, lifetime_end(_now(), lifetime, None))
     except OverflowError:
         fail("--expires: must end before the year 10000; for a key that never ends, --no-expiry")
-
-
-def _checked(option: str, make: Callable[[], Any]) -> Any:
-    try:
-        return make()
-    except InvalidGrant as error:
-        fail(f"{option}: {error}")
 
 
 def _span(option: str, text: str) -> timedelta:
