@@ -72,7 +72,7 @@ def validating() -> Callable[[pb.StoreMemoryRequest], NewMemory]:
     """Build the steps of a store request between decoding and the store, hashes among them."""
     settings = MemorySettings()
     parser = RequestParser(
-        ContentPolicy.SANITIZE, lambda: datetime.now(UTC), lambda: settings, max_batch=1000
+        ContentPolicy.SANITIZE, lambda: datetime.now(UTC), lambda _: settings, max_batch=1000
     )
     method = Method(
         parser.new_memory,

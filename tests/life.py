@@ -11,10 +11,14 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import grpc
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
-from memoryd.database.tables import memory_vectors
+from memoryd.database.tables import memory_vectors, tool_config_revisions
 from memoryd.database.tenancy import EVERY_TENANT
+from memoryd.server import tool_configs_of
+from memoryd.tools.configs import Change
+from memoryd.tools.settings import load_configuration
+from memoryd.tools.stored import INSTANCE
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1 import tool_config_pb2 as tool_pb
 
@@ -28,13 +32,15 @@ async def live(running: Running, clock: Clock, *, name: str = "user") -> None:
     """Use every feature on sessions whose names start with `name`.
 
     Searched (with vectors), repeated by `request_id`, updated, deleted, restored, expired, swept,
-    watched, exported, purged, erased; tools overridden, validated, reset, rolled back.
+    watched, exported, purged, erased; tools overridden, validated, reset, rolled back, for all
+    tenants and for one of them.
     """
     first_revision = await _remember(running, clock, name)
     await _change(running, clock, name)
     await _search(running, f"{name}-0")
     await _follow(running, f"{name}-0", first_revision)
     await _configure(running)
+    await _configure_tenants(running, clock)
 
 
 async def _remember(running: Running, clock: Clock, name: str) -> int:
@@ -138,3 +144,22 @@ async def _configure(running: Running) -> None:
     await tools.ListToolConfigRevisions(tool_pb.ListToolConfigRevisionsRequest(tool="rag"))
     await tools.GetToolConfig(tool_pb.GetToolConfigRequest(tool="rag"))
     await tools.ListTools(tool_pb.ListToolsRequest())
+
+
+async def _configure_tenants(running: Running, clock: Clock) -> None:
+    """As callers with credentials may, whom this server does not ask for any."""
+    settings, base = load_configuration(environ={}, dotenv=None, flags={})
+    tools = tool_configs_of(running.server.database, settings, base, clock=clock)
+    for owner, chunk_size in (("acme", 600), (INSTANCE, 700), ("acme", 800), ("globex", 900)):
+        change = Change(owner, "someone", "größer, 数, 🙂")
+        async with tools.holding(owner, None):
+            await tools.update("rag", {"chunk_size": chunk_size}, change, validate_only=False)
+    await tools.update(
+        "rag", {"search_k": 8}, Change(INSTANCE, "someone", "fewer"), validate_only=False
+    )
+    async with tools.holding("acme", None):
+        await tools.rollback("rag", 2, Change("acme", "someone", "as before"))
+    # As an earlier release writes it.
+    earliest = tool_config_revisions.c.revision == 1
+    statement = update(tool_config_revisions).where(earliest).values(instance_overrides=None)
+    await running.server.database.write(lambda c: c.execute(statement).rowcount)

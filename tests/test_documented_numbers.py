@@ -10,6 +10,7 @@ import pytest
 DOCS = Path(__file__).parent.parent / "docs"
 
 STATED = [
+    ("access", "tools.known:MAX_TENANTS", "settings of the last {:,} tenants"),
     ("limits", "domain.content:MAX_CONTENT_CHARS", "{:,} characters after sanitising"),
     ("limits", "domain.content:MAX_RAW_CHARS", "{:,} as sent"),
     ("limits", "domain.metadata:MAX_METADATA_DEPTH", "{} containers deep"),

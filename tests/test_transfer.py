@@ -116,9 +116,9 @@ async def test_a_copy_continues_after_the_original(filled, other_url, tmp_path, 
         pb.StoreMemoryRequest(session_id="user-0", content="something new")
     )
     assert stored.memory.revision == before.revision + 1
-    config = tool_pb.ToolConfig(tool="rag", rag={"search_k": 8})
+    config = tool_pb.ToolConfig(tool="rag", rag={"search_k": 9})
     changed = await copy.tools.UpdateToolConfig(tool_pb.UpdateToolConfigRequest(tool_config=config))
-    assert (changed.revision, changed.rag.search_k) == (6, 8)
+    assert (changed.revision, changed.rag.search_k) == (8, 9)
 
 
 async def test_revisions_of_tools_continue_after_the_imported_ones(
@@ -134,7 +134,7 @@ async def test_revisions_of_tools_continue_after_the_imported_ones(
     # In a thread: the server in this process may need the loop to release the lock.
     await asyncio.to_thread(memoryd, "import", file, other_url)
     request.tool_config.crm.timeout = 4
-    assert (await copy.tools.UpdateToolConfig(request)).revision == 6
+    assert (await copy.tools.UpdateToolConfig(request)).revision == 8
 
 
 async def test_tombstones_are_moved_only_on_request(filled, other_url, tmp_path):

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "010_add_audit_since_006"
-down_revision = "007_add_access_since_006"
+down_revision = "008_add_tenant_tools_since_006"
 branch_labels = None
 depends_on = None
 

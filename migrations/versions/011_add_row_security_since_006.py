@@ -24,6 +24,9 @@ TABLES = (
     "revision_floors",
     "sessions",
     "store_requests",
+    "tenant_tool_configs",
+    "tenant_tool_heads",
+    "tenant_tool_revisions",
     "tenants",
 )
 

@@ -67,18 +67,20 @@ except ImportError:  # on Windows, which sets no such limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy import Connection
 
     from memoryd.access.tokens import Tokens
     from memoryd.domain.records import Session
     from memoryd.recall.embedders.embedder import Embedder
+    from memoryd.rpc.call import Call
     from memoryd.rpc.endpoint import GrpcServer
     from memoryd.rpc.pipeline import Handler
     from memoryd.rpc.tls import Tls
     from memoryd.settings.service import Settings
     from memoryd.tools.secrets import Secrets
-    from memoryd.tools.settings import MemorySettings, ToolConfig
+    from memoryd.tools.settings import ToolConfig
 
 _service = descriptor_pool.Default().FindServiceByName
 MEMORY_SERVICE = _service("memoryd.v1.MemoryService")
@@ -135,7 +137,7 @@ def sweeper_of(
         database,
         notify,
         clock=clock or database.dialect.now,
-        cleanup_days=lambda: tools.memory_settings.cleanup_days,
+        cleanup_days=tools.cleanup_days,
         retention=timedelta(hours=settings.deleted_retention_hours),
     )
 
@@ -150,7 +152,12 @@ def tool_configs_of(
     """Build the tools' configuration over `base`, that of the environment and the defaults."""
     production = settings.environment is Environment.PRODUCTION
     return ToolConfigs(
-        base, database, clock=clock, production=production, secret_names=settings.secret_names
+        base,
+        database,
+        clock=clock,
+        production=production,
+        secret_names=settings.secret_names,
+        secret_references=settings.secret_references,
     )
 
 
@@ -292,10 +299,10 @@ class Server:
         return aio_server(handlers, unknown, options, apart=HEALTH_SERVICE.full_name)
 
     def _add_services(self, clock: Callable[[], datetime]) -> None:
-        settings, pipeline = self._settings, self._pipeline
+        settings, pipeline, tools = self._settings, self._pipeline, self._tools
 
-        def memory_settings() -> MemorySettings:
-            return self._tools.memory_settings
+        def holds(call: Call) -> AbstractAsyncContextManager[None]:
+            return tools.holding(call.principal.tenant, call.time_remaining(), must_be_read=True)
 
         service = MemoryService(
             self._store,
@@ -303,14 +310,16 @@ class Server:
             self._feed,
             self._retrieval,
             clock=clock,
-            options=MemoryServiceOptions(settings.importance_half_life_days, memory_settings),
+            options=MemoryServiceOptions(
+                settings.importance_half_life_days, tools.memory_settings, holds
+            ),
             charge=self._gate.charge,
         )
         parser = RequestParser(
-            settings.content_policy, clock, memory_settings, max_batch=settings.max_batch_size
+            settings.content_policy, clock, tools.memory_settings, max_batch=settings.max_batch_size
         )
         pipeline.add_service(MEMORY_SERVICE, service.methods(parser))
-        pipeline.add_service(TOOL_SERVICE, ToolConfigService(self._tools, self._secrets).methods())
+        pipeline.add_service(TOOL_SERVICE, ToolConfigService(tools, self._secrets).methods())
         access = AccessService(
             KeyAdministration(self.database, clock, self._keyring.quotas_of),
             TenantAdministration(self.database, clock),
@@ -424,7 +433,7 @@ class Server:
         check_role(state, self._settings.variable, may_refuse=may_refuse)
 
     async def _warn(self) -> None:
-        configs = self._tools.now.configs.values()
+        configs = self._tools.of(DEFAULT_TENANT)
         for warnings in await asyncio.gather(
             *(warnings_of(config, self._secrets) for config in configs)
         ):
@@ -462,6 +471,11 @@ class Server:
     def tool_watchers(self) -> int:
         """How many streams follow the tools' configuration."""
         return self._tools.feed.subscriptions
+
+    @property
+    def known_tenants(self) -> list[str]:
+        """The tenants whose tools' settings are in memory besides those of `default`."""
+        return self._tools.known.tenants
 
     def waiting_writes(self, tenant: str) -> int:
         """How many writes of a tenant wait for their transaction, by weight."""

@@ -152,14 +152,3 @@ async def test_callers_are_counted_by_their_tenants(guard):
     for call in (watching, theirs):
         assert not call.done()
         call.cancel()
-
-
-async def test_the_tools_settings_are_the_default_tenants_to_change(guarded):
-    config = tool_config_pb2.ToolConfig(tool="rag", rag=tool_config_pb2.RagSettings(search_k=7))
-    update = tool_config_pb2.UpdateToolConfigRequest(tool_config=config)
-    found = await outcome((await guarded.caller("acme")).tools("UpdateToolConfig", update))
-    assert found is not None
-    assert (found.reason, found.metadata) == ("SCOPE_MISSING", {"scope": "instance:admin"})
-    assert (
-        await outcome((await guarded.caller("default")).tools("UpdateToolConfig", update)) is None
-    )

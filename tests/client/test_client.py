@@ -463,6 +463,44 @@ SENT: list[tuple[Callable[[Rig], Any], str, dict[str, Any]]] = [
         {"tool": "rag", "revision": "4", "reason": "undo"},
     ),
     (lambda rig: rig.tools.watch(5), "WatchToolConfigs", {"start_revision": "5"}),
+    *(
+        (call, method, {**named, "layer": "LAYER_INSTANCE"})
+        for call, method, named in (
+            (
+                lambda rig: rig.tools.get("rag", instance=True),
+                "GetToolConfig",
+                {"tool": "rag"},
+            ),
+            (
+                lambda rig: rig.tools.update("rag", {"search_k": 8}, instance=True),
+                "UpdateToolConfig",
+                {
+                    "tool_config": {"tool": "rag", "rag": {"search_k": 8}},
+                    "update_mask": "rag.searchK",
+                },
+            ),
+            (
+                lambda rig: rig.tools.reset("rag", instance=True),
+                "ResetToolConfig",
+                {"tool": "rag"},
+            ),
+            (
+                lambda rig: rig.tools.validate("rag", {"search_k": 8}, instance=True),
+                "ValidateToolConfig",
+                {"tool_config": {"tool": "rag", "rag": {"search_k": 8}}},
+            ),
+            (
+                lambda rig: rig.tools.revisions("rag", instance=True),
+                "ListToolConfigRevisions",
+                {"tool": "rag"},
+            ),
+            (
+                lambda rig: rig.tools.rollback("rag", 4, instance=True),
+                "RollbackToolConfig",
+                {"tool": "rag", "revision": "4"},
+            ),
+        )
+    ),
 ]
 
 

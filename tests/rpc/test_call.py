@@ -29,7 +29,9 @@ async def test_validation_of_a_batch_ends_when_its_caller_leaves():
         assert has_gone.wait(60)
         return datetime(2026, 3, 1, tzinfo=UTC)
 
-    parser = RequestParser(ContentPolicy.SANITIZE, clock, MemorySettings, max_batch=1000)
+    parser = RequestParser(
+        ContentPolicy.SANITIZE, clock, lambda _: MemorySettings(), max_batch=1000
+    )
     call = Call("StoreMemory", "request", lambda: None, "ipv4:127.0.0.1", NO_ONE)
     batch = pb.BatchStoreMemoriesRequest(
         requests=[pb.StoreMemoryRequest(session_id="a", content=f"fact {n}") for n in range(1000)]

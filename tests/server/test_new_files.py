@@ -35,6 +35,7 @@ def large_url(database_url) -> str:
     with closing(sqlite3.connect(make_url(database_url).database)) as connection:
         connection.execute(
             "INSERT INTO tool_config_revisions"
+            " (revision, tool, change_time, actor, reason, before, after, overrides)"
             " WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 150000)"
             " SELECT i, 'rag', '2026-03-01 12:00:00.000000', 'default', printf('%.1000c', 'x'),"
             " '{}', '{}', '{}' FROM n"

@@ -132,6 +132,27 @@ def test_nothing_but_the_arguments_is_read(monkeypatch: pytest.MonkeyPatch, tmp_
         ("log_level", ("debug", "INFO", "Warning", "error"), ("trace", "")),
         ("log_format", ("text", "json"), ("JSON", "")),
         ("content_policy", ("sanitize", "strict", "verbatim"), ("Strict", "none", "")),
+        (
+            "secret_references",
+            (
+                *(
+                    "",
+                    "env://SHARED_*",
+                    "acme=env://ACME_*",
+                    "acme=env://A, secretsmanager://aws/b",
+                ),
+                "secretsmanager://aws/a=b",
+            ),
+            (
+                "acme",
+                "acme=",
+                "Acme=env://A",
+                "=env://A",
+                "acme=vault://A",
+                "env://",
+                "a b=env://A",
+            ),
+        ),
         ("host", ("localhost", "::1", "[::1]", "192.0.2.1"), ("", "a b", "http://a")),
         (
             "database_url",

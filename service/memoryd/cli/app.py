@@ -149,11 +149,16 @@ def health(host: Host = None, port: Port = None) -> None:
 
 
 @config_app.command()
-def show(database_url: DatabaseUrl = None) -> None:
+def show(
+    database_url: DatabaseUrl = None,
+    tenant: Annotated[
+        str, typer.Option(help="Whose settings of the tools; `default` unless given.")
+    ] = "default",
+) -> None:
     """Print every setting, its value and its source; of a secret only where it is kept."""
     from memoryd.cli import config
 
-    config.show(database_url)
+    config.show(database_url, tenant)
 
 
 @config_app.command()

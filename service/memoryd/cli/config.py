@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from memoryd.access.auth_file import load_auth_file
 from memoryd.cli.running import (
     check_certificate,
+    checked,
     configuration,
     references_to_nothing,
     run,
@@ -19,6 +20,8 @@ from memoryd.cli.running import (
 from memoryd.database.engine import Database
 from memoryd.database.options import DatabaseOptions
 from memoryd.database.urls import shown
+from memoryd.domain.principals import tenant_of
+from memoryd.domain.records import DEFAULT_TENANT
 from memoryd.rpc.exposure import check_exposure
 from memoryd.server import exposure_of, tool_configs_of
 from memoryd.settings.service import Environment
@@ -35,7 +38,8 @@ if TYPE_CHECKING:
     from memoryd.tools.settings import ToolConfig
 
 
-def show(database_url: str | None) -> None:
+def show(database_url: str | None, tenant: str) -> None:
+    tenant = checked("--tenant", lambda: tenant_of(tenant))
     settings, tools = configuration(database_url=database_url)
     values = settings.model_dump(mode="json")
     values["database_url"] = _without_secret(settings.database_url)
@@ -44,13 +48,13 @@ def show(database_url: str | None) -> None:
         given = "environment" if name in settings.model_fields_set else "default"
         origin = "command line" if name == "database_url" and database_url is not None else given
         print(f"{settings.variable(name)} = {_json(value)}  # {origin}")
-    run(_show_tools(settings, tools))
+    run(_show_tools(settings, tools, tenant))
 
 
-async def _show_tools(settings: Settings, base: Mapping[str, ToolConfig]) -> None:
-    async with _tool_configs(settings, base) as tools:
-        print(f"# overrides: {_overrides(tools)}")
-        for config in tools.now.configs.values():
+async def _show_tools(settings: Settings, base: Mapping[str, ToolConfig], tenant: str) -> None:
+    async with _tool_configs(settings, base) as tools, tools.holding(tenant, None):
+        print(f"# overrides: {_overrides(tools, tenant)}")
+        for config in tools.of(tenant):
             for path, value in shown_values(config).items():
                 origin = config.provenance[path].name.lower()
                 name = f"{config.tool}.{path}" if path == "enabled" else path
@@ -73,10 +77,10 @@ async def _check(settings: Settings, base: Mapping[str, ToolConfig]) -> None:
     async with _tool_configs(settings, base) as tools:
         warnings = [
             f"{warning.path}: {warning.description}"
-            for config in tools.now.configs.values()
+            for config in tools.of(DEFAULT_TENANT)
             for warning in await warnings_of(config, providers)
         ]
-        print(f"overrides: {_overrides(tools)}")
+        print(f"overrides: {_overrides(tools, DEFAULT_TENANT)}")
     warnings += [f".env: {name} {'; '.join(why)}" for name, why in references_to_nothing().items()]
     for warning in warnings:
         print(f"warning: {warning}")
@@ -100,10 +104,10 @@ async def _tool_configs(
         await database.close()
 
 
-def _overrides(tools: ToolConfigs) -> str:
-    if tools.stale_since is not None:
+def _overrides(tools: ToolConfigs, tenant: str) -> str:
+    if tools.stale_since(tenant) is not None:
         return f"not known: {tools.problem or 'there is no database yet'}"
-    return f"at revision {tools.now.revision}"
+    return f"at revision {tools.of(tenant).revision}"
 
 
 def _without_secret(secret: SecretStr) -> str:

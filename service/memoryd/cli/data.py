@@ -105,11 +105,8 @@ def sweep(database_url: str | None, *, once: bool) -> None:
 async def _sweep(settings: Settings, base: Mapping[str, ToolConfig], *, once: bool) -> None:
     from memoryd.server import sweeper_of, tool_configs_of
 
-    async with (
-        database_of(settings) as database,
-        aclosing(tool_configs_of(database, settings, base)) as tools,
-    ):
-        await tools.start()
+    async with database_of(settings) as database:
+        tools = tool_configs_of(database, settings, base)
         sweeper = sweeper_of(database, settings, tools)
         if once:
             print(await sweeper.run_once())

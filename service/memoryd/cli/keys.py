@@ -12,9 +12,9 @@ from memoryd.access.api_key import key_target
 from memoryd.access.keys import Grant
 from memoryd.cli.data import database_of, migrate_embedded
 from memoryd.cli.recording import Recording
-from memoryd.cli.running import configuration, fail, logging, run
+from memoryd.cli.running import checked, configuration, fail, logging, run
 from memoryd.cli.spans import span_of
-from memoryd.domain.principals import InvalidGrant, SessionRules, scopes_of, tenant_of
+from memoryd.domain.principals import SessionRules, scopes_of, tenant_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -59,7 +59,7 @@ def create(database_url: str | None, options: KeyOptions, *, first: bool, as_jso
 
 def list_all(database_url: str | None, tenant: str | None, *, as_json: bool) -> None:
     if tenant is not None:
-        _checked("--tenant", lambda: tenant_of(tenant))
+        checked("--tenant", lambda: tenant_of(tenant))
 
     async def work(keys: KeyAdministration, _: Recording) -> None:
         found: list[ApiKey] = []
@@ -126,9 +126,9 @@ async def _with_keys(
 
 
 def _grant(options: KeyOptions) -> Grant:
-    tenant = _checked("--tenant", lambda: tenant_of(options.tenant))
-    scopes = _checked("--scope", lambda: scopes_of(options.scopes))
-    sessions = _checked("--session", lambda: SessionRules(options.sessions))
+    tenant = checked("--tenant", lambda: tenant_of(options.tenant))
+    scopes = checked("--scope", lambda: scopes_of(options.scopes))
+    sessions = checked("--session", lambda: SessionRules(options.sessions))
     name = options.name
     if not 0 < len(name) <= MAX_NAME_CHARACTERS or not name.isprintable():
         fail(f"--name: must be 1 to {MAX_NAME_CHARACTERS} characters that can be printed")
@@ -143,13 +143,6 @@ def _grant(options: KeyOptions) -> Grant:
         return Grant(tenant, name, scopes, sessions, lifetime_end(_now(), lifetime, None))
     except OverflowError:
         fail("--expires: must end before the year 10000; for a key that never ends, --no-expiry")
-
-
-def _checked(option: str, make: Callable[[], Any]) -> Any:
-    try:
-        return make()
-    except InvalidGrant as error:
-        fail(f"{option}: {error}")
 
 
 def _print_new(made: NewKey, *, as_json: bool) -> None:

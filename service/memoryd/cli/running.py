@@ -7,9 +7,10 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from memoryd.domain.errors import MemorydError
+from memoryd.domain.principals import InvalidGrant
 from memoryd.logs import logging_to
 from memoryd.rpc.endpoint import EndpointFailed
 from memoryd.settings.reading import (
@@ -23,11 +24,13 @@ from memoryd.tools.settings import load_configuration
 from memoryd.workers import WorkersFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
     from contextlib import AbstractContextManager
 
     from memoryd.settings.service import Settings
     from memoryd.tools.settings import ToolConfig
+
+T = TypeVar("T")
 
 SIGNAL_EXIT_BASE = 128
 """Plus a signal's number: the exit code of a process that the signal ended, as in shells."""
@@ -105,3 +108,11 @@ async def _cancelled_by_sigterm(work: Coroutine[Any, Any, None]) -> None:
 def fail(message: str) -> NoReturn:
     print(f"memoryd: {message}", file=sys.stderr)
     raise SystemExit(1)
+
+
+def checked(option: str, make: Callable[[], T]) -> T:
+    """Give what is made of an option's value; end the process where it is no such value."""
+    try:
+        return make()
+    except InvalidGrant as error:
+        fail(f"{option}: {error}")

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 class ToolConfigClient(Client["ToolConfigServiceAsyncStub"]):
     """The configuration of the tools: rag, memory, escalation, attachment, crm, billing, inventory.
 
-    Every method may raise any `MemorydError`; its docstring names the ones to expect.
+    Every method may raise any `MemorydError`; its docstring names the ones to expect. With
+    `instance=True` a method is about the overrides of the instance, which hold for every tenant;
+    that needs the scope `instance:admin` as well.
     """
 
     def _stub_over(self, channel: grpc.aio.Channel) -> ToolConfigServiceAsyncStub:
@@ -35,12 +37,16 @@ class ToolConfigClient(Client["ToolConfigServiceAsyncStub"]):
         """List the seven tools, whether each is enabled, and warnings about its configuration."""
         return await self._call(self._stub.ListTools, tool_config_pb2.ListToolsRequest(), timeout)
 
-    async def get(self, tool: str, *, timeout: float | None = None) -> ToolConfig:
+    async def get(
+        self, tool: str, *, instance: bool = False, timeout: float | None = None
+    ) -> ToolConfig:
         """Read a tool's effective configuration; the settings are under its name: `.rag.search_k`.
 
         Raises InvalidArgument for an unknown tool.
         """
-        request = tool_config_pb2.GetToolConfigRequest(tool=args.text("tool", tool))
+        request = tool_config_pb2.GetToolConfigRequest(
+            tool=args.text("tool", tool), layer=_layer(instance)
+        )
         return await self._call(self._stub.GetToolConfig, request, timeout)
 
     async def update(
@@ -52,6 +58,7 @@ class ToolConfigClient(Client["ToolConfigServiceAsyncStub"]):
         etag: str = "",
         reason: str = "",
         validate_only: bool = False,
+        instance: bool = False,
         timeout: float | None = None,
     ) -> ToolConfig:
         """Override the given settings, on every replica within a second: `{"chunk_size": 400}`.
@@ -67,17 +74,24 @@ class ToolConfigClient(Client["ToolConfigServiceAsyncStub"]):
             update_mask=mask,
             validate_only=args.flag("validate_only", validate_only),
             reason=args.text("reason", reason),
+            layer=_layer(instance),
         )
         return await self._call(self._stub.UpdateToolConfig, request, timeout)
 
     async def reset(
-        self, tool: str, *paths: str, reason: str = "", timeout: float | None = None
+        self,
+        tool: str,
+        *paths: str,
+        reason: str = "",
+        instance: bool = False,
+        timeout: float | None = None,
     ) -> ToolConfig:
         """Drop overrides: those of `paths` (`enabled`, `rag.chunk_size`), or all overrides."""
         request = tool_config_pb2.ResetToolConfigRequest(
             tool=args.text("tool", tool),
             paths=args.texts("paths", paths),
             reason=args.text("reason", reason),
+            layer=_layer(instance),
         )
         return await self._call(self._stub.ResetToolConfig, request, timeout)
 
@@ -87,6 +101,7 @@ class ToolConfigClient(Client["ToolConfigServiceAsyncStub"]):
         settings: Mapping[str, SettingValue] | None = None,
         *,
         enabled: bool | None = None,
+        instance: bool = False,
         timeout: float | None = None,
     ) -> tool_config_pb2.ValidateToolConfigResponse:
         """Check these values; the response lists `violations` and `warnings`. Changes nothing.
@@ -94,15 +109,24 @@ class ToolConfigClient(Client["ToolConfigServiceAsyncStub"]):
         Settings that are not given have their current values.
         """
         config, _ = tool_config(tool, settings, enabled=enabled)
-        request = tool_config_pb2.ValidateToolConfigRequest(tool_config=config)
+        request = tool_config_pb2.ValidateToolConfigRequest(
+            tool_config=config, layer=_layer(instance)
+        )
         return await self._call(self._stub.ValidateToolConfig, request, timeout)
 
     def revisions(
-        self, tool: str, *, page_size: int = 0, timeout: float | None = None
+        self,
+        tool: str,
+        *,
+        page_size: int = 0,
+        instance: bool = False,
+        timeout: float | None = None,
     ) -> AsyncGenerator[tool_config_pb2.ToolConfigRevision, None]:
         """Iterate over a tool's changes, newest first; `timeout` applies to each page."""
         request = tool_config_pb2.ListToolConfigRevisionsRequest(
-            tool=args.text("tool", tool), page_size=args.int32("page_size", page_size)
+            tool=args.text("tool", tool),
+            page_size=args.int32("page_size", page_size),
+            layer=_layer(instance),
         )
         return self._all_revisions(request, args.seconds("timeout", timeout))
 
@@ -118,7 +142,13 @@ class ToolConfigClient(Client["ToolConfigServiceAsyncStub"]):
             request.page_token = page.next_page_token
 
     async def rollback(
-        self, tool: str, revision: int, *, reason: str = "", timeout: float | None = None
+        self,
+        tool: str,
+        revision: int,
+        *,
+        reason: str = "",
+        instance: bool = False,
+        timeout: float | None = None,
     ) -> ToolConfig:
         """Restore the overrides as they were after a revision; this is a new revision.
 
@@ -128,6 +158,7 @@ class ToolConfigClient(Client["ToolConfigServiceAsyncStub"]):
             tool=args.text("tool", tool),
             revision=args.int64("revision", revision),
             reason=args.text("reason", reason),
+            layer=_layer(instance),
         )
         return await self._call(self._stub.RollbackToolConfig, request, timeout)
 
@@ -145,3 +176,9 @@ class ToolConfigClient(Client["ToolConfigServiceAsyncStub"]):
             start_revision=args.int64("start_revision", start_revision)
         )
         return self._stream(self._stub.WatchToolConfigs, request, timeout)
+
+
+def _layer(instance: bool) -> tool_config_pb2.Layer.ValueType:  # noqa: FBT001  checked here
+    if args.flag("instance", instance):
+        return tool_config_pb2.LAYER_INSTANCE
+    return tool_config_pb2.LAYER_UNSPECIFIED

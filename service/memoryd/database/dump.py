@@ -19,7 +19,16 @@ from sqlalchemy import (
 )
 
 from memoryd.database.dialect import columns_of
-from memoryd.database.tables import DERIVED, UNMOVED, memories, schema, sessions, tool_config_head
+from memoryd.database.tables import (
+    DERIVED,
+    UNMOVED,
+    instance_tool_head,
+    memories,
+    schema,
+    sessions,
+    tenant_tool_heads,
+    tool_config_head,
+)
 from memoryd.database.types import UtcDateTime
 
 if TYPE_CHECKING:
@@ -38,6 +47,10 @@ TABLES = {
     if not table.info.get(DERIVED) and not table.info.get(UNMOVED)
 }
 """Those that are moved, by name; those that others refer to first."""
+
+
+_HEADS = (tool_config_head, tenant_tool_heads, instance_tool_head)
+"""Tables of the last revisions that were given out."""
 
 
 def count_rows(connection: Connection, *, with_deleted: bool) -> int:
@@ -86,8 +99,8 @@ def write_rows(
     new = dialect.insert_many(connection, table, columns_of(typed), ignore_existing=True)
     if table is sessions:
         _raise_revisions(connection, typed)
-    if table is tool_config_head:
-        _raise_head(connection, typed)
+    if table in _HEADS:
+        _raise_heads(connection, table, typed)
     present = _present(connection, dialect, table, typed) if new < len(rows) else None
     key = [c.name for c in table.primary_key]
     refused = [
@@ -168,13 +181,14 @@ def _raise_revisions(connection: Connection, rows: Sequence[Row]) -> None:
     )
 
 
-def _raise_head(connection: Connection, rows: Sequence[Row]) -> None:
+def _raise_heads(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
     """The same for the revisions of the tools' configuration."""
     for row in rows:
-        for c in (tool_config_head.c.revision, tool_config_head.c.horizon):
-            connection.execute(
-                update(tool_config_head).where(c < row[c.name]).values({c.name: row[c.name]})
-            )
+        of_row = [c == row[c.name] for c in table.primary_key]
+        for c in table.c:
+            if not c.primary_key:
+                higher = update(table).where(*of_row, c < row[c.name])
+                connection.execute(higher.values({c.name: row[c.name]}))
 
 
 def _plain(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """One schema for both databases. `migrations/` leads there; a test finds any difference.
 
 Every unique key of what belongs to sessions begins with the shard key `(tenant, session_id)`. The
-tables of the tools' configuration belong to no session: a few rows, the same for everybody.
+tables of the tools' configuration belong to no session: a few rows a tenant.
 """
 
 from __future__ import annotations
@@ -195,8 +195,9 @@ store_requests = Table(
     Index("ix_store_requests_created_at", "created_at"),
 )
 
-# One row, made by the first change: the last revision that was given out. Its lock puts those who
-# change tools in line, so that revisions become visible in their order.
+# What the tenant `default` has set, in tables that are older than tenants. One row, made by the
+# first change: the last revision that was given out. Its lock puts those who change tools in line,
+# so that revisions become visible in their order.
 tool_config_head = Table(
     "tool_config_head",
     schema,
@@ -204,6 +205,8 @@ tool_config_head = Table(
     Column("revision", BigInteger, nullable=False),
     # Up to it not every revision is kept any more.
     Column("horizon", BigInteger, nullable=False),
+    # The instance's last revision that is among these.
+    Column("instance_revision", BigInteger, nullable=False, server_default=text("0")),
     PrimaryKeyConstraint("id", name="pk_tool_config_head"),
     CheckConstraint("id = 1", name="ck_tool_config_head_single"),
 )
@@ -233,8 +236,89 @@ tool_config_revisions = Table(
     Column("after", JSON, nullable=False),
     # All of the tool's overrides after it.
     Column("overrides", JSON, nullable=False),
+    # The instance's by then; null where an earlier release wrote the row.
+    Column("instance_overrides", JSON(none_as_null=True)),
     PrimaryKeyConstraint("revision", name="pk_tool_config_revisions"),
     Index("ix_tool_config_revisions_tool", "tool", "revision"),
+)
+
+# The same of every other tenant.
+tenant_tool_heads = Table(
+    "tenant_tool_heads",
+    schema,
+    Column("tenant", String(64), nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("horizon", BigInteger, nullable=False),
+    Column("instance_revision", BigInteger, nullable=False),
+    PrimaryKeyConstraint("tenant", name="pk_tenant_tool_heads"),
+)
+
+tenant_tool_configs = Table(
+    "tenant_tool_configs",
+    schema,
+    Column("tenant", String(64), nullable=False),
+    Column("tool", String(32), nullable=False),
+    Column("overrides", JSON, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    PrimaryKeyConstraint("tenant", "tool", name="pk_tenant_tool_configs"),
+)
+
+tenant_tool_revisions = Table(
+    "tenant_tool_revisions",
+    schema,
+    Column("tenant", String(64), nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("tool", String(32), nullable=False),
+    Column("change_time", UtcDateTime, nullable=False),
+    Column("actor", String(64), nullable=False),
+    Column("reason", Text, nullable=False),
+    # Null in a change of the instance's, as are the last two columns in one of the tenant's own.
+    Column("before", JSON(none_as_null=True)),
+    Column("after", JSON(none_as_null=True)),
+    Column("overrides", JSON, nullable=False),
+    Column("instance_overrides", JSON, nullable=False),
+    Column("instance_before", JSON(none_as_null=True)),
+    # The revision of the tool's change before this one.
+    Column("previous_revision", BigInteger),
+    PrimaryKeyConstraint("tenant", "revision", name="pk_tenant_tool_revisions"),
+    Index("ix_tenant_tool_revisions_tool", "tenant", "tool", "revision"),
+)
+
+# The same of what an admin of the instance has set for all tenants.
+instance_tool_head = Table(
+    "instance_tool_head",
+    schema,
+    Column("id", Integer, autoincrement=False, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("horizon", BigInteger, nullable=False),
+    PrimaryKeyConstraint("id", name="pk_instance_tool_head"),
+    CheckConstraint("id = 1", name="ck_instance_tool_head_single"),
+)
+
+instance_tool_configs = Table(
+    "instance_tool_configs",
+    schema,
+    Column("tool", String(32), nullable=False),
+    Column("overrides", JSON, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    PrimaryKeyConstraint("tool", name="pk_instance_tool_configs"),
+)
+
+instance_tool_revisions = Table(
+    "instance_tool_revisions",
+    schema,
+    Column("revision", BigInteger, autoincrement=False, nullable=False),
+    Column("tool", String(32), nullable=False),
+    Column("change_time", UtcDateTime, nullable=False),
+    Column("actor", String(64), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("before", JSON, nullable=False),
+    Column("after", JSON, nullable=False),
+    Column("overrides", JSON, nullable=False),
+    Column("overrides_before", JSON, nullable=False),
+    Column("previous_revision", BigInteger, nullable=False),
+    PrimaryKeyConstraint("revision", name="pk_instance_tool_revisions"),
+    Index("ix_instance_tool_revisions_tool", "tool", "revision"),
 )
 
 # One row, made by the first change: the last revision given out to a key or a tenant. Its lock puts

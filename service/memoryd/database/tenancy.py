@@ -49,7 +49,7 @@ class TenantContext:
     __slots__ = ("_allowed", "text")
 
     def __init__(self, tenants: Collection[str]) -> None:
-        self.text = SEPARATOR.join(sorted(set(tenants)))
+        self.text = SEPARATOR.join(sorted({tenant for tenant in tenants if tenant}))
         # A row that an outer join did not find has no tenant.
         self._allowed = None if self.text == EVERY_TENANT[0] else {*tenants, None}
 

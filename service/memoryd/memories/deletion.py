@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import and_, delete, or_, select, update
+from sqlalchemy import and_, delete, not_, or_, select, update
 
 from memoryd.database import statements
-from memoryd.database.dialect import columns_of
+from memoryd.database.dialect import NOTHING, columns_of
 from memoryd.database.tables import (
     memories,
     memory_history,
@@ -27,15 +27,22 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Column, Connection, Select, Table
+    from sqlalchemy import Column, ColumnElement, Connection, Select, Table
 
-    from memoryd.database.dialect import Dialect
+    from memoryd.database.dialect import Dialect, Row
 
 REQUEST_KEY = (*SHARD_KEY, "request_id")
 HISTORY_KEY = (*SHARD_KEY, "revision")
 
 MemoryKey = tuple[str, str, str]
 """(tenant, session_id, id)"""
+
+
+class TenantCondition(NamedTuple):
+    """Which tenants' memories are meant."""
+
+    condition: ColumnElement[bool]
+    parameters: Row
 
 
 def session_tables() -> list[Table]:
@@ -130,11 +137,17 @@ def expired(connection: Connection, now: datetime, limit: int) -> list[MemoryKey
     )
 
 
-def unused(connection: Connection, since: datetime, now: datetime, limit: int) -> list[MemoryKey]:
-    """Live memories that were not stored, changed or retrieved since a time."""
+def unused(
+    connection: Connection,
+    since: datetime,
+    now: datetime,
+    limit: int,
+    *,
+    of: TenantCondition | None = None,
+) -> list[MemoryKey]:
+    """Live memories `of` some tenants that were not stored, changed or retrieved since a time."""
     m = memories.c
-    return _keys(
-        connection,
+    statement = (
         select(m.tenant, m.session_id, m.id)
         .where(
             m.deleted_at.is_(None),
@@ -143,8 +156,27 @@ def unused(connection: Connection, since: datetime, now: datetime, limit: int) -
             or_(m.expires_at.is_(None), m.expires_at > now),
         )
         .order_by(m.updated_at)
-        .limit(limit),
+        .limit(limit)
     )
+    if of is None:
+        return _keys(connection, statement)
+    return _keys(connection, statement.where(of.condition), of.parameters)
+
+
+def tenants_but(dialect: Dialect, tenants: Collection[str]) -> TenantCondition | None:
+    """All tenants but some; None where these are none."""
+    if not tenants:
+        return None
+    some = tenants_among(dialect, tenants)
+    return some._replace(condition=not_(some.condition))
+
+
+def tenants_among(dialect: Dialect, tenants: Collection[str]) -> TenantCondition:
+    """Some tenants, at least one."""
+    tenant = memories.c.tenant
+    keys = dialect.keys(tenant)
+    among = tenant.in_(select(keys.c["tenant"]).select_from(keys.source))
+    return TenantCondition(among, dialect.bind((tenant,), [(name,) for name in tenants]))
 
 
 def deleted(connection: Connection, before: datetime, limit: int) -> list[MemoryKey]:
@@ -159,8 +191,10 @@ def deleted(connection: Connection, before: datetime, limit: int) -> list[Memory
     )
 
 
-def _keys(connection: Connection, statement: Select[Any]) -> list[MemoryKey]:
-    return [(row[0], row[1], row[2]) for row in connection.execute(statement).all()]
+def _keys(
+    connection: Connection, statement: Select[Any], parameters: Row = NOTHING
+) -> list[MemoryKey]:
+    return [(row[0], row[1], row[2]) for row in connection.execute(statement, parameters).all()]
 
 
 def drop_requests(connection: Connection, dialect: Dialect, before: datetime, limit: int) -> int:

@@ -22,7 +22,7 @@ from memoryd.memories.unit_of_work import UnitOfWork
 from memoryd.memories.writes import Expire, Retire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -61,8 +61,8 @@ class Swept:
 class Sweeper:
     """Sweeps one database.
 
-    `clock` asks for the time on a connection; `cleanup_days` is the tool configuration's, as it is
-    now; `notify` is called with the sessions that changed.
+    `clock` asks for the time on a connection; `cleanup_days` reads on one those of tenants in
+    general, and of each that has its own; `notify` is called with the sessions that changed.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Sweeper:
         notify: Callable[[Iterable[Session]], None],
         *,
         clock: Callable[[Connection], datetime],
-        cleanup_days: Callable[[], int],
+        cleanup_days: Callable[[Connection], tuple[int, Mapping[str, int]]],
         retention: timedelta,
     ) -> None:
         self._database = database
@@ -138,10 +138,22 @@ class Sweeper:
         return len(found), plan.changed
 
     def _retire(self, connection: Connection, now: datetime) -> tuple[int, Iterable[Session]]:
-        since = now - timedelta(days=self._cleanup_days())
-        found = removal.unused(connection, since, now, BATCH)
-        plan = UnitOfWork(connection, self._database.dialect, now)
-        plan.apply([Retire(Session(t, session_id), i, since) for t, session_id, i in found])
+        dialect = self._database.dialect
+        general, special = self._cleanup_days(connection)
+        since = now - timedelta(days=general)
+        others = removal.tenants_but(dialect, special)
+        found = [(key, since) for key in removal.unused(connection, since, now, BATCH, of=others)]
+        # Together where they have the same: most of many tenants do.
+        for days in sorted(set(special.values())):
+            since = now - timedelta(days=days)
+            tenants = [tenant for tenant, own in special.items() if own == days]
+            of, room = removal.tenants_among(dialect, tenants), BATCH - len(found)
+            some = removal.unused(connection, since, now, room, of=of)
+            found += [(key, since) for key in some]
+        plan = UnitOfWork(connection, dialect, now)
+        plan.apply(
+            [Retire(Session(t, session_id), i, since) for (t, session_id, i), since in found]
+        )
         return len(found), plan.changed
 
     def _purge(self, connection: Connection, now: datetime) -> tuple[int, Iterable[Session]]:

@@ -9,6 +9,7 @@ from memoryd.rpc.violations import Violations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
 
     from google.protobuf.message import Message
 
@@ -50,6 +51,8 @@ class Method(Generic[RecordT]):
     is_plain: Callable[[Any], bool] | None = None
     """Whether a request certainly keeps the protos' rules, which takes a fraction of the time of
     the rules' engine; that is then not asked. None: it always is."""
+    holds: Callable[[Call], AbstractAsyncContextManager[None]] | None = None
+    """What has to be in memory from before a request is parsed until its call has ended."""
     waits_for_commit: bool = False
     """Whether it is refused unread while more writes wait than are soon done."""
 

@@ -6,7 +6,7 @@ import asyncio
 import enum
 import math
 import time
-from contextlib import ExitStack, aclosing, nullcontext
+from contextlib import AsyncExitStack, aclosing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -271,17 +271,24 @@ def _encoded(answer: Any) -> bytes:
 
 def _unary(method: _Method, admitted: Admission) -> Serve:
     handle, places, weight = method.row.handle, method.places.calls, method.row.weight
+    holds = method.row.holds
+
+    async def answer(context: WireCall, serving: Serving, call: Call) -> bytes:
+        with admitted(call.principal.tenant):
+            record = await method.read(context, serving)
+        if call.record is not None:
+            await serving.accepted()
+        return _encoded(await handle(record, call))
 
     async def serve(context: WireCall) -> bytes:
         async with method.serving(context) as serving:
             call = serving.admitted(weight)
             places.take(call.client)
             try:
-                with admitted(call.principal.tenant):
-                    record = await method.read(context, serving)
-                if call.record is not None:
-                    await serving.accepted()
-                return _encoded(await handle(record, call))
+                if holds is None:
+                    return await answer(context, serving, call)
+                async with holds(call):
+                    return await answer(context, serving, call)
             finally:
                 places.give_back(call.client)
 
@@ -297,10 +304,12 @@ def _streaming(
     async def serve(context: WireCall) -> None:
         async with method.serving(context) as serving:
             call = serving.admitted(method.row.weight)
-            with ExitStack() as held:
+            async with AsyncExitStack() as held:
                 places.take(call.client)
                 held.callback(places.give_back, call.client)
                 stream = held.enter_context(open_streams.opened(call.principal, needs))
+                if method.row.holds is not None:
+                    await held.enter_async_context(method.row.holds(call))
                 record: Any = (
                     await method.read(context, serving)
                     if streams is None

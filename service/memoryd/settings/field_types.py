@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 from memoryd.database.urls import UrlError, check_url
+from memoryd.domain.principals import tenant_of
 from memoryd.settings.model import Accepts, refusal
 
 
@@ -75,6 +76,25 @@ def _secret_names(value: object) -> tuple[str, ...]:
     return names
 
 
+_MAX_SECRET_REFERENCES = 1_000
+
+
+def _secret_references(value: object) -> tuple[str, ...]:
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list | tuple) or len(items) > _MAX_SECRET_REFERENCES:
+        raise ValueError
+    entries = tuple(item.strip() for item in items if isinstance(item, str) and item.strip())
+    for entry in entries:
+        tenant, has_tenant, pattern = entry.partition("=")
+        if not has_tenant or ":" in tenant:  # the sign may be a part of the secret's name
+            pattern = entry
+        else:
+            tenant_of(tenant)
+        if _SECRET_NAME.fullmatch(pattern) is None:
+            raise ValueError
+    return entries
+
+
 def _bootstrap_key(reference: str) -> str:
     if reference and ("*" in reference or not _SECRET_NAME.fullmatch(reference)):
         raise ValueError
@@ -92,6 +112,14 @@ SecretNames = Annotated[
     Accepts(
         "references such as env://CRM_* or secretsmanager://aws/memoryd/*, with commas between;"
         " or nothing"
+    ),
+]
+SecretReferences = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_secret_references),
+    Accepts(
+        "patterns such as acme=env://ACME_* or, for every tenant, env://SHARED_*, with commas"
+        " between; or nothing"
     ),
 ]
 DatabaseUrl = Annotated[

@@ -29,6 +29,7 @@ from memoryd.settings.field_types import (
     PemFile,
     ReadUrl,
     SecretNames,
+    SecretReferences,
     is_sqlite,
     lower_case,
 )
@@ -289,8 +290,16 @@ class Settings(SettingsModel):
     secret_names: SecretNames = Field(
         default=DEFAULT_SECRET_NAMES,
         description=(
-            "The secrets that callers may name as a tool's key, besides those that the environment "
-            "names; * is any text."
+            "The secrets that callers of the tenant default and admins of the instance may name as "
+            "a tool's key, besides those that the environment names; * is any text."
+        ),
+    )
+    secret_references: SecretReferences = Field(
+        default=(),
+        description=(
+            "The secrets that each tenant may name as a tool's key: TENANT=PATTERN, or PATTERN for "
+            "every tenant. A tenant without one may name none, default what MEMORYD_SECRET_NAMES "
+            "allows."
         ),
     )
     log_level: Annotated[LogLevel, BeforeValidator(lower_case)] = Field(

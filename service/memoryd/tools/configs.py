@@ -6,32 +6,21 @@ import asyncio
 import contextlib
 import functools
 import logging
-import secrets as random_tokens
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from memoryd.database.feed import Changes, Feed
-from memoryd.database.tenancy import NO_TENANT
-from memoryd.domain.errors import (
-    EtagMismatch,
-    InvalidRequest,
-    LiteralSecret,
-    MemorydError,
-    Violation,
-)
+from memoryd.domain.errors import EtagMismatch, InvalidRequest, LiteralSecret, Violation
+from memoryd.domain.records import DEFAULT_TENANT
+from memoryd.tools import log
 from memoryd.tools import store as storage
-from memoryd.tools.overrides import ENABLED, document, layered, marker, token_of
+from memoryd.tools.current import CurrentTools
+from memoryd.tools.layers import Layers
+from memoryd.tools.overrides import ENABLED, document, marker, token_of
 from memoryd.tools.secrets import SecretReference
-from memoryd.tools.secrets.names import SecretNames
-from memoryd.tools.settings import (
-    LOST_LITERAL,
-    MemorySettings,
-    gives_literal,
-    references_of,
-    validate_settings,
-)
-from memoryd.tools.store import CHANNEL, NOTHING_STORED, Revision
+from memoryd.tools.settings import gives_literal, references_of, validate_settings
+from memoryd.tools.states import read_state
+from memoryd.tools.store import CHANNEL
+from memoryd.tools.stored import INSTANCE, Revision, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -42,16 +31,12 @@ if TYPE_CHECKING:
     from memoryd.database.engine import Database
     from memoryd.database.notifications import Listener
     from memoryd.tools.settings import ToolConfig, ToolSettings
-    from memoryd.tools.store import Overrides, Stored, StoredTools
+    from memoryd.tools.stored import Overrides, StoredTools
+
+    Decision = Callable[[ToolConfig, Overrides], Overrides]
 
 POLL_SECONDS = 0.5
 """Between two looks at the overrides; SQLite tells nothing, a word of PostgreSQL's may be lost."""
-
-MAX_READS = 2
-"""Of subscriptions, at a time."""
-
-ALL_TOOLS = "all tools"
-"""The one key of the feed."""
 
 KEPT_LITERALS = 100
 """Literal secrets of each tool that this process remembers, the latest; a rollback may need one."""
@@ -61,10 +46,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Who changes a tool, why, and on what condition."""
+    """Who changes a tool, whose, why, and on what condition."""
 
+    owner: str
+    """Whose settings: a tenant's, or `INSTANCE`."""
     actor: str
-    """The caller's tenant."""
+    """The name of the caller's credential; without one its tenant."""
     reason: str
     etag: str = ""
     """Of the configuration as it has to be still; empty for any."""
@@ -72,67 +59,8 @@ class Change:
     """Seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """All tools at one moment."""
-
-    revision: int
-    """Of the last change of any tool."""
-    configs: Mapping[str, ToolConfig]
-    """All seven, in their order."""
-
-
-class _Literals:
-    """Literal secrets that were given at run time. They are nowhere but in this process."""
-
-    def __init__(self) -> None:
-        self._kept: dict[str, dict[str, SecretReference]] = {}
-
-    def keep(self, config: ToolConfig, reference: SecretReference) -> str:
-        """Remember it, and give the token that stands for it; the same for the same literal.
-
-        The one that holds by `config` is never forgotten for it.
-        """
-        kept = self._kept.setdefault(config.tool, {})
-        token = next((t for t, known in kept.items() if known == reference), None)
-        token = token or random_tokens.token_hex(16)
-        kept.pop(token, None)
-        kept[token] = reference  # as the latest
-        if len(kept) > KEPT_LITERALS:
-            held = config.values["api_key"]
-            del kept[next(t for t, known in kept.items() if known != held)]
-        return token
-
-    def get(self, tool: str, token: str) -> SecretReference:
-        return self._kept.get(tool, {}).get(token, LOST_LITERAL)
-
-
-class ToolFeed(Feed[str, "ToolConfig"]):
-    """Changes of the tools, which share one order of revisions."""
-
-    def __init__(
-        self, database: Database, layered: Callable[[str, Overrides, int], ToolConfig]
-    ) -> None:
-        """`layered` makes a tool's configuration of its overrides and their revision."""
-        super().__init__(max_reads=MAX_READS)
-        self._database = database
-        self._layered = layered
-
-    async def _read(self, key: str, after: int) -> Changes[ToolConfig]:
-        del key
-        found = await self._database.read(
-            lambda c: storage.read_changes(c, after), tenants=NO_TENANT
-        )
-        configs = [self._layered(r.tool, r.overrides, r.revision) for r in found.events]
-        return Changes(configs, found.revision, found.is_all)
-
-
-class ToolConfigs:
-    """What holds now, and the ways to change it.
-
-    Until `start` or `refresh`, and while the database is away, it is what was known last: at first
-    the `base`, which environment and defaults make.
-    """
+class ToolConfigs(CurrentTools):
+    """The settings as they are now for each owner, and the ways to change them."""
 
     def __init__(
         self,
@@ -142,47 +70,22 @@ class ToolConfigs:
         clock: Callable[[], datetime],
         production: bool,
         secret_names: Sequence[str],
+        secret_references: Sequence[str] = (),
     ) -> None:
-        """`secret_names`: patterns of the secrets that callers may name."""
-        self._base = base
-        self._secret_names = SecretNames(secret_names, references_of(base.values()))
-        self._database = database
-        self._clock = clock
-        self._production = production
-        self._literals = _Literals()
-        self._now = Snapshot(0, base)
+        """`base`: what environment and defaults make.
+
+        `secret_names`, `secret_references`: patterns of the secrets that callers may name, as
+        SecretRules has them.
+        """
+        layers = Layers(
+            base,
+            production=production,
+            secret_names=secret_names,
+            secret_references=secret_references,
+        )
+        super().__init__(layers, database, clock)
         self._refreshing: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
-        self._reachable: bool | None = None
-        self._problem = ""
-        self._known_at = clock()
-        self._adopted = 0
-        self.feed = ToolFeed(database, self._layered)
-        """Of changes: each event is the tool as it was set by one."""
-
-    def __getitem__(self, tool: str) -> ToolConfig:
-        return self._now.configs[tool]
-
-    @property
-    def now(self) -> Snapshot:
-        return self._now
-
-    @property
-    def memory_settings(self) -> MemorySettings:
-        """Those that MemoryService obeys."""
-        settings = self["memory"].settings
-        assert isinstance(settings, MemorySettings)  # noqa: S101  for the type checker
-        return settings
-
-    @property
-    def stale_since(self) -> datetime | None:
-        """When it was last known to be current; None where it is."""
-        return None if self._reachable else self._known_at
-
-    @property
-    def problem(self) -> str:
-        """Why it is stale, for the operator; empty where that is not known."""
-        return "" if self._reachable else self._problem
 
     async def start(self, listener: Listener | None = None) -> None:
         """Read what holds, and keep up with it: at once where a listener hears of changes."""
@@ -198,23 +101,6 @@ class ToolConfigs:
             self._refreshing.cancel()
             await asyncio.gather(self._refreshing, return_exceptions=True)
 
-    async def refresh(self) -> None:
-        """Read what holds; where that fails, what was known holds on, and is stale."""
-        adopted = self._adopted
-        try:
-            stored = await self._database.read(storage.read_state, tenants=NO_TENANT)
-        except MemorydError as error:
-            self._problem = error.for_operator
-            if self._reachable is not False:
-                _log.warning(
-                    "the tools' overrides cannot be read; what was known of them goes on",
-                    extra={"since": self._known_at.isoformat()},
-                )
-            self._reachable = False
-            return
-        # What was read before a change of our own must not undo it.
-        self._adopt(stored, may_go_back=adopted == self._adopted)
-
     async def update(
         self, tool: str, values: Mapping[str, Any], change: Change, *, validate_only: bool
     ) -> ToolConfig:
@@ -223,10 +109,10 @@ class ToolConfigs:
         With `validate_only`, what would hold; nothing is changed. Raises InvalidRequest with every
         violation, EtagMismatch, and what Database raises.
         """
-        given = self._with_markers(tool, values)
+        given = self._with_markers(change.owner, tool, values)
 
         def decide(before: ToolConfig, stored: Overrides) -> Overrides:
-            return self._merged(before, stored, given)
+            return self._merged(change.owner, before, stored, given)
 
         if validate_only:
             return await self._tried(tool, decide, change)
@@ -241,76 +127,84 @@ class ToolConfigs:
         return await self._change(tool, lambda _: decide, change)
 
     async def rollback(self, tool: str, revision: int, change: Change) -> ToolConfig:
-        """Bring back the overrides as they were after a revision.
+        """Bring back the owner's overrides as they were after a revision.
 
         Raises ToolConfigRevisionNotFound, and as `update`.
         """
 
-        def restore(connection: Connection) -> Callable[[ToolConfig, Overrides], Overrides]:
-            wanted = storage.read_overrides(connection, tool, revision)
+        def restore(connection: Connection) -> Decision:
+            wanted = log.read_overrides(connection, change.owner, tool, revision)
             return lambda *_: wanted
 
         return await self._change(tool, restore, change, always=True)
 
     async def revisions(
-        self, tool: str, *, before: int | None, limit: int, timeout: float | None
+        self, owner: str, tool: str, *, before: int | None, limit: int, timeout: float | None
     ) -> list[Revision]:
         """Read the changes of a tool, newest first; `before`: only those older than it."""
-        return await self._database.read(
-            lambda c: storage.read_revisions(c, tool, before=before, limit=limit),
-            tenants=NO_TENANT,
+        found = await self._database.read(
+            lambda c: log.read_revisions(c, owner, tool, before=before, limit=limit),
+            tenants=(owner,),
             timeout=timeout,
         )
+        return [self._layers.documented(owner, revision) for revision in found]
 
-    def validate(self, tool: str, values: Mapping[str, Any]) -> None:
+    def validate(self, owner: str, tool: str, values: Mapping[str, Any]) -> None:
         """Validate values for a tool as it is now. Raises InvalidRequest with every violation."""
-        self._settings_with(self[tool], values)
+        self._settings_with(owner, self.of(owner)[tool], values)
 
     def settings_with(
-        self, tool: str, values: Mapping[str, Any]
+        self, owner: str, tool: str, values: Mapping[str, Any]
     ) -> tuple[ToolSettings | None, list[Violation]]:
         """Lay values over those of a tool as it is now; the settings, or what is wrong."""
-        return self._validated(self[tool], values)
+        return self._validated(owner, self.of(owner)[tool], values)
 
     def _validated(
-        self, config: ToolConfig, values: Mapping[str, Any]
+        self, owner: str, config: ToolConfig, values: Mapping[str, Any]
     ) -> tuple[ToolSettings | None, list[Violation]]:
         return validate_settings(
             config.tool,
             {**config.values, **values},
-            production=self._production,
-            secret_names=self._secret_names,
+            production=self._layers.production,
+            secret_names=self._layers.secret_rules.of(owner, references_of((config,))),
         )
 
-    def _settings_with(self, config: ToolConfig, values: Mapping[str, Any]) -> ToolSettings:
+    def _settings_with(
+        self, owner: str, config: ToolConfig, values: Mapping[str, Any]
+    ) -> ToolSettings:
         """The settings with values laid over them. Raises InvalidRequest with every violation."""
         new = {name: value for name, value in values.items() if name != ENABLED}
-        settings, violations = self._validated(config, new)
+        settings, violations = self._validated(owner, config, new)
         if settings is None:
-            literal = self._production and gives_literal(config.tool, new)
+            literal = self._layers.production and gives_literal(config.tool, new)
             refusal = LiteralSecret if literal else InvalidRequest
             raise refusal(*(Violation(f"tool_config.{v.field}", v.description) for v in violations))
         return settings
 
-    def _with_markers(self, tool: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    def _with_markers(self, owner: str, tool: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """The values with a marker in the place of each literal secret, which is kept here.
 
         Production refuses it later, so there none is kept.
         """
+        literals, config = self._layers.literals, self.of(owner)[tool]
         return {
-            name: marker(self._literals.keep(self[tool], SecretReference.parse(value)))
-            if gives_literal(tool, {name: value}) and not self._production
+            name: marker(
+                literals.keep(owner, config, SecretReference.parse(value), most=KEPT_LITERALS)
+            )
+            if gives_literal(tool, {name: value}) and not self._layers.production
             else value
             for name, value in values.items()
         }
 
     def _merged(
-        self, before: ToolConfig, stored: Overrides, given: Mapping[str, Any]
+        self, owner: str, before: ToolConfig, stored: Overrides, given: Mapping[str, Any]
     ) -> dict[str, Any]:
         """What is stored, with values laid over it in the form in which they are stored."""
         tokens = {name: token for name, value in given.items() if (token := token_of(value))}
-        typed = {name: self._literals.get(before.tool, token) for name, token in tokens.items()}
-        as_json = self._settings_with(before, {**given, **typed}).model_dump(mode="json")
+        literals = self._layers.literals
+        typed = {name: literals.get(owner, before.tool, token) for name, token in tokens.items()}
+        settings = self._settings_with(owner, before, {**given, **typed})
+        as_json = settings.model_dump(mode="json")
         merged = dict(stored)
         for name, value in given.items():
             if name == ENABLED:
@@ -319,82 +213,73 @@ class ToolConfigs:
                 merged[f"{before.tool}.{name}"] = value if name in tokens else as_json[name]
         return merged
 
-    async def _tried(
-        self, tool: str, decide: Callable[[ToolConfig, Overrides], Overrides], change: Change
-    ) -> ToolConfig:
+    async def _tried(self, tool: str, decide: Decision, change: Change) -> ToolConfig:
+        dialect, owner = self._database.dialect, change.owner
         state = await self._database.read(
-            storage.read_state, tenants=NO_TENANT, timeout=change.timeout
+            lambda c: read_state(c, dialect, owner), tenants=(owner,), timeout=change.timeout
         )
-        stored = state.tools.get(tool, NOTHING_STORED)
-        before = self._layered(tool, stored.overrides, stored.revision)
+        stored = state.of(tool)
+        before = self._layers.config(owner, tool, stored)
         _check_etag(before, change)
-        return self._layered(tool, decide(before, stored.overrides), stored.revision)
+        overrides = decide(before, stored.overrides)
+        return self._layers.config(owner, tool, stored._replace(overrides=overrides))
 
     async def _change(
         self,
         tool: str,
-        prepare: Callable[[Connection], Callable[[ToolConfig, Overrides], Overrides]],
+        prepare: Callable[[Connection], Decision],
         change: Change,
         *,
         always: bool = False,
     ) -> ToolConfig:
         """Change the overrides of a tool: a revision if they become others, or `always`."""
+        owner, dialect = change.owner, self._database.dialect
+        documented = functools.partial(self._layers.documented, DEFAULT_TENANT)
 
         def body(connection: Connection) -> StoredTools:
-            decide_with = prepare(connection)
-
             def decide(stored: Stored, revision: int) -> Revision | None:
-                before = self._layered(tool, stored.overrides, stored.revision)
+                before = self._layers.config(owner, tool, stored)
                 _check_etag(before, change)
-                overrides = decide_with(before, stored.overrides)
+                overrides = prepare(connection)(before, stored.overrides)
                 if overrides == stored.overrides and not always:
                     return None
-                after = self._layered(tool, overrides, revision)
-                return Revision(
-                    revision,
-                    tool,
-                    self._clock(),
-                    change.actor,
-                    change.reason,
-                    document(before),
-                    document(after),
-                    overrides,
-                )
+                return self._revision(change, before, stored, overrides, revision)
 
-            return storage.change(connection, self._database.dialect, tool, decide)
-
-        stored = await self._database.write(body, tenants=NO_TENANT, timeout=change.timeout)
-        self._adopt(stored, may_go_back=False)
-        mine = stored.tools.get(tool, NOTHING_STORED)
-        return self._layered(tool, mine.overrides, mine.revision)
-
-    def _layered(self, tool: str, overrides: Overrides, revision: int) -> ToolConfig:
-        return layered(
-            self._base[tool],
-            overrides,
-            revision,
-            literal=functools.partial(self._literals.get, tool),
-            production=self._production,
-            secret_names=self._secret_names,
-        )
-
-    def _adopt(self, stored: StoredTools, *, may_go_back: bool) -> None:
-        """Let what was read hold from now on."""
-        self._reachable, self._known_at = True, self._clock()
-        known = self._now.revision
-        if stored.revision > known or (stored.revision < known and may_go_back):
-            self._now = Snapshot(
-                stored.revision,
-                MappingProxyType(
-                    {
-                        tool: self._layered(tool, mine.overrides, mine.revision)
-                        for tool in self._base
-                        for mine in (stored.tools.get(tool, NOTHING_STORED),)
-                    }
-                ),
+            return storage.change(
+                connection, dialect, owner, tool, decide=decide, documented=documented
             )
-            self._adopted += 1
-            self.feed.notify((ALL_TOOLS,))
+
+        known = self.known[owner]
+        stored = await self._database.write(body, tenants=(owner,), timeout=change.timeout)
+        self._reached()
+        self.known.adopt(owner, known, stored, may_go_back=False)
+        if owner == INSTANCE:
+            await self.refresh()  # it is a change of every tenant's
+        return self._layers.config(owner, tool, stored.of(tool))
+
+    def _revision(
+        self,
+        change: Change,
+        before: ToolConfig,
+        stored: Stored,
+        overrides: Overrides,
+        revision: int,
+    ) -> Revision:
+        tool, is_instances = before.tool, change.owner == INSTANCE
+        after = stored._replace(overrides=overrides, revision=revision)
+        return Revision(
+            revision,
+            tool,
+            self._clock(),
+            change.actor,
+            change.reason,
+            document(before),
+            document(self._layers.config(change.owner, tool, after)),
+            overrides,
+            stored.instance,
+            instance_before=stored.overrides if is_instances else None,
+            previous_revision=stored.revision if is_instances else None,
+        )
 
     async def _look(self) -> None:
         self._wake.set()
@@ -406,7 +291,10 @@ class ToolConfigs:
                 async with asyncio.timeout(POLL_SECONDS):
                     await self._wake.wait()
             self._wake.clear()
-            await self.refresh()
+            try:
+                await self.refresh()
+            except Exception:  # noqa: BLE001  without it no change would be seen again
+                _log.exception("unhandled exception while reading overrides; it is tried again")
 
 
 def _check_etag(config: ToolConfig, change: Change) -> None:

@@ -1,4 +1,4 @@
-"""The layer of overrides over those of environment and defaults. Pure: nothing is read or kept."""
+"""A layer of overrides over the layers below it. Pure: nothing is read or kept."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def paths_of(tool: str) -> tuple[str, ...]:
 def layered(
     base: ToolConfig,
     overrides: Mapping[str, Any],
-    revision: int,
+    layer: Provenance,
     *,
     literal: Callable[[str], SecretReference],
     production: bool,
     secret_names: SecretNames,
 ) -> ToolConfig:
-    """Lay stored overrides, by their path, over what environment and defaults say.
+    """Lay stored overrides, by their path, over what the layers below say.
 
     What this release refuses, or does not know, is set aside and listed in `set_aside`. `literal`
     gives the secret that a token stands for, `secret_names` says which may be named.
@@ -91,18 +91,20 @@ def layered(
         base.tool,
         enabled,
         settings,
-        MappingProxyType(
-            {p: Provenance.OVERRIDE if p in held else base.provenance[p] for p in paths}
-        ),
-        revision,
-        tuple(
-            ConfigWarning(
-                path,
-                f"the override does not hold, since this release refuses it: {why};"
-                " override it again, or reset it",
-            )
-            for path, why in aside.items()
-        ),
+        MappingProxyType({p: layer if p in held else base.provenance[p] for p in paths}),
+        base.revision,
+        (*base.set_aside, *(_set_aside(layer, path, why) for path, why in aside.items())),
+    )
+
+
+def _set_aside(layer: Provenance, path: str, why: str) -> ConfigWarning:
+    whose, who = "the override", ""
+    if layer is Provenance.INSTANCE:
+        whose, who = "the instance's override", "an admin of the instance has to "
+    return ConfigWarning(
+        path,
+        f"{whose} does not hold, since the service refuses it: {why};"
+        f" {who}override it again, or reset it",
     )
 
 

@@ -236,6 +236,7 @@ class Provenance(enum.Enum):
 
     DEFAULT = enum.auto()
     ENVIRONMENT = enum.auto()
+    INSTANCE = enum.auto()
     OVERRIDE = enum.auto()
 
 
@@ -251,7 +252,7 @@ class ToolConfig:
     revision: int = 0
     """The revision of the last runtime change; 0: none yet."""
     set_aside: tuple[ConfigWarning, ...] = ()
-    """Overrides without effect, since this release refuses them."""
+    """Overrides without effect, since the service refuses them."""
 
     @property
     def values(self) -> dict[str, object]:
@@ -342,11 +343,11 @@ def validate_settings(
             Fault(
                 name,
                 "a secret that callers may not name",
-                f"give one that the service's {Settings.variable('secret_names')} allows, or have"
-                " its operator allow this one",
+                f"give one that the service's {Settings.variable(setting)} allows, or have its"
+                " operator allow this one",
             )
             for name, reference in _references(SETTINGS_OF[tool], values)
-            if not secret_names.allow(reference)
+            if (setting := secret_names.refusing(reference)) is not None
         ]
         settings = None if faults else settings
     return settings, [

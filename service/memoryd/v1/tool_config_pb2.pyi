@@ -35,7 +35,9 @@ class _ProvenanceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Provenance
     PROVENANCE_ENVIRONMENT: _Provenance.ValueType  # 2
     """The service's environment or its `.env` file."""
     PROVENANCE_OVERRIDE: _Provenance.ValueType  # 3
-    """A runtime override."""
+    """A runtime override of the tenant's."""
+    PROVENANCE_INSTANCE: _Provenance.ValueType  # 4
+    """A runtime override of the instance's, for every tenant. It beats the environment; the tenant's beats it."""
 
 class Provenance(_Provenance, metaclass=_ProvenanceEnumTypeWrapper):
     """Where a setting's value comes from."""
@@ -47,8 +49,34 @@ PROVENANCE_DEFAULT: Provenance.ValueType  # 1
 PROVENANCE_ENVIRONMENT: Provenance.ValueType  # 2
 """The service's environment or its `.env` file."""
 PROVENANCE_OVERRIDE: Provenance.ValueType  # 3
-"""A runtime override."""
+"""A runtime override of the tenant's."""
+PROVENANCE_INSTANCE: Provenance.ValueType  # 4
+"""A runtime override of the instance's, for every tenant. It beats the environment; the tenant's beats it."""
 Global___Provenance: _TypeAlias = Provenance  # noqa: Y015
+
+class _Layer:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LayerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Layer.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LAYER_UNSPECIFIED: _Layer.ValueType  # 0
+    """As LAYER_TENANT."""
+    LAYER_TENANT: _Layer.ValueType  # 1
+    """Those of the caller's tenant."""
+    LAYER_INSTANCE: _Layer.ValueType  # 2
+    """Those of the instance, which hold for every tenant. Needs the scope `instance:admin` as well."""
+
+class Layer(_Layer, metaclass=_LayerEnumTypeWrapper):
+    """Whose overrides a request is about."""
+
+LAYER_UNSPECIFIED: Layer.ValueType  # 0
+"""As LAYER_TENANT."""
+LAYER_TENANT: Layer.ValueType  # 1
+"""Those of the caller's tenant."""
+LAYER_INSTANCE: Layer.ValueType  # 2
+"""Those of the instance, which hold for every tenant. Needs the scope `instance:admin` as well."""
+Global___Layer: _TypeAlias = Layer  # noqa: Y015
 
 class _ToolConfigChange:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -120,7 +148,7 @@ class ToolConfig(_message.Message):
     enabled: _builtins.bool
     """Whether agents may use it."""
     revision: _builtins.int
-    """The revision of the last runtime change of this tool; 0 if there is none yet."""
+    """The revision of the last runtime change of this tool, by the tenant or of the instance; 0 if there is none yet."""
     etag: _builtins.str
     """Opaque. Changes with the configuration. A request that carries an outdated value is refused with ABORTED. Absent in
     an answer to `validate_only`.
@@ -704,16 +732,20 @@ class GetToolConfigRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TOOL_FIELD_NUMBER: _builtins.int
+    LAYER_FIELD_NUMBER: _builtins.int
     tool: _builtins.str
     """See ToolConfig.tool."""
+    layer: Global___Layer.ValueType
+    """LAYER_INSTANCE: as it is without overrides of any tenant."""
     def __init__(
         self,
         *,
         tool: _builtins.str = ...,
+        layer: Global___Layer.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["layer", b"layer", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -729,10 +761,13 @@ class UpdateToolConfigRequest(_message.Message):
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    LAYER_FIELD_NUMBER: _builtins.int
     validate_only: _builtins.bool
     """If true, return what the result would be and write nothing."""
     reason: _builtins.str
     """Why, recorded with the revision. At most 1,024 characters."""
+    layer: Global___Layer.ValueType
+    """Whose overrides to change."""
     @_builtins.property
     def tool_config(self) -> Global___ToolConfig:
         """The tool with its new values; `etag`, if given, must be current."""
@@ -751,10 +786,11 @@ class UpdateToolConfigRequest(_message.Message):
         update_mask: _field_mask_pb2.FieldMask | None = ...,
         validate_only: _builtins.bool = ...,
         reason: _builtins.str = ...,
+        layer: Global___Layer.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["tool_config", b"tool_config", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "tool_config", b"tool_config", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["layer", b"layer", "reason", b"reason", "tool_config", b"tool_config", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -769,10 +805,13 @@ class ResetToolConfigRequest(_message.Message):
     TOOL_FIELD_NUMBER: _builtins.int
     PATHS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    LAYER_FIELD_NUMBER: _builtins.int
     tool: _builtins.str
     """See ToolConfig.tool."""
     reason: _builtins.str
     """Why, recorded with the revision. At most 1,024 characters."""
+    layer: Global___Layer.ValueType
+    """Whose overrides to drop."""
     @_builtins.property
     def paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Which overrides to drop: `enabled`, `rag.chunk_size`, … If empty, every override of the tool."""
@@ -783,10 +822,11 @@ class ResetToolConfigRequest(_message.Message):
         tool: _builtins.str = ...,
         paths: _abc.Iterable[_builtins.str] | None = ...,
         reason: _builtins.str = ...,
+        layer: Global___Layer.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["paths", b"paths", "reason", b"reason", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["layer", b"layer", "paths", b"paths", "reason", b"reason", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -799,6 +839,9 @@ class ValidateToolConfigRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TOOL_CONFIG_FIELD_NUMBER: _builtins.int
+    LAYER_FIELD_NUMBER: _builtins.int
+    layer: Global___Layer.ValueType
+    """Whose override it would be."""
     @_builtins.property
     def tool_config(self) -> Global___ToolConfig:
         """The tool with the values to validate; unset values are taken as they are now."""
@@ -807,10 +850,11 @@ class ValidateToolConfigRequest(_message.Message):
         self,
         *,
         tool_config: Global___ToolConfig | None = ...,
+        layer: Global___Layer.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["tool_config", b"tool_config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tool_config", b"tool_config"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["layer", b"layer", "tool_config", b"tool_config"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -855,22 +899,26 @@ class ListToolConfigRevisionsRequest(_message.Message):
     TOOL_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    LAYER_FIELD_NUMBER: _builtins.int
     tool: _builtins.str
     """See ToolConfig.tool."""
     page_size: _builtins.int
     """The maximum per page. 0 means 50; values over 1,000 mean 1,000."""
     page_token: _builtins.str
     """`next_page_token` of the previous page; empty for the first."""
+    layer: Global___Layer.ValueType
+    """Whose changes. Those of a tenant have the changes of the instance among them."""
     def __init__(
         self,
         *,
         tool: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        layer: Global___Layer.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["layer", b"layer", "page_size", b"page_size", "page_token", b"page_token", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -918,11 +966,13 @@ class ToolConfigRevision(_message.Message):
     BEFORE_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
-    """Increases with every change of any tool."""
+    """Increases with every change of any tool. Each tenant has revisions of its own, and the instance."""
     tool: _builtins.str
     """See ToolConfig.tool."""
     actor: _builtins.str
-    """Who made it: the caller's tenant."""
+    """Who made it: the name of the caller's credential, or its tenant while none is required; `instance` where an admin
+    of the instance changed the layer of the instance.
+    """
     reason: _builtins.str
     """Why, as the caller gave it."""
     @_builtins.property
@@ -965,22 +1015,26 @@ class RollbackToolConfigRequest(_message.Message):
     TOOL_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    LAYER_FIELD_NUMBER: _builtins.int
     tool: _builtins.str
     """See ToolConfig.tool."""
     revision: _builtins.int
     """A revision of that tool."""
     reason: _builtins.str
     """Why, recorded with the revision. At most 1,024 characters."""
+    layer: Global___Layer.ValueType
+    """Whose overrides to restore, and whose revision it is."""
     def __init__(
         self,
         *,
         tool: _builtins.str = ...,
         revision: _builtins.int = ...,
         reason: _builtins.str = ...,
+        layer: Global___Layer.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "revision", b"revision", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["layer", b"layer", "reason", b"reason", "revision", b"revision", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -30,6 +30,8 @@ class ToolConfigServiceStub:
     `billing`, `inventory` (off by default).
 
     A runtime override beats the service's environment (`RAG_CHUNK_SIZE`, `ENABLE_RAG_TOOL`), which beats the default.
+    Each tenant has overrides, revisions and etags of its own. Below them is the layer of the instance: overrides that
+    hold for every tenant, made with `layer` set to LAYER_INSTANCE by callers with the scope `instance:admin`.
     Secrets are never returned, only whether one is set and where it comes from. MemoryService obeys the settings of the
     `memory` tool.
     """
@@ -87,6 +89,8 @@ class ToolConfigServiceServicer:
     `billing`, `inventory` (off by default).
 
     A runtime override beats the service's environment (`RAG_CHUNK_SIZE`, `ENABLE_RAG_TOOL`), which beats the default.
+    Each tenant has overrides, revisions and etags of its own. Below them is the layer of the instance: overrides that
+    hold for every tenant, made with `layer` set to LAYER_INSTANCE by callers with the scope `instance:admin`.
     Secrets are never returned, only whether one is set and where it comes from. MemoryService obeys the settings of the
     `memory` tool.
     """
@@ -135,8 +139,8 @@ class ToolConfigServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RollbackToolConfig(self, request, context):
-        """Restores the overrides as they were after a revision, which makes a new revision. NOT_FOUND if the tool has no such
-        revision.
+        """Restores the tenant's overrides as they were after a revision, which makes a new revision. NOT_FOUND if the tool has
+        no such revision.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -206,6 +210,8 @@ class ToolConfigService:
     `billing`, `inventory` (off by default).
 
     A runtime override beats the service's environment (`RAG_CHUNK_SIZE`, `ENABLE_RAG_TOOL`), which beats the default.
+    Each tenant has overrides, revisions and etags of its own. Below them is the layer of the instance: overrides that
+    hold for every tenant, made with `layer` set to LAYER_INSTANCE by callers with the scope `instance:admin`.
     Secrets are never returned, only whether one is set and where it comes from. MemoryService obeys the settings of the
     `memory` tool.
     """

@@ -31,6 +31,8 @@ class ToolConfigServiceStub:
     `billing`, `inventory` (off by default).
 
     A runtime override beats the service's environment (`RAG_CHUNK_SIZE`, `ENABLE_RAG_TOOL`), which beats the default.
+    Each tenant has overrides, revisions and etags of its own. Below them is the layer of the instance: overrides that
+    hold for every tenant, made with `layer` set to LAYER_INSTANCE by callers with the scope `instance:admin`.
     Secrets are never returned, only whether one is set and where it comes from. MemoryService obeys the settings of the
     `memory` tool.
     """
@@ -54,8 +56,8 @@ class ToolConfigServiceStub:
     ListToolConfigRevisions: _grpc.UnaryUnaryMultiCallable[_tool_config_pb2.ListToolConfigRevisionsRequest, _tool_config_pb2.ListToolConfigRevisionsResponse]
     """Lists the changes of a tool's configuration, newest first; the last 1,000 of each tool are kept."""
     RollbackToolConfig: _grpc.UnaryUnaryMultiCallable[_tool_config_pb2.RollbackToolConfigRequest, _tool_config_pb2.ToolConfig]
-    """Restores the overrides as they were after a revision, which makes a new revision. NOT_FOUND if the tool has no such
-    revision.
+    """Restores the tenant's overrides as they were after a revision, which makes a new revision. NOT_FOUND if the tool has
+    no such revision.
     """
     WatchToolConfigs: _grpc.UnaryStreamMultiCallable[_tool_config_pb2.WatchToolConfigsRequest, _tool_config_pb2.WatchToolConfigsResponse]
     """Streams a snapshot of all seven tools, then every change once, in order. OUT_OF_RANGE for a revision older than
@@ -68,6 +70,8 @@ class ToolConfigServiceAsyncStub(ToolConfigServiceStub):
     `billing`, `inventory` (off by default).
 
     A runtime override beats the service's environment (`RAG_CHUNK_SIZE`, `ENABLE_RAG_TOOL`), which beats the default.
+    Each tenant has overrides, revisions and etags of its own. Below them is the layer of the instance: overrides that
+    hold for every tenant, made with `layer` set to LAYER_INSTANCE by callers with the scope `instance:admin`.
     Secrets are never returned, only whether one is set and where it comes from. MemoryService obeys the settings of the
     `memory` tool.
     """
@@ -88,8 +92,8 @@ class ToolConfigServiceAsyncStub(ToolConfigServiceStub):
     ListToolConfigRevisions: _aio.UnaryUnaryMultiCallable[_tool_config_pb2.ListToolConfigRevisionsRequest, _tool_config_pb2.ListToolConfigRevisionsResponse]  # type: ignore[assignment]
     """Lists the changes of a tool's configuration, newest first; the last 1,000 of each tool are kept."""
     RollbackToolConfig: _aio.UnaryUnaryMultiCallable[_tool_config_pb2.RollbackToolConfigRequest, _tool_config_pb2.ToolConfig]  # type: ignore[assignment]
-    """Restores the overrides as they were after a revision, which makes a new revision. NOT_FOUND if the tool has no such
-    revision.
+    """Restores the tenant's overrides as they were after a revision, which makes a new revision. NOT_FOUND if the tool has
+    no such revision.
     """
     WatchToolConfigs: _aio.UnaryStreamMultiCallable[_tool_config_pb2.WatchToolConfigsRequest, _tool_config_pb2.WatchToolConfigsResponse]  # type: ignore[assignment]
     """Streams a snapshot of all seven tools, then every change once, in order. OUT_OF_RANGE for a revision older than
@@ -101,6 +105,8 @@ class ToolConfigServiceServicer(metaclass=_abc_1.ABCMeta):
     `billing`, `inventory` (off by default).
 
     A runtime override beats the service's environment (`RAG_CHUNK_SIZE`, `ENABLE_RAG_TOOL`), which beats the default.
+    Each tenant has overrides, revisions and etags of its own. Below them is the layer of the instance: overrides that
+    hold for every tenant, made with `layer` set to LAYER_INSTANCE by callers with the scope `instance:admin`.
     Secrets are never returned, only whether one is set and where it comes from. MemoryService obeys the settings of the
     `memory` tool.
     """
@@ -161,8 +167,8 @@ class ToolConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_config_pb2.RollbackToolConfigRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tool_config_pb2.ToolConfig, _abc.Awaitable[_tool_config_pb2.ToolConfig]]:
-        """Restores the overrides as they were after a revision, which makes a new revision. NOT_FOUND if the tool has no such
-        revision.
+        """Restores the tenant's overrides as they were after a revision, which makes a new revision. NOT_FOUND if the tool has
+        no such revision.
         """
 
     @_abc_1.abstractmethod

@@ -137,11 +137,14 @@ class RequestParser:
         self,
         policy: ContentPolicy,
         clock: Callable[[], datetime],
-        settings: Callable[[], MemorySettings],
+        settings: Callable[[str], MemorySettings],
         *,
         max_batch: int,
     ) -> None:
-        """`settings` gives those of the `memory` tool; a batch has `max_batch` items at most."""
+        """`settings` gives those of a tenant's `memory` tool.
+
+        A batch has `max_batch` items at most.
+        """
         self._policy = policy
         self._clock = clock
         self._settings = settings
@@ -204,7 +207,7 @@ class RequestParser:
             given = self._filter(request.filter, violations)
         min_importance = given.min_importance
         if min_importance is None and not query:
-            min_importance = self._settings().importance_threshold
+            min_importance = self._settings(call.principal.tenant).importance_threshold
         wanted = RetrievalQuery(
             given,
             min_importance,
@@ -276,7 +279,7 @@ class RequestParser:
         prefix = f"{field}." if field else ""
         content = self._content(request.content, f"{prefix}content", violations)
         hashes = hashes_of(content)
-        expires_at = self._expiration(request, prefix, violations)
+        expires_at = self._expiration(request, call, prefix, violations)
         late = None
         if request.HasField("expire_time") and expires_at and expires_at <= self._clock():
             late = Violation(f"{prefix}expire_time", IN_THE_PAST)
@@ -374,7 +377,11 @@ class RequestParser:
         return metadata
 
     def _expiration(
-        self, request: memory_pb2.StoreMemoryRequest, prefix: str, violations: Violations
+        self,
+        request: memory_pb2.StoreMemoryRequest,
+        call: Call,
+        prefix: str,
+        violations: Violations,
     ) -> datetime | None:
         match request.WhichOneof("expiration"):
             case "ttl":
@@ -384,7 +391,8 @@ class RequestParser:
             case "never_expires" if request.never_expires:
                 return None
             case _:
-                return self._clock() + timedelta(hours=self._settings().ttl_hours)
+                settings = self._settings(call.principal.tenant)
+                return self._clock() + timedelta(hours=settings.ttl_hours)
 
     def _from_now(self, ttl: Duration, field: str, violations: Violations) -> datetime:
         try:

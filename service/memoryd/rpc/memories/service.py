@@ -20,6 +20,7 @@ from memoryd.v1 import memory_pb2
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
     from memoryd.domain.principals import Principal
@@ -51,8 +52,11 @@ PURGE_SAMPLE = 20
 @dataclass(frozen=True, slots=True)
 class MemoryServiceOptions:
     half_life_days: float
-    settings: Callable[[], MemorySettings]
-    """Those of the `memory` tool, as they are now."""
+    settings: Callable[[str], MemorySettings]
+    """Those of a tenant's `memory` tool, as they are now."""
+    holds: Callable[[Call], AbstractAsyncContextManager[None]]
+    """Has them in memory for a call. It raises DatabaseUnavailable where they are not known: by
+    others, memories could be evicted that its own would keep."""
 
 
 class MemoryService:
@@ -79,7 +83,7 @@ class MemoryService:
     def methods(self, parser: RequestParser) -> Mapping[str, Method[Any]]:
         """The table of this service."""
         read, write = Scope.MEMORIES_READ, Scope.MEMORIES_WRITE
-        in_all = Audited.IN_ALL
+        in_all, holds = Audited.IN_ALL, self._options.holds
         store = Method(
             parser.new_memory,
             self.store,
@@ -88,6 +92,7 @@ class MemoryService:
             weight=WRITE_WEIGHT,
             check_size=sizes.check_store,
             is_plain=plain.is_plain_store,
+            holds=holds,
             waits_for_commit=True,
         )
 
@@ -107,6 +112,7 @@ class MemoryService:
                 weight=BULK_WEIGHT,
                 check_size=parser.check_batch_size,
                 is_plain=plain.is_plain_batch,
+                holds=holds,
                 waits_for_commit=True,
             ),
             "StreamStoreMemories": Method(
@@ -116,6 +122,7 @@ class MemoryService:
                 in_all,
                 check_size=sizes.check_stream,
                 is_plain=is_any,
+                holds=holds,
             ),
             "GetMemory": Method(parser.name, self.get, read, in_all, is_plain=plain.is_plain_name),
             "ListMemories": Method(
@@ -134,6 +141,7 @@ class MemoryService:
                 weight=SEARCH_WEIGHT,
                 check_size=sizes.check_retrieval,
                 is_plain=plain.is_plain_retrieval,
+                holds=holds,
             ),
             "UpdateMemory": Method(
                 parser.edit,
@@ -158,6 +166,7 @@ class MemoryService:
                 write,
                 in_all,
                 weight=WRITE_WEIGHT,
+                holds=holds,
                 waits_for_commit=True,
             ),
             "FindSimilarMemories": Method(
@@ -196,14 +205,16 @@ class MemoryService:
 
     async def store(self, memory: NewMemory, call: Call) -> memory_pb2.StoreMemoryResponse:
         del call
-        (stored,) = await self._store.store((memory,), self._capacity())
+        (stored,) = await self._store.store((memory,), self._capacity(memory.session))
         return convert.store_response(stored, half_life_days=self._options.half_life_days)
 
     async def store_batch(
         self, memories: Sequence[NewMemory], call: Call
     ) -> memory_pb2.BatchStoreMemoriesResponse:
         del call
-        stored = await self._store.store(memories, self._capacity()) if memories else ()
+        stored: Sequence[Stored] = ()
+        if memories:
+            stored = await self._store.store(memories, self._capacity(memories[0].session))
         return convert.batch_response(
             stored, half_life_days=self._options.half_life_days, max_bytes=MAX_ANSWER_BYTES
         )
@@ -222,7 +233,7 @@ class MemoryService:
                 )
 
     def _begin_store(self, memory: NewMemory) -> asyncio.Future[tuple[Stored, ...]]:
-        return self._store.begin_store(memory, self._capacity())
+        return self._store.begin_store(memory, self._capacity(memory.session))
 
     async def get(self, name: MemoryName, call: Call) -> memory_pb2.Memory:
         memory = await self._store.get(
@@ -290,7 +301,7 @@ class MemoryService:
     async def undelete(self, name: MemoryName, call: Call) -> memory_pb2.Memory:
         del call
         return self._message(
-            await self._store.undelete(name.session, name.memory_id, self._capacity())
+            await self._store.undelete(name.session, name.memory_id, self._capacity(name.session))
         )
 
     async def find_similar(
@@ -392,8 +403,9 @@ class MemoryService:
                 yield self._message(memory)
             after = page.next_after
 
-    def _capacity(self) -> Capacity:
-        return Capacity(self._options.settings().max_entries, self._options.half_life_days)
+    def _capacity(self, session: Session) -> Capacity:
+        settings = self._options.settings(session.tenant)
+        return Capacity(settings.max_entries, self._options.half_life_days)
 
     def _message(self, memory: Memory, now: datetime | None = None) -> memory_pb2.Memory:
         return convert.memory_message(

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from memoryd.tools.settings import ToolConfig
-    from memoryd.tools.store import Revision
+    from memoryd.tools.stored import Revision
 
 _PROTO_PROVENANCE = {
     Provenance.DEFAULT: tool_config_pb2.PROVENANCE_DEFAULT,
     Provenance.ENVIRONMENT: tool_config_pb2.PROVENANCE_ENVIRONMENT,
+    Provenance.INSTANCE: tool_config_pb2.PROVENANCE_INSTANCE,
     Provenance.OVERRIDE: tool_config_pb2.PROVENANCE_OVERRIDE,
 }
 
@@ -70,8 +71,8 @@ def revision_message(revision: Revision) -> tool_config_pb2.ToolConfigRevision:
         actor=revision.actor,
         reason=revision.reason,
     )
-    json_format.ParseDict(dict(revision.before), message.before, ignore_unknown_fields=True)
-    json_format.ParseDict(dict(revision.after), message.after, ignore_unknown_fields=True)
+    for shown, part in ((revision.before, message.before), (revision.after, message.after)):
+        json_format.ParseDict(dict(shown or {}), part, ignore_unknown_fields=True)
     return message
 
 

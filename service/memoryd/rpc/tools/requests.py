@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from memoryd.domain.errors import InvalidRequest, ScopeMissing
+from memoryd.domain.errors import InvalidRequest
 from memoryd.domain.principals import Scope
-from memoryd.domain.records import DEFAULT_TENANT
 from memoryd.rpc import page_token
 from memoryd.rpc.tools.messages import MESSAGE_OF, given_settings
 from memoryd.tools.configs import Change
 from memoryd.tools.overrides import ENABLED, paths_of
 from memoryd.tools.settings import SETTINGS_OF, default_of
+from memoryd.tools.stored import INSTANCE
 from memoryd.v1 import tool_config_pb2
 
 if TYPE_CHECKING:
@@ -27,6 +27,12 @@ MAX_PATHS = 64
 
 _SHOWABLE = re.compile(r"[A-Za-z0-9_.*]{1,64}")
 """A path that may be repeated to the caller; what else stands in its place may be a value."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolName:
+    owner: str
+    tool: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,7 @@ class Rollback:
 
 @dataclass(frozen=True, slots=True)
 class RevisionListing:
+    owner: str
     tool: str
     before: int | None
     """The revision before which the page begins; None: with the latest."""
@@ -67,6 +74,7 @@ class RevisionListing:
 class Trial:
     """A configuration to be validated and not applied."""
 
+    owner: str
     tool: str
     enabled: bool | None
     """None: as it is."""
@@ -77,28 +85,30 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
+    tenant: str
     start_revision: int
 
 
 class ToolRequestParser:
     """Turns requests into records, and adds what is wrong with them."""
 
-    def __init__(self, check: Callable[[str, Mapping[str, Any]], None]) -> None:
-        """`check` raises InvalidRequest where values of a tool are out of bounds."""
+    def __init__(self, check: Callable[[str, str, Mapping[str, Any]], None]) -> None:
+        """`check` raises InvalidRequest where values of an owner's tool are out of bounds."""
         self._check = check
 
     @staticmethod
-    def nothing(
+    def tenant(
         request: tool_config_pb2.ListToolsRequest, call: Call, violations: Violations
-    ) -> None:
-        del request, call, violations
+    ) -> str:
+        del request, violations
+        return call.principal.tenant
 
     @staticmethod
     def tool(
         request: tool_config_pb2.GetToolConfigRequest, call: Call, violations: Violations
-    ) -> str:
-        del call, violations
-        return request.tool
+    ) -> ToolName:
+        del violations
+        return ToolName(_owner(call, request.layer), request.tool)
 
     def update(
         self, request: tool_config_pb2.UpdateToolConfigRequest, call: Call, violations: Violations
@@ -109,13 +119,13 @@ class ToolRequestParser:
         with what holds by then.
         """
         given = request.tool_config
+        change = _change(call, request, given.etag)
         values = _update_values(request, violations)
         if violations and values:
             try:
-                self._check(given.tool, values)
+                self._check(change.owner, given.tool, values)
             except InvalidRequest as refusal:
                 violations.add_all(refusal.violations)
-        change = _change(call, request.reason, given.etag)
         return Update(given.tool, values, change, request.validate_only)
 
     @staticmethod
@@ -128,14 +138,14 @@ class ToolRequestParser:
             paths, problem = _sorted_out(request.tool, request.paths, ignored=())
             if problem:
                 violations.add("paths", problem)
-        return Reset(request.tool, paths, _change(call, request.reason))
+        return Reset(request.tool, paths, _change(call, request))
 
     @staticmethod
     def rollback(
         request: tool_config_pb2.RollbackToolConfigRequest, call: Call, violations: Violations
     ) -> Rollback:
         del violations
-        return Rollback(request.tool, request.revision, _change(call, request.reason))
+        return Rollback(request.tool, request.revision, _change(call, request))
 
     @staticmethod
     def revisions(
@@ -143,6 +153,7 @@ class ToolRequestParser:
     ) -> RevisionListing:
         tenant = call.principal.tenant
         return RevisionListing(
+            _owner(call, request.layer),
             request.tool,
             page_token.decode(request, tenant, violations) or None,
             page_token.size(request),
@@ -153,10 +164,11 @@ class ToolRequestParser:
     def trial(
         request: tool_config_pb2.ValidateToolConfigRequest, call: Call, violations: Violations
     ) -> Trial:
-        del call, violations
+        del violations
         given = request.tool_config
         other = given.WhichOneof("settings")
         return Trial(
+            _owner(call, request.layer),
             given.tool,
             given.enabled if given.HasField("enabled") else None,
             other if other is not None and other != given.tool else "",
@@ -167,15 +179,27 @@ class ToolRequestParser:
     def watch(
         request: tool_config_pb2.WatchToolConfigsRequest, call: Call, violations: Violations
     ) -> Watch:
-        del call, violations
-        return Watch(request.start_revision)
+        del violations
+        return Watch(call.principal.tenant, request.start_revision)
 
 
-def _change(call: Call, reason: str, etag: str = "") -> Change:
-    if call.principal.tenant != DEFAULT_TENANT:
-        # All tenants share the tools' settings.
-        raise ScopeMissing(Scope.INSTANCE_ADMIN)
-    return Change(call.principal.actor, reason, etag, call.time_remaining())
+def _owner(call: Call, layer: tool_config_pb2.Layer.ValueType) -> str:
+    """Whose settings are meant. Raises ScopeMissing."""
+    if layer != tool_config_pb2.LAYER_INSTANCE:
+        return call.principal.tenant
+    call.principal.require(Scope.INSTANCE_ADMIN)
+    return INSTANCE
+
+
+def _change(
+    call: Call,
+    request: tool_config_pb2.UpdateToolConfigRequest
+    | tool_config_pb2.ResetToolConfigRequest
+    | tool_config_pb2.RollbackToolConfigRequest,
+    etag: str = "",
+) -> Change:
+    owner = _owner(call, request.layer)
+    return Change(owner, call.principal.actor, request.reason, etag, call.time_remaining())
 
 
 def _update_values(

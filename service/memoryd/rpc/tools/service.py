@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from google.rpc import error_details_pb2
@@ -16,17 +17,18 @@ from memoryd.rpc.methods import WRITE_WEIGHT, Method
 from memoryd.rpc.tools.messages import config_message, revision_message
 from memoryd.rpc.tools.requests import ToolRequestParser, another_tools_settings
 from memoryd.tools.checks import warnings_of
-from memoryd.tools.configs import ALL_TOOLS
 from memoryd.v1 import tool_config_pb2
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from memoryd.rpc.call import Call
     from memoryd.rpc.tools.requests import (
         Reset,
         RevisionListing,
         Rollback,
+        ToolName,
         Trial,
         Update,
         Watch,
@@ -48,26 +50,31 @@ class ToolConfigService:
         """The table of this service."""
         parser = ToolRequestParser(self._configs.validate)
         read, write = Scope.TOOLS_READ, Scope.TOOLS_WRITE
-        in_all, after = Audited.IN_ALL, Audited.AFTER
+        in_all = Audited.IN_ALL
+        reading = partial(Method, needs=read, audited=in_all, holds=self._held)
+        changing = partial(
+            Method, needs=write, audited=Audited.AFTER, weight=WRITE_WEIGHT, holds=self._held
+        )
         return {
-            "ListTools": Method(parser.nothing, self.list_tools, read, in_all),
-            "GetToolConfig": Method(parser.tool, self.get, read, in_all),
-            "UpdateToolConfig": Method(
-                parser.update, self.update, write, after, weight=WRITE_WEIGHT
-            ),
-            "ResetToolConfig": Method(parser.reset, self.reset, write, after, weight=WRITE_WEIGHT),
-            "RollbackToolConfig": Method(
-                parser.rollback, self.rollback, write, after, weight=WRITE_WEIGHT
-            ),
+            "ListTools": reading(parser.tenant, self.list_tools),
+            "GetToolConfig": reading(parser.tool, self.get),
+            "UpdateToolConfig": changing(parser.update, self.update),
+            "ResetToolConfig": changing(parser.reset, self.reset),
+            "RollbackToolConfig": changing(parser.rollback, self.rollback),
             "ListToolConfigRevisions": Method(parser.revisions, self.list_revisions, read, in_all),
-            "ValidateToolConfig": Method(parser.trial, self.validate, write, in_all),
-            "WatchToolConfigs": Method(parser.watch, self.watch, read, in_all),
+            "ValidateToolConfig": Method(
+                parser.trial, self.validate, write, in_all, holds=self._held
+            ),
+            "WatchToolConfigs": reading(parser.watch, self.watch),
         }
 
-    async def list_tools(self, nothing: None, call: Call) -> tool_config_pb2.ListToolsResponse:
-        del nothing, call
+    def _held(self, call: Call) -> AbstractAsyncContextManager[None]:
+        return self._configs.holding(call.principal.tenant, call.time_remaining())
+
+    async def list_tools(self, tenant: str, call: Call) -> tool_config_pb2.ListToolsResponse:
+        del call
         answer = tool_config_pb2.ListToolsResponse()
-        for message in await self._messages(self._configs.now.configs.values()):
+        for message in await self._messages(tenant, self._configs.of(tenant)):
             answer.tools.add(
                 tool=message.tool,
                 enabled=message.enabled,
@@ -78,9 +85,9 @@ class ToolConfigService:
             )
         return answer
 
-    async def get(self, tool: str, call: Call) -> tool_config_pb2.ToolConfig:
+    async def get(self, name: ToolName, call: Call) -> tool_config_pb2.ToolConfig:
         del call
-        return await self._message(self._configs[tool])
+        return await self._message(name.owner, self._configs.of(name.owner)[name.tool])
 
     async def update(self, update: Update, call: Call) -> tool_config_pb2.ToolConfig:
         call.is_about(f"tools/{update.tool}")
@@ -89,20 +96,20 @@ class ToolConfigService:
         config = await self._configs.update(
             update.tool, update.values, update.change, validate_only=update.validate_only
         )
-        message = await self._message(config)
+        message = await self._message(update.change.owner, config)
         if update.validate_only:
             message.ClearField("etag")  # nothing has it
         return message
 
     async def reset(self, reset: Reset, call: Call) -> tool_config_pb2.ToolConfig:
         call.is_about(f"tools/{reset.tool}")
-        return await self._message(await self._configs.reset(reset.tool, reset.paths, reset.change))
+        config = await self._configs.reset(reset.tool, reset.paths, reset.change)
+        return await self._message(reset.change.owner, config)
 
     async def rollback(self, rollback: Rollback, call: Call) -> tool_config_pb2.ToolConfig:
         call.is_about(f"tools/{rollback.tool}")
-        return await self._message(
-            await self._configs.rollback(rollback.tool, rollback.revision, rollback.change)
-        )
+        config = await self._configs.rollback(rollback.tool, rollback.revision, rollback.change)
+        return await self._message(rollback.change.owner, config)
 
     async def list_revisions(
         self, listing: RevisionListing, call: Call
@@ -113,7 +120,11 @@ class ToolConfigService:
             # One more than wanted tells whether there is another page.
             limit = min(left + 1, READ_SIZE)
             found = await self._configs.revisions(
-                listing.tool, before=before, limit=limit, timeout=call.time_remaining()
+                listing.owner,
+                listing.tool,
+                before=before,
+                limit=limit,
+                timeout=call.time_remaining(),
             )
             for revision in found:
                 message = revision_message(revision)
@@ -131,14 +142,16 @@ class ToolConfigService:
         self, trial: Trial, call: Call
     ) -> tool_config_pb2.ValidateToolConfigResponse:
         del call
-        config = self._configs[trial.tool]
+        config = self._configs.of(trial.owner)[trial.tool]
         if trial.enabled is not None:
             config = dataclasses.replace(config, enabled=trial.enabled)
         warnings: Iterable[ConfigWarning] = ()
         if trial.others:
             violations = [Violation(trial.others, another_tools_settings(trial.tool))]
         else:
-            settings, violations = self._configs.settings_with(trial.tool, trial.values)
+            settings, violations = self._configs.settings_with(
+                trial.owner, trial.tool, trial.values
+            )
             if settings is not None:
                 warnings = await warnings_of(
                     dataclasses.replace(config, settings=settings), self._secrets
@@ -157,11 +170,12 @@ class ToolConfigService:
         self, watch: Watch, call: Call
     ) -> AsyncIterator[tool_config_pb2.WatchToolConfigsResponse]:
         del call
-        after, feed, now = watch.start_revision, self._configs.feed, self._configs.now
-        with feed.subscribed(ALL_TOOLS, is_current=after in {0, now.revision}) as subscription:
+        tenant, after = watch.tenant, watch.start_revision
+        feed, now = self._configs.feed, self._configs.of(tenant)
+        with feed.subscribed(tenant, is_current=after in {0, now.revision}) as subscription:
             if not after:
                 after = now.revision
-                messages = await self._messages(now.configs.values())
+                messages = await self._messages(tenant, now)
                 for message in messages:
                     yield tool_config_pb2.WatchToolConfigsResponse(
                         change=tool_config_pb2.TOOL_CONFIG_CHANGE_SNAPSHOT,
@@ -173,17 +187,19 @@ class ToolConfigService:
                 for config in await subscription.after(after):
                     yield tool_config_pb2.WatchToolConfigsResponse(
                         change=tool_config_pb2.TOOL_CONFIG_CHANGE_UPDATED,
-                        tool_config=await self._message(config),
+                        tool_config=await self._message(tenant, config),
                         revision=config.revision,
                     )
                     after = config.revision
 
-    async def _messages(self, configs: Iterable[ToolConfig]) -> list[tool_config_pb2.ToolConfig]:
+    async def _messages(
+        self, owner: str, configs: Iterable[ToolConfig]
+    ) -> list[tool_config_pb2.ToolConfig]:
         # At once, so that slow secrets are waited for once and not one after the other.
-        return await asyncio.gather(*map(self._message, configs))
+        return await asyncio.gather(*(self._message(owner, config) for config in configs))
 
-    async def _message(self, config: ToolConfig) -> tool_config_pb2.ToolConfig:
-        message = config_message(config, stale_since=self._configs.stale_since)
+    async def _message(self, owner: str, config: ToolConfig) -> tool_config_pb2.ToolConfig:
+        message = config_message(config, stale_since=self._configs.stale_since(owner))
         message.warnings.extend(_warnings(await warnings_of(config, self._secrets)))
         return message
 
