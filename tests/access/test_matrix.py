@@ -49,7 +49,7 @@ SCOPE_OF = {
         ),
     },
     "AccessService": {
-        "tenant:admin": ("CreateApiKey", "ListApiKeys", "RevokeApiKey", "RotateApiKey"),
+        "tenant:admin": ("CreateApiKey", "ListApiKeys", "RevokeApiKey", "RotateApiKey", "GetUsage"),
         "instance:admin": ("ListTenants", "UpdateTenant"),
         "": ("WhoAmI",),
     },

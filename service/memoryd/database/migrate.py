@@ -29,6 +29,7 @@ REVISIONS = (
     "005_add_tool_configs",
     "006_add_recall",
     "007_add_access_since_006",
+    "009_add_usage_since_006",
 )
 """Oldest first.
 

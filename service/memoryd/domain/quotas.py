@@ -17,6 +17,50 @@ MAX_BUCKETS = 100_000
 bucket."""
 
 
+class Usage(NamedTuple):
+    """What a tenant has stored, by how much that changes, or a quota of it each."""
+
+    memories: int = 0
+    """Rows that are not deleted: expired ones until they are swept."""
+    sessions: int = 0
+    """Sessions that exist: until they are erased, whether or not they have memories."""
+    bytes: int = 0
+    """Of the contents and the metadata of those memories, as they are stored."""
+
+    def plus(self, change: Usage) -> Usage:
+        return Usage(*map(sum, zip(self, change, strict=True)))
+
+    def minus(self, earlier: Usage) -> Usage:
+        return Usage(*(a - b for a, b in zip(self, earlier, strict=True)))
+
+
+class Account:
+    """What one tenant has stored, while it is known and nobody else changes it."""
+
+    __slots__ = ("_found", "_limits", "tenant", "used")
+
+    def __init__(self, tenant: str, used: Usage, limits: Usage) -> None:
+        """`limits` with a 0 for what has none."""
+        self.tenant = tenant
+        self.used = self._found = used
+        self._limits = limits
+
+    @property
+    def is_changed(self) -> bool:
+        return self.used != self._found
+
+    def check(self, change: Usage) -> None:
+        """Raise QuotaExceeded where a change adds to what has a quota more than that allows."""
+        for name, limit, used, added in zip(
+            Usage._fields, self._limits, self.used, change, strict=True
+        ):
+            if limit and added > 0 and used + added > limit:
+                raise QuotaExceeded(self.tenant, name, limit)
+
+    def add(self, change: Usage) -> None:
+        self.used = self.used.plus(change)
+
+
 class Quotas(NamedTuple):
     """Of one tenant; 0 is no limit."""
 
@@ -26,6 +70,14 @@ class Quotas(NamedTuple):
     """Under way at once on one server."""
     keys: int = 0
     """API keys that have not ended."""
+    memories: int = 0
+    sessions: int = 0
+    bytes: int = 0
+
+    @property
+    def stored(self) -> Usage:
+        """Of what is stored; see there."""
+        return Usage(self.memories, self.sessions, self.bytes)
 
     @classmethod
     def known(cls, values: Mapping[str, int]) -> dict[str, int]:

@@ -54,6 +54,10 @@ class AccessServiceStub:
     """Lists the tenants that have had a key or were changed, page by page. Needs `instance:admin`."""
     UpdateTenant: _grpc.UnaryUnaryMultiCallable[_access_pb2.UpdateTenantRequest, _access_pb2.Tenant]
     """Changes a tenant; one that there is not yet comes into being. Needs `instance:admin`."""
+    GetUsage: _grpc.UnaryUnaryMultiCallable[_access_pb2.GetUsageRequest, _access_pb2.GetUsageResponse]
+    """Says how much of the service a tenant uses, and how much it may use. What is stored of a tenant without a quota of
+    it is counted for the answer, which takes as long as reading it.
+    """
 
 @_typing.type_check_only
 class AccessServiceAsyncStub(AccessServiceStub):
@@ -81,6 +85,10 @@ class AccessServiceAsyncStub(AccessServiceStub):
     """Lists the tenants that have had a key or were changed, page by page. Needs `instance:admin`."""
     UpdateTenant: _aio.UnaryUnaryMultiCallable[_access_pb2.UpdateTenantRequest, _access_pb2.Tenant]  # type: ignore[assignment]
     """Changes a tenant; one that there is not yet comes into being. Needs `instance:admin`."""
+    GetUsage: _aio.UnaryUnaryMultiCallable[_access_pb2.GetUsageRequest, _access_pb2.GetUsageResponse]  # type: ignore[assignment]
+    """Says how much of the service a tenant uses, and how much it may use. What is stored of a tenant without a quota of
+    it is counted for the answer, which takes as long as reading it.
+    """
 
 class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
     """Who may do what: API keys and tenants.
@@ -147,5 +155,15 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_access_pb2.Tenant, _abc.Awaitable[_access_pb2.Tenant]]:
         """Changes a tenant; one that there is not yet comes into being. Needs `instance:admin`."""
+
+    @_abc_1.abstractmethod
+    def GetUsage(
+        self,
+        request: _access_pb2.GetUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_pb2.GetUsageResponse, _abc.Awaitable[_access_pb2.GetUsageResponse]]:
+        """Says how much of the service a tenant uses, and how much it may use. What is stored of a tenant without a quota of
+        it is counted for the answer, which takes as long as reading it.
+        """
 
 def add_AccessServiceServicer_to_server(servicer: AccessServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

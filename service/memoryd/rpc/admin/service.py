@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memoryd.domain.principals import Scope
-from memoryd.domain.quotas import Quotas
+from memoryd.domain.quotas import Quotas, Usage
 from memoryd.rpc.access import Anyone
 from memoryd.rpc.admin.requests import AccessRequestParser
 from memoryd.rpc.memories.messages import timestamp
-from memoryd.rpc.methods import Method
+from memoryd.rpc.methods import BULK_WEIGHT, Method
 from memoryd.v1 import access_pb2
 
 if TYPE_CHECKING:
@@ -27,12 +27,21 @@ if TYPE_CHECKING:
         TenantUpdate,
     )
     from memoryd.rpc.call import Call
+    from memoryd.sessions.usage import TenantUsage
 
 
 class AccessService:
     def __init__(
-        self, keys: KeyAdministration, tenants: TenantAdministration, keyring: Keyring
+        self,
+        keys: KeyAdministration,
+        tenants: TenantAdministration,
+        keyring: Keyring,
+        usage: TenantUsage,
+        streams_of: Callable[[str], int],
     ) -> None:
+        """`streams_of` gives how many streams of a tenant are under way."""
+        self._usage = usage
+        self._streams_of = streams_of
         self._keys = keys
         self._tenants = tenants
         self._keyring = keyring
@@ -48,6 +57,7 @@ class AccessService:
             "RotateApiKey": Method(parser.rotation, self.rotate, admin),
             "ListTenants": Method(parser.tenant_listing, self.list_tenants, Scope.INSTANCE_ADMIN),
             "UpdateTenant": Method(parser.tenant_update, self.update_tenant, Scope.INSTANCE_ADMIN),
+            "GetUsage": Method(parser.tenant, self.get_usage, admin, weight=BULK_WEIGHT),
         }
 
     async def who_am_i(self, nothing: None, call: Call) -> access_pb2.WhoAmIResponse:
@@ -118,7 +128,17 @@ class AccessService:
             timeout=call.time_remaining(),
         )
         await self._keyring.refresh()
+        if any(name in update.quotas for name in Usage._fields):
+            # From here on they hold; what is stored already counts.
+            await self._usage.begin(tenant.name, timeout=call.time_remaining())
         return _tenant_message(tenant)
+
+    async def get_usage(self, tenant: str, call: Call) -> access_pb2.GetUsageResponse:
+        stored = await self._usage.of(tenant, timeout=call.time_remaining())
+        keys = await self._keys.count_open(tenant, timeout=call.time_remaining())
+        usage = access_pb2.Usage(streams=self._streams_of(tenant), keys=keys, **stored._asdict())
+        quotas = access_pb2.Quotas(**self._keyring.quotas_of(tenant)._asdict())
+        return access_pb2.GetUsageResponse(tenant=tenant, quotas=quotas, usage=usage)
 
     async def _made(self, made: NewKey) -> access_pb2.CreateApiKeyResponse:
         await self._keyring.refresh()  # so that the key opens here from now on

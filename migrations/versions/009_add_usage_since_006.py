@@ -1,0 +1,31 @@
+"""What tenants have stored.
+
+Compatibility: older servers do not count; what they change is counted by the next recount.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "009_add_usage_since_006"
+down_revision = "007_add_access_since_006"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "tenant_usage",
+        sa.Column("tenant", sa.String(64), nullable=False),
+        sa.Column("memories", sa.BigInteger(), nullable=False),
+        sa.Column("sessions", sa.BigInteger(), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.Column("recounts", sa.BigInteger(), nullable=False),
+        sa.Column("recount_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("tenant", name="pk_tenant_usage"),
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("tenant_usage")
