@@ -188,7 +188,7 @@ tenant_usage = Table(
     # When they are counted next.
     Column("recount_at", UtcDateTime, nullable=False),
     PrimaryKeyConstraint("tenant", name="pk_tenant_usage"),
-    info={DERIVED: True},
+    info={UNMOVED: True},  # as the quotas
 )
 
 store_requests = Table(
