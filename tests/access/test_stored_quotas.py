@@ -15,6 +15,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from tests.access.guarded import Caller, Guarded, outcome, refusal_of
+from tests.usage import stored_and_counted
 
 from memoryd.memories.sweeper import THOROUGH_SECONDS
 from memoryd.sessions.accounts import COUNTED_AT_ONCE, SETTLED_AFTER
@@ -98,24 +99,6 @@ async def is_known(server: Guarded, quota: str, limit: int) -> bool:
     """Whether a server knows of a quota."""
     answer = await server.admin.access("GetUsage", access.GetUsageRequest(tenant="acme"))
     return bool(getattr(answer.quotas, quota) == limit)
-
-
-async def truth(tables: Any, kind: str, tenant: str = "acme") -> tuple[int, int, int]:
-    """The same by the rows themselves."""
-    size = (
-        "length(CAST(content AS BLOB)) + length(CAST(metadata AS BLOB))"
-        if kind == "sqlite"
-        else "octet_length(content) + octet_length(metadata::text)"
-    )
-    rows = "FROM memories WHERE tenant = :tenant AND deleted_at IS NULL"
-    ((memories, size),) = await tables.rows(
-        f"SELECT count(*), coalesce(sum({size}), 0) {rows}",
-        tenant=tenant,
-    )
-    ((sessions,),) = await tables.rows(
-        "SELECT count(*) FROM sessions WHERE tenant = :tenant", tenant=tenant
-    )
-    return memories, sessions, int(size)
 
 
 async def test_a_write_beyond_each_quota_is_refused_alone(guarded, tables):
@@ -433,11 +416,11 @@ async def test_what_is_counted_is_what_is_stored_whatever_is_done(
         clock.move(timedelta(seconds=10))
         if number % 3 == 2:
             await servers[0].server.sweeper.run_once()
-        found = await truth(tables, database_kind)
+        found = (await stored_and_counted(tables, database_kind, "acme"))[0]
         assert await usage(callers[number % 2]) == found
         assert all(a <= b for a, b in zip(found, limits, strict=True))
     assert operations.refusals.keys() == {"memories", "sessions", "bytes"}
     clock.move(timedelta(seconds=2 * THOROUGH_SECONDS))
     await servers[0].server.sweeper.run_once()  # purges what is deleted
-    assert await usage(callers[0]) == await truth(tables, database_kind)
+    assert await usage(callers[0]) == (await stored_and_counted(tables, database_kind, "acme"))[0]
     assert await tables.rows("SELECT recounts FROM tenant_usage") == [(1,)]
