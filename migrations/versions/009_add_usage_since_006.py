@@ -25,6 +25,7 @@ def upgrade() -> None:
         sa.Column("recount_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("tenant", name="pk_tenant_usage"),
     )
+    op.create_index("ix_tenant_usage_recount_at", "tenant_usage", ["recount_at"])
 
 
 def downgrade() -> None:

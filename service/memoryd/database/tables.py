@@ -188,6 +188,7 @@ tenant_usage = Table(
     # When they are counted next.
     Column("recount_at", UtcDateTime, nullable=False),
     PrimaryKeyConstraint("tenant", name="pk_tenant_usage"),
+    Index("ix_tenant_usage_recount_at", "recount_at"),
     info={UNMOVED: True},  # as the quotas
 )
 

@@ -69,7 +69,10 @@ class TenantUsage:
         return (await self._count(tenant, timeout=timeout)).truth
 
     async def begin(self, tenant: str, *, timeout: float | None = None) -> None:
-        """Have the quotas of a tenant apply that were just changed. Raises what Database raises."""
+        """Have the quotas of a tenant apply that were just changed.
+
+        Raises what Database raises; where only its rows cannot be counted, the sweeper tries again.
+        """
         if not self._has_quota(tenant):
             await self._drop(tenant)
             return
@@ -78,7 +81,7 @@ class TenantUsage:
         await self._database.write(
             lambda c: accounts.make_account(c, dialect, tenant, due), timeout=timeout
         )
-        await self._recount(tenant, SETTLED_AFTER, timeout=timeout)
+        await self._try_recount(tenant, SETTLED_AFTER, timeout=timeout)
 
     async def recount_due(self) -> int:
         """Count what is due to be counted, each tenant on one server; answer how many they are."""
@@ -87,17 +90,23 @@ class TenantUsage:
             if not self._has_quota(tenant):
                 await self._drop(tenant)
             elif await self._claim(tenant, due, now):
-                try:
-                    await self._recount(tenant, RECOUNT_AFTER)
-                    counted += 1
-                except MemorydError as error:
-                    _log.warning(
-                        "what a tenant has stored is not counted: %s; `memoryd sweep` counts it"
-                        " without a limit in time",
-                        error.for_operator,
-                        extra={"tenant": tenant},
-                    )
+                counted += await self._try_recount(tenant, RECOUNT_AFTER)
         return counted
+
+    async def _try_recount(
+        self, tenant: str, until_next: timedelta, *, timeout: float | None = None
+    ) -> bool:
+        try:
+            await self._recount(tenant, until_next, timeout=timeout)
+        except MemorydError as error:
+            _log.warning(
+                "what a tenant has stored is not counted: %s; `memoryd sweep --once` counts it"
+                " without a limit in time",
+                error.for_operator,
+                extra={"tenant": tenant},
+            )
+            return False
+        return True
 
     def _has_quota(self, tenant: str) -> bool:
         return self._quotas_of is None or any(self._quotas_of(tenant).stored)
