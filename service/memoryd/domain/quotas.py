@@ -27,11 +27,18 @@ class Usage(NamedTuple):
     bytes: int = 0
     """Of the contents and the metadata of those memories, as they are stored."""
 
-    def plus(self, change: Usage) -> Usage:
-        return Usage(*map(sum, zip(self, change, strict=True)))
+    # Field by field, since every write comes here.
 
-    def minus(self, earlier: Usage) -> Usage:
-        return Usage(*(a - b for a, b in zip(self, earlier, strict=True)))
+    def plus(self, other: Usage) -> Usage:
+        memories, sessions, size = other
+        return Usage(self.memories + memories, self.sessions + sessions, self.bytes + size)
+
+    def minus(self, other: Usage) -> Usage:
+        memories, sessions, size = other
+        return Usage(self.memories - memories, self.sessions - sessions, self.bytes - size)
+
+
+NOTHING = Usage()
 
 
 class Account:
@@ -49,16 +56,24 @@ class Account:
     def is_changed(self) -> bool:
         return self.used != self._found
 
-    def check(self, change: Usage) -> None:
-        """Raise QuotaExceeded where a change adds to what has a quota more than that allows."""
-        for name, limit, used, added in zip(
-            Usage._fields, self._limits, self.used, change, strict=True
-        ):
-            if limit and added > 0 and used + added > limit:
-                raise QuotaExceeded(self.tenant, name, limit)
+    def add(self, change: Usage, room: Usage = NOTHING) -> None:
+        """Count a change.
 
-    def add(self, change: Usage) -> None:
-        self.used = self.used.plus(change)
+        Raises QuotaExceeded, and counts nothing, where it adds to what has a quota more than that
+        allows. `room`: what will be taken away right after it.
+        """
+        limits, after = self._limits, self.used.plus(change)
+        if limits.memories and after.memories - room.memories > limits.memories:
+            self._refuse("memories", change.memories - room.memories)
+        if limits.sessions and after.sessions - room.sessions > limits.sessions:
+            self._refuse("sessions", change.sessions - room.sessions)
+        if limits.bytes and after.bytes - room.bytes > limits.bytes:
+            self._refuse("bytes", change.bytes - room.bytes)
+        self.used = after
+
+    def _refuse(self, quota: str, added: int) -> None:
+        if added > 0:
+            raise QuotaExceeded(self.tenant, quota, getattr(self._limits, quota))
 
 
 class Quotas(NamedTuple):

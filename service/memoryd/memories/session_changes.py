@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from memoryd.domain.importance import effective_importance
 from memoryd.domain.metadata import json_bytes
-from memoryd.domain.quotas import Usage
+from memoryd.domain.quotas import NOTHING, Usage
 from memoryd.domain.records import Change, Memory
 
 if TYPE_CHECKING:
@@ -124,8 +124,8 @@ class SessionWork:
         if self.account is not None:
             size = self.sizes[memory_id] = _size(memory)
             added = Usage(1, int(self._is_new and not self.added), size)
-            self.account.check(added.minus(self._room_of(max_entries, memory)))
-            self.account.add(added)
+            over = self.live_count + memory.is_live(self.now) - max_entries
+            self.account.add(added, NOTHING if over <= 0 else self._least(over, memory_id))
         self.revision = memory.revision
         self.added.add(memory_id)
         self._put(memory)
@@ -183,22 +183,20 @@ class SessionWork:
             heapq.heappush(self._least_important, kept)
         return taken
 
-    def _room_of(self, max_entries: int, coming: Memory) -> Usage:
-        """How much `evict` will take once a row has been added."""
-        over = self.live_count + coming.is_live(self.now) - max_entries
-        ranks = self._take_least(over, coming.memory_id)
+    def _least(self, count: int, keep: str) -> Usage:
+        """What the least important rows take of the account, which go first; never `keep`."""
+        ranks = self._take_least(count, keep)
         for rank in ranks:
             heapq.heappush(self._least_important, rank)
         return Usage(len(ranks), 0, sum(self.sizes[memory_id] for _, _, memory_id in ranks))
 
     def _count_change(self, account: Account, before: Memory, after: Memory) -> None:
-        """Count it in the account. Raises QuotaExceeded."""
+        """Count it in the account. Raises QuotaExceeded, and counts nothing."""
         memory_id, size = before.memory_id, self.sizes[before.memory_id]
         is_same = after.content is before.content and after.metadata is before.metadata
         size_after = size if is_same else _size(after)
         was_kept, is_kept = before.deleted_at is None, after.deleted_at is None
         change = Usage(is_kept - was_kept, 0, size_after * is_kept - size * was_kept)
-        account.check(change)
         account.add(change)
         self.sizes[memory_id] = size_after
 

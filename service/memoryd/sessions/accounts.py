@@ -14,7 +14,7 @@ from sqlalchemy import BigInteger, bindparam, cast, func, select, true, update
 
 from memoryd.database import statements
 from memoryd.database.tables import memories, sessions, tenant_usage
-from memoryd.domain.quotas import Account, Usage
+from memoryd.domain.quotas import NOTHING, Account, Usage
 from memoryd.sessions.lock import by_key
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ SETTLED_AFTER = timedelta(seconds=10)
 
 _KEY = (tenant_usage.c.tenant,)
 _COLUMNS = tuple(tenant_usage.c[name] for name in ("tenant", "recounts", *Usage._fields))
-_NOTHING = Usage()
 _TENANT: BindParameter[str] = bindparam("tenant")
 
 
@@ -72,7 +71,7 @@ def open_accounts(
             own = sum(session.tenant == tenant for session in new)
             rows[tenant] = row if row.recounts else _counted(connection, dialect, tenant, own, now)
     return {
-        tenant: Account(tenant, row.used, limits[tenant] if row.recounts else _NOTHING)
+        tenant: Account(tenant, row.used, limits[tenant] if row.recounts else NOTHING)
         for tenant, row in rows.items()
     }
 
@@ -82,7 +81,7 @@ def open_known(
 ) -> dict[str, Account]:
     """Lock the accounts of those tenants that have one, for what needs no quota."""
     rows = _lock(connection, dialect, tenants)
-    return {tenant: Account(tenant, row.used, _NOTHING) for tenant, row in rows.items()}
+    return {tenant: Account(tenant, row.used, NOTHING) for tenant, row in rows.items()}
 
 
 def save_accounts(connection: Connection, dialect: Dialect, accounts: Iterable[Account]) -> None:
@@ -186,7 +185,7 @@ def _counted(
     parameters = {"tenant": tenant, "most": COUNTED_AT_ONCE + 1}
     found = Usage(*connection.execute(_counting_few(dialect), parameters).one())
     if max(found.memories, found.sessions) > COUNTED_AT_ONCE:
-        return Row(0, _NOTHING)
+        return Row(0, NOTHING)
     row = Row(1, found._replace(sessions=found.sessions - own_sessions))
     _write_counted(connection, tenant, row, now + SETTLED_AFTER)
     return row
@@ -203,7 +202,7 @@ def _write_counted(connection: Connection, tenant: str, row: Row, due: datetime)
 def _lock_new(
     connection: Connection, dialect: Dialect, tenants: Sequence[str], due: datetime
 ) -> dict[str, Row]:
-    empty = {**_NOTHING._asdict(), "recounts": 0, "recount_at": due}
+    empty = {**NOTHING._asdict(), "recounts": 0, "recount_at": due}
     dialect.insert_many(connection, tenant_usage, {"tenant": tenants}, empty, ignore_existing=True)
     return _lock(connection, dialect, tenants)
 
