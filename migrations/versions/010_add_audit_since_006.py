@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "010_add_audit_since_006"
-down_revision = "008_add_tenant_tools_since_006"
+down_revision = "009_add_usage_since_006"
 branch_labels = None
 depends_on = None
 

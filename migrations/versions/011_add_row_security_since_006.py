@@ -27,6 +27,7 @@ TABLES = (
     "tenant_tool_configs",
     "tenant_tool_heads",
     "tenant_tool_revisions",
+    "tenant_usage",
     "tenants",
 )
 

@@ -49,6 +49,7 @@ from memoryd.rpc.methods import Method, as_it_is, is_any
 from memoryd.rpc.pipeline import CallPipeline, Lane
 from memoryd.rpc.receiving import RECEIVE_MARGIN_BYTES
 from memoryd.rpc.tools.service import ToolConfigService
+from memoryd.sessions.usage import TenantUsage
 from memoryd.settings.service import (
     PROBE_HOST,
     Environment,
@@ -131,14 +132,19 @@ def sweeper_of(
     *,
     notify: Callable[[Iterable[Session]], None] = lambda _: None,
     clock: Callable[[Connection], datetime] | None = None,
+    usage: TenantUsage | None = None,
 ) -> Sweeper:
-    """Build the sweeper of a database, by the database's clock unless another is given."""
+    """Build the sweeper of a database, by the database's clock unless another is given.
+
+    Without `usage`, what is due of all tenants is counted.
+    """
     return Sweeper(
         database,
         notify,
         clock=clock or database.dialect.now,
         cleanup_days=tools.cleanup_days,
         retention=timedelta(hours=settings.deleted_retention_hours),
+        usage=usage or TenantUsage(database, utc_now, None),
     )
 
 
@@ -206,6 +212,13 @@ class Server:
         self._feed = ChangeFeed(self.database, self._listener)
         self._secrets = secrets
         self._tools = tool_configs_of(self.database, settings, tools, clock=clock)
+        self._keyring = Keyring(
+            self.database,
+            clock,
+            stale_after=timedelta(seconds=settings.auth_stale_seconds),
+            quotas=_default_quotas(settings),
+        )
+        self._usage = TenantUsage(self.database, clock, self._keyring.quotas_of)
         self._store = MemoryStore(
             self.database,
             clock,
@@ -214,6 +227,7 @@ class Server:
             queue_limit=settings.write_queue_limit,
             batch_limit=settings.write_batch_limit,
             cache_bytes=settings.session_cache_bytes,
+            quotas_of=self._keyring.quotas_of,
         )
         self._accesses = AccessTracker(self.database, self._store.cache)
         self._retrieval = LazyRetrieval(
@@ -230,19 +244,12 @@ class Server:
             self._tools,
             notify=self._feed.notify,
             clock=None if clock is utc_now else lambda _: clock(),
+            usage=self._usage,
         )
         self._sweeping: asyncio.Task[None] | None = None
         self._role_is_unknown = False
         """Whether the database did not answer yet when asked for the rights of its role."""
         self.health = HealthMonitor(self.database.check, SERVICES)
-        self._keyring = Keyring(
-            self.database,
-            clock,
-            stale_after=timedelta(seconds=settings.auth_stale_seconds),
-            quotas=Quotas(
-                settings.quota_calls_per_second, settings.quota_streams, settings.quota_keys
-            ),
-        )
         self._gate = Gate(settings.auth, self._keyring)
         self._tokens: Tokens | None = None
         self._audit = AuditLog(self.database)
@@ -324,7 +331,9 @@ class Server:
             KeyAdministration(self.database, clock, self._keyring.quotas_of),
             TenantAdministration(self.database, clock),
             self._keyring,
-            self._audit,
+            usage=self._usage,
+            streams_of=pipeline.open_streams.count,
+            audit=self._audit,
         )
         pipeline.add_service(ACCESS_SERVICE, access.methods(clock))
         pipeline.add_service(HEALTH_SERVICE, self.health.methods(), Lane.HEALTH)
@@ -540,6 +549,18 @@ def _standby_of(settings: Settings, options: DatabaseOptions, primary: Database)
         variable = settings.variable("database_read_url")
         raise ValueError(f"{variable}: SQLite has no standbys; leave it empty")
     return Database(url, options) if url else None
+
+
+def _default_quotas(settings: Settings) -> Quotas:
+    """Those of tenants that have none of their own."""
+    return Quotas(
+        calls_per_second=settings.quota_calls_per_second,
+        streams=settings.quota_streams,
+        keys=settings.quota_keys,
+        memories=settings.quota_memories,
+        sessions=settings.quota_sessions,
+        bytes=settings.quota_bytes,
+    )
 
 
 def _database_options(settings: Settings) -> DatabaseOptions:

@@ -50,7 +50,8 @@ SCOPE_OF = {
     },
     "AccessService": {
         "tenant:admin": (
-            *("CreateApiKey", "ListApiKeys", "RevokeApiKey", "RotateApiKey", "ListAuditEvents"),
+            *("CreateApiKey", "ListApiKeys", "RevokeApiKey", "RotateApiKey"),
+            *("GetUsage", "ListAuditEvents"),
         ),
         "instance:admin": ("ListTenants", "UpdateTenant"),
         "": ("WhoAmI",),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 
+from tests.usage import stored_and_counted
+
 from .checker import History
 from .harness import ServerProcess, acknowledgements, is_whole
 from .load import Load, connected
@@ -36,3 +38,26 @@ async def test_a_killed_server_loses_and_duplicates_nothing(
     assert not faults
     assert set(history.codes) <= OUTCOMES
     assert min(watcher.resumed for watcher in load.watchers) >= SCALE.kills
+
+
+async def test_what_is_counted_of_a_tenant_is_what_is_stored_after_each_kill(
+    command_line, database_url, database_kind, tables
+):
+    """Its quotas are beyond what a run stores."""
+    history = History()
+    unreached = {
+        f"MEMORYD_QUOTA_{name}": "1000000000" for name in ("MEMORIES", "SESSIONS", "BYTES")
+    }
+    server = ServerProcess(command_line, database_url, **unreached)
+    moments = random.Random(f"quotas, {database_kind}")  # noqa: S311  no secret
+    await server.start()
+    async with connected(server.address, SCALE.writers) as stubs, Load(history, stubs):
+        for _ in range(SCALE.kills):
+            await acknowledgements(history, moments.randrange(10, 200))
+            await asyncio.sleep(moments.uniform(0, 0.01))  # not only when an answer arrives
+            await server.kill()
+            stored, counted = await stored_and_counted(tables, database_kind, "default")
+            assert counted == stored
+            await server.start()
+        await acknowledgements(history, 50)
+    await server.stop()

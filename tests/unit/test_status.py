@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import grpc
@@ -11,7 +12,14 @@ from google.rpc import error_details_pb2 as details_pb2
 from google.rpc import status_pb2
 
 from memoryd.domain import errors
-from memoryd.rpc.status import DOMAIN, PREFIX, Status, status_of
+from memoryd.rpc.status import (
+    DOMAIN,
+    MAX_KEPT_STATUSES,
+    PREFIX,
+    Status,
+    _statuses,
+    status_of,
+)
 from memoryd.v1.error_reason_pb2 import ErrorReason
 
 MEMORY_ID = "0197d3e2-7a44-7e2a-b2f0-3c1d5e6f7a8b"
@@ -130,3 +138,27 @@ def test_an_unhandled_exception_shows_only_a_request_id(error: Exception) -> Non
     info = details_pb2.ErrorInfo(reason="ERROR_REASON_INTERNAL", domain=DOMAIN)
     request = details_pb2.RequestInfo(request_id="req-7")
     assert details_of(status) == {"ErrorInfo": info, "RequestInfo": request}
+
+
+def test_refusals_that_are_kept_are_those_of_their_tenant_quota_and_time() -> None:
+    for tenant, quota, limit, after in itertools.product(
+        ("acme", "other"), ("calls_per_second", "memories"), (7, 8), (0.25, 1.5, None)
+    ):
+        for _ in range(2):
+            error = errors.QuotaExceeded(tenant, quota, limit, retry_after=after)
+            status = status_of(error, "req-7")
+            details = details_of(status)
+            (violation,) = details["QuotaFailure"].violations
+            assert violation.subject == f"tenants/{tenant}/quotas/{quota}"
+            assert violation.description == status.message == str(error)
+            assert f"{quota} of {limit};" in status.message
+            seconds = None
+            if "RetryInfo" in details:
+                seconds = details["RetryInfo"].retry_delay.ToTimedelta().total_seconds()
+            assert seconds == after
+
+
+def test_no_more_refusals_are_kept_than_may_be() -> None:
+    for number in range(MAX_KEPT_STATUSES + 10):
+        status_of(errors.Overloaded(f"{number} writes are waiting"), "req-7")
+    assert len(_statuses) <= MAX_KEPT_STATUSES

@@ -152,6 +152,13 @@ class KeyAdministration:
 
         return await self._database.write(body, tenants=one_or_all(tenant), timeout=timeout)
 
+    async def count_open(self, tenant: str, *, timeout: float | None = None) -> int:
+        """Count the keys of a tenant that have not ended."""
+        now = self._clock()
+        return await self._database.read(
+            lambda c: storage.count_open_keys(c, tenant, now), tenants=(tenant,), timeout=timeout
+        )
+
     def _check_quota(self, connection: Connection, tenant: str, now: datetime) -> None:
         limit = self._quotas_of(tenant).keys
         if limit and storage.count_open_keys(connection, tenant, now) >= limit:

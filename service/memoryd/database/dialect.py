@@ -130,7 +130,7 @@ class Dialect(ABC):
     def look_up(
         self,
         key: Sequence[Column[Any]],
-        columns: Sequence[Column[Any]],
+        columns: Sequence[ColumnElement[Any]],
         *conditions: ColumnElement[bool],
         carried: Sequence[Column[Any]] = (),
     ) -> Select[Any]:
@@ -208,6 +208,10 @@ class Dialect(ABC):
 
     @abstractmethod
     def age_days(self, since: ColumnElement[datetime], now: ColumnElement[datetime]) -> Any: ...
+
+    @abstractmethod
+    def octets(self, column: Column[Any]) -> ColumnElement[int]:
+        """Give the size of a text or of JSON as it is stored, in bytes of UTF-8."""
 
     @abstractmethod
     def least(self, *values: Any) -> Function[Any]: ...

@@ -30,6 +30,7 @@ REVISIONS = (
     "006_add_recall",
     "007_add_access_since_006",
     "008_add_tenant_tools_since_006",
+    "009_add_usage_since_006",
     "010_add_audit_since_006",
     "011_add_row_security_since_006",
 )

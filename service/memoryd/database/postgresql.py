@@ -164,7 +164,7 @@ class PostgresDialect(Dialect):
     def look_up(
         self,
         key: Sequence[Column[Any]],
-        columns: Sequence[Column[Any]],
+        columns: Sequence[ColumnElement[Any]],
         *conditions: ColumnElement[bool],
         carried: Sequence[Column[Any]] = (),
     ) -> Select[Any]:
@@ -251,6 +251,9 @@ class PostgresDialect(Dialect):
 
     def age_days(self, since: ColumnElement[datetime], now: ColumnElement[datetime]) -> Any:
         return cast(extract("epoch", now - since), Double) / 86_400.0
+
+    def octets(self, column: Column[Any]) -> ColumnElement[int]:
+        return func.octet_length(cast(column, Text))
 
     def least(self, *values: Any) -> Function[Any]:
         return func.least(*values)

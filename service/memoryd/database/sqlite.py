@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import (
     Column,
     Double,
+    LargeBinary,
     Text,
     and_,
     bindparam,
@@ -99,7 +100,7 @@ class SqliteDialect(Dialect):
     def look_up(
         self,
         key: Sequence[Column[Any]],
-        columns: Sequence[Column[Any]],
+        columns: Sequence[ColumnElement[Any]],
         *conditions: ColumnElement[bool],
         carried: Sequence[Column[Any]] = (),
     ) -> Select[Any]:
@@ -162,6 +163,9 @@ class SqliteDialect(Dialect):
 
     def age_days(self, since: ColumnElement[datetime], now: ColumnElement[datetime]) -> Any:
         return (_epoch_seconds(now) - _epoch_seconds(since)) / 86_400.0
+
+    def octets(self, column: Column[Any]) -> ColumnElement[int]:
+        return func.length(cast(column, LargeBinary))  # of a text it is in characters
 
     def least(self, *values: Any) -> Function[Any]:
         return func.min(*values)

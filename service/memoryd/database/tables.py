@@ -173,6 +173,25 @@ revision_floors = Table(
     PrimaryKeyConstraint("tenant", name="pk_revision_floors"),
 )
 
+# What a tenant with a quota of what is stored has stored. Its row's lock puts the tenant's writers
+# in line.
+tenant_usage = Table(
+    "tenant_usage",
+    schema,
+    Column("tenant", String(64), nullable=False),
+    Column("memories", BigInteger, nullable=False),
+    Column("sessions", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    # How often the rows themselves were counted; 0: not yet, so that the numbers are only what was
+    # added since the row was made.
+    Column("recounts", BigInteger, nullable=False),
+    # When they are counted next.
+    Column("recount_at", UtcDateTime, nullable=False),
+    PrimaryKeyConstraint("tenant", name="pk_tenant_usage"),
+    Index("ix_tenant_usage_recount_at", "recount_at"),
+    info={UNMOVED: True},  # as the quotas
+)
+
 store_requests = Table(
     "store_requests",
     schema,

@@ -170,13 +170,23 @@ class SessionNotAllowed(MemorydError):
         )
 
 
+_REMEDIES = {
+    "calls_per_second": "wait",
+    "streams": "end some",
+    "keys": "revoke some",
+    "memories": "delete some",
+    "sessions": "erase some",
+    "bytes": "delete memories, or store shorter ones",
+}
+"""What a tenant can do itself about each of its quotas."""
+
+
 class QuotaExceeded(MemorydError):
     def __init__(
         self, tenant: str, quota: str, limit: int, *, retry_after: float | None = None
     ) -> None:
-        remedy = "wait" if retry_after is not None else "end some"
         super().__init__(
-            f"the tenant has reached its quota {quota} of {limit:,}; {remedy}, or ask an"
+            f"the tenant has reached its quota {quota} of {limit:,}; {_REMEDIES[quota]}, or ask an"
             " administrator for more"
         )
         self.subject = f"tenants/{tenant}/quotas/{quota}"

@@ -17,6 +17,65 @@ MAX_BUCKETS = 100_000
 bucket."""
 
 
+class Usage(NamedTuple):
+    """What a tenant has stored, by how much that changes, or a quota of it each."""
+
+    memories: int = 0
+    """Rows that are not deleted: expired ones until they are swept."""
+    sessions: int = 0
+    """Sessions that exist: until they are erased, whether or not they have memories."""
+    bytes: int = 0
+    """Of the contents and the metadata of those memories, as they are stored."""
+
+    # Field by field, since every write comes here.
+
+    def plus(self, other: Usage) -> Usage:
+        memories, sessions, size = other
+        return Usage(self.memories + memories, self.sessions + sessions, self.bytes + size)
+
+    def minus(self, other: Usage) -> Usage:
+        memories, sessions, size = other
+        return Usage(self.memories - memories, self.sessions - sessions, self.bytes - size)
+
+
+NOTHING = Usage()
+
+
+class Account:
+    """What one tenant has stored, while it is known and nobody else changes it."""
+
+    __slots__ = ("_found", "_limits", "tenant", "used")
+
+    def __init__(self, tenant: str, used: Usage, limits: Usage) -> None:
+        """`limits` with a 0 for what has none."""
+        self.tenant = tenant
+        self.used = self._found = used
+        self._limits = limits
+
+    @property
+    def is_changed(self) -> bool:
+        return self.used != self._found
+
+    def add(self, change: Usage, room: Usage = NOTHING) -> None:
+        """Count a change.
+
+        Raises QuotaExceeded, and counts nothing, where it adds to what has a quota more than that
+        allows. `room`: what will be taken away right after it.
+        """
+        limits, after = self._limits, self.used.plus(change)
+        if limits.memories and after.memories - room.memories > limits.memories:
+            self._refuse("memories", change.memories - room.memories)
+        if limits.sessions and after.sessions - room.sessions > limits.sessions:
+            self._refuse("sessions", change.sessions - room.sessions)
+        if limits.bytes and after.bytes - room.bytes > limits.bytes:
+            self._refuse("bytes", change.bytes - room.bytes)
+        self.used = after
+
+    def _refuse(self, quota: str, added: int) -> None:
+        if added > 0:
+            raise QuotaExceeded(self.tenant, quota, getattr(self._limits, quota))
+
+
 class Quotas(NamedTuple):
     """Of one tenant; 0 is no limit."""
 
@@ -26,6 +85,14 @@ class Quotas(NamedTuple):
     """Under way at once on one server."""
     keys: int = 0
     """API keys that have not ended."""
+    memories: int = 0
+    sessions: int = 0
+    bytes: int = 0
+
+    @property
+    def stored(self) -> Usage:
+        """Of what is stored; see there."""
+        return Usage(self.memories, self.sessions, self.bytes)
 
     @classmethod
     def known(cls, values: Mapping[str, int]) -> dict[str, int]:

@@ -16,9 +16,17 @@ from memoryd.database.tables import (
     sessions,
     store_requests,
 )
+from memoryd.domain.quotas import Usage
 from memoryd.domain.records import Change, Session
 from memoryd.memories import answers
 from memoryd.memories.rows import PRIMARY_KEY
+from memoryd.sessions.accounts import (
+    change_known,
+    open_known,
+    read_usage,
+    save_accounts,
+    size_of_memory,
+)
 from memoryd.sessions.floors import raise_floor
 from memoryd.sessions.lock import SHARD_KEY, lock_sessions
 from memoryd.sessions.revisions import notification, raise_revisions
@@ -69,8 +77,9 @@ def purge(
     revisions = {session: counters.revision for session, counters in locked.items()}
     m = memories.c
     key = (m.tenant, m.session_id, m.id)
+    size = size_of_memory(dialect).label("size")
     found = _look_up(
-        connection, dialect, key, set(victims), [*key, m.created_revision, m.deleted_at]
+        connection, dialect, key, set(victims), [*key, m.created_revision, m.deleted_at, size]
     )
     if deleted_before is not None:
         found = [row for row in found if row.deleted_at and row.deleted_at <= deleted_before]
@@ -93,7 +102,17 @@ def purge(
     dialect.insert_many(connection, memory_history, columns_of(records), purged)
     changed = {Session(tenant, session_id) for tenant, session_id, _ in present}
     raise_revisions(connection, dialect, {session: revisions[session] for session in changed})
+    change_known(connection, dialect, _freed(found))
     return present
+
+
+def _freed(purged: Sequence[Any]) -> dict[str, Usage]:
+    """How the purge of rows changes what their tenants have stored."""
+    freed: dict[str, Usage] = {}
+    for row in purged:
+        if row.deleted_at is None:
+            freed[row.tenant] = freed.get(row.tenant, Usage()).minus(Usage(1, 0, row.size))
+    return freed
 
 
 def is_there(connection: Connection, session: Session) -> bool:
@@ -115,6 +134,7 @@ def erase(connection: Connection, dialect: Dialect, session: Session) -> dict[st
     if not locked:
         return counts  # one that comes into being from here on is another
     raise_floor(connection, dialect, session.tenant, locked[session].revision)
+    _count_erased(connection, dialect, session)
     for table in session_tables():
         of_session = and_(
             table.c.tenant == session.tenant, table.c.session_id == session.session_id
@@ -123,6 +143,14 @@ def erase(connection: Connection, dialect: Dialect, session: Session) -> dict[st
     dialect.owe_scrubbing(connection)
     dialect.notify(connection, notification(locked))
     return counts
+
+
+def _count_erased(connection: Connection, dialect: Dialect, session: Session) -> None:
+    """Take a session that will be erased from its tenant's account, if that has one."""
+    accounts = open_known(connection, dialect, [session.tenant])
+    for account in accounts.values():
+        account.add(Usage().minus(read_usage(connection, dialect, session)))
+    save_accounts(connection, dialect, accounts.values())
 
 
 def expired(connection: Connection, now: datetime, limit: int) -> list[MemoryKey]:
@@ -285,7 +313,7 @@ def _look_up(
     dialect: Dialect,
     key: tuple[Column[Any], ...],
     wanted: Collection[tuple[Any, ...]],
-    columns: Sequence[Column[Any]],
+    columns: Sequence[ColumnElement[Any]],
 ) -> list[Any]:
     """Read columns of the rows whose key is wanted."""
     if not wanted:

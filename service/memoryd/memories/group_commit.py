@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from memoryd.database.engine import Database
+    from memoryd.domain.quotas import Quotas
     from memoryd.domain.records import Session
     from memoryd.memories.cache import SessionCache
     from memoryd.memories.writes import Outcome, Write
@@ -68,7 +69,10 @@ class GroupCommit:
         *,
         queue_limit: int,
         batch_limit: int,
+        quotas_of: Callable[[str], Quotas],
     ) -> None:
+        """`quotas_of` gives those of a tenant."""
+        self._quotas_of = quotas_of
         self._database = database
         self._clock = clock
         self._notify = notify
@@ -218,7 +222,12 @@ class GroupCommit:
     async def _transaction(self, writes: Sequence[Write]) -> Sequence[Outcome | MemorydError]:
         def body(connection: Connection) -> tuple[list[Outcome | MemorydError], UnitOfWork]:
             plan = UnitOfWork(
-                connection, self._database.dialect, self._clock(), self._counts, self._known
+                connection,
+                self._database.dialect,
+                self._clock(),
+                self._counts,
+                self._known,
+                quotas_of=self._quotas_of,
             )
             return plan.apply(writes), plan
 

@@ -11,6 +11,7 @@ from sqlalchemy import Column, Integer, func, select
 from memoryd.database.tables import memories, store_requests
 from memoryd.memories import rows
 from memoryd.memories.rows import COLUMNS
+from memoryd.sessions.accounts import size_of_memory
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Select
@@ -36,6 +37,7 @@ class Lookups:
     kept_counts: Lookup
     live_counts: Lookup
     least_important: Lookup
+    sizes: Lookup
 
 
 @cache
@@ -92,5 +94,8 @@ def lookups_of(dialect: Dialect) -> Lookups:
         least_important=Lookup(
             (*memory_session, how_many),
             select(*(ranked.c[c.name] for c in COLUMNS)).where(ranked.c.place <= ranked.c.how_many),
+        ),
+        sizes=Lookup(
+            id_key, dialect.look_up(id_key, (*id_key, size_of_memory(dialect).label("size")))
         ),
     )

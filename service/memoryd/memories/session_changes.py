@@ -6,12 +6,15 @@ import heapq
 from typing import TYPE_CHECKING, Any
 
 from memoryd.domain.importance import effective_importance
+from memoryd.domain.metadata import json_bytes
+from memoryd.domain.quotas import NOTHING, Usage
 from memoryd.domain.records import Change, Memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
+    from memoryd.domain.quotas import Account
     from memoryd.domain.records import ContentType, Session
 
     _Rank = tuple[float, int, str]
@@ -22,12 +25,22 @@ class SessionWork:
     """The rows of one session that were read, and what becomes of them. Knows no database."""
 
     def __init__(
-        self, session: Session, revision: int, access_revision: int, now: datetime
+        self,
+        session: Session,
+        revision: int,
+        access_revision: int,
+        now: datetime,
+        account: Account | None = None,
+        *,
+        is_new: bool = False,
     ) -> None:
+        """`account`: its tenant's, if that has one."""
         self.session = session
         self.now = now
         self.revision = revision
         self.access_revision = access_revision
+        self.account = account
+        self._is_new = is_new
         self.live_count = 0
         self.kept_count: int | None = None
         """Rows that are not deleted, expired ones included; None: not counted."""
@@ -39,6 +52,8 @@ class SessionWork:
         """Ids of rows that were there and changed."""
         self.superseded: list[Memory] = []
         """Versions that a change has replaced."""
+        self.sizes: dict[str, int] = {}
+        """By id, what the rows take of the account; not filled without one."""
         self._holders: dict[tuple[ContentType, str], str] = {}
         self._half_life_days: float | None = None
         """None: nothing can have to go."""
@@ -54,13 +69,21 @@ class SessionWork:
 
     def copy(self) -> SessionWork:
         """The state to go back to if a write is refused in its middle."""
-        twin = SessionWork(self.session, self.revision, self.access_revision, self.now)
+        twin = SessionWork(
+            self.session,
+            self.revision,
+            self.access_revision,
+            self.now,
+            self.account,
+            is_new=self._is_new,
+        )
         twin.live_count = self.live_count
         twin.kept_count = self.kept_count
         twin.rows = dict(self.rows)
         twin.added = set(self.added)
         twin.changed = set(self.changed)
         twin.superseded = list(self.superseded)
+        twin.sizes = dict(self.sizes)
         twin._holders = dict(self._holders)
         twin._half_life_days = self._half_life_days
         twin._least_important = list(self._least_important)
@@ -92,25 +115,39 @@ class SessionWork:
         memory = self.rows[memory_id]
         return None if self.expire(memory) else memory
 
-    def add(self, memory: Memory) -> None:
-        """A new row; its revision is the session's next."""
+    def add(self, memory: Memory, max_entries: int) -> None:
+        """A new row; its revision is the session's next.
+
+        Raises QuotaExceeded, before anything is changed; what `evict` will take makes room.
+        """
+        memory_id = memory.memory_id
+        if self.account is not None:
+            size = self.sizes[memory_id] = _size(memory)
+            added = Usage(1, int(self._is_new and not self.added), size)
+            over = self.live_count + memory.is_live(self.now) - max_entries
+            self.account.add(added, NOTHING if over <= 0 else self._least(over, memory_id))
         self.revision = memory.revision
-        self.added.add(memory.memory_id)
+        self.added.add(memory_id)
         self._put(memory)
         self.live_count += memory.is_live(self.now)
         self._count_kept(1)
 
     def change(self, memory: Memory, change: Change, /, **values: Any) -> Memory:
-        """The row with new values, at the next revision."""
+        """The row with new values, at the next revision.
+
+        Raises QuotaExceeded, before anything is changed.
+        """
+        before = memory
+        memory = before._replace(revision=self.revision + 1, change=change, **values)
+        if self.account is not None:
+            self._count_change(self.account, before, memory)
         self.revision += 1
-        was_live, was_kept = memory.is_live(self.now), memory.deleted_at is None
-        if memory.deleted_at is None:
-            del self._holders[memory.content_type, memory.content_hash]
-        self.superseded.append(memory)
-        memory = memory._replace(revision=self.revision, change=change, **values)
+        if before.deleted_at is None:
+            del self._holders[before.content_type, before.content_hash]
+        self.superseded.append(before)
         self._put(memory)
-        self.live_count += memory.is_live(self.now) - was_live
-        self._count_kept((memory.deleted_at is None) - was_kept)
+        self.live_count += memory.is_live(self.now) - before.is_live(self.now)
+        self._count_kept((memory.deleted_at is None) - (before.deleted_at is None))
         if memory.memory_id not in self.added:
             self.changed.add(memory.memory_id)
         return memory
@@ -124,9 +161,16 @@ class SessionWork:
 
     def evict(self, max_entries: int, *, keep: str) -> tuple[str, ...]:
         """Soft-delete the least effectively important until the limit holds; never `keep`."""
-        evicted: list[str] = []
+        evicted = self._take_least(self.live_count - max_entries, keep)
+        for _, _, memory_id in evicted:
+            self.change(self.rows[memory_id], Change.DELETED, deleted_at=self.now)
+        return tuple(memory_id for _, _, memory_id in evicted)
+
+    def _take_least(self, count: int, keep: str) -> list[_Rank]:
+        """Take the ranks of the least important rows from the heap; never that of `keep`."""
+        taken: list[_Rank] = []
         kept = None
-        while self.live_count > max_entries and self._least_important:
+        while len(taken) < count and self._least_important:
             rank = heapq.heappop(self._least_important)
             memory_id = rank[2]
             if self._ranks.get(memory_id) is not rank:
@@ -134,11 +178,27 @@ class SessionWork:
             if memory_id == keep:
                 kept = rank
                 continue
-            self.change(self.rows[memory_id], Change.DELETED, deleted_at=self.now)
-            evicted.append(memory_id)
+            taken.append(rank)
         if kept is not None:
             heapq.heappush(self._least_important, kept)
-        return tuple(evicted)
+        return taken
+
+    def _least(self, count: int, keep: str) -> Usage:
+        """What the least important rows take of the account, which go first; never `keep`."""
+        ranks = self._take_least(count, keep)
+        for rank in ranks:
+            heapq.heappush(self._least_important, rank)
+        return Usage(len(ranks), 0, sum(self.sizes[memory_id] for _, _, memory_id in ranks))
+
+    def _count_change(self, account: Account, before: Memory, after: Memory) -> None:
+        """Count it in the account. Raises QuotaExceeded, and counts nothing."""
+        memory_id, size = before.memory_id, self.sizes[before.memory_id]
+        is_same = after.content is before.content and after.metadata is before.metadata
+        size_after = size if is_same else _size(after)
+        was_kept, is_kept = before.deleted_at is None, after.deleted_at is None
+        change = Usage(is_kept - was_kept, 0, size_after * is_kept - size * was_kept)
+        account.add(change)
+        self.sizes[memory_id] = size_after
 
     def _count_kept(self, change: int) -> None:
         if self.kept_count is not None:
@@ -166,3 +226,8 @@ class SessionWork:
         # Among equals the one unchanged for longest goes first.
         rank = self._ranks[memory.memory_id] = (score, memory.revision, memory.memory_id)
         heapq.heappush(self._least_important, rank)
+
+
+def _size(memory: Memory) -> int:
+    """What it will take as it is stored."""
+    return len(memory.content.encode()) + json_bytes(memory.metadata)

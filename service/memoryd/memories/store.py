@@ -13,6 +13,7 @@ from memoryd.database.batch_loader import BatchLoader
 from memoryd.database.tables import memories
 from memoryd.domain.errors import MemoryNotFound
 from memoryd.domain.metadata import contains
+from memoryd.domain.quotas import Quotas
 from memoryd.domain.records import Page
 from memoryd.memories import deletion as removal
 from memoryd.memories import rows
@@ -79,7 +80,9 @@ class MemoryStore:
         queue_limit: int,
         batch_limit: int,
         cache_bytes: int,
+        quotas_of: Callable[[str], Quotas] = lambda _: Quotas(),
     ) -> None:
+        """`quotas_of` gives those of a tenant."""
         self._database = database
         self._notify = notify
         self._reads = SessionReads(database, standby)
@@ -92,6 +95,7 @@ class MemoryStore:
             self.cache,
             queue_limit=queue_limit,
             batch_limit=batch_limit,
+            quotas_of=quotas_of,
         )
         self._by_id: BatchLoader[MemoryKey, Memory] = BatchLoader(database, self._read_by_id)
 
@@ -109,7 +113,7 @@ class MemoryStore:
     async def store(self, items: Sequence[NewMemory], capacity: Capacity) -> tuple[Stored, ...]:
         """Store all of them or none.
 
-        Raises InvalidRequest where merged metadata is too large, RequestIdReused.
+        Raises InvalidRequest where merged metadata is too large, RequestIdReused, QuotaExceeded.
         """
         return cast("tuple[Stored, ...]", await self._commits.submit(Store(tuple(items), capacity)))
 
@@ -124,7 +128,7 @@ class MemoryStore:
         return cast("asyncio.Future[tuple[Stored, ...]]", future)
 
     async def update(self, edit: MemoryEdit) -> Memory:
-        """Raises MemoryNotFound, EtagMismatch, MemoryAlreadyExists."""
+        """Raises MemoryNotFound, EtagMismatch, MemoryAlreadyExists, QuotaExceeded."""
         return cast("Memory", await self._commits.submit(Update(edit)))
 
     async def delete(self, session: Session, memory_id: str, etag: str) -> Memory:
@@ -132,7 +136,11 @@ class MemoryStore:
         return cast("Memory", await self._commits.submit(Delete(session, memory_id, etag)))
 
     async def undelete(self, session: Session, memory_id: str, capacity: Capacity) -> Memory:
-        """Raises MemoryNotFound, MemoryNotDeleted, MemoryAlreadyExists, SessionFull."""
+        """Restore a deleted memory.
+
+        Raises MemoryNotFound, MemoryNotDeleted, MemoryAlreadyExists, and SessionFull or
+        QuotaExceeded where there is no room.
+        """
         return cast("Memory", await self._commits.submit(Undelete(session, memory_id, capacity)))
 
     async def get(

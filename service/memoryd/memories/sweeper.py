@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from memoryd.database.engine import Database
+    from memoryd.sessions.usage import TenantUsage
 
 BATCH = 500
 """Rows that one transaction takes."""
@@ -49,13 +50,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """How many rows each step took."""
+    """How much each step took."""
 
     expired: int = 0
     retired: int = 0
     purged: int = 0
     requests: int = 0
     history: int = 0
+    recounted: int = 0
+    """Tenants whose usage was counted."""
 
 
 class Sweeper:
@@ -73,7 +76,9 @@ class Sweeper:
         clock: Callable[[Connection], datetime],
         cleanup_days: Callable[[Connection], tuple[int, Mapping[str, int]]],
         retention: timedelta,
+        usage: TenantUsage,
     ) -> None:
+        self._usage = usage
         self._database = database
         self._notify = notify
         self._clock = clock
@@ -90,6 +95,7 @@ class Sweeper:
                     thorough_at = time.monotonic() + THOROUGH_SECONDS
                 else:
                     await self._repeat(self._expire)
+                    await self._usage.recount_due()
                     await self._database.scrub()
             except MemorydError as error:
                 _log.warning("not swept: %s", error)
@@ -108,6 +114,7 @@ class Sweeper:
             purged=await self._repeat(self._purge),
             requests=await self._repeat(self._drop_requests),
             history=await self._repeat(self._drop_history),
+            recounted=await self._usage.recount_due(),
         )
         counts = dataclasses.asdict(swept)
         if any(counts.values()):

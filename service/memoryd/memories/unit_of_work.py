@@ -57,19 +57,22 @@ from memoryd.memories.writes import (
     Update,
     Write,
     sessions_of,
+    tenant_of,
 )
+from memoryd.sessions.accounts import open_accounts, open_known, save_accounts
 from memoryd.sessions.count_cache import CountCache
 from memoryd.sessions.create import drop_unused, lock_or_create
 from memoryd.sessions.lock import SHARD_KEY
 from memoryd.sessions.revisions import raise_revisions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
 
     from memoryd.database.dialect import Dialect
+    from memoryd.domain.quotas import Account, Quotas
 
 
 _VERSION = (*SHARD_KEY, "revision", "id", "change", "state")
@@ -88,7 +91,12 @@ class UnitOfWork:
         now: datetime,
         counts: CountCache | None = None,
         known: KnownSessions | None = None,
+        *,
+        quotas_of: Callable[[str], Quotas] | None = None,
     ) -> None:
+        """`quotas_of` gives those of a tenant; None: what is done needs none of a quota."""
+        self._quotas_of = quotas_of
+        self._accounts: Mapping[str, Account] = {}
         self._connection = connection
         self._counts = counts or CountCache()
         self._known_sessions = known or KnownSessions()
@@ -154,15 +162,27 @@ class UnitOfWork:
         wanted = (session for write in writes for session in sessions_of(write))
         storing = {item.session for w in writes if isinstance(w, Store) for item in w.items}
         locked, self._new = lock_or_create(self._connection, self._dialect, wanted, storing)
+        self._accounts = self._open_accounts({session.tenant for session in locked})
         for session, counters in locked.items():
             self._work[session] = SessionWork(
-                session, counters.revision, counters.access_revision, self._now
+                session,
+                counters.revision,
+                counters.access_revision,
+                self._now,
+                self._accounts.get(session.tenant),
+                is_new=session in self._new,
             )
             self._known[session] = (
                 KnownSession()
                 if session in self._new
                 else self._known_sessions.get(session, counters.revision)
             )
+
+    def _open_accounts(self, tenants: Iterable[str]) -> Mapping[str, Account]:
+        if self._quotas_of is None:
+            return open_known(self._connection, self._dialect, tenants)
+        limits = {t: limit for t in tenants if any(limit := self._quotas_of(t).stored)}
+        return open_accounts(self._connection, self._dialect, limits, self._new, self._now)
 
     def _load(self, writes: Sequence[Write]) -> None:
         ids: set[tuple[str, str, str]] = set()
@@ -192,6 +212,18 @@ class UnitOfWork:
             stored = answers.from_answer(session, memory_id, answer, created_at)
             self._requests[session, request_id] = _Answered(fingerprint, stored, is_new=False)
         self._count_and_rank(writes)
+        self._measure()
+
+    def _measure(self) -> None:
+        """Learn what the rows that were read take of the accounts of their tenants."""
+        ids = [
+            (*session, memory_id)
+            for session, work in self._work.items()
+            if work.account is not None
+            for memory_id in work.rows
+        ]
+        for tenant, session_id, memory_id, size in self._execute(self._lookups.sizes, sorted(ids)):
+            self._work[Session(tenant, session_id)].sizes[memory_id] = size
 
     def _contents_in_question(self, writes: Sequence[Write]) -> set[tuple[str, str, str, str]]:
         """Contents that the rows read may come to hold, so that their holders are read too."""
@@ -306,9 +338,11 @@ class UnitOfWork:
     def _attempt(self, write: Write) -> Outcome | MemorydError:
         before = None
         if isinstance(write, Store) and len(write.items) > 1:
+            account = self._accounts.get(tenant_of(write))
             before = (
                 {session: self._work[session].copy() for session in set(sessions_of(write))},
                 dict(self._requests),
+                None if account is None else account.used,
             )
         try:
             return self._decide(write)
@@ -316,6 +350,8 @@ class UnitOfWork:
             if before is not None:
                 self._work.update(before[0])
                 self._requests = before[1]
+                if account is not None and before[2] is not None:
+                    account.used = before[2]
             return error
 
     def _decide(self, write: Write) -> Outcome:
@@ -368,7 +404,7 @@ class UnitOfWork:
         held = work.holder(item.content_type, item.content_hash)
         if held is None:
             memory, outcome = self._new_row(item, work.revision + 1), StoreOutcome.CREATED
-            work.add(memory)
+            work.add(memory, capacity.max_entries)
         else:
             memory, outcome = self._merge(work, held, item), StoreOutcome.MERGED
         stored = Stored(memory, outcome, work.evict(capacity.max_entries, keep=memory.memory_id))
@@ -504,6 +540,7 @@ class UnitOfWork:
     def _save_sessions(self, inserted: Sequence[Insertion]) -> None:
         changed = {session: self._work[session].revision for session in self.changed}
         raise_revisions(self._connection, self._dialect, changed, inserted)
+        save_accounts(self._connection, self._dialect, self._accounts.values())
         unused = self._new - changed.keys()
         drop_unused(self._connection, self._dialect, unused)
 

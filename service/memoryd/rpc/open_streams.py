@@ -85,6 +85,10 @@ class OpenStreams:
             self._checking.cancel()
             await asyncio.gather(self._checking, return_exceptions=True)
 
+    def count(self, tenant: str) -> int:
+        """How many streams of a tenant are under way."""
+        return self._count[tenant]
+
     @contextmanager
     def opened(self, principal: Principal, needs: Scope | Anyone) -> Iterator[OpenStream]:
         """Hold a stream. Raises QuotaExceeded where its tenant has as many as it may."""

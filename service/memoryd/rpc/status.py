@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 import grpc
-from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
@@ -26,6 +26,17 @@ MAX_MESSAGE_CHARACTERS = 500
 MAX_NAME_CHARACTERS = 255
 MAX_VIOLATIONS_BYTES = 3_600
 """gRPC clients take 8 KiB of trailers by default: the message twice and all of this in base64."""
+
+MAX_KEPT_STATUSES = 4_096
+"""Statuses of refusals, and times to retry after, that are kept; some hundred bytes each."""
+
+_ALIKE = (
+    *(errors.QuotaExceeded, errors.Overloaded, errors.DatabaseUnavailable, errors.ShuttingDown),
+    *(errors.CredentialMissing, errors.CredentialMalformed, errors.CredentialInvalid),
+    *(errors.CredentialExpired, errors.CredentialRevoked, errors.TenantDisabled),
+    *(errors.ScopeMissing, errors.SessionNotAllowed),
+)
+"""Errors that callers get over and over, and that hold nothing of a request."""
 
 MEMORY_TYPE = "memoryd.v1.Memory"
 TOOL_CONFIG_REVISION_TYPE = "memoryd.v1.ToolConfigRevision"
@@ -187,14 +198,16 @@ _TABLE: dict[type[errors.MemorydError], tuple[grpc.StatusCode, Reason.ValueType]
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(NamedTuple):
     """What goes over the wire in place of an answer."""
 
     code: grpc.StatusCode
     message: str
     details: bytes
     """`google.rpc.Status`, for the trailer `grpc-status-details-bin`."""
+
+
+_statuses: dict[tuple[object, ...], Status] = {}
 
 
 def status_of(error: Exception, request_id: str) -> Status:
@@ -206,6 +219,27 @@ def status_of(error: Exception, request_id: str) -> Status:
             f"internal error; quote request id {request_id}",
             [error_details_pb2.RequestInfo(request_id=request_id)],
         )
+    status = _kept(error) if isinstance(error, _ALIKE) else _made(error)
+    after = getattr(error, "retry_after", None)
+    if after is None:
+        return status
+    # A message's encoding with another one's behind it is that of both: of all details.
+    return status._replace(details=status.details + _retry_info(math.ceil(after * 1000)))
+
+
+def _kept(error: errors.MemorydError) -> Status:
+    """As `_made`, once for all errors that are alike: many callers may be refused at once."""
+    key = (type(error), error.args, error.last_revision, getattr(error, "subject", None))
+    status = _statuses.get(key)
+    if status is None:
+        if len(_statuses) >= MAX_KEPT_STATUSES:
+            _statuses.clear()
+        status = _statuses[key] = _made(error)
+    return status
+
+
+def _made(error: errors.MemorydError) -> Status:
+    """The status of an error, but when to retry."""
     code, reason = _TABLE[type(error)]
     facts = {}
     if error.last_revision is not None:
@@ -242,16 +276,8 @@ def _details(error: errors.MemorydError) -> list[Message]:
             details.append(_bad_request([errors.Violation(field, description)]))
         case errors.SessionFull():
             details.append(_quota_failure("memory.max_entries", str(error)))
-        case errors.QuotaExceeded(subject=subject, retry_after=after):
+        case errors.QuotaExceeded(subject=subject):
             details.append(_quota_failure(subject, str(error)))
-            if after is not None:
-                details.append(_retry_info(after))
-        case (
-            errors.Overloaded(retry_after=seconds)
-            | errors.DatabaseUnavailable(retry_after=seconds)
-            | errors.AuditUnavailable(retry_after=seconds)
-        ):
-            details.append(_retry_info(seconds))
     return details
 
 
@@ -278,9 +304,12 @@ def _quota_failure(subject: str, description: str) -> error_details_pb2.QuotaFai
     return error_details_pb2.QuotaFailure(violations=[violation])
 
 
-def _retry_info(seconds: float) -> error_details_pb2.RetryInfo:
-    delay = Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))
-    return error_details_pb2.RetryInfo(retry_delay=delay)
+@lru_cache(maxsize=MAX_KEPT_STATUSES)
+def _retry_info(milliseconds: int) -> bytes:
+    """Encode a `google.rpc.Status` that says when to retry, and no more."""
+    delay = Duration()
+    delay.FromMilliseconds(milliseconds)
+    return _encoded(status_pb2.Status(), [error_details_pb2.RetryInfo(retry_delay=delay)])
 
 
 def _bad_request(violations: Sequence[errors.Violation]) -> error_details_pb2.BadRequest:
@@ -309,11 +338,14 @@ def _status(
         message = f"{message[:MAX_MESSAGE_CHARACTERS].rsplit('; ', 1)[0]}; and more, see details"
     info = error_details_pb2.ErrorInfo(reason=_name(reason), domain=DOMAIN, metadata=facts)
     status = status_pb2.Status(code=code.value[0], message=message)
-    for detail in (info, *details):
-        packed = Any()
-        packed.Pack(detail)
-        status.details.append(packed)
-    return Status(code, message, status.SerializeToString())
+    return Status(code, message, _encoded(status, [info, *details]))
+
+
+def _encoded(status: status_pb2.Status, details: Sequence[Message]) -> bytes:
+    for detail in details:
+        status.details.add().Pack(detail)
+    encoded: bytes = status.SerializeToString()
+    return encoded
 
 
 def _name(reason: Reason.ValueType) -> str:

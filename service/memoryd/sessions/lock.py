@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Select, and_, select
+from sqlalchemy import and_, select
 
 from memoryd.database import statements
 from memoryd.database.tables import sessions
@@ -14,7 +14,7 @@ from memoryd.domain.records import Session
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Column, Connection, Select
 
     from memoryd.database.dialect import Dialect
 
@@ -33,6 +33,9 @@ class Counters(NamedTuple):
     """Raised by every transaction that counts accesses."""
     horizon: int
     """Before it not every purge is known any more."""
+
+
+_COLUMNS = (*KEY, *(sessions.c[name] for name in Counters._fields))
 
 
 def read_counters(
@@ -58,16 +61,23 @@ def _read(
     in_order = sorted(set(wanted))
     if not in_order:
         return {}
-    found = statements.fetch(connection, _statement(dialect, lock), dialect.bind(KEY, in_order))
+    statement = by_key(dialect, KEY, _COLUMNS, lock)
+    found = statements.fetch(connection, statement, dialect.bind(KEY, in_order))
     return {Session(*row[:2]): Counters(*row[2:]) for row in found}
 
 
 @cache
-def _statement(dialect: Dialect, lock: bool) -> Select[Any]:  # noqa: FBT001  a cache key
-    keys = dialect.keys(*KEY)
+def by_key(
+    dialect: Dialect,
+    key: tuple[Column[Any], ...],
+    columns: tuple[Column[Any], ...],
+    lock: bool,  # noqa: FBT001  a cache key
+) -> Select[Any]:
+    """Select, and lock, rows of a table by their whole key, in its order."""
+    keys, table = dialect.keys(*key), key[0].table
     statement = (
-        select(*KEY, *(sessions.c[name] for name in Counters._fields))
-        .select_from(keys.source.join(sessions, and_(*(c == keys.c[c.name] for c in KEY))))
-        .order_by(*KEY)
+        select(*columns)
+        .select_from(keys.source.join(table, and_(*(c == keys.c[c.name] for c in key))))
+        .order_by(*key)
     )
-    return statement.with_for_update(of=sessions) if lock else statement
+    return statement.with_for_update(of=table) if lock else statement

@@ -250,6 +250,30 @@ class Settings(SettingsModel):
         le=1_000_000,
         description="How many API keys that have not ended a tenant may have; 0: any number.",
     )
+    quota_memories: Integer = Field(
+        default=0,
+        ge=0,
+        le=10**12,
+        description=(
+            "How many memories that are not deleted a tenant may have, unless its own quota says "
+            "otherwise; 0: any number."
+        ),
+    )
+    quota_sessions: Integer = Field(
+        default=0,
+        ge=0,
+        le=10**12,
+        description="How many sessions a tenant may have; 0: any number.",
+    )
+    quota_bytes: Integer = Field(
+        default=0,
+        ge=0,
+        le=10**15,
+        description=(
+            "How many bytes the contents and metadata of a tenant's memories may have; 0: any "
+            "number."
+        ),
+    )
     audit: AuditMode = Field(
         default_factory=_audit_of,
         description=(

@@ -404,6 +404,9 @@ class Quotas(_message.Message):
     CALLS_PER_SECOND_FIELD_NUMBER: _builtins.int
     STREAMS_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
+    MEMORIES_FIELD_NUMBER: _builtins.int
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
     calls_per_second: _builtins.int
     """Calls a second on one server, by weight: reading one memory counts 1, a store 2, a retrieval or a list 5, a batch,
     a purge, an erasure or an export 20. Two seconds' worth may come at once.
@@ -412,27 +415,48 @@ class Quotas(_message.Message):
     """Streams under way at once on one server."""
     keys: _builtins.int
     """API keys that have not ended."""
+    memories: _builtins.int
+    """Memories that are not deleted. Expired ones count until they are swept, within a minute."""
+    sessions: _builtins.int
+    """Sessions that exist: from the first memory until they are erased, whether or not they have memories."""
+    bytes: _builtins.int
+    """Bytes of the contents and of the metadata (as compact JSON) of memories that are not deleted, in UTF-8."""
     def __init__(
         self,
         *,
         calls_per_second: _builtins.int | None = ...,
         streams: _builtins.int | None = ...,
         keys: _builtins.int | None = ...,
+        memories: _builtins.int | None = ...,
+        sessions: _builtins.int | None = ...,
+        bytes: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_calls_per_second", b"_calls_per_second", "_keys", b"_keys", "_streams", b"_streams", "calls_per_second", b"calls_per_second", "keys", b"keys", "streams", b"streams"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bytes", b"_bytes", "_calls_per_second", b"_calls_per_second", "_keys", b"_keys", "_memories", b"_memories", "_sessions", b"_sessions", "_streams", b"_streams", "bytes", b"bytes", "calls_per_second", b"calls_per_second", "keys", b"keys", "memories", b"memories", "sessions", b"sessions", "streams", b"streams"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_calls_per_second", b"_calls_per_second", "_keys", b"_keys", "_streams", b"_streams", "calls_per_second", b"calls_per_second", "keys", b"keys", "streams", b"streams"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes", b"_bytes", "_calls_per_second", b"_calls_per_second", "_keys", b"_keys", "_memories", b"_memories", "_sessions", b"_sessions", "_streams", b"_streams", "bytes", b"bytes", "calls_per_second", b"calls_per_second", "keys", b"keys", "memories", b"memories", "sessions", b"sessions", "streams", b"streams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__bytes: _TypeAlias = _typing.Literal["bytes"]  # noqa: Y015
+    _WhichOneofArgType__bytes: _TypeAlias = _typing.Literal["_bytes", b"_bytes"]  # noqa: Y015
     _WhichOneofReturnType__calls_per_second: _TypeAlias = _typing.Literal["calls_per_second"]  # noqa: Y015
     _WhichOneofArgType__calls_per_second: _TypeAlias = _typing.Literal["_calls_per_second", b"_calls_per_second"]  # noqa: Y015
     _WhichOneofReturnType__keys: _TypeAlias = _typing.Literal["keys"]  # noqa: Y015
     _WhichOneofArgType__keys: _TypeAlias = _typing.Literal["_keys", b"_keys"]  # noqa: Y015
+    _WhichOneofReturnType__memories: _TypeAlias = _typing.Literal["memories"]  # noqa: Y015
+    _WhichOneofArgType__memories: _TypeAlias = _typing.Literal["_memories", b"_memories"]  # noqa: Y015
+    _WhichOneofReturnType__sessions: _TypeAlias = _typing.Literal["sessions"]  # noqa: Y015
+    _WhichOneofArgType__sessions: _TypeAlias = _typing.Literal["_sessions", b"_sessions"]  # noqa: Y015
     _WhichOneofReturnType__streams: _TypeAlias = _typing.Literal["streams"]  # noqa: Y015
     _WhichOneofArgType__streams: _TypeAlias = _typing.Literal["_streams", b"_streams"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__bytes) -> _WhichOneofReturnType__bytes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__calls_per_second) -> _WhichOneofReturnType__calls_per_second | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__keys) -> _WhichOneofReturnType__keys | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memories) -> _WhichOneofReturnType__memories | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sessions) -> _WhichOneofReturnType__sessions | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__streams) -> _WhichOneofReturnType__streams | None: ...
 
@@ -723,3 +747,97 @@ class AuditEvent(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AuditEvent: _TypeAlias = AuditEvent  # noqa: Y015
+
+@_typing.final
+class GetUsageRequest(_message.Message):
+    """Request of GetUsage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Whose usage. Empty: the caller's tenant."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUsageRequest: _TypeAlias = GetUsageRequest  # noqa: Y015
+
+@_typing.final
+class GetUsageResponse(_message.Message):
+    """Response of GetUsage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    QUOTAS_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Whose usage it is."""
+    @_builtins.property
+    def quotas(self) -> Global___Quotas:
+        """What the tenant may use: every quota, also where it is the service's own. 0 is no limit."""
+
+    @_builtins.property
+    def usage(self) -> Global___Usage:
+        """What it uses."""
+
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        quotas: Global___Quotas | None = ...,
+        usage: Global___Usage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["quotas", b"quotas", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quotas", b"quotas", "tenant", b"tenant", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUsageResponse: _TypeAlias = GetUsageResponse  # noqa: Y015
+
+@_typing.final
+class Usage(_message.Message):
+    """How much of the service a tenant uses; the fields are those of Quotas."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STREAMS_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    MEMORIES_FIELD_NUMBER: _builtins.int
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    streams: _builtins.int
+    """Streams under way on the server that answers."""
+    keys: _builtins.int
+    """API keys that have not ended."""
+    memories: _builtins.int
+    """Memories that are not deleted."""
+    sessions: _builtins.int
+    """Sessions that exist."""
+    bytes: _builtins.int
+    """Bytes of the contents and of the metadata of those memories."""
+    def __init__(
+        self,
+        *,
+        streams: _builtins.int = ...,
+        keys: _builtins.int = ...,
+        memories: _builtins.int = ...,
+        sessions: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "keys", b"keys", "memories", b"memories", "sessions", b"sessions", "streams", b"streams"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Usage: _TypeAlias = Usage  # noqa: Y015

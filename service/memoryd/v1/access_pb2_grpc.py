@@ -78,6 +78,11 @@ class AccessServiceStub:
                 request_serializer=memoryd_dot_v1_dot_access__pb2.ListAuditEventsRequest.SerializeToString,
                 response_deserializer=memoryd_dot_v1_dot_access__pb2.ListAuditEventsResponse.FromString,
                 _registered_method=True)
+        self.GetUsage = channel.unary_unary(
+                '/memoryd.v1.AccessService/GetUsage',
+                request_serializer=memoryd_dot_v1_dot_access__pb2.GetUsageRequest.SerializeToString,
+                response_deserializer=memoryd_dot_v1_dot_access__pb2.GetUsageResponse.FromString,
+                _registered_method=True)
 
 
 class AccessServiceServicer:
@@ -146,6 +151,14 @@ class AccessServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetUsage(self, request, context):
+        """Says how much of the service a tenant uses, and how much it may use. What is stored of a tenant without a quota of
+        it is counted for the answer, which takes as long as reading it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AccessServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -188,6 +201,11 @@ def add_AccessServiceServicer_to_server(servicer, server):
                     servicer.ListAuditEvents,
                     request_deserializer=memoryd_dot_v1_dot_access__pb2.ListAuditEventsRequest.FromString,
                     response_serializer=memoryd_dot_v1_dot_access__pb2.ListAuditEventsResponse.SerializeToString,
+            ),
+            'GetUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUsage,
+                    request_deserializer=memoryd_dot_v1_dot_access__pb2.GetUsageRequest.FromString,
+                    response_serializer=memoryd_dot_v1_dot_access__pb2.GetUsageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -410,6 +428,33 @@ class AccessService:
             '/memoryd.v1.AccessService/ListAuditEvents',
             memoryd_dot_v1_dot_access__pb2.ListAuditEventsRequest.SerializeToString,
             memoryd_dot_v1_dot_access__pb2.ListAuditEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/memoryd.v1.AccessService/GetUsage',
+            memoryd_dot_v1_dot_access__pb2.GetUsageRequest.SerializeToString,
+            memoryd_dot_v1_dot_access__pb2.GetUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

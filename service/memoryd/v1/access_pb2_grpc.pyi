@@ -58,6 +58,10 @@ class AccessServiceStub:
     """Lists the lines of the audit that are about a tenant, the newest first, page by page. Callers with the scope
     `instance:admin` may list those of every tenant.
     """
+    GetUsage: _grpc.UnaryUnaryMultiCallable[_access_pb2.GetUsageRequest, _access_pb2.GetUsageResponse]
+    """Says how much of the service a tenant uses, and how much it may use. What is stored of a tenant without a quota of
+    it is counted for the answer, which takes as long as reading it.
+    """
 
 @_typing.type_check_only
 class AccessServiceAsyncStub(AccessServiceStub):
@@ -88,6 +92,10 @@ class AccessServiceAsyncStub(AccessServiceStub):
     ListAuditEvents: _aio.UnaryUnaryMultiCallable[_access_pb2.ListAuditEventsRequest, _access_pb2.ListAuditEventsResponse]  # type: ignore[assignment]
     """Lists the lines of the audit that are about a tenant, the newest first, page by page. Callers with the scope
     `instance:admin` may list those of every tenant.
+    """
+    GetUsage: _aio.UnaryUnaryMultiCallable[_access_pb2.GetUsageRequest, _access_pb2.GetUsageResponse]  # type: ignore[assignment]
+    """Says how much of the service a tenant uses, and how much it may use. What is stored of a tenant without a quota of
+    it is counted for the answer, which takes as long as reading it.
     """
 
 class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -164,6 +172,16 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_access_pb2.ListAuditEventsResponse, _abc.Awaitable[_access_pb2.ListAuditEventsResponse]]:
         """Lists the lines of the audit that are about a tenant, the newest first, page by page. Callers with the scope
         `instance:admin` may list those of every tenant.
+        """
+
+    @_abc_1.abstractmethod
+    def GetUsage(
+        self,
+        request: _access_pb2.GetUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_pb2.GetUsageResponse, _abc.Awaitable[_access_pb2.GetUsageResponse]]:
+        """Says how much of the service a tenant uses, and how much it may use. What is stored of a tenant without a quota of
+        it is counted for the answer, which takes as long as reading it.
         """
 
 def add_AccessServiceServicer_to_server(servicer: AccessServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

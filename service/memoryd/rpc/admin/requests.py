@@ -139,6 +139,11 @@ class AccessRequestParser:
             return Rotation(name, timedelta())
 
     @staticmethod
+    def tenant(request: access_pb2.GetUsageRequest, call: Call, violations: Violations) -> str:
+        del violations
+        return _tenant(request.tenant, call.principal)
+
+    @staticmethod
     def tenant_listing(
         request: access_pb2.ListTenantsRequest, call: Call, violations: Violations
     ) -> TenantListing:
@@ -213,7 +218,7 @@ def _key_name(
 
 
 def _tenant(named: str, by: Principal) -> str:
-    """Whose keys a request is about. Raises ScopeMissing for another tenant's."""
+    """Whose keys or usage a request is about. Raises ScopeMissing for another tenant's."""
     if named and named != by.tenant:
         by.require(Scope.INSTANCE_ADMIN)
     return named or by.tenant

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from memoryd.access.api_key import key_target
 from memoryd.domain.audit import Audited, fields_of
 from memoryd.domain.principals import Scope
-from memoryd.domain.quotas import Quotas
+from memoryd.domain.quotas import Quotas, Usage
 from memoryd.rpc.access import Anyone
 from memoryd.rpc.admin.requests import AccessRequestParser
 from memoryd.rpc.memories.messages import timestamp
-from memoryd.rpc.methods import Method
+from memoryd.rpc.methods import BULK_WEIGHT, Method
 from memoryd.v1 import access_pb2
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         TenantUpdate,
     )
     from memoryd.rpc.call import Call
+    from memoryd.sessions.usage import TenantUsage
 
 
 class AccessService:
@@ -40,8 +41,14 @@ class AccessService:
         keys: KeyAdministration,
         tenants: TenantAdministration,
         keyring: Keyring,
+        *,
+        usage: TenantUsage,
+        streams_of: Callable[[str], int],
         audit: AuditLog,
     ) -> None:
+        """`streams_of` gives how many streams of a tenant are under way."""
+        self._usage = usage
+        self._streams_of = streams_of
         self._audit = audit
         self._keys = keys
         self._tenants = tenants
@@ -60,6 +67,7 @@ class AccessService:
             "ListTenants": Method(parser.tenant_listing, self.list_tenants, instance, read),
             "UpdateTenant": Method(parser.tenant_update, self.update_tenant, instance, change),
             "ListAuditEvents": Method(parser.audit_listing, self.list_audit_events, admin, read),
+            "GetUsage": Method(parser.tenant, self.get_usage, admin, read, weight=BULK_WEIGHT),
         }
 
     async def who_am_i(self, nothing: None, call: Call) -> access_pb2.WhoAmIResponse:
@@ -130,6 +138,9 @@ class AccessService:
             timeout=call.time_remaining(),
         )
         await self._keyring.refresh()
+        if any(name in update.quotas for name in Usage._fields):
+            # From here on they hold; what is stored already counts.
+            await self._usage.begin(tenant.name, timeout=call.time_remaining())
         return _tenant_message(tenant)
 
     async def list_audit_events(
@@ -147,6 +158,13 @@ class AccessService:
         if len(found) > len(lines):
             answer.next_page_token = listing.token_at(lines[-1].seq)
         return answer
+
+    async def get_usage(self, tenant: str, call: Call) -> access_pb2.GetUsageResponse:
+        stored = await self._usage.of(tenant, timeout=call.time_remaining())
+        keys = await self._keys.count_open(tenant, timeout=call.time_remaining())
+        usage = access_pb2.Usage(streams=self._streams_of(tenant), keys=keys, **stored._asdict())
+        quotas = access_pb2.Quotas(**self._keyring.quotas_of(tenant)._asdict())
+        return access_pb2.GetUsageResponse(tenant=tenant, quotas=quotas, usage=usage)
 
     async def _made(self, made: NewKey, call: Call) -> access_pb2.CreateApiKeyResponse:
         call.is_about(key_target(made.key.key_id), made.key.grant.tenant)

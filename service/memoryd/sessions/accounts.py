@@ -1,0 +1,216 @@
+"""The rows of `tenant_usage`: what tenants have stored, changed with what they store.
+
+A tenant has a row as long as it has a quota of what is stored. Who writes for it locks the row, so
+that its writers take turns, on all servers. All writers lock sessions first, then these rows.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import BigInteger, bindparam, cast, func, select, true, update
+
+from memoryd.database import statements
+from memoryd.database.tables import memories, sessions, tenant_usage
+from memoryd.domain.quotas import NOTHING, Account, Usage
+from memoryd.sessions.lock import by_key
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import BindParameter, ColumnElement, Connection, Label, Select
+
+    from memoryd.database.dialect import Dialect
+    from memoryd.domain.records import Session
+
+COUNTED_AT_ONCE = 10_000
+"""Memories and sessions that a writer counts itself when a tenant gets its row. Those of a tenant
+with more are counted by the sweeper; until then none of its quotas of what is stored applies."""
+
+SETTLED_AFTER = timedelta(seconds=10)
+"""Between the first count and the next: by then every server knows the quota, and counts."""
+
+_KEY = (tenant_usage.c.tenant,)
+_COLUMNS = tuple(tenant_usage.c[name] for name in ("tenant", "recounts", *Usage._fields))
+_TENANT: BindParameter[str] = bindparam("tenant")
+
+
+class Row(NamedTuple):
+    """What is known of a tenant."""
+
+    recounts: int
+    """0: `used` is only what was added since the row was made."""
+    used: Usage
+
+
+@cache
+def size_of_memory(dialect: Dialect) -> ColumnElement[int]:
+    """Give the size of a row of `memories`, as `Usage.bytes` counts it."""
+    return dialect.octets(memories.c.content) + dialect.octets(memories.c.metadata)
+
+
+def open_accounts(
+    connection: Connection,
+    dialect: Dialect,
+    limits: Mapping[str, Usage],
+    new: Collection[Session],
+    now: datetime,
+) -> dict[str, Account]:
+    """Lock the accounts of tenants with these quotas until the transaction ends.
+
+    `new`: sessions that this transaction has made. It has changed nothing else.
+    """
+    rows = _lock(connection, dialect, limits)
+    # Not once: what another process has just made, it may drop before it is locked here.
+    while missing := sorted(limits.keys() - rows.keys()):
+        made = _lock_new(connection, dialect, missing, now)
+        for tenant, row in made.items():
+            own = sum(session.tenant == tenant for session in new)
+            rows[tenant] = row if row.recounts else _counted(connection, dialect, tenant, own, now)
+    return {
+        tenant: Account(tenant, row.used, limits[tenant] if row.recounts else NOTHING)
+        for tenant, row in rows.items()
+    }
+
+
+def open_known(
+    connection: Connection, dialect: Dialect, tenants: Iterable[str]
+) -> dict[str, Account]:
+    """Lock the accounts of those tenants that have one, for what needs no quota."""
+    rows = _lock(connection, dialect, tenants)
+    return {tenant: Account(tenant, row.used, NOTHING) for tenant, row in rows.items()}
+
+
+def save_accounts(connection: Connection, dialect: Dialect, accounts: Iterable[Account]) -> None:
+    """Write what has changed in locked accounts."""
+    rows = [{"tenant": a.tenant, **a.used._asdict()} for a in accounts if a.is_changed]
+    if rows:
+        dialect.update_many(connection, tenant_usage, ("tenant",), rows)
+
+
+def change_known(connection: Connection, dialect: Dialect, changes: Mapping[str, Usage]) -> None:
+    """Change the accounts of those tenants that have one."""
+    accounts = open_known(connection, dialect, changes)
+    for tenant, account in accounts.items():
+        account.add(changes[tenant])
+    save_accounts(connection, dialect, accounts.values())
+
+
+def read_usage(connection: Connection, dialect: Dialect, session: Session) -> Usage:
+    """Count what one session that exists is of its tenant's usage."""
+    m = memories.c
+    found = connection.execute(
+        _totals(size_of_memory(dialect)).where(
+            m.tenant == session.tenant, m.session_id == session.session_id, m.deleted_at.is_(None)
+        )
+    ).one()
+    return Usage(found.memories, 1, found.bytes)
+
+
+def make_account(connection: Connection, dialect: Dialect, tenant: str, due: datetime) -> None:
+    """Give a tenant an account that is not counted yet, unless it has one."""
+    _lock_new(connection, dialect, [tenant], due)
+
+
+def correct_account(
+    connection: Connection,
+    dialect: Dialect,
+    tenant: str,
+    *,
+    seen: Row,
+    truth: Usage,
+    due: datetime,
+) -> None:
+    """Take in what was counted at a moment when the account was as `seen`.
+
+    What was written since is in the account alone, and stays.
+    """
+    row = _lock(connection, dialect, [tenant]).get(tenant)
+    if row is None or row.recounts != seen.recounts:
+        return  # another recount was first
+    used = row.used.plus(truth.minus(seen.used))
+    _write_counted(connection, tenant, Row(row.recounts + 1, used), due)
+
+
+@cache
+def counting(dialect: Dialect) -> Select[Any]:
+    """Select what a tenant has stored, and its account, as they are at one moment.
+
+    Columns are those of Usage twice, and `recounts`, null where there is no account.
+    """
+    m, s, u = memories.c, sessions.c, tenant_usage
+    of_memories = (
+        _totals(size_of_memory(dialect)).where(m.tenant == _TENANT, m.deleted_at.is_(None))
+    ).subquery()
+    of_sessions = select(func.count().label("sessions")).where(s.tenant == _TENANT).subquery()
+    counted = of_memories.join(of_sessions, true()).outerjoin(u, u.c.tenant == _TENANT)
+    return select(
+        *(of_memories.c.memories, of_sessions.c.sessions, of_memories.c.bytes),
+        *(u.c[name] for name in Usage._fields),
+        u.c.recounts,
+    ).select_from(counted)
+
+
+def _totals(size: ColumnElement[int]) -> Select[Any]:
+    count: Label[Any] = func.count().label("memories")
+    return select(count, cast(func.coalesce(func.sum(size), 0), BigInteger).label("bytes"))
+
+
+@cache
+def _counting_few(dialect: Dialect) -> Select[Any]:
+    """As `counting`, of no more rows of each table than `most`."""
+    m, s = memories.c, sessions.c
+    most: BindParameter[int] = bindparam("most")
+    few = (
+        select(size_of_memory(dialect).label("size"))
+        .where(m.tenant == _TENANT, m.deleted_at.is_(None))
+        .limit(most)
+        .subquery()
+    )
+    few_sessions = select(s.tenant).where(s.tenant == _TENANT).limit(most).subquery()
+    of_memories = _totals(few.c.size).select_from(few).subquery()
+    of_sessions = select(func.count().label("sessions")).select_from(few_sessions).subquery()
+    return select(of_memories.c.memories, of_sessions.c.sessions, of_memories.c.bytes).select_from(
+        of_memories.join(of_sessions, true())
+    )
+
+
+def _counted(
+    connection: Connection, dialect: Dialect, tenant: str, own_sessions: int, now: datetime
+) -> Row:
+    """Count what a tenant has, if it is not too much."""
+    parameters = {"tenant": tenant, "most": COUNTED_AT_ONCE + 1}
+    found = Usage(*connection.execute(_counting_few(dialect), parameters).one())
+    if max(found.memories, found.sessions) > COUNTED_AT_ONCE:
+        return Row(0, NOTHING)
+    row = Row(1, found._replace(sessions=found.sessions - own_sessions))
+    _write_counted(connection, tenant, row, now + SETTLED_AFTER)
+    return row
+
+
+def _write_counted(connection: Connection, tenant: str, row: Row, due: datetime) -> None:
+    connection.execute(
+        update(tenant_usage)
+        .where(tenant_usage.c.tenant == tenant)
+        .values(recounts=row.recounts, recount_at=due, **row.used._asdict())
+    )
+
+
+def _lock_new(
+    connection: Connection, dialect: Dialect, tenants: Sequence[str], due: datetime
+) -> dict[str, Row]:
+    empty = {**NOTHING._asdict(), "recounts": 0, "recount_at": due}
+    dialect.insert_many(connection, tenant_usage, {"tenant": tenants}, empty, ignore_existing=True)
+    return _lock(connection, dialect, tenants)
+
+
+def _lock(connection: Connection, dialect: Dialect, tenants: Iterable[str]) -> dict[str, Row]:
+    in_order = [(tenant,) for tenant in sorted(set(tenants))]
+    if not in_order:
+        return {}
+    statement = by_key(dialect, _KEY, _COLUMNS, True)  # noqa: FBT003  a cache key
+    found = statements.fetch(connection, statement, dialect.bind(_KEY, in_order))
+    return {tenant: Row(recounts, Usage(*used)) for tenant, recounts, *used in found}

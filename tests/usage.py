@@ -1,0 +1,34 @@
+"""What a tenant has stored, by the rows themselves and by its account."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.conftest import Tables
+
+    Usage = tuple[int, int, int]
+
+SIZES = {
+    "sqlite": "length(CAST(content AS BLOB)) + length(CAST(metadata AS BLOB))",
+    "postgresql": "octet_length(content) + octet_length(metadata::text)",
+}
+"""Of a memory in bytes, by the kind of database."""
+
+BOTH = """
+SELECT m.memories, s.sessions, m.bytes, u.memories, u.sessions, u.bytes
+FROM (
+    SELECT count(*) AS memories, coalesce(sum({size}), 0) AS bytes
+    FROM memories WHERE tenant = :tenant AND deleted_at IS NULL
+) m
+CROSS JOIN (SELECT count(*) AS sessions FROM sessions WHERE tenant = :tenant) s
+LEFT JOIN tenant_usage u ON u.tenant = :tenant
+"""
+"""Both as they are at one moment."""
+
+
+async def stored_and_counted(tables: Tables, kind: str, tenant: str) -> tuple[Usage, Usage]:
+    """Memories, sessions and bytes; by the account nothing but None where there is none."""
+    (found,) = await tables.rows(BOTH.format(size=SIZES[kind]), tenant=tenant)
+    memories, sessions, size, *counted = found
+    return (memories, sessions, int(size)), tuple(counted)
