@@ -22,6 +22,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from sqlalchemy import make_url
+from tests.roles import as_superuser
 
 from memoryd.database.migrate import HEAD
 from memoryd.v1 import memory_pb2 as pb
@@ -108,7 +109,7 @@ def sql(url: str, statement: str) -> None:
 
 
 def dsn(url: str) -> str:
-    return url.replace("+asyncpg", "")
+    return as_superuser(url).replace("+asyncpg", "")
 
 
 def free_port() -> int:
