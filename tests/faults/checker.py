@@ -28,7 +28,7 @@ from google.protobuf.message import Message
 from sqlalchemy.ext.asyncio import create_async_engine
 from tests.roles import as_superuser
 
-from memoryd.database.tables import memories, memory_history, revision_floors, sessions
+from memoryd.database.tables import memories, memory_history, sessions
 from memoryd.domain.records import Change
 from memoryd.v1 import memory_pb2 as pb
 
@@ -75,15 +75,12 @@ class Stored:
     """The revision of each session."""
     versions: Sequence[Version]
     """Every version of every memory, including superseded ones."""
-    floor: int = 0
-    """The revision at which every session starts, because of earlier erasures."""
 
     def only(self, session_ids: Collection[str]) -> Stored:
         """The part of some sessions."""
         return Stored(
             {name: self.revisions[name] for name in session_ids if name in self.revisions},
             [version for version in self.versions if version.session_id in session_ids],
-            self.floor,
         )
 
 
@@ -108,11 +105,9 @@ async def read_stored(database_url: str) -> Stored:
                 Version(s, r, i, Change(c), was["content"] if was else "")
                 for s, r, i, c, was in superseded
             ]
-            floors = await connection.execute(sa.select(revision_floors.c.revision))
-            erased = floors.scalar()
     finally:
         await engine.dispose()
-    return Stored(revisions, versions, 0 if erased is None else erased + 1)
+    return Stored(revisions, versions)
 
 
 @dataclass(slots=True)
@@ -304,7 +299,7 @@ def _check_revisions(stored: Stored) -> Iterator[Fault]:
     for version in stored.versions:
         given.setdefault(version.session_id, Counter())[version.revision] += 1
     for name, counts in given.items():
-        wanted = range(stored.floor + 1, stored.revisions.get(name, 0) + 1)
+        wanted = range(1, stored.revisions.get(name, 0) + 1)
         for revision in sorted({*wanted, *counts}):
             count = counts[revision]
             if (count, revision in wanted) != (1, True):
@@ -394,7 +389,7 @@ def _check_deletions(history: History, tables: _Tables) -> Iterator[Fault]:
 
 def _check_watches(history: History, stored: Stored, tables: _Tables) -> Iterator[Fault]:
     for watch in history.watches:
-        name, expected = watch.session_id, max(watch.start_revision, stored.floor)
+        name, expected = watch.session_id, watch.start_revision
         for event in watch.events:
             expected += 1
             if event.revision != expected:
@@ -406,7 +401,7 @@ def _check_watches(history: History, stored: Stored, tables: _Tables) -> Iterato
             if version is None or (version.memory_id, version.change) != received:
                 yield Fault(Broken.WATCH, f"{name}: got {received}, stored is {version}")
         else:
-            last = stored.revisions.get(name, stored.floor)
+            last = stored.revisions.get(name, 0)
             if expected != last:
                 yield Fault(Broken.WATCH, f"{name}: received up to {expected}, stored up to {last}")
 

@@ -17,19 +17,18 @@ SESSION = "user-123"
 class Story:
     """The history of a session: calls, answers, events, and what is stored."""
 
-    def __init__(self, floor: int = 0) -> None:
-        self.floor = floor
+    def __init__(self) -> None:
         self.history = History(clock=lambda: self.time)
         self.versions: list[Version] = []
         self.time = 0.0
 
     @property
     def revision(self) -> int:
-        return self.floor + len(self.versions)
+        return len(self.versions)
 
     @property
     def stored(self) -> Stored:
-        return Stored({SESSION: self.revision}, self.versions, self.floor)
+        return Stored({SESSION: self.revision}, self.versions)
 
     def commit(self, content: str, memory_id: str, change: Change = Change.CREATED) -> pb.Memory:
         version = Version(SESSION, self.revision + 1, memory_id, change, content)
@@ -207,16 +206,6 @@ def test_a_gap_between_revisions_is_found(story):
 def test_a_revision_given_twice_is_found(story):
     story.versions.append(story.versions[-1])
     assert Broken.GAP in story.broken()
-
-
-def test_sessions_start_beyond_erased_ones():
-    story = Story(floor=40)
-    story.store("tea", "a")
-    story.watch()
-    assert story.revision == 41
-    assert not story.broken()
-    story.versions[0] = story.versions[0]._replace(revision=40)
-    assert {Broken.GAP, Broken.LOST, Broken.WATCH} == story.broken()
 
 
 @pytest.mark.parametrize("harm", ["missed", "doubled", "reordered", "short", "other", "changed"])

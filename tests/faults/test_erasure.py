@@ -9,7 +9,6 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -116,8 +115,7 @@ async def test_callers_lose_nothing_while_sessions_are_erased(
                 await acknowledgements(history, 50)
                 assert pieces_in(file) == 0
         stored = await load.stored(database_url)
-    # Only sessions made after an erasure start beyond it; these existed before.
-    faults = find_faults(history, replace(stored, floor=0))
+    faults = find_faults(history, stored)
     await server.stop()
     assert is_whole(database_url)
     fault_report("erasures, sqlite", SCALE.erasures, history, faults)

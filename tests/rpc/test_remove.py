@@ -316,6 +316,28 @@ async def test_a_session_can_be_used_again_after_it_was_erased(memory):
     assert await listed(memory) == ["fact 0"]
 
 
+async def test_other_sessions_do_not_tell_of_an_erasure(memory, tables):
+    for n in range(3):
+        await memory.StoreMemory(store(f"fact {n}"))
+    await memory.EraseSession(erase())
+    other = await memory.StoreMemory(store("a fact", session_id="another"))
+    assert other.memory.revision == 1
+    # What is left of it does not have its name.
+    assert "user-123" not in await tables.everything()
+    await memory.EraseSession(erase("another"))
+    again = await memory.StoreMemory(store("fact 0"))
+    assert again.memory.revision == 5
+
+
+async def test_what_an_earlier_release_has_erased_still_counts(memory, tables):
+    await tables.execute("INSERT INTO revision_floors (tenant, revision) VALUES ('default', 40)")
+    answer = await memory.StoreMemory(store("a fact"))
+    assert answer.memory.revision == 42
+    await memory.EraseSession(erase())
+    again = await memory.StoreMemory(store("a fact"))
+    assert again.memory.revision == 44
+
+
 async def test_erasing_forgets_request_ids(memory):
     request = store(request_id=str(uuid.uuid4()))
     first = await memory.StoreMemory(request)

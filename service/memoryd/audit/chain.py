@@ -6,14 +6,14 @@ across tenants; of what reads, one function is about a single tenant.
 
 from __future__ import annotations
 
-import secrets
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Select, delete, func, select, update
 
 from memoryd.database.dialect import columns_of
-from memoryd.database.tables import audit_events, audit_head, audit_keys
-from memoryd.domain.audit import FIRST_HASH, Line, line_of, session_ref
+from memoryd.database.tables import audit_events, audit_head
+from memoryd.domain.audit import FIRST_HASH, Line, line_of
+from memoryd.sessions.refs import session_ref
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 BATCH = 500
 """Lines that are read or dropped at once."""
-
-KEY_BYTES = 32
 
 
 class Head(NamedTuple):
@@ -90,24 +88,6 @@ def has(connection: Connection, seq: int, line_hash: str) -> bool:
     e = audit_events.c
     found = connection.execute(select(e.hash).where(e.seq == seq)).scalar_one_or_none()
     return found == line_hash
-
-
-def ensure_key(connection: Connection, dialect: Dialect, tenant: str) -> bytes:
-    """Give the key of a tenant's session references; make it where there is none."""
-    found = read_key(connection, tenant)
-    if found is None:
-        row = {"tenant": tenant, "key": secrets.token_bytes(KEY_BYTES)}
-        dialect.insert_many(connection, audit_keys, columns_of([row]), ignore_existing=True)
-        found = read_key(connection, tenant)
-    if found is None:
-        raise LookupError("a key was inserted and is not there")
-    return found
-
-
-def read_key(connection: Connection, tenant: str) -> bytes | None:
-    wanted = select(audit_keys.c.key).where(audit_keys.c.tenant == tenant)
-    found: bytes | None = connection.execute(wanted).scalar_one_or_none()
-    return found
 
 
 def drop_before(connection: Connection, dialect: Dialect, moment: datetime) -> int:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from memoryd.audit import chain
 from memoryd.database.tenancy import EVERY_TENANT, NO_TENANT, one_or_all
-from memoryd.domain.audit import problem_of, session_ref
+from memoryd.domain.audit import problem_of
+from memoryd.sessions.refs import read_key, session_ref
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +78,7 @@ class AuditLog:
 
     async def refers_to(self, tenant: str, session_id: str) -> str | None:
         """How lines of a tenant refer to a session; None: none refers to any yet."""
-        key = await self._database.read(lambda c: chain.read_key(c, tenant), tenants=(tenant,))
+        key = await self._database.read(lambda c: read_key(c, tenant), tenants=(tenant,))
         return None if key is None else session_ref(key, session_id)
 
     async def end(self) -> Place:

@@ -17,6 +17,7 @@ from memoryd.database.backoff import BackOff
 from memoryd.database.batch_loader import until_quiet
 from memoryd.database.tenancy import EVERY_TENANT
 from memoryd.domain.errors import AuditUnavailable, MemorydError
+from memoryd.sessions.refs import ensure_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -150,7 +151,7 @@ class AuditWriter:
             if not missing:
                 return {}
             keys = {
-                tenant: self._keys.get(tenant) or chain.ensure_key(connection, dialect, tenant)
+                tenant: self._keys.get(tenant) or ensure_key(connection, dialect, tenant)
                 for tenant in tenants
             }
             end = chain.append(connection, dialect, head, missing, keys)

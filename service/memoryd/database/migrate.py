@@ -31,8 +31,9 @@ REVISIONS = (
     "007_add_access_since_006",
     "008_add_tenant_tools_since_006",
     "009_add_usage_since_006",
-    "010_add_audit_since_006",
-    "011_add_row_security_since_006",
+    "010_add_session_floors_since_006",
+    "011_add_audit_since_006",
+    "012_add_row_security_since_006",
 )
 """Oldest first.
 

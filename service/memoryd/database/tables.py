@@ -163,8 +163,28 @@ memory_history = Table(
     Index("ix_memory_history_recorded_at", "recorded_at"),
 )
 
-# The highest revision of an erased session: a session that is made later begins beyond it, so that
-# it is never taken for the one that is gone.
+# What references to sessions are made with: without it they say nothing of the session's id.
+session_ref_keys = Table(
+    "session_ref_keys",
+    schema,
+    Column("tenant", String(64), nullable=False),
+    # 32 random bytes in hex.
+    Column("key", String(64), nullable=False),
+    PrimaryKeyConstraint("tenant", name="pk_session_ref_keys"),
+)
+
+# The last revision of an erased session: if it is made again it begins beyond it, so that it is
+# never taken for the one that is gone.
+session_floors = Table(
+    "session_floors",
+    schema,
+    Column("tenant", String(64), nullable=False),
+    Column("session_ref", String(64), nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    PrimaryKeyConstraint("tenant", "session_ref", name="pk_session_floors"),
+)
+
+# The same for every session of a tenant, from erasures by earlier releases.
 revision_floors = Table(
     "revision_floors",
     schema,
@@ -424,15 +444,5 @@ audit_events = Table(
     PrimaryKeyConstraint("seq", name="pk_audit_events"),
     Index("ix_audit_events_tenant", "tenant", "seq"),
     Index("ix_audit_events_time", "time"),
-    info={UNMOVED: True},
-)
-
-# What session references are made with: without it they say nothing of the session's id.
-audit_keys = Table(
-    "audit_keys",
-    schema,
-    Column("tenant", String(64), nullable=False),
-    Column("key", LargeBinary, nullable=False),
-    PrimaryKeyConstraint("tenant", name="pk_audit_keys"),
     info={UNMOVED: True},
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import hashlib
-import hmac
 import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -93,11 +92,6 @@ class Line(NamedTuple):
     event: str
     """Canonical JSON of all of the line but its hash."""
     hash: str
-
-
-def session_ref(key: bytes, session_id: str) -> str:
-    """Refer to a session: only with the tenant's key can it be told which one it is."""
-    return hmac.new(key, session_id.encode(), hashlib.sha256).hexdigest()
 
 
 def line_of(event: Event, refs: Sequence[str], seq: int, previous_hash: str) -> Line:

@@ -133,7 +133,7 @@ def erase(connection: Connection, dialect: Dialect, session: Session) -> dict[st
     locked = lock_sessions(connection, dialect, [session])
     if not locked:
         return counts  # one that comes into being from here on is another
-    raise_floor(connection, dialect, session.tenant, locked[session].revision)
+    raise_floor(connection, dialect, session, locked[session].revision)
     _count_erased(connection, dialect, session)
     for table in session_tables():
         of_session = and_(

@@ -49,11 +49,11 @@ def _raise_above_erased(
     connection: Connection, dialect: Dialect, locked: dict[Session, Counters], new: set[Session]
 ) -> None:
     # Read while the rows are locked: an erasure before has raised the floor by now.
-    floors = read_floors(connection, (session.tenant for session in new))
+    floors = read_floors(connection, dialect, new)
     raised = [
         {**session._asdict(), "revision": begin, "horizon": begin}
         for session in new
-        if (begin := floors.get(session.tenant, -1) + 1)
+        if (begin := floors.get(session, -1) + 1)
     ]
     if not raised:
         return

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "011_add_row_security_since_006"
-down_revision = "010_add_audit_since_006"
+revision = "012_add_row_security_since_006"
+down_revision = "011_add_audit_since_006"
 branch_labels = None
 depends_on = None
 
 TABLES = (
     "api_keys",
     "audit_events",
-    "audit_keys",
     "memories",
     "memory_history",
     "memory_vectors",
     "revision_floors",
+    "session_floors",
+    "session_ref_keys",
     "sessions",
     "store_requests",
     "tenant_tool_configs",

@@ -1,4 +1,4 @@
-"""The audit: its lines, the end of their chain, and the keys of session references.
+"""The audit: its lines, and the end of their chain.
 
 Compatibility: older servers know nothing of it and keep working; they write no line.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "010_add_audit_since_006"
-down_revision = "009_add_usage_since_006"
+revision = "011_add_audit_since_006"
+down_revision = "010_add_session_floors_since_006"
 branch_labels = None
 depends_on = None
 
@@ -36,15 +36,8 @@ def upgrade() -> None:
     )
     op.create_index("ix_audit_events_tenant", "audit_events", ["tenant", "seq"])
     op.create_index("ix_audit_events_time", "audit_events", ["time"])
-    op.create_table(
-        "audit_keys",
-        sa.Column("tenant", sa.String(64), nullable=False),
-        sa.Column("key", sa.LargeBinary(), nullable=False),
-        sa.PrimaryKeyConstraint("tenant", name="pk_audit_keys"),
-    )
 
 
 def downgrade() -> None:
-    op.drop_table("audit_keys")
     op.drop_table("audit_events")
     op.drop_table("audit_head")
