@@ -29,7 +29,7 @@ from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from memoryd.database.engine import Database
-from memoryd.database.migrate import HEAD
+from memoryd.database.migrate import HEAD, migrate
 from memoryd.database.tables import schema
 from memoryd.server import Server
 from memoryd.tools.secrets import Secrets
@@ -195,12 +195,15 @@ async def _let_serve(url: str) -> None:
 
 
 async def _make_schema(url: str) -> None:
-    database, tables = Database(url), Tables(url)
-    await database.migrate()
-    await database.close()
+    await migrate(url)
+    tables = Tables(url)
     for statement in LATER_SCHEMA if ON_LATER_SCHEMA else ():
         await tables.execute(statement)
     if url.startswith("postgresql"):
+        database = Database(url)
+        await database.check()
+        await database.set_row_security()
+        await database.close()
         await tables.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {SERVING_ROLE}")
     await tables.close()
 
