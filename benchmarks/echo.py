@@ -20,7 +20,7 @@ from work import ECHO_SERVICE, WORK
 
 from memoryd.rpc.core_server import CoreServer, unavailable
 from memoryd.rpc.pipeline import Handler
-from memoryd.server import channel_options
+from memoryd.server_options import channel_options
 from memoryd.settings.service import load_settings
 
 if TYPE_CHECKING:

@@ -19,12 +19,10 @@ from memoryd.audit.log import AuditLog
 from memoryd.audit.writer import AuditWriter
 from memoryd.database.engine import Database
 from memoryd.database.notifications import Listener
-from memoryd.database.options import DatabaseOptions
 from memoryd.database.roles import check_role
 from memoryd.domain.audit import Audited, AuditMode
 from memoryd.domain.errors import MemorydError
 from memoryd.domain.principals import AuthMethod, AuthMode, Principal, Scope
-from memoryd.domain.quotas import Quotas
 from memoryd.domain.records import DEFAULT_TENANT
 from memoryd.memories.access import AccessTracker
 from memoryd.memories.feed import ChangeFeed
@@ -39,16 +37,21 @@ from memoryd.rpc.aio_server import aio_server
 from memoryd.rpc.auditing import Auditor
 from memoryd.rpc.core_server import CoreServer
 from memoryd.rpc.endpoint import Endpoint
-from memoryd.rpc.exposure import Exposure, check_exposure
+from memoryd.rpc.exposure import check_exposure
 from memoryd.rpc.health import NOT_HEALTH, HealthMonitor
-from memoryd.rpc.limits import Limits
 from memoryd.rpc.memories.requests import RequestParser
 from memoryd.rpc.memories.results import ENCODING
 from memoryd.rpc.memories.service import MemoryService, MemoryServiceOptions
 from memoryd.rpc.methods import Method, as_it_is, is_any
 from memoryd.rpc.pipeline import CallPipeline, Lane
-from memoryd.rpc.receiving import RECEIVE_MARGIN_BYTES
 from memoryd.rpc.tools.service import ToolConfigService
+from memoryd.server_options import (
+    channel_options,
+    database_options,
+    default_quotas,
+    exposure_of,
+    limits_of,
+)
 from memoryd.sessions.usage import TenantUsage
 from memoryd.settings.service import (
     PROBE_HOST,
@@ -61,11 +64,6 @@ from memoryd.tools.checks import warnings_of
 from memoryd.tools.configs import ToolConfigs
 from memoryd.tools.secrets import SecretReference, SecretUnavailableError
 
-try:
-    import resource
-except ImportError:  # on Windows, which sets no such limit
-    resource = None  # type: ignore[assignment]
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from contextlib import AbstractAsyncContextManager
@@ -73,6 +71,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from memoryd.access.tokens import Tokens
+    from memoryd.database.options import DatabaseOptions
     from memoryd.domain.records import Session
     from memoryd.recall.embedders.embedder import Embedder
     from memoryd.rpc.call import Call
@@ -91,29 +90,6 @@ HEALTH_SERVICE = _service("grpc.health.v1.Health")
 REFLECTION_SERVICE = _service(reflection.SERVICE_NAME)
 
 SERVICES = (MEMORY_SERVICE.full_name, TOOL_SERVICE.full_name, ACCESS_SERVICE.full_name)
-
-HANDSHAKE_TIMEOUT_SECONDS = 10
-"""A connection on which no client has begun HTTP/2 by then is closed."""
-
-CONNECTION_IDLE_TIMEOUT_SECONDS = 20
-"""A connection without a call for so long is closed; a client that calls again opens another. Where
-idle connections have taken all descriptors, a new caller is served as soon as these are closed."""
-
-OWN_DESCRIPTORS = 119
-"""The files that the process opens besides connections to the database and of callers."""
-
-MOST_CONNECTIONS = 1_000_000
-"""The most connections of callers, whatever the limit on open files."""
-
-KEEPALIVE_TIMEOUT_SECONDS = 20
-"""A connection that does not answer a ping for so long is closed."""
-
-MIN_PING_INTERVAL_SECONDS = 10
-"""Clients and proxies may ping an idle connection this often."""
-
-MAX_PENDING_CALLS = 4_000
-"""Calls that have arrived and that no handler has taken yet. Beyond it gRPC itself cancels some of
-them, beyond twice as many all; callers get no other error."""
 
 DROP_SECONDS = 3600.0
 """Between two looks for lines of the audit that were kept long enough."""
@@ -205,7 +181,7 @@ class Server:
         self._settings = settings
         self._clock = clock
         self._url = settings.database_url.get_secret_value()
-        options = _database_options(settings)
+        options = database_options(settings)
         self.database = Database(self._url, options)
         self._standby = _standby_of(settings, options, self.database)
         self._listener = Listener(self.database)
@@ -216,7 +192,7 @@ class Server:
             self.database,
             clock,
             stale_after=timedelta(seconds=settings.auth_stale_seconds),
-            quotas=_default_quotas(settings),
+            quotas=default_quotas(settings),
         )
         self._usage = TenantUsage(self.database, clock, self._keyring.quotas_of)
         self._store = MemoryStore(
@@ -260,7 +236,7 @@ class Server:
         )
         self._dropping: asyncio.Task[None] | None = None
         self._pipeline = CallPipeline(
-            _limits(settings), self._store.admitted_write, self._gate, self._auditor
+            limits_of(settings), self._store.admitted_write, self._gate, self._auditor
         )
         self._add_services(clock)
         self._channel_options = channel_options(settings, shares_port=shares_port)
@@ -532,103 +508,9 @@ class Server:
             _log.info("stopped")
 
 
-def exposure_of(settings: Settings) -> Exposure:
-    return Exposure(
-        settings.host,
-        settings.auth,
-        has_tls=bool(settings.tls_cert),
-        allow_unauthenticated=settings.allow_unauthenticated,
-        allow_plaintext=settings.allow_plaintext,
-        is_production=settings.environment is Environment.PRODUCTION,
-    )
-
-
 def _standby_of(settings: Settings, options: DatabaseOptions, primary: Database) -> Database | None:
     url = settings.database_read_url.get_secret_value()
     if url and primary.is_embedded:
         variable = settings.variable("database_read_url")
         raise ValueError(f"{variable}: SQLite has no standbys; leave it empty")
     return Database(url, options) if url else None
-
-
-def _default_quotas(settings: Settings) -> Quotas:
-    """Those of tenants that have none of their own."""
-    return Quotas(
-        calls_per_second=settings.quota_calls_per_second,
-        streams=settings.quota_streams,
-        keys=settings.quota_keys,
-        memories=settings.quota_memories,
-        sessions=settings.quota_sessions,
-        bytes=settings.quota_bytes,
-    )
-
-
-def _database_options(settings: Settings) -> DatabaseOptions:
-    return DatabaseOptions(
-        pool_size=settings.database_pool_size,
-        timeout_seconds=settings.database_timeout_seconds,
-        statement_timeout_seconds=settings.database_statement_timeout_seconds,
-        lock_timeout_seconds=settings.database_lock_timeout_seconds,
-        pgbouncer=settings.database_pgbouncer,
-        row_security=settings.has_row_security,
-    )
-
-
-def _limits(settings: Settings) -> Limits:
-    return Limits(
-        calls=settings.max_calls,
-        calls_per_client=settings.max_calls_per_client,
-        streams=settings.max_streams,
-        streams_per_client=settings.max_streams_per_client,
-        message_bytes=settings.max_message_bytes,
-        request_seconds=settings.request_seconds,
-        stream_stall_seconds=settings.stream_stall_seconds,
-        stream_idle_seconds=settings.stream_idle_seconds,
-    )
-
-
-def channel_options(settings: Settings, *, shares_port: bool = False) -> list[tuple[str, int]]:
-    """How gRPC is set up, as channel arguments.
-
-    Raises OSError where the process may open too few files.
-    """
-    connections = most_connections(settings.database_pool_size)
-    return [
-        ("grpc.max_receive_message_length", settings.max_message_bytes + RECEIVE_MARGIN_BYTES),
-        ("grpc.max_send_message_length", -1),
-        ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
-        ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING_CALLS),
-        # A second server on the port is an error, unless it is a worker of the same service.
-        ("grpc.so_reuseport", int(shares_port)),
-        ("grpc.max_concurrent_streams", settings.max_streams_per_connection),
-        *((("grpc.max_allowed_incoming_connections", connections),) if connections else ()),
-        ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_SECONDS * 1000),
-        ("grpc.max_connection_idle_ms", CONNECTION_IDLE_TIMEOUT_SECONDS * 1000),
-        ("grpc.max_connection_age_ms", int(settings.connection_age_seconds * 1000)),
-        ("grpc.max_connection_age_grace_ms", int(settings.connection_grace_seconds * 1000)),
-        ("grpc.keepalive_time_ms", int(settings.keepalive_seconds * 1000)),
-        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_SECONDS * 1000),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_SECONDS * 1000),
-    ]
-
-
-def most_connections(database_connections: int) -> int | None:
-    """How many callers' connections the limit on open files allows; None: there is no limit.
-
-    Raises OSError where it allows none.
-    """
-    if resource is None:
-        return None
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit == resource.RLIM_INFINITY:
-        return None
-    room = limit - OWN_DESCRIPTORS - database_connections
-    if room < 1:
-        raise OSError(
-            f"the process may open {limit:,} files, and needs more than"
-            f" {OWN_DESCRIPTORS + database_connections:,}: raise the limit (ulimit -n)"
-        )
-    return min(room, MOST_CONNECTIONS)

@@ -23,7 +23,8 @@ from memoryd.database.urls import shown
 from memoryd.domain.principals import tenant_of
 from memoryd.domain.records import DEFAULT_TENANT
 from memoryd.rpc.exposure import check_exposure
-from memoryd.server import exposure_of, tool_configs_of
+from memoryd.server import tool_configs_of
+from memoryd.server_options import exposure_of
 from memoryd.settings.service import Environment
 from memoryd.tools.checks import require_secrets, warnings_of
 from memoryd.tools.settings import shown_values
