@@ -1,9 +1,10 @@
-"""What access costs: servers that ask for keys and servers that do not take turns, in one run.
+"""What access costs: servers with all of it, with keys alone and without take turns, in one run.
 
 make bench-access
 python benchmarks/access.py [--seconds 2] [--rounds 7] [--work get store] [--callers 64]
 
-Processor time is the server process's, as the kernel counts it.
+Processor time is the server process's, as the kernel counts it. `all` has keys, quotas of calls and
+of what is stored, the audit, and on PostgreSQL a role that row-level security holds for.
 """
 
 from __future__ import annotations
@@ -15,15 +16,22 @@ import statistics
 import subprocess
 import sys
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
+import asyncpg
 import uvloop
 from connections import connected
 from harness import KINDS, Database, database, memoryd
 from measuring import Target, fill, measure, prepare_requests
+from sqlalchemy import make_url
 from work import WORK, Requests
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 VARIABLES = {"MEMORY_MAX_ENTRIES": "1000", "MEMORYD_LOG_LEVEL": "error"}
-OFF, REQUIRED = "off", "required"
+SERVER_ROLE = "memoryd_server"
 
 
 def new_key(kept_in: Database, tenant: str = "default", scope: str = "operator") -> str:
@@ -42,24 +50,61 @@ def new_key(kept_in: Database, tenant: str = "default", scope: str = "operator")
     return made.stdout.strip()
 
 
-async def bring_up(stack: AsyncExitStack, kind: str, auth: str) -> tuple[Target, Requests]:
+@dataclass(frozen=True)
+class Variant:
+    """A way to serve."""
+
+    name: str
+    variables: Mapping[str, str]
+    is_walled: bool = False
+    """Whether row-level security holds for the server, where the database has it."""
+
+
+OFF = Variant("off", {"MEMORYD_AUTH": "off"})
+KEYS = Variant("keys", {"MEMORYD_AUTH": "required", "MEMORYD_AUDIT": "off"})
+ALL = Variant(
+    "all",
+    {
+        "MEMORYD_AUTH": "required",
+        "MEMORYD_AUDIT": "changes",
+        "MEMORYD_QUOTA_CALLS_PER_SECOND": "1000000",
+        "MEMORYD_QUOTA_MEMORIES": "1000000000",
+        "MEMORYD_QUOTA_BYTES": "1000000000000",
+    },
+    is_walled=True,
+)
+VARIANTS = (OFF, KEYS, ALL)
+
+
+async def as_server_role(kept_in: Database) -> Database:
+    """The database as a role with rights on rows alone uses it."""
+    connection = await asyncpg.connect(kept_in.plain_url)
+    await connection.execute(f"CREATE ROLE {SERVER_ROLE} LOGIN")
+    await connection.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {SERVER_ROLE}")
+    await connection.close()
+    url = make_url(kept_in.url).set(username=SERVER_ROLE)
+    return replace(kept_in, url=url.render_as_string(hide_password=False))
+
+
+async def bring_up(stack: AsyncExitStack, kind: str, variant: Variant) -> tuple[Target, Requests]:
     kept_in = stack.enter_context(database(kind))
-    key = new_key(kept_in) if auth == REQUIRED else ""
-    server = stack.enter_context(memoryd(kept_in, MEMORYD_AUTH=auth, **VARIABLES))
+    key = "" if variant is OFF else new_key(kept_in)
+    if variant.is_walled and kind == "postgresql":
+        kept_in = await as_server_role(kept_in)
+    server = stack.enter_context(memoryd(kept_in, **VARIABLES, **variant.variables))
     connections = await stack.enter_async_context(connected(server.address, key))
-    target = Target(f"{kind} {auth}", server, connections, kept_in)
+    target = Target(f"{kind} {variant.name}", server, connections, kept_in)
     return target, Requests(await fill(target, vectors=False))
 
 
 async def compare(kind: str, options: argparse.Namespace) -> None:
     async with AsyncExitStack() as stack:
-        pairs = [await bring_up(stack, kind, auth) for auth in (OFF, REQUIRED)]
+        servers = [await bring_up(stack, kind, variant) for variant in VARIANTS]
         for name in options.work:
-            costs: dict[str, list[float]] = {OFF: [], REQUIRED: []}
+            costs: list[list[float]] = [[] for _ in VARIANTS]
             for number in range(options.rounds):
-                for (target, requests), auth in list(zip(pairs, costs, strict=True))[
-                    :: 1 if number % 2 else -1
-                ]:
+                turns = list(zip(servers, costs, strict=True))
+                for (target, requests), taken in turns if number % 2 else turns[::-1]:
                     sent = prepare_requests(WORK[name], requests, options.seconds)
                     sample = await measure(
                         target,
@@ -68,14 +113,13 @@ async def compare(kind: str, options: argparse.Namespace) -> None:
                         callers=options.callers,
                         seconds=options.seconds,
                     )
-                    costs[auth].append(sample.cpu)
-            ratios = [on / off for off, on in zip(costs[OFF], costs[REQUIRED], strict=True)]
-            off, on = (statistics.median(costs[auth]) for auth in (OFF, REQUIRED))
-            print(
-                f"{WORK[name].label:32}{kind:12}{off:9,.0f}{on:12,.0f}"
-                f"{statistics.median(ratios):10.3f} ({min(ratios):.2f}–{max(ratios):.2f})",
-                flush=True,
-            )
+                    taken.append(sample.cpu)
+            line = f"{WORK[name].label:32}{kind:12}{statistics.median(costs[0]):9,.0f}"
+            for taken in costs[1:]:
+                ratios = [on / off for off, on in zip(costs[0], taken, strict=True)]
+                spread = f"({min(ratios):.2f}–{max(ratios):.2f})"
+                line += f"{statistics.median(taken):9,.0f}{statistics.median(ratios):8.3f} {spread}"
+            print(line, flush=True)
 
 
 async def main() -> None:
@@ -85,7 +129,8 @@ async def main() -> None:
     parser.add_argument("--work", nargs="+", default=["get", "store"], choices=list(WORK))
     parser.add_argument("--callers", type=int, default=64)
     options = parser.parse_args()
-    print(f"{'CPU µs a call':32}{'':12}{'off':>9}{'required':>12}{'required ÷ off':>26}")
+    header = "".join(f"{variant.name:>9}{'÷ off':>20}" for variant in VARIANTS[1:])
+    print(f"{'CPU µs a call':32}{'':12}{'off':>9}{header}")
     for kind in KINDS:
         await compare(kind, options)
 

@@ -45,13 +45,13 @@ async def test_what_a_thread_answers_or_raises_is_passed_on():
 class Work:
     """Holds a turn until `finish`."""
 
-    def __init__(self, turns: Turns, amount: int) -> None:
+    def __init__(self, turns: Turns, amount: int, tenant: str = "a") -> None:
         self.has_turn = asyncio.Event()
         self.end = asyncio.Event()
-        self.task = asyncio.create_task(self._run(turns, amount))
+        self.task = asyncio.create_task(self._run(turns, amount, tenant))
 
-    async def _run(self, turns: Turns, amount: int) -> None:
-        async with turns.turn(amount):
+    async def _run(self, turns: Turns, amount: int, tenant: str) -> None:
+        async with turns.turn(tenant, amount):
             self.has_turn.set()
             await self.end.wait()
 
@@ -89,3 +89,39 @@ async def test_cancelling_a_wait_or_a_turn_lets_others_run():
     first.task.cancel()
     await next_one.has_turn.wait()
     await next_one.finish()
+
+
+async def test_tenants_take_turns():
+    turns = Turns(1, most_waiting=100, noun="sessions")
+    first = Work(turns, 1)
+    await first.has_turn.wait()
+    flood = [Work(turns, 10) for _ in range(10)]  # all that may wait
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await Work(turns, 1).task
+    light = Work(turns, 10, tenant="b")  # less than its share
+    await asyncio.sleep(0)
+    await first.finish()
+    await flood[0].has_turn.wait()
+    await flood[0].finish()
+    await light.has_turn.wait()
+    assert not any(work.has_turn.is_set() for work in flood[1:])
+    await light.finish()
+    for work in flood[1:]:
+        await work.has_turn.wait()
+        await work.finish()
+
+
+async def test_who_no_longer_waits_makes_room_for_others():
+    turns = Turns(1, most_waiting=10, noun="sessions")
+    first = Work(turns, 1)
+    await first.has_turn.wait()
+    for _ in range(3):
+        waiting = Work(turns, 10)
+        await asyncio.sleep(0)
+        waiting.task.cancel()
+        await asyncio.gather(waiting.task, return_exceptions=True)
+    await first.finish()
+    last = Work(turns, 10)
+    await last.has_turn.wait()
+    await last.finish()

@@ -34,7 +34,9 @@ class FairQueue(Generic[T]):
     has something waiting.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, quantum: int = QUANTUM) -> None:
+        """`quantum`: what a tenant may take in one turn while others wait, by weight."""
+        self._quantum = quantum
         self._tenants: dict[str, _Waiting[T]] = {}
         """Those that have something waiting, in the order of their turns."""
         self._length = 0
@@ -68,6 +70,19 @@ class FairQueue(Generic[T]):
         self.weight += weight
         self._length += 1
 
+    def remove(self, tenant: str, item: T) -> None:
+        """Remove an item, if it is there still."""
+        waiting = self._tenants.get(tenant)
+        for entry in waiting.items if waiting is not None else ():
+            if waiting is not None and entry[0] is item:
+                waiting.items.remove(entry)
+                waiting.weight -= entry[1]
+                self.weight -= entry[1]
+                self._length -= 1
+                break
+        if waiting is not None and not waiting.items:
+            del self._tenants[tenant]
+
     def take(self, room: int, *, most_tenants: int) -> list[T]:
         """Remove what is next and fits into the room, by weight; one item always does.
 
@@ -83,7 +98,7 @@ class FairQueue(Generic[T]):
             if len(self._tenants) == 1:
                 waiting.credit = room
             elif not self._is_within_turn:
-                waiting.credit += QUANTUM
+                waiting.credit += self._quantum
             self._is_within_turn = False
             while waiting.items:
                 item, weight = waiting.items[0]

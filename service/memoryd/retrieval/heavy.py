@@ -7,6 +7,7 @@ import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from memoryd.database.fair_places import FairPlaces
 from memoryd.domain.errors import Overloaded
 
 if TYPE_CHECKING:
@@ -57,32 +58,30 @@ def no_check() -> None:
 
 
 class Turns:
-    """So much work of one kind at once; the rest waits in line, as far as the line is long."""
+    """So much work of one kind at once; the rest waits in line, as far as the line is long.
+
+    Tenants take turns.
+    """
 
     def __init__(self, at_once: int, *, most_waiting: int, noun: str) -> None:
         """`most_waiting`: how much may be waiting in all, in whatever unit callers give."""
-        self._places = asyncio.Semaphore(at_once)
+        self._places = FairPlaces(at_once)
         self._most_waiting = most_waiting
         self._noun = noun
-        self._waiting = 0
 
     @asynccontextmanager
-    async def turn(self, amount: int) -> AsyncIterator[None]:
-        """Wait for a turn, and hold it. Raises Overloaded where too much is waiting."""
-        if self._places.locked():
-            if self._waiting + amount > self._most_waiting:
+    async def turn(self, tenant: str, amount: int) -> AsyncIterator[None]:
+        """Wait for a turn, and hold it. Raises Overloaded where too much is waiting.
+
+        A tenant that has waiting less than its share is let in all the same.
+        """
+        line = self._places.line
+        if self._places.are_taken and line.weight + amount > self._most_waiting:
+            share = self._most_waiting // (line.tenants + 1)
+            if line.weight_of(tenant) + amount > share:
                 raise Overloaded(f"more {self._noun} wait than this server takes on; try again")
-            self._waiting += amount
-            try:
-                await self._places.acquire()
-            finally:
-                self._waiting -= amount
-        else:
-            await self._places.acquire()
-        try:
+        async with self._places.place(tenant, amount):
             yield
-        finally:
-            self._places.release()
 
 
 def has_failed(task: asyncio.Task[Any]) -> bool:

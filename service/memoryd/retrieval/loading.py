@@ -101,7 +101,7 @@ class SessionLoader:
         try:
             if characters:
                 turns = self._small_loads if characters <= SMALL_LOAD else self._large_loads
-                async with turns.turn(characters):
+                async with turns.turn(sessions[0].tenant, characters):
                     cached = await self._current(sessions, now, timeout, indexed=indexed)
             else:
                 cached = await self._current(sessions, now, timeout, indexed=indexed)
@@ -165,7 +165,7 @@ class SessionLoader:
             for one in cached:
                 held.enter_context(self.view(one).steady())
             # Last, so that no holder of a turn waits for a session.
-            await held.enter_async_context(self._rankings.turn(work))
+            await held.enter_async_context(self._rankings.turn(cached[0].session.tenant, work))
             yield in_thread
 
     async def _index(self, cached: CachedSession) -> None:

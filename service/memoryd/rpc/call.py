@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     import grpc
 
+    from memoryd.database.fair_places import FairPlaces
     from memoryd.domain.principals import Principal
     from memoryd.rpc.call_record import CallRecord
 
@@ -121,13 +122,19 @@ def enter(call: Call) -> None:
     _current.set(call)
 
 
-async def offloaded(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-    """Do what grows with a request's size in a thread, for a request over OFFLOAD_BYTES."""
+async def offloaded(
+    places: FairPlaces, work: Callable[P, T], *arguments: P.args, **named: P.kwargs
+) -> T:
+    """Do what grows with a request's size in a thread, for a request over OFFLOAD_BYTES.
+
+    `places`: VALIDATION_THREADS of them.
+    """
     gone = threading.Event()
     before = _gone.set(gone)
     try:
         in_context = partial(copy_context().run, work, *arguments, **named)
-        return await asyncio.get_running_loop().run_in_executor(_validation, in_context)
+        async with places.place(current_call().principal.tenant):
+            return await asyncio.get_running_loop().run_in_executor(_validation, in_context)
     except asyncio.CancelledError:
         gone.set()
         raise

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
+from memoryd.database.fair_places import FairPlaces
 from memoryd.domain.audit import Audited
 from memoryd.domain.errors import (
     MalformedMessage,
@@ -24,7 +25,7 @@ from memoryd.domain.errors import (
     UnknownMethod,
 )
 from memoryd.rpc.access import Anyone
-from memoryd.rpc.call import OFFLOAD_BYTES, Call, offloaded
+from memoryd.rpc.call import OFFLOAD_BYTES, VALIDATION_THREADS, Call, offloaded
 from memoryd.rpc.limits import ConcurrencyLimiter, RetryDelays
 from memoryd.rpc.methods import validated
 from memoryd.rpc.open_streams import Late, OpenStreams
@@ -118,6 +119,7 @@ class CallPipeline:
     ) -> None:
         """`auditor` writes lines of calls; None: there is no audit."""
         self._limits = limits
+        self._validating = FairPlaces(VALIDATION_THREADS)
         self._auditor = auditor
         self._gate = gate
         self.open_streams = OpenStreams(gate.check, gate.streams_of)
@@ -181,7 +183,9 @@ class CallPipeline:
         for name, row in methods.items():
             proto, path = service.methods_by_name[name], f"/{service.full_name}/{name}"
             serving = partial(self._serving, path, row.needs, self._how(row.audited))
-            method = _Method(path, row, proto, self._places[lane], self._limits, serving)
+            method = _Method(
+                path, row, proto, self._places[lane], self._limits, self._validating, serving
+            )
             if proto.server_streaming:
                 streams = self._request_streams if proto.client_streaming else None
                 serve = _streaming(method, self._limits, self.open_streams, streams)
@@ -219,9 +223,11 @@ class _Method:
         proto: MethodDescriptor,
         places: _Places,
         limits: Limits,
+        validating: FairPlaces,
         serving: Callable[[WireCall], Serving],
     ) -> None:
         self.row = row
+        self._validating = validating
         self.places = places
         self.serving = serving
         """Enters a call."""
@@ -254,7 +260,7 @@ class _Method:
             raise MessageTooLarge(len(data), self._max_bytes)
         if len(data) <= OFFLOAD_BYTES:
             return self._record(data, call)
-        return await offloaded(self._record, data, call)
+        return await offloaded(self._validating, self._record, data, call)
 
     def _record(self, data: bytes, call: Call) -> Any:
         try:
