@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 from tests.access.guarded import Caller, Guarded, outcome
+from tests.roles import as_superuser
 
 from memoryd.tools import current
 from memoryd.tools import known as known_tools
@@ -119,7 +120,7 @@ async def instance_of(guarded: Guarded, tenant: str = "operators") -> Tools:
 @pytest.fixture
 async def sql(database_url: str) -> AsyncIterator[Callable[..., Awaitable[None]]]:
     """Execute statements directly in the database."""
-    engine = create_async_engine(database_url)
+    engine = create_async_engine(as_superuser(database_url))
 
     async def run(*statements: str) -> None:
         async with engine.begin() as connection:
