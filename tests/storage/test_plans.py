@@ -347,7 +347,7 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def problem_with_node(node: dict[str, Any], call: str) -> str:
     kind, table, index = node["Node Type"], node.get("Relation Name"), node.get("Index Name")
-    if index is not None:
+    if index is not None and table in SHARDED:
         return problem_with_index(index, node.get("Index Cond", ""), call)
     if table in LARGE and kind not in ("ModifyTable", "Bitmap Heap Scan"):
         return f"{kind} of {table}"
