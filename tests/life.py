@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import grpc
 from sqlalchemy import func, select, update
 
-from memoryd.database.tables import memory_vectors, tool_config_revisions
+from memoryd.database.dialect import columns_of
+from memoryd.database.tables import memory_vectors, revision_floors, tool_config_revisions
 from memoryd.database.tenancy import EVERY_TENANT
 from memoryd.server import tool_configs_of
 from memoryd.tools.configs import Change
@@ -23,6 +24,7 @@ from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1 import tool_config_pb2 as tool_pb
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
     from tests.conftest import Clock, Running
 
 TIMEOUT_SECONDS = 60
@@ -162,4 +164,12 @@ async def _configure_tenants(running: Running, clock: Clock) -> None:
     # As an earlier release writes it.
     earliest = tool_config_revisions.c.revision == 1
     statement = update(tool_config_revisions).where(earliest).values(instance_overrides=None)
-    await running.server.database.write(lambda c: c.execute(statement).rowcount)
+    floor = columns_of([{"tenant": "acme", "revision": 7}])  # what an erasure by one leaves
+
+    def write(connection: Connection) -> None:
+        connection.execute(statement)
+        running.server.database.dialect.insert_many(
+            connection, revision_floors, floor, ignore_existing=True
+        )
+
+    await running.server.database.write(write, tenants=EVERY_TENANT)
