@@ -110,6 +110,9 @@ async def test_a_standby_serves_rows_only_if_it_has_caught_up(serve, pair):
     here, there = await serve(**variables), await serve(**variables)
     await here.memory.StoreMemory(store_request("first"))
     await asyncio.to_thread(pair.catch_up)
+    # So that connections to the standby are there: to make one may take all the time it has.
+    for running in (here, there):
+        assert await contents(running) == everywhere("first")
     pair.standby.sql("SELECT pg_wal_replay_pause()")
 
     # A change that the service does not see shows which server returns the rows.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import nullcontext
 from datetime import UTC, datetime
 
 import pytest
@@ -44,7 +45,7 @@ async def test_validation_of_a_batch_ends_when_its_caller_leaves():
         finally:
             loop.call_soon_threadsafe(ended.set)
 
-    validation = asyncio.ensure_future(offloaded(validate))
+    validation = asyncio.ensure_future(offloaded(nullcontext(), validate))
     with pytest.raises(asyncio.CancelledError):
         await validation
     has_gone.set()

@@ -14,10 +14,10 @@ from memoryd.domain.records import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     import grpc
 
-    from memoryd.database.fair_places import FairPlaces
     from memoryd.domain.principals import Principal
     from memoryd.rpc.call_record import CallRecord
 
@@ -123,17 +123,20 @@ def enter(call: Call) -> None:
 
 
 async def offloaded(
-    places: FairPlaces, work: Callable[P, T], *arguments: P.args, **named: P.kwargs
+    place: AbstractAsyncContextManager[None],
+    work: Callable[P, T],
+    *arguments: P.args,
+    **named: P.kwargs,
 ) -> T:
     """Do what grows with a request's size in a thread, for a request over OFFLOAD_BYTES.
 
-    `places`: VALIDATION_THREADS of them.
+    `place`: one of VALIDATION_THREADS, which is taken meanwhile.
     """
     gone = threading.Event()
     before = _gone.set(gone)
     try:
         in_context = partial(copy_context().run, work, *arguments, **named)
-        async with places.place(current_call().principal.tenant):
+        async with place:
             return await asyncio.get_running_loop().run_in_executor(_validation, in_context)
     except asyncio.CancelledError:
         gone.set()

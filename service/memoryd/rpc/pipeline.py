@@ -260,7 +260,8 @@ class _Method:
             raise MessageTooLarge(len(data), self._max_bytes)
         if len(data) <= OFFLOAD_BYTES:
             return self._record(data, call)
-        return await offloaded(self._validating, self._record, data, call)
+        place = self._validating.place(call.principal.tenant)
+        return await offloaded(place, self._record, data, call)
 
     def _record(self, data: bytes, call: Call) -> Any:
         try:
