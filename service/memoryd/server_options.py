@@ -73,7 +73,6 @@ def database_options(settings: Settings) -> DatabaseOptions:
         statement_timeout_seconds=settings.database_statement_timeout_seconds,
         lock_timeout_seconds=settings.database_lock_timeout_seconds,
         pgbouncer=settings.database_pgbouncer,
-        row_security=settings.has_row_security,
     )
 
 

@@ -31,7 +31,6 @@ async def database_of(settings: Settings) -> AsyncIterator[Database]:
         statement_timeout_seconds=TRANSACTION_TIMEOUT_SECONDS,
         lock_timeout_seconds=settings.database_lock_timeout_seconds,
         pgbouncer=settings.database_pgbouncer,
-        row_security=settings.has_row_security,
         must_exist=True,
     )
     database = Database(settings.database_url.get_secret_value(), options)

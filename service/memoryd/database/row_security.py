@@ -9,7 +9,7 @@ https://www.postgresql.org/docs/current/ddl-rowsecurity.html.
 from __future__ import annotations
 
 from contextlib import closing
-from functools import cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
@@ -40,6 +40,9 @@ _BYPASSES = text(
     "SELECT rolname FROM pg_roles WHERE rolname = current_user AND (rolsuper OR rolbypassrls)"
 )
 
+MAX_TEXTS = 1_000
+"""Different queries that are kept as they are sent; a filter makes a few of its own."""
+
 _SET = f"SELECT set_config('{SETTING}', $1::VARCHAR, true)"
 
 
@@ -67,7 +70,7 @@ class SecuredContext(TenantContext):
             cursor.execute(_SET, (self.text,))
 
 
-@cache
+@lru_cache(maxsize=MAX_TEXTS)
 def naming(sql: str, place: int) -> str:
     """A query that first names its tenants, which are its parameter of this number.
 

@@ -2,7 +2,7 @@
 
 Statements find their rows by the tenant as they do by the session. This is the second wall behind
 that: on PostgreSQL a statement sees and writes rows of no tenant that its work has not named
-(row-level security, see `postgresql`), and on either database an answer with such a row is refused.
+(see `row_security`), and on either database an answer with such a row is refused.
 """
 
 from __future__ import annotations
