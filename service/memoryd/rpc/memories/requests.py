@@ -14,6 +14,7 @@ from memoryd.domain.metadata import MAX_METADATA_BYTES, problem_with
 from memoryd.domain.principals import Scope
 from memoryd.domain.records import (
     DEFAULT_IMPORTANCE,
+    LATEST,
     ContentPolicy,
     ContentType,
     MemoryEdit,
@@ -25,11 +26,12 @@ from memoryd.recall.weights import DEFAULT_IMPORTANCE_WEIGHT
 from memoryd.retrieval.query import RetrievalQuery
 from memoryd.rpc import page_token, sizes
 from memoryd.rpc.call import stop_if_gone
+from memoryd.rpc.masks import changed_paths
 from memoryd.rpc.memories import messages as convert
 from memoryd.rpc.violations import NO_TIMESTAMP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from google.protobuf.duration_pb2 import Duration
     from google.protobuf.struct_pb2 import Struct
@@ -48,17 +50,12 @@ DEFAULT_DISTANCE = 10
 
 EVERYTHING = MemoryFilter()
 
-LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
-"""What a timestamp can say at the latest."""
-
 IN_THE_PAST = "must lie in the future; to remove a memory now, delete it"
 
 END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
 CHANGEABLE_PATHS = ("content", "content_type", "importance", "metadata", "expire_time")
 """Of Memory, in UpdateMemory."""
-
-MAX_MASK_PATHS = 64
 
 MAX_METADATA_WIRE_BYTES = 6 * MAX_METADATA_BYTES
 """No metadata within its limit is larger as a message: a digit and its comma take eleven bytes."""
@@ -292,13 +289,14 @@ class RequestParser:
             content=content,
             content_type=convert.CONTENT_TYPE_OF.get(request.content_type, ContentType.CONTEXT),
             importance=request.importance if request.HasField("importance") else DEFAULT_IMPORTANCE,
-            metadata=self._metadata(request.metadata, f"{prefix}metadata", violations),
+            metadata=metadata_of(request.metadata, f"{prefix}metadata", violations),
             content_hash=hashes.content_hash,
             semantic_hash=hashes.semantic_hash,
             expires_at=expires_at,
             request_id=request.request_id.lower(),  # a UUID is the same in either case
             fingerprint=_fingerprint(request) if request.request_id else "",
             field=field,
+            expires_by_default=not _has_expiration(request),
             late=late,
         )
 
@@ -307,7 +305,8 @@ class RequestParser:
     ) -> MemoryEdit:
         memory = request.memory
         values: dict[str, Any] = {}
-        for path in _paths(request, violations):
+        paths = changed_paths(memory, request.update_mask, CHANGEABLE_PATHS, violations)
+        for path in paths:
             match path:
                 case "content":
                     content = self._content(memory.content, "memory.content", violations)
@@ -324,9 +323,7 @@ class RequestParser:
                     given = memory.HasField("importance")
                     values["importance"] = memory.importance if given else DEFAULT_IMPORTANCE
                 case "metadata":
-                    values["metadata"] = self._metadata(
-                        memory.metadata, "memory.metadata", violations
-                    )
+                    values["metadata"] = metadata_of(memory.metadata, "memory.metadata", violations)
                 case "expire_time":
                     values["expires_at"] = None
                     if memory.HasField("expire_time"):
@@ -345,7 +342,7 @@ class RequestParser:
                 for kind in message.content_types
             ),
             min_importance=message.min_importance if message.HasField("min_importance") else None,
-            metadata=self._metadata(message.metadata, "filter.metadata", violations),
+            metadata=metadata_of(message.metadata, "filter.metadata", violations),
             created_after=_optional_moment(message, "created_after", violations),
             created_before=_optional_moment(message, "created_before", violations),
         )
@@ -364,17 +361,6 @@ class RequestParser:
             )
             return ""
         return content
-
-    def _metadata(self, struct: Struct, field: str, violations: Violations) -> dict[str, Any]:
-        wire_bytes = struct.ByteSize()
-        if wire_bytes > MAX_METADATA_WIRE_BYTES:
-            violations.add(field, f"must be at most {MAX_METADATA_BYTES:,} bytes as JSON")
-            return {}
-        metadata = convert.struct_value(struct)
-        problem = problem_with(metadata, wire_bytes)
-        if problem is not None:
-            violations.add(field, problem)
-        return metadata
 
     def _expiration(
         self,
@@ -410,26 +396,22 @@ class RequestParser:
         return moment
 
 
-def _paths(request: memory_pb2.UpdateMemoryRequest, violations: Violations) -> Iterable[str]:
-    """The changeable paths of a mask, or of the populated fields where there is none."""
-    memory = request.memory
-    if not request.update_mask.paths:
-        populated = {field.name for field, _ in memory.ListFields()}
-        return [path for path in CHANGEABLE_PATHS if path in populated]
-    if len(request.update_mask.paths) > MAX_MASK_PATHS:
-        violations.add("update_mask", f"must have at most {MAX_MASK_PATHS} paths")
-        return []
-    if "*" in request.update_mask.paths:
-        return CHANGEABLE_PATHS
-    known = memory.DESCRIPTOR.fields_by_name
-    for path in request.update_mask.paths:
-        if path not in known:
-            violations.add(
-                "update_mask",
-                "has a path that is no field of Memory; use"
-                f" {', '.join(CHANGEABLE_PATHS)}, each as a whole",
-            )
-    return [path for path in CHANGEABLE_PATHS if path in request.update_mask.paths]
+def _has_expiration(request: memory_pb2.StoreMemoryRequest) -> bool:
+    kind = request.WhichOneof("expiration")
+    return kind is not None and (kind != "never_expires" or request.never_expires)
+
+
+def metadata_of(struct: Struct, field: str, violations: Violations) -> dict[str, Any]:
+    """Give the JSON of a struct, and add what is wrong with it."""
+    wire_bytes = struct.ByteSize()
+    if wire_bytes > MAX_METADATA_WIRE_BYTES:
+        violations.add(field, f"must be at most {MAX_METADATA_BYTES:,} bytes as JSON")
+        return {}
+    metadata = convert.struct_value(struct)
+    problem = problem_with(metadata, wire_bytes)
+    if problem is not None:
+        violations.add(field, problem)
+    return metadata
 
 
 def _optional_moment(
