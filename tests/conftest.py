@@ -295,6 +295,7 @@ class Tables:
     def __init__(self, database_url: str) -> None:
         url = as_superuser(database_url)
         self._engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+        self.is_sqlite = url.startswith("sqlite")
 
     async def rows(self, statement: str, **parameters: object) -> list:
         async with self._engine.connect() as connection:
