@@ -34,6 +34,7 @@ NAVIGATION = {
         "settings",
         "limits",
         "api/memory",
+        "api/session",
         "api/tool_config",
         "api/error_reason",
         "../CHANGELOG",

@@ -19,11 +19,11 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from memoryd.database.migrate import SHORT_NAMES
-from memoryd.database.tables import schema
+from memoryd.database.tables import ONLY_ON, schema
 from memoryd.database.urls import driver_url
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from alembic.runtime.migration import MigrationContext, MigrationInfo
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -56,11 +56,17 @@ def run(connection: sa.Connection) -> None:
         transaction_per_migration=not on_sqlite,
         compare_server_default=server_default_differs,
         on_version_apply=log_step,
+        include_object=is_on(connection.dialect.name),
     )
     with context.begin_transaction():
         context.run_migrations()
         if on_sqlite:
             refuse_broken_references(connection)
+
+
+def is_on(database: str) -> Callable[..., bool]:
+    """Leave out of comparisons what only the other kind of database has."""
+    return lambda item, *_: item.info.get(ONLY_ON, database) == database
 
 
 def log_step(*, step: MigrationInfo, **_: Any) -> None:

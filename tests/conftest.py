@@ -35,6 +35,7 @@ from memoryd.server import Server
 from memoryd.tools.secrets import Secrets
 from memoryd.tools.settings import load_configuration
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
+from memoryd.v1.session_pb2_grpc import SessionServiceStub
 from memoryd.v1.tool_config_pb2_grpc import ToolConfigServiceStub
 
 from .authority import Authority, Folder
@@ -294,6 +295,7 @@ class Tables:
     def __init__(self, database_url: str) -> None:
         url = as_superuser(database_url)
         self._engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+        self.is_sqlite = url.startswith("sqlite")
 
     async def rows(self, statement: str, **parameters: object) -> list:
         async with self._engine.connect() as connection:
@@ -382,6 +384,10 @@ class Running:
         return MemoryServiceStub(self.channel)
 
     @property
+    def sessions(self) -> SessionServiceStub:
+        return SessionServiceStub(self.channel)
+
+    @property
     def tools(self) -> ToolConfigServiceStub:
         return ToolConfigServiceStub(self.channel)
 
@@ -436,6 +442,11 @@ async def running(serve: Callable[..., Awaitable[Running]]) -> Running:
 @pytest.fixture
 async def memory(running: Running) -> MemoryServiceStub:
     return running.memory
+
+
+@pytest.fixture
+async def sessions(running: Running) -> SessionServiceStub:
+    return running.sessions
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from memoryd.logs import logging_to
 from memoryd.settings.reading import SettingsError
 from memoryd.tools.secrets import SecretReference, Secrets
 from memoryd.tools.settings import TOOLS, load_configuration
-from memoryd.v1 import memory_pb2, tool_config_pb2
+from memoryd.v1 import memory_pb2, session_pb2, tool_config_pb2
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
 from .aws_stub import SecretsManagerStub, secrets_manager
@@ -46,6 +46,7 @@ GARBAGE = (b"\xff\xff\xff", b"\x0a\xff" + CANARY.encode(), CANARY.encode() * 100
 SERVICES = (
     memory_pb2.DESCRIPTOR.services_by_name["MemoryService"],
     tool_config_pb2.DESCRIPTOR.services_by_name["ToolConfigService"],
+    session_pb2.DESCRIPTOR.services_by_name["SessionService"],
 )
 WITH_KEY = ("crm", "billing", "inventory")
 
@@ -175,6 +176,10 @@ def memory_requests(kind: type[Message]) -> list[Message]:
     if "requests" in fields:
         item = {"session_id": "user-1", "content": "prefers letters"}
         return [kind(requests=items) for items in ([item] * 2, [item, {}], [{}] * 1_001)]
+    if "session" in fields:
+        return [kind(session={"session_id": "user-1", "labels": {"a": "b"}})]
+    if "session_id_prefix" in fields:
+        return [kind(session_id_prefix="user-"), kind(session_id_prefix="../x")]
     if "memory" in fields:
         return [kind(memory={"session_id": "user-1", "memory_id": UUID, "content": "x"})]
     given: dict[str, Any] = {"session_id": "user-1"}

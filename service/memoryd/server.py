@@ -44,6 +44,7 @@ from memoryd.rpc.memories.results import ENCODING
 from memoryd.rpc.memories.service import MemoryService, MemoryServiceOptions
 from memoryd.rpc.methods import Method, as_it_is, is_any
 from memoryd.rpc.pipeline import CallPipeline, Lane
+from memoryd.rpc.sessions.service import SessionService
 from memoryd.rpc.tools.service import ToolConfigService
 from memoryd.server_options import (
     channel_options,
@@ -52,6 +53,7 @@ from memoryd.server_options import (
     exposure_of,
     limits_of,
 )
+from memoryd.sessions.store import SessionStore
 from memoryd.sessions.usage import TenantUsage
 from memoryd.settings.service import (
     PROBE_HOST,
@@ -85,11 +87,14 @@ if TYPE_CHECKING:
 _service = descriptor_pool.Default().FindServiceByName
 MEMORY_SERVICE = _service("memoryd.v1.MemoryService")
 TOOL_SERVICE = _service("memoryd.v1.ToolConfigService")
+SESSION_SERVICE = _service("memoryd.v1.SessionService")
 ACCESS_SERVICE = _service("memoryd.v1.AccessService")
 HEALTH_SERVICE = _service("grpc.health.v1.Health")
 REFLECTION_SERVICE = _service(reflection.SERVICE_NAME)
 
-SERVICES = (MEMORY_SERVICE.full_name, TOOL_SERVICE.full_name, ACCESS_SERVICE.full_name)
+SERVICES = tuple(
+    service.full_name for service in (MEMORY_SERVICE, SESSION_SERVICE, TOOL_SERVICE, ACCESS_SERVICE)
+)
 
 DROP_SECONDS = 3600.0
 """Between two looks for lines of the audit that were kept long enough."""
@@ -302,6 +307,10 @@ class Server:
             settings.content_policy, clock, tools.memory_settings, max_batch=settings.max_batch_size
         )
         pipeline.add_service(MEMORY_SERVICE, service.methods(parser))
+        sessions = SessionStore(
+            self.database, clock, self._feed.notify, quotas_of=self._keyring.quotas_of
+        )
+        pipeline.add_service(SESSION_SERVICE, SessionService(sessions).methods())
         pipeline.add_service(TOOL_SERVICE, ToolConfigService(tools, self._secrets).methods())
         access = AccessService(
             KeyAdministration(self.database, clock, self._keyring.quotas_of),

@@ -13,6 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 from memoryd.v1 import access_pb2 as pb
 from memoryd.v1.access_pb2_grpc import AccessServiceStub
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
+from memoryd.v1.session_pb2_grpc import SessionServiceStub
 from memoryd.v1.tool_config_pb2_grpc import ToolConfigServiceStub
 
 EVERY_SCOPE = ("operator", "tenant:admin")
@@ -30,6 +31,9 @@ class Caller:
 
     def memory(self, method: str, request: Any, **more: Any) -> Any:
         return self.call(MemoryServiceStub, method, request, **more)
+
+    def sessions(self, method: str, request: Any, **more: Any) -> Any:
+        return self.call(SessionServiceStub, method, request, **more)
 
     def tools(self, method: str, request: Any, **more: Any) -> Any:
         return self.call(ToolConfigServiceStub, method, request, **more)

@@ -21,7 +21,7 @@ from buf.validate import validate_pb2
 from memoryd.access.api_key import new_key
 from memoryd.domain.principals import Scope
 from memoryd.server import SERVICES
-from memoryd.v1 import access_pb2, memory_pb2, rules_pb2, tool_config_pb2
+from memoryd.v1 import access_pb2, memory_pb2, rules_pb2, session_pb2, tool_config_pb2
 
 ALLOWED, FORBIDDEN = "user-7.a", "user-12"
 MEMORY_ID = "01a20070-f57b-74ff-b4d3-bc9f1dcae1d7"
@@ -39,6 +39,10 @@ SCOPE_OF = {
         ),
         "memories:erase": ("EraseSession",),
         "memories:export": ("ExportMemories",),
+    },
+    "SessionService": {
+        "memories:read": ("ListSessions", "GetSession"),
+        "memories:write": ("UpdateSession",),
     },
     "ToolConfigService": {
         "tools:read": (
@@ -331,6 +335,11 @@ async def test_another_tenants_things_do_not_exist(guarded):
         found = await outcome(other.memory(method, request))
         assert found is not None
         assert found.code is grpc.StatusCode.NOT_FOUND
+    named = session_pb2.GetSessionRequest(session_id=ALLOWED)
+    found = await outcome(other.sessions("GetSession", named))
+    assert found is not None
+    assert found.code is grpc.StatusCode.NOT_FOUND
+    assert await sessions_of(other) == []
     listed = await other.memory("ListMemories", memory_pb2.ListMemoriesRequest(session_id=ALLOWED))
     assert not listed.memories
     exported = other.memory("ExportMemories", memory_pb2.ExportMemoriesRequest(session_id=ALLOWED))
@@ -353,6 +362,44 @@ async def test_another_tenants_page_token_is_no_page_token(guarded):
     assert found is not None
     assert found.code is grpc.StatusCode.INVALID_ARGUMENT
     assert "page_token" in found.message
+    for caller in (acme, other):
+        store = memory_pb2.StoreMemoryRequest(session_id="another", content="a fact")
+        await caller.memory("StoreMemory", store)
+    sessions = session_pb2.ListSessionsRequest(page_size=1)
+    sessions.page_token = (await acme.sessions("ListSessions", sessions)).next_page_token
+    found = await outcome(other.sessions("ListSessions", sessions))
+    assert found is not None
+    assert "page_token" in found.message
+
+
+async def sessions_of(caller: Caller, **arguments: Any) -> list[str]:
+    request = session_pb2.ListSessionsRequest(page_size=2, **arguments)
+    found = []
+    while True:
+        page = await caller.sessions("ListSessions", request)
+        found += [session.session_id for session in page.sessions]
+        if not page.next_page_token:
+            return found
+        request.page_token = page.next_page_token
+
+
+async def test_sessions_are_listed_as_the_credential_allows(guarded):
+    names = ["a", "chat", "chat.1", "user-12", "user-7", "user-7.a", "user-7.b", "user-7.b.c"]
+    owner = await guarded.caller("acme")
+    for name in names:
+        store = memory_pb2.StoreMemoryRequest(session_id=name, content="a fact")
+        await owner.memory("StoreMemory", store)
+        settings = session_pb2.Session(session_id=name, labels={"team": "x"})
+        await owner.sessions("UpdateSession", session_pb2.UpdateSessionRequest(session=settings))
+    assert await sessions_of(owner) == names
+    rules = ["user-7.b", "user-7.*", "chat", "user-7.b.*", "zzz"]
+    some = await guarded.caller("acme", sessions=rules)
+    for arguments in ({}, {"labels": {"team": "x"}}):
+        assert await sessions_of(some, **arguments) == ["chat", *names[5:]]
+        for prefix, found in (("user-7.b", names[6:]), ("user-12", []), ("user-", names[5:])):
+            assert await sessions_of(some, session_id_prefix=prefix, **arguments) == found
+    nobody = await guarded.caller("other")
+    assert await sessions_of(nobody) == []
 
 
 async def test_purging_needs_more_than_counting(guarded):

@@ -47,6 +47,7 @@ class Broken(enum.Enum):
     HALF = "a failed batch is stored in part"
     UNWANTED = "something is stored that no caller wrote, or that was refused"
     GAP = "a session's revisions have a gap or a repeat"
+    COUNT = "a session's row says that it holds another number of memories than there are"
     WATCH = "a watcher did not receive each change once and in order"
     BACKWARDS = "a read shows a state older than what was known before it started"
     PHANTOM = "a read shows a state that never existed"
@@ -75,12 +76,15 @@ class Stored:
     """The revision of each session."""
     versions: Sequence[Version]
     """Every version of every memory, including superseded ones."""
+    counts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Of each session whose row says how many memories it holds: that number, and the true one."""
 
     def only(self, session_ids: Collection[str]) -> Stored:
         """The part of some sessions."""
         return Stored(
             {name: self.revisions[name] for name in session_ids if name in self.revisions},
             [version for version in self.versions if version.session_id in session_ids],
+            {name: counts for name, counts in self.counts.items() if name in session_ids},
         )
 
 
@@ -90,9 +94,26 @@ async def read_stored(database_url: str) -> Stored:
     state = memory_history.c.state
     try:
         async with engine.connect() as connection:
-            found = await connection.execute(sa.select(sessions.c.session_id, sessions.c.revision))
+            table, s = memories.c, sessions.c
+            kept = sa.select(sa.func.count()).where(
+                table.tenant == s.tenant,
+                table.session_id == s.session_id,
+                table.deleted_at.is_(None),
+            )
+            found = (
+                await connection.execute(
+                    sa.select(
+                        *(s.session_id, s.revision, s.counted_revision, s.memory_count),
+                        kept.correlate(sessions).scalar_subquery().label("kept"),
+                    )
+                )
+            ).all()
             revisions = {row.session_id: row.revision for row in found}
-            table = memories.c
+            counts = {
+                row.session_id: (row.memory_count, row.kept)
+                for row in found
+                if row.counted_revision == row.revision
+            }
             current = await connection.execute(
                 sa.select(table.session_id, table.revision, table.id, table.change, table.content)
             )
@@ -107,7 +128,7 @@ async def read_stored(database_url: str) -> Stored:
             ]
     finally:
         await engine.dispose()
-    return Stored(revisions, versions)
+    return Stored(revisions, versions, counts)
 
 
 @dataclass(slots=True)
@@ -250,6 +271,7 @@ def find_faults(history: History, stored: Stored, *, across_callers: bool = True
     tables = _Tables(stored)
     return [
         *_check_revisions(stored),
+        *_check_counts(stored),
         *_check_batches(history, tables),
         *_check_contents(history, tables),
         *_check_tables(history, tables),
@@ -304,6 +326,12 @@ def _check_revisions(stored: Stored) -> Iterator[Fault]:
             count = counts[revision]
             if (count, revision in wanted) != (1, True):
                 yield Fault(Broken.GAP, f"{name}: revision {revision} is stored {count} times")
+
+
+def _check_counts(stored: Stored) -> Iterator[Fault]:
+    for session_id, (said, kept) in stored.counts.items():
+        if said != kept:
+            yield Fault(Broken.COUNT, f"{session_id}: {said} by its row, {kept} in truth")
 
 
 class _Brought(NamedTuple):

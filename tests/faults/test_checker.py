@@ -20,6 +20,7 @@ class Story:
     def __init__(self) -> None:
         self.history = History(clock=lambda: self.time)
         self.versions: list[Version] = []
+        self.counts: dict[str, tuple[int, int]] = {}
         self.time = 0.0
 
     @property
@@ -28,7 +29,7 @@ class Story:
 
     @property
     def stored(self) -> Stored:
-        return Stored({SESSION: self.revision}, self.versions)
+        return Stored({SESSION: self.revision}, self.versions, self.counts)
 
     def commit(self, content: str, memory_id: str, change: Change = Change.CREATED) -> pb.Memory:
         version = Version(SESSION, self.revision + 1, memory_id, change, content)
@@ -166,6 +167,13 @@ def test_a_missing_acknowledged_write_is_lost(story, place):
 def test_a_write_replaced_by_another_is_lost(story):
     story.versions[0] = story.versions[0]._replace(content="something else")
     assert {Broken.LOST, Broken.UNWANTED} <= story.broken()
+
+
+def test_a_session_that_says_it_holds_another_number_is_found(story):
+    story.counts[SESSION] = (4, 4)
+    assert story.broken() == set()
+    story.counts[SESSION] = (5, 4)
+    assert story.broken() == {Broken.COUNT}
 
 
 @pytest.mark.parametrize("change", [Change.CREATED, Change.UPDATED])

@@ -21,10 +21,11 @@ from grpc_reflection.v1alpha import reflection_pb2
 from hypothesis import strategies as st
 
 from memoryd.rpc import page_token
-from memoryd.v1 import memory_pb2, tool_config_pb2
+from memoryd.v1 import memory_pb2, session_pb2, tool_config_pb2
 
 SERVICES = (
     "memoryd.v1.MemoryService",
+    "memoryd.v1.SessionService",
     "memoryd.v1.ToolConfigService",
     "grpc.health.v1.Health",
     "grpc.reflection.v1alpha.ServerReflection",
@@ -102,6 +103,29 @@ _TOOL_CONFIGS = (
 )
 
 VALID: Mapping[str, tuple[Message, ...]] = {
+    "ListSessions": (
+        session_pb2.ListSessionsRequest(),
+        session_pb2.ListSessionsRequest(session_id_prefix="fuzz-", page_size=1),
+        session_pb2.ListSessionsRequest(labels={"team": "x"}),
+    ),
+    "GetSession": (session_pb2.GetSessionRequest(session_id=SESSION),),
+    "UpdateSession": (
+        session_pb2.UpdateSessionRequest(
+            session=session_pb2.Session(
+                session_id=SESSION,
+                display_name="Ada",
+                labels={"team": "x"},
+                state={"a": [1, {"b": None}]},
+                memory_limit=10,
+                memory_ttl=timedelta(hours=1),
+            ),
+            allow_missing=True,
+        ),
+        session_pb2.UpdateSessionRequest(
+            session=session_pb2.Session(session_id=SESSION, memories_never_expire=True),
+            update_mask={"paths": ["*"]},
+        ),
+    ),
     "StoreMemory": (
         _store(),
         _store(importance=0.9, metadata={"a": [1, {"b": None}]}, ttl=timedelta(hours=1)),
@@ -365,7 +389,15 @@ def requests(draw: st.DrawFn, method: MethodDescriptor) -> Message:
             message.MergeFrom(draw(anything))
     if "page_token" in message.DESCRIPTOR.fields_by_name and draw(st.booleans()):
         position = draw(st.sampled_from((0, 1, 2**31, 2**63 - 1, 2**63, 2**64 - 1)))
-        message.page_token = page_token.encode(position, message, "default")
+        name = draw(st.sampled_from((SESSION, "\U0010ffff", "a\x00b")))
+        message.page_token = draw(
+            st.sampled_from(
+                (
+                    page_token.encode(position, message, "default"),
+                    page_token.encode_name(name, message, "default"),
+                )
+            )
+        )
     return message
 
 

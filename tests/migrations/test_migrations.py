@@ -32,6 +32,7 @@ from memoryd.domain.content import hashes_of
 from memoryd.domain.errors import SchemaMismatch
 from memoryd.migrations import legacy
 from memoryd.progress import progress
+from memoryd.v1 import session_pb2
 
 if TYPE_CHECKING:
     from conftest import Database
@@ -672,6 +673,44 @@ async def test_there_is_no_offline_script(database: Database) -> None:
     config.output_buffer = io.StringIO()
     with pytest.raises(CommandError, match="no SQL script"):
         await asyncio.to_thread(command.upgrade, config, "head", sql=True)
+
+
+async def test_sessions_of_before_are_counted_once_they_are_served(database, serve) -> None:
+    await database.upgrade("012_add_row_security_since_006")
+    numbers = (
+        "WITH RECURSIVE n(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < {last})"
+        " SELECT 'default', 'user-' || (10000 + n / 100), {columns} FROM n"
+    )
+    await database.execute(
+        "INSERT INTO sessions (tenant, session_id, revision) "
+        + numbers.format(last=99_999, columns="100")
+        + " WHERE n % 100 = 0"
+    )
+    # Of a hundred memories ten are deleted, and one has expired.
+    await database.execute(
+        "INSERT INTO memories (tenant, session_id, id, content, content_hash, semantic_hash,"
+        " created_at, updated_at, deleted_at, expires_at, revision, created_revision) "
+        + numbers.format(
+            last=99_999,
+            columns="'id-' || n, 'fact ' || n, 'hash ' || n, '0123456789abcdef', {now}, {now},"
+            " CASE WHEN n % 10 = 0 THEN {now} END, CASE WHEN n % 100 = 1 THEN {now} END,"
+            " n % 100 + 1, n % 100 + 1".format(
+                now="'2026-03-01 11:00:00.000000'"
+                if database.is_sqlite
+                else "TIMESTAMPTZ '2026-03-01 11:00:00Z'"
+            ),
+        )
+    )
+    await database.upgrade()
+    running = await serve(MEMORYD_RLS="off")
+    page = await running.sessions.ListSessions(session_pb2.ListSessionsRequest(page_size=100))
+    assert {s.memory_count for s in page.sessions} == {89}
+    await running.server.sweeper.run_once()
+    rows = await database.rows("sessions")
+    assert len(rows) == 1000
+    assert all(row["counted_revision"] == row["revision"] for row in rows)
+    again = await running.sessions.ListSessions(session_pb2.ListSessionsRequest(page_size=100))
+    assert {s.memory_count for s in again.sessions} == {89}
 
 
 async def test_the_alembic_command_line_works_from_the_root(database: Database) -> None:

@@ -239,6 +239,7 @@ class MemoryMachine(RuleBasedStateMachine):
             request = pb.PurgeMemoriesRequest(session_id=session_id)
             self.model.purge(request, self.world.call(1 - via, "PurgeMemories", request))
             self.world.check_watcher(session_id)
+        self.world.check_sessions(1 - via)
 
     def memory(self, name: str, pick: tuple[str, int]) -> str:
         """Pick a memory that is live, deleted, present, or has ever existed."""

@@ -17,10 +17,11 @@ from memoryd.memories import sweeper
 from memoryd.server import Server
 from memoryd.tools.secrets import Secrets
 from memoryd.tools.settings import load_configuration
-from memoryd.v1 import access_pb2
+from memoryd.v1 import access_pb2, session_pb2
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.access_pb2_grpc import AccessServiceStub
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
+from memoryd.v1.session_pb2_grpc import SessionServiceStub
 
 from .model import Event, Limits, Model, Refusal, Row, Session
 
@@ -201,6 +202,23 @@ class World:
                 return refusal_of(error)
 
         return self.run(call())
+
+    def check_sessions(self, via: int) -> None:
+        """Compare the sessions that a server lists with those that there are."""
+        request = session_pb2.ListSessionsRequest(session_id_prefix=self.session(""))
+
+        async def listed() -> Any:
+            stub = SessionServiceStub(self.nodes[via].channel)
+            return await stub.ListSessions(
+                request, timeout=TIMEOUT_SECONDS, metadata=self.tenant.metadata
+            )
+
+        found = [(s.session_id, s.memory_count, s.revision) for s in self.run(listed()).sessions]
+        assert found == [
+            (session_id, len(self.model.live(session_id)), session.revision)
+            for session_id, session in sorted(self.model.sessions.items())
+            if session.revision
+        ]
 
     def stream(self, via: int, method: str, request: Any) -> list[Any]:
         """Return all answers of a stream that ends."""

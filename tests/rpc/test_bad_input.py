@@ -18,7 +18,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from memoryd.rpc import page_token
 from memoryd.v1 import memory_pb2 as pb
-from memoryd.v1 import tool_config_pb2
+from memoryd.v1 import session_pb2, tool_config_pb2
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
 SESSION = "user-123"
@@ -29,6 +29,7 @@ LAST_SECOND = 253_402_300_799
 SERVICES = (
     pb.DESCRIPTOR.services_by_name["MemoryService"],
     tool_config_pb2.DESCRIPTOR.services_by_name["ToolConfigService"],
+    session_pb2.DESCRIPTOR.services_by_name["SessionService"],
 )
 
 BAD_SESSION_IDS = {
@@ -515,6 +516,10 @@ async def test_malformed_durations_and_timestamps_are_refused(running, refused, 
     expected = {
         "MemoryService": {"BatchStoreMemories.requests[0].ttl", "UpdateMemory.memory.create_time"},
         "ToolConfigService": {"UpdateToolConfig.tool_config.stale_since"},
+        "SessionService": {
+            "UpdateSession.session.memory_ttl",
+            "UpdateSession.session.create_time",
+        },
     }
     assert seen >= expected[service.name]
 

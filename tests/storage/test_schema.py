@@ -73,6 +73,8 @@ def any_value(column: sa.Column[Any]) -> object:
             return datetime(2026, 3, 1, tzinfo=UTC)
         case sa.JSON():
             return {}
+        case sa.Boolean():
+            return True
         case sa.Integer() | sa.Float():
             return 1
         case sa.LargeBinary():

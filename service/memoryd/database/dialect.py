@@ -213,6 +213,10 @@ class Dialect(ABC):
     def octets(self, column: Column[Any]) -> ColumnElement[int]:
         """Give the size of a text or of JSON as it is stored, in bytes of UTF-8."""
 
+    def by_code_point(self, column: Column[Any]) -> ColumnElement[str]:
+        """Have a text compare and sort by code point."""
+        return column  # as it does where the database has no other order
+
     @abstractmethod
     def least(self, *values: Any) -> Function[Any]: ...
 

@@ -255,6 +255,9 @@ class PostgresDialect(Dialect):
     def octets(self, column: Column[Any]) -> ColumnElement[int]:
         return func.octet_length(cast(column, Text))
 
+    def by_code_point(self, column: Column[Any]) -> ColumnElement[str]:
+        return column.collate("C")
+
     def least(self, *values: Any) -> Function[Any]:
         return func.least(*values)
 

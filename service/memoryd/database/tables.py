@@ -36,6 +36,9 @@ installation: credentials open no other."""
 DERIVED = "derived"
 """Key in a table's `info`: whether its rows can be made again, so that no export has them."""
 
+ONLY_ON = "only_on"
+"""Key in an index's `info`: the one kind of database that has it."""
+
 sessions = Table(
     "sessions",
     schema,
@@ -47,7 +50,36 @@ sessions = Table(
     Column("horizon", BigInteger, nullable=False, server_default=text("0")),
     # Raised by every transaction that counts accesses, which change no revision.
     Column("access_revision", BigInteger, nullable=False, server_default=text("0")),
+    # Memories that are not deleted, expired ones included. It holds, as `updated_at` does, where
+    # `counted_revision` is `revision`: servers of earlier releases raise the latter alone.
+    Column("memory_count", BigInteger),
+    Column("counted_revision", BigInteger),
+    # Always right: earlier releases know no documents.
+    Column("document_count", BigInteger, nullable=False, server_default=text("0")),
+    Column("created_at", UtcDateTime),
+    # Of the last change of anything in it.
+    Column("updated_at", UtcDateTime),
+    # What a caller has set; null where nothing is.
+    Column("display_name", String(255)),
+    Column("labels", JSON(none_as_null=True)),
+    Column("state", JSON(none_as_null=True)),
+    Column("memory_limit", Integer),
+    # In microseconds.
+    Column("memory_ttl", BigInteger),
+    Column("memories_never_expire", Boolean),
+    # The session's, when a caller last set something.
+    Column("settings_revision", BigInteger),
     PrimaryKeyConstraint("tenant", "session_id", name="pk_sessions"),
+    # To list sessions by code point: on PostgreSQL both have COLLATE "C", which reflection does not
+    # show; SQLite's primary key has that order already.
+    Index("ix_sessions_by_code_point", "tenant", "session_id", info={ONLY_ON: "postgresql"}),
+    Index(
+        "ix_sessions_labelled",
+        "tenant",
+        "session_id",
+        sqlite_where=text("labels IS NOT NULL"),
+        postgresql_where=text("labels IS NOT NULL"),
+    ),
 )
 
 memories = Table(
@@ -96,6 +128,15 @@ memories = Table(
     ),
     Index("uq_memory_revision", "tenant", "session_id", "revision", unique=True),
     Index("uq_memory_created_revision", "tenant", "session_id", "created_revision", unique=True),
+    # What has expired in a session and is not swept yet.
+    Index(
+        "ix_memory_session_expires_at",
+        "tenant",
+        "session_id",
+        "expires_at",
+        sqlite_where=text("deleted_at IS NULL AND expires_at IS NOT NULL"),
+        postgresql_where=text("deleted_at IS NULL AND expires_at IS NOT NULL"),
+    ),
     # The sweeper's, across sessions.
     Index(
         "ix_memory_expires_at",

@@ -206,6 +206,15 @@ class MemoryNotFound(MemorydError):
         self.memory_id = memory_id
 
 
+class SessionNotFound(MemorydError):
+    def __init__(self, session_id: str) -> None:
+        super().__init__(
+            f"there is no session {session_id}: nothing was stored in it or set for it, or it was"
+            " erased"
+        )
+        self.session_id = session_id
+
+
 class ToolConfigRevisionNotFound(MemorydError):
     def __init__(self, tool: str, revision: int) -> None:
         super().__init__(

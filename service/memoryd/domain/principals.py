@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from memoryd.domain.errors import RefusedCaller, ScopeMissing, SessionNotAllowed
+from memoryd.domain.sessions import EVERY_ID, SessionRange, ids_with_prefix, only_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -137,6 +138,19 @@ class SessionRules:
         if self.allows_every:
             return True
         return session_id in self._exact or session_id.startswith(self._prefixes)
+
+    def ranges(self) -> list[SessionRange]:
+        """The ids that they allow, in their order; no id is in two of them."""
+        if self.allows_every:
+            return [EVERY_ID]
+        found: list[SessionRange] = []
+        for one in sorted((*map(only_id, self._exact), *map(ids_with_prefix, self._prefixes))):
+            # Of two that have ids in common, one lies within the other.
+            if not found or one.first >= found[-1].end:
+                found.append(one)
+            else:
+                found[-1] = max(found[-1], one, key=lambda of_both: of_both.end)
+        return found
 
     def within(self, others: SessionRules) -> bool:
         """Whether they allow no session that the others do not."""

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memoryd.domain.conditions import NO_CONDITIONS, Conditions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
 
     from memoryd.domain.errors import Violation
 
@@ -21,6 +21,9 @@ DEFAULT_TENANT = "default"
 """Whose data it is while authentication is off."""
 
 DEFAULT_IMPORTANCE = 0.5
+
+LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+"""What a timestamp can say at the latest."""
 
 MAX_BATCH = 1000
 """Memories that one call may store, as the contract has it."""
@@ -160,6 +163,8 @@ class NewMemory(NamedTuple):
     """Of the request's arguments; tells a retry from another use of the same request_id."""
     field: str = ""
     """Where in the call it stands (`requests[3]`), for violations that only the store can see."""
+    expires_by_default: bool = False
+    """Whether the caller gave no expiration: what is set for the session goes before."""
     late: Violation | None = None
     """What is wrong with it by now, unless it is a retry: its time has passed."""
 

@@ -120,7 +120,8 @@ def _count(
 
     Sessions are locked first, in the order of all writers, so no two lock each other out.
     """
-    found = lock_sessions(connection, dialect, counted)
+    locked = lock_sessions(connection, dialect, counted)
+    found = {session: row.counters for session, row in locked.items()}
     if not found:
         return found
     raised = {session: counters.access_revision + 1 for session, counters in found.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import and_, delete, not_, or_, select, update
@@ -29,7 +29,7 @@ from memoryd.sessions.accounts import (
 )
 from memoryd.sessions.floors import raise_floor
 from memoryd.sessions.lock import SHARD_KEY, lock_sessions
-from memoryd.sessions.revisions import notification, raise_revisions
+from memoryd.sessions.revisions import Totals, notification, raise_revisions
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -74,7 +74,7 @@ def purge(
     locked = lock_sessions(
         connection, dialect, (Session(tenant, session_id) for tenant, session_id, _ in victims)
     )
-    revisions = {session: counters.revision for session, counters in locked.items()}
+    revisions = {session: row.revision for session, row in locked.items()}
     m = memories.c
     key = (m.tenant, m.session_id, m.id)
     size = size_of_memory(dialect).label("size")
@@ -100,8 +100,15 @@ def purge(
         )
     purged = {"change": Change.PURGED.value, "state": None, "recorded_at": now}
     dialect.insert_many(connection, memory_history, columns_of(records), purged)
-    changed = {Session(tenant, session_id) for tenant, session_id, _ in present}
-    raise_revisions(connection, dialect, {session: revisions[session] for session in changed})
+    kept = Counter(Session(row.tenant, row.session_id) for row in found if not row.deleted_at)
+    changed = {
+        session: Totals.after(
+            row, revisions=revisions[session] - row.revision, memories=-kept[session]
+        )
+        for session, row in locked.items()
+        if revisions[session] > row.revision
+    }
+    raise_revisions(connection, dialect, changed, now)
     change_known(connection, dialect, _freed(found))
     return present
 

@@ -21,7 +21,6 @@ from memoryd.domain.errors import DatabaseUnavailable, MemorydError, Overloaded,
 from memoryd.memories.known_sessions import KnownSessions
 from memoryd.memories.unit_of_work import UnitOfWork
 from memoryd.memories.writes import Store, sessions_of, tenant_of
-from memoryd.sessions.count_cache import CountCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -84,7 +83,6 @@ class GroupCommit:
         """Writes that are admitted and not submitted, by tenant."""
         self._all_coming = 0
         self._arrived = asyncio.Event()
-        self._counts = CountCache()
         self._known = KnownSessions()
         self._closing = False
         self._seconds = 0.0
@@ -225,7 +223,6 @@ class GroupCommit:
                 connection,
                 self._database.dialect,
                 self._clock(),
-                self._counts,
                 self._known,
                 quotas_of=self._quotas_of,
             )

@@ -1,8 +1,8 @@
 """Which contents a session may hold live, and which requests it may have answered.
 
-What is new to a session need not be looked up. As with the counts of `sessions.count_cache`,
-whatever changes a session raises its revision: what is known holds for as long as the session is at
-the revision that it was known at. The unique indexes stand behind it.
+What is new to a session need not be looked up. Whatever changes a session raises its revision: what
+is known holds for as long as the session is at the revision that it was known at. The unique
+indexes stand behind it.
 """
 
 from __future__ import annotations

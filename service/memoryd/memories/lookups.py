@@ -35,7 +35,8 @@ class Lookups:
     by_content: Lookup
     requests: Lookup
     kept_counts: Lookup
-    live_counts: Lookup
+    overdue_counts: Lookup
+    """Of the rows that are kept, those that have expired."""
     least_important: Lookup
     sizes: Lookup
 
@@ -90,7 +91,7 @@ def lookups_of(dialect: Dialect) -> Lookups:
             ),
         ),
         kept_counts=counts(memories.c.deleted_at.is_(None)),
-        live_counts=counts(rows.live()),
+        overdue_counts=counts(rows.overdue()),
         least_important=Lookup(
             (*memory_session, how_many),
             select(*(ranked.c[c.name] for c in COLUMNS)).where(ranked.c.place <= ranked.c.how_many),

@@ -102,6 +102,11 @@ def unexpired() -> ColumnElement[bool]:
     return or_(memories.c.expires_at.is_(None), memories.c.expires_at > NOW)
 
 
+def overdue() -> ColumnElement[bool]:
+    """What has expired by NOW, and is not swept yet."""
+    return and_(memories.c.deleted_at.is_(None), memories.c.expires_at <= NOW)
+
+
 def live() -> ColumnElement[bool]:
     """What readers see at NOW."""
     return and_(memories.c.deleted_at.is_(None), unexpired())

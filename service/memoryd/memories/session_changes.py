@@ -9,13 +9,15 @@ from memoryd.domain.importance import effective_importance
 from memoryd.domain.metadata import json_bytes
 from memoryd.domain.quotas import NOTHING, Usage
 from memoryd.domain.records import Change, Memory
+from memoryd.sessions.revisions import Totals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
     from memoryd.domain.quotas import Account
-    from memoryd.domain.records import ContentType, Session
+    from memoryd.domain.records import Capacity, ContentType, NewMemory, Session
+    from memoryd.sessions.lock import LockedSession
 
     _Rank = tuple[float, int, str]
     """Effective importance, revision, id."""
@@ -27,23 +29,22 @@ class SessionWork:
     def __init__(
         self,
         session: Session,
-        revision: int,
-        access_revision: int,
+        found: LockedSession,
         now: datetime,
         account: Account | None = None,
         *,
         is_new: bool = False,
     ) -> None:
-        """`account`: its tenant's, if that has one."""
+        """`found`: its row; `account`: its tenant's, if that has one."""
         self.session = session
         self.now = now
-        self.revision = revision
-        self.access_revision = access_revision
+        self.found = found
+        self.revision = found.revision
         self.account = account
         self._is_new = is_new
-        self.live_count = 0
-        self.kept_count: int | None = None
+        self.kept_count = found.kept_memories
         """Rows that are not deleted, expired ones included; None: not counted."""
+        self.live_count = self.kept_count or 0
         self.rows: dict[str, Memory] = {}
         """By id; as they are after the changes so far."""
         self.added: set[str] = set()
@@ -63,20 +64,30 @@ class SessionWork:
         """By id; as they are by now."""
 
     @property
+    def totals(self) -> Totals:
+        """What its row says after the changes."""
+        return Totals(self.revision, self.kept_count, self.found.document_count)
+
+    def max_entries(self, capacity: Capacity) -> int:
+        """How many live memories it may hold."""
+        own = self.found.memory_limit
+        return capacity.max_entries if own is None else own
+
+    def with_expiration(self, item: NewMemory) -> NewMemory:
+        """What is to be stored, with the session's own expiration where it has none."""
+        if not item.expires_by_default:
+            return item
+        return item._replace(expires_at=self.found.default_expiration(self.now, item.expires_at))
+
+    @property
     def live_contents(self) -> Iterable[tuple[ContentType, str]]:
         """Of the rows that were read or made, those that hold their content."""
         return self._holders
 
     def copy(self) -> SessionWork:
         """The state to go back to if a write is refused in its middle."""
-        twin = SessionWork(
-            self.session,
-            self.revision,
-            self.access_revision,
-            self.now,
-            self.account,
-            is_new=self._is_new,
-        )
+        twin = SessionWork(self.session, self.found, self.now, self.account, is_new=self._is_new)
+        twin.revision = self.revision
         twin.live_count = self.live_count
         twin.kept_count = self.kept_count
         twin.rows = dict(self.rows)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import logging
 import time
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from memoryd.domain.records import Session
 from memoryd.memories import deletion as removal
 from memoryd.memories.unit_of_work import UnitOfWork
 from memoryd.memories.writes import Expire, Retire
+from memoryd.sessions.counting import Portion, fill_counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -59,6 +61,8 @@ class Swept:
     history: int = 0
     recounted: int = 0
     """Tenants whose usage was counted."""
+    counted: int = 0
+    """Sessions whose rows did not say what they hold."""
 
 
 class Sweeper:
@@ -115,6 +119,7 @@ class Sweeper:
             requests=await self._repeat(self._drop_requests),
             history=await self._repeat(self._drop_history),
             recounted=await self._usage.recount_due(),
+            counted=await self._count_sessions(),
         )
         counts = dataclasses.asdict(swept)
         if any(counts.values()):
@@ -137,6 +142,24 @@ class Sweeper:
             total += count
             if count < BATCH:
                 return total
+
+    async def _count_sessions(self) -> int:
+        """Count what sessions hold whose rows do not say it."""
+        dialect, counted, after = self._database.dialect, 0, None
+
+        def body(connection: Connection, after: Session | None) -> Portion:
+            if not dialect.try_lock(connection, LOCK_KEY):
+                return Portion(0, None)
+            return fill_counts(connection, dialect, after, self._clock(connection))
+
+        while True:
+            portion = await self._database.write(
+                functools.partial(body, after=after), tenants=EVERY_TENANT
+            )
+            counted += portion.counted
+            if portion.last is None:
+                return counted
+            after = portion.last
 
     def _expire(self, connection: Connection, now: datetime) -> tuple[int, Iterable[Session]]:
         found = removal.expired(connection, now, BATCH)

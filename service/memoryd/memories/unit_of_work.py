@@ -60,7 +60,6 @@ from memoryd.memories.writes import (
     tenant_of,
 )
 from memoryd.sessions.accounts import open_accounts, open_known, save_accounts
-from memoryd.sessions.count_cache import CountCache
 from memoryd.sessions.create import drop_unused, lock_or_create
 from memoryd.sessions.lock import SHARD_KEY
 from memoryd.sessions.revisions import raise_revisions
@@ -74,6 +73,10 @@ if TYPE_CHECKING:
     from memoryd.database.dialect import Dialect
     from memoryd.domain.quotas import Account, Quotas
 
+
+MAX_SHRINK = 10_000
+"""Memories that one transaction evicts of a session because its limit was lowered, beyond what it
+adds. What is over the limit still goes with the next stores."""
 
 _VERSION = (*SHARD_KEY, "revision", "id", "change", "state")
 """Columns of a version in the history."""
@@ -89,7 +92,6 @@ class UnitOfWork:
         connection: Connection,
         dialect: Dialect,
         now: datetime,
-        counts: CountCache | None = None,
         known: KnownSessions | None = None,
         *,
         quotas_of: Callable[[str], Quotas] | None = None,
@@ -98,7 +100,6 @@ class UnitOfWork:
         self._quotas_of = quotas_of
         self._accounts: Mapping[str, Account] = {}
         self._connection = connection
-        self._counts = counts or CountCache()
         self._known_sessions = known or KnownSessions()
         self._dialect = dialect
         self._lookups = lookups_of(dialect)
@@ -125,8 +126,6 @@ class UnitOfWork:
             if known is not None:
                 known.add_request(request_id)
         for session, work in self._work.items():
-            if work.kept_count is not None:
-                self._counts.put(session, work.revision, work.kept_count)
             known = self._known[session]
             if known is not None:
                 known.add_contents(work.live_contents)
@@ -146,7 +145,7 @@ class UnitOfWork:
                     work.session,
                     before=work.revision - len(work.superseded) - len(work.added),
                     revision=work.revision,
-                    access_revision=work.access_revision,
+                    access_revision=work.found.access_revision,
                     changed=[work.rows[i] for i in work.added | work.changed],
                 )
 
@@ -161,13 +160,14 @@ class UnitOfWork:
         """Lock the sessions, in one order for all, and make those that stores need."""
         wanted = (session for write in writes for session in sessions_of(write))
         storing = {item.session for w in writes if isinstance(w, Store) for item in w.items}
-        locked, self._new = lock_or_create(self._connection, self._dialect, wanted, storing)
+        locked, self._new = lock_or_create(
+            self._connection, self._dialect, wanted, storing, self._now
+        )
         self._accounts = self._open_accounts({session.tenant for session in locked})
-        for session, counters in locked.items():
+        for session, row in locked.items():
             self._work[session] = SessionWork(
                 session,
-                counters.revision,
-                counters.access_revision,
+                row,
                 self._now,
                 self._accounts.get(session.tenant),
                 is_new=session in self._new,
@@ -175,7 +175,7 @@ class UnitOfWork:
             self._known[session] = (
                 KnownSession()
                 if session in self._new
-                else self._known_sessions.get(session, counters.revision)
+                else self._known_sessions.get(session, row.revision)
             )
 
     def _open_accounts(self, tenants: Iterable[str]) -> Mapping[str, Account]:
@@ -264,21 +264,21 @@ class UnitOfWork:
                     adding[session] += 1
                     capacities[session] = _tighter(capacities.get(session), capacity)
         self._count(adding)
+        limits = {s: self._work[s].max_entries(capacity) for s, capacity in capacities.items()}
         full = {
             session
             for session, count in adding.items()
-            if self._work[session].live_count + count > capacities[session].max_entries
+            if self._work[session].live_count + count > limits[session]
         }
         # Of what is kept, some may have expired.
         for tenant, session_id, count in self._execute(
-            self._lookups.live_counts, sorted(full), now=self._now
+            self._lookups.overdue_counts, sorted(full), now=self._now
         ):
-            self._work[Session(tenant, session_id)].live_count = count
+            self._work[Session(tenant, session_id)].live_count -= count
         crowded: dict[Session, int] = {}
         for session in full:
-            over = (
-                self._work[session].live_count + adding[session] - capacities[session].max_entries
-            )
+            over = self._work[session].live_count + adding[session] - limits[session]
+            over = min(over, adding[session] + MAX_SHRINK)
             if over > 0:
                 # Rows read before may be changed and so outrank what they were; read as many more.
                 crowded[session] = over + adding[session] + len(self._work[session].rows)
@@ -296,17 +296,8 @@ class UnitOfWork:
             self._work[session].rank_for_eviction(capacities[session].half_life_days)
 
     def _count(self, sessions: Iterable[Session]) -> None:
-        """Count what is kept; of what is live, that is an upper bound."""
-        unknown: list[Session] = []
-        for session in sessions:
-            work = self._work[session]
-            work.kept_count = (
-                0 if session in self._new else self._counts.get(session, work.revision)
-            )
-            if work.kept_count is None:
-                unknown.append(session)
-            else:
-                work.live_count = work.kept_count
+        """Count what is kept where the row does not say; of what is live, it is an upper bound."""
+        unknown = [session for session in sessions if self._work[session].kept_count is None]
         for tenant, session_id, count in self._execute(self._lookups.kept_counts, sorted(unknown)):
             work = self._work[Session(tenant, session_id)]
             work.live_count = work.kept_count = count
@@ -401,13 +392,14 @@ class UnitOfWork:
                     raise RequestIdReused(_path(item, "request_id"))
                 return answers.filled(answered.stored, item)
         work = self._work[item.session]
+        item, max_entries = work.with_expiration(item), work.max_entries(capacity)
         held = work.holder(item.content_type, item.content_hash)
         if held is None:
             memory, outcome = self._new_row(item, work.revision + 1), StoreOutcome.CREATED
-            work.add(memory, capacity.max_entries)
+            work.add(memory, max_entries)
         else:
             memory, outcome = self._merge(work, held, item), StoreOutcome.MERGED
-        stored = Stored(memory, outcome, work.evict(capacity.max_entries, keep=memory.memory_id))
+        stored = Stored(memory, outcome, work.evict(max_entries, keep=memory.memory_id))
         if item.request_id:
             self._requests[item.session, item.request_id] = _Answered(
                 item.fingerprint, stored, is_new=True
@@ -482,8 +474,9 @@ class UnitOfWork:
         holder = work.holder(memory.content_type, memory.content_hash)
         if holder is not None:
             raise MemoryAlreadyExists(holder.memory_id)
-        if work.live_count >= capacity.max_entries:
-            raise SessionFull(capacity.max_entries)
+        max_entries = work.max_entries(capacity)
+        if work.live_count >= max_entries:
+            raise SessionFull(max_entries)
         return work.change(memory, Change.RESTORED, deleted_at=None, updated_at=self._now)
 
     def _live(self, session: Session, memory_id: str) -> tuple[SessionWork, Memory]:
@@ -538,8 +531,8 @@ class UnitOfWork:
         self._save_sessions(inserted)
 
     def _save_sessions(self, inserted: Sequence[Insertion]) -> None:
-        changed = {session: self._work[session].revision for session in self.changed}
-        raise_revisions(self._connection, self._dialect, changed, inserted)
+        changed = {session: self._work[session].totals for session in self.changed}
+        raise_revisions(self._connection, self._dialect, changed, self._now, inserted)
         save_accounts(self._connection, self._dialect, self._accounts.values())
         unused = self._new - changed.keys()
         drop_unused(self._connection, self._dialect, unused)

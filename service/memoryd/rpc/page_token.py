@@ -53,7 +53,11 @@ def decode(request: Any, tenant: str, violations: Violations) -> int:
 
 def decode_name(request: Any, tenant: str, violations: Violations) -> str:
     """As `decode`, for what is listed by its name; empty for no token."""
-    return _opened(request, tenant, violations).decode("ascii", "replace")
+    name = _opened(request, tenant, violations).decode(errors="replace")
+    if "\0" in name:  # which no name has, and no database compares with
+        violations.add("page_token", _NOT_OURS)
+        return ""
+    return name
 
 
 def _sealed(position: bytes, request: Any, tenant: str) -> str:

@@ -39,6 +39,7 @@ _ALIKE = (
 """Errors that callers get over and over, and that hold nothing of a request."""
 
 MEMORY_TYPE = "memoryd.v1.Memory"
+SESSION_TYPE = "memoryd.v1.Session"
 TOOL_CONFIG_REVISION_TYPE = "memoryd.v1.ToolConfigRevision"
 SERVICE_TYPE = "grpc.Service"
 API_KEY_TYPE = "memoryd.v1.ApiKey"
@@ -121,6 +122,10 @@ _TABLE: dict[type[errors.MemorydError], tuple[grpc.StatusCode, Reason.ValueType]
     errors.MemoryNotFound: (
         grpc.StatusCode.NOT_FOUND,
         error_reason_pb2.ERROR_REASON_MEMORY_NOT_FOUND,
+    ),
+    errors.SessionNotFound: (
+        grpc.StatusCode.NOT_FOUND,
+        error_reason_pb2.ERROR_REASON_SESSION_NOT_FOUND,
     ),
     errors.ToolConfigRevisionNotFound: (
         grpc.StatusCode.NOT_FOUND,
@@ -290,6 +295,8 @@ def _resource(error: errors.MemorydError) -> tuple[str, str]:
             | errors.MemoryNotDeleted(memory_id=name)
         ):
             return MEMORY_TYPE, name
+        case errors.SessionNotFound(session_id=name):
+            return SESSION_TYPE, name
         case errors.ToolConfigRevisionNotFound(tool=tool, revision=revision):
             return TOOL_CONFIG_REVISION_TYPE, f"{tool}/{revision}"
         case errors.ServiceNotFound(service=name):

@@ -11,28 +11,40 @@ from memoryd.sessions.lock import SHARD_KEY, lock_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
     from sqlalchemy import Connection
 
     from memoryd.database.dialect import Dialect
-    from memoryd.sessions.lock import Counters
+    from memoryd.sessions.lock import LockedSession
+
+_BEGINNING = ("revision", "horizon", "counted_revision")
+"""Columns that say where a session begins."""
 
 
 def lock_or_create(
-    connection: Connection, dialect: Dialect, wanted: Iterable[Session], needed: set[Session]
-) -> tuple[dict[Session, Counters], set[Session]]:
+    connection: Connection,
+    dialect: Dialect,
+    wanted: Iterable[Session],
+    needed: set[Session],
+    now: datetime,
+) -> tuple[dict[Session, LockedSession], set[Session]]:
     """Lock those sessions of `wanted` that exist, and make those that are `needed`.
 
-    Gives how far each is, and which have had no change before.
+    Gives the row of each, and which have had no change before.
     """
     locked = lock_sessions(connection, dialect, wanted)
     # Not once: what another process has just made, it may erase before it is locked here.
     while missing := sorted(needed - locked.keys()):
         keys = dict(zip(SHARD_KEY, zip(*missing, strict=True), strict=True))
-        unchanged = {"revision": 0, "horizon": 0}
+        unchanged = {
+            **dict.fromkeys(("revision", "horizon", "memory_count", "counted_revision"), 0),
+            "created_at": now,
+            "updated_at": now,
+        }
         dialect.insert_many(connection, sessions, keys, unchanged, ignore_existing=True)
         locked |= lock_sessions(connection, dialect, missing)
-    new = {session for session, counters in locked.items() if counters.revision == 0}
+    new = {session for session, row in locked.items() if row.revision == 0}
     if new:
         _raise_above_erased(connection, dialect, locked, new)
     return locked, new
@@ -46,12 +58,15 @@ def drop_unused(connection: Connection, dialect: Dialect, unused: Iterable[Sessi
 
 
 def _raise_above_erased(
-    connection: Connection, dialect: Dialect, locked: dict[Session, Counters], new: set[Session]
+    connection: Connection,
+    dialect: Dialect,
+    locked: dict[Session, LockedSession],
+    new: set[Session],
 ) -> None:
     # Read while the rows are locked: an erasure before has raised the floor by now.
     floors = read_floors(connection, dialect, new)
     raised = [
-        {**session._asdict(), "revision": begin, "horizon": begin}
+        {**session._asdict(), **dict.fromkeys(_BEGINNING, begin)}
         for session in new
         if (begin := floors.get(session, -1) + 1)
     ]
@@ -60,4 +75,4 @@ def _raise_above_erased(
     dialect.update_many(connection, sessions, SHARD_KEY, raised)
     for row in raised:
         session = Session(row["tenant"], row["session_id"])
-        locked[session] = locked[session]._replace(revision=row["revision"])
+        locked[session] = locked[session]._replace(**{name: row[name] for name in _BEGINNING})

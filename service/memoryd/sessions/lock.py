@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,10 +10,11 @@ from sqlalchemy import and_, select
 
 from memoryd.database import statements
 from memoryd.database.tables import sessions
-from memoryd.domain.records import Session
+from memoryd.domain.records import LATEST, Session
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
     from sqlalchemy import Column, Connection, Select
 
@@ -35,35 +37,83 @@ class Counters(NamedTuple):
     """Before it not every purge is known any more."""
 
 
-_COLUMNS = (*KEY, *(sessions.c[name] for name in Counters._fields))
+class LockedSession(NamedTuple):
+    """A session's row under its lock, as far as a decision may depend on it."""
+
+    revision: int
+    access_revision: int
+    horizon: int
+    memory_count: int | None = 0
+    counted_revision: int | None = 0
+    document_count: int = 0
+    memory_limit: int | None = None
+    """In the place of `memory.max_entries`; None: that holds."""
+    memory_ttl: int | None = None
+    """In the place of `memory.ttl_hours`, in microseconds; None: that holds."""
+    memories_never_expire: bool | None = None
+    """In the place of `memory.ttl_hours`."""
+
+    @property
+    def counters(self) -> Counters:
+        return Counters(self.revision, self.access_revision, self.horizon)
+
+    @property
+    def kept_memories(self) -> int | None:
+        """Memories that are not deleted, expired ones included.
+
+        None: a server of an earlier release has written since they were counted.
+        """
+        return self.memory_count if self.counted_revision == self.revision else None
+
+    def default_expiration(self, now: datetime, by_settings: datetime | None) -> datetime | None:
+        """When a memory expires that is stored `now` without an expiration of its own.
+
+        `by_settings`: when it does by the tools' settings. None: never.
+        """
+        if self.memories_never_expire:
+            return None
+        if self.memory_ttl is None:
+            return by_settings
+        try:
+            return min(now + timedelta(microseconds=self.memory_ttl), LATEST)
+        except OverflowError:
+            return LATEST
 
 
 def read_counters(
     connection: Connection, dialect: Dialect, wanted: Iterable[Session]
 ) -> dict[Session, Counters]:
     """Read how far the sessions that exist are."""
-    return _read(connection, dialect, wanted, lock=False)
+    found = _read(connection, dialect, wanted, Counters._fields, lock=False)
+    return {session: Counters(*values) for session, values in found.items()}
 
 
 def lock_sessions(
     connection: Connection, dialect: Dialect, wanted: Iterable[Session]
-) -> dict[Session, Counters]:
+) -> dict[Session, LockedSession]:
     """Lock the sessions that exist until the transaction ends, in one order for all writers.
 
-    Gives how far they are.
+    Gives their rows.
     """
-    return _read(connection, dialect, wanted, lock=True)
+    found = _read(connection, dialect, wanted, LockedSession._fields, lock=True)
+    return {session: LockedSession(*values) for session, values in found.items()}
 
 
 def _read(
-    connection: Connection, dialect: Dialect, wanted: Iterable[Session], *, lock: bool
-) -> dict[Session, Counters]:
+    connection: Connection,
+    dialect: Dialect,
+    wanted: Iterable[Session],
+    names: tuple[str, ...],
+    *,
+    lock: bool,
+) -> dict[Session, list[Any]]:
     in_order = sorted(set(wanted))
     if not in_order:
         return {}
-    statement = by_key(dialect, KEY, _COLUMNS, lock)
+    columns = (*KEY, *(sessions.c[name] for name in names))
+    statement = by_key(dialect, KEY, columns, lock)
     found = statements.fetch(connection, statement, dialect.bind(KEY, in_order))
-    return {Session(*row[:2]): Counters(*row[2:]) for row in found}
+    return {Session(tenant, session_id): values for tenant, session_id, *values in found}
 
 
 @cache

@@ -128,6 +128,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE. The call has to be recorded in the audit before it is done, and the audit cannot be written. Nothing
     was done. `google.rpc.RetryInfo` says when to retry.
     """
+    ERROR_REASON_SESSION_NOT_FOUND: _ErrorReason.ValueType  # 42
+    """NOT_FOUND. The tenant has no such session: nothing was ever stored in it or set for it, or it was erased.
+    `google.rpc.ResourceInfo` names it.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. `google.rpc.ErrorInfo.reason` carries the name of one of these values, in the domain
@@ -240,5 +244,9 @@ ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 38
 ERROR_REASON_AUDIT_UNAVAILABLE: ErrorReason.ValueType  # 39
 """UNAVAILABLE. The call has to be recorded in the audit before it is done, and the audit cannot be written. Nothing
 was done. `google.rpc.RetryInfo` says when to retry.
+"""
+ERROR_REASON_SESSION_NOT_FOUND: ErrorReason.ValueType  # 42
+"""NOT_FOUND. The tenant has no such session: nothing was ever stored in it or set for it, or it was erased.
+`google.rpc.ResourceInfo` names it.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -13,6 +13,7 @@ from memoryd.domain.errors import Violation
 from memoryd.domain.principals import Scope
 from memoryd.domain.records import (
     DEFAULT_IMPORTANCE,
+    LATEST,
     ContentPolicy,
     ContentType,
     MemoryEdit,
@@ -25,12 +26,13 @@ from memoryd.retrieval.query import RetrievalQuery
 from memoryd.rpc import page_token, sizes
 from memoryd.rpc.call import stop_if_gone
 from memoryd.rpc.conditions import parse_conditions
+from memoryd.rpc.masks import changed_paths
 from memoryd.rpc.memories import messages as convert
 from memoryd.rpc.structs import parse_struct
 from memoryd.rpc.violations import NO_TIMESTAMP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from google.protobuf.duration_pb2 import Duration
     from google.protobuf.timestamp_pb2 import Timestamp
@@ -48,9 +50,6 @@ DEFAULT_DISTANCE = 10
 
 EVERYTHING = MemoryFilter()
 
-LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
-"""What a timestamp can say at the latest."""
-
 IN_THE_PAST = "must lie in the future; to remove a memory now, delete it"
 
 END_OF_TIME = datetime.max.replace(tzinfo=UTC)
@@ -58,7 +57,6 @@ END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 CHANGEABLE_PATHS = ("content", "content_type", "importance", "metadata", "expire_time")
 """Of Memory, in UpdateMemory."""
 
-MAX_MASK_PATHS = 64
 
 NANOS_A_MICROSECOND = 1_000
 
@@ -296,6 +294,7 @@ class RequestParser:
             request_id=request.request_id.lower(),  # a UUID is the same in either case
             fingerprint=_fingerprint(request) if request.request_id else "",
             field=field,
+            expires_by_default=not _has_expiration(request),
             late=late,
         )
 
@@ -304,7 +303,8 @@ class RequestParser:
     ) -> MemoryEdit:
         memory = request.memory
         values: dict[str, Any] = {}
-        for path in _paths(request, violations):
+        paths = changed_paths(memory, request.update_mask, CHANGEABLE_PATHS, violations)
+        for path in paths:
             match path:
                 case "content":
                     content = self._content(memory.content, "memory.content", violations)
@@ -401,26 +401,9 @@ class RequestParser:
         return moment
 
 
-def _paths(request: memory_pb2.UpdateMemoryRequest, violations: Violations) -> Iterable[str]:
-    """The changeable paths of a mask, or of the populated fields where there is none."""
-    memory = request.memory
-    if not request.update_mask.paths:
-        populated = {field.name for field, _ in memory.ListFields()}
-        return [path for path in CHANGEABLE_PATHS if path in populated]
-    if len(request.update_mask.paths) > MAX_MASK_PATHS:
-        violations.add("update_mask", f"must have at most {MAX_MASK_PATHS} paths")
-        return []
-    if "*" in request.update_mask.paths:
-        return CHANGEABLE_PATHS
-    known = memory.DESCRIPTOR.fields_by_name
-    for path in request.update_mask.paths:
-        if path not in known:
-            violations.add(
-                "update_mask",
-                "has a path that is no field of Memory; use"
-                f" {', '.join(CHANGEABLE_PATHS)}, each as a whole",
-            )
-    return [path for path in CHANGEABLE_PATHS if path in request.update_mask.paths]
+def _has_expiration(request: memory_pb2.StoreMemoryRequest) -> bool:
+    kind = request.WhichOneof("expiration")
+    return kind is not None and (kind != "never_expires" or request.never_expires)
 
 
 def _optional_moment(

@@ -1,0 +1,1 @@
+"""SessionService: table and handlers, parsers, and the messages of records."""

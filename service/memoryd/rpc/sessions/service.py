@@ -1,0 +1,74 @@
+"""SessionService: a row for each method; each handler takes a record and answers a message."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memoryd.domain.audit import Audited
+from memoryd.domain.principals import Scope
+from memoryd.rpc.memories.results import MAX_ANSWER_BYTES
+from memoryd.rpc.methods import SEARCH_WEIGHT, WRITE_WEIGHT, Method
+from memoryd.rpc.sessions import requests
+from memoryd.rpc.sessions.messages import session_message
+from memoryd.v1 import session_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from memoryd.domain.records import Session
+    from memoryd.domain.sessions import SessionEdit
+    from memoryd.rpc.call import Call
+    from memoryd.rpc.sessions.requests import SessionListing
+    from memoryd.sessions.store import SessionStore
+
+
+class SessionService:
+    def __init__(self, store: SessionStore) -> None:
+        self._store = store
+
+    def methods(self) -> Mapping[str, Method[Any]]:
+        """The table of this service."""
+        read, write, in_all = Scope.MEMORIES_READ, Scope.MEMORIES_WRITE, Audited.IN_ALL
+        return {
+            "ListSessions": Method(
+                requests.listing,
+                self.list_page,
+                read,
+                in_all,
+                weight=SEARCH_WEIGHT,
+                check_size=requests.check_labels,
+            ),
+            "GetSession": Method(requests.name, self.get, read, in_all),
+            "UpdateSession": Method(
+                requests.edit,
+                self.update,
+                write,
+                in_all,
+                weight=WRITE_WEIGHT,
+                check_size=requests.check_session,
+                waits_for_commit=True,
+            ),
+        }
+
+    async def list_page(
+        self, wanted: SessionListing, call: Call
+    ) -> session_pb2.ListSessionsResponse:
+        page = await self._store.page(wanted.listing, timeout=call.time_remaining())
+        answer = session_pb2.ListSessionsResponse()
+        next_after, room = page.next_after, MAX_ANSWER_BYTES
+        for place, record in enumerate(page.sessions):
+            message = session_message(record)
+            room -= message.ByteSize()
+            if place and room < 0:
+                next_after = page.sessions[place - 1].session.session_id
+                break
+            answer.sessions.append(message)
+        if next_after is not None:
+            answer.next_page_token = wanted.token_at(next_after)
+        return answer
+
+    async def get(self, session: Session, call: Call) -> session_pb2.Session:
+        return session_message(await self._store.get(session, timeout=call.time_remaining()))
+
+    async def update(self, edit: SessionEdit, call: Call) -> session_pb2.Session:
+        return session_message(await self._store.update(edit, timeout=call.time_remaining()))

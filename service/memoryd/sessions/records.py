@@ -1,0 +1,149 @@
+"""Rows of `sessions` as callers see them: with live counts, and times."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import and_, bindparam, func, select
+
+from memoryd.database import statements
+from memoryd.database.tables import memories, sessions
+from memoryd.database.types import UtcDateTime
+from memoryd.domain.records import Session
+from memoryd.domain.sessions import SessionRecord, SessionSettings
+from memoryd.sessions.lock import KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import ColumnElement, Connection, Select
+
+    from memoryd.database.dialect import Dialect
+
+NOW = bindparam("now", type_=UtcDateTime)
+
+_OF_SESSION = and_(
+    memories.c.tenant == sessions.c.tenant, memories.c.session_id == sessions.c.session_id
+)
+_KEPT = memories.c.deleted_at.is_(None)
+
+_SETTINGS = tuple(sessions.c[name] for name in SessionSettings._fields)
+
+
+def _of_memories(value: ColumnElement[Any], *conditions: ColumnElement[bool]) -> Any:
+    return select(value).where(_OF_SESSION, *conditions).correlate(sessions).scalar_subquery()
+
+
+COLUMNS: tuple[Any, ...] = (
+    *KEY,
+    sessions.c.memory_count,
+    sessions.c.counted_revision,
+    sessions.c.document_count,
+    sessions.c.created_at,
+    sessions.c.updated_at,
+    sessions.c.revision,
+    sessions.c.settings_revision,
+    _of_memories(func.count(), _KEPT, memories.c.expires_at <= NOW).label("overdue"),
+    *_SETTINGS,
+)
+"""What `record_of` makes a record of. `overdue` is what has expired by NOW and is not swept yet."""
+
+_COUNTED: tuple[Any, ...] = (
+    _of_memories(func.count(), _KEPT).label("kept"),
+    _of_memories(func.min(memories.c.created_at)).label("first_created"),
+    _of_memories(func.max(memories.c.updated_at)).label("last_updated"),
+    _of_memories(func.max(memories.c.deleted_at)).label("last_deleted"),
+)
+"""What the rows of a session's memories say where its own does not."""
+
+
+def is_counted(row: Sequence[Any]) -> bool:
+    """Whether a row that begins with COLUMNS says itself what the session holds, and since when."""
+    _, _, _, counted_revision, _, created_at, _, revision, *_ = row
+    return counted_revision == revision and created_at is not None
+
+
+def record_of(row: Sequence[Any]) -> SessionRecord:
+    """The record of a row that begins with COLUMNS, and ends with _COUNTED if it was counted."""
+    tenant, session_id, memory_count, _, document_count, created_at, updated_at = row[:7]
+    revision, settings_revision, overdue = row[7:10]
+    settings, counted = row[10 : len(COLUMNS)], row[len(COLUMNS) :]
+    if counted:
+        memory_count, first_created, *changes = counted
+        created_at = created_at or first_created
+        updated_at = max(filter(None, (updated_at, *changes)), default=None)
+    name, labels, state, limit, ttl, never_expire = settings
+    return SessionRecord(
+        Session(tenant, session_id),
+        SessionSettings(name or "", labels or {}, state or {}, limit, ttl, bool(never_expire)),
+        memory_count - overdue,
+        document_count,
+        created_at,
+        updated_at,
+        revision,
+        settings_revision or 0,
+    )
+
+
+def read_records(
+    connection: Connection, dialect: Dialect, wanted: Collection[Session], now: datetime
+) -> dict[Session, SessionRecord]:
+    """Read sessions by their ids; those that no row counts are counted."""
+    if not wanted:
+        return {}
+    bound = {**dialect.bind(KEY, sorted(wanted)), "now": now}
+    rows = statements.fetch(connection, _by_key(dialect), bound)
+    return complete(connection, dialect, rows, now)
+
+
+def complete(
+    connection: Connection, dialect: Dialect, rows: Sequence[Sequence[Any]], now: datetime
+) -> dict[Session, SessionRecord]:
+    """Make records of rows of COLUMNS, in their order; count those that no row counts."""
+    unknown = [Session(row[0], row[1]) for row in rows if not is_counted(row)]
+    counted = count(connection, dialect, unknown, now)
+    records: dict[Session, SessionRecord] = {}
+    for row in rows:
+        session = Session(row[0], row[1])
+        if is_counted(row):
+            records[session] = record_of(row)
+        elif session in counted:  # else it was erased meanwhile
+            records[session] = counted[session].record
+    return records
+
+
+class Counted(NamedTuple):
+    """What the rows of a session's memories say."""
+
+    record: SessionRecord
+    kept: int
+    """Memories that are not deleted, expired ones included."""
+
+
+def count(
+    connection: Connection, dialect: Dialect, unknown: Collection[Session], now: datetime
+) -> dict[Session, Counted]:
+    """Read sessions whose rows do not say what they hold, in one statement."""
+    if not unknown:
+        return {}
+    bound = {**dialect.bind(KEY, sorted(unknown)), "now": now}
+    found = statements.fetch(connection, _counting(dialect), bound)
+    return {Session(*row[:2]): Counted(record_of(row), row[len(COLUMNS)]) for row in found}
+
+
+@cache
+def _by_key(dialect: Dialect) -> Select[Any]:
+    return _selected(dialect, COLUMNS)
+
+
+@cache
+def _counting(dialect: Dialect) -> Select[Any]:
+    return _selected(dialect, (*COLUMNS, *_COUNTED))
+
+
+def _selected(dialect: Dialect, columns: tuple[Any, ...]) -> Select[Any]:
+    keys = dialect.keys(*KEY)
+    joined = keys.source.join(sessions, and_(*(c == keys.c[c.name] for c in KEY)))
+    return select(*columns).select_from(joined)
