@@ -19,6 +19,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
+    SmallInteger,
     String,
     Table,
     Text,
@@ -36,6 +37,9 @@ installation: credentials open no other."""
 DERIVED = "derived"
 """Key in a table's `info`: whether its rows can be made again, so that no export has them."""
 
+RANKED = "deleted_at IS NULL AND eviction_rank IS NOT NULL"
+"""Which memories the indexes for eviction have."""
+
 sessions = Table(
     "sessions",
     schema,
@@ -47,6 +51,10 @@ sessions = Table(
     Column("horizon", BigInteger, nullable=False, server_default=text("0")),
     # Raised by every transaction that counts accesses, which change no revision.
     Column("access_revision", BigInteger, nullable=False, server_default=text("0")),
+    # Every live row that is not newer has its level and rank, for this half-life in days. Null: not
+    # kept, or not yet.
+    Column("ranked_revision", BigInteger),
+    Column("ranked_half_life", Float),
     PrimaryKeyConstraint("tenant", "session_id", name="pk_sessions"),
 )
 
@@ -74,6 +82,10 @@ memories = Table(
     Column("change", String(16), nullable=False, server_default=text("'created'")),
     # The session's, when an access was last counted.
     Column("access_revision", BigInteger, nullable=False, server_default=text("0")),
+    # In what order the memories of a large session are evicted: by rank among those that were
+    # accessed as often. `memories/eviction.py` keeps them.
+    Column("eviction_level", SmallInteger),
+    Column("eviction_rank", BigInteger),
     PrimaryKeyConstraint("tenant", "session_id", "id", name="pk_memories"),
     ForeignKeyConstraint(
         ["tenant", "session_id"],
@@ -96,6 +108,25 @@ memories = Table(
     ),
     Index("uq_memory_revision", "tenant", "session_id", "revision", unique=True),
     Index("uq_memory_created_revision", "tenant", "session_id", "created_revision", unique=True),
+    # Of sessions whose ranks are kept alone.
+    Index(
+        "ix_memory_eviction",
+        "tenant",
+        "session_id",
+        "eviction_level",
+        "eviction_rank",
+        "revision",
+        sqlite_where=text(RANKED),
+        postgresql_where=text(RANKED),
+    ),
+    Index(
+        "ix_memory_ranked_expiry",
+        "tenant",
+        "session_id",
+        "expires_at",
+        sqlite_where=text(f"{RANKED} AND expires_at IS NOT NULL"),
+        postgresql_where=text(f"{RANKED} AND expires_at IS NOT NULL"),
+    ),
     # The sweeper's, across sessions.
     Index(
         "ix_memory_expires_at",

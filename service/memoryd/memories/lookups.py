@@ -72,7 +72,7 @@ def lookups_of(dialect: Dialect) -> Lookups:
         func.row_number()
         .over(
             partition_by=(crowded.c.tenant, crowded.c.session_id),
-            order_by=(score, crowded.c.revision),
+            order_by=(score, rows.decayed_importance(dialect, crowded.c), crowded.c.revision),
         )
         .label("place"),
     ).subquery()

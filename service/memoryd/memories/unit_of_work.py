@@ -11,7 +11,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memoryd.database import statements
-from memoryd.database.dialect import Insertion
+from memoryd.database.dialect import Insertion, columns_of
 from memoryd.database.tables import (
     memories,
     memory_history,
@@ -41,8 +41,9 @@ from memoryd.domain.records import (
     StoreOutcome,
     Unset,
 )
-from memoryd.memories import answers, rows
+from memoryd.memories import answers, eviction, rows
 from memoryd.memories.cached_session import SessionNews
+from memoryd.memories.eviction import Ranking
 from memoryd.memories.known_sessions import KnownSession, KnownSessions
 from memoryd.memories.lookups import Lookup, lookups_of
 from memoryd.memories.rows import PRIMARY_KEY
@@ -107,6 +108,7 @@ class UnitOfWork:
         self._requests: dict[tuple[Session, str], _Answered] = {}
         self._known: dict[Session, KnownSession | None] = {}
         """What the sessions may have; None where that is unknown."""
+        self._ranking = Ranking(connection, dialect, now)
         self._new: set[Session] = set()
         """Sessions that have had no change before."""
 
@@ -172,6 +174,7 @@ class UnitOfWork:
                 self._accounts.get(session.tenant),
                 is_new=session in self._new,
             )
+            self._ranking.open(self._work[session], counters)
             self._known[session] = (
                 KnownSession()
                 if session in self._new
@@ -264,36 +267,47 @@ class UnitOfWork:
                     adding[session] += 1
                     capacities[session] = _tighter(capacities.get(session), capacity)
         self._count(adding)
+        self._ranking.catch_up((self._work[s] for s in adding), capacities, adding)
+        crowded = self._crowded(adding, capacities)
+        unranked: defaultdict[float, list[tuple[str, str, int]]] = defaultdict(list)
+        for session, least in sorted(crowded.items()):
+            work = self._work[session]
+            if work.is_ranked:
+                work.load(self._ranking.least(work, least))
+            else:
+                unranked[capacities[session].half_life_days].append((*session, least))
+        for half_life_days, keys in unranked.items():
+            self._take_in(
+                self._lookups.least_important, keys, now=self._now, half_life_days=half_life_days
+            )
+        for session in crowded:
+            self._work[session].rank_for_eviction(capacities[session].half_life_days)
+
+    def _crowded(
+        self, adding: Mapping[Session, int], capacities: Mapping[Session, Capacity]
+    ) -> dict[Session, int]:
+        """How many memories have to be looked at in sessions out of which some may have to go."""
         full = {
             session
             for session, count in adding.items()
             if self._work[session].live_count + count > capacities[session].max_entries
         }
         # Of what is kept, some may have expired.
+        ranked = sorted(session for session in full if self._work[session].is_ranked)
+        for session, count in self._ranking.count_expired(ranked).items():
+            self._work[session].live_count -= count
         for tenant, session_id, count in self._execute(
-            self._lookups.live_counts, sorted(full), now=self._now
+            self._lookups.live_counts, sorted(full.difference(ranked)), now=self._now
         ):
             self._work[Session(tenant, session_id)].live_count = count
         crowded: dict[Session, int] = {}
         for session in full:
-            over = (
-                self._work[session].live_count + adding[session] - capacities[session].max_entries
-            )
+            work = self._work[session]
+            over = work.live_count + adding[session] - capacities[session].max_entries
             if over > 0:
                 # Rows read before may be changed and so outrank what they were; read as many more.
-                crowded[session] = over + adding[session] + len(self._work[session].rows)
-        half_lives = {capacity.half_life_days for capacity in capacities.values()}
-        for half_life_days in half_lives:
-            keys = [
-                (*s, n)
-                for s, n in sorted(crowded.items())
-                if capacities[s].half_life_days == half_life_days
-            ]
-            self._take_in(
-                self._lookups.least_important, keys, now=self._now, half_life_days=half_life_days
-            )
-        for session in crowded:
-            self._work[session].rank_for_eviction(capacities[session].half_life_days)
+                crowded[session] = over + adding[session] + len(work.rows)
+        return crowded
 
     def _count(self, sessions: Iterable[Session]) -> None:
         """Count what is kept; of what is live, that is an upper bound."""
@@ -496,11 +510,15 @@ class UnitOfWork:
     # Writing
 
     def _save(self) -> None:
-        updated: list[dict[str, Any]] = []
+        changed: list[Memory] = []
         added: list[Memory] = []
         for work in self._work.values():
-            updated += [rows.changed_columns(work.rows[i]) for i in work.changed]
+            changed += [work.rows[i] for i in work.changed]
             added += [work.rows[i] for i in work.added]
+        updated = [rows.changed_columns(memory) for memory in changed]
+        ranks_of = eviction.rank_columns(self._work)
+        if ranks_of is not None:
+            updated = [{**row, **ranks_of(m)} for row, m in zip(updated, changed, strict=True)]
         # What leaves the live rows does so before what takes its place.
         updated.sort(key=lambda row: row["deleted_at"] is None)
         requests = [
@@ -531,6 +549,8 @@ class UnitOfWork:
             common = {"created_at": self._now, "updated_at": self._now}
             columns = rows.inserted(added)
             varying = {name: columns[name] for name in columns if name not in common}
+            if ranks_of is not None:
+                varying |= columns_of([*map(ranks_of, added)])
             inserted.append(Insertion(memories, varying, common))
         if requests:
             answered = _columns(_ANSWER, requests)
@@ -540,6 +560,7 @@ class UnitOfWork:
     def _save_sessions(self, inserted: Sequence[Insertion]) -> None:
         changed = {session: self._work[session].revision for session in self.changed}
         raise_revisions(self._connection, self._dialect, changed, inserted)
+        self._ranking.save(self._work.values())
         save_accounts(self._connection, self._dialect, self._accounts.values())
         unused = self._new - changed.keys()
         drop_unused(self._connection, self._dialect, unused)

@@ -33,6 +33,10 @@ class Counters(NamedTuple):
     """Raised by every transaction that counts accesses."""
     horizon: int
     """Before it not every purge is known any more."""
+    ranked_revision: int | None = None
+    """Up to it memories have their ranks for eviction; None: none have to."""
+    ranked_half_life: float | None = None
+    """The half-life in days that these are for."""
 
 
 _COLUMNS = (*KEY, *(sessions.c[name] for name in Counters._fields))
