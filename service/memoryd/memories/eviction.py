@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Column, and_, func, select
+from sqlalchemy import and_, func, select
 
-from memoryd.database import statements
 from memoryd.database.tables import memories, sessions
 from memoryd.domain.importance import (
     MAX_LEVEL,
@@ -29,7 +28,8 @@ from memoryd.domain.importance import (
     fading_rank,
 )
 from memoryd.domain.records import Session
-from memoryd.memories import rows
+from memoryd.memories import lookups, rows
+from memoryd.memories.lookups import Lookup
 from memoryd.memories.rows import COLUMNS, PRIMARY_KEY
 from memoryd.sessions.lock import SHARD_KEY
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Connection, Select
+    from sqlalchemy import Connection
 
     from memoryd.database.dialect import Dialect
     from memoryd.domain.records import Capacity, Memory
@@ -244,13 +244,8 @@ class Ranking:
         if changed:
             self._dialect.update_many(self._connection, memories, PRIMARY_KEY, changed)
 
-    def _fetch(
-        self, statement: _Statement, keys: Sequence[tuple[Any, ...]], **parameters: Any
-    ) -> Any:
-        if not keys:
-            return ()
-        bound = self._dialect.bind(statement.columns, keys)
-        return statements.fetch(self._connection, statement.select, {**bound, **parameters})
+    def _fetch(self, statement: Lookup, keys: Sequence[tuple[Any, ...]], **parameters: Any) -> Any:
+        return lookups.fetch(self._connection, self._dialect, statement, keys, **parameters)
 
 
 def rank_columns(
@@ -280,15 +275,10 @@ def _has_ranks(capacity: Capacity) -> bool:
     )
 
 
-class _Statement(NamedTuple):
-    columns: tuple[Column[Any], ...]
-    select: Select[Any]
-
-
 class _Statements(NamedTuple):
-    unranked: _Statement
-    ranked: _Statement
-    expired: _Statement
+    unranked: Lookup
+    ranked: Lookup
+    expired: Lookup
 
 
 @cache
@@ -313,11 +303,11 @@ def _statements(dialect: Dialect) -> _Statements:
         .scalar_subquery()
     )
     return _Statements(
-        unranked=_Statement(
+        unranked=Lookup(
             (*session, m.revision),
             dialect.look_up_first(session, COLUMNS, m.deleted_at.is_(None), after=(m.revision,)),
         ),
-        ranked=_Statement(
+        ranked=Lookup(
             (*level, *order),
             dialect.look_up_first(
                 level,
@@ -327,5 +317,5 @@ def _statements(dialect: Dialect) -> _Statements:
                 after=order,
             ),
         ),
-        expired=_Statement(session, select(*of_session, expired).select_from(keys.source)),
+        expired=Lookup(session, select(*of_session, expired).select_from(keys.source)),
     )

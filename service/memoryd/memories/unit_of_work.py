@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from memoryd.database import statements
 from memoryd.database.dialect import Insertion, columns_of
 from memoryd.database.tables import (
     memories,
@@ -41,7 +40,7 @@ from memoryd.domain.records import (
     StoreOutcome,
     Unset,
 )
-from memoryd.memories import answers, eviction, rows
+from memoryd.memories import answers, eviction, lookups, rows
 from memoryd.memories.cached_session import SessionNews
 from memoryd.memories.eviction import Ranking
 from memoryd.memories.known_sessions import KnownSession, KnownSessions
@@ -338,10 +337,7 @@ class UnitOfWork:
     def _execute(
         self, statement: Lookup, keys: Sequence[tuple[Any, ...]], **parameters: Any
     ) -> Any:
-        if not keys:
-            return ()
-        bound = self._dialect.bind(statement.columns, keys)
-        return statements.fetch(self._connection, statement.select, {**bound, **parameters})
+        return lookups.fetch(self._connection, self._dialect, statement, keys, **parameters)
 
     def _row(self, session: Session, memory_id: str) -> Memory | None:
         work = self._work.get(session)
