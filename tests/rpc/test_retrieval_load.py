@@ -85,9 +85,9 @@ async def test_a_large_call_leaves_others_sessions_in_memory(serve, monkeypatch)
     read = []
     reading = cache._read_live  # noqa: SLF001  every read of a whole session
 
-    def noted(connection, key, now):
-        read.append(key["session_id"])
-        return reading(connection, key, now)
+    def noted(connection, parameters):
+        read.append(parameters["session_id"])
+        return reading(connection, parameters)
 
     monkeypatch.setattr(cache, "_read_live", noted)
     for _ in range(3):

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -19,7 +20,14 @@ from memoryd.database.tenancy import EVERY_TENANT
 from memoryd.domain.content import hashes_of
 from memoryd.domain.errors import MemorydError
 from memoryd.domain.importance import effective_importance
-from memoryd.domain.records import Capacity, ContentType, MemoryEdit, NewMemory, Session
+from memoryd.domain.records import (
+    Capacity,
+    ContentType,
+    MemoryEdit,
+    MemoryFilter,
+    NewMemory,
+    Session,
+)
 from memoryd.memories import cache
 from memoryd.memories.access import AccessTracker
 from memoryd.memories.rows import COLUMNS, memory_of
@@ -51,7 +59,14 @@ class Replica:
         )
         self.accesses = AccessTracker(database, self.store.cache, flush_seconds=60.0)
 
-    async def put(self, session: Session, content: str, importance: float = 0.5) -> str:
+    async def put(
+        self,
+        session: Session,
+        content: str,
+        importance: float = 0.5,
+        *,
+        capacity: Capacity = CAPACITY,
+    ) -> str:
         hashes = hashes_of(content)
         item = NewMemory(
             session=session,
@@ -63,7 +78,7 @@ class Replica:
             semantic_hash=hashes.semantic_hash,
             expires_at=NOW + timedelta(days=1, microseconds=3),
         )
-        (stored,) = await self.store.store([item], CAPACITY)
+        (stored,) = await self.store.store([item], capacity)
         return stored.memory.memory_id
 
     async def access(self, session: Session, place: int) -> None:
@@ -188,6 +203,47 @@ async def test_the_cache_matches_the_database(
                 message = convert.memory_message(expected[place], now=NOW, half_life_days=30.0)
                 message.ClearField("effective_importance")
                 assert pb.Memory.FromString(lasting + accesses) == message
+
+
+async def test_a_session_read_in_parts_has_what_changed_between_them(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other processes store, change, delete and purge while the parts are read."""
+    session = Session("default", "session")
+    capacity = Capacity(max_entries=100, half_life_days=30.0)
+    everything = MemoryFilter()
+    async with replicas(database_url) as (ours, theirs):
+        known = [await theirs.put(session, f"fact {n}", capacity=capacity) for n in range(9)]
+        await theirs.store.delete(session, known[1], "")
+        changes = iter(
+            (
+                lambda: theirs.put(session, "while it is read", capacity=capacity),
+                lambda: theirs.store.delete(session, known[0], ""),
+                lambda: theirs.store.undelete(session, known[1], capacity),
+                lambda: theirs.access(session, 2),
+                lambda: theirs.put(session, "fact 8", 0.9, capacity=capacity),
+            )
+        )
+        reads = ours.store.cache._reads  # noqa: SLF001  between two of them others write
+        reading = reads.read
+
+        async def read(*arguments: Any, **named: Any) -> Any:
+            found = await reading(*arguments, **named)
+            if change := next(changes, None):
+                await change()
+            return found
+
+        monkeypatch.setattr(cache, "PART", 2)
+        monkeypatch.setattr(reads, "read", read)
+        await ours.seen(session)
+        assert next(changes, None) is None
+        monkeypatch.setattr(reads, "read", reading)
+        prepared = await ours.prepared(session)
+        assert prepared is not None
+        found = [prepared.memory(place) for place in range(len(prepared.memories))]
+        assert found == await in_database(ours, session)
+        await ours.store.purge(session, everything, half_life_days=30.0, now=NOW)
+        assert await ours.seen(session) == []
 
 
 async def test_rows_written_by_this_process_are_not_read_back(

@@ -140,6 +140,19 @@ class Dialect(ABC):
         """
 
     @abstractmethod
+    def look_up_first(
+        self,
+        key: Sequence[Column[Any]],
+        columns: Sequence[Column[Any]],
+        *conditions: ColumnElement[bool],
+        after: Sequence[Column[Any]],
+    ) -> Select[Any]:
+        """Select some rows of each key among `keys(*key, *after)`, always by an index on both.
+
+        They are the first `most`, a parameter, of those beyond the values of `after`, in its order.
+        """
+
+    @abstractmethod
     def insert_many(
         self,
         connection: Connection,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import (
     ARRAY,
     JSON,
+    BigInteger,
     Column,
     Double,
     Text,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     literal_column,
     select,
     true,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
@@ -179,6 +181,27 @@ class PostgresDialect(Dialect):
         )
         also = (keys.c[c.name].label(c.name) for c in carried)
         return select(*found.c, *also).select_from(keys.source.join(found, true()))
+
+    def look_up_first(
+        self,
+        key: Sequence[Column[Any]],
+        columns: Sequence[Column[Any]],
+        *conditions: ColumnElement[bool],
+        after: Sequence[Column[Any]],
+    ) -> Select[Any]:
+        keys = _unnest((*key, *after))
+        found = (
+            select(*columns)
+            .where(
+                *(c == keys.c[c.name] for c in key),
+                tuple_(*after) > tuple_(*(keys.c[c.name] for c in after)),
+                *conditions,
+            )
+            .order_by(*after)
+            .limit(bindparam("most", type_=BigInteger))
+            .lateral("found")
+        )
+        return select(*found.c).select_from(keys.source.join(found, true()))
 
     def bind(self, columns: Sequence[Column[Any]], rows: Sequence[tuple[Any, ...]]) -> Row:
         return {

@@ -19,7 +19,9 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    literal_column,
     select,
+    tuple_,
     type_coerce,
     update,
 )
@@ -109,6 +111,31 @@ class SqliteDialect(Dialect):
         also = (keys.c[c.name].label(c.name) for c in carried)
         joined = keys.source.join(key[0].table, on)
         return select(*columns, *also).select_from(joined).where(*conditions)
+
+    def look_up_first(
+        self,
+        key: Sequence[Column[Any]],
+        columns: Sequence[Column[Any]],
+        *conditions: ColumnElement[bool],
+        after: Sequence[Column[Any]],
+    ) -> Select[Any]:
+        # There is no LATERAL: rows are found by their numbers.
+        keys, table = _json_each((*key, *after)), key[0].table
+        number: ColumnElement[int] = literal_column(f"{table.name}.rowid")
+        found = (
+            select(number)
+            .where(
+                *(c == keys.c[c.name] for c in key),
+                tuple_(*after) > tuple_(*(keys.c[c.name] for c in after)),
+                *conditions,
+            )
+            .order_by(*after)
+            .limit(bindparam("most"))
+            .correlate(keys.source)
+        )
+        numbered = table.alias("numbered")
+        joined = keys.source.join(numbered, literal_column("numbered.rowid").in_(found))
+        return select(*(numbered.c[c.name] for c in columns)).select_from(joined)
 
     def bind(self, columns: Sequence[Column[Any]], rows: Sequence[tuple[Any, ...]]) -> Row:
         return {"keys": to_json([*map(tuple, rows)])}  # not as records

@@ -19,6 +19,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
+    SmallInteger,
     String,
     Table,
     Text,
@@ -38,6 +39,8 @@ DERIVED = "derived"
 
 ONLY_ON = "only_on"
 """Key in an index's `info`: the one kind of database that has it."""
+RANKED = "deleted_at IS NULL AND eviction_rank IS NOT NULL"
+"""Which memories the indexes for eviction have."""
 
 sessions = Table(
     "sessions",
@@ -69,6 +72,10 @@ sessions = Table(
     Column("memories_never_expire", Boolean),
     # The session's, when a caller last set something.
     Column("settings_revision", BigInteger),
+    # Every live row that is not newer has its level and rank, for this half-life in days. Null: not
+    # kept, or not yet.
+    Column("ranked_revision", BigInteger),
+    Column("ranked_half_life", Float),
     PrimaryKeyConstraint("tenant", "session_id", name="pk_sessions"),
     # To list sessions by code point: on PostgreSQL both have COLLATE "C", which reflection does not
     # show; SQLite's primary key has that order already.
@@ -106,6 +113,10 @@ memories = Table(
     Column("change", String(16), nullable=False, server_default=text("'created'")),
     # The session's, when an access was last counted.
     Column("access_revision", BigInteger, nullable=False, server_default=text("0")),
+    # In what order the memories of a large session are evicted: by rank among those that were
+    # accessed as often. `memories/eviction.py` keeps them.
+    Column("eviction_level", SmallInteger),
+    Column("eviction_rank", BigInteger),
     PrimaryKeyConstraint("tenant", "session_id", "id", name="pk_memories"),
     ForeignKeyConstraint(
         ["tenant", "session_id"],
@@ -136,6 +147,17 @@ memories = Table(
         "expires_at",
         sqlite_where=text("deleted_at IS NULL AND expires_at IS NOT NULL"),
         postgresql_where=text("deleted_at IS NULL AND expires_at IS NOT NULL"),
+    ),
+    # Of sessions whose ranks are kept alone.
+    Index(
+        "ix_memory_eviction",
+        "tenant",
+        "session_id",
+        "eviction_level",
+        "eviction_rank",
+        "revision",
+        sqlite_where=text(RANKED),
+        postgresql_where=text(RANKED),
     ),
     # The sweeper's, across sessions.
     Index(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     import numpy as np
     from numpy.typing import NDArray
 
@@ -16,8 +15,18 @@ if TYPE_CHECKING:
 ACCESS_BOOST = 0.02
 """Gained with each access."""
 MAX_ACCESS_BOOST = 0.2
+MAX_LEVEL = 10
+"""The number of accesses from which on the boost grows no more."""
 
 SECONDS_A_DAY = 86_400.0
+
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_STEPS = 2.0**40
+"""Of a rank, for each halving: much finer than a double can tell effective importances apart."""
+_MOST_HALVINGS = 4e6
+"""Ranks fit into 64 bits."""
+NEVER_ANY = -(2**62)
+"""The rank of what has no importance: below all others."""
 
 
 def effective_importance(
@@ -36,6 +45,19 @@ def effective_importance(
     age_days = max(0.0, (now - created_at).total_seconds() / SECONDS_A_DAY)
     decayed = importance * math.exp2(-age_days / half_life_days)
     return min(1.0, decayed + min(MAX_ACCESS_BOOST, ACCESS_BOOST * access_count))
+
+
+def fading_rank(importance: float, created_at: datetime, half_life_days: float) -> int:
+    """Order memories by what is left of their importance, which no time changes.
+
+    All fade by the same factor in the same time. So log2(importance) + created_at / half-life has
+    the order of importance · 2^(−age / half-life) at any time, as long as none is from the future.
+    """
+    if importance <= 0.0:
+        return NEVER_ANY
+    days = (created_at - _EPOCH).total_seconds() / SECONDS_A_DAY
+    halvings = math.log2(importance) + days / half_life_days
+    return round(max(-_MOST_HALVINGS, min(halvings, _MOST_HALVINGS)) * _STEPS)
 
 
 class Importances:

@@ -7,12 +7,13 @@ import logging
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Column, Integer, and_, func, update
+from sqlalchemy import Column, Integer, and_, case, func, update
 
 from memoryd.database import statements
 from memoryd.database.tables import memories, sessions
 from memoryd.database.types import UtcDateTime
 from memoryd.domain.errors import MemorydError
+from memoryd.domain.importance import MAX_LEVEL
 from memoryd.domain.records import Accesses
 from memoryd.memories.rows import PRIMARY_KEY
 from memoryd.sessions.lock import SHARD_KEY, lock_sessions
@@ -153,12 +154,16 @@ _COLUMNS = (
 def _statement(dialect: Dialect) -> Any:
     keys = dialect.keys(*_COLUMNS)
     last = keys.c["accessed_at"]
+    count = memories.c.access_count + keys.c["how_often"]
     return (
         update(memories)
         .where(and_(*(memories.c[name] == keys.c[name] for name in PRIMARY_KEY)))
         .values(
-            access_count=memories.c.access_count + keys.c["how_often"],
+            access_count=count,
             last_accessed=dialect.greatest(func.coalesce(memories.c.last_accessed, last), last),
             access_revision=keys.c["access_revision"],
+            eviction_level=case(
+                (memories.c.eviction_level.is_not(None), dialect.least(count, MAX_LEVEL))
+            ),
         )
     )

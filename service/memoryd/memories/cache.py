@@ -7,23 +7,30 @@ looked up each time, and only where they have moved are rows read, those that ch
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter, OrderedDict
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, func, select
+from sqlalchemy import Integer, and_, bindparam, func, select, true
 
 from memoryd.database import statements
 from memoryd.database.tables import memories, memory_history, sessions
 from memoryd.domain.errors import MemorydError
 from memoryd.domain.records import Accesses, Change
 from memoryd.memories import rows
-from memoryd.memories.cached_session import NOWHERE, CachedSession, News, Watched
+from memoryd.memories.cached_session import (
+    NOWHERE,
+    CachedSession,
+    Loaded,
+    News,
+    Watched,
+)
 from memoryd.memories.rows import COLUMNS, memory_of
 from memoryd.sessions.lock import SHARD_KEY, Counters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -33,7 +40,12 @@ if TYPE_CHECKING:
     from memoryd.memories.replica import SessionReads
 
 RELOAD_CHANGES = 500
-"""From so many changes on, a session is read again as a whole."""
+MOST_CHANGES = 5_000
+"""From so many changes on, a session is read again as a whole; a larger one from half as many as it
+has memories, up to the second."""
+
+PART = 2_000
+"""Memories of a session that are read at once, so that no statement takes long, nor any step."""
 
 CALL_SHARE = 0.75
 """Of the room, at most: the sessions that one call brings in. What is beyond is answered and not
@@ -48,16 +60,17 @@ def _in_session(table: Any) -> Any:
 
 
 # The counters and the rows in one statement, so that they belong together.
-_LIVE = (
-    select(*(sessions.c[name] for name in Counters._fields), *COLUMNS)
-    .select_from(
-        sessions.outerjoin(
-            memories,
-            and_(*(memories.c[n] == sessions.c[n] for n in SHARD_KEY), rows.live()),
-        )
-    )
-    .where(_in_session(sessions))
+_PART = (
+    select(*COLUMNS)
+    .where(_in_session(memories), rows.live(), memories.c.created_revision > bindparam("after"))
     .order_by(memories.c.created_revision)
+    .limit(bindparam("most", type_=Integer))
+    .subquery("part")
+)
+_LIVE = (
+    select(*(sessions.c[name] for name in Counters._fields), *_PART.c)
+    .select_from(sessions.outerjoin(_PART, true()))
+    .where(_in_session(sessions))
 )
 _LENGTH = select(func.sum(func.length(memories.c.content))).where(
     _in_session(memories), memories.c.deleted_at.is_(None)
@@ -188,27 +201,70 @@ class SessionCache:
     async def _refresh(
         self, cached: CachedSession, counters: Counters, now: datetime, timeout: float | None
     ) -> None:
-        known, key = cached.counters, cached.session._asdict()
+        known = cached.counters
         cached.refreshes += 1
+        most = max(RELOAD_CHANGES, min(len(cached.memories) // 2, MOST_CHANGES))
         # What is before the horizon may have missed a purge, or know another session.
-        if known.revision < counters.horizon or (
-            counters.revision - known.revision > RELOAD_CHANGES
-        ):
-            counters, found = await self._reads.read(
-                cached.session,
-                lambda c: _read_live(c, key, now),
-                timeout=timeout,
-                counters=counters,
-            )
-            cached.reset(counters, found)
+        if known.revision < counters.horizon or counters.revision - known.revision > most:
+            await self._load(cached, counters, now, timeout)
         else:
-            news = await self._reads.read(
-                cached.session,
-                lambda c: _read_news(c, key, known, counters),
-                timeout=timeout,
+            await self._follow(cached, counters, timeout)
+
+    async def _load(
+        self, cached: CachedSession, counters: Counters, now: datetime, timeout: float | None
+    ) -> None:
+        """Read a session as a whole, part by part, and then what has changed meanwhile."""
+        remaining = _countdown(timeout)
+        while True:
+            loaded = Loaded()
+            first = None
+            async for latest, part in self._parts(cached.session, counters, now, remaining):
+                first = first or latest
+                loaded.add(part)
+            if first is None or latest == NOWHERE:  # it has been erased
+                cached.reset(NOWHERE, Loaded())
+                return
+            # Else a purge may have been missed.
+            if latest.horizon <= first.revision:
+                break
+        cached.reset(first, loaded)
+        if first != latest:
+            await self._follow(cached, latest, remaining())
+
+    async def _parts(
+        self,
+        session: Session,
+        counters: Counters,
+        now: datetime,
+        remaining: Callable[[], float | None],
+    ) -> AsyncIterator[tuple[Counters, list[Memory]]]:
+        """The live memories of a session in creation order, with how far it was at each part."""
+        key, after = session._asdict(), -1
+        while True:
+            parameters = {**key, "now": now, "after": after, "most": PART}
+            latest, part = await self._reads.read(
+                session,
+                lambda c: _read_live(c, parameters),  # noqa: B023  it has ended
+                timeout=remaining(),
                 counters=counters,
             )
-            cached.update(counters, news)
+            yield latest, part
+            if len(part) < PART:
+                return
+            after = part[-1].created_revision
+
+    async def _follow(
+        self, cached: CachedSession, counters: Counters, timeout: float | None
+    ) -> None:
+        """Read what has changed in a session since it was read."""
+        known, key = cached.counters, cached.session._asdict()
+        news = await self._reads.read(
+            cached.session,
+            lambda c: _read_news(c, key, known, counters),
+            timeout=timeout,
+            counters=counters,
+        )
+        cached.update(counters, news)
 
     async def _forget_erased(self) -> None:
         """Drop what another process has erased, though it is no longer asked for."""
@@ -222,15 +278,23 @@ class SessionCache:
                         self.forget(session)
 
 
-def _read_live(
-    connection: Connection, key: dict[str, Any], now: datetime
-) -> tuple[Counters, list[Memory]]:
-    found = statements.fetch(connection, _LIVE, {**key, "now": now})
+def _countdown(timeout: float | None) -> Callable[[], float | None]:
+    """Give what tells how much of a time is left."""
+    if timeout is None:
+        return lambda: None
+    end = time.monotonic() + timeout
+    return lambda: end - time.monotonic()
+
+
+def _read_live(connection: Connection, parameters: dict[str, Any]) -> tuple[Counters, list[Memory]]:
+    found = statements.fetch(connection, _LIVE, parameters)
     if not found:
         return NOWHERE, []
     width = len(Counters._fields)
     counters = Counters(*found[0][:width])
-    return counters, [memory_of(row[width:]) for row in found if row[width] is not None]
+    part = [memory_of(row[width:]) for row in found if row[width] is not None]
+    part.sort(key=lambda memory: memory.created_revision)
+    return counters, part
 
 
 def _read_news(

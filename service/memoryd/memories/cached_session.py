@@ -65,13 +65,14 @@ class CachedSession:
             or self.counters.access_revision < counters.access_revision
         )
 
-    def reset(self, counters: Counters, found: Iterable[Memory]) -> None:
+    def reset(self, counters: Counters, loaded: Loaded) -> None:
         """Let it be what was read."""
-        for memory_id in [*self.memories]:
-            self._drop(memory_id)
+        if self.view is not None:
+            for memory_id in self.memories.keys() | loaded.memories.keys():
+                self.view.note_change(memory_id)
+        self.memories, self.content_bytes = loaded.memories, loaded.content_bytes
+        self.accesses = {}
         self.counters = counters
-        for memory in found:
-            self._put(memory)
 
     def update(self, counters: Counters, news: News) -> None:
         """Take in what has changed."""
@@ -135,6 +136,20 @@ class CachedSession:
         self.accesses[memory_id] = accesses
         if self.view is not None:
             self.view.note_accesses(memory_id)
+
+
+class Loaded:
+    """The memories of a session, as far as they have been read."""
+
+    def __init__(self) -> None:
+        self.memories: dict[str, Memory] = {}
+        self.content_bytes = 0
+
+    def add(self, part: Iterable[Memory]) -> None:
+        """Add memories; they come in creation order."""
+        for memory in part:
+            self.memories[memory.memory_id] = memory
+            self.content_bytes += _bytes_of(memory)
 
 
 class News(NamedTuple):

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column, Integer, func, select
 
+from memoryd.database import statements
 from memoryd.database.tables import memories, store_requests
 from memoryd.memories import rows
 from memoryd.memories.rows import COLUMNS
 from memoryd.sessions.accounts import size_of_memory
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Select
+    from collections.abc import Sequence
+
+    from sqlalchemy import ColumnElement, Connection, Select
 
     from memoryd.database.dialect import Dialect
 
@@ -25,6 +28,20 @@ class Lookup:
 
     columns: tuple[Column[Any], ...]
     select: Select[Any]
+
+
+def fetch(
+    connection: Connection,
+    dialect: Dialect,
+    lookup: Lookup,
+    keys: Sequence[tuple[Any, ...]],
+    **parameters: Any,
+) -> Sequence[Sequence[Any]]:
+    """Read the rows of keys; none if there are none."""
+    if not keys:
+        return ()
+    bound = dialect.bind(lookup.columns, keys)
+    return statements.fetch(connection, lookup.select, {**bound, **parameters})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +90,7 @@ def lookups_of(dialect: Dialect) -> Lookups:
         func.row_number()
         .over(
             partition_by=(crowded.c.tenant, crowded.c.session_id),
-            order_by=(score, crowded.c.revision),
+            order_by=(score, rows.decayed_importance(dialect, crowded.c), crowded.c.revision),
         )
         .label("place"),
     ).subquery()

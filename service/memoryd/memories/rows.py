@@ -114,11 +114,15 @@ def live() -> ColumnElement[bool]:
 
 def effective_importance(dialect: Dialect, columns: Any = memories.c) -> ColumnElement[float]:
     """`importance.effective_importance` in SQL, at NOW with the parameter `half_life_days`."""
+    boost = dialect.least(MAX_ACCESS_BOOST, ACCESS_BOOST * columns.access_count)
+    return dialect.least(1.0, decayed_importance(dialect, columns) + boost)
+
+
+def decayed_importance(dialect: Dialect, columns: Any = memories.c) -> ColumnElement[float]:
+    """What is left of the importance, without the boost; as `effective_importance`."""
     age = dialect.greatest(0.0, dialect.age_days(columns.created_at, NOW))
     halvings = dialect.least(_MAX_HALVINGS, age / bindparam("half_life_days", type_=Double))
-    decayed = case(
+    return case(
         (columns.importance > _NEGLIGIBLE, columns.importance * func.power(2.0, -halvings)),
         else_=0.0,
     )
-    boost = dialect.least(MAX_ACCESS_BOOST, ACCESS_BOOST * columns.access_count)
-    return dialect.least(1.0, decayed + boost)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import heapq
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from memoryd.domain.importance import effective_importance
 from memoryd.domain.metadata import json_bytes
 from memoryd.domain.quotas import NOTHING, Usage
 from memoryd.domain.records import Change, Memory
+from memoryd.memories.eviction import UNRANKED, EvictionKey, Ranks
 from memoryd.sessions.revisions import Totals
 
 if TYPE_CHECKING:
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from memoryd.domain.quotas import Account
     from memoryd.domain.records import Capacity, ContentType, NewMemory, Session
     from memoryd.sessions.lock import LockedSession
-
-    _Rank = tuple[float, int, str]
-    """Effective importance, revision, id."""
 
 
 class SessionWork:
@@ -55,12 +53,15 @@ class SessionWork:
         """Versions that a change has replaced."""
         self.sizes: dict[str, int] = {}
         """By id, what the rows take of the account; not filled without one."""
+        self.ranks: Ranks = UNRANKED
+        self.is_ranked = False
+        """Whether every live row has its rank for eviction."""
         self._holders: dict[tuple[ContentType, str], str] = {}
         self._half_life_days: float | None = None
         """None: nothing can have to go."""
-        self._least_important: list[_Rank] = []
+        self._least_important: list[EvictionKey] = []
         """A heap; what ranks otherwise by now stands in it a second time."""
-        self._ranks: dict[str, _Rank] = {}
+        self._ranks: dict[str, EvictionKey] = {}
         """By id; as they are by now."""
 
     @property
@@ -68,10 +69,10 @@ class SessionWork:
         """What its row says after the changes."""
         return Totals(self.revision, self.kept_count, self.found.document_count)
 
-    def max_entries(self, capacity: Capacity) -> int:
-        """How many live memories it may hold."""
-        own = self.found.memory_limit
-        return capacity.max_entries if own is None else own
+    def own(self, capacity: Capacity) -> Capacity:
+        """The limits of its tool, with those that are set for the session in their place."""
+        limit = self.found.memory_limit
+        return capacity if limit is None else replace(capacity, max_entries=limit)
 
     def with_expiration(self, item: NewMemory) -> NewMemory:
         """What is to be stored, with the session's own expiration where it has none."""
@@ -95,6 +96,8 @@ class SessionWork:
         twin.changed = set(self.changed)
         twin.superseded = list(self.superseded)
         twin.sizes = dict(self.sizes)
+        twin.ranks = self.ranks
+        twin.is_ranked = self.is_ranked
         twin._holders = dict(self._holders)
         twin._half_life_days = self._half_life_days
         twin._least_important = list(self._least_important)
@@ -173,17 +176,17 @@ class SessionWork:
     def evict(self, max_entries: int, *, keep: str) -> tuple[str, ...]:
         """Soft-delete the least effectively important until the limit holds; never `keep`."""
         evicted = self._take_least(self.live_count - max_entries, keep)
-        for _, _, memory_id in evicted:
-            self.change(self.rows[memory_id], Change.DELETED, deleted_at=self.now)
-        return tuple(memory_id for _, _, memory_id in evicted)
+        for key in evicted:
+            self.change(self.rows[key.memory_id], Change.DELETED, deleted_at=self.now)
+        return tuple(key.memory_id for key in evicted)
 
-    def _take_least(self, count: int, keep: str) -> list[_Rank]:
-        """Take the ranks of the least important rows from the heap; never that of `keep`."""
-        taken: list[_Rank] = []
+    def _take_least(self, count: int, keep: str) -> list[EvictionKey]:
+        """Take the keys of the least important rows from the heap; never that of `keep`."""
+        taken: list[EvictionKey] = []
         kept = None
         while len(taken) < count and self._least_important:
             rank = heapq.heappop(self._least_important)
-            memory_id = rank[2]
+            memory_id = rank.memory_id
             if self._ranks.get(memory_id) is not rank:
                 continue  # it ranks otherwise by now, or is gone
             if memory_id == keep:
@@ -199,7 +202,7 @@ class SessionWork:
         ranks = self._take_least(count, keep)
         for rank in ranks:
             heapq.heappush(self._least_important, rank)
-        return Usage(len(ranks), 0, sum(self.sizes[memory_id] for _, _, memory_id in ranks))
+        return Usage(len(ranks), 0, sum(self.sizes[rank.memory_id] for rank in ranks))
 
     def _count_change(self, account: Account, before: Memory, after: Memory) -> None:
         """Count it in the account. Raises QuotaExceeded, and counts nothing."""
@@ -227,16 +230,9 @@ class SessionWork:
         if not memory.is_live(self.now):
             self._ranks.pop(memory.memory_id, None)
             return
-        score = effective_importance(
-            memory.importance,
-            memory.created_at,
-            memory.access_count,
-            now=self.now,
-            half_life_days=self._half_life_days,
-        )
-        # Among equals the one unchanged for longest goes first.
-        rank = self._ranks[memory.memory_id] = (score, memory.revision, memory.memory_id)
-        heapq.heappush(self._least_important, rank)
+        key = EvictionKey.of(memory, self.now, self._half_life_days)
+        self._ranks[memory.memory_id] = key
+        heapq.heappush(self._least_important, key)
 
 
 def _size(memory: Memory) -> int:

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from memoryd.database import statements
-from memoryd.database.dialect import Insertion
+from memoryd.database.dialect import Insertion, columns_of
 from memoryd.database.tables import (
     memories,
     memory_history,
@@ -41,8 +40,9 @@ from memoryd.domain.records import (
     StoreOutcome,
     Unset,
 )
-from memoryd.memories import answers, rows
+from memoryd.memories import answers, eviction, lookups, rows
 from memoryd.memories.cached_session import SessionNews
+from memoryd.memories.eviction import Ranking
 from memoryd.memories.known_sessions import KnownSession, KnownSessions
 from memoryd.memories.lookups import Lookup, lookups_of
 from memoryd.memories.rows import PRIMARY_KEY
@@ -108,6 +108,7 @@ class UnitOfWork:
         self._requests: dict[tuple[Session, str], _Answered] = {}
         self._known: dict[Session, KnownSession | None] = {}
         """What the sessions may have; None where that is unknown."""
+        self._ranking = Ranking(connection, dialect, now)
         self._new: set[Session] = set()
         """Sessions that have had no change before."""
 
@@ -172,6 +173,7 @@ class UnitOfWork:
                 self._accounts.get(session.tenant),
                 is_new=session in self._new,
             )
+            self._ranking.open(self._work[session])
             self._known[session] = (
                 KnownSession()
                 if session in self._new
@@ -264,11 +266,31 @@ class UnitOfWork:
                     adding[session] += 1
                     capacities[session] = _tighter(capacities.get(session), capacity)
         self._count(adding)
-        limits = {s: self._work[s].max_entries(capacity) for s, capacity in capacities.items()}
+        capacities = {s: self._work[s].own(capacity) for s, capacity in capacities.items()}
+        self._ranking.catch_up((self._work[s] for s in adding), capacities, adding)
+        crowded = self._crowded(adding, capacities)
+        unranked: defaultdict[float, list[tuple[str, str, int]]] = defaultdict(list)
+        for session, least in sorted(crowded.items()):
+            work = self._work[session]
+            if work.is_ranked:
+                work.load(self._ranking.least(work, least))
+            else:
+                unranked[capacities[session].half_life_days].append((*session, least))
+        for half_life_days, keys in unranked.items():
+            self._take_in(
+                self._lookups.least_important, keys, now=self._now, half_life_days=half_life_days
+            )
+        for session in crowded:
+            self._work[session].rank_for_eviction(capacities[session].half_life_days)
+
+    def _crowded(
+        self, adding: Mapping[Session, int], capacities: Mapping[Session, Capacity]
+    ) -> dict[Session, int]:
+        """How many memories have to be looked at in sessions out of which some may have to go."""
         full = {
             session
             for session, count in adding.items()
-            if self._work[session].live_count + count > limits[session]
+            if self._work[session].live_count + count > capacities[session].max_entries
         }
         # Of what is kept, some may have expired.
         for tenant, session_id, count in self._execute(
@@ -277,23 +299,13 @@ class UnitOfWork:
             self._work[Session(tenant, session_id)].live_count -= count
         crowded: dict[Session, int] = {}
         for session in full:
-            over = self._work[session].live_count + adding[session] - limits[session]
+            work = self._work[session]
+            over = work.live_count + adding[session] - capacities[session].max_entries
             over = min(over, adding[session] + MAX_SHRINK)
             if over > 0:
                 # Rows read before may be changed and so outrank what they were; read as many more.
-                crowded[session] = over + adding[session] + len(self._work[session].rows)
-        half_lives = {capacity.half_life_days for capacity in capacities.values()}
-        for half_life_days in half_lives:
-            keys = [
-                (*s, n)
-                for s, n in sorted(crowded.items())
-                if capacities[s].half_life_days == half_life_days
-            ]
-            self._take_in(
-                self._lookups.least_important, keys, now=self._now, half_life_days=half_life_days
-            )
-        for session in crowded:
-            self._work[session].rank_for_eviction(capacities[session].half_life_days)
+                crowded[session] = over + adding[session] + len(work.rows)
+        return crowded
 
     def _count(self, sessions: Iterable[Session]) -> None:
         """Count what is kept where the row does not say; of what is live, it is an upper bound."""
@@ -315,10 +327,7 @@ class UnitOfWork:
     def _execute(
         self, statement: Lookup, keys: Sequence[tuple[Any, ...]], **parameters: Any
     ) -> Any:
-        if not keys:
-            return ()
-        bound = self._dialect.bind(statement.columns, keys)
-        return statements.fetch(self._connection, statement.select, {**bound, **parameters})
+        return lookups.fetch(self._connection, self._dialect, statement, keys, **parameters)
 
     def _row(self, session: Session, memory_id: str) -> Memory | None:
         work = self._work.get(session)
@@ -392,7 +401,7 @@ class UnitOfWork:
                     raise RequestIdReused(_path(item, "request_id"))
                 return answers.filled(answered.stored, item)
         work = self._work[item.session]
-        item, max_entries = work.with_expiration(item), work.max_entries(capacity)
+        item, max_entries = work.with_expiration(item), work.own(capacity).max_entries
         held = work.holder(item.content_type, item.content_hash)
         if held is None:
             memory, outcome = self._new_row(item, work.revision + 1), StoreOutcome.CREATED
@@ -474,7 +483,7 @@ class UnitOfWork:
         holder = work.holder(memory.content_type, memory.content_hash)
         if holder is not None:
             raise MemoryAlreadyExists(holder.memory_id)
-        max_entries = work.max_entries(capacity)
+        max_entries = work.own(capacity).max_entries
         if work.live_count >= max_entries:
             raise SessionFull(max_entries)
         return work.change(memory, Change.RESTORED, deleted_at=None, updated_at=self._now)
@@ -489,11 +498,15 @@ class UnitOfWork:
     # Writing
 
     def _save(self) -> None:
-        updated: list[dict[str, Any]] = []
+        changed: list[Memory] = []
         added: list[Memory] = []
         for work in self._work.values():
-            updated += [rows.changed_columns(work.rows[i]) for i in work.changed]
+            changed += [work.rows[i] for i in work.changed]
             added += [work.rows[i] for i in work.added]
+        updated = [rows.changed_columns(memory) for memory in changed]
+        ranks_of = eviction.rank_columns(self._work)
+        if ranks_of is not None:
+            updated = [{**row, **ranks_of(m)} for row, m in zip(updated, changed, strict=True)]
         # What leaves the live rows does so before what takes its place.
         updated.sort(key=lambda row: row["deleted_at"] is None)
         requests = [
@@ -524,6 +537,8 @@ class UnitOfWork:
             common = {"created_at": self._now, "updated_at": self._now}
             columns = rows.inserted(added)
             varying = {name: columns[name] for name in columns if name not in common}
+            if ranks_of is not None:
+                varying |= columns_of([*map(ranks_of, added)])
             inserted.append(Insertion(memories, varying, common))
         if requests:
             answered = _columns(_ANSWER, requests)
@@ -533,6 +548,7 @@ class UnitOfWork:
     def _save_sessions(self, inserted: Sequence[Insertion]) -> None:
         changed = {session: self._work[session].totals for session in self.changed}
         raise_revisions(self._connection, self._dialect, changed, self._now, inserted)
+        self._ranking.save(self._work.values())
         save_accounts(self._connection, self._dialect, self._accounts.values())
         unused = self._new - changed.keys()
         drop_unused(self._connection, self._dialect, unused)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -11,17 +12,18 @@ import numpy as np
 from memoryd.domain.errors import MemoryNotFound
 from memoryd.recall.dates import phrases
 from memoryd.recall.embedders.embedder import adds_up_words
-from memoryd.recall.fusion import highest, rank
+from memoryd.recall.fusion import rank
 from memoryd.recall.index import Document
 from memoryd.recall.ranked import PARTS, Ranked
 from memoryd.recall.signals import Meaning, meaning_of, understand
 from memoryd.recall.similarity import similar_to_memory, similar_to_text
 from memoryd.recall.text import analyser
-from memoryd.retrieval.heavy import has_failed
+from memoryd.retrieval.heavy import has_failed, no_check
+from memoryd.retrieval.loading import INLINE_WORK
 from memoryd.retrieval.query import Result, Retrieved, Similar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -41,8 +43,9 @@ if TYPE_CHECKING:
 WORK_A_CHARACTER = 16
 WORK_A_PHRASE = 20_000
 WORK_A_MATCH = 10
-"""What a query's character costs, a phrase of it that may be a date, and a memory that is filtered;
-in terms looked at."""
+WORK_A_LOOK = 20
+"""What a query's character costs, a phrase of it that may be a date, a memory that is filtered, and
+one that is looked at in the order of importance; in terms looked at."""
 
 HEAD_CHARACTERS = 1_000
 """Of a query, that tell whether it has terms at all."""
@@ -83,23 +86,32 @@ class Retrieval:
         """The memories that are effectively the most important; older first among equals."""
         loading = self._sessions.loaded(sessions, now, timeout, caller, indexed=False)
         async with loading as cached:
-            work = _filter_work(wanted.filter, cached)
-            async with self._sessions.steady(cached, work) as run:
-                views = [self._sessions.view(one) for one in cached]
-                masks = await run(lambda check: [_mask(one, wanted, now, check) for one in views])
-                found: list[Result] = []
-                for number, (one, mask) in enumerate(zip(views, masks, strict=True)):
-                    importance = one.effective_importance(now, self._half_life_days)
-                    places = highest(importance, mask, wanted.limit)
-                    least = -1.0 if wanted.min_importance is None else wanted.min_importance
-                    found += [
-                        _by_importance(number, one, place, value)
-                        for place, value in zip(places, importance[places].tolist(), strict=True)
-                        if value >= least
-                    ]
-                if len(cached) > 1:
-                    found.sort(key=lambda result: -result.effective_importance)
-                return Retrieved(found[: wanted.limit], _revisions(sessions, cached))
+            await self._sessions.order(cached, self._half_life_days)
+            # Most often few memories have to be looked at, however many there are.
+            most = INLINE_WORK // (WORK_A_LOOK + _work_a_match(wanted.filter))
+            tops = _tops(self._by_importance(cached, now), wanted, now, no_check, most=most)
+            if tops is None:
+                async with self._sessions.steady(
+                    cached, _filter_work(wanted.filter, cached)
+                ) as run:
+                    in_order = self._by_importance(cached, now)
+                    tops = await run(lambda check: _tops(in_order, wanted, now, check))
+            views = [self._sessions.view(one) for one in cached]
+            found = [
+                _by_importance(number, views[number], memory, importance)
+                for number, top in enumerate(tops or ())
+                for importance, memory in top
+            ]
+            if len(cached) > 1:
+                found.sort(key=lambda result: -result.effective_importance)
+            return Retrieved(found[: wanted.limit], _revisions(sessions, cached))
+
+    def _by_importance(
+        self, cached: Sequence[CachedSession], now: datetime
+    ) -> list[Iterator[tuple[float, Memory]]]:
+        """The memories of each session with their effective importance, the greatest first."""
+        views = [self._sessions.view(one) for one in cached]
+        return [view.by_importance(now, self._half_life_days) for view in views]
 
     async def relevant(
         self,
@@ -243,8 +255,36 @@ class Retrieval:
         return query, None if self._vectors is None else meaning_of(query, self._vectors.embedder)
 
 
-def _by_importance(session: int, view: SessionView, place: int, importance: float) -> Result:
-    encoded = view.encoded(place)
+def _tops(
+    in_order: Sequence[Iterator[tuple[float, Memory]]],
+    wanted: RetrievalQuery,
+    now: datetime,
+    check: Check,
+    *,
+    most: int = sys.maxsize,
+) -> list[list[tuple[float, Memory]]] | None:
+    """What each session has to answer; None where `most` memories do not show it."""
+    least = -1.0 if wanted.min_importance is None else wanted.min_importance
+    tops: list[list[tuple[float, Memory]]] = []
+    for of_session in in_order:
+        top: list[tuple[float, Memory]] = []
+        tops.append(top)
+        for importance, memory in of_session:
+            if importance < least:
+                break
+            most -= 1
+            if most < 0:
+                return None
+            check()
+            if not memory.is_expired(now) and _matches(memory, wanted.filter):
+                top.append((importance, memory))
+                if len(top) == wanted.limit:
+                    break
+    return tops
+
+
+def _by_importance(session: int, view: SessionView, memory: Memory, importance: float) -> Result:
+    encoded = view.encoded_memory(memory)
     ranked = Ranked(session, encoded.memory.memory_id, **_NOTHING, importance=importance)
     return Result(encoded, importance, ranked)
 
@@ -273,8 +313,11 @@ def _filter_work(wanted: MemoryFilter, cached: Sequence[CachedSession]) -> int:
     """How much there is to do for a filter, in terms looked at, about."""
     if not _narrows(wanted):
         return 0
-    each = WORK_A_MATCH + wanted.conditions.work
-    return each * sum(len(one.memories) for one in cached)
+    return _work_a_match(wanted) * sum(len(one.memories) for one in cached)
+
+
+def _work_a_match(wanted: MemoryFilter) -> int:
+    return WORK_A_MATCH + wanted.conditions.work
 
 
 def _narrows(wanted: MemoryFilter) -> bool:

@@ -151,6 +151,16 @@ class SessionLoader:
                 await self._index(one)
         return sessions_there
 
+    async def order(self, cached: Sequence[CachedSession], half_life_days: float) -> None:
+        """Put what has no place in the order of importance yet there, if that is much."""
+        for one in cached:
+            if self.view(one).has_much_to_order:
+                async with one.refreshing:  # what it is made of stays as it is meanwhile
+                    view = self.view(one)
+                    if view.has_much_to_order:
+                        make = view.new_order(half_life_days)
+                        view.adopt_order(await asyncio.to_thread(make))
+
     @asynccontextmanager
     async def steady(
         self, cached: Sequence[CachedSession], work: int

@@ -11,10 +11,11 @@ import numpy as np
 
 from memoryd.domain.importance import Importances
 from memoryd.recall.index import Document, SessionIndex
+from memoryd.retrieval.importance_order import ORDER_BYTES, ImportanceOrder
 from memoryd.retrieval.query import Encoded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -34,6 +35,9 @@ MAX_MOMENT_CHARACTERS = 64
 """Of a time as text; nanoseconds and a zone take 35."""
 
 _LEAP_SECOND = re.compile(r"^(\d{4}-\d\d-\d\d[T ]\d\d:\d\d):60(?!\d)")
+
+MOST_ORDERED_INLINE = 2_000
+"""Memories that are put into the order of importance on the event loop; more are in a thread."""
 
 ARRAY_BYTES = 5 * 8 + 8
 """Of a memory: its places in the arrays, and in the list of memories."""
@@ -60,10 +64,15 @@ class SessionView:
         """Ids of memories that came, went or changed since the last refresh."""
         self._accessed: set[str] = set()
         """Ids of memories whose accesses were counted since then."""
-        self.memories: list[Memory] = []
-        """In creation order, as are all arrays."""
-        self.places: dict[str, int] = {}
-        """Where each memory stands, by its id."""
+        self._order: ImportanceOrder | None = None
+        """None: not asked for yet."""
+        self._unordered: set[str] = set()
+        """Ids of memories whose place in that order is not what it has to be."""
+        self._unplaced: set[str] = set(cached.memories)
+        self._uncounted: set[str] = set()
+        """Ids of memories that the arrays do not have as they are, or their accesses."""
+        self._memories: list[Memory] = []
+        self._places: dict[str, int] = {}
         self._rows = np.zeros(0, _ROW)
         self._derive()
         self._encoded: dict[str, Encoded] = {}
@@ -95,35 +104,94 @@ class SessionView:
         """Take over what has changed in the session."""
         if self._changed:
             self._unindexed |= self._changed
+            self._unplaced |= self._changed
             for memory_id in self._changed & self._encoded.keys():
                 self._forget_encoded(memory_id)
-            if not self._replace(self._changed):
+        if self._order is not None:
+            self._unordered |= self._changed
+            self._unordered |= self._accessed
+        self._uncounted |= self._accessed
+        self._changed, self._accessed = set(), set()
+
+    def by_importance(self, now: datetime, half_life_days: float) -> Iterator[tuple[float, Memory]]:
+        """The memories with their effective importance, as `ImportanceOrder.descending` has them.
+
+        Costs what has changed and what is taken from it, not what the session has.
+        """
+        if self._order is None or self._order.half_life_days != half_life_days:
+            self.adopt_order(self.new_order(half_life_days)())
+            assert self._order is not None  # noqa: S101  for the type checker
+        if self._unordered:
+            found = {i: self._cached.memories.get(i) for i in self._unordered}
+            self._order.update(
+                {i: None if m is None else (m, self.accesses(m).times) for i, m in found.items()}
+            )
+            self._unordered = set()
+        return self._order.descending(now)
+
+    def new_order(self, half_life_days: float) -> Callable[[], ImportanceOrder]:
+        """Give what makes an order of all memories as they are now, in any thread."""
+        memories = [*self._cached.memories.values()]
+
+        def make() -> ImportanceOrder:
+            order = ImportanceOrder(half_life_days)
+            order.update({m.memory_id: (m, self.accesses(m).times) for m in memories})
+            return order
+
+        return make
+
+    def adopt_order(self, order: ImportanceOrder) -> None:
+        """Let an order of all memories be the one."""
+        self._order, self._unordered = order, set()
+
+    @property
+    def has_much_to_order(self) -> bool:
+        """Whether `by_importance` has to take over more than it may on the event loop."""
+        unordered = self._cached.memories if self._order is None else self._unordered
+        return len(unordered) > MOST_ORDERED_INLINE
+
+    @property
+    def memories(self) -> list[Memory]:
+        """In creation order, as are all arrays."""
+        self._place()
+        return self._memories
+
+    @property
+    def places(self) -> dict[str, int]:
+        """Where each memory stands, by its id."""
+        self._place()
+        return self._places
+
+    def _place(self) -> None:
+        """Have the arrays as the session was at the last refresh, which takes all of them."""
+        if self._unplaced:
+            if not self._replace(self._unplaced):
                 self._arrange([*self._cached.memories.values()])
-            self._changed = set()
-        if self._accessed:
-            places = [self.places[i] for i in self._accessed if i in self.places]
-            counts = [self.accesses(self.memories[place]).times for place in places]
+            self._unplaced = set()
+        if self._uncounted:
+            places = [self._places[i] for i in self._uncounted if i in self._places]
+            counts = [self.accesses(self._memories[place]).times for place in places]
             self._rows["access_count"][places] = counts
             self._importances.clear()
-            self._accessed = set()
+            self._uncounted = set()
 
     def _replace(self, changed: set[str]) -> bool:
         """Put what has changed in its place, unless something new belongs before others."""
         memories = self._cached.memories
-        self._drop({i for i in changed & self.places.keys() if i not in memories})
-        known = changed & self.places.keys()
-        last = self.memories[-1].created_revision if self.memories else -1
+        self._drop({i for i in changed & self._places.keys() if i not in memories})
+        known = changed & self._places.keys()
+        last = self._memories[-1].created_revision if self._memories else -1
         new = [memories[i] for i in changed - known if i in memories]
         if any(memory.created_revision <= last for memory in new):
             return False
         new.sort(key=lambda memory: memory.created_revision)
         for memory_id in known:
-            place = self.places[memory_id]
-            self.memories[place] = memories[memory_id]
-            self._rows[place] = self._row(self.memories[place])
+            place = self._places[memory_id]
+            self._memories[place] = memories[memory_id]
+            self._rows[place] = self._row(self._memories[place])
         for memory in new:
-            self.places[memory.memory_id] = len(self.memories)
-            self.memories.append(memory)
+            self._places[memory.memory_id] = len(self._memories)
+            self._memories.append(memory)
         self._rows = np.append(self._rows, np.array([*map(self._row, new)], _ROW))
         self._derive()
         return True
@@ -131,13 +199,13 @@ class SessionView:
     def _drop(self, memory_ids: set[str]) -> None:
         if not memory_ids:
             return
-        self._rows = np.delete(self._rows, [self.places[i] for i in memory_ids])
-        self.memories = [m for m in self.memories if m.memory_id not in memory_ids]
-        self.places = {memory.memory_id: place for place, memory in enumerate(self.memories)}
+        self._rows = np.delete(self._rows, [self._places[i] for i in memory_ids])
+        self._memories = [m for m in self._memories if m.memory_id not in memory_ids]
+        self._places = {memory.memory_id: place for place, memory in enumerate(self._memories)}
 
     def _arrange(self, memories: list[Memory]) -> None:
-        self.memories = memories
-        self.places = {memory.memory_id: place for place, memory in enumerate(memories)}
+        self._memories = memories
+        self._places = {memory.memory_id: place for place, memory in enumerate(memories)}
         self._rows = np.array([*map(self._row, memories)], _ROW)
         self._derive()
 
@@ -158,16 +226,19 @@ class SessionView:
     def nbytes(self) -> int:
         """About what it takes in bytes, without the memories themselves."""
         index = 0 if self.index is None else self.index.nbytes
-        return ARRAY_BYTES * len(self.memories) + self._encoded_bytes + index
+        order = 0 if self._order is None else ORDER_BYTES
+        return (ARRAY_BYTES + order) * len(self._cached.memories) + self._encoded_bytes + index
 
     def distances(self, semantic_hash: str) -> NDArray[np.uint8]:
         """Hamming distances of the memories' semantic hashes to this one, in bits."""
+        self._place()
         unlike = self._rows["semantic_hash"] ^ np.uint64(int(semantic_hash, 16))
         distances: NDArray[np.uint8] = np.bitwise_count(unlike)
         return distances
 
     def is_live(self, now: datetime) -> NDArray[np.bool_] | None:
         """Which memories have not expired; None: all of them."""
+        self._place()
         moment = now.timestamp()
         if self._first_expiry > moment:
             return None
@@ -176,6 +247,7 @@ class SessionView:
 
     def effective_importance(self, now: datetime, half_life_days: float) -> Floats:
         """`importance.effective_importance` of each memory."""
+        self._place()
         known = self._importances.get(half_life_days)
         if known is None:
             rows = self._rows
@@ -195,8 +267,11 @@ class SessionView:
         return memory._replace(access_count=times, last_accessed=last)
 
     def encoded(self, place: int) -> Encoded:
+        """What a caller is sent of the memory that stands there."""
+        return self.encoded_memory(self.memories[place])
+
+    def encoded_memory(self, memory: Memory) -> Encoded:
         """What a caller is sent of a memory, but for what the time bears on."""
-        memory = self.memories[place]
         memory_id = memory.memory_id
         known = self._encoded.get(memory_id)
         accessed = self._cached.accesses.get(memory_id)

@@ -52,6 +52,10 @@ class LockedSession(NamedTuple):
     """In the place of `memory.ttl_hours`, in microseconds; None: that holds."""
     memories_never_expire: bool | None = None
     """In the place of `memory.ttl_hours`."""
+    ranked_revision: int | None = None
+    """Up to it memories have their ranks for eviction; None: none have to."""
+    ranked_half_life: float | None = None
+    """The half-life in days that these are for."""
 
     @property
     def counters(self) -> Counters:
