@@ -20,12 +20,14 @@ from memoryd.audit.writer import AuditWriter
 from memoryd.database.engine import Database
 from memoryd.database.notifications import Listener
 from memoryd.database.roles import check_role
+from memoryd.documents.history import read_changes as read_document_changes
+from memoryd.documents.store import DocumentStore
 from memoryd.domain.audit import Audited, AuditMode
 from memoryd.domain.errors import MemorydError
 from memoryd.domain.principals import AuthMethod, AuthMode, Principal, Scope
 from memoryd.domain.records import DEFAULT_TENANT
 from memoryd.memories.access import AccessTracker
-from memoryd.memories.feed import ChangeFeed
+from memoryd.memories.history import read_changes
 from memoryd.memories.store import MemoryStore
 from memoryd.memories.sweeper import Sweeper
 from memoryd.recall.embedders.embedder import EmbedderUnavailable, load
@@ -36,6 +38,7 @@ from memoryd.rpc.admin.service import AccessService
 from memoryd.rpc.aio_server import aio_server
 from memoryd.rpc.auditing import Auditor
 from memoryd.rpc.core_server import CoreServer
+from memoryd.rpc.documents.service import DocumentService
 from memoryd.rpc.endpoint import Endpoint
 from memoryd.rpc.exposure import check_exposure
 from memoryd.rpc.health import NOT_HEALTH, HealthMonitor
@@ -52,6 +55,7 @@ from memoryd.server_options import (
     exposure_of,
     limits_of,
 )
+from memoryd.sessions.feed import ChangeFeed
 from memoryd.sessions.usage import TenantUsage
 from memoryd.settings.service import (
     PROBE_HOST,
@@ -84,12 +88,18 @@ if TYPE_CHECKING:
 
 _service = descriptor_pool.Default().FindServiceByName
 MEMORY_SERVICE = _service("memoryd.v1.MemoryService")
+DOCUMENT_SERVICE = _service("memoryd.v1.DocumentService")
 TOOL_SERVICE = _service("memoryd.v1.ToolConfigService")
 ACCESS_SERVICE = _service("memoryd.v1.AccessService")
 HEALTH_SERVICE = _service("grpc.health.v1.Health")
 REFLECTION_SERVICE = _service(reflection.SERVICE_NAME)
 
-SERVICES = (MEMORY_SERVICE.full_name, TOOL_SERVICE.full_name, ACCESS_SERVICE.full_name)
+SERVICES = (
+    MEMORY_SERVICE.full_name,
+    DOCUMENT_SERVICE.full_name,
+    TOOL_SERVICE.full_name,
+    ACCESS_SERVICE.full_name,
+)
 
 DROP_SECONDS = 3600.0
 """Between two looks for lines of the audit that were kept long enough."""
@@ -185,7 +195,10 @@ class Server:
         self.database = Database(self._url, options)
         self._standby = _standby_of(settings, options, self.database)
         self._listener = Listener(self.database)
-        self._feed = ChangeFeed(self.database, self._listener)
+        self._feed = ChangeFeed(self.database, self._listener, read_changes)
+        self._document_feed = ChangeFeed(
+            self.database, self._listener, partial(read_document_changes, self.database.dialect)
+        )
         self._secrets = secrets
         self._tools = tool_configs_of(self.database, settings, tools, clock=clock)
         self._keyring = Keyring(
@@ -198,12 +211,15 @@ class Server:
         self._store = MemoryStore(
             self.database,
             clock,
-            self._feed.notify,
+            self._notify,
             standby=self._standby,
             queue_limit=settings.write_queue_limit,
             batch_limit=settings.write_batch_limit,
             cache_bytes=settings.session_cache_bytes,
             quotas_of=self._keyring.quotas_of,
+        )
+        self._documents = DocumentStore(
+            self.database, self._store.reads, self._store.write_documents
         )
         self._accesses = AccessTracker(self.database, self._store.cache)
         self._retrieval = LazyRetrieval(
@@ -218,7 +234,7 @@ class Server:
             self.database,
             settings,
             self._tools,
-            notify=self._feed.notify,
+            notify=self._notify,
             clock=None if clock is utc_now else lambda _: clock(),
             usage=self._usage,
         )
@@ -281,6 +297,12 @@ class Server:
             _log.warning("grpc.aio serves, at about half the speed: %s", problem)
         return aio_server(handlers, unknown, options, apart=HEALTH_SERVICE.full_name)
 
+    def _notify(self, changed: Iterable[Session]) -> None:
+        """Wake those who watch sessions, whatever they watch there."""
+        sessions = [*changed]
+        self._feed.notify(sessions)
+        self._document_feed.notify(sessions)
+
     def _add_services(self, clock: Callable[[], datetime]) -> None:
         settings, pipeline, tools = self._settings, self._pipeline, self._tools
 
@@ -302,6 +324,8 @@ class Server:
             settings.content_policy, clock, tools.memory_settings, max_batch=settings.max_batch_size
         )
         pipeline.add_service(MEMORY_SERVICE, service.methods(parser))
+        documents = DocumentService(self._documents, self._document_feed, clock=clock)
+        pipeline.add_service(DOCUMENT_SERVICE, documents.methods())
         pipeline.add_service(TOOL_SERVICE, ToolConfigService(tools, self._secrets).methods())
         access = AccessService(
             KeyAdministration(self.database, clock, self._keyring.quotas_of),
@@ -450,7 +474,7 @@ class Server:
     @property
     def watchers(self) -> int:
         """How many streams follow a session."""
-        return self._feed.subscriptions
+        return self._feed.subscriptions + self._document_feed.subscriptions
 
     @property
     def tool_watchers(self) -> int:
@@ -485,6 +509,7 @@ class Server:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
         await self._feed.close()
+        await self._document_feed.close()
         await self._tools.aclose()
         await self._pipeline.open_streams.aclose()
         await self._listener.close()

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from memoryd.memories import feed
+from memoryd.sessions import feed
 from memoryd.memories.access import AccessTracker
 from memoryd.memories.sweeper import Sweeper
 from memoryd.v1 import memory_pb2 as pb

@@ -252,6 +252,9 @@ class PostgresDialect(Dialect):
     def age_days(self, since: ColumnElement[datetime], now: ColumnElement[datetime]) -> Any:
         return cast(extract("epoch", now - since), Double) / 86_400.0
 
+    def by_code_point(self, column: Column[Any]) -> ColumnElement[str]:
+        return column.collate("C")
+
     def octets(self, column: Column[Any]) -> ColumnElement[int]:
         return func.octet_length(cast(column, Text))
 

@@ -94,6 +94,13 @@ def scopes_of(names: Iterable[str]) -> frozenset[Scope]:
     return frozenset(scopes)
 
 
+class SessionRange(NamedTuple):
+    """Sessions of one tenant: these, and all whose ids begin with one of the prefixes."""
+
+    exact: tuple[str, ...]
+    prefixes: tuple[str, ...]
+
+
 class SessionRules:
     """Which sessions a principal may name: all of its tenant's, or those that one rule fits."""
 
@@ -147,6 +154,17 @@ class SessionRules:
         return all(map(others.allow, self._exact)) and all(
             prefix.startswith(others._prefixes) for prefix in self._prefixes
         )
+
+    def beginning_with(self, prefix: str) -> SessionRange:
+        """The sessions allowed whose ids begin with a prefix."""
+        if self.allows_every:
+            return SessionRange((), (prefix,))
+        prefixes = [own for own in self._prefixes if own.startswith(prefix)]
+        if prefix.startswith(self._prefixes):
+            prefixes = [prefix]
+        exact = (text for text in self._exact if text.startswith(prefix))
+        outside = (text for text in exact if not text.startswith(tuple(prefixes)))
+        return SessionRange(tuple(sorted(outside)), tuple(sorted(prefixes)))
 
     def both(self, others: SessionRules) -> SessionRules:
         """Allow what these and the others allow. It may have more than MAX_RULES rules."""

@@ -37,6 +37,8 @@ class SessionWork:
         """`account`: its tenant's, if that has one."""
         self.session = session
         self.now = now
+        self.begun_at = revision
+        """The revision before all changes."""
         self.revision = revision
         self.access_revision = access_revision
         self.account = account
@@ -77,6 +79,7 @@ class SessionWork:
             self.account,
             is_new=self._is_new,
         )
+        twin.begun_at = self.begun_at
         twin.live_count = self.live_count
         twin.kept_count = self.kept_count
         twin.rows = dict(self.rows)
@@ -123,7 +126,7 @@ class SessionWork:
         memory_id = memory.memory_id
         if self.account is not None:
             size = self.sizes[memory_id] = _size(memory)
-            added = Usage(1, int(self._is_new and not self.added), size)
+            added = Usage(1, self._new_sessions, size)
             over = self.live_count + memory.is_live(self.now) - max_entries
             self.account.add(added, NOTHING if over <= 0 else self._least(over, memory_id))
         self.revision = memory.revision
@@ -151,6 +154,21 @@ class SessionWork:
         if memory.memory_id not in self.added:
             self.changed.add(memory.memory_id)
         return memory
+
+    def take(self, change: Usage) -> int:
+        """Take the next revision for a change of something else than a memory.
+
+        Raises QuotaExceeded, and takes none.
+        """
+        if self.account is not None:
+            self.account.add(change.plus(Usage(sessions=self._new_sessions)))
+        self.revision += 1
+        return self.revision
+
+    @property
+    def _new_sessions(self) -> int:
+        """How many sessions the next change adds to the account."""
+        return int(self._is_new and self.revision == self.begun_at)
 
     def expire(self, memory: Memory) -> bool:
         """Remove a memory that is not deleted, if its time has come; answer whether it had."""

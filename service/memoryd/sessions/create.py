@@ -51,7 +51,7 @@ def _raise_above_erased(
     # Read while the rows are locked: an erasure before has raised the floor by now.
     floors = read_floors(connection, dialect, new)
     raised = [
-        {**session._asdict(), "revision": begin, "horizon": begin}
+        {**session._asdict(), "revision": begin, "horizon": begin, "document_horizon": begin}
         for session in new
         if (begin := floors.get(session, -1) + 1)
     ]
