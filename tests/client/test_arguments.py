@@ -219,3 +219,16 @@ async def test_an_argument_that_opens_no_channel_is_named(opener):
             else:
                 with suppress(AttributeError):
                     await opened.close()
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("part", ["path", "op", "value"])
+@pytest.mark.parametrize("what", HOSTILE)
+async def test_a_part_of_a_condition_that_makes_no_request_is_named(clients, part, what):
+    given = {"path": "a", "op": "eq", "value": 1, part: HOSTILE[what]()}
+
+    async def call() -> None:
+        async for _ in clients["memory"].list("s", conditions=[client.Condition(**given)]):
+            pass
+
+    assert_named(await outcome(call), f"conditions[0].{part}", what)

@@ -1207,6 +1207,8 @@ def test_the_public_names() -> None:
         "DEFAULT_TIMEOUT",
         "MAX_REQUEST_BYTES",
         "MAX_RESPONSE_BYTES",
+        "Condition",
+        "ConditionOp",
         "ContentType",
         "Filter",
         "JsonValue",

@@ -20,6 +20,7 @@ from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
+from tests.plain_conditions import message_matches
 
 from memoryd.v1 import memory_pb2 as pb
 
@@ -667,6 +668,7 @@ class Model:
                     key in row.metadata and json_of(row.metadata[key]) == json_of(value)
                     for key, value in metadata.items()
                 )
+                and all(message_matches(row.metadata, each) for each in wanted.conditions)
             ):
                 yield row
 

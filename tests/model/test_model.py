@@ -23,6 +23,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from tests.plain_conditions import condition
 
 from memoryd.sessions import feed
 from memoryd.memories.access import AccessTracker
@@ -88,6 +89,22 @@ METADATA: tuple[dict[str, Any], ...] = (
     {"b": {"c": [1, None, {"d": "x"}]}},
     {"b": {"c": [1, None, {"d": "y"}]}, "a": 1},
     {"speaker": "Ada"},
+)
+CONDITIONS = tuple(
+    condition(path, op, value)
+    for path, op, value in (
+        (["a"], "EQ", 1),
+        (["a"], "NE", "1"),
+        (["a"], "GTE", 1),
+        (["a"], "LT", "2"),
+        (["a"], "IN", [1, True, None]),
+        (["a"], "NOT_IN", [{"a": 1}, "1"]),
+        (["a"], "EXISTS", True),
+        (["b", "c"], "CONTAINS", {"d": "x"}),
+        (["b", "c"], "EQ", [1, None, {"d": "y"}]),
+        (["b", "c"], "EXISTS", False),
+        (["speaker"], "CONTAINS", "da"),
+    )
 )
 LARGE_METADATA: dict[str, dict[str, Any]] = {
     "much": {"p": "x" * 9_000},
@@ -166,6 +183,7 @@ filters = st.just({}) | st.fixed_dictionaries(
         "content_types": st.lists(st.sampled_from(TYPES[1:]), max_size=2),
         "min_importance": st.sampled_from((0.0, 0.11, 0.33, 0.61)),
         "metadata": st.sampled_from(METADATA),
+        "conditions": st.lists(st.sampled_from(CONDITIONS), max_size=2),
         "created_after": st.sampled_from(SPANS),
         "created_before": st.sampled_from(SPANS),
     },

@@ -44,9 +44,10 @@ from memoryd.client.errors import (
     Violation,
 )
 from memoryd.client.memories import MemoryClient
-from memoryd.client.messages import Filter, JsonValue, NewMemory, SettingValue
+from memoryd.client.messages import Condition, Filter, JsonValue, NewMemory, SettingValue
 from memoryd.client.tls import TLS
 from memoryd.client.tools import ToolConfigClient
+from memoryd.v1.condition_pb2 import ConditionOp
 from memoryd.v1.memory_pb2 import ContentType, Memory, MemoryChange, StoreOutcome
 from memoryd.v1.tool_config_pb2 import Provenance, ToolConfig, ToolConfigChange
 
@@ -58,6 +59,8 @@ __all__ = [
     "Aborted",
     "AlreadyExists",
     "Cancelled",
+    "Condition",
+    "ConditionOp",
     "ContentType",
     "DeadlineExceeded",
     "EtagMismatch",

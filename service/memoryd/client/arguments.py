@@ -17,11 +17,13 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from memoryd.v1.condition_pb2 import ConditionOp
 from memoryd.v1.memory_pb2 import ContentType
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from memoryd.v1.condition_pb2 import ConditionOp as ConditionOps
     from memoryd.v1.memory_pb2 import ContentType as ContentTypes
 
 T = TypeVar("T")
@@ -43,6 +45,12 @@ _INT64 = 2**63
 _CONTENT_TYPES = {
     name.removeprefix("CONTENT_TYPE_").lower(): value
     for name, value in ContentType.items()
+    if value
+}
+
+_CONDITION_OPS = {
+    name.removeprefix("CONDITION_OP_").lower(): value
+    for name, value in ConditionOp.items()
     if value
 }
 
@@ -170,6 +178,17 @@ def content_type(name: str, given: ContentTypes.ValueType | str | None) -> Conte
     return ContentType.ValueType(int32(name, given))
 
 
+def condition_op(name: str, given: ConditionOps.ValueType | str) -> ConditionOps.ValueType:
+    if isinstance(given, str):
+        try:
+            return _CONDITION_OPS[given.lower()]
+        except KeyError:
+            raise ValueError(
+                f"{name}: {shown(given)} is not one of {', '.join(_CONDITION_OPS)}"
+            ) from None
+    return ConditionOp.ValueType(int32(name, given))
+
+
 def at_most_one(**arguments: object) -> None:
     given = [name for name, value in arguments.items() if value is not None and value is not False]
     if len(given) > 1:
@@ -218,12 +237,20 @@ def struct(name: str, fields: Mapping[str, Any] | None) -> Struct | None:
     return _Json(name).struct(name, fields, 1)
 
 
+def value(name: str, given: Any) -> Value:
+    """A JSON value."""
+    return _Json(name).value(given)
+
+
 class _Json:
-    """Turns one metadata into messages, and counts its values."""
+    """Turns one JSON value into messages, and counts its values."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._left = MAX_JSON_VALUES
+
+    def value(self, given: Any) -> Value:
+        return self._value(self._name, given, 0)
 
     def struct(self, path: str, fields: Mapping[str, Any], depth: int) -> Struct:
         self._check_depth(depth)

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from memoryd.client import arguments as args
-from memoryd.v1 import memory_pb2
+from memoryd.v1 import condition_pb2, memory_pb2
 from memoryd.v1.memory_pb2 import ContentType, MemoryFilter
 from memoryd.v1.tool_config_pb2 import ToolConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime, timedelta
+
+    from memoryd.v1.condition_pb2 import ConditionOp
 
 JsonValue: TypeAlias = (
     "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
@@ -56,6 +58,19 @@ class NewMemory:
     the first answer again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A condition on JSON. Values compare by their JSON type: numbers with numbers, and so on."""
+
+    path: Sequence[str] | str
+    """The keys that lead to the value, from the outermost object on; a text is one key. 1-8."""
+    op: ConditionOp.ValueType | str
+    """`eq`, `ne`, `gt`, `gte`, `lt`, `lte`, `in`, `not_in`, `contains` or `exists`, or the enum's
+    value."""
+    value: JsonValue
+    """What the value there is compared with; a list for `in` and `not_in`, a bool for `exists`."""
+
+
 class Filter(TypedDict, total=False):
     """Conditions on memories, as keyword arguments; a memory must meet all that are given."""
 
@@ -65,6 +80,8 @@ class Filter(TypedDict, total=False):
     """Effective importance, at least this. 0.0-1.0."""
     metadata: Mapping[str, JsonValue]
     """The memory has every key, with an equal value."""
+    conditions: Iterable[Condition]
+    """They all hold for the metadata. At most 32."""
     created_after: datetime
     """Created then or later. Aware."""
     created_before: datetime
@@ -108,6 +125,7 @@ def memory_filter(which: Filter) -> MemoryFilter:
         ],
         min_importance=args.optional_double("min_importance", which.get("min_importance")),
         metadata=args.struct("metadata", which.get("metadata")),
+        conditions=condition_messages("conditions", which.get("conditions") or ()),
         created_after=args.timestamp("created_after", which.get("created_after")),
         created_before=args.timestamp("created_before", which.get("created_before")),
     )
@@ -118,6 +136,23 @@ def memory_filter(which: Filter) -> MemoryFilter:
     if empty:
         raise ValueError(f"{', '.join(sorted(empty))}: empty; leave it out to match everything")
     return conditions
+
+
+def condition_messages(name: str, given: Iterable[Condition]) -> list[condition_pb2.Condition]:
+    messages = []
+    for index, each in enumerate(args.items(name, given)):
+        at = f"{name}[{index}]"
+        if not isinstance(each, Condition):
+            raise TypeError(f"{at}: expected a Condition, not {args.shown(each)}")
+        path = [each.path] if isinstance(each.path, str) else each.path
+        messages.append(
+            condition_pb2.Condition(
+                path=args.texts(f"{at}.path", path),
+                op=args.condition_op(f"{at}.op", each.op),
+                value=args.value(f"{at}.value", each.value),
+            )
+        )
+    return messages
 
 
 def list_request(

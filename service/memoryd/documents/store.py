@@ -15,8 +15,9 @@ from memoryd.documents import rows
 from memoryd.documents.history import read_bodies, read_versions
 from memoryd.documents.namespaces import read_namespaces
 from memoryd.documents.writes import RefreshDocuments, WriteDocuments
-from memoryd.domain.documents import DocumentName, Removal, after_namespaces
+from memoryd.domain.documents import BodyKind, DocumentName, Removal, after_namespaces
 from memoryd.domain.errors import DocumentNotFound, InvalidRequest, Violation
+from memoryd.domain.json_text import parsed
 from memoryd.domain.records import Session
 from memoryd.sessions.find import find_sessions
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from memoryd.database.engine import Database
     from memoryd.documents.namespaces import Bound, Pattern
     from memoryd.documents.writes import DocumentsOutcome, DocumentWrite
+    from memoryd.domain.conditions import Conditions
     from memoryd.domain.documents import Document
     from memoryd.domain.principals import SessionRange
     from memoryd.sessions.replica import SessionReads
@@ -50,6 +52,9 @@ PAGE_BYTES = 3 * 1024 * 1024
 SCAN_LIMIT = 5_000
 """Documents that one page looks at; a page whose filter matches few ends before it is full."""
 
+SCAN_BYTES = 8 * 1024 * 1024
+"""Of bodies that one page looks into for conditions, unless one is larger."""
+
 CHUNK = 500
 """Documents that one statement reads without their bodies."""
 
@@ -69,6 +74,16 @@ class TenantRange(NamedTuple):
 
     tenant: str
     sessions: SessionRange
+
+
+class DocumentFilter(NamedTuple):
+    """All conditions given must hold."""
+
+    labels: Mapping[str, str]
+    conditions: Conditions
+
+    def fits_labels(self, document: Document) -> bool:
+        return self.labels.items() <= document.labels.items()
 
 
 class DocumentPage(NamedTuple):
@@ -172,7 +187,7 @@ class DocumentStore:
         self,
         session: Session,
         prefix: str,
-        wanted: Callable[[Document], bool],
+        wanted: DocumentFilter,
         *,
         after: DocumentName | None,
         size: int,
@@ -180,39 +195,59 @@ class DocumentStore:
         now: datetime,
         timeout: float | None,
     ) -> DocumentPage:
-        """At most `size` documents of namespaces that begin with a prefix, by name.
-
-        `wanted` is asked about each, without its body.
-        """
+        """At most `size` documents of namespaces that begin with a prefix, by name."""
         chunk = min(size + 1, CHUNK)
+        found: list[Document] = []
+        room, position, scanned = PAGE_BYTES, after, 0
+        while True:
+            read = partial(
+                _next, session=session, prefix=prefix, after=position, how_many=chunk, now=now
+            )
+            read_outlines = await self._reads.read(session, read, timeout=timeout)
+            outlines = _within_reach(read_outlines, wanted)
+            for document in await self._matching(session, outlines, wanted, timeout):
+                room -= document.size if with_bodies else 0
+                if found and (len(found) == size or room < 0):
+                    names = [one.name for one in found]
+                    return DocumentPage(
+                        await self._complete(session, found, timeout) if with_bodies else found,
+                        names[-1],
+                    )
+                found.append(document)
+            is_last = len(read_outlines) < chunk and len(outlines) == len(read_outlines)
+            position = outlines[-1].name if outlines else position
+            scanned += len(outlines)
+            is_far = scanned >= SCAN_LIMIT or len(outlines) < len(read_outlines)
+            if is_last or is_far:
+                complete = await self._complete(session, found, timeout) if with_bodies else found
+                return DocumentPage(complete, None if is_last else position)
 
-        def body(connection: Connection) -> DocumentPage:
-            found: list[Document] = []
-            room, position, scanned = PAGE_BYTES, after, 0
-            while True:
-                outlines = _next(
-                    connection, session, prefix, after=position, how_many=chunk, now=now
-                )
-                for document in outlines:
-                    if wanted(document):
-                        room -= document.size if with_bodies else 0
-                        if found and (len(found) == size or room < 0):
-                            last = found[-1].name
-                            return DocumentPage(found, last)
-                        found.append(document)
-                    position = document.name
-                scanned += len(outlines)
-                if len(outlines) < chunk:
-                    return DocumentPage(found, None)
-                if scanned >= SCAN_LIMIT:
-                    return DocumentPage(found, position)
+    async def _matching(
+        self,
+        session: Session,
+        outlines: Sequence[Document],
+        wanted: DocumentFilter,
+        timeout: float | None,
+    ) -> Sequence[Document]:
+        labelled = [document for document in outlines if wanted.fits_labels(document)]
+        if not wanted.conditions:
+            return labelled
+        names = [document.name for document in labelled if document.kind is BodyKind.JSON]
+        async with self._large:
+            full = await self._full(session, names, timeout)
+            holding = partial(_holding, [*full.values()], wanted.conditions)
+            if sum(document.size for document in full.values()) > INLINE_BYTES:
+                held = await asyncio.to_thread(holding)
+            else:
+                held = holding()
+        return [document for document in labelled if document.name in held]
 
-        page = await self._reads.read(session, body, timeout=timeout)
-        if not with_bodies:
-            return page
-        names = [document.name for document in page.documents]
-        full = await self._full(session, names, timeout)
-        return page._replace(documents=[full[name] for name in names if name in full])
+    async def _complete(
+        self, session: Session, found: Sequence[Document], timeout: float | None
+    ) -> Sequence[Document]:
+        """Read the bodies; what is gone by now is left out."""
+        full = await self._full(session, [document.name for document in found], timeout)
+        return [full[document.name] for document in found if document.name in full]
 
     async def count(
         self, session: Session, prefix: str, *, now: datetime, timeout: float | None
@@ -395,6 +430,27 @@ def _listing(has_prefix: bool, has_after: bool) -> Select[Any]:  # noqa: FBT001 
         .order_by(d.namespace, d.key)
         .limit(bindparam("how_many"))
     )
+
+
+def _within_reach(outlines: Sequence[Document], wanted: DocumentFilter) -> Sequence[Document]:
+    """The first ones, as many as have bodies that can be read for conditions at once."""
+    room = SCAN_BYTES if wanted.conditions else None
+    for place, document in enumerate(outlines):
+        if room is None:
+            break
+        room -= document.size
+        if room < 0 and place:
+            return outlines[:place]
+    return outlines
+
+
+def _holding(found: Sequence[Document], conditions: Conditions) -> set[DocumentName]:
+    """The names of those whose bodies meet conditions; in a thread where they are large."""
+    return {
+        document.name
+        for document in found
+        if document.body is not None and conditions.hold_for(parsed(document.body))
+    }
 
 
 @cache

@@ -6,8 +6,10 @@ Those that every call makes are named tuples: a frozen dataclass takes twice as 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from memoryd.domain.conditions import NO_CONDITIONS, Conditions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -198,7 +200,8 @@ class MemoryFilter:
 
     content_types: frozenset[ContentType] = frozenset()
     min_importance: float | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    conditions: Conditions = NO_CONDITIONS
+    """On the metadata."""
     created_after: datetime | None = None
     created_before: datetime | None = None
 

@@ -12,7 +12,6 @@ from memoryd.database import statements
 from memoryd.database.batch_loader import BatchLoader
 from memoryd.database.tables import memories
 from memoryd.domain.errors import MemoryNotFound
-from memoryd.domain.metadata import contains
 from memoryd.domain.quotas import Quotas
 from memoryd.domain.records import Page
 from memoryd.memories import deletion as removal
@@ -203,7 +202,7 @@ class MemoryStore:
                 )
                 for row in chunk:
                     memory = memory_of(row)
-                    if contains(memory.metadata, wanted.metadata):
+                    if wanted.conditions.hold_for(memory.metadata):
                         room -= (
                             len(memory.content.encode())
                             + _ROW_OVERHEAD_BYTES
@@ -313,7 +312,7 @@ class MemoryStore:
             for row in chunk:
                 memory = memory_of(row)
                 after = memory.created_revision
-                if contains(memory.metadata, wanted.metadata):
+                if wanted.conditions.hold_for(memory.metadata):
                     yield memory
             if len(chunk) < PURGE_BATCH:
                 return
@@ -321,7 +320,7 @@ class MemoryStore:
     def _conditions(
         self, wanted: MemoryFilter, parameters: dict[str, Any]
     ) -> list[ColumnElement[bool]]:
-        """All of a filter but metadata, which compares alike on every database only in Python."""
+        """All of a filter but conditions, which compare alike on every database only in Python."""
         conditions: list[ColumnElement[bool]] = []
         if wanted.content_types:
             conditions.append(

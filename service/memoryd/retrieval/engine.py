@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from memoryd.domain.errors import MemoryNotFound
-from memoryd.domain.metadata import contains
 from memoryd.recall.dates import phrases
 from memoryd.recall.embedders.embedder import adds_up_words
 from memoryd.recall.fusion import highest, rank
@@ -274,13 +273,13 @@ def _filter_work(wanted: MemoryFilter, cached: Sequence[CachedSession]) -> int:
     """How much there is to do for a filter, in terms looked at, about."""
     if not _narrows(wanted):
         return 0
-    each = WORK_A_MATCH + len(str(wanted.metadata))
+    each = WORK_A_MATCH + wanted.conditions.work
     return each * sum(len(one.memories) for one in cached)
 
 
 def _narrows(wanted: MemoryFilter) -> bool:
     return bool(
-        wanted.content_types or wanted.metadata or wanted.created_after or wanted.created_before
+        wanted.content_types or wanted.conditions or wanted.created_after or wanted.created_before
     )
 
 
@@ -290,7 +289,7 @@ def _matches(memory: Memory, wanted: MemoryFilter) -> bool:
         (not wanted.content_types or memory.content_type in wanted.content_types)
         and (wanted.created_after is None or memory.created_at >= wanted.created_after)
         and (wanted.created_before is None or memory.created_at < wanted.created_before)
-        and contains(memory.metadata, wanted.metadata)
+        and wanted.conditions.hold_for(memory.metadata)
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memoryd.domain.content import MAX_RAW_CHARS
+from memoryd.rpc import conditions
 
 if TYPE_CHECKING:
     from memoryd.rpc.violations import Violations
@@ -75,6 +76,7 @@ def check_filter(
 ) -> None:
     if len(request.filter.content_types) > MAX_FILTER_TYPES:
         violations.add("filter.content_types", "has more types than there are; give each once")
+    conditions.check_size(request.filter.conditions, "filter.conditions", violations)
 
 
 def _check_raw(content: str, field: str, violations: Violations) -> None:

@@ -33,7 +33,7 @@ def find_sessions(
         .order_by(session_id)
         .limit(limit)
     )
-    return [Session(row[0], row[1]) for row in statements.fetch_built(connection, found, {})]
+    return [Session(tenant, row.session_id) for row in statements.fetch_built(connection, found, {})]
 
 
 def _begins_with(session_id: ColumnElement[Any], prefix: str) -> ColumnElement[bool]:

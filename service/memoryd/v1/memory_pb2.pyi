@@ -13,6 +13,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
+from memoryd.v1 import condition_pb2 as _condition_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -243,6 +244,7 @@ class MemoryFilter(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     CREATED_AFTER_FIELD_NUMBER: _builtins.int
     CREATED_BEFORE_FIELD_NUMBER: _builtins.int
+    CONDITIONS_FIELD_NUMBER: _builtins.int
     min_importance: _builtins.float
     """The minimum effective importance at the time of the call, 0.0–1.0."""
     @_builtins.property
@@ -261,6 +263,10 @@ class MemoryFilter(_message.Message):
     def created_before(self) -> _timestamp_pb2.Timestamp:
         """Created before this time."""
 
+    @_builtins.property
+    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_condition_pb2.Condition]:
+        """Conditions on the metadata, at most 32."""
+
     def __init__(
         self,
         *,
@@ -269,10 +275,11 @@ class MemoryFilter(_message.Message):
         metadata: _struct_pb2.Struct | None = ...,
         created_after: _timestamp_pb2.Timestamp | None = ...,
         created_before: _timestamp_pb2.Timestamp | None = ...,
+        conditions: _abc.Iterable[_condition_pb2.Condition] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_min_importance", b"_min_importance", "created_after", b"created_after", "created_before", b"created_before", "metadata", b"metadata", "min_importance", b"min_importance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_importance", b"_min_importance", "content_types", b"content_types", "created_after", b"created_after", "created_before", b"created_before", "metadata", b"metadata", "min_importance", b"min_importance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_importance", b"_min_importance", "conditions", b"conditions", "content_types", b"content_types", "created_after", b"created_after", "created_before", b"created_before", "metadata", b"metadata", "min_importance", b"min_importance"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__min_importance: _TypeAlias = _typing.Literal["min_importance"]  # noqa: Y015
     _WhichOneofArgType__min_importance: _TypeAlias = _typing.Literal["_min_importance", b"_min_importance"]  # noqa: Y015

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from memoryd.documents.namespaces import Bound, Pattern
-from memoryd.documents.store import TenantRange
+from memoryd.documents.store import DocumentFilter, TenantRange
 from memoryd.documents.writes import WriteDocuments
 from memoryd.domain import documents as limits
 from memoryd.domain.documents import (
@@ -25,12 +25,13 @@ from memoryd.domain.documents import (
 from memoryd.domain.json_text import problem_with_json
 from memoryd.rpc import page_token
 from memoryd.rpc.call import stop_if_gone
+from memoryd.rpc.conditions import check_size, parse_conditions
 from memoryd.rpc.fingerprint import fingerprint_of
 from memoryd.rpc.memories import messages as convert
 from memoryd.v1 import document_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from memoryd.domain.records import Session
     from memoryd.rpc.call import Call
@@ -58,7 +59,7 @@ class PrefixRemoval:
 class Listing:
     session: Session
     prefix: str
-    labels: Mapping[str, str]
+    filter: DocumentFilter
     with_bodies: bool
     after: DocumentName | None
     size: int
@@ -96,7 +97,7 @@ class Watch:
 class Export:
     session: Session
     prefix: str
-    labels: Mapping[str, str]
+    filter: DocumentFilter
 
 
 def put(
@@ -181,7 +182,7 @@ def listing(
     return Listing(
         call.session(request.session_id),
         _prefix(request, violations),
-        request.filter.labels,
+        _filter(request, violations),
         request.view != document_pb2.DOCUMENT_VIEW_BASIC,
         _position(request, tenant, violations),
         page_token.size(request),
@@ -256,7 +257,8 @@ def export(
     request: document_pb2.ExportDocumentsRequest, call: Call, violations: Violations
 ) -> Export:
     prefix = _prefix(request, violations)
-    return Export(call.session(request.session_id), prefix, request.filter.labels)
+    wanted = _filter(request, violations)
+    return Export(call.session(request.session_id), prefix, wanted)
 
 
 def check_batch(request: document_pb2.BatchWriteDocumentsRequest, violations: Violations) -> None:
@@ -372,6 +374,29 @@ def _prefix(message: Any, violations: Violations) -> str:
     for field, description in problems_with_namespace(labels, "namespace_prefix"):
         violations.add(field, description)
     return namespace_of(labels)
+
+
+def _filter(
+    request: document_pb2.ListDocumentsRequest | document_pb2.ExportDocumentsRequest,
+    violations: Violations,
+) -> DocumentFilter:
+    conditions = request.filter.conditions
+    if problem := problem_with_labels(request.filter.labels):
+        violations.add("filter.labels", problem)
+    return DocumentFilter(
+        dict(request.filter.labels), parse_conditions(conditions, _CONDITIONS, violations)
+    )
+
+
+_CONDITIONS = "filter.conditions"
+
+
+def check_filter(
+    request: document_pb2.ListDocumentsRequest | document_pb2.ExportDocumentsRequest,
+    violations: Violations,
+) -> None:
+    """Add what is too large to be validated."""
+    check_size(request.filter.conditions, _CONDITIONS, violations)
 
 
 def _position(request: Any, tenant: str, violations: Violations) -> DocumentName | None:

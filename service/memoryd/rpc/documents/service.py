@@ -94,7 +94,12 @@ class DocumentService:
                 requests.delete_all, self.delete_all, write, Audited.AFTER, weight=BULK_WEIGHT
             ),
             "ListDocuments": Method(
-                requests.listing, self.list_page, read, in_all, weight=SEARCH_WEIGHT
+                requests.listing,
+                self.list_page,
+                read,
+                in_all,
+                weight=SEARCH_WEIGHT,
+                check_size=requests.check_filter,
             ),
             "ListNamespaces": Method(
                 requests.namespaces, self.list_namespaces, read, in_all, weight=SEARCH_WEIGHT
@@ -109,6 +114,7 @@ class DocumentService:
                 Scope.MEMORIES_EXPORT,
                 Audited.BEFORE,
                 weight=BULK_WEIGHT,
+                check_size=requests.check_filter,
             ),
         }
 
@@ -179,7 +185,7 @@ class DocumentService:
         page = await self._store.page(
             listing.session,
             listing.prefix,
-            _with_labels(listing.labels),
+            listing.filter,
             after=listing.after,
             size=listing.size,
             with_bodies=listing.with_bodies,
@@ -258,7 +264,7 @@ class DocumentService:
             page = await self._store.page(
                 export.session,
                 export.prefix,
-                _with_labels(export.labels),
+                export.filter,
                 after=after,
                 size=page_token.DEFAULT_SIZE,
                 with_bodies=True,
@@ -277,8 +283,3 @@ class DocumentService:
         if reading.refresh_ttl and Scope.DOCUMENTS_WRITE in call.principal.scopes:
             return await self._store.refresh(reading.session, found)
         return found
-
-
-def _with_labels(labels: Mapping[str, str]) -> Callable[[Document], bool]:
-    wanted = dict(labels).items()
-    return lambda document: wanted <= document.labels.items()

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from google.protobuf.struct_pb2 import NULL_VALUE
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from memoryd.domain.importance import effective_importance
 from memoryd.domain.records import Change, ContentType, StoreOutcome
+from memoryd.rpc.structs import fill_struct
 from memoryd.v1 import memory_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from google.protobuf.duration_pb2 import Duration
-    from google.protobuf.struct_pb2 import Struct, Value
 
     from memoryd.domain.records import Memory, MemoryEvent, Session, Stored
     from memoryd.rpc.status import Status
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-_MAX_EXACT_INTEGER = 2.0**53
-"""Up to here a double holds every whole number."""
 
 RESPONSE_FRAMING_BYTES = 4
 """Of a message in a list: its tag, and its length up to 2 MiB."""
@@ -218,51 +213,3 @@ def moment_of(message: Timestamp) -> datetime:
 def span_of(message: Duration) -> timedelta:
     """To the microsecond, rounded up, so that more than nothing stays so. Raises OverflowError."""
     return timedelta(seconds=message.seconds, microseconds=-(-message.nanos // 1000))
-
-
-def struct_value(struct: Struct) -> dict[str, Any]:
-    """Plain JSON values. Whole numbers come out as int, in the order of the keys in the message."""
-    fields = struct.fields
-    return {key: _plain(fields[key]) for key in fields}  # items() takes a fifth longer
-
-
-def _plain(value: Value) -> Any:
-    match value.WhichOneof("kind"):
-        case "string_value":
-            return value.string_value
-        case "number_value":
-            number = value.number_value
-            exact = number.is_integer() and abs(number) <= _MAX_EXACT_INTEGER
-            is_negative_zero = not number and math.copysign(1, number) < 0  # no int is
-            return int(number) if exact and not is_negative_zero else number
-        case "bool_value":
-            return value.bool_value
-        case "struct_value":
-            return struct_value(value.struct_value)
-        case "list_value":
-            return [_plain(item) for item in value.list_value.values]
-        case _:
-            return None
-
-
-def fill_struct(struct: Struct, values: Mapping[str, Any]) -> None:
-    for key, value in values.items():
-        _fill(struct.fields[key], value)
-
-
-def _fill(target: Value, value: Any) -> None:
-    if isinstance(value, str):
-        target.string_value = value
-    elif isinstance(value, bool):
-        target.bool_value = value
-    elif isinstance(value, (int, float)):
-        target.number_value = value
-    elif value is None:
-        target.null_value = NULL_VALUE
-    elif isinstance(value, dict):
-        target.struct_value.SetInParent()
-        fill_struct(target.struct_value, value)
-    else:
-        target.list_value.SetInParent()
-        for item in value:
-            _fill(target.list_value.values.add(), item)

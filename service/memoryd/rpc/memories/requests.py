@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from memoryd.domain.content import MAX_CONTENT_CHARS, ContentRefused, clean, hashes_of
 from memoryd.domain.errors import Violation
-from memoryd.domain.metadata import MAX_METADATA_BYTES, problem_with
 from memoryd.domain.principals import Scope
 from memoryd.domain.records import (
     DEFAULT_IMPORTANCE,
@@ -24,15 +23,16 @@ from memoryd.recall.weights import DEFAULT_IMPORTANCE_WEIGHT
 from memoryd.retrieval.query import RetrievalQuery
 from memoryd.rpc import page_token, sizes
 from memoryd.rpc.call import stop_if_gone
+from memoryd.rpc.conditions import parse_conditions
 from memoryd.rpc.fingerprint import fingerprint_of
 from memoryd.rpc.memories import messages as convert
+from memoryd.rpc.structs import parse_struct
 from memoryd.rpc.violations import NO_TIMESTAMP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from google.protobuf.duration_pb2 import Duration
-    from google.protobuf.struct_pb2 import Struct
     from google.protobuf.timestamp_pb2 import Timestamp
 
     from memoryd.rpc.call import Call
@@ -59,9 +59,6 @@ CHANGEABLE_PATHS = ("content", "content_type", "importance", "metadata", "expire
 """Of Memory, in UpdateMemory."""
 
 MAX_MASK_PATHS = 64
-
-MAX_METADATA_WIRE_BYTES = 6 * MAX_METADATA_BYTES
-"""No metadata within its limit is larger as a message: a digit and its comma take eleven bytes."""
 
 NANOS_A_MICROSECOND = 1_000
 
@@ -292,7 +289,7 @@ class RequestParser:
             content=content,
             content_type=convert.CONTENT_TYPE_OF.get(request.content_type, ContentType.CONTEXT),
             importance=request.importance if request.HasField("importance") else DEFAULT_IMPORTANCE,
-            metadata=self._metadata(request.metadata, f"{prefix}metadata", violations),
+            metadata=parse_struct(request.metadata, f"{prefix}metadata", violations),
             content_hash=hashes.content_hash,
             semantic_hash=hashes.semantic_hash,
             expires_at=expires_at,
@@ -324,7 +321,7 @@ class RequestParser:
                     given = memory.HasField("importance")
                     values["importance"] = memory.importance if given else DEFAULT_IMPORTANCE
                 case "metadata":
-                    values["metadata"] = self._metadata(
+                    values["metadata"] = parse_struct(
                         memory.metadata, "memory.metadata", violations
                     )
                 case "expire_time":
@@ -345,7 +342,12 @@ class RequestParser:
                 for kind in message.content_types
             ),
             min_importance=message.min_importance if message.HasField("min_importance") else None,
-            metadata=self._metadata(message.metadata, "filter.metadata", violations),
+            conditions=parse_conditions(
+                message.conditions,
+                "filter.conditions",
+                violations,
+                equal=parse_struct(message.metadata, "filter.metadata", violations),
+            ),
             created_after=_optional_moment(message, "created_after", violations),
             created_before=_optional_moment(message, "created_before", violations),
         )
@@ -364,17 +366,6 @@ class RequestParser:
             )
             return ""
         return content
-
-    def _metadata(self, struct: Struct, field: str, violations: Violations) -> dict[str, Any]:
-        wire_bytes = struct.ByteSize()
-        if wire_bytes > MAX_METADATA_WIRE_BYTES:
-            violations.add(field, f"must be at most {MAX_METADATA_BYTES:,} bytes as JSON")
-            return {}
-        metadata = convert.struct_value(struct)
-        problem = problem_with(metadata, wire_bytes)
-        if problem is not None:
-            violations.add(field, problem)
-        return metadata
 
     def _expiration(
         self,
