@@ -34,6 +34,7 @@ from memoryd.database.tables import schema
 from memoryd.server import Server
 from memoryd.tools.secrets import Secrets
 from memoryd.tools.settings import load_configuration
+from memoryd.v1.document_pb2_grpc import DocumentServiceStub
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 from memoryd.v1.session_pb2_grpc import SessionServiceStub
 from memoryd.v1.tool_config_pb2_grpc import ToolConfigServiceStub
@@ -388,6 +389,10 @@ class Running:
         return SessionServiceStub(self.channel)
 
     @property
+    def documents(self) -> DocumentServiceStub:
+        return DocumentServiceStub(self.channel)
+
+    @property
     def tools(self) -> ToolConfigServiceStub:
         return ToolConfigServiceStub(self.channel)
 
@@ -447,6 +452,11 @@ async def memory(running: Running) -> MemoryServiceStub:
 @pytest.fixture
 async def sessions(running: Running) -> SessionServiceStub:
     return running.sessions
+
+
+@pytest.fixture
+async def documents(running: Running) -> DocumentServiceStub:
+    return running.documents
 
 
 @pytest.fixture

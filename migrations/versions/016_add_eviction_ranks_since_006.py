@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "016_add_eviction_ranks_since_006"
-down_revision = "014_add_sessions_since_006"
+down_revision = "015_add_documents_since_006"
 branch_labels = None
 depends_on = None
 

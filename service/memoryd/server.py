@@ -20,12 +20,14 @@ from memoryd.audit.writer import AuditWriter
 from memoryd.database.engine import Database
 from memoryd.database.notifications import Listener
 from memoryd.database.roles import check_role
+from memoryd.documents.history import read_changes as read_document_changes
+from memoryd.documents.store import DocumentStore
 from memoryd.domain.audit import Audited, AuditMode
 from memoryd.domain.errors import MemorydError
 from memoryd.domain.principals import AuthMethod, AuthMode, Principal, Scope
 from memoryd.domain.records import DEFAULT_TENANT
 from memoryd.memories.access import AccessTracker
-from memoryd.memories.feed import ChangeFeed
+from memoryd.memories.history import read_changes
 from memoryd.memories.store import MemoryStore
 from memoryd.memories.sweeper import Sweeper
 from memoryd.recall.embedders.embedder import EmbedderUnavailable, load
@@ -36,6 +38,7 @@ from memoryd.rpc.admin.service import AccessService
 from memoryd.rpc.aio_server import aio_server
 from memoryd.rpc.auditing import Auditor
 from memoryd.rpc.core_server import CoreServer
+from memoryd.rpc.documents.service import DocumentService
 from memoryd.rpc.endpoint import Endpoint
 from memoryd.rpc.exposure import check_exposure
 from memoryd.rpc.health import NOT_HEALTH, HealthMonitor
@@ -53,6 +56,7 @@ from memoryd.server_options import (
     exposure_of,
     limits_of,
 )
+from memoryd.sessions.feed import ChangeFeed
 from memoryd.sessions.store import SessionStore
 from memoryd.sessions.usage import TenantUsage
 from memoryd.settings.service import (
@@ -86,6 +90,7 @@ if TYPE_CHECKING:
 
 _service = descriptor_pool.Default().FindServiceByName
 MEMORY_SERVICE = _service("memoryd.v1.MemoryService")
+DOCUMENT_SERVICE = _service("memoryd.v1.DocumentService")
 TOOL_SERVICE = _service("memoryd.v1.ToolConfigService")
 SESSION_SERVICE = _service("memoryd.v1.SessionService")
 ACCESS_SERVICE = _service("memoryd.v1.AccessService")
@@ -93,7 +98,11 @@ HEALTH_SERVICE = _service("grpc.health.v1.Health")
 REFLECTION_SERVICE = _service(reflection.SERVICE_NAME)
 
 SERVICES = tuple(
-    service.full_name for service in (MEMORY_SERVICE, SESSION_SERVICE, TOOL_SERVICE, ACCESS_SERVICE)
+    service.full_name
+    for service in (
+        *(MEMORY_SERVICE, SESSION_SERVICE, DOCUMENT_SERVICE),
+        *(TOOL_SERVICE, ACCESS_SERVICE),
+    )
 )
 
 DROP_SECONDS = 3600.0
@@ -190,7 +199,10 @@ class Server:
         self.database = Database(self._url, options)
         self._standby = _standby_of(settings, options, self.database)
         self._listener = Listener(self.database)
-        self._feed = ChangeFeed(self.database, self._listener)
+        self._feed = ChangeFeed(self.database, self._listener, read_changes)
+        self._document_feed = ChangeFeed(
+            self.database, self._listener, partial(read_document_changes, self.database.dialect)
+        )
         self._secrets = secrets
         self._tools = tool_configs_of(self.database, settings, tools, clock=clock)
         self._keyring = Keyring(
@@ -203,12 +215,15 @@ class Server:
         self._store = MemoryStore(
             self.database,
             clock,
-            self._feed.notify,
+            self._notify,
             standby=self._standby,
             queue_limit=settings.write_queue_limit,
             batch_limit=settings.write_batch_limit,
             cache_bytes=settings.session_cache_bytes,
             quotas_of=self._keyring.quotas_of,
+        )
+        self._documents = DocumentStore(
+            self.database, self._store.reads, self._store.write_documents
         )
         self._accesses = AccessTracker(self.database, self._store.cache)
         self._retrieval = LazyRetrieval(
@@ -223,7 +238,7 @@ class Server:
             self.database,
             settings,
             self._tools,
-            notify=self._feed.notify,
+            notify=self._notify,
             clock=None if clock is utc_now else lambda _: clock(),
             usage=self._usage,
         )
@@ -286,6 +301,12 @@ class Server:
             _log.warning("grpc.aio serves, at about half the speed: %s", problem)
         return aio_server(handlers, unknown, options, apart=HEALTH_SERVICE.full_name)
 
+    def _notify(self, changed: Iterable[Session]) -> None:
+        """Wake those who watch sessions, whatever they watch there."""
+        sessions = [*changed]
+        self._feed.notify(sessions)
+        self._document_feed.notify(sessions)
+
     def _add_services(self, clock: Callable[[], datetime]) -> None:
         settings, pipeline, tools = self._settings, self._pipeline, self._tools
 
@@ -311,6 +332,8 @@ class Server:
             self.database, clock, self._feed.notify, quotas_of=self._keyring.quotas_of
         )
         pipeline.add_service(SESSION_SERVICE, SessionService(sessions).methods())
+        documents = DocumentService(self._documents, self._document_feed, clock=clock)
+        pipeline.add_service(DOCUMENT_SERVICE, documents.methods())
         pipeline.add_service(TOOL_SERVICE, ToolConfigService(tools, self._secrets).methods())
         access = AccessService(
             KeyAdministration(self.database, clock, self._keyring.quotas_of),
@@ -459,7 +482,7 @@ class Server:
     @property
     def watchers(self) -> int:
         """How many streams follow a session."""
-        return self._feed.subscriptions
+        return self._feed.subscriptions + self._document_feed.subscriptions
 
     @property
     def tool_watchers(self) -> int:
@@ -494,6 +517,7 @@ class Server:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
         await self._feed.close()
+        await self._document_feed.close()
         await self._tools.aclose()
         await self._pipeline.open_streams.aclose()
         await self._listener.close()

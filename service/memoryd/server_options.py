@@ -63,6 +63,7 @@ def default_quotas(settings: Settings) -> Quotas:
         memories=settings.quota_memories,
         sessions=settings.quota_sessions,
         bytes=settings.quota_bytes,
+        documents=settings.quota_documents,
     )
 
 

@@ -50,6 +50,7 @@ async def lines_once(
 
 CHANGES = {
     *("EraseSession", "ExportMemories", "PurgeMemories"),
+    *("ExportDocuments", "DeleteDocuments"),
     *("UpdateToolConfig", "ResetToolConfig", "RollbackToolConfig"),
     *("CreateApiKey", "RevokeApiKey", "RotateApiKey", "UpdateTenant"),
 }
@@ -69,7 +70,7 @@ async def test_each_method_leaves_lines_by_its_decision(guard, tables, mode):
     caller = await guarded.caller("default", scopes=["operator", "tenant:admin", "instance:admin"])
     for method in METHODS:
         request: Any = request_for(method, "user-7.a")
-        if method.name == "PurgeMemories":
+        if method.name in {"PurgeMemories", "DeleteDocuments"}:
             request.force = True
         await refused(caller, method, request)
     every = {method.name for method in METHODS}

@@ -21,11 +21,13 @@ from buf.validate import validate_pb2
 from memoryd.access.api_key import new_key
 from memoryd.domain.principals import Scope
 from memoryd.server import SERVICES
-from memoryd.v1 import access_pb2, memory_pb2, rules_pb2, session_pb2, tool_config_pb2
+from memoryd.v1 import access_pb2, document_pb2, memory_pb2, rules_pb2, session_pb2, tool_config_pb2
 
 ALLOWED, FORBIDDEN = "user-7.a", "user-12"
 MEMORY_ID = "01a20070-f57b-74ff-b4d3-bc9f1dcae1d7"
 KEY_ID = "0123456789AB"
+
+DOCUMENT = document_pb2.Document(key="k", json="{}")
 
 SCOPE_OF = {
     "MemoryService": {
@@ -43,6 +45,16 @@ SCOPE_OF = {
     "SessionService": {
         "memories:read": ("ListSessions", "GetSession"),
         "memories:write": ("UpdateSession",),
+    },
+    "DocumentService": {
+        "documents:read": (
+            *("GetDocument", "BatchGetDocuments", "ListDocuments", "ListNamespaces"),
+            *("ListDocumentRevisions", "WatchDocuments"),
+        ),
+        "documents:write": (
+            *("PutDocument", "BatchWriteDocuments", "DeleteDocument", "DeleteDocuments"),
+        ),
+        "memories:export": ("ExportDocuments",),
     },
     "ToolConfigService": {
         "tools:read": (
@@ -76,6 +88,15 @@ REQUESTS: dict[str, Message] = {
         memory=memory_pb2.Memory(content="another fact")
     ),
     "FindSimilarMemories": memory_pb2.FindSimilarMemoriesRequest(content="a fact"),
+    "PutDocument": document_pb2.PutDocumentRequest(document=DOCUMENT),
+    "BatchWriteDocuments": document_pb2.BatchWriteDocumentsRequest(
+        writes=[
+            document_pb2.DocumentWrite(put=document_pb2.PutDocumentRequest(document=DOCUMENT)),
+            document_pb2.DocumentWrite(
+                delete=document_pb2.DeleteDocumentRequest(key="x", allow_missing=True)
+            ),
+        ]
+    ),
     "UpdateToolConfig": tool_config_pb2.UpdateToolConfigRequest(
         tool_config=tool_config_pb2.ToolConfig(
             tool="rag", rag=tool_config_pb2.RagSettings(search_k=7)
@@ -126,7 +147,8 @@ def request_for(method: MethodDescriptor, session: str, *, place: int | None = N
     request = copy.deepcopy(given) if given else GetMessageClass(method.input_type)()
     for number, path in enumerate(session_fields(method.input_type)):
         fill(request, path, session if place in (None, number) else ALLOWED)
-    for name, value in (("memory_id", MEMORY_ID), ("tool", "rag"), ("key_id", KEY_ID)):
+    needed = (("memory_id", MEMORY_ID), ("tool", "rag"), ("key_id", KEY_ID), ("key", "k"))
+    for name, value in needed:
         if name in method.input_type.fields_by_name and not given:
             setattr(request, name, value)
     if method.name == "UpdateMemory":
@@ -142,6 +164,8 @@ def fill(message: Any, path: tuple[str, ...], value: str) -> None:
     name, *rest = path
     field = message.DESCRIPTOR.fields_by_name[name]
     if rest:
+        if field.containing_oneof is not None and not message.HasField(name):
+            return  # it is another kind of item
         child = getattr(message, name)
         for item in child if field.is_repeated else (child,):
             fill(item, tuple(rest), value)

@@ -136,7 +136,7 @@ async def test_a_standby_serves_rows_only_if_it_has_caught_up(serve, pair):
 
 @pytest.mark.parametrize("loss", ["stop", "freeze"])
 async def test_without_its_standby_the_primary_serves_the_rows(serve, pair, loss, monkeypatch):
-    monkeypatch.setattr("memoryd.memories.replica.STANDBY_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr("memoryd.sessions.replica.STANDBY_TIMEOUT_SECONDS", 0.2)
     database = pair.create_database()
     running = await serve(
         **VARIABLES,

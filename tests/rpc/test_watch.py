@@ -14,7 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from memoryd.database import notifications as listener
 from memoryd.domain.errors import RevisionOutOfRange
-from memoryd.memories import feed
+from memoryd.sessions import feed
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 

@@ -222,13 +222,13 @@ class Dialect(ABC):
     @abstractmethod
     def age_days(self, since: ColumnElement[datetime], now: ColumnElement[datetime]) -> Any: ...
 
+    def by_code_point(self, column: Column[Any]) -> ColumnElement[str]:
+        """Give a text as it compares and sorts by code point."""
+        return column
+
     @abstractmethod
     def octets(self, column: Column[Any]) -> ColumnElement[int]:
         """Give the size of a text or of JSON as it is stored, in bytes of UTF-8."""
-
-    def by_code_point(self, column: Column[Any]) -> ColumnElement[str]:
-        """Have a text compare and sort by code point."""
-        return column  # as it does where the database has no other order
 
     @abstractmethod
     def least(self, *values: Any) -> Function[Any]: ...

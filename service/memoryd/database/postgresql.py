@@ -275,11 +275,11 @@ class PostgresDialect(Dialect):
     def age_days(self, since: ColumnElement[datetime], now: ColumnElement[datetime]) -> Any:
         return cast(extract("epoch", now - since), Double) / 86_400.0
 
-    def octets(self, column: Column[Any]) -> ColumnElement[int]:
-        return func.octet_length(cast(column, Text))
-
     def by_code_point(self, column: Column[Any]) -> ColumnElement[str]:
         return column.collate("C")
+
+    def octets(self, column: Column[Any]) -> ColumnElement[int]:
+        return func.octet_length(cast(column, Text))
 
     def least(self, *values: Any) -> Function[Any]:
         return func.least(*values)

@@ -26,7 +26,7 @@ from sqlalchemy import (
     text,
 )
 
-from memoryd.database.types import UtcDateTime
+from memoryd.database.types import CODE_POINTS, UtcDateTime
 
 schema = MetaData()
 
@@ -51,6 +51,8 @@ sessions = Table(
     Column("revision", BigInteger, nullable=False),
     # Before it not every purge is known any more.
     Column("horizon", BigInteger, nullable=False, server_default=text("0")),
+    # Before it not every deletion of a document is known any more.
+    Column("document_horizon", BigInteger, nullable=False, server_default=text("0")),
     # Raised by every transaction that counts accesses, which change no revision.
     Column("access_revision", BigInteger, nullable=False, server_default=text("0")),
     # Memories that are not deleted, expired ones included. It holds, as `updated_at` does, where
@@ -226,6 +228,107 @@ memory_history = Table(
     Index("ix_memory_history_recorded_at", "recorded_at"),
 )
 
+# What is small stands first: a body that is large lies outside the row, and so is not read with it.
+documents = Table(
+    "documents",
+    schema,
+    Column("tenant", String(64), nullable=False),
+    Column("session_id", String(255), nullable=False),
+    # Each label ended by U+0001, so that text sorts as namespaces do.
+    Column("namespace", CODE_POINTS, nullable=False),
+    Column("key", CODE_POINTS, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("change", String(16), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime),
+    Column("ttl_microseconds", BigInteger),
+    Column("kind", String(8), nullable=False),
+    # Of the body, in bytes.
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("labels", JSON, nullable=False),
+    # What a search finds it by; null: nothing.
+    Column("search_texts", JSON(none_as_null=True)),
+    Column("body", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("tenant", "session_id", "namespace", "key", name="pk_documents"),
+    ForeignKeyConstraint(
+        ["tenant", "session_id"],
+        ["sessions.tenant", "sessions.session_id"],
+        name="fk_documents_session",
+        ondelete="CASCADE",
+    ),
+    Index("uq_document_revision", "tenant", "session_id", "revision", unique=True),
+    Index(
+        "ix_document_expires_at",
+        "expires_at",
+        sqlite_where=text("expires_at IS NOT NULL"),
+        postgresql_where=text("expires_at IS NOT NULL"),
+    ),
+    # What has expired in a session and is not swept yet.
+    Index(
+        "ix_document_session_expires_at",
+        "tenant",
+        "session_id",
+        "expires_at",
+        sqlite_where=text("expires_at IS NOT NULL"),
+        postgresql_where=text("expires_at IS NOT NULL"),
+    ),
+)
+
+# Versions that were superseded; and, without one, that a document was deleted or expired.
+document_history = Table(
+    "document_history",
+    schema,
+    Column("tenant", String(64), nullable=False),
+    Column("session_id", String(255), nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("namespace", CODE_POINTS, nullable=False),
+    Column("key", CODE_POINTS, nullable=False),
+    Column("change", String(16), nullable=False),
+    Column("recorded_at", UtcDateTime, nullable=False),
+    # Null, as all that follows, where it is gone.
+    Column("created_at", UtcDateTime),
+    Column("updated_at", UtcDateTime),
+    Column("expires_at", UtcDateTime),
+    Column("ttl_microseconds", BigInteger),
+    Column("kind", String(8)),
+    Column("size", BigInteger),
+    Column("sha256", String(64)),
+    Column("labels", JSON(none_as_null=True)),
+    Column("body", LargeBinary),
+    PrimaryKeyConstraint("tenant", "session_id", "revision", name="pk_document_history"),
+    ForeignKeyConstraint(
+        ["tenant", "session_id"],
+        ["sessions.tenant", "sessions.session_id"],
+        name="fk_document_history_session",
+        ondelete="CASCADE",
+    ),
+    Index("ix_document_history_name", "tenant", "session_id", "namespace", "key", "revision"),
+    Index("ix_document_history_recorded_at", "recorded_at"),
+)
+
+document_requests = Table(
+    "document_requests",
+    schema,
+    Column("tenant", String(64), nullable=False),
+    Column("session_id", String(255), nullable=False),
+    Column("request_id", String(36), nullable=False),
+    # SHA-256 of the arguments.
+    Column("fingerprint", String(64), nullable=False),
+    # Of the first answer what the request does not say.
+    Column("answer", JSON, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    PrimaryKeyConstraint("tenant", "session_id", "request_id", name="pk_document_requests"),
+    ForeignKeyConstraint(
+        ["tenant", "session_id"],
+        ["sessions.tenant", "sessions.session_id"],
+        name="fk_document_requests_session",
+        ondelete="CASCADE",
+    ),
+    Index("ix_document_requests_created_at", "created_at"),
+)
+
 # What references to sessions are made with: without it they say nothing of the session's id.
 session_ref_keys = Table(
     "session_ref_keys",
@@ -265,6 +368,7 @@ tenant_usage = Table(
     Column("memories", BigInteger, nullable=False),
     Column("sessions", BigInteger, nullable=False),
     Column("bytes", BigInteger, nullable=False),
+    Column("documents", BigInteger, nullable=False, server_default=text("0")),
     # How often the rows themselves were counted; 0: not yet, so that the numbers are only what was
     # added since the row was made.
     Column("recounts", BigInteger, nullable=False),

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import DateTime
+from sqlalchemy import DateTime, Text
 from sqlalchemy.types import TypeDecorator
 
 if TYPE_CHECKING:
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 _CACHED_TIMES = 64
 """What one transaction writes has few times, each many times over."""
+
+
+CODE_POINTS = Text().with_variant(Text(collation="C"), "postgresql")
+"""Text that sorts by code point, as SQLite's does anyway."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):

@@ -19,9 +19,11 @@ MemorydError
 ├── QuotaExceeded             of the tenant
 ├── KeyNotFound
 ├── MemoryNotFound
+├── DocumentNotFound
 ├── ToolConfigRevisionNotFound
 ├── ServiceNotFound           of a health check
 ├── MemoryAlreadyExists       another live memory holds the content
+├── DocumentAlreadyExists
 ├── MemoryNotDeleted          nothing to undelete
 ├── EtagMismatch
 ├── SessionFull
@@ -65,6 +67,8 @@ class MemorydError(Exception):
 
     caller: RefusedCaller | None = None
     """Set where it refuses a call before its principal is established."""
+    field: str = ""
+    """Where the item stands in the call that it is about (`writes[3]`); empty: that is clear."""
     last_revision: int | None = None
     """Where the error ends a stream that can be resumed: the revision of the last message sent."""
 
@@ -176,7 +180,8 @@ _REMEDIES = {
     "keys": "revoke some",
     "memories": "delete some",
     "sessions": "erase some",
-    "bytes": "delete memories, or store shorter ones",
+    "documents": "delete some",
+    "bytes": "delete memories or documents, or store shorter ones",
 }
 """What a tenant can do itself about each of its quotas."""
 
@@ -213,6 +218,20 @@ class SessionNotFound(MemorydError):
             " erased"
         )
         self.session_id = session_id
+
+
+class DocumentNotFound(MemorydError):
+    def __init__(self, name: str) -> None:
+        super().__init__("the session has no such document")
+        self.name = name
+
+
+class DocumentAlreadyExists(MemorydError):
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            "the session has a document with this name; put it without if_absent to replace it"
+        )
+        self.name = name
 
 
 class ToolConfigRevisionNotFound(MemorydError):

@@ -162,6 +162,12 @@ class SessionRules:
             prefix.startswith(others._prefixes) for prefix in self._prefixes
         )
 
+    def beginning_with(self, prefix: str) -> list[SessionRange]:
+        """Those of the ids that they allow that begin with a text."""
+        wanted = ids_with_prefix(prefix)
+        both = (allowed.within(wanted) for allowed in self.ranges())
+        return [one for one in both if one is not None]
+
     def both(self, others: SessionRules) -> SessionRules:
         """Allow what these and the others allow. It may have more than MAX_RULES rules."""
         if self.within(others):

@@ -23,19 +23,32 @@ class Usage(NamedTuple):
     memories: int = 0
     """Rows that are not deleted: expired ones until they are swept."""
     sessions: int = 0
-    """Sessions that exist: until they are erased, whether or not they have memories."""
+    """Sessions that exist: until they are erased, whether or not they hold anything."""
     bytes: int = 0
-    """Of the contents and the metadata of those memories, as they are stored."""
+    """Of the contents and the metadata of those memories, as they are stored, and of the bodies of
+    documents."""
+    documents: int = 0
+    """Rows: expired ones until they are swept."""
 
     # Field by field, since every write comes here.
 
     def plus(self, other: Usage) -> Usage:
-        memories, sessions, size = other
-        return Usage(self.memories + memories, self.sessions + sessions, self.bytes + size)
+        memories, sessions, size, documents = other
+        return Usage(
+            self.memories + memories,
+            self.sessions + sessions,
+            self.bytes + size,
+            self.documents + documents,
+        )
 
     def minus(self, other: Usage) -> Usage:
-        memories, sessions, size = other
-        return Usage(self.memories - memories, self.sessions - sessions, self.bytes - size)
+        memories, sessions, size, documents = other
+        return Usage(
+            self.memories - memories,
+            self.sessions - sessions,
+            self.bytes - size,
+            self.documents - documents,
+        )
 
 
 NOTHING = Usage()
@@ -69,6 +82,8 @@ class Account:
             self._refuse("sessions", change.sessions - room.sessions)
         if limits.bytes and after.bytes - room.bytes > limits.bytes:
             self._refuse("bytes", change.bytes - room.bytes)
+        if limits.documents and after.documents > limits.documents:
+            self._refuse("documents", change.documents)
         self.used = after
 
     def _refuse(self, quota: str, added: int) -> None:
@@ -88,11 +103,12 @@ class Quotas(NamedTuple):
     memories: int = 0
     sessions: int = 0
     bytes: int = 0
+    documents: int = 0
 
     @property
     def stored(self) -> Usage:
         """Of what is stored; see there."""
-        return Usage(self.memories, self.sessions, self.bytes)
+        return Usage(self.memories, self.sessions, self.bytes, self.documents)
 
     @classmethod
     def known(cls, values: Mapping[str, int]) -> dict[str, int]:

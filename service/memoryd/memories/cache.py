@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from memoryd.domain.records import Memory, Session
     from memoryd.memories.cached_session import SessionNews
-    from memoryd.memories.replica import SessionReads
+    from memoryd.sessions.replica import SessionReads
 
 RELOAD_CHANGES = 500
 MOST_CHANGES = 5_000

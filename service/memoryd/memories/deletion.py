@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import and_, delete, not_, or_, select, update
+from sqlalchemy import and_, delete, not_, or_, select
 
 from memoryd.database import statements
 from memoryd.database.dialect import NOTHING, columns_of
@@ -32,7 +32,7 @@ from memoryd.sessions.lock import SHARD_KEY, lock_sessions
 from memoryd.sessions.revisions import Totals, notification, raise_revisions
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Sequence
     from datetime import datetime
 
     from sqlalchemy import Column, ColumnElement, Connection, Select, Table
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from memoryd.database.dialect import Dialect, Row
 
 REQUEST_KEY = (*SHARD_KEY, "request_id")
-HISTORY_KEY = (*SHARD_KEY, "revision")
 
 MemoryKey = tuple[str, str, str]
 """(tenant, session_id, id)"""
@@ -230,67 +229,6 @@ def _keys(
     connection: Connection, statement: Select[Any], parameters: Row = NOTHING
 ) -> list[MemoryKey]:
     return [(row[0], row[1], row[2]) for row in connection.execute(statement, parameters).all()]
-
-
-def drop_requests(connection: Connection, dialect: Dialect, before: datetime, limit: int) -> int:
-    """Forget the oldest request ids that were used before a time; answer how many."""
-    r = store_requests.c
-    key = (r.tenant, r.session_id, r.request_id)
-    old = connection.execute(
-        select(*key).where(r.created_at < before).order_by(r.created_at).limit(limit)
-    ).all()
-    _lock(connection, dialect, old)
-    return _delete(connection, dialect, store_requests, REQUEST_KEY, old)
-
-
-def drop_history(connection: Connection, dialect: Dialect, before: datetime, limit: int) -> int:
-    """Drop the oldest history recorded before a time; answer how much.
-
-    Where a purge goes, the session's horizon moves: a resume from before it could miss that purge.
-    """
-    h = memory_history.c
-    old = connection.execute(
-        select(h.tenant, h.session_id, h.revision, h.change)
-        .where(h.recorded_at < before)
-        .order_by(h.recorded_at)
-        .limit(limit)
-    ).all()
-    _lock(connection, dialect, old)
-    horizons: defaultdict[Session, int] = defaultdict(int)
-    for tenant, session_id, revision, change in old:
-        if change == Change.PURGED.value:
-            session = Session(tenant, session_id)
-            horizons[session] = max(horizons[session], revision)
-    for session, horizon in sorted(horizons.items()):
-        connection.execute(
-            update(sessions)
-            .where(
-                sessions.c.tenant == session.tenant,
-                sessions.c.session_id == session.session_id,
-                sessions.c.horizon < horizon,
-            )
-            .values(horizon=horizon)
-        )
-    return _delete(connection, dialect, memory_history, HISTORY_KEY, old)
-
-
-def _lock(connection: Connection, dialect: Dialect, rows: Iterable[Sequence[Any]]) -> None:
-    """Lock the sessions of rows, as everything that deletes rows of theirs does first."""
-    lock_sessions(connection, dialect, (Session(row[0], row[1]) for row in rows))
-
-
-def _delete(
-    connection: Connection,
-    dialect: Dialect,
-    table: Table,
-    key: tuple[str, ...],
-    rows: Sequence[Sequence[Any]],
-) -> int:
-    """Delete rows by keys that stand first in `rows`."""
-    if not rows:
-        return 0
-    keys = [dict(zip(key, row, strict=False)) for row in rows]
-    return dialect.delete_many(connection, table, key, keys)
 
 
 def _blank_answers(

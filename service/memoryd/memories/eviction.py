@@ -24,10 +24,10 @@ from memoryd.database.tables import memories, sessions
 from memoryd.domain.importance import (
     MAX_LEVEL,
     NEVER_ANY,
-    effective_importance,
     fading_rank,
 )
 from memoryd.memories import lookups, rows
+from memoryd.memories.eviction_keys import EvictionKey, Ranks
 from memoryd.memories.lookups import Lookup
 from memoryd.memories.rows import COLUMNS, PRIMARY_KEY
 from memoryd.sessions.lock import SHARD_KEY
@@ -53,41 +53,6 @@ RANKED_AT_ONCE = 200
 
 RANKED_AT_ONCE_IF_FULL = 5_000
 """The same once there is none: each store reads the whole session until all are ranked."""
-
-
-class EvictionKey(NamedTuple):
-    """The least goes first: of equal importance what has faded most, then the longest unchanged."""
-
-    importance: float
-    """Effective."""
-    rank: int
-    revision: int
-    memory_id: str
-
-    @classmethod
-    def of(
-        cls, memory: Memory, now: datetime, half_life_days: float, *, accesses: int | None = None
-    ) -> EvictionKey:
-        """`accesses`: how many to assume."""
-        importance = effective_importance(
-            memory.importance,
-            memory.created_at,
-            memory.access_count if accesses is None else accesses,
-            now=now,
-            half_life_days=half_life_days,
-        )
-        rank = fading_rank(memory.importance, memory.created_at, half_life_days)
-        return cls(importance, rank, memory.revision, memory.memory_id)
-
-
-class Ranks(NamedTuple):
-    """How far a session's ranks are kept."""
-
-    revision: int | None
-    half_life_days: float | None
-
-
-UNRANKED = Ranks(None, None)
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ from memoryd.database.tenancy import MAX_TENANTS, NO_TENANT
 from memoryd.domain.errors import DatabaseUnavailable, MemorydError, Overloaded, ShuttingDown
 from memoryd.memories.known_sessions import KnownSessions
 from memoryd.memories.unit_of_work import UnitOfWork
-from memoryd.memories.writes import Store, sessions_of, tenant_of
+from memoryd.memories.writes import sessions_of, tenant_of, weight_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -52,7 +52,7 @@ _Waiting = tuple["Write", asyncio.Future[Any]]
 
 
 class GroupCommit:
-    """What writes memories in this process, in one transaction after the other.
+    """What writes memories and documents in this process, in one transaction after the other.
 
     A write that the domain refuses fails alone. If the database refuses a transaction, its writes
     are tried again one by one, so that only the one at fault fails. A caller that has gone before
@@ -141,7 +141,7 @@ class GroupCommit:
         """
         if self._closing:
             raise ShuttingDown
-        weight, tenant, waiting = _weight(write), tenant_of(write), self._waiting
+        weight, tenant, waiting = weight_of(write), tenant_of(write), self._waiting
         if waiting.weight and waiting.weight + weight > self._queue_limit:
             # A tenant that has waiting less than its share is let in all the same.
             own, share = waiting.weight_of(tenant), self._queue_limit // (waiting.tenants + 1)
@@ -197,7 +197,7 @@ class GroupCommit:
                 await self._commit([item])
         else:
             self._note(None)
-            self._measure(sum(_weight(write) for write, _ in batch), time.perf_counter() - begun)
+            self._measure(sum(weight_of(write) for write, _ in batch), time.perf_counter() - begun)
             for (_, future), outcome in zip(batch, outcomes, strict=True):
                 _settle(future, outcome)
 
@@ -255,10 +255,6 @@ class GroupCommit:
             await self._database.read(
                 lambda connection: dialect.analyse(connection, tables), tenants=NO_TENANT
             )
-
-
-def _weight(write: Write) -> int:
-    return len(write.items) if isinstance(write, Store) else 1
 
 
 def _settle(future: asyncio.Future[Any], outcome: object) -> None:

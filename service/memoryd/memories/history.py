@@ -7,57 +7,28 @@ memory costs no second row.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
-from sqlalchemy import and_, bindparam, select, true
+from sqlalchemy import bindparam
 
 from memoryd.database import statements
 from memoryd.database.feed import Changes
-from memoryd.database.tables import memories, memory_history, sessions
-from memoryd.domain.errors import RevisionOutOfRange
+from memoryd.database.tables import memories, memory_history
 from memoryd.domain.records import Change, MemoryEvent
 from memoryd.memories import answers
 from memoryd.memories.rows import COLUMNS, memory_of
+from memoryd.sessions.history import newer, newer_rows, out_of_range
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sqlalchemy import Column, ColumnElement, Connection, Table
+    from sqlalchemy import Connection
 
     from memoryd.domain.records import Session
 
 READ_LIMIT = 50
 """Changes that one read brings at the most; with contents and metadata as large as may be, 2 MB."""
 
-_WATCHED = and_(
-    sessions.c.tenant == bindparam("tenant"), sessions.c.session_id == bindparam("session_id")
-)
-
-
-def _newer(table: Table, columns: Sequence[Column[Any]], *conditions: ColumnElement[bool]) -> Any:
-    """The session's row joined with the first rows of another table after a revision, in order."""
-    rows = (
-        select(*columns)
-        .where(
-            table.c.tenant == bindparam("tenant"),
-            table.c.session_id == bindparam("session_id"),
-            table.c.revision > bindparam("after"),
-            *conditions,
-        )
-        .order_by(table.c.revision)
-        .limit(READ_LIMIT)
-        .subquery()
-    )
-    return (
-        select(sessions.c.revision, sessions.c.horizon, *rows.c)
-        .select_from(sessions.outerjoin(rows, true()))
-        .where(_WATCHED)
-        .order_by(rows.c.revision)
-    )
-
-
-_CURRENT = _newer(memories, COLUMNS)
-_SUPERSEDED = _newer(
+_CURRENT = newer(memories, COLUMNS, limit=READ_LIMIT)
+_SUPERSEDED = newer(
     memory_history,
     (
         memory_history.c.revision,
@@ -66,6 +37,7 @@ _SUPERSEDED = _newer(
         memory_history.c.state,
     ),
     memory_history.c.revision <= bindparam("until"),
+    limit=READ_LIMIT,
 )
 
 
@@ -78,10 +50,10 @@ def read_changes(connection: Connection, session: Session, after: int) -> Change
     key = {**session._asdict(), "after": after}
     # First what is current, with the revision up to which that is so: what a writer supersedes from
     # here on is in the history below by then, and what it adds is beyond that revision.
-    current = _rows(statements.fetch(connection, _CURRENT, key), after)
+    current = newer_rows(statements.fetch(connection, _CURRENT, key), after)
     revision = until = current.revision
     if after > revision:
-        raise _out_of_range(after)
+        raise out_of_range(after)
     events: dict[int, MemoryEvent] = {}
     for row in current.rows:
         memory = memory_of(row)
@@ -91,7 +63,7 @@ def read_changes(connection: Connection, session: Session, after: int) -> Change
     if len(current.rows) == READ_LIMIT:
         until = max(events)
     if len(events) < until - after:
-        superseded = _rows(
+        superseded = newer_rows(
             statements.fetch(connection, _SUPERSEDED, {**key, "until": until}), after
         ).rows
         for at, memory_id, change, state in superseded:
@@ -101,27 +73,3 @@ def read_changes(connection: Connection, session: Session, after: int) -> Change
             until = superseded[-1][0]
     in_order = tuple(events[at] for at in sorted(events) if at <= until)
     return Changes(in_order, revision, is_all=until == revision)
-
-
-class _Rows(NamedTuple):
-    revision: int
-    rows: Sequence[Sequence[Any]]
-
-
-def _rows(found: Sequence[Sequence[Any]], after: int) -> _Rows:
-    """Take apart what `_newer` found. Raises RevisionOutOfRange."""
-    if not found:
-        if after:
-            raise _out_of_range(after)
-        return _Rows(0, ())
-    revision, horizon = found[0][0], found[0][1]
-    if 0 < after < horizon:
-        raise _out_of_range(after)
-    return _Rows(revision, [row[2:] for row in found if row[2] is not None])
-
-
-def _out_of_range(after: int) -> RevisionOutOfRange:
-    return RevisionOutOfRange(
-        f"changes since revision {after} are no longer all kept, or the session was erased since;"
-        " list the memories again and watch from there"
-    )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from memoryd.domain.metadata import json_bytes
 from memoryd.domain.quotas import NOTHING, Usage
 from memoryd.domain.records import Change, Memory
-from memoryd.memories.eviction import UNRANKED, EvictionKey, Ranks
+from memoryd.memories.eviction_keys import UNRANKED, EvictionKey, Ranks
 from memoryd.sessions.revisions import Totals
 
 if TYPE_CHECKING:
@@ -65,9 +65,13 @@ class SessionWork:
         """By id; as they are by now."""
 
     @property
-    def totals(self) -> Totals:
+    def has_changed(self) -> bool:
+        return self.revision != self.found.revision
+
+    def totals(self, added_documents: int) -> Totals:
         """What its row says after the changes."""
-        return Totals(self.revision, self.kept_count, self.found.document_count)
+        documents = self.found.document_count + added_documents
+        return Totals(self.revision, self.kept_count, documents)
 
     def own(self, capacity: Capacity) -> Capacity:
         """The limits of its tool, with those that are set for the session in their place."""
@@ -137,7 +141,7 @@ class SessionWork:
         memory_id = memory.memory_id
         if self.account is not None:
             size = self.sizes[memory_id] = _size(memory)
-            added = Usage(1, int(self._is_new and not self.added), size)
+            added = Usage(1, self._new_sessions, size)
             over = self.live_count + memory.is_live(self.now) - max_entries
             self.account.add(added, NOTHING if over <= 0 else self._least(over, memory_id))
         self.revision = memory.revision
@@ -165,6 +169,21 @@ class SessionWork:
         if memory.memory_id not in self.added:
             self.changed.add(memory.memory_id)
         return memory
+
+    def take(self, change: Usage) -> int:
+        """Take the next revision for a change of something else than a memory.
+
+        Raises QuotaExceeded, and takes none.
+        """
+        if self.account is not None:
+            self.account.add(change.plus(Usage(sessions=self._new_sessions)))
+        self.revision += 1
+        return self.revision
+
+    @property
+    def _new_sessions(self) -> int:
+        """How many sessions the next change adds to the account."""
+        return int(self._is_new and not self.has_changed)
 
     def expire(self, memory: Memory) -> bool:
         """Remove a memory that is not deleted, if its time has come; answer whether it had."""

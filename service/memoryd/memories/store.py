@@ -18,10 +18,10 @@ from memoryd.memories import deletion as removal
 from memoryd.memories import rows
 from memoryd.memories.cache import SessionCache
 from memoryd.memories.group_commit import GroupCommit
-from memoryd.memories.replica import SessionReads
 from memoryd.memories.rows import COLUMNS, memory_of
 from memoryd.memories.writes import Delete, Store, Undelete, Update
 from memoryd.sessions.lock import lock_sessions
+from memoryd.sessions.replica import SessionReads
 
 if TYPE_CHECKING:
     import asyncio
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from memoryd.database.dialect import Dialect
     from memoryd.database.engine import Database
+    from memoryd.documents.writes import DocumentsOutcome, DocumentWrite
     from memoryd.domain.records import (
         Capacity,
         Memory,
@@ -84,8 +85,9 @@ class MemoryStore:
         """`quotas_of` gives those of a tenant."""
         self._database = database
         self._notify = notify
-        self._reads = SessionReads(database, standby)
-        self.cache = SessionCache(self._reads, max_bytes=cache_bytes)
+        self.reads = SessionReads(database, standby)
+        """Reads of sessions, of other kinds of things as well."""
+        self.cache = SessionCache(self.reads, max_bytes=cache_bytes)
         """Sessions in memory."""
         self._commits = GroupCommit(
             database,
@@ -125,6 +127,14 @@ class MemoryStore:
         """
         future = self._commits.begin(Store((item,), capacity))
         return cast("asyncio.Future[tuple[Stored, ...]]", future)
+
+    async def write_documents(self, write: DocumentWrite) -> DocumentsOutcome:
+        """Write documents, in one transaction with whatever else waits.
+
+        Raises DocumentNotFound, DocumentAlreadyExists, EtagMismatch, RequestIdReused,
+        QuotaExceeded.
+        """
+        return cast("DocumentsOutcome", await self._commits.submit(write))
 
     async def update(self, edit: MemoryEdit) -> Memory:
         """Raises MemoryNotFound, EtagMismatch, MemoryAlreadyExists, QuotaExceeded."""
@@ -205,7 +215,7 @@ class MemoryStore:
                 if len(chunk) <= size:
                     return Page(tuple(found), None)
 
-        return await self._reads.read(session, body, timeout=timeout)
+        return await self.reads.read(session, body, timeout=timeout)
 
     async def matching(
         self,

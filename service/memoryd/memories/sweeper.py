@@ -13,21 +13,32 @@ import logging
 import time
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
+from memoryd.database.tables import (
+    document_history,
+    document_requests,
+    memory_history,
+    sessions,
+    store_requests,
+)
 from memoryd.database.tenancy import EVERY_TENANT
+from memoryd.documents.removal import expired as expired_documents
+from memoryd.documents.writes import ExpireDocument
 from memoryd.domain.errors import MemorydError
-from memoryd.domain.records import Session
+from memoryd.domain.records import Change, Session
 from memoryd.memories import deletion as removal
 from memoryd.memories.unit_of_work import UnitOfWork
 from memoryd.memories.writes import Expire, Retire
+from memoryd.sessions import retention
 from memoryd.sessions.counting import Portion, fill_counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Table
 
     from memoryd.database.engine import Database
     from memoryd.sessions.usage import TenantUsage
@@ -44,6 +55,22 @@ KEPT_HISTORY = timedelta(hours=24)
 THOROUGH_SECONDS = 3600.0
 """Between two runs of all steps; what expires is looked for more often."""
 
+REQUESTS = (store_requests, document_requests)
+"""Tables of request ids."""
+
+HISTORIES = (
+    retention.History(
+        memory_history,
+        is_gone=memory_history.c.change == Change.PURGED.value,
+        horizon=sessions.c.horizon,
+    ),
+    retention.History(
+        document_history,
+        is_gone=document_history.c.kind.is_(None),
+        horizon=sessions.c.document_horizon,
+    ),
+)
+
 LOCK_KEY = 0x6D656D6F72796400
 """Of the lock between processes: `memoryd` in ASCII, and 0."""
 
@@ -55,6 +82,7 @@ class Swept:
     """How much each step took."""
 
     expired: int = 0
+    expired_documents: int = 0
     retired: int = 0
     purged: int = 0
     requests: int = 0
@@ -99,6 +127,7 @@ class Sweeper:
                     thorough_at = time.monotonic() + THOROUGH_SECONDS
                 else:
                     await self._repeat(self._expire)
+                    await self._repeat(self._expire_documents)
                     await self._usage.recount_due()
                     await self._database.scrub()
             except MemorydError as error:
@@ -114,10 +143,11 @@ class Sweeper:
         """
         swept = Swept(
             expired=await self._repeat(self._expire),
+            expired_documents=await self._repeat(self._expire_documents),
             retired=await self._repeat(self._retire),
             purged=await self._repeat(self._purge),
-            requests=await self._repeat(self._drop_requests),
-            history=await self._repeat(self._drop_history),
+            requests=await self._repeat_for("table", self._drop_requests, REQUESTS),
+            history=await self._repeat_for("history", self._drop_history, HISTORIES),
             recounted=await self._usage.recount_due(),
             counted=await self._count_sessions(),
         )
@@ -161,6 +191,12 @@ class Sweeper:
                 return counted
             after = portion.last
 
+    async def _repeat_for(
+        self, name: str, step: Callable[..., tuple[int, Iterable[Session]]], items: Iterable[object]
+    ) -> int:
+        """Repeat a step for each of some items, which it takes by this name."""
+        return sum([await self._repeat(partial(step, **{name: item})) for item in items])
+
     def _expire(self, connection: Connection, now: datetime) -> tuple[int, Iterable[Session]]:
         found = removal.expired(connection, now, BATCH)
         plan = UnitOfWork(connection, self._database.dialect, now)
@@ -194,12 +230,24 @@ class Sweeper:
         )
         return len(found), {Session(tenant, session_id) for tenant, session_id, _ in purged}
 
-    def _drop_requests(
+    def _expire_documents(
         self, connection: Connection, now: datetime
     ) -> tuple[int, Iterable[Session]]:
-        dialect = self._database.dialect
-        return removal.drop_requests(connection, dialect, now - KEPT_FOR_RETRIES, BATCH), ()
+        found = expired_documents(connection, now, BATCH)
+        plan = UnitOfWork(connection, self._database.dialect, now)
+        plan.apply([ExpireDocument(session, name) for session, name in found])
+        return len(found), plan.changed
 
-    def _drop_history(self, connection: Connection, now: datetime) -> tuple[int, Iterable[Session]]:
+    def _drop_requests(
+        self, connection: Connection, now: datetime, *, table: Table
+    ) -> tuple[int, Iterable[Session]]:
+        before = now - KEPT_FOR_RETRIES
         dialect = self._database.dialect
-        return removal.drop_history(connection, dialect, now - KEPT_HISTORY, BATCH), ()
+        return retention.drop_requests(connection, dialect, table, before, BATCH), ()
+
+    def _drop_history(
+        self, connection: Connection, now: datetime, *, history: retention.History
+    ) -> tuple[int, Iterable[Session]]:
+        before = now - KEPT_HISTORY
+        dialect = self._database.dialect
+        return retention.drop_history(connection, dialect, history, before, BATCH), ()

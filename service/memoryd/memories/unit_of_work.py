@@ -16,6 +16,8 @@ from memoryd.database.tables import (
     memory_history,
     store_requests,
 )
+from memoryd.documents.changes import DocumentChanges
+from memoryd.documents.writes import ExpireDocument, RefreshDocuments, WriteDocuments
 from memoryd.domain.errors import (
     EtagMismatch,
     InvalidRequest,
@@ -61,7 +63,7 @@ from memoryd.memories.writes import (
 )
 from memoryd.sessions.accounts import open_accounts, open_known, save_accounts
 from memoryd.sessions.create import drop_unused, lock_or_create
-from memoryd.sessions.lock import SHARD_KEY
+from memoryd.sessions.lock import SHARD_KEY, LockedSession
 from memoryd.sessions.revisions import raise_revisions
 
 if TYPE_CHECKING:
@@ -71,7 +73,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from memoryd.database.dialect import Dialect
+    from memoryd.documents.writes import DocumentWrite
     from memoryd.domain.quotas import Account, Quotas
+    from memoryd.memories.writes import MemoryWrite
 
 
 MAX_SHRINK = 10_000
@@ -82,6 +86,8 @@ _VERSION = (*SHARD_KEY, "revision", "id", "change", "state")
 """Columns of a version in the history."""
 _ANSWER = (*SHARD_KEY, "request_id", "memory_id", "fingerprint", "answer")
 """Columns of an answer kept."""
+
+_OF_DOCUMENTS = (WriteDocuments, ExpireDocument, RefreshDocuments)
 
 
 class UnitOfWork:
@@ -111,6 +117,8 @@ class UnitOfWork:
         self._ranking = Ranking(connection, dialect, now)
         self._new: set[Session] = set()
         """Sessions that have had no change before."""
+        self._documents: DocumentChanges | None = None
+        """None where no write is about documents."""
 
     def apply(self, writes: Sequence[Write]) -> list[Outcome | MemorydError]:
         """Apply each write or none of it; answer in their order, an error for what was refused."""
@@ -135,16 +143,18 @@ class UnitOfWork:
     @property
     def changed(self) -> list[Session]:
         """The sessions that have a new revision."""
-        return [work.session for work in self._work.values() if work.changed or work.added]
+        return [
+            work.session for work in self._work.values() if work.revision != work.found.revision
+        ]
 
     @property
     def news(self) -> Iterator[SessionNews]:
         """What has become of each of those sessions."""
         for work in self._work.values():
-            if work.changed or work.added:
+            if work.has_changed:
                 yield SessionNews(
                     work.session,
-                    before=work.revision - len(work.superseded) - len(work.added),
+                    before=work.found.revision,
                     revision=work.revision,
                     access_revision=work.found.access_revision,
                     changed=[work.rows[i] for i in work.added | work.changed],
@@ -152,8 +162,9 @@ class UnitOfWork:
 
     @property
     def inserted(self) -> int:
-        """How many memories are new."""
-        return sum(len(work.added) for work in self._work.values())
+        """How many memories and documents are new."""
+        of_documents = 0 if self._documents is None else self._documents.inserted
+        return of_documents + sum(len(work.added) for work in self._work.values())
 
     # Reading
 
@@ -161,6 +172,8 @@ class UnitOfWork:
         """Lock the sessions, in one order for all, and make those that stores need."""
         wanted = (session for write in writes for session in sessions_of(write))
         storing = {item.session for w in writes if isinstance(w, Store) for item in w.items}
+        of_documents = [write for write in writes if isinstance(write, _OF_DOCUMENTS)]
+        storing |= {write.session for write in of_documents if write.makes_session}
         locked, self._new = lock_or_create(
             self._connection, self._dialect, wanted, storing, self._now
         )
@@ -179,6 +192,12 @@ class UnitOfWork:
                 if session in self._new
                 else self._known_sessions.get(session, row.revision)
             )
+        if of_documents := [write for write in of_documents if write.session in locked]:
+            self._begin_documents(of_documents)
+
+    def _begin_documents(self, writes: Sequence[DocumentWrite]) -> None:
+        self._documents = DocumentChanges(self._connection, self._dialect, self._now)
+        self._documents.load(writes)
 
     def _open_accounts(self, tenants: Iterable[str]) -> Mapping[str, Account]:
         if self._quotas_of is None:
@@ -336,6 +355,8 @@ class UnitOfWork:
     # Deciding
 
     def _attempt(self, write: Write) -> Outcome | MemorydError:
+        if isinstance(write, _OF_DOCUMENTS):
+            return self._attempt_documents(write)
         before = None
         if isinstance(write, Store) and len(write.items) > 1:
             account = self._accounts.get(tenant_of(write))
@@ -354,7 +375,26 @@ class UnitOfWork:
                     account.used = before[2]
             return error
 
-    def _decide(self, write: Write) -> Outcome:
+    def _attempt_documents(self, write: DocumentWrite) -> Outcome | MemorydError:
+        work = self._work.get(write.session)
+        changes = self._documents
+        if work is None or changes is None:
+            changes, work = _nothing_there(self._connection, self._dialect, self._now, write)
+        account = work.account
+        used = None if account is None else account.used
+        before = changes.state(write)
+        twin = None if before is None else work.copy()
+        try:
+            return changes.apply(write, work)
+        except MemorydError as error:
+            if before is not None and twin is not None:
+                changes.go_back(before)
+                self._work[write.session] = twin
+                if account is not None and used is not None:
+                    account.used = used
+            return error
+
+    def _decide(self, write: MemoryWrite) -> Outcome:
         match write:
             case Store(items, capacity):
                 self._check_times(items)
@@ -543,15 +583,36 @@ class UnitOfWork:
         if requests:
             answered = _columns(_ANSWER, requests)
             inserted.append(Insertion(store_requests, answered, {"created_at": self._now}))
+        if self._documents is not None:
+            inserted += self._documents.save()
         self._save_sessions(inserted)
 
     def _save_sessions(self, inserted: Sequence[Insertion]) -> None:
-        changed = {session: self._work[session].totals for session in self.changed}
-        raise_revisions(self._connection, self._dialect, changed, self._now, inserted)
+        documents = self._documents
+        changed = {
+            session: self._work[session].totals(
+                0 if documents is None else documents.count_change(session)
+            )
+            for session in self.changed
+        }
+        if changed:
+            raise_revisions(self._connection, self._dialect, changed, self._now, inserted)
+        else:  # such as the request id of a batch that found nothing to delete
+            for insertion in inserted:
+                self._dialect.insert_many(self._connection, *insertion)
         self._ranking.save(self._work.values())
         save_accounts(self._connection, self._dialect, self._accounts.values())
         unused = self._new - changed.keys()
         drop_unused(self._connection, self._dialect, unused)
+
+
+def _nothing_there(
+    connection: Connection, dialect: Dialect, now: datetime, write: DocumentWrite
+) -> tuple[DocumentChanges, SessionWork]:
+    """What a write finds in a session that does not exist."""
+    changes = DocumentChanges(connection, dialect, now)
+    changes.load([write])
+    return changes, SessionWork(write.session, LockedSession(0, 0, 0), now)
 
 
 class _Answered(NamedTuple):

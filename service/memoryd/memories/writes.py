@@ -5,6 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from memoryd.documents.writes import (
+    DocumentsOutcome,
+    DocumentWrite,
+    ExpireDocument,
+    RefreshDocuments,
+    WriteDocuments,
+)
 from memoryd.domain.records import Memory, Stored
 
 if TYPE_CHECKING:
@@ -58,9 +65,11 @@ class Retire:
     unused_since: datetime
 
 
-Write = Store | Update | Delete | Undelete | Expire | Retire
-Outcome = tuple[Stored, ...] | Memory | None
-"""Of Store; of Update, Delete and Undelete; of the others, which may find nothing to do."""
+MemoryWrite = Store | Update | Delete | Undelete | Expire | Retire
+Write = MemoryWrite | DocumentWrite
+Outcome = tuple[Stored, ...] | Memory | DocumentsOutcome | None
+"""Of Store; of Update, Delete and Undelete; of writes to documents; of the others, which may find
+nothing to do."""
 
 
 def tenant_of(write: Write) -> str:
@@ -76,3 +85,16 @@ def sessions_of(write: Write) -> Iterable[Session]:
             return (edit.session,)
         case Delete(session) | Undelete(session) | Expire(session) | Retire(session):
             return (session,)
+        case WriteDocuments(session) | ExpireDocument(session) | RefreshDocuments(session):
+            return (session,)
+
+
+def weight_of(write: Write) -> int:
+    """How much of a transaction it takes; a small write is one."""
+    match write:
+        case Store(items):
+            return len(items)
+        case WriteDocuments() | ExpireDocument() | RefreshDocuments():
+            return write.weight
+        case _:
+            return 1

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import grpc
 
     from memoryd.domain.principals import Principal
+    from memoryd.domain.sessions import SessionRange
     from memoryd.rpc.call_record import CallRecord
 
 P = ParamSpec("P")
@@ -89,6 +90,13 @@ class Call(NamedTuple):
         if self.record is not None:
             self.record.names(session_id)
         return Session(principal.tenant, session_id)
+
+    def sessions_beginning_with(self, prefix: str) -> list[SessionRange]:
+        """The ids of sessions that begin with a prefix, as far as the caller may name them.
+
+        In their order; no id is in two of them.
+        """
+        return self.principal.sessions.beginning_with(prefix)
 
     def is_about(self, target: str, tenant: str = "") -> None:
         """Note for the audit what is changed, and whose it is; empty: the caller's tenant's."""

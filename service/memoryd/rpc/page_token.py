@@ -18,10 +18,10 @@ MAX_SIZE = 1000
 
 _POSITION_BYTES = 8
 _DIGEST_BYTES = 16
-_MAX_POSITION = 2**63 - 1
-"""What a database can compare with."""
+LAST = 2**63 - 1
+"""The last position: what a database can compare with."""
 
-_NOT_OURS = (
+NOT_OURS = (
     "is not from a page of these arguments; send the next_page_token as it came, with the same"
     " arguments as before (page_size may change), or none for the first page"
 )
@@ -45,8 +45,8 @@ def encode_name(position: str, request: Any, tenant: str) -> str:
 def decode(request: Any, tenant: str, violations: Violations) -> int:
     """Give the position; 0 for no token, and for one of other arguments, which is a violation."""
     position = int.from_bytes(_opened(request, tenant, violations)[:_POSITION_BYTES])
-    if position > _MAX_POSITION:
-        violations.add("page_token", _NOT_OURS)
+    if position > LAST:
+        violations.add("page_token", NOT_OURS)
         return 0
     return position
 
@@ -55,7 +55,7 @@ def decode_name(request: Any, tenant: str, violations: Violations) -> str:
     """As `decode`, for what is listed by its name; empty for no token."""
     name = _opened(request, tenant, violations).decode(errors="replace")
     if "\0" in name:  # which no name has, and no database compares with
-        violations.add("page_token", _NOT_OURS)
+        violations.add("page_token", NOT_OURS)
         return ""
     return name
 
@@ -75,7 +75,7 @@ def _opened(request: Any, tenant: str, violations: Violations) -> bytes:
         raw = b""
     position = raw[:-_DIGEST_BYTES]
     if raw[-_DIGEST_BYTES:] != _digest(position, request, tenant):
-        violations.add("page_token", _NOT_OURS)
+        violations.add("page_token", NOT_OURS)
         return b""
     return position
 

@@ -40,6 +40,7 @@ _ALIKE = (
 
 MEMORY_TYPE = "memoryd.v1.Memory"
 SESSION_TYPE = "memoryd.v1.Session"
+DOCUMENT_TYPE = "memoryd.v1.Document"
 TOOL_CONFIG_REVISION_TYPE = "memoryd.v1.ToolConfigRevision"
 SERVICE_TYPE = "grpc.Service"
 API_KEY_TYPE = "memoryd.v1.ApiKey"
@@ -126,6 +127,14 @@ _TABLE: dict[type[errors.MemorydError], tuple[grpc.StatusCode, Reason.ValueType]
     errors.SessionNotFound: (
         grpc.StatusCode.NOT_FOUND,
         error_reason_pb2.ERROR_REASON_SESSION_NOT_FOUND,
+    ),
+    errors.DocumentNotFound: (
+        grpc.StatusCode.NOT_FOUND,
+        error_reason_pb2.ERROR_REASON_DOCUMENT_NOT_FOUND,
+    ),
+    errors.DocumentAlreadyExists: (
+        grpc.StatusCode.ALREADY_EXISTS,
+        error_reason_pb2.ERROR_REASON_DOCUMENT_ALREADY_EXISTS,
     ),
     errors.ToolConfigRevisionNotFound: (
         grpc.StatusCode.NOT_FOUND,
@@ -234,7 +243,8 @@ def status_of(error: Exception, request_id: str) -> Status:
 
 def _kept(error: errors.MemorydError) -> Status:
     """As `_made`, once for all errors that are alike: many callers may be refused at once."""
-    key = (type(error), error.args, error.last_revision, getattr(error, "subject", None))
+    subject = getattr(error, "subject", None)
+    key = (type(error), error.args, error.field, error.last_revision, subject)
     status = _statuses.get(key)
     if status is None:
         if len(_statuses) >= MAX_KEPT_STATUSES:
@@ -251,7 +261,8 @@ def _made(error: errors.MemorydError) -> Status:
         facts["last_revision"] = str(error.last_revision)
     if isinstance(error, errors.ScopeMissing):
         facts["scope"] = error.scope
-    return _status(code, reason, str(error), _details(error), facts)
+    message = f"{error.field}: {error}" if error.field else str(error)
+    return _status(code, reason, message, _details(error), facts)
 
 
 def code_of(error: errors.MemorydError) -> grpc.StatusCode:
@@ -283,6 +294,8 @@ def _details(error: errors.MemorydError) -> list[Message]:
             details.append(_quota_failure("memory.max_entries", str(error)))
         case errors.QuotaExceeded(subject=subject):
             details.append(_quota_failure(subject, str(error)))
+    if error.field:
+        details.append(_bad_request([errors.Violation(error.field, str(error))]))
     return details
 
 
@@ -294,16 +307,20 @@ def _resource(error: errors.MemorydError) -> tuple[str, str]:
             | errors.MemoryAlreadyExists(memory_id=name)
             | errors.MemoryNotDeleted(memory_id=name)
         ):
-            return MEMORY_TYPE, name
+            found = MEMORY_TYPE, name
         case errors.SessionNotFound(session_id=name):
-            return SESSION_TYPE, name
+            found = SESSION_TYPE, name
+        case errors.DocumentNotFound(name=name) | errors.DocumentAlreadyExists(name=name):
+            found = DOCUMENT_TYPE, name[:MAX_NAME_CHARACTERS]
         case errors.ToolConfigRevisionNotFound(tool=tool, revision=revision):
-            return TOOL_CONFIG_REVISION_TYPE, f"{tool}/{revision}"
+            found = TOOL_CONFIG_REVISION_TYPE, f"{tool}/{revision}"
         case errors.ServiceNotFound(service=name):
-            return SERVICE_TYPE, name[:MAX_NAME_CHARACTERS]
+            found = SERVICE_TYPE, name[:MAX_NAME_CHARACTERS]
         case errors.KeyNotFound(key_id=name):
-            return API_KEY_TYPE, name[:MAX_NAME_CHARACTERS]
-    return "", ""
+            found = API_KEY_TYPE, name[:MAX_NAME_CHARACTERS]
+        case _:
+            found = "", ""
+    return found
 
 
 def _quota_failure(subject: str, description: str) -> error_details_pb2.QuotaFailure:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import BigInteger, bindparam, cast, func, select, true, update
 
 from memoryd.database import statements
-from memoryd.database.tables import memories, sessions, tenant_usage
+from memoryd.database.tables import documents, memories, sessions, tenant_usage
 from memoryd.domain.quotas import NOTHING, Account, Usage
 from memoryd.sessions.lock import by_key
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from sqlalchemy import BindParameter, ColumnElement, Connection, Label, Select
+    from sqlalchemy import BindParameter, ColumnElement, Connection, Label, Select, Subquery
 
     from memoryd.database.dialect import Dialect
     from memoryd.domain.records import Session
 
 COUNTED_AT_ONCE = 10_000
-"""Memories and sessions that a writer counts itself when a tenant gets its row. Those of a tenant
+"""Rows of each table that a writer counts itself when a tenant gets its row. Those of a tenant
 with more are counted by the sweeper; until then none of its quotas of what is stored applies."""
 
 SETTLED_AFTER = timedelta(seconds=10)
@@ -107,7 +107,11 @@ def read_usage(connection: Connection, dialect: Dialect, session: Session) -> Us
             m.tenant == session.tenant, m.session_id == session.session_id, m.deleted_at.is_(None)
         )
     ).one()
-    return Usage(found.memories, 1, found.bytes)
+    d = documents.c
+    of_documents = connection.execute(
+        _documents().where(d.tenant == session.tenant, d.session_id == session.session_id)
+    ).one()
+    return Usage(found.memories, 1, found.bytes + of_documents.body_bytes, of_documents.documents)
 
 
 def make_account(connection: Connection, dialect: Dialect, tenant: str, due: datetime) -> None:
@@ -146,17 +150,37 @@ def counting(dialect: Dialect) -> Select[Any]:
         _totals(size_of_memory(dialect)).where(m.tenant == _TENANT, m.deleted_at.is_(None))
     ).subquery()
     of_sessions = select(func.count().label("sessions")).where(s.tenant == _TENANT).subquery()
-    counted = of_memories.join(of_sessions, true()).outerjoin(u, u.c.tenant == _TENANT)
+    of_documents = _documents().where(documents.c.tenant == _TENANT).subquery()
+    counted = of_memories.join(of_sessions, true()).join(of_documents, true())
     return select(
-        *(of_memories.c.memories, of_sessions.c.sessions, of_memories.c.bytes),
+        *_usage(of_memories, of_sessions, of_documents),
         *(u.c[name] for name in Usage._fields),
         u.c.recounts,
-    ).select_from(counted)
+    ).select_from(counted.outerjoin(u, u.c.tenant == _TENANT))
 
 
 def _totals(size: ColumnElement[int]) -> Select[Any]:
     count: Label[Any] = func.count().label("memories")
-    return select(count, cast(func.coalesce(func.sum(size), 0), BigInteger).label("bytes"))
+    return select(count, _sum(size).label("bytes"))
+
+
+def _documents(size: ColumnElement[int] = documents.c.size) -> Select[Any]:
+    count: Label[Any] = func.count().label("documents")
+    return select(count, _sum(size).label("body_bytes"))
+
+
+def _sum(size: ColumnElement[int]) -> ColumnElement[int]:
+    return cast(func.coalesce(func.sum(size), 0), BigInteger)
+
+
+def _usage(of_memories: Subquery, of_sessions: Subquery, of_documents: Subquery) -> tuple[Any, ...]:
+    """The columns of a Usage, in its order."""
+    return (
+        of_memories.c.memories,
+        of_sessions.c.sessions,
+        of_memories.c.bytes + of_documents.c.body_bytes,
+        of_documents.c.documents,
+    )
 
 
 @cache
@@ -173,8 +197,12 @@ def _counting_few(dialect: Dialect) -> Select[Any]:
     few_sessions = select(s.tenant).where(s.tenant == _TENANT).limit(most).subquery()
     of_memories = _totals(few.c.size).select_from(few).subquery()
     of_sessions = select(func.count().label("sessions")).select_from(few_sessions).subquery()
-    return select(of_memories.c.memories, of_sessions.c.sessions, of_memories.c.bytes).select_from(
-        of_memories.join(of_sessions, true())
+    few_documents = (
+        select(documents.c.size).where(documents.c.tenant == _TENANT).limit(most).subquery()
+    )
+    of_documents = _documents(few_documents.c.size).subquery()
+    return select(*_usage(of_memories, of_sessions, of_documents)).select_from(
+        of_memories.join(of_sessions, true()).join(of_documents, true())
     )
 
 
@@ -184,7 +212,7 @@ def _counted(
     """Count what a tenant has, if it is not too much."""
     parameters = {"tenant": tenant, "most": COUNTED_AT_ONCE + 1}
     found = Usage(*connection.execute(_counting_few(dialect), parameters).one())
-    if max(found.memories, found.sessions) > COUNTED_AT_ONCE:
+    if max(found.memories, found.sessions, found.documents) > COUNTED_AT_ONCE:
         return Row(0, NOTHING)
     row = Row(1, found._replace(sessions=found.sessions - own_sessions))
     _write_counted(connection, tenant, row, now + SETTLED_AFTER)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from memoryd.database.dialect import Dialect
     from memoryd.sessions.lock import LockedSession
 
-_BEGINNING = ("revision", "horizon", "counted_revision")
+_BEGINNING = ("revision", "horizon", "document_horizon", "counted_revision")
 """Columns that say where a session begins."""
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import and_, bindparam, func, select
 
 from memoryd.database import statements
-from memoryd.database.tables import memories, sessions
+from memoryd.database.tables import documents, memories, sessions
 from memoryd.database.types import UtcDateTime
 from memoryd.domain.records import Session
 from memoryd.domain.sessions import SessionRecord, SessionSettings
@@ -29,6 +29,17 @@ _OF_SESSION = and_(
 )
 _KEPT = memories.c.deleted_at.is_(None)
 
+_OVERDUE_DOCUMENTS = (
+    select(func.count())
+    .where(
+        documents.c.tenant == sessions.c.tenant,
+        documents.c.session_id == sessions.c.session_id,
+        documents.c.expires_at <= NOW,
+    )
+    .correlate(sessions)
+    .scalar_subquery()
+)
+
 _SETTINGS = tuple(sessions.c[name] for name in SessionSettings._fields)
 
 
@@ -40,7 +51,7 @@ COLUMNS: tuple[Any, ...] = (
     *KEY,
     sessions.c.memory_count,
     sessions.c.counted_revision,
-    sessions.c.document_count,
+    (sessions.c.document_count - _OVERDUE_DOCUMENTS).label("document_count"),
     sessions.c.created_at,
     sessions.c.updated_at,
     sessions.c.revision,

@@ -5,19 +5,17 @@ from __future__ import annotations
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Integer, String, bindparam, select
-
-from memoryd.database import statements
 from memoryd.database.tables import sessions
 from memoryd.domain.errors import SessionNotFound
 from memoryd.domain.metadata import json_bytes
 from memoryd.domain.records import Session
 from memoryd.domain.sessions import SessionPage, SessionRecord
+from memoryd.sessions.find import in_range, rows_in
 from memoryd.sessions.records import COLUMNS, complete, is_counted, read_records
 from memoryd.sessions.settings import change_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection, Select
@@ -117,7 +115,15 @@ def _page(connection: Connection, dialect: Dialect, listing: Listing, now: datet
     wanted: list[Sequence[Any]] = []
     room, counted, is_last = MAX_PAGE_BYTES, 0, True
     # One more than asked for tells whether there is another page.
-    for row in _rows(connection, _listed(dialect), listing, min(CHUNK, listing.size + 1), now):
+    for row in rows_in(
+        connection,
+        _listed(dialect),
+        listing.tenant,
+        listing.ranges,
+        after=listing.after,
+        size=min(CHUNK, listing.size + 1),
+        now=now,
+    ):
         room -= _ROW_OVERHEAD_BYTES + json_bytes(row[-4] or {}) + json_bytes(row[-5] or {})
         counted += not is_counted(row)
         if wanted and (len(wanted) == listing.size or room < 0 or counted > MAX_COUNTED):
@@ -134,7 +140,14 @@ def _labelled_page(
     """As `_page`: first the labels alone are read, then the sessions that have those wanted."""
     matching: list[Session] = []
     next_after, last = None, ""
-    found = _rows(connection, _labels(dialect), listing, LABELS_AT_ONCE)
+    found = rows_in(
+        connection,
+        _labels(dialect),
+        listing.tenant,
+        listing.ranges,
+        after=listing.after,
+        size=LABELS_AT_ONCE,
+    )
     for looked_at, (tenant, session_id, labels) in enumerate(found):
         if looked_at == MAX_LOOKED_AT:
             next_after = last
@@ -153,57 +166,13 @@ def _labelled_page(
     )
 
 
-def _rows(
-    connection: Connection,
-    statement: Select[Any],
-    listing: Listing,
-    size: int,
-    now: datetime | None = None,
-) -> Iterator[Sequence[Any]]:
-    """The rows of a listing one after the other, so many a statement."""
-    position = listing.after
-    for one in listing.ranges:
-        if one.end <= position:
-            continue
-        while True:
-            parameters = {
-                "tenant": listing.tenant,
-                "first": one.first,
-                "end": one.end,
-                "after": position,
-                "size": size,
-            }
-            if now is not None:
-                parameters["now"] = now
-            chunk = statements.fetch(connection, statement, parameters)
-            yield from chunk
-            if len(chunk) < size:
-                break
-            position = chunk[-1][1]
-
-
 @cache
 def _listed(dialect: Dialect) -> Select[Any]:
-    return _in_range(dialect, COLUMNS)
+    return in_range(dialect, COLUMNS)
 
 
 @cache
 def _labels(dialect: Dialect) -> Select[Any]:
     s = sessions.c
-    statement = _in_range(dialect, (s.tenant, s.session_id, s.labels))
+    statement = in_range(dialect, (s.tenant, s.session_id, s.labels))
     return statement.where(s.labels.is_not(None))
-
-
-def _in_range(dialect: Dialect, columns: tuple[Any, ...]) -> Select[Any]:
-    session_id = dialect.by_code_point(sessions.c.session_id)
-    return (
-        select(*columns)
-        .where(
-            sessions.c.tenant == bindparam("tenant", type_=String),
-            session_id >= bindparam("first", type_=String),
-            session_id < bindparam("end", type_=String),
-            session_id > bindparam("after", type_=String),
-        )
-        .order_by(session_id)
-        .limit(bindparam("size", type_=Integer))
-    )

@@ -407,6 +407,7 @@ class Quotas(_message.Message):
     MEMORIES_FIELD_NUMBER: _builtins.int
     SESSIONS_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
     calls_per_second: _builtins.int
     """Calls a second on one server, by weight: reading one memory counts 1, a store 2, a retrieval or a list 5, a batch,
     a purge, an erasure or an export 20. Two seconds' worth may come at once.
@@ -418,9 +419,13 @@ class Quotas(_message.Message):
     memories: _builtins.int
     """Memories that are not deleted. Expired ones count until they are swept, within a minute."""
     sessions: _builtins.int
-    """Sessions that exist: from the first memory until they are erased, whether or not they have memories."""
+    """Sessions that exist: from the first write until they are erased, whether or not they hold anything."""
     bytes: _builtins.int
-    """Bytes of the contents and of the metadata (as compact JSON) of memories that are not deleted, in UTF-8."""
+    """Bytes of the contents and of the metadata (as compact JSON) of memories that are not deleted, in UTF-8, and of the
+    bodies of documents.
+    """
+    documents: _builtins.int
+    """Documents. Expired ones count until they are swept, within a minute."""
     def __init__(
         self,
         *,
@@ -430,15 +435,18 @@ class Quotas(_message.Message):
         memories: _builtins.int | None = ...,
         sessions: _builtins.int | None = ...,
         bytes: _builtins.int | None = ...,
+        documents: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_bytes", b"_bytes", "_calls_per_second", b"_calls_per_second", "_keys", b"_keys", "_memories", b"_memories", "_sessions", b"_sessions", "_streams", b"_streams", "bytes", b"bytes", "calls_per_second", b"calls_per_second", "keys", b"keys", "memories", b"memories", "sessions", b"sessions", "streams", b"streams"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bytes", b"_bytes", "_calls_per_second", b"_calls_per_second", "_documents", b"_documents", "_keys", b"_keys", "_memories", b"_memories", "_sessions", b"_sessions", "_streams", b"_streams", "bytes", b"bytes", "calls_per_second", b"calls_per_second", "documents", b"documents", "keys", b"keys", "memories", b"memories", "sessions", b"sessions", "streams", b"streams"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes", b"_bytes", "_calls_per_second", b"_calls_per_second", "_keys", b"_keys", "_memories", b"_memories", "_sessions", b"_sessions", "_streams", b"_streams", "bytes", b"bytes", "calls_per_second", b"calls_per_second", "keys", b"keys", "memories", b"memories", "sessions", b"sessions", "streams", b"streams"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes", b"_bytes", "_calls_per_second", b"_calls_per_second", "_documents", b"_documents", "_keys", b"_keys", "_memories", b"_memories", "_sessions", b"_sessions", "_streams", b"_streams", "bytes", b"bytes", "calls_per_second", b"calls_per_second", "documents", b"documents", "keys", b"keys", "memories", b"memories", "sessions", b"sessions", "streams", b"streams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bytes: _TypeAlias = _typing.Literal["bytes"]  # noqa: Y015
     _WhichOneofArgType__bytes: _TypeAlias = _typing.Literal["_bytes", b"_bytes"]  # noqa: Y015
     _WhichOneofReturnType__calls_per_second: _TypeAlias = _typing.Literal["calls_per_second"]  # noqa: Y015
     _WhichOneofArgType__calls_per_second: _TypeAlias = _typing.Literal["_calls_per_second", b"_calls_per_second"]  # noqa: Y015
+    _WhichOneofReturnType__documents: _TypeAlias = _typing.Literal["documents"]  # noqa: Y015
+    _WhichOneofArgType__documents: _TypeAlias = _typing.Literal["_documents", b"_documents"]  # noqa: Y015
     _WhichOneofReturnType__keys: _TypeAlias = _typing.Literal["keys"]  # noqa: Y015
     _WhichOneofArgType__keys: _TypeAlias = _typing.Literal["_keys", b"_keys"]  # noqa: Y015
     _WhichOneofReturnType__memories: _TypeAlias = _typing.Literal["memories"]  # noqa: Y015
@@ -451,6 +459,8 @@ class Quotas(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__bytes) -> _WhichOneofReturnType__bytes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__calls_per_second) -> _WhichOneofReturnType__calls_per_second | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__documents) -> _WhichOneofReturnType__documents | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__keys) -> _WhichOneofReturnType__keys | None: ...
     @_typing.overload
@@ -815,6 +825,7 @@ class Usage(_message.Message):
     MEMORIES_FIELD_NUMBER: _builtins.int
     SESSIONS_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
     streams: _builtins.int
     """Streams under way on the server that answers."""
     keys: _builtins.int
@@ -824,7 +835,9 @@ class Usage(_message.Message):
     sessions: _builtins.int
     """Sessions that exist."""
     bytes: _builtins.int
-    """Bytes of the contents and of the metadata of those memories."""
+    """Bytes of the contents and of the metadata of those memories, and of the bodies of documents."""
+    documents: _builtins.int
+    """Documents."""
     def __init__(
         self,
         *,
@@ -833,10 +846,11 @@ class Usage(_message.Message):
         memories: _builtins.int = ...,
         sessions: _builtins.int = ...,
         bytes: _builtins.int = ...,
+        documents: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "keys", b"keys", "memories", b"memories", "sessions", b"sessions", "streams", b"streams"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "documents", b"documents", "keys", b"keys", "memories", b"memories", "sessions", b"sessions", "streams", b"streams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

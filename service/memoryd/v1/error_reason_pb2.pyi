@@ -132,6 +132,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND. The tenant has no such session: nothing was ever stored in it or set for it, or it was erased.
     `google.rpc.ResourceInfo` names it.
     """
+    ERROR_REASON_DOCUMENT_NOT_FOUND: _ErrorReason.ValueType  # 44
+    """NOT_FOUND. The session has no such document: it never existed, is deleted or expired, or belongs to another tenant.
+    `google.rpc.ResourceInfo` names it.
+    """
+    ERROR_REASON_DOCUMENT_ALREADY_EXISTS: _ErrorReason.ValueType  # 45
+    """ALREADY_EXISTS. The session has a document with this name. `google.rpc.ResourceInfo` names it."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. `google.rpc.ErrorInfo.reason` carries the name of one of these values, in the domain
@@ -249,4 +255,10 @@ ERROR_REASON_SESSION_NOT_FOUND: ErrorReason.ValueType  # 42
 """NOT_FOUND. The tenant has no such session: nothing was ever stored in it or set for it, or it was erased.
 `google.rpc.ResourceInfo` names it.
 """
+ERROR_REASON_DOCUMENT_NOT_FOUND: ErrorReason.ValueType  # 44
+"""NOT_FOUND. The session has no such document: it never existed, is deleted or expired, or belongs to another tenant.
+`google.rpc.ResourceInfo` names it.
+"""
+ERROR_REASON_DOCUMENT_ALREADY_EXISTS: ErrorReason.ValueType  # 45
+"""ALREADY_EXISTS. The session has a document with this name. `google.rpc.ResourceInfo` names it."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -15,9 +15,9 @@ from memoryd.v1.memory_pb2 import ContentType
 if TYPE_CHECKING:
     from memoryd.v1 import memory_pb2
 
-_is_session_id = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._:@-]{0,254}").fullmatch
+is_session_id = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._:@-]{0,254}").fullmatch
 _is_memory_id = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
-_is_request_id = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}").fullmatch
+is_request_id = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}").fullmatch
 
 _CONTENT_TYPES = frozenset(ContentType.values())
 MAX_QUERY_CHARACTERS = 16_384
@@ -26,11 +26,11 @@ MAX_QUERY_CHARACTERS = 16_384
 
 def is_plain_store(request: memory_pb2.StoreMemoryRequest) -> bool:
     return (
-        _is_session_id(request.session_id) is not None
+        is_session_id(request.session_id) is not None
         and request.content_type in _CONTENT_TYPES
         and 0.0 <= request.importance <= 1.0
         and request.WhichOneof("expiration") in {None, "never_expires"}
-        and (not request.request_id or _is_request_id(request.request_id) is not None)
+        and (not request.request_id or is_request_id(request.request_id) is not None)
     )
 
 
@@ -40,14 +40,14 @@ def is_plain_batch(request: memory_pb2.BatchStoreMemoriesRequest) -> bool:
 
 def is_plain_name(request: memory_pb2.GetMemoryRequest) -> bool:
     return (
-        _is_session_id(request.session_id) is not None
+        is_session_id(request.session_id) is not None
         and _is_memory_id(request.memory_id) is not None
     )
 
 
 def is_plain_retrieval(request: memory_pb2.RetrieveMemoriesRequest) -> bool:
     return (
-        _is_session_id(request.session_id) is not None
+        is_session_id(request.session_id) is not None
         and len(request.query) <= MAX_QUERY_CHARACTERS
         and request.limit >= 0
         and 0.0 <= request.importance_weight <= 1.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -26,6 +25,7 @@ from memoryd.retrieval.query import RetrievalQuery
 from memoryd.rpc import page_token, sizes
 from memoryd.rpc.call import stop_if_gone
 from memoryd.rpc.conditions import parse_conditions
+from memoryd.rpc.fingerprint import fingerprint_of
 from memoryd.rpc.masks import changed_paths
 from memoryd.rpc.memories import messages as convert
 from memoryd.rpc.structs import parse_struct
@@ -292,7 +292,7 @@ class RequestParser:
             semantic_hash=hashes.semantic_hash,
             expires_at=expires_at,
             request_id=request.request_id.lower(),  # a UUID is the same in either case
-            fingerprint=_fingerprint(request) if request.request_id else "",
+            fingerprint=fingerprint_of(request) if request.request_id else "",
             field=field,
             expires_by_default=not _has_expiration(request),
             late=late,
@@ -426,12 +426,3 @@ def _moment(message: Timestamp, field: str, violations: Violations) -> datetime:
     except OverflowError:
         violations.add(field, NO_TIMESTAMP)
         return LATEST
-
-
-def _fingerprint(request: memory_pb2.StoreMemoryRequest) -> str:
-    """SHA-256 of all arguments but the request_id."""
-    request_id = request.request_id
-    request.ClearField("request_id")
-    arguments = request.SerializeToString(deterministic=True)
-    request.request_id = request_id
-    return hashlib.sha256(arguments).hexdigest()

@@ -24,9 +24,15 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from memoryd.domain.principals import Principal
-    from memoryd.domain.records import Memory, MemoryEdit, NewMemory, Session, Stored
+    from memoryd.domain.records import (
+        Memory,
+        MemoryEdit,
+        MemoryEvent,
+        NewMemory,
+        Session,
+        Stored,
+    )
     from memoryd.memories.access import AccessTracker
-    from memoryd.memories.feed import ChangeFeed
     from memoryd.memories.store import MemoryStore
     from memoryd.retrieval.engine import Retrieval
     from memoryd.rpc.call import Call
@@ -43,6 +49,7 @@ if TYPE_CHECKING:
     from memoryd.rpc.memories.store_stream import StoreMessage
     from memoryd.rpc.request_stream import RequestStream
     from memoryd.rpc.violations import Violations
+    from memoryd.sessions.feed import ChangeFeed
     from memoryd.tools.settings import MemorySettings
 
 PURGE_SAMPLE = 20
@@ -64,7 +71,7 @@ class MemoryService:
         self,
         store: MemoryStore,
         accesses: AccessTracker,
-        feed: ChangeFeed,
+        feed: ChangeFeed[MemoryEvent],
         retrieval: Callable[[], Awaitable[Retrieval]],  # which may have to be loaded first
         *,
         clock: Callable[[], datetime],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from memoryd.domain.sessions import SessionEdit, ids_with_prefix
+from memoryd.domain.sessions import SessionEdit
 from memoryd.rpc import page_token
 from memoryd.rpc.masks import changed_paths
 from memoryd.rpc.sessions.messages import microseconds_of
@@ -57,14 +57,11 @@ def _check_labels(count: int, field: str, violations: Violations) -> None:
 def listing(
     request: session_pb2.ListSessionsRequest, call: Call, violations: Violations
 ) -> SessionListing:
-    principal = call.principal
-    wanted = ids_with_prefix(request.session_id_prefix)
-    ranges = (allowed.within(wanted) for allowed in principal.sessions.ranges())
-    tenant = principal.tenant
+    tenant = call.principal.tenant
     return SessionListing(
         Listing(
             tenant,
-            [one for one in ranges if one is not None],
+            call.sessions_beginning_with(request.session_id_prefix),
             dict(request.labels),
             page_token.decode_name(request, tenant, violations),
             page_token.size(request),

@@ -6,21 +6,24 @@ import asyncio
 import logging
 from collections import defaultdict
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from memoryd.database.feed import Feed, Subscription
 from memoryd.domain.errors import MemorydError
-from memoryd.domain.records import MemoryEvent, Session
-from memoryd.memories.history import read_changes
+from memoryd.domain.records import Session
 from memoryd.sessions.lock import read_counters
 from memoryd.sessions.revisions import CHANNEL, fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy import Connection
 
     from memoryd.database.engine import Database
     from memoryd.database.feed import Changes
     from memoryd.database.notifications import Listener
+
+EventT = TypeVar("EventT")
 
 POLL_SECONDS = 0.5
 """Between two looks at the revisions of watched sessions, where the database does not notify."""
@@ -33,11 +36,21 @@ MAX_READS = 4
 _log = logging.getLogger(__name__)
 
 
-class ChangeFeed(Feed[Session, MemoryEvent]):
+class ChangeFeed(Feed[Session, EventT]):
     """However many subscriptions there are, they share one listener and one poll."""
 
-    def __init__(self, database: Database, listener: Listener) -> None:
+    def __init__(
+        self,
+        database: Database,
+        listener: Listener,
+        read: Callable[[Connection, Session, int], Changes[EventT]],
+    ) -> None:
+        """`read` gives the next changes of a session after a revision.
+
+        It raises RevisionOutOfRange.
+        """
         super().__init__(max_reads=MAX_READS)
+        self._read_changes = read
         self._database = database
         self._listener = listener
         self._by_print: defaultdict[str, set[Session]] = defaultdict(set)
@@ -48,7 +61,7 @@ class ChangeFeed(Feed[Session, MemoryEvent]):
     @contextmanager
     def subscribed(
         self, key: Session, *, is_current: bool = False
-    ) -> Iterator[Subscription[Session, MemoryEvent]]:
+    ) -> Iterator[Subscription[Session, EventT]]:
         """Subscribe to a session until the end of the block."""
         by_print = self._by_print[fingerprint(key)]
         by_print.add(key)
@@ -69,9 +82,9 @@ class ChangeFeed(Feed[Session, MemoryEvent]):
         self._polling.cancel()
         await asyncio.gather(self._polling, super().close(), return_exceptions=True)
 
-    async def _read(self, key: Session, after: int) -> Changes[MemoryEvent]:
+    async def _read(self, key: Session, after: int) -> Changes[EventT]:
         return await self._database.read(
-            lambda c: read_changes(c, key, after), tenants=(key.tenant,)
+            lambda c: self._read_changes(c, key, after), tenants=(key.tenant,)
         )
 
     async def _poll(self) -> None:

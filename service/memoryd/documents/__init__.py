@@ -1,0 +1,1 @@
+"""Documents: exact bytes under a namespace and a key of a session."""

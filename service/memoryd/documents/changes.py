@@ -1,0 +1,306 @@
+"""The documents of one transaction.
+
+It reads what matters, applies writes in their order, and writes what came out in a constant number
+of statements. The unit of work holds the locks, and gives out revisions.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import and_, bindparam, insert, select
+
+from memoryd.database import statements
+from memoryd.database.dialect import Insertion, columns_of
+from memoryd.database.tables import document_history, document_requests, documents
+from memoryd.database.types import UtcDateTime
+from memoryd.documents import rows
+from memoryd.documents.session_documents import SessionDocuments
+from memoryd.documents.writes import ExpireDocument, RefreshDocuments, WriteDocuments
+from memoryd.domain.documents import Document, NewDocument
+from memoryd.domain.errors import RequestIdReused
+from memoryd.domain.records import Change, Session
+from memoryd.sessions.lock import SHARD_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sqlalchemy import Connection, Insert, Select
+
+    from memoryd.database.dialect import Dialect, Row
+    from memoryd.documents.session_documents import Revisions
+    from memoryd.documents.writes import DocumentsOutcome, DocumentWrite
+    from memoryd.domain.documents import DocumentName
+
+_REQUEST = (*SHARD_KEY, "request_id")
+_REQUEST_KEY = tuple(document_requests.c[name] for name in _REQUEST)
+_KEPT = (*rows.VERSION, "recorded_at")
+
+
+class _Answered(NamedTuple):
+    """A `request_id` with its first answer."""
+
+    fingerprint: str
+    answer: Sequence[Row | None]
+    is_new: bool
+
+
+class _State(NamedTuple):
+    """What to go back to if a write is refused in its middle."""
+
+    session: Session
+    documents: SessionDocuments
+
+
+class DocumentChanges:
+    """Documents in one transaction."""
+
+    def __init__(self, connection: Connection, dialect: Dialect, now: datetime) -> None:
+        self._connection = connection
+        self._dialect = dialect
+        self._now = now
+        self._sessions: dict[Session, SessionDocuments] = {}
+        self._requests: dict[tuple[Session, str], _Answered] = {}
+
+    def load(self, writes: Iterable[DocumentWrite]) -> None:
+        """Read what writes are about. Their sessions are locked."""
+        names: set[tuple[str, ...]] = set()
+        requests: set[tuple[str, ...]] = set()
+        for write in writes:
+            session = write.session
+            self._sessions.setdefault(session, SessionDocuments(session, self._now))
+            names |= {(*session, *name) for name in _names(write)}
+            if isinstance(write, WriteDocuments) and write.request_id:
+                requests.add((*session, write.request_id))
+        loaded: defaultdict[Session, list[Document]] = defaultdict(list)
+        for row in self._fetch(_by_name(self._dialect), rows.KEY, names):
+            document = rows.document_of(row)
+            loaded[document.session].append(document)
+        for session, found in loaded.items():
+            self._sessions[session].load(found)
+        for row in self._fetch(_by_request(self._dialect), _REQUEST_KEY, requests):
+            tenant, session_id, request_id, fingerprint, answer = row
+            answered = _Answered(fingerprint, answer, is_new=False)
+            self._requests[Session(tenant, session_id), request_id] = answered
+
+    def count_change(self, session: Session) -> int:
+        """How many documents more a session has after the transaction than before."""
+        found = self._sessions.get(session)
+        return 0 if found is None else found.count_change
+
+    @property
+    def inserted(self) -> int:
+        """How many documents are new."""
+        return sum(max(0, found.count_change) for found in self._sessions.values())
+
+    def state(self, write: DocumentWrite) -> _State | None:
+        """Give what `go_back` needs; None where the write cannot be refused in its middle."""
+        if not isinstance(write, WriteDocuments) or len(write.items) == 1:
+            return None
+        return _State(write.session, self._sessions[write.session].copy())
+
+    def go_back(self, state: _State) -> None:
+        """Undo what a refused write has done."""
+        self._sessions[state.session] = state.documents
+
+    def apply(self, write: DocumentWrite, revisions: Revisions) -> DocumentsOutcome:
+        """Raises DocumentNotFound, DocumentAlreadyExists, EtagMismatch, RequestIdReused."""
+        found = self._sessions[write.session]
+        match write:
+            case WriteDocuments():
+                return self._write(write, found, revisions)
+            case ExpireDocument(name=name):
+                found.expire(name, revisions)
+                return ()
+            case RefreshDocuments(names=names):
+                return tuple(found.refresh(name) for name in names)
+
+    def _write(
+        self, write: WriteDocuments, found: SessionDocuments, revisions: Revisions
+    ) -> DocumentsOutcome:
+        place = (write.session, write.request_id)
+        answered = self._requests.get(place) if write.request_id else None
+        if answered is not None:
+            if answered.fingerprint != write.fingerprint:
+                raise RequestIdReused("request_id")
+            return _filled(write, answered.answer)
+        outcome: list[Document | None] = []
+        for item in write.items:
+            if isinstance(item, NewDocument):
+                outcome.append(found.put(item, revisions))
+            else:
+                found.delete(item, revisions)
+                outcome.append(None)
+        if write.request_id:
+            answer = [None if document is None else _outline(document) for document in outcome]
+            self._requests[place] = _Answered(write.fingerprint, answer, is_new=True)
+        return tuple(outcome)
+
+    def save(self) -> list[Insertion]:
+        """Write what has changed; give the rows that are still to be inserted."""
+        sessions = self._sessions.values()
+        kept = [(*found.session, *name) for found in sessions for name in found.kept]
+        if kept:
+            statement, names = _keep(self._dialect), rows.KEY
+            bound = self._dialect.bind(names, sorted(kept))
+            statements.execute(self._connection, statement, {**bound, "recorded_at": self._now})
+        self._delete(document_history, (f for f in sessions), purged=True)
+        self._delete(documents, (f for f in sessions), purged=False)
+        updated = [row for found in sessions for row in _changed(found, stored=True)]
+        if updated:
+            self._dialect.update_many(self._connection, documents, rows.NAME, updated)
+        refreshed = [row for found in sessions for row in _refreshed(found)]
+        if refreshed:
+            self._dialect.update_many(self._connection, documents, rows.NAME, refreshed)
+        added = [row for found in sessions for row in _changed(found, stored=False)]
+        insertions = [Insertion(documents, columns_of(added), {})] if added else []
+        return [*insertions, *self._history(), *self._answers()]
+
+    def _delete(self, table: Any, sessions: Iterable[SessionDocuments], *, purged: bool) -> None:
+        gone = [
+            rows.key_of(found.session, name)
+            for found in sessions
+            for name in (
+                found.purged & found.stored
+                if purged
+                else [n for n in found.changed & found.stored if found.current(n) is None]
+            )
+        ]
+        if gone:
+            self._dialect.delete_many(self._connection, table, rows.NAME, gone)
+
+    def _history(self) -> list[Insertion]:
+        insertions = []
+        versions = [
+            rows.values_of(version)
+            for found in self._sessions.values()
+            for version in found.superseded
+        ]
+        if versions:
+            common = {"recorded_at": self._now}
+            insertions.append(Insertion(document_history, columns_of(versions), common))
+        gone = [
+            {**rows.key_of(found.session, name), "revision": revision, "change": change.value}
+            for found in self._sessions.values()
+            for name, revision, change in found.gone
+        ]
+        if gone:
+            common = {"recorded_at": self._now}
+            insertions.append(Insertion(document_history, columns_of(gone), common))
+        return insertions
+
+    def _answers(self) -> list[Insertion]:
+        new = [
+            {
+                **session._asdict(),
+                "request_id": request_id,
+                "fingerprint": answered.fingerprint,
+                "answer": answered.answer,
+            }
+            for (session, request_id), answered in self._requests.items()
+            if answered.is_new
+        ]
+        if not new:
+            return []
+        return [Insertion(document_requests, columns_of(new), {"created_at": self._now})]
+
+    def _fetch(
+        self, statement: Select[Any], key: tuple[Any, ...], wanted: Iterable[tuple[str, ...]]
+    ) -> Sequence[Sequence[Any]]:
+        in_order = sorted(wanted)
+        if not in_order:
+            return ()
+        return statements.fetch(self._connection, statement, self._dialect.bind(key, in_order))
+
+
+def _names(write: DocumentWrite) -> Iterable[DocumentName]:
+    match write:
+        case WriteDocuments(items=items):
+            return (item.name for item in items)
+        case ExpireDocument(name=name):
+            return (name,)
+        case RefreshDocuments(names=names):
+            return names
+
+
+def _changed(found: SessionDocuments, *, stored: bool) -> Iterable[Row]:
+    """The whole rows of documents that were put and are still there."""
+    for name in sorted(found.changed):
+        document = found.current(name)
+        if document is not None and (name in found.stored) is stored:
+            texts = found.search_texts[name]
+            yield {**rows.values_of(document), "search_texts": list(texts) or None}
+
+
+def _refreshed(found: SessionDocuments) -> Iterable[Row]:
+    for name in sorted(found.refreshed - found.changed):
+        document = found.current(name)
+        if document is not None:
+            yield {**rows.key_of(found.session, name), "expires_at": document.expires_at}
+
+
+def _outline(document: Document) -> Row:
+    """What a retry does not say of the document that its first call has put."""
+    expires_at = document.expires_at
+    return {
+        "created_at": document.created_at.isoformat(),
+        "updated_at": document.updated_at.isoformat(),
+        "expires_at": None if expires_at is None else expires_at.isoformat(),
+        "revision": document.revision,
+        "change": document.change.value,
+    }
+
+
+def _filled(write: WriteDocuments, answer: Sequence[Row | None]) -> DocumentsOutcome:
+    """The first answer, with what the retry says."""
+    return tuple(
+        _first(write, item, outline)
+        if isinstance(item, NewDocument) and outline is not None
+        else None
+        for item, outline in zip(write.items, answer, strict=True)
+    )
+
+
+def _first(write: WriteDocuments, item: NewDocument, outline: Row) -> Document:
+    expires_at = outline["expires_at"]
+    return Document(
+        write.session,
+        item.name,
+        item.kind,
+        item.labels,
+        item.ttl,
+        datetime.fromisoformat(outline["created_at"]),
+        datetime.fromisoformat(outline["updated_at"]),
+        None if expires_at is None else datetime.fromisoformat(expires_at),
+        outline["revision"],
+        Change(outline["change"]),
+        len(item.body),
+        item.sha256,
+        item.body,
+    )
+
+
+@cache
+def _by_name(dialect: Dialect) -> Select[Any]:
+    return dialect.look_up(rows.KEY, rows.OUTLINE)
+
+
+@cache
+def _by_request(dialect: Dialect) -> Select[Any]:
+    r = document_requests.c
+    return dialect.look_up(_REQUEST_KEY, (*_REQUEST_KEY, r.fingerprint, r.answer))
+
+
+@cache
+def _keep(dialect: Dialect) -> Insert:
+    """Copy rows into the history as they are, without their bodies passing through here."""
+    keys = dialect.keys(*rows.KEY)
+    on = and_(*(c == keys.c[c.name] for c in rows.KEY))
+    recorded_at = bindparam("recorded_at", type_=UtcDateTime)
+    found = select(*(documents.c[name] for name in rows.VERSION), recorded_at)
+    return insert(document_history).from_select(
+        _KEPT, found.select_from(keys.source.join(documents, on))
+    )

@@ -1,0 +1,150 @@
+"""Namespaces that hold a document: found by skipping through the index, matched and cut here."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import and_, bindparam, select
+
+from memoryd.database import statements
+from memoryd.database.tables import documents
+from memoryd.documents import rows
+from memoryd.domain.documents import after_namespaces, labels_of, namespace_of
+from memoryd.sessions.lock import KEY as SESSION_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from sqlalchemy import BindParameter, Connection, Select
+
+    from memoryd.database.dialect import Dialect
+    from memoryd.domain.records import Session
+
+ANY_LABEL = "*"
+"""In a pattern, stands for any one label."""
+
+CHUNK = 500
+"""Namespaces that one statement reads."""
+
+SCAN_LIMIT = 10_000
+"""Namespaces that one page looks at; a page whose pattern matches few ends before it is full."""
+
+
+class Pattern(NamedTuple):
+    """Which namespaces are wanted, and how they are answered."""
+
+    prefix: Sequence[str]
+    suffix: Sequence[str]
+    max_depth: int
+    """Labels of an answer; 0: all."""
+
+    def matches(self, labels: Sequence[str]) -> bool:
+        size = len(self.suffix)
+        return _fit(self.prefix, labels[: len(self.prefix)]) and (
+            not size or _fit(self.suffix, labels[-size:])
+        )
+
+    @property
+    def beginning(self) -> str:
+        """What every namespace that matches begins with."""
+        literal = []
+        for label in self.prefix:
+            if label == ANY_LABEL:
+                break
+            literal.append(label)
+        return namespace_of(literal)
+
+
+class Bound(NamedTuple):
+    """Where to go on."""
+
+    namespace: str
+    is_within: bool
+    """Whether the namespace itself is meant as well."""
+
+
+def read_namespaces(
+    connection: Connection,
+    dialect: Dialect,
+    sessions: Sequence[Session],
+    pattern: Pattern,
+    *,
+    after: Bound | None,
+    size: int,
+    now: datetime,
+) -> tuple[list[Sequence[str]], Bound | None]:
+    """Read the next namespaces of some sessions, and where to go on; None: these were the last."""
+    beginning = pattern.beginning
+    bound = after or Bound(beginning, is_within=True)
+    found: list[Sequence[str]] = []
+    scanned = 0
+    while True:
+        chunk = _read(connection, dialect, sessions, bound, now)
+        place = 0
+        while place < len(chunk):
+            namespace = chunk[place]
+            if not namespace.startswith(beginning):
+                return found, None
+            place += 1
+            labels = labels_of(namespace)
+            if not pattern.matches(labels):
+                bound = Bound(namespace, is_within=False)
+                continue
+            if len(found) == size:
+                return found, bound
+            depth = pattern.max_depth
+            if not depth or len(labels) < depth:
+                found.append(labels)
+                bound = Bound(namespace, is_within=False)
+                continue
+            cut = labels[:depth]
+            found.append(cut)
+            bound = Bound(after_namespaces(namespace_of(cut)), is_within=True)
+            while place < len(chunk) and chunk[place] < bound.namespace:
+                place += 1
+        scanned += len(chunk)
+        if len(chunk) < CHUNK:
+            return found, None
+        if scanned >= SCAN_LIMIT:
+            return found, bound
+
+
+def _fit(pattern: Sequence[str], labels: Sequence[str]) -> bool:
+    return len(pattern) == len(labels) and all(
+        wanted in {ANY_LABEL, label} for wanted, label in zip(pattern, labels, strict=True)
+    )
+
+
+def _read(
+    connection: Connection,
+    dialect: Dialect,
+    sessions: Sequence[Session],
+    bound: Bound,
+    now: datetime,
+) -> list[str]:
+    parameters = {
+        **dialect.bind(SESSION_KEY, sorted(sessions)),
+        "from_namespace": bound.namespace,
+        "how_many": CHUNK,
+        "now": now,
+    }
+    statement = _distinct(dialect, bound.is_within)
+    return [row[0] for row in statements.fetch(connection, statement, parameters)]
+
+
+@cache
+def _distinct(dialect: Dialect, is_within: bool) -> Select[Any]:  # noqa: FBT001  a cache key
+    keys, d = dialect.keys(*SESSION_KEY), documents.c
+    on = and_(d.tenant == keys.c["tenant"], d.session_id == keys.c["session_id"])
+    beginning: BindParameter[str] = bindparam("from_namespace")
+    from_there = d.namespace >= beginning if is_within else d.namespace > beginning
+    return (
+        select(d.namespace)
+        .distinct()
+        .select_from(keys.source.join(documents, on))
+        .where(from_there, rows.live())
+        .order_by(d.namespace)
+        .limit(bindparam("how_many"))
+    )

@@ -1,0 +1,101 @@
+"""Rows of `documents` and of `document_history` as records, and back."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import bindparam, or_
+
+from memoryd.database.tables import document_history, documents
+from memoryd.database.types import UtcDateTime
+from memoryd.domain.documents import BodyKind, Document, DocumentName
+from memoryd.domain.records import Change, Session
+from memoryd.sessions.lock import SHARD_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import ColumnElement, Table
+
+NAME = (*SHARD_KEY, "namespace", "key")
+"""The columns that name a document."""
+
+KEY = tuple(documents.c[name] for name in NAME)
+
+_MICROSECOND = timedelta(microseconds=1)
+
+_VERSION = (
+    *("kind", "labels", "ttl_microseconds", "created_at", "updated_at", "expires_at"),
+    *("revision", "change", "size", "sha256"),
+)
+
+VERSION = (*NAME, *_VERSION, "body")
+"""What a document and a version in the history have in common."""
+
+NOW = bindparam("now", type_=UtcDateTime)
+"""The read's own time."""
+
+
+def columns(table: Table, *, with_body: bool) -> tuple[ColumnElement[Any], ...]:
+    """What a record holds, in its order."""
+    names = VERSION if with_body else VERSION[:-1]
+    return tuple(table.c[name] for name in names)
+
+
+OUTLINE = columns(documents, with_body=False)
+FULL = columns(documents, with_body=True)
+HISTORY_OUTLINE = columns(document_history, with_body=False)
+HISTORY_FULL = columns(document_history, with_body=True)
+
+
+def document_of(row: Sequence[Any]) -> Document:
+    """The record of a row that holds OUTLINE or FULL, in their order."""
+    tenant, session_id, namespace, key, kind, labels, ttl, *values = row[: len(VERSION) - 1]
+    created_at, updated_at, expires_at, revision, change, size, sha256 = values
+    body = row[len(VERSION) - 1] if len(row) >= len(VERSION) else None
+    return Document(
+        Session(tenant, session_id),
+        DocumentName(namespace, key),
+        BodyKind(kind),
+        labels,
+        None if ttl is None else timedelta(microseconds=ttl),
+        created_at,
+        updated_at,
+        expires_at,
+        revision,
+        Change(change),
+        size,
+        sha256,
+        body,
+    )
+
+
+def values_of(document: Document) -> dict[str, Any]:
+    """The columns of a version."""
+    ttl = document.ttl
+    return {
+        **document.session._asdict(),
+        **document.name._asdict(),
+        "kind": document.kind.value,
+        "labels": document.labels,
+        "ttl_microseconds": None if ttl is None else ttl // _MICROSECOND,
+        "created_at": document.created_at,
+        "updated_at": document.updated_at,
+        "expires_at": document.expires_at,
+        "revision": document.revision,
+        "change": document.change.value,
+        "size": document.size,
+        "sha256": document.sha256,
+        "body": document.body,
+    }
+
+
+def key_of(session: Session, name: DocumentName) -> dict[str, str]:
+    """The columns that name a document."""
+    return {**session._asdict(), **name._asdict()}
+
+
+def live() -> ColumnElement[bool]:
+    """What readers see at NOW."""
+    return or_(documents.c.expires_at.is_(None), documents.c.expires_at > NOW)

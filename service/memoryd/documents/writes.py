@@ -1,0 +1,71 @@
+"""What a transaction may be asked to do with documents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from memoryd.domain.documents import NewDocument
+
+if TYPE_CHECKING:
+    from memoryd.domain.documents import Document, DocumentName, Removal
+    from memoryd.domain.records import Session
+
+BYTES_A_WEIGHT = 8_192
+"""Of bodies and search texts, what counts as much of a transaction as one small write."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteDocuments:
+    """Put and delete documents of one session, in order: all of them, or none."""
+
+    session: Session
+    items: tuple[NewDocument | Removal, ...]
+    request_id: str = ""
+    fingerprint: str = ""
+
+    @property
+    def makes_session(self) -> bool:
+        return any(isinstance(item, NewDocument) for item in self.items)
+
+    @property
+    def weight(self) -> int:
+        return sum(map(_weight, self.items))
+
+
+@dataclass(frozen=True, slots=True)
+class ExpireDocument:
+    """Remove a document whose time has come, if it has."""
+
+    session: Session
+    name: DocumentName
+
+    makes_session = False
+    weight = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshDocuments:
+    """Have documents that have a ttl live for it from now."""
+
+    session: Session
+    names: tuple[DocumentName, ...]
+
+    makes_session = False
+
+    @property
+    def weight(self) -> int:
+        return len(self.names)
+
+
+DocumentWrite = WriteDocuments | ExpireDocument | RefreshDocuments
+DocumentsOutcome = tuple["Document | None", ...]
+"""Of WriteDocuments, one for each item, None for a removal; of RefreshDocuments, those that were
+refreshed; of the other nothing."""
+
+
+def _weight(item: NewDocument | Removal) -> int:
+    if not isinstance(item, NewDocument):
+        return 1
+    size = len(item.body) + sum(map(len, item.search_texts))
+    return 1 + size // BYTES_A_WEIGHT

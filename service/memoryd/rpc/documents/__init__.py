@@ -1,0 +1,1 @@
+"""DocumentService on the wire."""

@@ -1,0 +1,100 @@
+"""Documents as messages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memoryd.domain.documents import BodyKind, labels_of
+from memoryd.domain.records import Change
+from memoryd.rpc.memories.messages import RESPONSE_FRAMING_BYTES, timestamp
+from memoryd.rpc.memories.results import MAX_ANSWER_BYTES
+from memoryd.v1 import document_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from memoryd.domain.documents import Document, DocumentEvent, DocumentName
+    from memoryd.domain.records import Session
+
+_PROTO_CHANGE = {
+    Change.CREATED: document_pb2.DOCUMENT_CHANGE_CREATED,
+    Change.UPDATED: document_pb2.DOCUMENT_CHANGE_UPDATED,
+    Change.DELETED: document_pb2.DOCUMENT_CHANGE_DELETED,
+    Change.EXPIRED: document_pb2.DOCUMENT_CHANGE_EXPIRED,
+}
+
+
+def document_message(document: Document) -> document_pb2.Document:
+    """With its body, where that was read."""
+    message = document_pb2.Document(
+        session_id=document.session.session_id,
+        namespace=labels_of(document.name.namespace),
+        key=document.name.key,
+        labels=document.labels,
+        create_time=timestamp(document.created_at),
+        update_time=timestamp(document.updated_at),
+        revision=document.revision,
+        etag=document.etag,
+        size_bytes=document.size,
+        body_sha256=document.sha256,
+    )
+    if document.ttl is not None:
+        message.ttl.FromTimedelta(document.ttl)
+    if document.expires_at is not None:
+        message.expire_time.CopyFrom(timestamp(document.expires_at))
+    body = document.body
+    if body is not None:
+        match document.kind:
+            case BodyKind.JSON:
+                message.json = body.decode()
+            case BodyKind.TEXT:
+                message.text = body.decode()
+            case BodyKind.DATA:
+                message.data = body
+    return message
+
+
+def name_message(name: DocumentName) -> document_pb2.DocumentName:
+    return document_pb2.DocumentName(namespace=labels_of(name.namespace), key=name.key)
+
+
+def revision_message(document: Document) -> document_pb2.DocumentRevision:
+    return document_pb2.DocumentRevision(
+        document=document_message(document),
+        change=_PROTO_CHANGE[document.change],
+        revision=document.revision,
+        record_time=timestamp(document.updated_at),
+    )
+
+
+def event_message(session: Session, event: DocumentEvent) -> document_pb2.WatchDocumentsResponse:
+    if event.document is None:
+        document = document_pb2.Document(
+            session_id=session.session_id,
+            namespace=labels_of(event.name.namespace),
+            key=event.name.key,
+            revision=event.revision,
+        )
+    else:
+        document = document_message(event.document)
+    return document_pb2.WatchDocumentsResponse(
+        change=_PROTO_CHANGE[event.change], document=document, revision=event.revision
+    )
+
+
+def shorten(documents: Iterable[document_pb2.Document], others: int = 0) -> bool:
+    """Take bodies and labels from the last of an answer's documents that are too large together.
+
+    `others`: bytes that the answer has besides. Answers whether it was too large.
+    """
+    room, cut = MAX_ANSWER_BYTES - others, False
+    for document in documents:
+        size = document.ByteSize() + RESPONSE_FRAMING_BYTES
+        if size > room:
+            cut = True
+            size -= document.ByteSize()
+            for field in ("json", "text", "data", "labels"):
+                document.ClearField(field)
+            size += document.ByteSize()
+        room -= size
+    return cut

@@ -1,0 +1,285 @@
+"""DocumentService: a row for each method; each handler takes a record, makes one call, answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memoryd.domain.audit import Audited
+from memoryd.domain.principals import Scope
+from memoryd.rpc import page_token
+from memoryd.rpc.documents import messages as convert
+from memoryd.rpc.documents import plain, requests
+from memoryd.rpc.memories.messages import RESPONSE_FRAMING_BYTES
+from memoryd.rpc.memories.results import MAX_ANSWER_BYTES
+from memoryd.rpc.methods import BULK_WEIGHT, SEARCH_WEIGHT, WRITE_WEIGHT, Method
+from memoryd.v1 import document_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from datetime import datetime
+
+    from memoryd.documents.store import DocumentStore
+    from memoryd.documents.writes import WriteDocuments
+    from memoryd.domain.documents import Document, DocumentEvent
+    from memoryd.rpc.call import Call
+    from memoryd.rpc.documents.requests import (
+        Export,
+        Listing,
+        NamespaceListing,
+        PrefixRemoval,
+        Reading,
+        VersionListing,
+        Watch,
+    )
+    from memoryd.sessions.feed import ChangeFeed
+
+
+class DocumentService:
+    def __init__(
+        self,
+        store: DocumentStore,
+        feed: ChangeFeed[DocumentEvent],
+        *,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._store = store
+        self._feed = feed
+        self._clock = clock
+
+    def methods(self) -> Mapping[str, Method[Any]]:
+        """The table of this service."""
+        read, write, in_all = Scope.DOCUMENTS_READ, Scope.DOCUMENTS_WRITE, Audited.IN_ALL
+        return {
+            "PutDocument": Method(
+                requests.put,
+                self.put,
+                write,
+                in_all,
+                weight=WRITE_WEIGHT,
+                is_plain=plain.is_plain_put,
+                waits_for_commit=True,
+            ),
+            "BatchWriteDocuments": Method(
+                requests.batch,
+                self.write_batch,
+                write,
+                in_all,
+                weight=BULK_WEIGHT,
+                check_size=requests.check_batch,
+                is_plain=plain.is_plain_batch,
+                waits_for_commit=True,
+            ),
+            "GetDocument": Method(
+                requests.get, self.get, read, in_all, is_plain=plain.is_plain_name
+            ),
+            "BatchGetDocuments": Method(
+                requests.get_many,
+                self.get_many,
+                read,
+                in_all,
+                weight=SEARCH_WEIGHT,
+                check_size=requests.check_names,
+                is_plain=plain.is_plain_names,
+            ),
+            "DeleteDocument": Method(
+                requests.delete,
+                self.delete,
+                write,
+                in_all,
+                weight=WRITE_WEIGHT,
+                is_plain=plain.is_plain_name,
+                waits_for_commit=True,
+            ),
+            "DeleteDocuments": Method(
+                requests.delete_all, self.delete_all, write, Audited.AFTER, weight=BULK_WEIGHT
+            ),
+            "ListDocuments": Method(
+                requests.listing,
+                self.list_page,
+                read,
+                in_all,
+                weight=SEARCH_WEIGHT,
+                check_size=requests.check_filter,
+            ),
+            "ListNamespaces": Method(
+                requests.namespaces, self.list_namespaces, read, in_all, weight=SEARCH_WEIGHT
+            ),
+            "ListDocumentRevisions": Method(
+                requests.versions, self.list_versions, read, in_all, weight=SEARCH_WEIGHT
+            ),
+            "WatchDocuments": Method(requests.watch, self.watch, read, in_all),
+            "ExportDocuments": Method(
+                requests.export,
+                self.export,
+                Scope.MEMORIES_EXPORT,
+                Audited.BEFORE,
+                weight=BULK_WEIGHT,
+                check_size=requests.check_filter,
+            ),
+        }
+
+    async def put(self, write: WriteDocuments, call: Call) -> document_pb2.Document:
+        del call
+        return convert.document_message(await self._store.put(write))
+
+    async def write_batch(
+        self, write: WriteDocuments, call: Call
+    ) -> document_pb2.BatchWriteDocumentsResponse:
+        del call
+        written = await self._store.write(write) if write.items else ()
+        answer = document_pb2.BatchWriteDocumentsResponse(
+            documents=[
+                document_pb2.Document() if one is None else convert.document_message(one)
+                for one in written
+            ]
+        )
+        answer.truncated = convert.shorten(answer.documents)
+        return answer
+
+    async def get(self, reading: Reading, call: Call) -> document_pb2.Document:
+        document = await self._store.get(
+            reading.session, reading.names[0], now=self._clock(), timeout=call.time_remaining()
+        )
+        (document,) = await self._refreshed(reading, [document], call)
+        return convert.document_message(document)
+
+    async def get_many(
+        self, reading: Reading, call: Call
+    ) -> document_pb2.BatchGetDocumentsResponse:
+        found = await self._store.get_many(
+            reading.session, reading.names, now=self._clock(), timeout=call.time_remaining()
+        )
+        refreshed = await self._refreshed(reading, [*found.values()], call)
+        by_name = {document.name: document for document in refreshed}
+        answer, names = document_pb2.BatchGetDocumentsResponse(), 0
+        for name in reading.names:
+            entry = answer.entries.add(name=convert.name_message(name))
+            names += entry.ByteSize() + 2 * RESPONSE_FRAMING_BYTES
+            if name in by_name:
+                entry.document.CopyFrom(convert.document_message(by_name[name]))
+        full = [entry.document for entry in answer.entries if entry.HasField("document")]
+        is_cut = any(document.body is None for document in by_name.values())
+        answer.truncated = convert.shorten(full, names) or is_cut
+        return answer
+
+    async def delete(
+        self, write: WriteDocuments, call: Call
+    ) -> document_pb2.DeleteDocumentResponse:
+        del call
+        await self._store.write(write)
+        return document_pb2.DeleteDocumentResponse()
+
+    async def delete_all(
+        self, removal: PrefixRemoval, call: Call
+    ) -> document_pb2.DeleteDocumentsResponse:
+        session, prefix, now = removal.session, removal.prefix, self._clock()
+        if removal.force:
+            count = await self._store.delete_all(session, prefix, now=now)
+            call.counts("deleted_documents", count)
+        else:
+            call.changes_nothing()
+            count = await self._store.count(session, prefix, now=now, timeout=call.time_remaining())
+        return document_pb2.DeleteDocumentsResponse(delete_count=count)
+
+    async def list_page(self, listing: Listing, call: Call) -> document_pb2.ListDocumentsResponse:
+        page = await self._store.page(
+            listing.session,
+            listing.prefix,
+            listing.filter,
+            after=listing.after,
+            size=listing.size,
+            with_bodies=listing.with_bodies,
+            now=self._clock(),
+            timeout=call.time_remaining(),
+        )
+        answer, room = document_pb2.ListDocumentsResponse(), MAX_ANSWER_BYTES
+        next_after = page.next_after
+        for place, document in enumerate(page.documents):
+            message = convert.document_message(document)
+            room -= message.ByteSize() + RESPONSE_FRAMING_BYTES
+            if place and room < 0:
+                next_after = page.documents[place - 1].name
+                break
+            answer.documents.append(message)
+        if next_after is not None:
+            answer.next_page_token = listing.token_at(next_after)
+        return answer
+
+    async def list_namespaces(
+        self, listing: NamespaceListing, call: Call
+    ) -> document_pb2.ListNamespacesResponse:
+        found, next_after = await self._store.namespaces(
+            listing.whose,
+            listing.pattern,
+            after=listing.after,
+            size=listing.size,
+            now=self._clock(),
+            timeout=call.time_remaining(),
+        )
+        answer = document_pb2.ListNamespacesResponse(
+            namespaces=[document_pb2.Namespace(labels=labels) for labels in found]
+        )
+        if next_after is not None:
+            answer.next_page_token = listing.token_at(next_after)
+        return answer
+
+    async def list_versions(
+        self, listing: VersionListing, call: Call
+    ) -> document_pb2.ListDocumentRevisionsResponse:
+        versions, next_before = await self._store.versions(
+            listing.session,
+            listing.name,
+            before=listing.before,
+            size=listing.size,
+            now=self._clock(),
+            timeout=call.time_remaining(),
+        )
+        answer, room = document_pb2.ListDocumentRevisionsResponse(), MAX_ANSWER_BYTES
+        for place, version in enumerate(versions):
+            message = convert.revision_message(version)
+            room -= message.ByteSize() + RESPONSE_FRAMING_BYTES
+            if place and room < 0:
+                next_before = versions[place - 1].revision
+                break
+            answer.revisions.append(message)
+        if next_before is not None:
+            answer.next_page_token = listing.token_at(next_before)
+        return answer
+
+    async def watch(
+        self, watch: Watch, call: Call
+    ) -> AsyncIterator[document_pb2.WatchDocumentsResponse]:
+        del call
+        position = watch.start_revision
+        with self._feed.subscribed(watch.session) as subscription:
+            while True:
+                for event in await subscription.after(position):
+                    if event.name.namespace.startswith(watch.prefix):
+                        yield convert.event_message(watch.session, event)
+                    position = event.revision
+
+    async def export(self, export: Export, call: Call) -> AsyncIterator[document_pb2.Document]:
+        after, is_last = None, False
+        while not is_last:
+            page = await self._store.page(
+                export.session,
+                export.prefix,
+                export.filter,
+                after=after,
+                size=page_token.DEFAULT_SIZE,
+                with_bodies=True,
+                now=self._clock(),
+                timeout=call.time_remaining(),
+            )
+            for document in page.documents:
+                call.counts("exported_documents", 1)
+                yield convert.document_message(document)
+            after, is_last = page.next_after, page.next_after is None
+
+    async def _refreshed(
+        self, reading: Reading, found: Sequence[Document], call: Call
+    ) -> Sequence[Document]:
+        # What is asked for by those who may only read changes nothing.
+        if reading.refresh_ttl and Scope.DOCUMENTS_WRITE in call.principal.scopes:
+            return await self._store.refresh(reading.session, found)
+        return found
