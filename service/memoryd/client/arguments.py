@@ -218,6 +218,18 @@ def struct(name: str, fields: Mapping[str, Any] | None) -> Struct | None:
     return _Json(name).struct(name, fields, 1)
 
 
+def labels(name: str, given: Mapping[str, str] | None) -> dict[str, str]:
+    """A mapping of texts to texts."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{name}: expected a dict, not {shown(given)}")
+    return {
+        text(f"{name}: a key", key): text(f"{name}[{shown(key)}]", value)
+        for key, value in given.items()
+    }
+
+
 class _Json:
     """Turns one metadata into messages, and counts its values."""
 
