@@ -14,13 +14,19 @@ import grpc
 from sqlalchemy import func, select, update
 
 from memoryd.database.dialect import columns_of
-from memoryd.database.tables import memory_vectors, revision_floors, tool_config_revisions
+from memoryd.database.tables import (
+    memory_vectors,
+    revision_floors,
+    sessions,
+    tool_config_revisions,
+)
 from memoryd.database.tenancy import EVERY_TENANT
 from memoryd.server import tool_configs_of
 from memoryd.tools.configs import Change
 from memoryd.tools.settings import load_configuration
 from memoryd.tools.stored import INSTANCE
 from memoryd.v1 import memory_pb2 as pb
+from memoryd.v1 import session_pb2
 from memoryd.v1 import tool_config_pb2 as tool_pb
 
 if TYPE_CHECKING:
@@ -85,6 +91,7 @@ async def _change(running: Running, clock: Clock, name: str) -> None:
     change = pb.Memory(session_id=session_id, memory_id=changed, content="changed")
     await memory.UpdateMemory(pb.UpdateMemoryRequest(memory=change))
     assert (await memory.GetMemory(named(pb.GetMemoryRequest, changed))).content == "changed"
+    await _set(running, name)
     wanted = pb.MemoryFilter(metadata={"n": 6})
     purge = pb.PurgeMemoriesRequest(session_id=session_id, filter=wanted, force=True)
     assert (await memory.PurgeMemories(purge)).purge_count == 1
@@ -92,6 +99,26 @@ async def _change(running: Running, clock: Clock, name: str) -> None:
     assert erased.erased_memories == 10
     clock.move(timedelta(minutes=2))
     assert (await running.server.sweeper.run_once()).expired == 2
+
+
+async def _set(running: Running, name: str) -> None:
+    stub = running.sessions
+    for settings in (
+        session_pb2.Session(
+            session_id=f"{name}-0",
+            display_name="größer, 数, 🙂",
+            labels={"team/x": "größer"},
+            state={"deep": {"list": [1, 2.5, None, True]}},
+            memory_limit=200,
+            memory_ttl={"seconds": 90, "nanos": 1000},
+        ),
+        session_pb2.Session(session_id=f"{name}-1", memories_never_expire=True),
+    ):
+        request = session_pb2.UpdateSessionRequest(session=settings)
+        named = session_pb2.GetSessionRequest(session_id=settings.session_id)
+        assert await stub.UpdateSession(request) == await stub.GetSession(named)
+    listing = session_pb2.ListSessionsRequest(session_id_prefix=f"{name}-")
+    assert len((await stub.ListSessions(listing)).sessions) == 3
 
 
 async def _search(running: Running, session_id: str) -> None:
@@ -165,11 +192,15 @@ async def _configure_tenants(running: Running, clock: Clock) -> None:
     earliest = tool_config_revisions.c.revision == 1
     statement = update(tool_config_revisions).where(earliest).values(instance_overrides=None)
     floor = columns_of([{"tenant": "acme", "revision": 7}])  # what an erasure by one leaves
+    earlier = columns_of([{"tenant": "acme", "session_id": "earlier", "revision": 7}])
 
     def write(connection: Connection) -> None:
         connection.execute(statement)
         running.server.database.dialect.insert_many(
             connection, revision_floors, floor, ignore_existing=True
+        )
+        running.server.database.dialect.insert_many(
+            connection, sessions, earlier, ignore_existing=True
         )
 
     await running.server.database.write(write, tenants=EVERY_TENANT)

@@ -19,6 +19,7 @@ from memoryd.database.tables import DERIVED, UNMOVED, schema
 from memoryd.database.tenancy import EVERY_TENANT
 from memoryd.database.transfer import FORMAT, VERSION
 from memoryd.v1 import memory_pb2 as pb
+from memoryd.v1 import session_pb2
 from memoryd.v1 import tool_config_pb2 as tool_pb
 
 from .life import live
@@ -160,6 +161,28 @@ async def test_an_interrupted_import_can_be_repeated(filled, other_url, tmp_path
     assert "imported 0 rows" in memoryd("import", whole, other_url)
 
 
+async def test_an_export_of_an_earlier_release_is_read(filled, other_url, tmp_path, serve):
+    file = tmp_path / "export.jsonl"
+    memoryd("export", file, filled, "--deleted")
+    head, *lines = [json.loads(line) for line in file.read_text().splitlines()]
+    head["schema"] = "012_add_row_security_since_006"
+    for line in lines:
+        if line["table"] == "sessions":
+            names = ("tenant", "session_id", "revision", "horizon", "access_revision")
+            line["row"] = {name: line["row"][name] for name in names}
+    file.write_text("\n".join(json.dumps(line) for line in [head, *lines]))
+    memoryd("import", file, other_url)
+    found, original = await rows(other_url), await rows(filled)
+    for name in MOVED - {"sessions"}:
+        assert found[name] == original[name]
+    assert [row[:5] for row in found["sessions"]] == [row[:5] for row in original["sessions"]]
+    running = await serve(MEMORYD_DATABASE_URL=other_url, MEMORYD_RLS="off")
+    named = session_pb2.GetSessionRequest(session_id="user-0")
+    listing = pb.ListMemoriesRequest(session_id="user-0", page_size=1000)
+    live_ones = (await running.memory.ListMemories(listing)).memories
+    assert (await running.sessions.GetSession(named)).memory_count == len(live_ones) > 0
+
+
 async def test_vectors_stay_behind(filled, tmp_path):
     file = tmp_path / "export.jsonl"
     exported = memoryd("export", file, filled, "--deleted")
@@ -187,12 +210,13 @@ async def test_an_editor_may_have_marked_the_file_and_left_blank_lines(filled, o
     assert moved(await rows(other_url)) == moved(await rows(filled))
 
 
-SESSION = {
+SESSION = dict.fromkeys(schema.tables["sessions"].c.keys()) | {
     "tenant": "default",
     "session_id": "user-0",
     "revision": 1,
     "horizon": 0,
     "access_revision": 0,
+    "document_count": 0,
 }
 REQUEST = {
     "tenant": "default",

@@ -15,7 +15,11 @@ import pytest
 
 from memoryd import client
 
-CLIENTS = {"memory": client.MemoryClient, "tools": client.ToolConfigClient}
+CLIENTS = {
+    "memory": client.MemoryClient,
+    "sessions": client.SessionClient,
+    "tools": client.ToolConfigClient,
+}
 FINE: dict[str, Any] = {
     "session_id": "s",
     "content": "prefers e-mail",

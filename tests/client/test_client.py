@@ -1217,6 +1217,8 @@ def test_the_public_names() -> None:
         "MemoryClient",
         "NewMemory",
         "Provenance",
+        "Session",
+        "SessionClient",
         "SettingValue",
         "StoreOutcome",
         "ToolConfig",
@@ -1238,6 +1240,6 @@ def test_the_client_imports_no_other_module_of_memoryd() -> None:
     ours = [name for name in done.stdout.split() if not name.startswith("memoryd.v1")]
     parts = (
         *("arguments", "channel", "connection", "credentials", "errors", "memories", "messages"),
-        *("store_stream", "tls", "tools"),
+        *("sessions", "store_stream", "tls", "tools"),
     )
     assert set(ours) == {"memoryd", "memoryd.client", *(f"memoryd.client.{part}" for part in parts)}

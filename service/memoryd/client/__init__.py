@@ -1,4 +1,4 @@
-"""What callers import: a client for memories, a client for tool configuration, and their errors.
+"""What callers import: clients for memories, sessions and tool configuration, and their errors.
 
     async with MemoryClient("localhost:50051") as memory:
         stored = await memory.store("user-123", "prefers e-mail", content_type="preference")
@@ -45,10 +45,12 @@ from memoryd.client.errors import (
 )
 from memoryd.client.memories import MemoryClient
 from memoryd.client.messages import Condition, Filter, JsonValue, NewMemory, SettingValue
+from memoryd.client.sessions import SessionClient
 from memoryd.client.tls import TLS
 from memoryd.client.tools import ToolConfigClient
 from memoryd.v1.condition_pb2 import ConditionOp
 from memoryd.v1.memory_pb2 import ContentType, Memory, MemoryChange, StoreOutcome
+from memoryd.v1.session_pb2 import Session
 from memoryd.v1.tool_config_pb2 import Provenance, ToolConfig, ToolConfigChange
 
 __all__ = [
@@ -80,6 +82,8 @@ __all__ = [
     "Quota",
     "Resource",
     "ResourceExhausted",
+    "Session",
+    "SessionClient",
     "SettingValue",
     "StoreOutcome",
     "ToolConfig",

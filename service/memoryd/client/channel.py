@@ -21,7 +21,7 @@ from memoryd.client.connection import (
 )
 from memoryd.client.credentials import AUTHORIZATION, Tries
 from memoryd.client.errors import error_from
-from memoryd.v1 import memory_pb2, tool_config_pb2
+from memoryd.v1 import memory_pb2, session_pb2, tool_config_pb2
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Mapping
@@ -90,7 +90,7 @@ and the like are not retried: the first try may have succeeded, so the caller ha
 
 
 def _repeated_methods() -> Iterator[dict[str, str]]:
-    for file in (memory_pb2.DESCRIPTOR, tool_config_pb2.DESCRIPTOR):
+    for file in (memory_pb2.DESCRIPTOR, session_pb2.DESCRIPTOR, tool_config_pb2.DESCRIPTOR):
         for service in file.services_by_name.values():
             for method in service.methods:
                 level = method.GetOptions().idempotency_level

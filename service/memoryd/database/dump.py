@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Float,
     Integer,
@@ -93,7 +94,7 @@ def write_rows(
     """
     times = [c.name for c in table.c if isinstance(c.type, UtcDateTime)]
     typed = [
-        row | {name: datetime.fromisoformat(row[name]) for name in times if row[name] is not None}
+        row | {name: datetime.fromisoformat(row[name]) for name in times if row.get(name)}
         for row in rows
     ]
     new = dialect.insert_many(connection, table, columns_of(typed), ignore_existing=True)
@@ -111,9 +112,12 @@ def write_rows(
     return new, refused
 
 
-def fault_of(table: Table, row: Row) -> str | None:
-    """What keeps a row, as JSON has it, from being one of a table; None where nothing does."""
-    names = set(table.c.keys())
+def fault_of(table: Table, row: Row, *, is_older: bool = False) -> str | None:
+    """What keeps a row, as JSON has it, from being one of a table; None where nothing does.
+
+    One that `is_older` may lack what has a default.
+    """
+    names = {c.name for c in table.c if not is_older or not _has_default(c) or c.name in row}
     if unlike := sorted(names.symmetric_difference(row)):
         return f"{table.name}.{unlike[0]}: missing, or no column of this release"
     for name, value in row.items():
@@ -125,6 +129,10 @@ def fault_of(table: Table, row: Row) -> str | None:
     return None
 
 
+def _has_default(column: Column[Any]) -> bool:
+    return column.nullable or column.server_default is not None
+
+
 def _suits(column: Column[Any], value: Any) -> bool:
     type_ = column.type
     if isinstance(type_, UtcDateTime):
@@ -134,6 +142,8 @@ def _suits(column: Column[Any], value: Any) -> bool:
     if isinstance(type_, Integer):
         bits = 63 if isinstance(type_, BigInteger) else 31
         return type(value) is int and -(2**bits) <= value < 2**bits
+    if isinstance(type_, Boolean):
+        return isinstance(value, bool)
     if isinstance(type_, Float):
         return type(value) in (int, float)
     return True  # JSON
@@ -175,10 +185,19 @@ def _raise_revisions(connection: Connection, rows: Sequence[Row]) -> None:
         )
         .values(revision=bindparam("r"))
     )
-    connection.execute(
-        statement,
-        [{"t": row["tenant"], "s": row["session_id"], "r": row["revision"]} for row in rows],
+    # Of one that is further already, the rows that come may be more than it has counted.
+    uncounted = (
+        update(sessions)
+        .where(
+            sessions.c.tenant == bindparam("t"),
+            sessions.c.session_id == bindparam("s"),
+            sessions.c.revision > bindparam("r"),
+        )
+        .values(counted_revision=None)
     )
+    keys = [{"t": row["tenant"], "s": row["session_id"], "r": row["revision"]} for row in rows]
+    connection.execute(statement, keys)
+    connection.execute(uncounted, keys)
 
 
 def _raise_heads(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
@@ -186,7 +205,7 @@ def _raise_heads(connection: Connection, table: Table, rows: Sequence[Row]) -> N
     for row in rows:
         of_row = [c == row[c.name] for c in table.primary_key]
         for c in table.c:
-            if not c.primary_key:
+            if not c.primary_key and c.name in row:
                 higher = update(table).where(*of_row, c < row[c.name])
                 connection.execute(higher.values({c.name: row[c.name]}))
 

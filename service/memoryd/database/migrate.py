@@ -75,6 +75,12 @@ def schema_state(versions: Iterable[str]) -> SchemaState:
     return SchemaState.CURRENT if any(map(_suits, known)) else SchemaState.AHEAD
 
 
+def has_fewer(version: str) -> bool:
+    """Whether rows of a schema lack, at the most, columns and tables that have come since."""
+    head = _SUITS_EARLIER.fullmatch(HEAD)
+    return version in REVISIONS and head is not None and version[:3] >= head["oldest"]
+
+
 def _suits(later: str) -> bool:
     named = _SUITS_EARLIER.fullmatch(later)
     return named is not None and named["oldest"] <= HEAD[:3] < named["number"]
