@@ -24,6 +24,7 @@ from memoryd.domain.importance import effective_importance
 from memoryd.domain.records import Capacity, ContentType, Memory, NewMemory, Session
 from memoryd.memories import eviction, rows
 from memoryd.memories.lookups import lookups_of
+from memoryd.memories.ranker import rank_some
 from memoryd.memories.unit_of_work import UnitOfWork
 from memoryd.memories.writes import Store
 
@@ -62,6 +63,8 @@ class Step(NamedTuple):
     half_life: float = HALF_LIFE
     accessed: tuple[int, ...] = ()
     """Places of memories whose accesses a server counts that does not know of ranks."""
+    ranked: int = 0
+    """Transactions of the ranker that come first."""
     changed: tuple[int, ...] = ()
     """Places of memories that such a server changes."""
 
@@ -73,6 +76,7 @@ steps = st.builds(
     st.integers(4, 40),
     st.sampled_from((HALF_LIFE, HALF_LIFE, 1.0)),
     places,
+    st.integers(0, 6),
     places,
 )
 
@@ -88,8 +92,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 def small_sessions_have_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a session of a few memories be as a large one, which is ranked in several steps."""
     monkeypatch.setattr(eviction, "UNRANKED_MEMORIES", 3)
-    monkeypatch.setattr(eviction, "RANKED_AT_ONCE", 2)
-    monkeypatch.setattr(eviction, "RANKED_AT_ONCE_IF_FULL", 12)
+    monkeypatch.setattr(eviction, "RANKED_AT_ONCE", 12)
 
 
 def put(database: Database, connection: Connection, wanted: Sequence[Facts]) -> None:
@@ -193,6 +196,8 @@ async def test_the_least_important_go(
         for number, step in enumerate(steps):
             now = NOON + timedelta(days=number)
             meddle(connection, step)
+            for _ in range(step.ranked):
+                rank_some(connection, database.dialect, SESSION, step.half_life, now)
             before = live(connection, now)
             capacity = Capacity(step.capacity, step.half_life)
             items = tuple(new_memory() for _ in range(step.stored))

@@ -19,6 +19,7 @@ from memoryd.database.tables import schema
 from memoryd.database.tenancy import MAX_TENANTS, NO_TENANT
 from memoryd.domain.errors import DatabaseUnavailable, MemorydError, Overloaded, ShuttingDown
 from memoryd.memories.known_sessions import KnownSessions
+from memoryd.memories.ranker import Ranker
 from memoryd.memories.unit_of_work import UnitOfWork
 from memoryd.memories.writes import Store, sessions_of, tenant_of
 from memoryd.sessions.count_cache import CountCache
@@ -86,6 +87,7 @@ class GroupCommit:
         self._arrived = asyncio.Event()
         self._counts = CountCache()
         self._known = KnownSessions()
+        self._ranker = Ranker(database, clock)
         self._closing = False
         self._seconds = 0.0
         """What the last large transactions took, the earlier ones counting less."""
@@ -159,6 +161,7 @@ class GroupCommit:
         self._closing = True
         self._arrived.set()
         await self._worker
+        await self._ranker.close()
         if self._analysing is not None:
             await self._analysing
 
@@ -220,6 +223,8 @@ class GroupCommit:
             _log.warning("nothing can be written: %s", obstacle)
 
     async def _transaction(self, writes: Sequence[Write]) -> Sequence[Outcome | MemorydError]:
+        unranked: dict[Session, float] = {}
+
         def body(connection: Connection) -> tuple[list[Outcome | MemorydError], UnitOfWork]:
             plan = UnitOfWork(
                 connection,
@@ -228,6 +233,7 @@ class GroupCommit:
                 self._counts,
                 self._known,
                 quotas_of=self._quotas_of,
+                on_unranked=unranked.update,
             )
             return plan.apply(writes), plan
 
@@ -243,6 +249,9 @@ class GroupCommit:
             if not self._known.forget(concerned):
                 raise
             outcomes, plan = await self._database.write(body, tenants=tenants)
+        finally:
+            if unranked:
+                self._ranker.rank(unranked)
         plan.remember()
         for news in plan.news:
             self._cache.take_in(watched.get(news.session), news)
