@@ -8,9 +8,9 @@ among the first few of each of the eleven levels.
 
 A session's ranks hold up to its `ranked_revision`. A server that knows ranks keeps them with every
 change; what one that does not has changed lies beyond, and is ranked first by the next store, or
-behind it where that is much (`ranker.py`). Until all are ranked, the whole session is read. Accesses
-only raise a level. So a level that was not raised, by a server that does not know of it, puts a
-memory too early, never too late.
+behind it where that is much (`ranker.py`). Until all are ranked, the whole session is read.
+Accesses only raise a level. So a level that was not raised, by a server that does not know of it,
+puts a memory too early, never too late.
 """
 
 from __future__ import annotations
