@@ -23,15 +23,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import and_, func, select
 
 from memoryd.database.tables import memories, sessions
-from memoryd.domain.importance import (
-    MAX_LEVEL,
-    NEVER_ANY,
-    effective_importance,
-    fading_rank,
-)
+from memoryd.domain.importance import MAX_LEVEL, NEVER_ANY, fading_rank
 from memoryd.domain.records import Session
 from memoryd.memories import lookups, rows
 from memoryd.memories.lookups import Lookup
+from memoryd.memories.ranks import EvictionKey, Ranks
 from memoryd.memories.rows import COLUMNS, PRIMARY_KEY
 from memoryd.sessions.lock import SHARD_KEY
 
@@ -54,41 +50,6 @@ LEAST_HALF_LIFE_DAYS = 0.01
 
 RANKED_AT_ONCE = 1_000
 """Memories that a transaction ranks, and revisions that a store may be behind and rank itself."""
-
-
-class EvictionKey(NamedTuple):
-    """The least goes first: of equal importance what has faded most, then the longest unchanged."""
-
-    importance: float
-    """Effective."""
-    rank: int
-    revision: int
-    memory_id: str
-
-    @classmethod
-    def of(
-        cls, memory: Memory, now: datetime, half_life_days: float, *, accesses: int | None = None
-    ) -> EvictionKey:
-        """`accesses`: how many to assume."""
-        importance = effective_importance(
-            memory.importance,
-            memory.created_at,
-            memory.access_count if accesses is None else accesses,
-            now=now,
-            half_life_days=half_life_days,
-        )
-        rank = fading_rank(memory.importance, memory.created_at, half_life_days)
-        return cls(importance, rank, memory.revision, memory.memory_id)
-
-
-class Ranks(NamedTuple):
-    """How far a session's ranks are kept."""
-
-    revision: int | None
-    half_life_days: float | None
-
-
-UNRANKED = Ranks(None, None)
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from memoryd.domain.metadata import json_bytes
 from memoryd.domain.quotas import NOTHING, Usage
 from memoryd.domain.records import Change, Memory
-from memoryd.memories.eviction import UNRANKED, EvictionKey, Ranks
+from memoryd.memories.ranks import UNRANKED, EvictionKey, Ranks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
