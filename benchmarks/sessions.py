@@ -280,8 +280,9 @@ async def measure_first(calls: Calls, sizes: list[int], found: Times) -> None:
 
 async def measure_round(calls: Calls, sizes: list[int], found: Times) -> None:
     for work, (use, once) in WORK.items():
-        for size in sizes:
-            found[work][size] += [await once(calls, session_id(use, size)) for _ in range(CALLS)]
+        for _ in range(CALLS):  # in turn, so that noise affects all sizes alike
+            for size in sizes:
+                found[work][size].append(await once(calls, session_id(use, size)))
     for work, (use, once) in SLOW_WORK.items():
         for size in sizes:
             found[work][size].append(await once(calls, session_id(use, size)))
