@@ -15,6 +15,7 @@ from tests.patience import PATIENT_DATABASE
 
 from memoryd.database import statements
 from memoryd.database.dialect import columns_of
+from memoryd.database.dump import write_rows
 from memoryd.database.engine import Database
 from memoryd.database.tables import memories, memory_history, sessions
 from memoryd.database.tenancy import EVERY_TENANT
@@ -243,6 +244,33 @@ async def test_a_ranked_session_is_not_read_as_a_whole(
     await database.write(body, tenants=EVERY_TENANT)
     lookups = lookups_of(database.dialect)
     assert not {lookups.least_important.select, lookups.live_counts.select} & {*sent}
+
+
+async def test_an_imported_memory_is_evicted_like_others(database: Database) -> None:
+    """It may stand below the revision up to which the session is ranked."""
+
+    def body(connection: Connection) -> tuple[str, ...]:
+        def store_one() -> tuple[str, ...]:
+            plan = UnitOfWork(connection, database.dialect, NOON)
+            ((stored,),) = plan.apply([Store((new_memory(),), Capacity(8, HALF_LIFE))])
+            return stored.evicted_memory_ids
+
+        put(database, connection, [Facts(0.5, timedelta(days=3))] * 8)
+        (gone,) = store_one()
+        row = connection.execute(select(memories).where(memories.c.id == gone)).mappings().one()
+        connection.execute(delete(memory_history))  # whose row has the revision
+        new = {"id": "imported", "importance": 0.0, "deleted_at": None, "content_hash": "imported"}
+        revisions = {"revision": 1, "created_revision": 99}
+        unranked = {"eviction_level": None, "eviction_rank": None}
+        imported = {**row, **new, **revisions, **unranked}
+        plain = {
+            name: value.isoformat() if isinstance(value, datetime) else value
+            for name, value in imported.items()
+        }
+        assert write_rows(connection, database.dialect, memories, [plain]) == (1, [])
+        return store_one()
+
+    assert "imported" in await database.write(body, tenants=EVERY_TENANT)
 
 
 async def test_among_equals_the_longest_unchanged_goes(database: Database) -> None:
