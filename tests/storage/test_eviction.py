@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -26,6 +27,7 @@ from memoryd.domain.records import Capacity, ContentType, Memory, NewMemory, Ses
 from memoryd.memories import eviction, rows
 from memoryd.memories.lookups import lookups_of
 from memoryd.memories.ranker import rank_some
+from memoryd.memories.store import MemoryStore
 from memoryd.memories.unit_of_work import UnitOfWork
 from memoryd.memories.writes import Store
 
@@ -244,6 +246,39 @@ async def test_a_ranked_session_is_not_read_as_a_whole(
     await database.write(body, tenants=EVERY_TENANT)
     lookups = lookups_of(database.dialect)
     assert not {lookups.least_important.select, lookups.live_counts.select} & {*sent}
+
+
+async def test_a_session_is_ranked_behind_the_stores(database: Database) -> None:
+    """In several transactions, and again for another half-life."""
+    store = MemoryStore(
+        database,
+        lambda: NOON,
+        lambda _: None,
+        standby=None,
+        queue_limit=1000,
+        batch_limit=1000,
+        cache_bytes=1_000_000,
+    )
+    wanted = [Facts(0.5, timedelta(days=place)) for place in range(40)]
+    await database.write(lambda c: put(database, c, wanted), tenants=EVERY_TENANT)
+    s = sessions.c
+
+    def ranked_for(connection: Connection) -> float | None:
+        return connection.execute(
+            select(s.ranked_half_life).where(s.ranked_revision == s.revision)
+        ).scalar()
+
+    try:
+        for half_life in (HALF_LIFE, 1.0):
+            await store.store([new_memory()], Capacity(50, half_life))
+            for _ in range(100):
+                found = await database.read(ranked_for, tenants=EVERY_TENANT)
+                if found == half_life:
+                    break
+                await asyncio.sleep(0.1)
+            assert found == half_life
+    finally:
+        await store.close()
 
 
 async def test_an_imported_memory_is_evicted_like_others(database: Database) -> None:
