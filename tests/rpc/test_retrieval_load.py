@@ -11,6 +11,7 @@ import pytest
 
 from memoryd.memories import cache
 from memoryd.retrieval import loading
+from memoryd.retrieval.top import Top
 from memoryd.v1 import memory_pb2 as pb
 
 LONG = "tea and coffee and milk " * 40
@@ -150,3 +151,43 @@ async def test_changes_during_large_queries_are_found_afterwards(memory):
 async def test_strange_queries_are_answered(memory, query):
     await remember(memory, "a", "likes tea", "has two cats")
     assert len((await ask(memory, query, "a")).results) == 2
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"limit": 3},
+        {"limit": 100, "filter": pb.MemoryFilter(min_importance=0.0)},
+        {"filter": pb.MemoryFilter(metadata={"even": True}, min_importance=0.4)},
+        {"filter": pb.MemoryFilter(min_importance=1.0)},
+    ],
+)
+async def test_a_session_too_large_for_the_cache_has_the_same_answers(serve, monkeypatch, fields):
+    memory = (await serve(MEMORYD_SESSION_CACHE_BYTES="2000")).memory
+    requests = [
+        pb.StoreMemoryRequest(
+            session_id="large",
+            content=f"memory {n}",
+            importance=n % 9 / 8,
+            metadata={"even": n % 2 == 0},
+        )
+        for n in range(30)
+    ]
+    await memory.BatchStoreMemories(pb.BatchStoreMemoriesRequest(requests=requests))
+    await memory.RetrieveMemories(pb.RetrieveMemoriesRequest(session_id="large", limit=2))
+    wanted = pb.RetrieveMemoriesRequest(session_id="large", peek=True, **fields)
+    kept = await memory.RetrieveMemories(wanted)
+    monkeypatch.setattr(cache, "SURELY_KEPT", 5)
+    monkeypatch.setattr(cache, "PART", 4)
+    taken = []
+    take = Top.take
+
+    def noted(self, revision, part):
+        taken.append(len(part))
+        take(self, revision, part)
+
+    monkeypatch.setattr(Top, "take", noted)
+    assert await memory.RetrieveMemories(wanted) == kept
+    assert sum(taken) == 30
+    assert max(taken) == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from tests.patience import PATIENT_DATABASE
 
 from memoryd.database import statements
 from memoryd.database.dialect import columns_of
+from memoryd.database.dump import write_rows
 from memoryd.database.engine import Database
 from memoryd.database.tables import memories, memory_history, sessions
 from memoryd.database.tenancy import EVERY_TENANT
@@ -24,6 +26,8 @@ from memoryd.domain.importance import effective_importance
 from memoryd.domain.records import Capacity, ContentType, Memory, NewMemory, Session
 from memoryd.memories import eviction, rows
 from memoryd.memories.lookups import lookups_of
+from memoryd.memories.ranker import rank_some
+from memoryd.memories.store import MemoryStore
 from memoryd.memories.unit_of_work import UnitOfWork
 from memoryd.memories.writes import Store
 
@@ -62,6 +66,8 @@ class Step(NamedTuple):
     half_life: float = HALF_LIFE
     accessed: tuple[int, ...] = ()
     """Places of memories whose accesses a server counts that does not know of ranks."""
+    ranked: int = 0
+    """Transactions of the ranker that come first."""
     changed: tuple[int, ...] = ()
     """Places of memories that such a server changes."""
 
@@ -73,6 +79,7 @@ steps = st.builds(
     st.integers(4, 40),
     st.sampled_from((HALF_LIFE, HALF_LIFE, 1.0)),
     places,
+    st.integers(0, 6),
     places,
 )
 
@@ -88,8 +95,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 def small_sessions_have_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a session of a few memories be as a large one, which is ranked in several steps."""
     monkeypatch.setattr(eviction, "UNRANKED_MEMORIES", 3)
-    monkeypatch.setattr(eviction, "RANKED_AT_ONCE", 2)
-    monkeypatch.setattr(eviction, "RANKED_AT_ONCE_IF_FULL", 12)
+    monkeypatch.setattr(eviction, "RANKED_AT_ONCE", 12)
 
 
 def put(database: Database, connection: Connection, wanted: Sequence[Facts]) -> None:
@@ -193,6 +199,8 @@ async def test_the_least_important_go(
         for number, step in enumerate(steps):
             now = NOON + timedelta(days=number)
             meddle(connection, step)
+            for _ in range(step.ranked):
+                rank_some(connection, database.dialect, SESSION, step.half_life, now)
             before = live(connection, now)
             capacity = Capacity(step.capacity, step.half_life)
             items = tuple(new_memory() for _ in range(step.stored))
@@ -238,6 +246,66 @@ async def test_a_ranked_session_is_not_read_as_a_whole(
     await database.write(body, tenants=EVERY_TENANT)
     lookups = lookups_of(database.dialect)
     assert not {lookups.least_important.select, lookups.live_counts.select} & {*sent}
+
+
+async def test_a_session_is_ranked_behind_the_stores(database: Database) -> None:
+    """In several transactions, and again for another half-life."""
+    store = MemoryStore(
+        database,
+        lambda: NOON,
+        lambda _: None,
+        standby=None,
+        queue_limit=1000,
+        batch_limit=1000,
+        cache_bytes=1_000_000,
+    )
+    wanted = [Facts(0.5, timedelta(days=place)) for place in range(40)]
+    await database.write(lambda c: put(database, c, wanted), tenants=EVERY_TENANT)
+    s = sessions.c
+
+    def ranked_for(connection: Connection) -> float | None:
+        return connection.execute(
+            select(s.ranked_half_life).where(s.ranked_revision == s.revision)
+        ).scalar()
+
+    try:
+        for half_life in (HALF_LIFE, 1.0):
+            await store.store([new_memory()], Capacity(50, half_life))
+            for _ in range(100):
+                found = await database.read(ranked_for, tenants=EVERY_TENANT)
+                if found == half_life:
+                    break
+                await asyncio.sleep(0.1)
+            assert found == half_life
+    finally:
+        await store.close()
+
+
+async def test_an_imported_memory_is_evicted_like_others(database: Database) -> None:
+    """It may stand below the revision up to which the session is ranked."""
+
+    def body(connection: Connection) -> tuple[str, ...]:
+        def store_one() -> tuple[str, ...]:
+            plan = UnitOfWork(connection, database.dialect, NOON)
+            ((stored,),) = plan.apply([Store((new_memory(),), Capacity(8, HALF_LIFE))])
+            return stored.evicted_memory_ids
+
+        put(database, connection, [Facts(0.5, timedelta(days=3))] * 8)
+        (gone,) = store_one()
+        row = connection.execute(select(memories).where(memories.c.id == gone)).mappings().one()
+        connection.execute(delete(memory_history))  # whose row has the revision
+        new = {"id": "imported", "importance": 0.0, "deleted_at": None, "content_hash": "imported"}
+        revisions = {"revision": 1, "created_revision": 99}
+        unranked = {"eviction_level": None, "eviction_rank": None}
+        imported = {**row, **new, **revisions, **unranked}
+        plain = {
+            name: value.isoformat() if isinstance(value, datetime) else value
+            for name, value in imported.items()
+        }
+        assert write_rows(connection, database.dialect, memories, [plain]) == (1, [])
+        return store_one()
+
+    assert "imported" in await database.write(body, tenants=EVERY_TENANT)
 
 
 async def test_among_equals_the_longest_unchanged_goes(database: Database) -> None:

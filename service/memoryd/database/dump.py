@@ -100,6 +100,8 @@ def write_rows(
     new = dialect.insert_many(connection, table, columns_of(typed), ignore_existing=True)
     if table is sessions:
         _raise_revisions(connection, typed)
+    if table is memories:
+        _forget_ranks(connection, typed)
     if table in _HEADS:
         _raise_heads(connection, table, typed)
     present = _present(connection, dialect, table, typed) if new < len(rows) else None
@@ -198,6 +200,22 @@ def _raise_revisions(connection: Connection, rows: Sequence[Row]) -> None:
     keys = [{"t": row["tenant"], "s": row["session_id"], "r": row["revision"]} for row in rows]
     connection.execute(statement, keys)
     connection.execute(uncounted, keys)
+
+
+def _forget_ranks(connection: Connection, rows: Sequence[Row]) -> None:
+    """Have sessions ranked again: rows that are not may stand below the mark of those that were."""
+    s = sessions.c
+    statement = (
+        update(sessions)
+        .where(
+            s.tenant == bindparam("t"),
+            s.session_id == bindparam("s"),
+            s.ranked_revision.is_not(None),
+        )
+        .values(ranked_revision=None)
+    )
+    changed = {(row["tenant"], row["session_id"]) for row in rows}
+    connection.execute(statement, [{"t": tenant, "s": name} for tenant, name in sorted(changed)])
 
 
 def _raise_heads(connection: Connection, table: Table, rows: Sequence[Row]) -> None:

@@ -20,6 +20,7 @@ from memoryd.domain.errors import MemorydError
 from memoryd.domain.records import Accesses, Change
 from memoryd.memories import rows
 from memoryd.memories.cached_session import (
+    MEMORY_BYTES,
     NOWHERE,
     CachedSession,
     Loaded,
@@ -43,6 +44,9 @@ RELOAD_CHANGES = 500
 MOST_CHANGES = 5_000
 """From so many changes on, a session is read again as a whole; a larger one from half as many as it
 has memories, up to the second."""
+
+SURELY_KEPT = 1_000
+"""Changes of a session: one that has had no more is read without being measured."""
 
 PART = 2_000
 """Memories of a session that are read at once, so that no statement takes long, nor any step."""
@@ -72,7 +76,7 @@ _LIVE = (
     .select_from(sessions.outerjoin(_PART, true()))
     .where(_in_session(sessions))
 )
-_LENGTH = select(func.sum(func.length(memories.c.content))).where(
+_SIZE = select(func.sum(func.length(memories.c.content)), func.count()).where(
     _in_session(memories), memories.c.deleted_at.is_(None)
 )
 _CHANGED = (
@@ -119,7 +123,7 @@ class SessionCache:
         def body(connection: Connection) -> list[int]:
             found: list[int] = []
             for session in wanted:
-                ((length,),) = statements.fetch(connection, _LENGTH, session._asdict())
+                ((length, _),) = statements.fetch(connection, _SIZE, session._asdict())
                 if length:
                     found.append(length)
                 if len(found) > 1 and sum(found) > most:
@@ -127,6 +131,38 @@ class SessionCache:
             return found
 
         return await self._reads.read(wanted[0], body, timeout=timeout)
+
+    async def outgrown(self, session: Session, *, timeout: float | None) -> int:
+        """How many characters a session has that could not be kept; 0: it is, or can be.
+
+        One that has had few changes is small enough.
+        """
+        if self.kept(session) is not None:
+            return 0
+        counters = await self._reads.counters(session, timeout=timeout)
+        if counters is None or counters.revision <= SURELY_KEPT:
+            return 0
+        ((length, count),) = await self._reads.read(
+            session,
+            lambda c: statements.fetch(c, _SIZE, session._asdict()),
+            timeout=timeout,
+            counters=counters,
+        )
+        fits = count * MEMORY_BYTES + (length or 0) <= self._kept.most_of_a_call
+        return 0 if fits else length
+
+    async def parts(
+        self, session: Session, *, now: datetime, timeout: float | None
+    ) -> AsyncIterator[tuple[Counters, list[Memory]]]:
+        """The live memories of a session, some at a time, with how far it was; nothing is kept.
+
+        Each comes once, as it was when its part was read.
+        """
+        remaining = _countdown(timeout)
+        counters = await self._reads.counters(session, timeout=timeout)
+        if counters is not None:
+            async for latest, part in self._parts(session, counters, now, remaining):
+                yield latest, part
 
     async def current(
         self, session: Session, *, now: datetime, timeout: float | None
@@ -349,9 +385,14 @@ class RecentSessions:
         self._sessions.pop(session, None)
         self._leave(session)
 
+    @property
+    def most_of_a_call(self) -> int:
+        """What the sessions of one call may take."""
+        return int(self._max_bytes * CALL_SHARE)
+
     def settle(self, sessions: Iterable[Session], caller: str) -> None:
         """Note that a call used sessions, and make room for what they take by now."""
-        room = most = int(self._max_bytes * CALL_SHARE)
+        room = most = self.most_of_a_call
         for session in sessions:
             cached = self._sessions.get(session)
             if cached is None:

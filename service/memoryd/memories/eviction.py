@@ -7,13 +7,15 @@ as far as that counts) and a rank within it (`fading_rank`). The least important
 among the first few of each of the eleven levels.
 
 A session's ranks hold up to its `ranked_revision`. A server that knows ranks keeps them with every
-change; what one that does not has changed lies beyond, and is ranked first by the next store. Until
-all memories are ranked, the whole session is read. Accesses only raise a level. So a level that was
-not raised, by a server that does not know of it, puts a memory too early, never too late.
+change; what one that does not has changed lies beyond, and is ranked first by the next store, or
+behind it where that is much (`ranker.py`). Until all are ranked, the whole session is read.
+Accesses only raise a level. So a level that was not raised, by a server that does not know of it,
+puts a memory too early, never too late.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,14 +23,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import and_
 
 from memoryd.database.tables import memories, sessions
-from memoryd.domain.importance import (
-    MAX_LEVEL,
-    NEVER_ANY,
-    fading_rank,
-)
+from memoryd.domain.importance import MAX_LEVEL, NEVER_ANY, fading_rank
+from memoryd.domain.records import Session
 from memoryd.memories import lookups, rows
-from memoryd.memories.eviction_keys import EvictionKey, Ranks
 from memoryd.memories.lookups import Lookup
+from memoryd.memories.ranks import EvictionKey, Ranks
 from memoryd.memories.rows import COLUMNS, PRIMARY_KEY
 from memoryd.sessions.lock import SHARD_KEY
 
@@ -48,11 +47,8 @@ UNRANKED_MEMORIES = 1_000
 LEAST_HALF_LIFE_DAYS = 0.01
 """Below it ranks would be too coarse; the whole session is read."""
 
-RANKED_AT_ONCE = 200
-"""Memories that a transaction gives ranks, while there is room in their session."""
-
-RANKED_AT_ONCE_IF_FULL = 5_000
-"""The same once there is none: each store reads the whole session until all are ranked."""
+RANKED_AT_ONCE = 1_000
+"""Memories that a transaction ranks, and revisions that a store may be behind and rank itself."""
 
 
 @dataclass(slots=True)
@@ -88,51 +84,49 @@ class Ranking:
         works: Iterable[SessionWork],
         capacities: Mapping[Session, Capacity],
         adding: Mapping[Session, int],
-    ) -> None:
-        """Rank what has no rank yet in sessions that are half full or more, up to a bound."""
-        due: dict[Session, SessionWork] = {}
-        most = RANKED_AT_ONCE
+    ) -> dict[Session, float]:
+        """Rank what has no rank yet in sessions that are half full or more, where that is little.
+
+        Gives the sessions where it is more, with the half-life of their ranks.
+        """
+        due: list[SessionWork] = []
+        too_far: dict[Session, float] = {}
         for work in works:
             capacity = capacities[work.session]
-            count = work.live_count + adding[work.session]
-            if _has_ranks(capacity) and 2 * count > capacity.max_entries:
+            if _has_ranks(capacity) and capacity.max_entries < 2 * (
+                work.live_count + adding[work.session]
+            ):
                 work.is_ranked &= work.ranks.half_life_days == capacity.half_life_days
                 if not work.is_ranked:
-                    due[work.session] = work
-                    most += 4 * adding[work.session]
-                    if count > capacity.max_entries:
-                        most = max(most, RANKED_AT_ONCE_IF_FULL)
-        if due:
-            self._rank_next(due, capacities, max(1, most // len(due)))
+                    if self.begin(work, capacity.half_life_days) <= RANKED_AT_ONCE:
+                        due.append(work)
+                    else:
+                        too_far[work.session] = capacity.half_life_days
+        self.rank_next(due)
+        return too_far
 
-    def _rank_next(
-        self,
-        due: Mapping[Session, SessionWork],
-        capacities: Mapping[Session, Capacity],
-        most: int,
-    ) -> None:
-        keys = []
-        for session, work in due.items():
-            half_life_days = capacities[session].half_life_days
-            if work.ranks.half_life_days != half_life_days:
-                work.ranks = Ranks(-1, half_life_days)
-            keys.append((*session, work.ranks.revision))
-        found = self._fetch(_statements(self._dialect).unranked, sorted(keys), most=most)
-        ranked: dict[Session, list[Memory]] = {session: [] for session in due}
+    def begin(self, work: SessionWork, half_life_days: float) -> int:
+        """Begin anew where the ranks are for another half-life; give how many may be missing."""
+        if work.ranks.revision is None or work.ranks.half_life_days != half_life_days:
+            work.ranks = Ranks(-1, half_life_days)
+        return work.revision - (work.ranks.revision or 0)
+
+    def rank_next(self, due: Sequence[SessionWork]) -> None:
+        """Rank the next of sessions that `begin` was called for."""
+        keys = sorted((*work.session, work.ranks.revision) for work in due)
+        found = self._fetch(_statements(self._dialect).unranked, keys, most=RANKED_AT_ONCE)
+        by_session: defaultdict[Session, list[Memory]] = defaultdict(list)
         for row in found:
             memory = rows.memory_of(row)
-            ranked[memory.session].append(memory)
-        for session, some in ranked.items():
-            some.sort(key=lambda memory: memory.revision)
-            work = due[session]
-            work.is_ranked = len(some) < most
+            by_session[memory.session].append(memory)
+        ranked: list[tuple[Memory, float]] = []
+        for work in due:
+            some = sorted(by_session[work.session], key=lambda memory: memory.revision)
+            work.is_ranked = len(some) < RANKED_AT_ONCE
             revision = work.revision if work.is_ranked else some[-1].revision
             work.ranks = work.ranks._replace(revision=revision)
-        self._write(
-            (memory, capacities[session].half_life_days)
-            for session, some in ranked.items()
-            for memory in some
-        )
+            ranked += ((memory, work.ranks.half_life_days or 0.0) for memory in some)
+        self._write(ranked)
 
     def least(self, work: SessionWork, count: int) -> list[Memory]:
         """At least `count` live memories of a ranked session, the first of all to go among them."""

@@ -19,6 +19,7 @@ from memoryd.database.tables import schema
 from memoryd.database.tenancy import MAX_TENANTS, NO_TENANT
 from memoryd.domain.errors import DatabaseUnavailable, MemorydError, Overloaded, ShuttingDown
 from memoryd.memories.known_sessions import KnownSessions
+from memoryd.memories.ranker import Ranker
 from memoryd.memories.unit_of_work import UnitOfWork
 from memoryd.memories.writes import sessions_of, tenant_of, weight_of
 
@@ -84,6 +85,7 @@ class GroupCommit:
         self._all_coming = 0
         self._arrived = asyncio.Event()
         self._known = KnownSessions()
+        self._ranker = Ranker(database, clock)
         self._closing = False
         self._seconds = 0.0
         """What the last large transactions took, the earlier ones counting less."""
@@ -157,6 +159,7 @@ class GroupCommit:
         self._closing = True
         self._arrived.set()
         await self._worker
+        await self._ranker.close()
         if self._analysing is not None:
             await self._analysing
 
@@ -218,6 +221,8 @@ class GroupCommit:
             _log.warning("nothing can be written: %s", obstacle)
 
     async def _transaction(self, writes: Sequence[Write]) -> Sequence[Outcome | MemorydError]:
+        unranked: dict[Session, float] = {}
+
         def body(connection: Connection) -> tuple[list[Outcome | MemorydError], UnitOfWork]:
             plan = UnitOfWork(
                 connection,
@@ -225,6 +230,7 @@ class GroupCommit:
                 self._clock(),
                 self._known,
                 quotas_of=self._quotas_of,
+                on_unranked=unranked.update,
             )
             return plan.apply(writes), plan
 
@@ -240,6 +246,9 @@ class GroupCommit:
             if not self._known.forget(concerned):
                 raise
             outcomes, plan = await self._database.write(body, tenants=tenants)
+        finally:
+            if unranked:
+                self._ranker.rank(unranked)
         plan.remember()
         for news in plan.news:
             self._cache.take_in(watched.get(news.session), news)

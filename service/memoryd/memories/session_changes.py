@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from memoryd.domain.metadata import json_bytes
 from memoryd.domain.quotas import NOTHING, Usage
 from memoryd.domain.records import Change, Memory
-from memoryd.memories.eviction_keys import UNRANKED, EvictionKey, Ranks
+from memoryd.memories.ranks import UNRANKED, EvictionKey, Ranks
 from memoryd.sessions.revisions import Totals
 
 if TYPE_CHECKING:

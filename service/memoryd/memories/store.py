@@ -191,13 +191,14 @@ class MemoryStore:
         def body(connection: Connection) -> Page:
             found: list[Memory] = []
             room, position = MAX_PAGE_BYTES, after
+            # One more than asked for tells whether there is another page.
+            most = size + 1
             while True:
-                # One more than asked for tells whether there is another page.
                 chunk = statements.fetch_built(
                     connection,
                     statement.where(memories.c.created_revision > bindparam("after"))
                     .order_by(memories.c.created_revision)
-                    .limit(size + 1),
+                    .limit(most),
                     {**parameters, "after": position},
                 )
                 for row in chunk:
@@ -212,8 +213,10 @@ class MemoryStore:
                             return Page(tuple(found), found[-1].created_revision)
                         found.append(memory)
                     position = memory.created_revision
-                if len(chunk) <= size:
+                if len(chunk) < most:
                     return Page(tuple(found), None)
+                # Few match: in a large session as few statements as steps of this size allow.
+                most = max(most, min(2 * most, PURGE_BATCH))
 
         return await self.reads.read(session, body, timeout=timeout)
 

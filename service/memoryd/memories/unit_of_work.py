@@ -101,8 +101,14 @@ class UnitOfWork:
         known: KnownSessions | None = None,
         *,
         quotas_of: Callable[[str], Quotas] | None = None,
+        on_unranked: Callable[[Mapping[Session, float]], None] = lambda _: None,
     ) -> None:
-        """`quotas_of` gives those of a tenant; None: what is done needs none of a quota."""
+        """`quotas_of` gives those of a tenant; None: what is done needs none of a quota.
+
+        `on_unranked` is called with sessions that many memories have no rank of, and with the
+        half-life of their ranks; what comes of this transaction does not matter to it.
+        """
+        self._on_unranked = on_unranked
         self._quotas_of = quotas_of
         self._accounts: Mapping[str, Account] = {}
         self._connection = connection
@@ -286,7 +292,8 @@ class UnitOfWork:
                     capacities[session] = _tighter(capacities.get(session), capacity)
         self._count(adding)
         capacities = {s: self._work[s].own(capacity) for s, capacity in capacities.items()}
-        self._ranking.catch_up((self._work[s] for s in adding), capacities, adding)
+        works = [self._work[session] for session in adding]
+        self._on_unranked(self._ranking.catch_up(works, capacities, adding))
         crowded = self._crowded(adding, capacities)
         unranked: defaultdict[float, list[tuple[str, str, int]]] = defaultdict(list)
         for session, least in sorted(crowded.items()):

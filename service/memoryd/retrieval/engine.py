@@ -14,13 +14,12 @@ from memoryd.recall.dates import phrases
 from memoryd.recall.embedders.embedder import adds_up_words
 from memoryd.recall.fusion import rank
 from memoryd.recall.index import Document
-from memoryd.recall.ranked import PARTS, Ranked
 from memoryd.recall.signals import Meaning, meaning_of, understand
 from memoryd.recall.similarity import similar_to_memory, similar_to_text
 from memoryd.recall.text import analyser
 from memoryd.retrieval.heavy import has_failed, no_check
 from memoryd.retrieval.loading import INLINE_WORK
-from memoryd.retrieval.query import Result, Retrieved, Similar
+from memoryd.retrieval.query import Result, Retrieved, Similar, by_importance, matches, narrows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from memoryd.domain.records import Memory, MemoryFilter, Session
     from memoryd.memories.cached_session import CachedSession
     from memoryd.recall.index import SessionIndex
+    from memoryd.recall.ranked import Ranked
     from memoryd.recall.signals import Query
     from memoryd.retrieval.embedding_worker import EmbeddingWorker
     from memoryd.retrieval.heavy import Check
@@ -49,8 +49,6 @@ one that is looked at in the order of importance; in terms looked at."""
 
 HEAD_CHARACTERS = 1_000
 """Of a query, that tell whether it has terms at all."""
-
-_NOTHING = {part: 0.0 for part in PARTS if part != "importance"}
 
 
 class Retrieval:
@@ -84,6 +82,16 @@ class Retrieval:
         caller: str,
     ) -> Retrieved:
         """The memories that are effectively the most important; older first among equals."""
+        if len(sessions) == 1:  # several have a limit together
+            top = await self._sessions.most_important(
+                sessions[0],
+                wanted,
+                now=now,
+                half_life_days=self._half_life_days,
+                timeout=timeout,
+            )
+            if top is not None:
+                return Retrieved(top.results, {sessions[0]: top.revision})
         loading = self._sessions.loaded(sessions, now, timeout, caller, indexed=False)
         async with loading as cached:
             await self._sessions.order(cached, self._half_life_days)
@@ -98,7 +106,7 @@ class Retrieval:
                     tops = await run(lambda check: _tops(in_order, wanted, now, check))
             views = [self._sessions.view(one) for one in cached]
             found = [
-                _by_importance(number, views[number], memory, importance)
+                by_importance(number, views[number].encoded_memory(memory), importance)
                 for number, top in enumerate(tops or ())
                 for importance, memory in top
             ]
@@ -276,27 +284,21 @@ def _tops(
             if most < 0:
                 return None
             check()
-            if not memory.is_expired(now) and _matches(memory, wanted.filter):
+            if not memory.is_expired(now) and matches(memory, wanted.filter):
                 top.append((importance, memory))
                 if len(top) == wanted.limit:
                     break
     return tops
 
 
-def _by_importance(session: int, view: SessionView, memory: Memory, importance: float) -> Result:
-    encoded = view.encoded_memory(memory)
-    ranked = Ranked(session, encoded.memory.memory_id, **_NOTHING, importance=importance)
-    return Result(encoded, importance, ranked)
-
-
 def _mask(view: SessionView, wanted: RetrievalQuery, now: datetime, check: Check) -> Mask | None:
     """Which memories may be answered, however important; None: all of them."""
     mask = view.is_live(now)
-    if _narrows(wanted.filter):
+    if narrows(wanted.filter):
         matching = np.zeros(len(view.memories), np.bool_)
         for place, memory in enumerate(view.memories):
             check()
-            matching[place] = _matches(memory, wanted.filter)
+            matching[place] = matches(memory, wanted.filter)
         mask = matching if mask is None else mask & matching
     return mask
 
@@ -311,29 +313,13 @@ def _important(importance: Floats, wanted: RetrievalQuery, mask: Mask | None) ->
 
 def _filter_work(wanted: MemoryFilter, cached: Sequence[CachedSession]) -> int:
     """How much there is to do for a filter, in terms looked at, about."""
-    if not _narrows(wanted):
+    if not narrows(wanted):
         return 0
     return _work_a_match(wanted) * sum(len(one.memories) for one in cached)
 
 
 def _work_a_match(wanted: MemoryFilter) -> int:
     return WORK_A_MATCH + wanted.conditions.work
-
-
-def _narrows(wanted: MemoryFilter) -> bool:
-    return bool(
-        wanted.content_types or wanted.conditions or wanted.created_after or wanted.created_before
-    )
-
-
-def _matches(memory: Memory, wanted: MemoryFilter) -> bool:
-    """All of a filter but importance."""
-    return (
-        (not wanted.content_types or memory.content_type in wanted.content_types)
-        and (wanted.created_after is None or memory.created_at >= wanted.created_after)
-        and (wanted.created_before is None or memory.created_at < wanted.created_before)
-        and wanted.conditions.hold_for(memory.metadata)
-    )
 
 
 def _revisions(sessions: Sequence[Session], cached: Sequence[CachedSession]) -> dict[Session, int]:

@@ -11,6 +11,7 @@ from memoryd.memories.vectors import Unembedded
 from memoryd.recall.index import Document, SessionIndex
 from memoryd.retrieval.heavy import Turns, in_thread, no_check, parts
 from memoryd.retrieval.session_view import SessionView
+from memoryd.retrieval.top import Top
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from memoryd.memories.cached_session import CachedSession
     from memoryd.retrieval.embedding_worker import EmbeddingWorker, Vectors
     from memoryd.retrieval.heavy import Check
-    from memoryd.retrieval.query import Encoding
+    from memoryd.retrieval.query import Encoding, RetrievalQuery
 
 T = TypeVar("T")
 
@@ -37,7 +38,7 @@ in a thread."""
 
 MOST_LOADED = 8_388_608
 """In characters: what several sessions of a call may bring into memory together. One alone is
-always answered: it has at most 1,000 memories of 16,384 characters."""
+always answered."""
 
 SMALL_LOAD = 1_048_576
 """In characters: larger ones wait for each other, and not for them."""
@@ -81,6 +82,28 @@ class SessionLoader:
             view = cached.view = SessionView(cached, self._encoding)
         view.refresh()
         return view
+
+    async def most_important(
+        self,
+        session: Session,
+        wanted: RetrievalQuery,
+        *,
+        now: datetime,
+        half_life_days: float,
+        timeout: float | None,
+    ) -> Top | None:
+        """What a session has to answer that is too large to be kept; None where it is not.
+
+        All of it is read, some at a time, and only what may be answered stays in memory.
+        """
+        characters = await self._cache.outgrown(session, timeout=timeout)
+        if not characters:
+            return None
+        top = Top(wanted, now, half_life_days, self._encoding)
+        async with self._large_loads.turn(session.tenant, characters):
+            async for counters, part in self._cache.parts(session, now=now, timeout=timeout):
+                top.take(counters.revision, part)
+        return top
 
     @asynccontextmanager
     async def loaded(

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from memoryd.recall.ranked import PARTS, Ranked
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from memoryd.domain.records import Accesses, Memory, MemoryFilter, Session
-    from memoryd.recall.ranked import Ranked
+
+_NOTHING = {part: 0.0 for part in PARTS if part != "importance"}
 
 ENCODED_BYTES = 350
 """Of an encoded memory: its objects, without the bytes themselves."""
@@ -77,3 +80,26 @@ class Similar:
     """Hamming distance of the semantic hashes, 0–64 bits."""
     similarity: float
     """0–1."""
+
+
+def by_importance(session: int, encoded: Encoded, importance: float) -> Result:
+    """A result that has its place by its effective importance alone."""
+    ranked = Ranked(session, encoded.memory.memory_id, **_NOTHING, importance=importance)
+    return Result(encoded, importance, ranked)
+
+
+def narrows(wanted: MemoryFilter) -> bool:
+    """Whether a filter has any condition but importance."""
+    return bool(
+        wanted.content_types or wanted.conditions or wanted.created_after or wanted.created_before
+    )
+
+
+def matches(memory: Memory, wanted: MemoryFilter) -> bool:
+    """All of a filter but importance."""
+    return (
+        (not wanted.content_types or memory.content_type in wanted.content_types)
+        and (wanted.created_after is None or memory.created_at >= wanted.created_after)
+        and (wanted.created_before is None or memory.created_at < wanted.created_before)
+        and wanted.conditions.hold_for(memory.metadata)
+    )

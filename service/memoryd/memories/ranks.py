@@ -1,4 +1,4 @@
-"""In which order memories of a session have to go, and how far their ranks are kept."""
+"""The order in which memories are evicted, and how far a session's rows have their places in it."""
 
 from __future__ import annotations
 
