@@ -25,9 +25,9 @@ from hypothesis.stateful import (
 )
 from tests.plain_conditions import condition
 
-from memoryd.sessions import feed
 from memoryd.memories.access import AccessTracker
 from memoryd.memories.sweeper import Sweeper
+from memoryd.sessions import feed
 from memoryd.v1 import memory_pb2 as pb
 
 from .model import DEFAULT_PAGE, MAX_PAGE, Refusal

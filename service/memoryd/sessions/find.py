@@ -33,7 +33,8 @@ def find_sessions(
         .order_by(session_id)
         .limit(limit)
     )
-    return [Session(tenant, row.session_id) for row in statements.fetch_built(connection, found, {})]
+    rows = statements.fetch_built(connection, found, {})
+    return [Session(tenant, row.session_id) for row in rows]
 
 
 def _begins_with(session_id: ColumnElement[Any], prefix: str) -> ColumnElement[bool]:
