@@ -73,6 +73,14 @@ def schema_state(versions: Iterable[str]) -> SchemaState:
     return SchemaState.CURRENT if any(map(_suits, known)) else SchemaState.AHEAD
 
 
+def reads_rows_of(schema: object) -> bool:
+    """Whether rows of a schema fit this release's: since then it has only been added to."""
+    named = _SUITS_EARLIER.fullmatch(HEAD)
+    if schema == HEAD or named is None:
+        return schema == HEAD
+    return schema in REVISIONS and str(schema)[:3] >= named["oldest"]
+
+
 def _suits(later: str) -> bool:
     named = _SUITS_EARLIER.fullmatch(later)
     return named is not None and named["oldest"] <= HEAD[:3] < named["number"]

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy.exc import DBAPIError
 
-from memoryd.database.dump import BATCH, TABLES, count_rows, fault_of, read_rows, write_rows
-from memoryd.database.migrate import HEAD
+from memoryd.database.dump import TABLES, batch_of, count_rows, fault_of, read_rows, write_rows
+from memoryd.database.migrate import HEAD, reads_rows_of
 from memoryd.database.tenancy import EVERY_TENANT
 from memoryd.domain.errors import MemorydError
 from memoryd.domain.metadata import to_json
@@ -110,30 +110,32 @@ async def import_from(database: Database, lines: Iterable[bytes], *, total: int)
 def _batches(lines: Iterable[bytes]) -> Iterator[tuple[int, str, list[Row]]]:
     """Rows in batches of one table each, with the number of the last one's line."""
     numbered = enumerate(lines, 1)
-    _check_head(next(numbered, (1, b""))[1].removeprefix(BYTE_ORDER_MARK))
-    entries = (_entry(number, line) for number, line in numbered if line.strip())
+    is_older = _is_older(next(numbered, (1, b""))[1].removeprefix(BYTE_ORDER_MARK))
+    entries = (_entry(number, line, is_older=is_older) for number, line in numbered if line.strip())
     for name, group in itertools.groupby(entries, lambda entry: entry[1]):
-        while batch := list(itertools.islice(group, BATCH)):
+        while batch := list(itertools.islice(group, batch_of(TABLES[name]))):
             yield batch[-1][0], name, [row for _, _, row in batch]
 
 
-def _check_head(line: bytes) -> None:
+def _is_older(line: bytes) -> bool:
+    """Whether the head says that an earlier release has made the rows. Raises TransferError."""
     head = _parse(1, line)
     if head.get("format") != FORMAT or head.get("version") != VERSION:
         raise TransferError("line 1: this is no export that this release reads")
-    if head.get("schema") != HEAD:
+    if not reads_rows_of(head.get("schema")):
         raise TransferError(
             f"line 1: exported with the schema {head.get('schema')}, and this release has {HEAD};"
             " migrate the database, and export it with this release"
         )
+    return head.get("schema") != HEAD
 
 
-def _entry(number: int, line: bytes) -> tuple[int, str, Row]:
+def _entry(number: int, line: bytes, *, is_older: bool) -> tuple[int, str, Row]:
     entry = _parse(number, line)
     name, row = entry.get("table"), entry.get("row")
     if not isinstance(name, str) or name not in TABLES or not isinstance(row, dict):
         raise TransferError(f"line {number}: no row of a table that this release moves")
-    if fault := fault_of(TABLES[name], row):
+    if fault := fault_of(TABLES[name], row, is_older=is_older):
         raise TransferError(f"line {number}: {fault}")
     return number, name, row
 
