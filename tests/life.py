@@ -25,6 +25,7 @@ from memoryd.server import tool_configs_of
 from memoryd.tools.configs import Change
 from memoryd.tools.settings import load_configuration
 from memoryd.tools.stored import INSTANCE
+from memoryd.v1 import document_pb2 as document_pb
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1 import session_pb2
 from memoryd.v1 import tool_config_pb2 as tool_pb
@@ -40,11 +41,13 @@ async def live(running: Running, clock: Clock, *, name: str = "user") -> None:
     """Use every feature on sessions whose names start with `name`.
 
     Searched (with vectors), repeated by `request_id`, updated, deleted, restored, expired, swept,
-    watched, exported, purged, erased; tools overridden, validated, reset, rolled back, for all
+    watched, exported, purged, erased; documents put, replaced, deleted, read and listed; tools
+    overridden, validated, reset, rolled back, for all
     tenants and for one of them.
     """
     first_revision = await _remember(running, clock, name)
     await _change(running, clock, name)
+    await _keep_documents(running, f"{name}-1")
     await _search(running, f"{name}-0")
     await _follow(running, f"{name}-0", first_revision)
     await _configure(running)
@@ -119,6 +122,60 @@ async def _set(running: Running, name: str) -> None:
         assert await stub.UpdateSession(request) == await stub.GetSession(named)
     listing = session_pb2.ListSessionsRequest(session_id_prefix=f"{name}-")
     assert len((await stub.ListSessions(listing)).sessions) == 3
+
+
+async def _keep_documents(running: Running, session_id: str) -> None:
+    documents, namespace = running.documents, ["files", "größer"]
+    first = document_pb.PutDocumentRequest(
+        document=document_pb.Document(
+            session_id=session_id,
+            namespace=namespace,
+            key="draft",
+            json='{"n": 9007199254740993}',
+            labels={"kind": "数"},
+            ttl={"seconds": 86_400},
+        ),
+        search_texts=["what the draft is about"],
+        request_id=str(uuid.uuid4()),
+    )
+    made = await documents.PutDocument(first)
+    await documents.PutDocument(first)
+    first.request_id = ""
+    await documents.PutDocument(first)
+    first.document.ClearField("ttl")
+    first.document.key = "note"
+    del first.search_texts[:]
+    gone = document_pb.DeleteDocumentRequest(session_id=session_id, key="gone")
+    writes = [
+        document_pb.DocumentWrite(put=first),
+        document_pb.DocumentWrite(put=first),
+        document_pb.DocumentWrite(
+            put=document_pb.PutDocumentRequest(document={"key": "gone", "data": b"gone"})
+        ),
+        document_pb.DocumentWrite(delete=gone),
+    ]
+    await documents.BatchWriteDocuments(
+        document_pb.BatchWriteDocumentsRequest(session_id=session_id, writes=writes)
+    )
+    names = {"session_id": session_id, "namespace": namespace, "key": "draft"}
+    await documents.GetDocument(document_pb.GetDocumentRequest(**names, refresh_ttl=True))
+    await documents.ListDocumentRevisions(document_pb.ListDocumentRevisionsRequest(**names))
+    await documents.DeleteDocument(
+        document_pb.DeleteDocumentRequest(session_id=session_id, key="none", allow_missing=True)
+    )
+    await documents.BatchGetDocuments(
+        document_pb.BatchGetDocumentsRequest(session_id=session_id, names=[{"key": "none"}])
+    )
+    await documents.ListDocuments(document_pb.ListDocumentsRequest(session_id=session_id))
+    await documents.ListNamespaces(document_pb.ListNamespacesRequest(session_id_prefix=session_id))
+    counting = document_pb.DeleteDocumentsRequest(session_id=session_id)
+    assert (await documents.DeleteDocuments(counting)).delete_count == 2
+    export = document_pb.ExportDocumentsRequest(session_id=session_id)
+    assert [one async for one in documents.ExportDocuments(export)]
+    watch = document_pb.WatchDocumentsRequest(session_id=session_id, start_revision=made.revision)
+    stream = documents.WatchDocuments(watch)
+    assert await stream.read() is not grpc.aio.EOF
+    stream.cancel()
 
 
 async def _search(running: Running, session_id: str) -> None:

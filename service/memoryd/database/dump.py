@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from sqlalchemy import (
     Column,
     Float,
     Integer,
+    LargeBinary,
     String,
     bindparam,
     func,
@@ -42,12 +44,21 @@ if TYPE_CHECKING:
 BATCH = 1000
 """Rows that are read or written at once."""
 
+LARGE_BATCH = 16
+"""The same of tables whose rows may have a megabyte."""
+
 TABLES = {
     table.name: table
     for table in schema.sorted_tables
     if not table.info.get(DERIVED) and not table.info.get(UNMOVED)
 }
 """Those that are moved, by name; those that others refer to first."""
+
+
+def batch_of(table: Table) -> int:
+    """How many rows of a table are read or written at once."""
+    is_large = any(isinstance(c.type, LargeBinary) for c in table.c)
+    return LARGE_BATCH if is_large else BATCH
 
 
 _HEADS = (tool_config_head, tenant_tool_heads, instance_tool_head)
@@ -66,20 +77,22 @@ def count_rows(connection: Connection, *, with_deleted: bool) -> int:
 def read_rows(connection: Connection, *, with_deleted: bool) -> Iterator[tuple[str, Row]]:
     """Give every row with its table's name, in an order in which they can be written.
 
-    Times are ISO 8601 in UTC. Without `with_deleted`, no tombstones. Run it in one snapshot.
+    Times are ISO 8601 in UTC, bytes in base64. Without `with_deleted`, no tombstones. Run it in
+    one snapshot.
     """
     for table in TABLES.values():
         key = list(table.primary_key)
         after: tuple[Any, ...] | None = None
+        size = batch_of(table)
         while True:
-            statement = _wanted(table, with_deleted=with_deleted).order_by(*key).limit(BATCH)
+            statement = _wanted(table, with_deleted=with_deleted).order_by(*key).limit(size)
             if after is not None:
                 statement = statement.where(tuple_(*key) > tuple_(*after))
             found = connection.execute(statement).mappings().all()
             for row in found:
                 # SQLAlchemy's names are texts of its own kind.
                 yield table.name, {str(name): _plain(value) for name, value in row.items()}
-            if len(found) < BATCH:
+            if len(found) < size:
                 break
             after = tuple(found[-1][c.name] for c in key)
 
@@ -93,8 +106,11 @@ def write_rows(
     place: another memory with the same content, or with the same revision.
     """
     times = [c.name for c in table.c if isinstance(c.type, UtcDateTime)]
+    binaries = [c.name for c in table.c if isinstance(c.type, LargeBinary)]
     typed = [
-        row | {name: datetime.fromisoformat(row[name]) for name in times if row.get(name)}
+        row
+        | {name: datetime.fromisoformat(row[name]) for name in times if row.get(name)}
+        | {name: b64decode(row[name]) for name in binaries if row.get(name) is not None}
         for row in rows
     ]
     new = dialect.insert_many(connection, table, columns_of(typed), ignore_existing=True)
@@ -137,18 +153,31 @@ def _has_default(column: Column[Any]) -> bool:
 
 def _suits(column: Column[Any], value: Any) -> bool:
     type_ = column.type
-    if isinstance(type_, UtcDateTime):
-        return isinstance(value, str) and _is_moment(value)
-    if isinstance(type_, String):
-        return isinstance(value, str) and len(value) <= (type_.length or len(value))
-    if isinstance(type_, Integer):
-        bits = 63 if isinstance(type_, BigInteger) else 31
-        return type(value) is int and -(2**bits) <= value < 2**bits
-    if isinstance(type_, Boolean):
-        return isinstance(value, bool)
-    if isinstance(type_, Float):
-        return type(value) in (int, float)
-    return True  # JSON
+    match type_:
+        case UtcDateTime():
+            suits = isinstance(value, str) and _is_moment(value)
+        case String():
+            suits = isinstance(value, str) and len(value) <= (type_.length or len(value))
+        case LargeBinary():
+            suits = isinstance(value, str) and _is_base64(value)
+        case Integer():
+            bits = 63 if isinstance(type_, BigInteger) else 31
+            suits = type(value) is int and -(2**bits) <= value < 2**bits
+        case Boolean():
+            suits = isinstance(value, bool)
+        case Float():
+            suits = type(value) in (int, float)
+        case _:
+            suits = True  # JSON
+    return suits
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        b64decode(text, validate=True)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_moment(text: str) -> bool:
@@ -229,4 +258,6 @@ def _raise_heads(connection: Connection, table: Table, rows: Sequence[Row]) -> N
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return b64encode(value).decode()
     return value.isoformat() if isinstance(value, datetime) else value

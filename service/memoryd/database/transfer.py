@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy.exc import DBAPIError
 
-from memoryd.database.dump import BATCH, TABLES, count_rows, fault_of, read_rows, write_rows
+from memoryd.database.dump import TABLES, batch_of, count_rows, fault_of, read_rows, write_rows
 from memoryd.database.migrate import HEAD, has_fewer
 from memoryd.database.tenancy import EVERY_TENANT
 from memoryd.domain.errors import MemorydError
@@ -112,9 +112,9 @@ def _batches(lines: Iterable[bytes]) -> Iterator[tuple[int, str, list[Row]]]:
     numbered = enumerate(lines, 1)
     schema = _schema_of(next(numbered, (1, b""))[1].removeprefix(BYTE_ORDER_MARK))
     is_older = schema != HEAD
-    entries = (_entry(number, line, is_older) for number, line in numbered if line.strip())
+    entries = (_entry(number, line, is_older=is_older) for number, line in numbered if line.strip())
     for (name, _), group in itertools.groupby(entries, lambda entry: (entry[1], entry[2].keys())):
-        while batch := list(itertools.islice(group, BATCH)):
+        while batch := list(itertools.islice(group, batch_of(TABLES[name]))):
             yield batch[-1][0], name, [row for _, _, row in batch]
 
 
@@ -132,7 +132,7 @@ def _schema_of(line: bytes) -> str:
     return schema
 
 
-def _entry(number: int, line: bytes, is_older: bool) -> tuple[int, str, Row]:  # noqa: FBT001  of one caller
+def _entry(number: int, line: bytes, *, is_older: bool) -> tuple[int, str, Row]:
     entry = _parse(number, line)
     name, row = entry.get("table"), entry.get("row")
     if not isinstance(name, str) or name not in TABLES or not isinstance(row, dict):

@@ -14,7 +14,7 @@ from memoryd.domain.documents import after_namespaces, labels_of, namespace_of
 from memoryd.sessions.lock import KEY as SESSION_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from sqlalchemy import BindParameter, Connection, Select
@@ -76,39 +76,46 @@ def read_namespaces(
     now: datetime,
 ) -> tuple[list[Sequence[str]], Bound | None]:
     """Read the next namespaces of some sessions, and where to go on; None: these were the last."""
-    beginning = pattern.beginning
-    bound = after or Bound(beginning, is_within=True)
-    found: list[Sequence[str]] = []
+    page = _Page(pattern, after or Bound(pattern.beginning, is_within=True), size)
     scanned = 0
-    while True:
-        chunk = _read(connection, dialect, sessions, bound, now)
-        place = 0
-        while place < len(chunk):
-            namespace = chunk[place]
-            if not namespace.startswith(beginning):
-                return found, None
-            place += 1
-            labels = labels_of(namespace)
-            if not pattern.matches(labels):
-                bound = Bound(namespace, is_within=False)
-                continue
-            if len(found) == size:
-                return found, bound
-            depth = pattern.max_depth
-            if not depth or len(labels) < depth:
-                found.append(labels)
-                bound = Bound(namespace, is_within=False)
-                continue
-            cut = labels[:depth]
-            found.append(cut)
-            bound = Bound(after_namespaces(namespace_of(cut)), is_within=True)
-            while place < len(chunk) and chunk[place] < bound.namespace:
-                place += 1
+    while sessions:
+        chunk = _read(connection, dialect, sessions, page.bound, now)
+        if page.take(chunk):
+            return page.found, page.bound
         scanned += len(chunk)
-        if len(chunk) < CHUNK:
-            return found, None
+        if len(chunk) < CHUNK or not chunk[-1].startswith(pattern.beginning):
+            break
         if scanned >= SCAN_LIMIT:
-            return found, bound
+            return page.found, page.bound
+    return page.found, None
+
+
+class _Page:
+    """What is answered, and how far that is."""
+
+    def __init__(self, pattern: Pattern, bound: Bound, size: int) -> None:
+        self._pattern = pattern
+        self._size = size
+        self.bound = bound
+        self.found: list[Sequence[str]] = []
+
+    def take(self, chunk: Iterable[str]) -> bool:
+        """Take what matches of the next namespaces, in order; answer whether there was no room."""
+        depth = self._pattern.max_depth
+        for namespace in chunk:
+            if namespace < self.bound.namespace:
+                continue  # cut, it has been answered
+            labels = labels_of(namespace)
+            is_wanted = self._pattern.matches(labels)
+            if is_wanted and len(self.found) == self._size:
+                return True
+            self.bound = Bound(namespace, is_within=False)
+            if is_wanted and depth and len(labels) >= depth:
+                labels = labels[:depth]
+                self.bound = Bound(after_namespaces(namespace_of(labels)), is_within=True)
+            if is_wanted:
+                self.found.append(labels)
+        return False
 
 
 def _fit(pattern: Sequence[str], labels: Sequence[str]) -> bool:

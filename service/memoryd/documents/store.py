@@ -241,6 +241,8 @@ class DocumentStore:
                 held = await asyncio.to_thread(holding)
             else:
                 held = holding()
+        if wanted.conditions.hold_for(None):  # what is no JSON has nothing at any path
+            held |= {document.name for document in labelled if document.kind is not BodyKind.JSON}
         return [document for document in labelled if document.name in held]
 
     async def _complete(

@@ -1,0 +1,179 @@
+"""WatchDocuments, and what the sweeper does to documents."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import grpc
+import pytest
+from tests.rpc.test_documents import MIB, batch, delete, get, put, revisions, seconds
+
+from memoryd.v1 import document_pb2 as pb
+from memoryd.v1 import memory_pb2
+
+CREATED = pb.DOCUMENT_CHANGE_CREATED
+UPDATED = pb.DOCUMENT_CHANGE_UPDATED
+DELETED = pb.DOCUMENT_CHANGE_DELETED
+EXPIRED = pb.DOCUMENT_CHANGE_EXPIRED
+
+
+async def events(documents, last, start=0, prefix=(), session_id="s"):
+    """The events of a watch up to that of a revision."""
+    request = pb.WatchDocumentsRequest(
+        session_id=session_id, start_revision=start, namespace_prefix=prefix
+    )
+    found = []
+    watching = documents.WatchDocuments(request)
+    async with asyncio.timeout(60):
+        async for event in watching:
+            found.append(event)
+            if event.revision >= last:
+                break
+    watching.cancel()
+    return found
+
+
+def changes(found):
+    return [(one.revision, one.change, one.document.key) for one in found]
+
+
+async def test_every_change_is_told_once_in_order(documents):
+    watching = asyncio.create_task(events(documents, 5))
+    made = await documents.PutDocument(put("a", labels={"x": "y"}))
+    changed = await documents.PutDocument(put("a", text="2"))
+    await documents.BatchWriteDocuments(batch(put("b"), delete("a"), put("a")))
+    found = await watching
+    told = {one.revision: one for one in found}
+    assert sorted(told) == [one.revision for one in found]
+    assert told[4].change == DELETED
+    assert told[4].document == pb.Document(session_id="s", key="a", revision=4)
+    for event in found:
+        assert event.document.revision == event.revision
+    if made.revision in told:
+        assert told[1].document == made
+        assert told[1].change == CREATED
+    if changed.revision in told:
+        assert told[2].document == changed
+        assert told[2].change == UPDATED
+    assert changes(found)[-3:] == [(3, CREATED, "b"), (4, DELETED, "a"), (5, CREATED, "a")]
+
+
+async def test_a_resumed_watch_goes_on_after_its_revision(documents, memory):
+    await documents.PutDocument(put("a", text="1"))
+    store = memory_pb2.StoreMemoryRequest(session_id="s", content="a fact")
+    await memory.StoreMemory(store)
+    await documents.PutDocument(put("a", text="2"))
+    await documents.PutDocument(put("b"))
+    assert changes(await events(documents, 4)) == [
+        (1, CREATED, "a"),
+        (3, UPDATED, "a"),
+        (4, CREATED, "b"),
+    ]
+    assert changes(await events(documents, 4, start=3)) == [(4, CREATED, "b")]
+    request = memory_pb2.WatchMemoriesRequest(session_id="s", start_revision=0)
+    watching = memory.WatchMemories(request)
+    assert (await watching.read()).revision == 2
+    store.content = "another"
+    await memory.StoreMemory(store)
+    assert (await watching.read()).revision == 5
+    watching.cancel()
+
+
+async def test_a_watch_of_a_prefix_sees_only_that(documents):
+    await documents.PutDocument(put("a", ["x"]))
+    await documents.PutDocument(put("b", ["y"]))
+    await documents.PutDocument(put("c", ["x", "y"]))
+    await documents.DeleteDocument(delete("a", ["x"]))
+    found = await events(documents, 4, prefix=["x"])
+    assert changes(found) == [(3, CREATED, "c"), (4, DELETED, "a")]
+
+
+async def test_large_and_many_changes_are_caught_up_with(documents):
+    for number in range(6):
+        await documents.PutDocument(put(f"large{number}", data=b"x" * MIB))
+    await documents.BatchWriteDocuments(batch(*(put(f"k{n}") for n in range(200))))
+    await documents.BatchWriteDocuments(batch(*(put(f"k{n}", text="2") for n in range(200))))
+    found = await events(documents, 406)
+    assert [one.revision for one in found] == list(range(1, 407))
+    assert len(found[5].document.data) == MIB
+
+
+async def test_what_is_out_of_range_says_so(documents, memory, refused):
+    await documents.PutDocument(put())
+    request = pb.WatchDocumentsRequest(session_id="s", start_revision=7)
+    assert (await refused(documents.WatchDocuments(request).read())).code is (
+        grpc.StatusCode.OUT_OF_RANGE
+    )
+    watching = documents.WatchDocuments(pb.WatchDocumentsRequest(session_id="s", start_revision=1))
+    await watching.initial_metadata()
+    await memory.EraseSession(memory_pb2.EraseSessionRequest(session_id="s"))
+    assert (await refused(watching.read())).code is grpc.StatusCode.OUT_OF_RANGE
+    again = await documents.PutDocument(put())
+    assert again.revision > 1
+    request.start_revision = 1
+    assert (await refused(documents.WatchDocuments(request).read())).code is (
+        grpc.StatusCode.OUT_OF_RANGE
+    )
+
+
+async def test_the_sweeper_removes_and_tells_what_expired(running, documents, clock, tables):
+    await documents.PutDocument(put("a", text="canary 1", ttl=seconds(60)))
+    await documents.PutDocument(put("a", text="canary 2", ttl=seconds(60)))
+    await documents.PutDocument(put("b"))
+    clock.move(timedelta(seconds=60))
+    swept = await running.server.sweeper.run_once()
+    assert swept.expired_documents == 1
+    assert changes(await events(documents, 4)) == [(3, CREATED, "b"), (4, EXPIRED, "a")]
+    assert "canary" not in await tables.everything()
+    assert await documents.GetDocument(get("b"))
+
+
+async def test_versions_and_deletions_are_kept_for_a_day(
+    running, documents, memory, clock, refused
+):
+    store = memory_pb2.StoreMemoryRequest(session_id="s", content="a fact", never_expires=True)
+    await memory.StoreMemory(store)
+    await documents.PutDocument(put("a", text="1"))
+    await documents.PutDocument(put("a", text="2"))
+    await documents.PutDocument(put("b"))
+    await documents.DeleteDocument(delete("b"))
+    clock.move(timedelta(hours=23))
+    await running.server.sweeper.run_once()
+    assert len(await revisions(documents, "a")) == 2
+    assert changes(await events(documents, 5, start=2)) == [(3, UPDATED, "a"), (5, DELETED, "b")]
+    clock.move(timedelta(hours=2))
+    await running.server.sweeper.run_once()
+    assert [one.revision for one in await revisions(documents, "a")] == [3]
+    request = pb.WatchDocumentsRequest(session_id="s", start_revision=2)
+    assert (await refused(documents.WatchDocuments(request).read())).code is (
+        grpc.StatusCode.OUT_OF_RANGE
+    )
+    # A watch of memories has missed nothing.
+    watching = memory.WatchMemories(
+        memory_pb2.WatchMemoriesRequest(session_id="s", start_revision=1)
+    )
+    store.content = "another"
+    await memory.StoreMemory(store)
+    assert (await watching.read()).revision == 6
+    watching.cancel()
+
+
+async def test_request_ids_are_forgotten_after_two_days(running, documents, clock):
+    request = put(text="1", request_id="0197d3e2-7a44-7e2a-b2f0-3c1d5e6f7a8b")
+    first = await documents.PutDocument(request)
+    clock.move(timedelta(hours=25))
+    await running.server.sweeper.run_once()
+    assert await documents.PutDocument(request) == first
+    clock.move(timedelta(hours=24))
+    await running.server.sweeper.run_once()
+    assert (await documents.PutDocument(request)).revision == 2
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+async def test_a_watch_hears_of_another_servers_writes(serve, documents):
+    other = await serve()
+    await documents.PutDocument(put("a"))
+    watching = asyncio.create_task(events(other.documents, 2, start=1))
+    await documents.PutDocument(put("b"))
+    assert changes(await watching) == [(2, CREATED, "b")]
