@@ -31,11 +31,11 @@ SCOPE_OF = {
     "MemoryService": {
         "memories:read": (
             *("GetMemory", "ListMemories", "RetrieveMemories", "FindSimilarMemories"),
-            *("WatchMemories", "PurgeMemories"),
+            *("WatchMemories", "PurgeMemories", "ListMemoryRevisions"),
         ),
         "memories:write": (
             *("StoreMemory", "BatchStoreMemories", "StreamStoreMemories", "UpdateMemory"),
-            *("DeleteMemory", "UndeleteMemory"),
+            *("DeleteMemory", "UndeleteMemory", "RollbackMemory"),
         ),
         "memories:erase": ("EraseSession",),
         "memories:export": ("ExportMemories",),
@@ -71,6 +71,7 @@ REQUESTS: dict[str, Message] = {
     "UpdateMemory": memory_pb2.UpdateMemoryRequest(
         memory=memory_pb2.Memory(content="another fact")
     ),
+    "RollbackMemory": memory_pb2.RollbackMemoryRequest(memory_id=MEMORY_ID, revision=1),
     "FindSimilarMemories": memory_pb2.FindSimilarMemoriesRequest(content="a fact"),
     "UpdateToolConfig": tool_config_pb2.UpdateToolConfigRequest(
         tool_config=tool_config_pb2.ToolConfig(

@@ -18,6 +18,7 @@ from sqlalchemy import (
     update,
 )
 
+from memoryd.database import tag_rows
 from memoryd.database.dialect import columns_of
 from memoryd.database.tables import (
     DERIVED,
@@ -32,7 +33,7 @@ from memoryd.database.tables import (
 from memoryd.database.types import UtcDateTime
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection, Select, Table
 
@@ -97,6 +98,8 @@ def write_rows(
         for row in rows
     ]
     new = dialect.insert_many(connection, table, columns_of(typed), ignore_existing=True)
+    if table is memories:
+        tag_rows.make(connection, dialect, typed)
     if table is sessions:
         _raise_revisions(connection, typed)
     if table in _HEADS:
@@ -109,6 +112,16 @@ def write_rows(
         if present is not None and tuple(row[name] for name in key) not in present
     ]
     return new, refused
+
+
+ADDED: Mapping[tuple[str, str], Any] = {("memories", "key"): None, ("memories", "tags"): []}
+"""Columns that exports with an earlier schema do not have, and what they have in their place."""
+
+
+def with_defaults(table: Table, row: Row) -> Row:
+    """A row of an export with what a later schema has added."""
+    added = {c: value for (name, c), value in ADDED.items() if name == table.name}
+    return {**added, **row}
 
 
 def fault_of(table: Table, row: Row) -> str | None:

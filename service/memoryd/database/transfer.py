@@ -15,8 +15,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy.exc import DBAPIError
 
-from memoryd.database.dump import BATCH, TABLES, count_rows, fault_of, read_rows, write_rows
-from memoryd.database.migrate import HEAD
+from memoryd.database.dump import (
+    BATCH,
+    TABLES,
+    count_rows,
+    fault_of,
+    read_rows,
+    with_defaults,
+    write_rows,
+)
+from memoryd.database.migrate import HEAD, REVISIONS
 from memoryd.database.tenancy import EVERY_TENANT
 from memoryd.domain.errors import MemorydError
 from memoryd.domain.metadata import to_json
@@ -32,6 +40,9 @@ if TYPE_CHECKING:
 
 FORMAT = "memoryd-export"
 VERSION = 1
+
+READ = REVISIONS[REVISIONS.index("012_add_row_security_since_006") :]
+"""Schemas whose exports are read: what later ones have in addition has a default."""
 
 SHOWN_CONFLICTS = 5
 
@@ -121,10 +132,10 @@ def _check_head(line: bytes) -> None:
     head = _parse(1, line)
     if head.get("format") != FORMAT or head.get("version") != VERSION:
         raise TransferError("line 1: this is no export that this release reads")
-    if head.get("schema") != HEAD:
+    if head.get("schema") not in READ:
         raise TransferError(
-            f"line 1: exported with the schema {head.get('schema')}, and this release has {HEAD};"
-            " migrate the database, and export it with this release"
+            f"line 1: exported with the schema {head.get('schema')}, and this release reads"
+            f" {READ[0]} to {HEAD}; migrate the database, and export it with this release"
         )
 
 
@@ -133,6 +144,7 @@ def _entry(number: int, line: bytes) -> tuple[int, str, Row]:
     name, row = entry.get("table"), entry.get("row")
     if not isinstance(name, str) or name not in TABLES or not isinstance(row, dict):
         raise TransferError(f"line {number}: no row of a table that this release moves")
+    row = with_defaults(TABLES[name], row)
     if fault := fault_of(TABLES[name], row):
         raise TransferError(f"line {number}: {fault}")
     return number, name, row

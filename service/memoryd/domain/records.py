@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from memoryd.domain.errors import Violation
@@ -86,6 +86,12 @@ class Accesses(NamedTuple):
 class StoreOutcome(enum.StrEnum):
     CREATED = "created"
     MERGED = "merged"
+    REPLACED = "replaced"
+    """New, in the place of another that had its key."""
+
+
+Identity: TypeAlias = "str | tuple[ContentType, str]"
+"""Of a memory within its session: its key, or where it has none its type and content hash."""
 
 
 class Memory(NamedTuple):
@@ -98,6 +104,7 @@ class Memory(NamedTuple):
     importance: float
     metadata: Mapping[str, Any]
     content_hash: str
+    """As its row has it: that of the content, or of a memory with a key `keyed_hash` of it."""
     semantic_hash: str
     created_at: datetime
     updated_at: datetime
@@ -108,6 +115,15 @@ class Memory(NamedTuple):
     access_count: int = 0
     last_accessed: datetime | None = None
     deleted_at: datetime | None = None
+    key: str | None = None
+    """The caller's name for it; None: none."""
+    tags: Sequence[str] = ()
+    """Sorted by code point, each once."""
+
+    @property
+    def identity(self) -> Identity:
+        """What no two live memories of a session share."""
+        return self.key or (self.content_type, self.content_hash)
 
     @property
     def etag(self) -> str:
@@ -160,12 +176,20 @@ class NewMemory(NamedTuple):
     """Where in the call it stands (`requests[3]`), for violations that only the store can see."""
     late: Violation | None = None
     """What is wrong with it by now, unless it is a retry: its time has passed."""
+    key: str | None = None
+    tags: Sequence[str] = ()
+
+    @property
+    def identity(self) -> Identity:
+        """Of the memory that it becomes."""
+        return self.key or (self.content_type, self.content_hash)
 
 
 class Stored(NamedTuple):
     memory: Memory
     outcome: StoreOutcome
     evicted_memory_ids: tuple[str, ...] = ()
+    replaced_memory_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +213,10 @@ class MemoryEdit:
     content_type: ContentType | Unset = UNSET
     importance: float | Unset = UNSET
     metadata: Mapping[str, Any] | Unset = UNSET
+    tags: Sequence[str] | Unset = UNSET
     expires_at: datetime | Unset | None = UNSET
+    key: str | Unset = UNSET
+    """What the memory's key has to be; empty: none. It never changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +228,11 @@ class MemoryFilter:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     created_after: datetime | None = None
     created_before: datetime | None = None
+    tags_any: frozenset[str] = frozenset()
+    """At least one of these."""
+    tags_all: frozenset[str] = frozenset()
+    """All of these."""
+    key_prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,8 @@ class Delete:
     session: Session
     memory_id: str
     etag: str = ""
+    key: str = ""
+    """In place of the id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,15 @@ class Undelete:
     session: Session
     memory_id: str
     capacity: Capacity
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """Give a memory again what it had at a revision."""
+
+    session: Session
+    memory_id: str
+    revision: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +69,9 @@ class Retire:
     unused_since: datetime
 
 
-Write = Store | Update | Delete | Undelete | Expire | Retire
+Write = Store | Update | Delete | Undelete | Rollback | Expire | Retire
 Outcome = tuple[Stored, ...] | Memory | None
-"""Of Store; of Update, Delete and Undelete; of the others, which may find nothing to do."""
+"""Of Store; of Update, Delete, Undelete, Rollback; of the others, which may find nothing to do."""
 
 
 def tenant_of(write: Write) -> str:
@@ -74,5 +85,11 @@ def sessions_of(write: Write) -> Iterable[Session]:
             return (item.session for item in items)
         case Update(edit):
             return (edit.session,)
-        case Delete(session) | Undelete(session) | Expire(session) | Retire(session):
+        case (
+            Delete(session)
+            | Undelete(session)
+            | Rollback(session)
+            | Expire(session)
+            | Retire(session)
+        ):
             return (session,)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from memoryd.domain.errors import MemoryNotFound
-from memoryd.domain.metadata import contains
+from memoryd.domain.matching import matches, narrows
 from memoryd.recall.dates import phrases
 from memoryd.recall.embedders.embedder import adds_up_words
 from memoryd.recall.fusion import highest, rank
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from memoryd.domain.records import Memory, MemoryFilter, Session
+    from memoryd.domain.records import MemoryFilter, Session
     from memoryd.memories.cached_session import CachedSession
     from memoryd.recall.index import SessionIndex
     from memoryd.recall.signals import Query
@@ -253,11 +253,11 @@ def _by_importance(session: int, view: SessionView, place: int, importance: floa
 def _mask(view: SessionView, wanted: RetrievalQuery, now: datetime, check: Check) -> Mask | None:
     """Which memories may be answered, however important; None: all of them."""
     mask = view.is_live(now)
-    if _narrows(wanted.filter):
+    if narrows(wanted.filter):
         matching = np.zeros(len(view.memories), np.bool_)
         for place, memory in enumerate(view.memories):
             check()
-            matching[place] = _matches(memory, wanted.filter)
+            matching[place] = matches(memory, wanted.filter)
         mask = matching if mask is None else mask & matching
     return mask
 
@@ -272,26 +272,10 @@ def _important(importance: Floats, wanted: RetrievalQuery, mask: Mask | None) ->
 
 def _filter_work(wanted: MemoryFilter, cached: Sequence[CachedSession]) -> int:
     """How much there is to do for a filter, in terms looked at, about."""
-    if not _narrows(wanted):
+    if not narrows(wanted):
         return 0
     each = WORK_A_MATCH + len(str(wanted.metadata))
     return each * sum(len(one.memories) for one in cached)
-
-
-def _narrows(wanted: MemoryFilter) -> bool:
-    return bool(
-        wanted.content_types or wanted.metadata or wanted.created_after or wanted.created_before
-    )
-
-
-def _matches(memory: Memory, wanted: MemoryFilter) -> bool:
-    """All of a filter but importance."""
-    return (
-        (not wanted.content_types or memory.content_type in wanted.content_types)
-        and (wanted.created_after is None or memory.created_at >= wanted.created_after)
-        and (wanted.created_before is None or memory.created_at < wanted.created_before)
-        and contains(memory.metadata, wanted.metadata)
-    )
 
 
 def _revisions(sessions: Sequence[Session], cached: Sequence[CachedSession]) -> dict[Session, int]:

@@ -18,6 +18,8 @@ REQUEST_ID_FIELD_NUMBER: _builtins.int
 TOOL_FIELD_NUMBER: _builtins.int
 STORABLE_FIELD_NUMBER: _builtins.int
 TENANT_FIELD_NUMBER: _builtins.int
+MEMORY_KEY_FIELD_NUMBER: _builtins.int
+TAG_FIELD_NUMBER: _builtins.int
 session_id: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
 """A session's name: 1–255 characters of `A–Z a–z 0–9 . _ : @ -`, starting with a letter or digit, without `..`."""
 memory_id: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
@@ -30,3 +32,7 @@ storable: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _
 """Free text that every database can store."""
 tenant: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
 """The name of a tenant."""
+memory_key: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
+"""The caller's name for a memory."""
+tag: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
+"""A tag of a memory."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.struct_pb2 import NULL_VALUE
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from memoryd.domain.content import content_hash, normalise
 from memoryd.domain.importance import effective_importance
 from memoryd.domain.records import Change, ContentType, StoreOutcome
 from memoryd.v1 import memory_pb2
@@ -41,9 +42,10 @@ _PROTO_CONTENT_TYPE = {record: number for number, record in CONTENT_TYPE_OF.item
 _PROTO_OUTCOME = {
     StoreOutcome.CREATED: memory_pb2.STORE_OUTCOME_CREATED,
     StoreOutcome.MERGED: memory_pb2.STORE_OUTCOME_MERGED,
+    StoreOutcome.REPLACED: memory_pb2.STORE_OUTCOME_REPLACED,
 }
 
-_PROTO_CHANGE = {
+PROTO_CHANGE = {
     Change.CREATED: memory_pb2.MEMORY_CHANGE_CREATED,
     Change.UPDATED: memory_pb2.MEMORY_CHANGE_UPDATED,
     Change.DELETED: memory_pb2.MEMORY_CHANGE_DELETED,
@@ -93,7 +95,13 @@ def _fill_lasting(message: memory_pb2.Memory, memory: Memory) -> None:
     message.content = memory.content
     message.content_type = _PROTO_CONTENT_TYPE[memory.content_type]
     message.importance = memory.importance
-    message.content_hash = memory.content_hash
+    if memory.key is None:
+        message.content_hash = memory.content_hash
+    else:
+        message.key = memory.key
+        message.content_hash = content_hash(normalise(memory.content))
+    if memory.tags:
+        message.tags.extend(memory.tags)
     message.semantic_hash = memory.semantic_hash
     # In place: messages of their own would be copied, which takes as long as all the rest.
     _fill_time(message.create_time, memory.created_at)
@@ -158,10 +166,9 @@ def _fill_store_responses(
     """
     size, filled = 0, []
     for response, one in responses:
-        if size > max_bytes:
-            outline = one.memory._replace(content="", metadata={})
-            one = one._replace(memory=outline)  # noqa: PLW2901  what is left of it
         _fill_store_response(response, one, half_life_days)
+        if size > max_bytes:
+            _strip(response)
         size += response.ByteSize() + RESPONSE_FRAMING_BYTES
         filled.append(response)
     truncated = size > max_bytes
@@ -169,10 +176,14 @@ def _fill_store_responses(
         if size <= max_bytes:
             break
         size -= response.ByteSize()
-        response.memory.ClearField("content")
-        response.memory.ClearField("metadata")
+        _strip(response)
         size += response.ByteSize()
     return truncated
+
+
+def _strip(response: memory_pb2.StoreMemoryResponse) -> None:
+    response.memory.ClearField("content")
+    response.memory.ClearField("metadata")
 
 
 def _fill_store_response(
@@ -182,6 +193,8 @@ def _fill_store_response(
     response.outcome = _PROTO_OUTCOME[stored.outcome]
     if stored.evicted_memory_ids:
         response.evicted_memory_ids.extend(stored.evicted_memory_ids)
+    if stored.replaced_memory_id:
+        response.replaced_memory_id = stored.replaced_memory_id
 
 
 def event_message(
@@ -194,7 +207,7 @@ def event_message(
     else:
         memory = memory_message(event.memory, now=now, half_life_days=half_life_days)
     return memory_pb2.WatchMemoriesResponse(
-        change=_PROTO_CHANGE[event.change], memory=memory, revision=event.revision
+        change=PROTO_CHANGE[event.change], memory=memory, revision=event.revision
     )
 
 
