@@ -234,6 +234,26 @@ async def test_keys_and_tags_come_to_a_database_with_many_rows(database: Databas
     assert await one(SUMS) == sums
 
 
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+@pytest.mark.parametrize("is_on", [False, True])
+async def test_tags_are_kept_to_their_tenants_as_memories_are(
+    database: Database, *, is_on: bool
+) -> None:
+    await database.upgrade("012_add_row_security_since_006")
+    if is_on:
+        await database.execute("ALTER TABLE memories ENABLE ROW LEVEL SECURITY")
+    await database.upgrade("013_add_keys_and_tags_since_006")
+    found = await database.run(
+        lambda connection: connection.execute(
+            sa.text(
+                "SELECT relrowsecurity, relforcerowsecurity FROM pg_class"
+                " WHERE relname = 'memory_tags'"
+            )
+        ).one()
+    )
+    assert tuple(found) == (is_on, is_on)
+
+
 async def test_backfill_hashes_as_the_service_does(
     database: Database, log: pytest.LogCaptureFixture
 ) -> None:

@@ -139,6 +139,23 @@ async def test_a_batch_replaces_within_itself(memory):
     assert [one.content for one in await listed(memory)] == ["three", "one"]
 
 
+async def test_a_batch_that_is_refused_replaces_nothing(memory, refused):
+    first = (await stored(memory, "lives in Bern", tags=[f"{n}" for n in range(32)])).memory
+    batch = pb.BatchStoreMemoriesRequest(
+        requests=[store("lives in Rome"), store("lives in Rome", tags=["a"] * 40), store("", "x")]
+    )
+    refusal = await refused(memory.BatchStoreMemories(batch))
+    assert set(refusal.violations) == {"requests[2].content"}
+    del batch.requests[2:]
+    batch.requests.add(session_id=SESSION, content="lives in Rome", key=KEY, tags=["b"])
+    batch.requests.add(
+        session_id=SESSION, content="lives in Rome", key=KEY, tags=[f"{n}" for n in range(31)]
+    )
+    refusal = await refused(memory.BatchStoreMemories(batch))
+    assert set(refusal.violations) == {"requests[3].tags"}
+    assert await listed(memory, show_deleted=True) == [first]
+
+
 async def test_a_stream_replaces(memory):
     call = memory.StreamStoreMemories(
         iter([pb.StreamStoreMemoriesRequest(requests=[store("one"), store("two"), store("", "x")])])

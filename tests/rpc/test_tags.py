@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
+
 import grpc
 import pytest
 from tests.rpc.test_change import delete, get, remember, update
 from tests.rpc.test_keys import SESSION, listed
 
+from memoryd.rpc.memories.results import MAX_ANSWER_BYTES
 from memoryd.v1 import memory_pb2 as pb
 
 MANY = [f"tag {number:02}" for number in range(33)]
@@ -173,6 +176,37 @@ async def test_deleted_memories_keep_their_tags_until_they_are_purged(memory, ta
         pb.PurgeMemoriesRequest(session_id=SESSION, filter=wanted, force=True)
     )
     assert await tables.rows("SELECT * FROM memory_tags") == []
+
+
+async def test_a_purge_leaves_neither_tag_nor_key(memory, tables):
+    for _ in range(2):  # the second is merged, and its answer kept
+        await remember(
+            memory, key="a-secret-key", tags=["a secret tag"], request_id=str(uuid.uuid4())
+        )
+    everything = await tables.everything()
+    assert "a secret tag" in everything
+    assert "a-secret-key" in everything
+    purge = pb.PurgeMemoriesRequest(session_id=SESSION, force=True)
+    assert (await memory.PurgeMemories(purge)).purge_count == 1
+    everything = await tables.everything()
+    assert "a secret tag" not in everything
+    assert "a-secret-key" not in everything
+
+
+async def test_the_answer_to_a_batch_is_small_whatever_tags_merge(memory):
+    tags = [f"{n:02}" + "🙂" * 62 for n in range(32)]
+    contents = [f"fact {n}" for n in range(100)]
+    for content in contents:
+        await remember(memory, content, tags=tags)
+    requests = [
+        pb.StoreMemoryRequest(session_id=SESSION, content=content)
+        for content in contents
+        for _ in range(10)
+    ]
+    answer = await memory.BatchStoreMemories(pb.BatchStoreMemoriesRequest(requests=requests))
+    assert answer.truncated
+    assert answer.ByteSize() <= MAX_ANSWER_BYTES
+    assert list(answer.responses[0].memory.tags) == tags
 
 
 async def test_an_erasure_counts_the_rows_of_tags(memory, tables):

@@ -468,8 +468,8 @@ class BatchStoreMemoriesResponse(_message.Message):
     RESPONSES_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
     truncated: _builtins.bool
-    """True if the answer reached the size that a client receives by default, and its last memories lack content and
-    metadata. All are stored; read the rest with GetMemory.
+    """True if the answer reached the size that a client receives by default, and its last memories lack content, metadata
+    and tags. All are stored; read the rest with GetMemory.
     """
     @_builtins.property
     def responses(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoreMemoryResponse]:
@@ -524,8 +524,8 @@ class StreamStoreMemoriesResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
     truncated: _builtins.bool
-    """True: the answer has reached the size that a client receives by default, and its last memories come without content
-    and metadata. All are stored; GetMemory gives the rest.
+    """True: the answer has reached the size that a client receives by default, and its last memories come without content,
+    metadata and tags. All are stored; GetMemory gives the rest.
     """
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoreMemoryResult]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.struct_pb2 import NULL_VALUE
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from memoryd.domain.content import content_hash, normalise
+from memoryd.domain.content import content_hash, is_keyed_hash, normalise
 from memoryd.domain.importance import effective_importance
 from memoryd.domain.records import Change, ContentType, StoreOutcome
 from memoryd.v1 import memory_pb2
@@ -95,11 +95,12 @@ def _fill_lasting(message: memory_pb2.Memory, memory: Memory) -> None:
     message.content = memory.content
     message.content_type = _PROTO_CONTENT_TYPE[memory.content_type]
     message.importance = memory.importance
-    if memory.key is None:
-        message.content_hash = memory.content_hash
-    else:
-        message.key = memory.key
+    if is_keyed_hash(memory.content_hash):
         message.content_hash = content_hash(normalise(memory.content))
+    else:
+        message.content_hash = memory.content_hash
+    if memory.key is not None:
+        message.key = memory.key
     if memory.tags:
         message.tags.extend(memory.tags)
     message.semantic_hash = memory.semantic_hash
@@ -126,7 +127,7 @@ def store_response(stored: Stored, *, half_life_days: float) -> memory_pb2.Store
 def batch_response(
     stored: Sequence[Stored], *, half_life_days: float, max_bytes: int
 ) -> memory_pb2.BatchStoreMemoriesResponse:
-    """The answers together; the last ones without content and metadata where they are too large."""
+    """The answers together; where they are too large, the last ones without what makes them so."""
     answer = memory_pb2.BatchStoreMemoriesResponse()
     responses = ((answer.responses.add(), one) for one in stored)
     answer.truncated = _fill_store_responses(responses, half_life_days, max_bytes)
@@ -160,7 +161,7 @@ def _fill_store_responses(
     half_life_days: float,
     max_bytes: int,
 ) -> bool:
-    """Fill in all, the last ones without content and metadata where they are too large together.
+    """Fill in all; where they are too large together, strip the last ones.
 
     Answers whether they are.
     """
@@ -182,8 +183,9 @@ def _fill_store_responses(
 
 
 def _strip(response: memory_pb2.StoreMemoryResponse) -> None:
-    response.memory.ClearField("content")
-    response.memory.ClearField("metadata")
+    """Leave out what may be large."""
+    for name in ("content", "metadata", "tags"):
+        response.memory.ClearField(name)
 
 
 def _fill_store_response(
