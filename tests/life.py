@@ -66,6 +66,8 @@ async def _remember(running: Running, clock: Clock, name: str) -> int:
             metadata={"n": n, "deep": {"list": [1, 2.5, None, True]}},
             never_expires=n % 2 == 0,
             request_id=str(uuid.uuid4()),
+            key=f"facts/{n}" if n % 2 else "",
+            tags=["größer", f"rest {n % 3}"] if n % 5 else [],
         )
         first = await memory.StoreMemory(request)
         first_revision = first_revision or first.memory.revision
@@ -95,6 +97,14 @@ async def _change(running: Running, clock: Clock, name: str) -> None:
     await memory.UpdateMemory(pb.UpdateMemoryRequest(memory=change))
     assert (await memory.GetMemory(named(pb.GetMemoryRequest, changed))).content == "changed"
     await _set(running, name)
+    versions = await memory.ListMemoryRevisions(named(pb.ListMemoryRevisionsRequest, restored))
+    back = named(pb.RollbackMemoryRequest, restored)
+    back.revision = versions.revisions[-1].revision
+    await memory.RollbackMemory(back)
+    replacing = pb.StoreMemoryRequest(
+        session_id=session_id, content="in its place", key="facts/9", request_id=str(uuid.uuid4())
+    )
+    assert (await memory.StoreMemory(replacing)).replaced_memory_id
     wanted = pb.MemoryFilter(metadata={"n": 6})
     purge = pb.PurgeMemoriesRequest(session_id=session_id, filter=wanted, force=True)
     assert (await memory.PurgeMemories(purge)).purge_count == 1

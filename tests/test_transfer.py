@@ -101,8 +101,30 @@ async def test_there_and_back_without_loss(filled, other_url, tmp_path):
     memoryd("export", there, filled, "--deleted")
     memoryd("import", there, other_url)
     assert moved(await rows(other_url)) == moved(await rows(filled))
+    assert (await rows(other_url))["memory_tags"] == (await rows(filled))["memory_tags"]
     memoryd("export", back, other_url, "--deleted")
     assert back.read_text() == there.read_text()
+
+
+async def test_an_export_of_an_earlier_schema_is_read(filled, other_url, tmp_path):
+    """Its memories have neither key nor tags."""
+    file = tmp_path / "earlier.jsonl"
+    memoryd("export", file, filled, "--deleted")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines[0]["schema"] = "012_add_row_security_since_006"
+    expected = []
+    for line in lines[1:]:
+        if line["table"] == "memories":
+            expected.append((line["row"]["id"], line["row"]["content"]))
+            del line["row"]["key"], line["row"]["tags"]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    memoryd("import", file, other_url)
+    found = await rows(other_url)
+    names = [c.name for c in schema.tables["memories"].c]
+    copied = [dict(zip(names, row, strict=True)) for row in found["memories"]]
+    assert sorted((row["id"], row["content"]) for row in copied) == sorted(expected)
+    assert {(row["key"], *row["tags"]) for row in copied} == {(None,)}
+    assert found["memory_tags"] == []
 
 
 async def test_a_copy_continues_after_the_original(filled, other_url, tmp_path, running, serve):
@@ -170,7 +192,7 @@ ADDED_SINCE = {
         *("memory_ttl", "memories_never_expire", "settings_revision"),
         *("ranked_revision", "ranked_half_life"),
     ),
-    "memories": ("eviction_level", "eviction_rank"),
+    "memories": ("eviction_level", "eviction_rank", "key", "tags"),
 }
 """Columns that the schema of the earlier release below does not have."""
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "014_add_sessions_since_006"
-down_revision = "012_add_row_security_since_006"
+down_revision = "013_add_keys_and_tags_since_006"
 branch_labels = None
 depends_on = None
 

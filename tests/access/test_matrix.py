@@ -33,11 +33,11 @@ SCOPE_OF = {
     "MemoryService": {
         "memories:read": (
             *("GetMemory", "ListMemories", "RetrieveMemories", "FindSimilarMemories"),
-            *("WatchMemories", "PurgeMemories"),
+            *("WatchMemories", "PurgeMemories", "ListMemoryRevisions"),
         ),
         "memories:write": (
             *("StoreMemory", "BatchStoreMemories", "StreamStoreMemories", "UpdateMemory"),
-            *("DeleteMemory", "UndeleteMemory"),
+            *("DeleteMemory", "UndeleteMemory", "RollbackMemory"),
         ),
         "memories:erase": ("EraseSession",),
         "memories:export": ("ExportMemories",),
@@ -87,6 +87,7 @@ REQUESTS: dict[str, Message] = {
     "UpdateMemory": memory_pb2.UpdateMemoryRequest(
         memory=memory_pb2.Memory(content="another fact")
     ),
+    "RollbackMemory": memory_pb2.RollbackMemoryRequest(memory_id=MEMORY_ID, revision=1),
     "FindSimilarMemories": memory_pb2.FindSimilarMemoriesRequest(content="a fact"),
     "PutDocument": document_pb2.PutDocumentRequest(document=DOCUMENT),
     "BatchWriteDocuments": document_pb2.BatchWriteDocumentsRequest(

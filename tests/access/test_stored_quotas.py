@@ -158,6 +158,30 @@ async def test_what_adds_nothing_is_allowed_at_the_limit(guard):
     assert found.reason.endswith("SESSION_FULL")
 
 
+async def test_the_room_of_what_is_replaced_counts_for_what_replaces_it(
+    guarded, tables, database_kind
+):
+    caller = await guarded.caller("acme")
+    await guarded.admin.access("UpdateTenant", quotas(memories=2, sessions=1, bytes=20))
+    first = await stored(caller, "0123456789", key="k")
+    other = await stored(caller, "one")
+    for content in ("01234567890", "x", "0123456789"):
+        answer = await caller.memory("StoreMemory", store(content, key="k"))
+        assert answer.outcome == pb.STORE_OUTCOME_REPLACED
+    holder = answer.memory
+    subject = await refusal(caller.memory("StoreMemory", store("y" * 14, key="k")))
+    assert subject == "tenants/acme/quotas/bytes"
+    subject = await refusal(caller.memory("StoreMemory", store("z", key="another")))
+    assert subject == "tenants/acme/quotas/memories"
+    # Nothing is deleted for what is refused.
+    found = await caller.memory("GetMemory", pb.GetMemoryRequest(session_id="chat", key="k"))
+    assert found.memory_id == holder.memory_id != first.memory_id
+    await caller.memory("GetMemory", named(pb.GetMemoryRequest, other))
+    assert await usage(caller) == (2, 1, 10 + 3 + 2 * len("{}"))
+    stored_now, counted = await stored_and_counted(tables, database_kind, "acme")
+    assert stored_now == counted
+
+
 async def test_an_undelete_counts(guarded):
     caller = await guarded.caller("acme")
     await guarded.admin.access("UpdateTenant", quotas(memories=1))
@@ -332,6 +356,7 @@ class Operations:
         operations: list[Callable[[], Coroutine[Any, Any, None]]] = [
             *(self._store,) * 6,
             *(self._batch, self._update, self._delete, self._undelete, self._purge, self._erase),
+            self._rollback,
         ]
         return self._dice.choice(operations)()
 
@@ -352,6 +377,8 @@ class Operations:
         fields: dict[str, Any] = {"metadata": dice.choice([{}, {"é": 1.5}, {"list": [1, None]}])}
         if dice.random() < 0.3:
             fields["ttl"] = Duration(seconds=dice.randrange(1, 100))
+        if dice.random() < 0.4:
+            fields["key"] = f"key/{dice.randrange(3)}"
         text = " ".join(dice.choices(WORDS, k=2))
         return store(text, dice.choice(SESSIONS), **fields)
 
@@ -374,6 +401,12 @@ class Operations:
         if self.memories:
             memory = self._dice.choice(self.memories)
             await self._call("DeleteMemory", named(pb.DeleteMemoryRequest, memory))
+
+    async def _rollback(self) -> None:
+        if self.memories:
+            memory = self._dice.choice(self.memories)
+            request = named(pb.RollbackMemoryRequest, memory, revision=memory.revision)
+            await self._call("RollbackMemory", request)
 
     async def _undelete(self) -> None:
         if self.memories:

@@ -187,6 +187,8 @@ async def test_an_argument_that_makes_no_request_is_named(clients, which, method
             given = {"timeout": STREAM_SECONDS} | needed | {name: make()}
             if method == "find_similar" and name != "memory_id":
                 given.setdefault("content", "prefers e-mail")
+            if method in {"get", "delete"} and which == "memory" and name != "key":
+                given.setdefault("memory_id", FINE["memory_id"])
             positional = given.pop("paths", None)
             if name == "timeout" and what in LONG:
                 continue  # a stream would be read until then

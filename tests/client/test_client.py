@@ -373,6 +373,50 @@ SENT: list[tuple[Callable[[Rig], Any], str, dict[str, Any]]] = [
         {"session_id": "s", "memory_id": MEMORY_ID, "etag": "r7"},
     ),
     (
+        lambda rig: rig.memory.store("s", "tea", key="a/b", tags=("y", "x"), request_id=MEMORY_ID),
+        "StoreMemory",
+        {
+            "session_id": "s",
+            "content": "tea",
+            "key": "a/b",
+            "tags": ["y", "x"],
+            "request_id": MEMORY_ID,
+        },
+    ),
+    (
+        lambda rig: rig.memory.get("s", key="a/b"),
+        "GetMemory",
+        {"session_id": "s", "key": "a/b"},
+    ),
+    (
+        lambda rig: rig.memory.delete("s", key="a/b", etag="r7"),
+        "DeleteMemory",
+        {"session_id": "s", "key": "a/b", "etag": "r7"},
+    ),
+    (
+        lambda rig: rig.memory.update("s", MEMORY_ID, tags=[]),
+        "UpdateMemory",
+        {"memory": {"session_id": "s", "memory_id": MEMORY_ID}, "update_mask": "tags"},
+    ),
+    (
+        lambda rig: rig.memory.list("s", tags_any=["x"], tags_all=("y", "z"), key_prefix="a/"),
+        "ListMemories",
+        {
+            "session_id": "s",
+            "filter": {"tags_any": ["x"], "tags_all": ["y", "z"], "key_prefix": "a/"},
+        },
+    ),
+    (
+        lambda rig: rig.memory.revisions("s", MEMORY_ID, page_size=9),
+        "ListMemoryRevisions",
+        {"session_id": "s", "memory_id": MEMORY_ID, "page_size": 9},
+    ),
+    (
+        lambda rig: rig.memory.rollback("s", MEMORY_ID, 4),
+        "RollbackMemory",
+        {"session_id": "s", "memory_id": MEMORY_ID, "revision": "4"},
+    ),
+    (
         lambda rig: rig.memory.undelete("s", MEMORY_ID),
         "UndeleteMemory",
         {"session_id": "s", "memory_id": MEMORY_ID},
@@ -573,6 +617,16 @@ async def test_revisions_reads_page_after_page(rig: Rig) -> None:
     assert [call.request.page_token for call in rig.server.calls] == ["", PAGE_2]
 
 
+async def test_revisions_of_a_memory_read_page_after_page(rig: Rig) -> None:
+    page, revision = memory_pb2.ListMemoryRevisionsResponse, memory_pb2.MemoryRevision
+    rig.server.will_answer(
+        "ListMemoryRevisions", page(revisions=[revision(revision=2)], next_page_token=PAGE_2)
+    )
+    rig.server.will_answer("ListMemoryRevisions", page(revisions=[revision(revision=1)]))
+    assert [each.revision async for each in rig.memory.revisions("s", MEMORY_ID)] == [2, 1]
+    assert [call.request.page_token for call in rig.server.calls] == ["", PAGE_2]
+
+
 REFUSED: list[tuple[Callable[[Rig], Any], type[Exception], str]] = [
     (
         lambda rig: rig.memory.store("s", "c", expire_time=datetime(2030, 1, 1)),  # noqa: DTZ001 -- naive on purpose
@@ -625,6 +679,10 @@ REFUSED: list[tuple[Callable[[Rig], Any], type[Exception], str]] = [
         r"metadata\.a: the key 1 is not a string",
     ),
     (lambda rig: rig.memory.find_similar("s"), ValueError, "content or memory_id"),
+    (lambda rig: rig.memory.get("s"), ValueError, "memory_id or key: give one"),
+    (lambda rig: rig.memory.get("s", MEMORY_ID, key="k"), ValueError, "memory_id or key: give one"),
+    (lambda rig: rig.memory.delete("s"), ValueError, "memory_id or key: give one"),
+    (lambda rig: rig.memory.store("s", "c", tags="ab"), TypeError, "tags: expected a list"),
     (
         lambda rig: rig.memory.find_similar("s", "c", memory_id=MEMORY_ID),
         ValueError,
@@ -802,6 +860,7 @@ REPEATED = {
     "BatchStoreMemories",
     "GetMemory",
     "ListMemories",
+    "ListMemoryRevisions",
     "RetrieveMemories",
     "FindSimilarMemories",
     "WatchMemories",
@@ -953,7 +1012,7 @@ async def refused(rig: Rig, refusal: Refusal) -> MemorydError:
         (grpc.StatusCode.CANCELLED, client.Cancelled),
         (grpc.StatusCode.DATA_LOSS, MemorydError),
         (grpc.StatusCode.DEADLINE_EXCEEDED, client.DeadlineExceeded),
-        (grpc.StatusCode.FAILED_PRECONDITION, MemorydError),
+        (grpc.StatusCode.FAILED_PRECONDITION, client.FailedPrecondition),
         (grpc.StatusCode.INTERNAL, client.Internal),
         (grpc.StatusCode.INVALID_ARGUMENT, client.InvalidArgument),
         (grpc.StatusCode.NOT_FOUND, client.NotFound),

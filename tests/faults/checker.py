@@ -51,6 +51,7 @@ class Broken(enum.Enum):
     WATCH = "a watcher did not receive each change once and in order"
     BACKWARDS = "a read shows a state older than what was known before it started"
     PHANTOM = "a read shows a state that never existed"
+    SHARED = "two live memories have one key"
 
 
 class Fault(NamedTuple):
@@ -66,6 +67,7 @@ class Version(NamedTuple):
     memory_id: str
     change: Change
     content: str
+    key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -115,15 +117,22 @@ async def read_stored(database_url: str) -> Stored:
                 if row.counted_revision == row.revision
             }
             current = await connection.execute(
-                sa.select(table.session_id, table.revision, table.id, table.change, table.content)
+                sa.select(
+                    *(table.session_id, table.revision, table.id, table.change),
+                    *(table.content, table.key),
+                )
             )
-            versions = [Version(s, r, i, Change(c), text) for s, r, i, c, text in current]
+            versions = [Version(s, r, i, Change(c), text, key) for s, r, i, c, text, key in current]
             table = memory_history.c
             superseded = await connection.execute(
                 sa.select(table.session_id, table.revision, table.id, table.change, state)
             )
             versions += [
-                Version(s, r, i, Change(c), was["content"] if was else "")
+                Version(
+                    *(s, r, i, Change(c)),
+                    was["content"] if was else "",
+                    was.get("key") if was else None,
+                )
                 for s, r, i, c, was in superseded
             ]
     finally:
@@ -276,6 +285,7 @@ def find_faults(history: History, stored: Stored, *, across_callers: bool = True
         *_check_contents(history, tables),
         *_check_tables(history, tables),
         *_check_deletions(history, tables),
+        *_check_keys(history, tables),
         *_check_watches(history, stored, tables),
         *_check_reads(history, tables, across_callers=across_callers),
     ]
@@ -340,21 +350,26 @@ class _Brought(NamedTuple):
     session_id: str
     content: str
     answer: pb.Memory | None
+    key: str = ""
+    replaced: str = ""
+    """The id of the memory that had the key before."""
+
+
+def _stored(item: pb.StoreMemoryRequest, answer: pb.StoreMemoryResponse | None) -> _Brought:
+    memory = None if answer is None else answer.memory
+    replaced = "" if answer is None else answer.replaced_memory_id
+    return _Brought(item.session_id, item.content, memory, item.key, replaced)
 
 
 def _contents(call: Call) -> list[_Brought]:
     answer = call.answer
     if call.method == "StoreMemory":
-        memory = None if answer is None else answer.memory
-        return [_Brought(call.session_id, call.request.content, memory)]
+        return [_stored(call.request, answer)]
     if call.method == "BatchStoreMemories":
         answers: Iterable[Any] = [None] * len(call.request.requests)
         if answer is not None:
-            answers = [response.memory for response in answer.responses]
-        return [
-            _Brought(item.session_id, item.content, memory)
-            for item, memory in zip(call.request.requests, answers, strict=True)
-        ]
+            answers = answer.responses
+        return [*map(_stored, call.request.requests, answers)]
     if call.method == "UpdateMemory":
         return [_Brought(call.session_id, call.request.memory.content, answer)]
     return []
@@ -373,7 +388,7 @@ def _check_batches(history: History, tables: _Tables) -> Iterator[Fault]:
 def _check_contents(history: History, tables: _Tables) -> Iterator[Fault]:
     answered: dict[tuple[str, str], set[tuple[str, int]]] = defaultdict(set)
     for call in history.calls:
-        for session_id, content, memory in _contents(call):
+        for session_id, content, memory, _, _ in _contents(call):
             if memory is not None:
                 answered[session_id, content].add((memory.memory_id, memory.revision))
     for key, places in answered.items():
@@ -399,7 +414,7 @@ def _check_tables(history: History, tables: _Tables) -> Iterator[Fault]:
 
 
 def _check_deletions(history: History, tables: _Tables) -> Iterator[Fault]:
-    wanted: Counter[tuple[str, str]] = Counter()
+    wanted: Counter[tuple[str, str]] = _replaced(history, tables)
     for call in history.calls:
         if call.method != "DeleteMemory":
             continue
@@ -413,6 +428,52 @@ def _check_deletions(history: History, tables: _Tables) -> Iterator[Fault]:
         count = sum(version.change is Change.DELETED for version in versions)
         if count > wanted[key]:
             yield Fault(Broken.UNWANTED, f"{key}: deleted {count} times, requested {wanted[key]}")
+
+
+def _replaced(history: History, tables: _Tables) -> Counter[tuple[str, str]]:
+    """How often memories were deleted for what took their key, right after it was asked for."""
+    asked = {
+        (item.session_id, item.content, item.key)
+        for call in history.calls
+        if call.is_in_doubt or call.answer is not None
+        for item in _contents(call)
+        if item.key
+    }
+    found: Counter[tuple[str, str]] = Counter()
+    for (session_id, revision), version in tables.at.items():
+        after = tables.at.get((session_id, revision + 1))
+        if (
+            version.change is Change.DELETED
+            and after is not None
+            and after.change is Change.CREATED
+            and version.key == after.key
+            and (session_id, after.content, after.key) in asked
+        ):
+            found[session_id, version.memory_id] += 1
+    return found
+
+
+def _check_keys(history: History, tables: _Tables) -> Iterator[Fault]:
+    """Compare what was replaced with the answers, and the holders of each key with each other."""
+    for call in history.calls:
+        for item in _contents(call):
+            if item.replaced and item.answer is not None:
+                before = tables.at.get((item.session_id, item.answer.revision - 1))
+                found = None if before is None else (before.memory_id, before.change)
+                if found != (item.replaced, Change.DELETED):
+                    what = f"{item.session_id}: {item.replaced} replaced by {item.content!r}"
+                    yield Fault(Broken.LOST, f"{what}: stored before it is {before}")
+    holders: dict[tuple[str, str], str] = {}
+    for (session_id, revision), version in sorted(tables.at.items()):
+        if version.key is None:
+            continue
+        place = session_id, version.key
+        holder = holders.setdefault(place, version.memory_id)
+        if holder != version.memory_id:
+            what = f"{place}: {holder} and {version.memory_id} at {revision}"
+            yield Fault(Broken.SHARED, what)
+        if version.change is Change.DELETED:
+            del holders[place]
 
 
 def _check_watches(history: History, stored: Stored, tables: _Tables) -> Iterator[Fault]:

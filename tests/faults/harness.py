@@ -34,6 +34,14 @@ PAUSE_SECONDS = 0.05
 MAX_ENTRIES = 1000
 """Live memories per session: more than a run stores, so that none is evicted."""
 
+KEYED = 0.3
+"""The share of stores that have a key."""
+
+KEYS = 3
+"""The number of keys in a session."""
+
+TAGS = ["a", "ü", "🙂"]
+
 KEPT = 8
 """The number of memories that a caller keeps before it deletes the oldest."""
 
@@ -166,7 +174,7 @@ class Watcher:
 
 
 class Writer:
-    """Makes random calls, one after the other, until it is stopped.
+    """Makes random calls, one after the other, until it is stopped; some memories have a key.
 
     Every content is unique. It repeats stores and deletions until they are answered. After an
     update in doubt it reads the memory.
@@ -182,7 +190,8 @@ class Writer:
         self._random = random.Random(name)  # noqa: S311  no secret
         self._numbers = itertools.count()
         self._kept: list[tuple[str, str]] = []
-        """Session and id of the memories that only this caller changes, oldest first."""
+        """Session and id of memories that only this caller changes, though others may replace them;
+        oldest first."""
 
     async def run(self, stop: asyncio.Event) -> None:
         kinds = (self._store, self._store, self._store, self._batch, self._update, self._delete)
@@ -207,9 +216,13 @@ class Writer:
         return f"{self.name} says {next(self._numbers)}"
 
     def _item(self, session_id: str) -> pb.StoreMemoryRequest:
+        # Callers share keys, and replace each other's memories.
+        has_key = self._random.random() < KEYED
         return pb.StoreMemoryRequest(
             session_id=session_id,
             content=self._content(),
+            key=f"key/{self._random.randrange(KEYS)}" if has_key else "",
+            tags=self._random.sample(TAGS, self._random.randrange(len(TAGS) + 1)),
             never_expires=True,
             request_id=str(uuid.UUID(int=self._random.getrandbits(128), version=4)),
         )

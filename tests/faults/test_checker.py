@@ -12,6 +12,7 @@ from memoryd.v1 import memory_pb2 as pb
 from .checker import Broken, Call, History, Stored, Version, find_faults
 
 SESSION = "user-123"
+KEY = "address"
 
 
 class Story:
@@ -31,8 +32,14 @@ class Story:
     def stored(self) -> Stored:
         return Stored({SESSION: self.revision}, self.versions, self.counts)
 
-    def commit(self, content: str, memory_id: str, change: Change = Change.CREATED) -> pb.Memory:
-        version = Version(SESSION, self.revision + 1, memory_id, change, content)
+    def commit(
+        self,
+        content: str,
+        memory_id: str,
+        change: Change = Change.CREATED,
+        key: str | None = None,
+    ) -> pb.Memory:
+        version = Version(SESSION, self.revision + 1, memory_id, change, content, key)
         self.versions.append(version)
         return self.memory(version)
 
@@ -64,6 +71,14 @@ class Story:
         memory = self.commit(content, memory_id)
         answer = pb.StoreMemoryResponse(memory=memory)
         self.call("StoreMemory", store_request(content), answer, caller=caller)
+        return memory
+
+    def replace(self, content: str, memory_id: str, held: tuple[str, str]) -> pb.Memory:
+        """Store under a key that `held`, a content and an id, has."""
+        self.commit(*held, Change.DELETED, KEY)
+        memory = self.commit(content, memory_id, key=KEY)
+        answer = pb.StoreMemoryResponse(memory=memory, replaced_memory_id=held[1])
+        self.call("StoreMemory", store_request(content, KEY), answer)
         return memory
 
     def update(self, content: str, memory_id: str) -> pb.Memory:
@@ -110,8 +125,8 @@ class Story:
         return {fault.kind for fault in found}
 
 
-def store_request(content: str) -> pb.StoreMemoryRequest:
-    return pb.StoreMemoryRequest(session_id=SESSION, content=content)
+def store_request(content: str, key: str = "") -> pb.StoreMemoryRequest:
+    return pb.StoreMemoryRequest(session_id=SESSION, content=content, key=key)
 
 
 def update_request(content: str, memory_id: str) -> pb.UpdateMemoryRequest:
@@ -287,6 +302,46 @@ def test_a_retrieval_that_mixes_two_states_shows_a_phantom(story):
     story.retrieved(7, after)
     story.call("UpdateMemory", update_request("black tea", "a"), after)
     assert Broken.PHANTOM in story.broken()
+
+
+@pytest.fixture
+def replaced() -> Story:
+    """A memory that another one has replaced."""
+    story = Story()
+    held = story.commit("Bern", "a", key=KEY)
+    answer = pb.StoreMemoryResponse(memory=held)
+    story.call("StoreMemory", store_request("Bern", KEY), answer)
+    story.replace("Rome", "b", ("Bern", "a"))
+    return story
+
+
+def test_a_replacement_breaks_nothing(replaced):
+    replaced.get("a", None)
+    replaced.watch()
+    assert not replaced.broken()
+
+
+def test_a_replacement_in_doubt_breaks_nothing(replaced):
+    answered = replaced.history.calls.pop()
+    replaced.call("StoreMemory", answered.request, code="UNAVAILABLE")
+    assert not replaced.broken()
+
+
+def test_a_deletion_for_a_key_that_nobody_asked_for_is_unwanted(replaced):
+    replaced.history.calls[-1].request.key = "another"
+    assert replaced.broken() == {Broken.UNWANTED}
+
+
+def test_an_answer_that_names_another_replaced_memory_is_found(replaced):
+    replaced.history.calls[-1].answer.replaced_memory_id = "c"
+    assert replaced.broken() == {Broken.LOST}
+
+
+def test_two_live_memories_with_one_key_are_found(replaced):
+    memory = replaced.commit("Oslo", "c", key=KEY)
+    answer = pb.StoreMemoryResponse(memory=memory)
+    replaced.call("StoreMemory", store_request("Oslo", KEY), answer)
+    assert replaced.broken() == {Broken.SHARED}
 
 
 def test_the_longest_unavailability_is_between_two_answers(story):

@@ -42,6 +42,7 @@ ALLOWED = {
     grpc.StatusCode.NOT_FOUND,
     grpc.StatusCode.ALREADY_EXISTS,
     grpc.StatusCode.ABORTED,
+    grpc.StatusCode.FAILED_PRECONDITION,
     grpc.StatusCode.OUT_OF_RANGE,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
     grpc.StatusCode.UNIMPLEMENTED,
@@ -90,6 +91,9 @@ _FILTER = memory_pb2.MemoryFilter(
     metadata={"speaker": "Ada"},
     created_after=datetime(2026, 1, 1, tzinfo=UTC),
     created_before=datetime(2027, 1, 1, tzinfo=UTC),
+    tags_any=["a", "b"],
+    tags_all=["a"],
+    key_prefix="a/",
 )
 _ONE = {"session_id": SESSION, "memory_id": MEMORY_IDS[0]}
 _TOOL_CONFIGS = (
@@ -130,6 +134,7 @@ VALID: Mapping[str, tuple[Message, ...]] = {
         _store(),
         _store(importance=0.9, metadata={"a": [1, {"b": None}]}, ttl=timedelta(hours=1)),
         _store(content="x < 5 && y > 3", never_expires=True, request_id=REQUEST_ID),
+        _store(content="Likes hail", key="a/key", tags=["b", "a", "ü"]),
         _store(content="<b>bold</b> text", expire_time=datetime(2030, 1, 1, tzinfo=UTC)),
     ),
     "BatchStoreMemories": (
@@ -141,7 +146,10 @@ VALID: Mapping[str, tuple[Message, ...]] = {
         ),
         memory_pb2.StreamStoreMemoriesRequest(),
     ),
-    "GetMemory": (memory_pb2.GetMemoryRequest(**_ONE),),
+    "GetMemory": (
+        memory_pb2.GetMemoryRequest(**_ONE),
+        memory_pb2.GetMemoryRequest(session_id=SESSION, key="a/key"),
+    ),
     "ListMemories": (
         memory_pb2.ListMemoriesRequest(session_id=SESSION, page_size=2, show_deleted=True),
         memory_pb2.ListMemoriesRequest(session_id=SESSION, filter=_FILTER),
@@ -161,8 +169,14 @@ VALID: Mapping[str, tuple[Message, ...]] = {
             ttl=timedelta(days=2),
         ),
         memory_pb2.UpdateMemoryRequest(memory=memory_pb2.Memory(**_ONE, metadata={"a": 1})),
+        memory_pb2.UpdateMemoryRequest(memory=memory_pb2.Memory(**_ONE, tags=["c"])),
     ),
-    "DeleteMemory": (memory_pb2.DeleteMemoryRequest(**_ONE),),
+    "DeleteMemory": (
+        memory_pb2.DeleteMemoryRequest(**_ONE),
+        memory_pb2.DeleteMemoryRequest(session_id=SESSION, key="a/key"),
+    ),
+    "ListMemoryRevisions": (memory_pb2.ListMemoryRevisionsRequest(**_ONE, page_size=1),),
+    "RollbackMemory": (memory_pb2.RollbackMemoryRequest(**_ONE, revision=3),),
     "UndeleteMemory": (memory_pb2.UndeleteMemoryRequest(**_ONE),),
     "PurgeMemories": (
         memory_pb2.PurgeMemoriesRequest(session_id=SESSION),
@@ -254,6 +268,7 @@ _SPANS = (0, 1, -1, 60, 315_576_000_000, 315_576_000_001, -315_576_000_001, *_MO
 _PATHS = (
     *(field.name for field in memory_pb2.Memory.DESCRIPTOR.fields),
     *("*", "", ".", "enabled", "rag.chunk_size", "crm.api_key", "metadata.a", "content.", "..."),
+    *("tags", "key"),
 )
 _TOOLS = ("rag", "memory", "escalation", "attachment", "crm", "billing", "inventory")
 
@@ -307,6 +322,9 @@ _WELL_KNOWN: Mapping[str, Callable[[type[Message]], st.SearchStrategy[Any]]] = {
 _NAMED: Mapping[str, st.SearchStrategy[Any]] = {
     "session_id": st.sampled_from((SESSION, "fuzz-2", "u" * 255)) | texts,
     "memory_id": st.sampled_from(MEMORY_IDS) | texts,
+    "key": st.sampled_from(("", "a/key", "k" * 255, "k" * 256)) | texts,
+    "key_prefix": st.sampled_from(("", "a/", "a")) | texts,
+    **dict.fromkeys(("tags", "tags_any", "tags_all"), st.sampled_from(("a", "b", "ü")) | texts),
     "request_id": st.sampled_from(("", REQUEST_ID, REQUEST_ID.upper())) | texts,
     "tool": st.sampled_from(_TOOLS) | texts,
     "api_key": st.sampled_from(

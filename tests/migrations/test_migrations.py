@@ -166,6 +166,95 @@ async def test_every_step_upgrades_and_downgrades_with_rows(database: Database) 
     assert await database.schema() == schemas[HEAD]
 
 
+MANY_ROWS = 100_000
+MOMENT = "2026-03-01 12:00:00.000000"
+
+MANY_SESSIONS = """
+INSERT INTO sessions (tenant, session_id, revision)
+WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n < {last})
+SELECT 'default', 'user-' || n, 100 FROM numbers
+"""
+MANY_MEMORIES = """
+INSERT INTO memories (tenant, session_id, id, content, created_at, updated_at, content_hash,
+    semantic_hash, revision, created_revision)
+WITH RECURSIVE numbers (n) AS (
+    SELECT {first} UNION ALL SELECT n + 1 FROM numbers WHERE n < {last}
+)
+SELECT 'default', 'user-' || (n / 100), 'memory-' || n, 'fact ' || n, {moment}, {moment},
+    'hash ' || n, '0', n % 100 + 1, n % 100 + 1
+FROM numbers
+"""
+"""As a server of an earlier release stores them."""
+
+SUMS = """
+SELECT count(*), count(DISTINCT content), count(DISTINCT content_hash), sum(revision)
+FROM memories
+"""
+
+
+TAGGED = (
+    "UPDATE memories SET key = 'a/key', tags = '[\"a\"]' WHERE id = 'memory-100000'",
+    """
+    INSERT INTO memory_tags (tenant, session_id, tag, id)
+    SELECT tenant, session_id, 'a', id FROM memories WHERE id = 'memory-100000'
+    """,
+    # As a server of an earlier release changes it.
+    "UPDATE memories SET content = 'later', revision = 102 WHERE id = 'memory-100000'",
+)
+LATER = "SELECT content, key, CAST(tags AS TEXT) FROM memories WHERE id = 'memory-100000'"
+
+
+async def test_keys_and_tags_come_to_a_database_with_many_rows(database: Database) -> None:
+    """Servers of the release before serve on: they name none of what is new."""
+
+    async def one(statement: str) -> Any:
+        text = sa.text(statement)
+        return await database.run(lambda connection: tuple(connection.execute(text).one()))
+
+    before, after = "012_add_row_security_since_006", "013_add_keys_and_tags_since_006"
+    moment = f"'{MOMENT}'" if database.is_sqlite else f"CAST('{MOMENT}' AS TIMESTAMPTZ)"
+    await database.upgrade(before)
+    last = MANY_ROWS - 1
+    await database.execute(MANY_SESSIONS.format(last=MANY_ROWS // 100))
+    await database.execute(MANY_MEMORIES.format(first=0, last=last, moment=moment))
+    sums = await one(SUMS)
+    assert sums[0] == MANY_ROWS
+    await database.upgrade(after)
+    assert await one(SUMS) == sums
+    without = "SELECT count(*) FROM memories WHERE key IS NULL AND CAST(tags AS TEXT) = '[]'"
+    assert await one(without) == (MANY_ROWS,)
+    await database.execute(MANY_MEMORIES.format(first=MANY_ROWS, last=MANY_ROWS, moment=moment))
+    assert await one(without) == (MANY_ROWS + 1,)
+    for statement in TAGGED:
+        await database.execute(statement)
+    assert await one(LATER) == ("later", "a/key", '["a"]')
+    await database.execute("DELETE FROM memories WHERE id = 'memory-100000'")
+    if not database.is_sqlite:  # whose engine here does not keep references
+        assert await one("SELECT count(*) FROM memory_tags") == (0,)
+    await database.downgrade(before)
+    assert await one(SUMS) == sums
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+@pytest.mark.parametrize("is_on", [False, True])
+async def test_tags_are_kept_to_their_tenants_as_memories_are(
+    database: Database, *, is_on: bool
+) -> None:
+    await database.upgrade("012_add_row_security_since_006")
+    if is_on:
+        await database.execute("ALTER TABLE memories ENABLE ROW LEVEL SECURITY")
+    await database.upgrade("013_add_keys_and_tags_since_006")
+    found = await database.run(
+        lambda connection: connection.execute(
+            sa.text(
+                "SELECT relrowsecurity, relforcerowsecurity FROM pg_class"
+                " WHERE relname = 'memory_tags'"
+            )
+        ).one()
+    )
+    assert tuple(found) == (is_on, is_on)
+
+
 async def test_backfill_hashes_as_the_service_does(
     database: Database, log: pytest.LogCaptureFixture
 ) -> None:

@@ -42,7 +42,11 @@ CREATED, UPDATED, DELETED, RESTORED, EXPIRED, PURGED = (
     pb.MEMORY_CHANGE_PURGED,
 )
 
+ALWAYS = datetime.min.replace(tzinfo=UTC)
+
 Metadata = Mapping[str, Any]
+Identity = str | tuple[int, str]
+"""A key, or a type and the hash of a content."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +93,13 @@ class Row:
     delete_time: datetime | None = None
     access_count: int = 0
     last_access_time: datetime | None = None
+    key: str = ""
+    tags: tuple[str, ...] = ()
 
     @property
-    def key(self) -> tuple[int, str]:
+    def identity(self) -> Identity:
         """What no two live memories of a session share."""
-        return self.content_type, content_hash(self.content)
+        return identity(self.key, self.content_type, self.content)
 
     def is_expired(self, now: datetime) -> bool:
         return self.expire_time is not None and self.expire_time <= now
@@ -118,6 +124,8 @@ class Row:
             expire_time=self.expire_time,
             last_access_time=self.last_access_time,
             revision=self.revision,
+            key=self.key,
+            tags=self.tags,
         )
         if self.metadata:
             message.metadata.update(self.metadata)
@@ -157,6 +165,19 @@ class Session:
     purged: set[str] = field(default_factory=set)
     horizon: int = 0
     """Purges up to this revision may be gone from the history."""
+    history_from: datetime = ALWAYS
+    """Versions superseded before this time are gone from the history."""
+
+    def versions(self, memory_id: str) -> list[tuple[int, Row]]:
+        """The versions of a memory that are kept, newest first, each with its change."""
+        found: list[tuple[int, Row]] = []
+        superseded_at: datetime | None = None
+        for event in reversed(self.events):
+            if event.memory_id == memory_id and event.row is not None:
+                if superseded_at is None or superseded_at >= self.history_from:
+                    found.append((event.change, event.row))
+                superseded_at = event.at
+        return found
 
     def present(self, until: int | None = None) -> dict[str, Row]:
         """The memories that a watcher knows after all changes, or those up to a revision."""
@@ -187,6 +208,10 @@ def normalise(content: str) -> str:
 
 def content_hash(content: str) -> str:
     return hashlib.sha256(normalise(content).encode()).hexdigest()
+
+
+def identity(key: str, content_type: int, content: str) -> Identity:
+    return key or (content_type, content_hash(content))
 
 
 def simhash(content: str) -> int:
@@ -273,12 +298,12 @@ class Model:
                 refusal = self._store_refusal(request)
             case pb.BatchStoreMemoriesRequest():
                 refusal = self._batch_refusal(request)
-            case pb.GetMemoryRequest():
-                refusal = self._unless_live(request.session_id, request.memory_id)
+            case pb.GetMemoryRequest() | pb.DeleteMemoryRequest():
+                refusal = self._named_refusal(request)
+            case pb.ListMemoryRevisionsRequest() | pb.RollbackMemoryRequest():
+                refusal = self._version_refusal(request)
             case pb.FindSimilarMemoriesRequest() if request.memory_id:
                 refusal = self._unless_live(request.session_id, request.memory_id)
-            case pb.DeleteMemoryRequest():
-                refusal = self._unless_current(request.session_id, request.memory_id, request.etag)
             case pb.UpdateMemoryRequest():
                 refusal = self._update_refusal(request)
             case pb.UndeleteMemoryRequest():
@@ -295,8 +320,8 @@ class Model:
             return _invalid(bad)
         if first is not None:
             return _reused("request_id")
-        holder = self._holder(request.session_id, _type(request.content_type), request.content)
-        if holder is not None:
+        holder = self.holder(request)
+        if holder is not None and _is_same(holder, request):
             merged = {**holder.metadata, **plain(request.metadata)}
             if json_bytes(merged) > MAX_METADATA_BYTES:
                 return _invalid(["metadata"])
@@ -365,13 +390,20 @@ class Model:
         if bad:
             return _invalid(bad)
         refusal = self._unless_current(memory.session_id, memory.memory_id, memory.etag)
-        if refusal is not None or not (paths or request.HasField("ttl")):
+        if refusal is not None:
             return refusal
         row = self.sessions[memory.session_id].rows[memory.memory_id]
+        if _names_key(request) and memory.key != row.key:
+            return _invalid(["memory.key"])
+        if not (paths or request.HasField("ttl")):
+            return None
         holder = self._holder(
             memory.session_id,
-            _type(memory.content_type) if "content_type" in paths else row.content_type,
-            memory.content if "content" in paths else row.content,
+            identity(
+                row.key,
+                _type(memory.content_type) if "content_type" in paths else row.content_type,
+                sanitise(memory.content) if "content" in paths else row.content,
+            ),
         )
         if holder is not None and holder.memory_id != row.memory_id:
             return Refusal("ALREADY_EXISTS", "MEMORY_ALREADY_EXISTS", holder.memory_id)
@@ -384,17 +416,67 @@ class Model:
             return Refusal("NOT_FOUND", "MEMORY_NOT_FOUND", request.memory_id)
         if row.delete_time is None:
             return Refusal("ALREADY_EXISTS", "MEMORY_NOT_DELETED", request.memory_id)
-        holder = self._holder(request.session_id, row.content_type, row.content)
+        holder = self._holder(request.session_id, row.identity)
         if holder is not None:
             return Refusal("ALREADY_EXISTS", "MEMORY_ALREADY_EXISTS", holder.memory_id)
         if len(self.live(request.session_id)) >= self.limits.max_entries:
             return Refusal("RESOURCE_EXHAUSTED", "SESSION_FULL")
         return None
 
-    def _holder(self, session_id: str, content_type: int, content: str) -> Row | None:
-        """Find the live memory with this content."""
-        key = content_type, content_hash(sanitise(content))
-        return next((row for row in self.live(session_id) if row.key == key), None)
+    def _version_refusal(
+        self, request: pb.ListMemoryRevisionsRequest | pb.RollbackMemoryRequest
+    ) -> Refusal | None:
+        if isinstance(request, pb.RollbackMemoryRequest):
+            return self._rollback_refusal(request)
+        row = self.sessions.get(request.session_id, Session()).rows.get(request.memory_id)
+        if row is None or row.is_expired(self.now):
+            return Refusal("NOT_FOUND", "MEMORY_NOT_FOUND", request.memory_id)
+        return None
+
+    def _rollback_refusal(self, request: pb.RollbackMemoryRequest) -> Refusal | None:
+        absent = self._unless_live(request.session_id, request.memory_id)
+        if absent is not None:
+            return absent
+        version = self.version(request)
+        if version is None:
+            return Refusal("OUT_OF_RANGE", "REVISION_OUT_OF_RANGE")
+        if version.is_expired(self.now):
+            return Refusal("FAILED_PRECONDITION", "VERSION_EXPIRED")
+        holder = self._holder(request.session_id, version.identity)
+        if holder is not None and holder.memory_id != request.memory_id:
+            return Refusal("ALREADY_EXISTS", "MEMORY_ALREADY_EXISTS", holder.memory_id)
+        return None
+
+    def _named_refusal(
+        self, request: pb.GetMemoryRequest | pb.DeleteMemoryRequest
+    ) -> Refusal | None:
+        memory_id = request.memory_id
+        if request.key:
+            row = self._holder(request.session_id, request.key)
+            if row is None:
+                return Refusal("NOT_FOUND", "MEMORY_NOT_FOUND", request.key)
+            memory_id = row.memory_id
+        etag = request.etag if isinstance(request, pb.DeleteMemoryRequest) else ""
+        return self._unless_current(request.session_id, memory_id, etag)
+
+    def version(self, request: pb.RollbackMemoryRequest) -> Row | None:
+        """The version of a memory at a revision, if it is kept."""
+        session = self.sessions[request.session_id]
+        versions = {row.revision: row for _, row in session.versions(request.memory_id)}
+        return versions.get(request.revision)
+
+    def named(self, request: pb.GetMemoryRequest | pb.DeleteMemoryRequest) -> Row:
+        """The memory that a request names by its id or its key."""
+        held = self._holder(request.session_id, request.key) if request.key else None
+        return held or self.sessions[request.session_id].rows[request.memory_id]
+
+    def holder(self, request: pb.StoreMemoryRequest) -> Row | None:
+        """Find the live memory that a store meets."""
+        kind, content = _type(request.content_type), sanitise(request.content)
+        return self._holder(request.session_id, identity(request.key, kind, content))
+
+    def _holder(self, session_id: str, held: Identity) -> Row | None:
+        return next((row for row in self.live(session_id) if row.identity == held), None)
 
     # What is changed
 
@@ -419,7 +501,7 @@ class Model:
     ) -> None:
         if first.answer.memory.memory_id in session.purged:
             # The text is gone; a retry that sends it again may get it back.
-            for name in ("content", "metadata"):
+            for name in ("content", "metadata", "tags"):
                 for message in (first.answer.memory, answer.memory):
                     message.ClearField(name)
         assert answer == first.answer
@@ -430,14 +512,20 @@ class Model:
         content, kind = sanitise(request.content), _type(request.content_type)
         importance = request.importance if request.HasField("importance") else 0.5
         expire_time = self._expire_time(request)
-        held = self._holder(request.session_id, kind, content)
-        if held is None:
-            assert answer.outcome == pb.STORE_OUTCOME_CREATED
+        held = self.holder(request)
+        if held is None or not _is_same(held, request):
+            if held is None:
+                assert answer.outcome == pb.STORE_OUTCOME_CREATED
+                assert not answer.replaced_memory_id
+            else:
+                assert answer.outcome == pb.STORE_OUTCOME_REPLACED
+                assert answer.replaced_memory_id == held.memory_id
+                self._put(session, DELETED, replace(held, delete_time=self.now))
             memory_id = answer.memory.memory_id
             assert uuid.UUID(memory_id).version == 7
             assert memory_id not in session.rows
             assert memory_id not in session.purged
-            self._make_room(session, (kind, content_hash(content)))
+            self._make_room(session, identity(request.key, kind, content))
             self._put(
                 session,
                 CREATED,
@@ -453,10 +541,13 @@ class Model:
                     expire_time=expire_time,
                     revision=0,
                     created_revision=session.revision + 1,
+                    key=request.key,
+                    tags=_tags(request.tags),
                 ),
             )
         else:
             assert answer.outcome == pb.STORE_OUTCOME_MERGED
+            assert not answer.replaced_memory_id
             memory_id = held.memory_id
             latest = None
             if held.expire_time is not None and expire_time is not None:
@@ -468,6 +559,7 @@ class Model:
                     held,
                     importance=max(held.importance, importance),
                     metadata={**held.metadata, **plain(request.metadata)},
+                    tags=_tags([*held.tags, *request.tags]),
                     expire_time=latest,
                     update_time=self.now,
                 ),
@@ -522,6 +614,8 @@ class Model:
                     values["importance"] = memory.importance if given else 0.5
                 case "metadata":
                     values["metadata"] = plain(memory.metadata)
+                case "tags":
+                    values["tags"] = _tags(memory.tags)
                 case "expire_time":
                     given = memory.HasField("expire_time")
                     values["expire_time"] = _time(memory.expire_time) if given else None
@@ -529,20 +623,52 @@ class Model:
             values["expire_time"] = self.now + request.ttl.ToTimedelta()
         if values:
             changed = replace(row, **values, update_time=self.now)
-            self._make_room(session, changed.key)
+            self._make_room(session, changed.identity)
             self._put(session, UPDATED, changed)
         self.check_memory(answer, session.rows[row.memory_id])
 
+    def rollback(self, request: pb.RollbackMemoryRequest, answer: pb.Memory) -> None:
+        session = self.sessions[request.session_id]
+        row, version = session.rows[request.memory_id], self.version(request)
+        assert version is not None
+        self._make_room(session, version.identity)
+        back = replace(
+            row,
+            content=version.content,
+            content_type=version.content_type,
+            importance=version.importance,
+            metadata=version.metadata,
+            tags=version.tags,
+            expire_time=version.expire_time,
+            update_time=self.now,
+        )
+        self._put(session, UPDATED, back)
+        self.check_memory(answer, session.rows[row.memory_id])
+
+    def check_revisions(
+        self,
+        request: pb.ListMemoryRevisionsRequest,
+        answers: Sequence[pb.MemoryRevision],
+    ) -> None:
+        """Check all versions of a memory, from all pages."""
+        expected = self.sessions[request.session_id].versions(request.memory_id)
+        assert [(one.change, one.revision) for one in answers] == [
+            (change, row.revision) for change, row in expected
+        ]
+        for one, (_, row) in zip(answers, expected, strict=True):
+            assert _time(one.record_time) == (row.delete_time or row.update_time)
+            self.check_version(one.memory, row)
+
     def delete(self, request: pb.DeleteMemoryRequest, answer: pb.Memory) -> None:
         session = self.sessions[request.session_id]
-        row = session.rows[request.memory_id]
+        row = self.named(request)
         self._put(session, DELETED, replace(row, delete_time=self.now))
         self.check_memory(answer, session.rows[row.memory_id])
 
     def undelete(self, request: pb.UndeleteMemoryRequest, answer: pb.Memory) -> None:
         session = self.sessions[request.session_id]
         row = session.rows[request.memory_id]
-        self._make_room(session, row.key)
+        self._make_room(session, row.identity)
         self._put(session, RESTORED, replace(row, delete_time=None, update_time=self.now))
         self.check_memory(answer, session.rows[row.memory_id])
 
@@ -609,6 +735,8 @@ class Model:
                 if event.change == PURGED and event.at < self.now - self.limits.kept_history
             ]
             session.horizon = max([session.horizon, *forgotten])
+            oldest = self.now - self.limits.kept_history
+            session.history_from = max(session.history_from, oldest)
 
     def _steps(self, session: Session) -> Iterator[tuple[int, list[Row]]]:
         """The memories that each step of a sweep takes; a step sees what the previous one left."""
@@ -640,10 +768,10 @@ class Model:
         session = self.sessions[session_id] = Session(revision=first_revision - 1)
         return session
 
-    def _make_room(self, session: Session, key: tuple[int, str]) -> None:
-        """Remove an expired memory not yet swept whose content is stored again."""
+    def _make_room(self, session: Session, held: Identity) -> None:
+        """Remove an expired memory not yet swept whose key or content is stored again."""
         for row in list(session.rows.values()):
-            if row.key == key and row.delete_time is None and row.is_expired(self.now):
+            if row.identity == held and row.delete_time is None and row.is_expired(self.now):
                 self._put(session, EXPIRED, replace(row, delete_time=self.now))
 
     def _put(self, session: Session, change: int, row: Row) -> None:
@@ -664,6 +792,9 @@ class Model:
                 and (not given("min_importance") or self.effective(row) >= wanted.min_importance)
                 and (not given("created_after") or row.create_time >= _time(wanted.created_after))
                 and (not given("created_before") or row.create_time < _time(wanted.created_before))
+                and (not wanted.tags_any or set(wanted.tags_any) & set(row.tags))
+                and set(wanted.tags_all) <= set(row.tags)
+                and row.key.startswith(wanted.key_prefix)
                 and all(
                     key in row.metadata and json_of(row.metadata[key]) == json_of(value)
                     for key, value in metadata.items()
@@ -761,8 +892,23 @@ def _time(message: Any) -> datetime:
     return moment
 
 
+def _tags(given: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(given)))
+
+
+def _is_same(held: Row, request: pb.StoreMemoryRequest) -> bool:
+    """Whether a store brings what a memory has already."""
+    same_type = held.content_type == _type(request.content_type)
+    return same_type and content_hash(held.content) == content_hash(sanitise(request.content))
+
+
+def _names_key(request: pb.UpdateMemoryRequest) -> bool:
+    paths = set(request.update_mask.paths)
+    return "key" in paths or (bool(request.memory.key) and (not paths or "*" in paths))
+
+
 def _paths(request: pb.UpdateMemoryRequest) -> set[str]:
-    changeable = {"content", "content_type", "importance", "metadata", "expire_time"}
+    changeable = {"content", "content_type", "importance", "metadata", "tags", "expire_time"}
     paths = set(request.update_mask.paths)
     if not paths:
         paths = {descriptor.name for descriptor, _ in request.memory.ListFields()}

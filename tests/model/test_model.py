@@ -114,6 +114,8 @@ REQUEST_IDS = (
     *(f"0197d3e2-0000-4000-8000-{number:012x}" for number in range(4)),
     "0197D3E2-0000-4000-8000-000000000000",  # the first one in upper case
 )
+KEYS = ("k", "k/1", "other")
+TAGS: tuple[list[str], ...] = (["a"], ["b", "a", "b"], ["\uffee", "🙂", "c"], [])
 SPANS = (
     timedelta(microseconds=1),
     timedelta(seconds=1),
@@ -151,6 +153,8 @@ stores = st.fixed_dictionaries(
         "importance": st.sampled_from(IMPORTANCES),
         "metadata": st.sampled_from(METADATA),
         "expiration": expirations,
+        "key": st.sampled_from(KEYS),
+        "tags": st.sampled_from(TAGS),
         "request_id": st.sampled_from(REQUEST_IDS),
     },
 )
@@ -175,6 +179,8 @@ edits = st.fixed_dictionaries(
         "importance": st.sampled_from(IMPORTANCES),
         "metadata": st.sampled_from(METADATA),
         "expire_time": st.sampled_from(LIFETIMES + NO_LIFETIMES),
+        "tags": st.sampled_from(TAGS),
+        "key": st.sampled_from(("", *KEYS)),
     },
 )
 filters = st.just({}) | st.fixed_dictionaries(
@@ -186,6 +192,9 @@ filters = st.just({}) | st.fixed_dictionaries(
         "conditions": st.lists(st.sampled_from(CONDITIONS), max_size=2),
         "created_after": st.sampled_from(SPANS),
         "created_before": st.sampled_from(SPANS),
+        "tags_any": st.sampled_from(TAGS),
+        "tags_all": st.sampled_from(TAGS),
+        "key_prefix": st.sampled_from(("k", "k/", "x")),
     },
 )
 
@@ -393,6 +402,34 @@ class MemoryMachine(RuleBasedStateMachine):
             self.model.delete(request, answer)
         self.settle(via, name)
 
+    @rule(via=servers, name=sessions, key=st.sampled_from(KEYS), etag=numbers)
+    def delete_by_key(self, *, via: int, name: str, key: str, etag: int) -> None:
+        request = pb.DeleteMemoryRequest(session_id=self.world.session(name), key=key)
+        if self.model.refusal(request) is None:
+            request.etag = self.etag(self.model.named(request).memory_id, etag)
+        answer = self.call(via, "DeleteMemory", request)
+        if answer is not None:
+            self.model.delete(request, answer)
+        self.settle(via, name)
+
+    @rule(via=servers, name=sessions, pick=picks, version=numbers)
+    def rollback(self, *, via: int, name: str, pick: tuple[str, int], version: int) -> None:
+        """Go back to a version, or ask for one of another memory."""
+        session_id, memory_id = self.world.session(name), self.memory(name, pick)
+        session = self.model.sessions.get(session_id)
+        versions = [] if session is None else session.versions(memory_id)
+        # The first revision is most often that of another one.
+        revisions = [*(row.revision for _, row in versions), 1]
+        request = pb.RollbackMemoryRequest(
+            session_id=session_id,
+            memory_id=memory_id,
+            revision=revisions[version % len(revisions)],
+        )
+        answer = self.call(via, "RollbackMemory", request)
+        if answer is not None:
+            self.model.rollback(request, answer)
+        self.settle(via, name)
+
     @rule(via=servers, name=sessions, pick=deleted_picks)
     def undelete(self, *, via: int, name: str, pick: tuple[str, int]) -> None:
         request = pb.UndeleteMemoryRequest(
@@ -452,6 +489,28 @@ class MemoryMachine(RuleBasedStateMachine):
         answer = self.call(via, "GetMemory", request)
         if answer is not None:
             self.model.check_memory(answer, self.model.sessions[session_id].rows[memory_id])
+
+    @rule(via=servers, name=sessions, key=st.sampled_from(KEYS))
+    def get_by_key(self, *, via: int, name: str, key: str) -> None:
+        request = pb.GetMemoryRequest(session_id=self.world.session(name), key=key)
+        answer = self.call(via, "GetMemory", request)
+        if answer is not None:
+            self.model.check_memory(answer, self.model.named(request))
+
+    @rule(via=servers, name=sessions, pick=picks, size=st.sampled_from((1, 2, 0)))
+    def list_revisions(self, *, via: int, name: str, pick: tuple[str, int], size: int) -> None:
+        request = pb.ListMemoryRevisionsRequest(
+            session_id=self.world.session(name), memory_id=self.memory(name, pick), page_size=size
+        )
+        answer = self.call(via, "ListMemoryRevisions", request)
+        if answer is None:
+            return
+        found = [*answer.revisions]
+        while answer.next_page_token:
+            request.page_token = answer.next_page_token
+            answer = self.call(via, "ListMemoryRevisions", request)
+            found += answer.revisions
+        self.model.check_revisions(request, found)
 
     @rule(
         via=servers,

@@ -223,6 +223,12 @@ OF_A_SESSION = {
     "EraseSession": lambda i: pb.EraseSessionRequest(session_id=i),
     "WatchMemories": lambda i: pb.WatchMemoriesRequest(session_id=i),
     "ExportMemories": lambda i: pb.ExportMemoriesRequest(session_id=i),
+    "ListMemoryRevisions": lambda i: pb.ListMemoryRevisionsRequest(
+        session_id=i, memory_id=MEMORY_ID
+    ),
+    "RollbackMemory": lambda i: pb.RollbackMemoryRequest(
+        session_id=i, memory_id=MEMORY_ID, revision=1
+    ),
 }
 """A request, in any session, of each method that refuses it as a whole."""
 
@@ -253,6 +259,7 @@ async def test_session_ids_are_accepted_unchanged(memory):
         ("GetMemory", pb.GetMemoryRequest),
         ("DeleteMemory", pb.DeleteMemoryRequest),
         ("UndeleteMemory", pb.UndeleteMemoryRequest),
+        ("ListMemoryRevisions", pb.ListMemoryRevisionsRequest),
     ],
 )
 async def test_memory_ids_are_never_repaired(each_refused, method, kind):

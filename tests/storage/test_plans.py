@@ -25,7 +25,14 @@ from tests.roles import as_superuser
 from memoryd.database import row_security
 from memoryd.database import statements as direct
 from memoryd.database.postgresql import PLANNER_SETTINGS
-from memoryd.database.tables import memories, memory_history, schema, sessions, store_requests
+from memoryd.database.tables import (
+    memories,
+    memory_history,
+    memory_tags,
+    schema,
+    sessions,
+    store_requests,
+)
 from memoryd.database.types import UtcDateTime
 from memoryd.memories import group_commit
 from memoryd.memories.sweeper import Sweeper
@@ -34,7 +41,9 @@ from memoryd.v1 import memory_pb2 as pb
 ROWS = {"postgresql": int(os.environ.get("PLAN_ROWS", "1000000")), "sqlite": 120_000}
 IN_SESSION = 50
 FIRST_SESSION = 1_000_000
-LARGE = {table.name: table for table in (memories, memory_history, store_requests, sessions)}
+LARGE = {
+    table.name: table for table in (memories, memory_history, memory_tags, store_requests, sessions)
+}
 SHARD_KEY = ["tenant", "session_id"]
 SHARDED = [table.name for table in schema.tables.values() if "session_id" in table.c]
 SWEEP = "sweep"
@@ -117,7 +126,16 @@ async def fill(engine: AsyncEngine, rows: int) -> None:
                 ),
                 "revision": place,
                 "created_revision": place,
+                "key": sa.case((n % 5 == 0, text("key ", n)), else_=sa.null()),
+                "tags": sa.case(
+                    (n % 5 == 0, sa.literal(["often"], sa.JSON())), else_=sa.literal([], sa.JSON())
+                ),
             },
+        ),
+        (
+            memory_tags,
+            n % 5 == 0,
+            {**key, "tag": sa.literal("often"), "id": memory_id},
         ),
         (
             memory_history,
@@ -145,7 +163,7 @@ async def fill(engine: AsyncEngine, rows: int) -> None:
     ]
     async with engine.begin() as connection:
         if engine.dialect.name == "postgresql":  # neither logging nor foreign keys bear on plans
-            for table in ("memory_vectors", "memories"):  # referring tables first
+            for table in ("memory_vectors", "memory_tags", "memories"):  # referring tables first
                 await connection.exec_driver_sql(f"ALTER TABLE {table} SET UNLOGGED")
             await connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
         for table, condition, columns in parts:
@@ -214,8 +232,20 @@ def filtered(clock: Any, session_id: str = SESSION) -> dict[str, Any]:
         created_after=clock.now - timedelta(days=3),
         created_before=clock.now,
         metadata={"a": 1},
+        tags_any=["often", "seldom"],
+        tags_all=["often"],
+        key_prefix="key",
     )
     return {"session_id": session_id, "filter": wanted}
+
+
+TAGS_AND_KEYS = (
+    {"tags_any": ["often"]},
+    {"tags_any": ["often", "seldom"]},
+    {"tags_all": ["often", "seldom"]},
+    {"key_prefix": "key"},
+)
+"""Filters with one condition that an index serves."""
 
 
 async def write(memory: Any, caught: list[Statement]) -> None:
@@ -223,6 +253,8 @@ async def write(memory: Any, caught: list[Statement]) -> None:
         first = await memory.StoreMemory(store("new", request_id=str(uuid.uuid4())))
         await memory.StoreMemory(store("NEW!"))  # merges
         await memory.StoreMemory(store("new in a new session", "session-new"))
+        for content in ("first", "second"):  # which replaces it
+            await memory.StoreMemory(store(content, key="a/key", tags=["seldom", content]))
     with catching(caught, "BatchStoreMemories"):
         # The session is full before the last of these, so some are evicted.
         crowd = [store(f"one of a crowd {n}", request_id=str(uuid.uuid4())) for n in range(20)]
@@ -236,9 +268,19 @@ async def write(memory: Any, caught: list[Statement]) -> None:
     last = {"session_id": SESSION, "memory_id": answer.responses[19].memory.memory_id}
     with catching(caught, "UpdateMemory"):
         await memory.UpdateMemory(pb.UpdateMemoryRequest(memory=changed))
+        await memory.UpdateMemory(
+            pb.UpdateMemoryRequest(memory=pb.Memory(**named, tags=["often", "new"]))
+        )
+        await memory.UpdateMemory(pb.UpdateMemoryRequest(memory=pb.Memory(**named, tags=["new"])))
+    with catching(caught, "RollbackMemory"):
+        await memory.RollbackMemory(
+            pb.RollbackMemoryRequest(**named, revision=first.memory.revision)
+        )
     with catching(caught, "DeleteMemory"):
         await memory.DeleteMemory(pb.DeleteMemoryRequest(**named))
         await memory.DeleteMemory(pb.DeleteMemoryRequest(**last))
+        await memory.DeleteMemory(pb.DeleteMemoryRequest(session_id=SESSION, key="a/key"))
+        await memory.StoreMemory(store("again", key="a/key"))
     with catching(caught, "UndeleteMemory"):
         await memory.UndeleteMemory(pb.UndeleteMemoryRequest(**named))
 
@@ -252,6 +294,10 @@ async def read(running: Any, clock: Any, caught: list[Statement]) -> None:
                 page = await memory.ListMemories(request)
                 request.page_token = page.next_page_token
                 page = await memory.ListMemories(request)
+        for condition in TAGS_AND_KEYS:
+            wanted = pb.MemoryFilter(**condition)
+            request = pb.ListMemoriesRequest(session_id=SESSION, filter=wanted, page_size=5)
+            await memory.ListMemories(request)
     named = {
         "session_id": SESSION,
         "memory_id": (await memory.ListMemories(pb.ListMemoriesRequest(session_id=SESSION)))
@@ -260,6 +306,11 @@ async def read(running: Any, clock: Any, caught: list[Statement]) -> None:
     }
     with catching(caught, "GetMemory"):
         await memory.GetMemory(pb.GetMemoryRequest(**named))
+        await memory.GetMemory(pb.GetMemoryRequest(session_id=SESSION, key="a/key"))
+    with catching(caught, "ListMemoryRevisions"):
+        listing = pb.ListMemoryRevisionsRequest(**named, page_size=1)
+        listing.page_token = (await memory.ListMemoryRevisions(listing)).next_page_token
+        await memory.ListMemoryRevisions(listing)
     with catching(caught, "RetrieveMemories"):
         for fields in ({}, {"query": "one of a crowd"}, {"limit": 100}):
             await memory.RetrieveMemories(pb.RetrieveMemoriesRequest(session_id=SESSION, **fields))

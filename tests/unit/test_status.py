@@ -37,6 +37,7 @@ ERRORS = (
     errors.ServiceNotFound("é" * 100_000),
     errors.MemoryAlreadyExists(MEMORY_ID),
     errors.MemoryNotDeleted(MEMORY_ID),
+    errors.VersionExpired(7),
     errors.EtagMismatch(f"memory {MEMORY_ID}"),
     errors.SessionFull(100),
     errors.SessionsTooLarge(8_388_608),

@@ -42,6 +42,7 @@ __all__ = [
     "Cancelled",
     "DeadlineExceeded",
     "EtagMismatch",
+    "FailedPrecondition",
     "Internal",
     "InvalidArgument",
     "MemorydError",
@@ -188,7 +189,11 @@ class EtagMismatch(Aborted):
 
 
 class OutOfRange(MemorydError):
-    """Some changes since that revision are no longer kept: list again, then watch from there."""
+    """What was at that revision is no longer kept: list again, and go on from there."""
+
+
+class FailedPrecondition(MemorydError):
+    """The version to go back to has expired since."""
 
 
 class ResourceExhausted(MemorydError):
@@ -238,6 +243,7 @@ _BY_CODE: dict[grpc.StatusCode, type[MemorydError]] = {
     grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
     grpc.StatusCode.CANCELLED: Cancelled,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
     grpc.StatusCode.INTERNAL: Internal,
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
     grpc.StatusCode.NOT_FOUND: NotFound,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
@@ -22,7 +22,7 @@ from memoryd.v1.memory_pb2 import Memory
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
     from datetime import datetime, timedelta
     from typing import Unpack
 
@@ -53,13 +53,16 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
         ttl: timedelta | None = None,
         expire_time: datetime | None = None,
         never_expires: bool = False,
+        key: str = "",
+        tags: Collection[str] = (),
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> memory_pb2.StoreMemoryResponse:
         """Store one memory; it is committed when this returns. The arguments are NewMemory's.
 
-        The response's `outcome` says whether the memory is new or was merged into an existing one,
-        `evicted_memory_ids` which memories it evicted. Without a `request_id` the call gets its
+        The response's `outcome` says whether the memory is new, was merged into an existing one or
+        has replaced the one that had its key (`replaced_memory_id`), `evicted_memory_ids` which
+        memories it evicted. Without a `request_id` the call gets its
         own, so that it is safe to retry. Stores that are under way at once share a stream, which
         costs them a fraction of a call each.
 
@@ -74,6 +77,8 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
             ttl=ttl,
             expire_time=expire_time,
             never_expires=never_expires,
+            key=key,
+            tags=tags,
             request_id=new_request_id() if request_id in (None, "") else request_id,
         )
         request = store_request(new)
@@ -111,14 +116,20 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
         batch = memory_pb2.BatchStoreMemoriesRequest(requests=requests)
         return await self._call(self._stub.BatchStoreMemories, batch, timeout)
 
-    async def get(self, session_id: str, memory_id: str, *, timeout: float | None = None) -> Memory:
-        """Read one memory.
+    async def get(
+        self,
+        session_id: str,
+        memory_id: str | None = None,
+        *,
+        key: str | None = None,
+        timeout: float | None = None,
+    ) -> Memory:
+        """Read one memory, by its id or its key.
 
         Raises NotFound for a memory that is absent, deleted, expired or another tenant's.
         """
         request = memory_pb2.GetMemoryRequest(
-            session_id=args.text("session_id", session_id),
-            memory_id=args.text("memory_id", memory_id),
+            session_id=args.text("session_id", session_id), **_name(memory_id, key)
         )
         return await self._call(self._stub.GetMemory, request, timeout)
 
@@ -250,6 +261,7 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
         content_type: ContentType.ValueType | str | None = None,
         importance: float | None = None,
         metadata: Mapping[str, JsonValue] | None = None,
+        tags: Iterable[str] | None = None,
         ttl: timedelta | None = None,
         expire_time: datetime | None = None,
         never_expires: bool = False,
@@ -258,8 +270,8 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
     ) -> Memory:
         """Change the given fields and no others; returns the changed memory.
 
-        `metadata` is replaced as a whole. `etag`: of the memory as it was read; the change is
-        refused if the memory has changed since.
+        `metadata` and `tags` are replaced as a whole. `etag`: of the memory as it was read; the
+        change is refused if the memory has changed since.
 
         Raises InvalidArgument, NotFound, EtagMismatch, and AlreadyExists where another memory has
         the content; the error's `resource` names it.
@@ -271,6 +283,7 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
             "content_type": content_type,
             "importance": importance,
             "metadata": metadata,
+            "tags": tags,
             # In the mask but unset, it means never.
             "expire_time": expire_time or never_expires or None,
         }
@@ -282,6 +295,7 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
                 content_type=args.content_type("content_type", content_type),
                 importance=args.optional_double("importance", importance),
                 metadata=args.struct("metadata", metadata),
+                tags=args.texts("tags", () if tags is None else tags),
                 expire_time=args.timestamp("expire_time", expire_time),
                 etag=args.text("etag", etag),
             ),
@@ -291,16 +305,24 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
         return await self._call(self._stub.UpdateMemory, request, timeout)
 
     async def delete(
-        self, session_id: str, memory_id: str, *, etag: str = "", timeout: float | None = None
+        self,
+        session_id: str,
+        memory_id: str | None = None,
+        *,
+        key: str | None = None,
+        etag: str = "",
+        timeout: float | None = None,
     ) -> Memory:
-        """Soft-delete a memory: readers no longer see it; until a purge `undelete` restores it.
+        """Soft-delete a memory, named by its id or its key: readers no longer see it.
+
+        Until a purge `undelete` restores it.
 
         Raises NotFound, and EtagMismatch where `etag` is given and is not the current one.
         """
         request = memory_pb2.DeleteMemoryRequest(
             session_id=args.text("session_id", session_id),
-            memory_id=args.text("memory_id", memory_id),
             etag=args.text("etag", etag),
+            **_name(memory_id, key),
         )
         return await self._call(self._stub.DeleteMemory, request, timeout)
 
@@ -309,14 +331,57 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
     ) -> Memory:
         """Restore a soft-deleted memory.
 
-        Raises NotFound if it is purged or has expired, AlreadyExists if it is not deleted or its
-        content has been stored again, ResourceExhausted if the session is full.
+        Raises NotFound if it is purged or has expired, AlreadyExists if it is not deleted, its key
+        is taken or its content has been stored again, ResourceExhausted if the session is full.
         """
         request = memory_pb2.UndeleteMemoryRequest(
             session_id=args.text("session_id", session_id),
             memory_id=args.text("memory_id", memory_id),
         )
         return await self._call(self._stub.UndeleteMemory, request, timeout)
+
+    async def revisions(
+        self,
+        session_id: str,
+        memory_id: str,
+        *,
+        page_size: int = 0,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[memory_pb2.MemoryRevision, None]:
+        """Iterate over the versions of a memory that are kept, newest first.
+
+        Pages are fetched as they are read; `timeout` applies to each page.
+
+        Raises NotFound if the memory never existed, has expired or was purged.
+        """
+        request = memory_pb2.ListMemoryRevisionsRequest(
+            session_id=args.text("session_id", session_id),
+            memory_id=args.text("memory_id", memory_id),
+            page_size=args.int32("page_size", page_size),
+        )
+        while True:
+            page = await self._call(self._stub.ListMemoryRevisions, request, timeout)
+            for revision in page.revisions:
+                yield revision
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def rollback(
+        self, session_id: str, memory_id: str, revision: int, *, timeout: float | None = None
+    ) -> Memory:
+        """Give a live memory what one of its versions had; `revisions` has them.
+
+        Raises NotFound, OutOfRange if the memory never had the revision or it is no longer kept,
+        FailedPrecondition if the version has expired, and AlreadyExists where another memory has
+        its content.
+        """
+        request = memory_pb2.RollbackMemoryRequest(
+            session_id=args.text("session_id", session_id),
+            memory_id=args.text("memory_id", memory_id),
+            revision=args.int64("revision", revision),
+        )
+        return await self._call(self._stub.RollbackMemory, request, timeout)
 
     async def purge(
         self,
@@ -379,3 +444,18 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
             show_deleted=args.flag("show_deleted", show_deleted),
         )
         return self._stream(self._stub.ExportMemories, request, timeout)
+
+
+class _Name(TypedDict, total=False):
+    """What names a memory within its session."""
+
+    memory_id: str
+    key: str
+
+
+def _name(memory_id: str | None, key: str | None) -> _Name:
+    if (memory_id is None) == (key is None):
+        raise ValueError("memory_id or key: give one of them")
+    if key is not None:
+        return {"key": args.text("key", key)}
+    return {"memory_id": args.text("memory_id", memory_id)}

@@ -15,7 +15,7 @@ from memoryd.v1.memory_pb2 import ContentType, MemoryFilter
 from memoryd.v1.tool_config_pb2 import ToolConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from datetime import datetime, timedelta
 
     from memoryd.v1.condition_pb2 import ConditionOp
@@ -53,6 +53,11 @@ class NewMemory:
     expire_time: datetime | None = None
     """When it ends; aware, and in the future."""
     never_expires: bool = False
+    key: str = ""
+    """The caller's name for it: 1-255 characters of `A-Z a-z 0-9 . _ : @ / -`. A live memory that
+    has the key is merged with where type and content are the same, and else replaced."""
+    tags: Collection[str] = ()
+    """At most 32 different ones, each 1-64 characters without control characters."""
     request_id: str = field(default_factory=new_request_id)
     """A UUID. To store the same NewMemory again, after a lost answer, changes nothing and returns
     the first answer again."""
@@ -86,6 +91,12 @@ class Filter(TypedDict, total=False):
     """Created then or later. Aware."""
     created_before: datetime
     """Created earlier. Aware."""
+    tags_any: Iterable[str]
+    """It has one of these; at least one."""
+    tags_all: Iterable[str]
+    """It has all of these; at least one."""
+    key_prefix: str
+    """Its key begins with this."""
 
 
 def store_request(new: NewMemory, place: str = "") -> memory_pb2.StoreMemoryRequest:
@@ -106,6 +117,8 @@ def store_request(new: NewMemory, place: str = "") -> memory_pb2.StoreMemoryRequ
         metadata=args.struct(f"{place}metadata", new.metadata),
         ttl=args.duration(f"{place}ttl", new.ttl),
         expire_time=args.timestamp(f"{place}expire_time", new.expire_time),
+        key=args.text(f"{place}key", new.key),
+        tags=args.texts(f"{place}tags", new.tags),
         request_id=args.text(f"{place}request_id", new.request_id),
     )
     if never_expires:
@@ -128,6 +141,9 @@ def memory_filter(which: Filter) -> MemoryFilter:
         conditions=condition_messages("conditions", which.get("conditions") or ()),
         created_after=args.timestamp("created_after", which.get("created_after")),
         created_before=args.timestamp("created_before", which.get("created_before")),
+        tags_any=args.texts("tags_any", which.get("tags_any", ())),
+        tags_all=args.texts("tags_all", which.get("tags_all", ())),
+        key_prefix=args.text("key_prefix", which.get("key_prefix", "")),
     )
     if not conditions.metadata.fields:
         conditions.ClearField("metadata")

@@ -21,6 +21,7 @@ from sqlalchemy import (
     update,
 )
 
+from memoryd.database import tag_rows
 from memoryd.database.dialect import columns_of
 from memoryd.database.tables import (
     DERIVED,
@@ -114,6 +115,8 @@ def write_rows(
         for row in rows
     ]
     new = dialect.insert_many(connection, table, columns_of(typed), ignore_existing=True)
+    if table is memories:
+        tag_rows.make(connection, dialect, typed)
     if table is sessions:
         _raise_revisions(connection, typed)
     if table is memories:

@@ -34,6 +34,7 @@ REVISIONS = (
     "010_add_session_floors_since_006",
     "011_add_audit_since_006",
     "012_add_row_security_since_006",
+    "013_add_keys_and_tags_since_006",
     "014_add_sessions_since_006",
     "015_add_documents_since_006",
     "016_add_eviction_ranks_since_006",

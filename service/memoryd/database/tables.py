@@ -26,7 +26,7 @@ from sqlalchemy import (
     text,
 )
 
-from memoryd.database.types import CODE_POINTS, UtcDateTime
+from memoryd.database.types import CODE_POINTS, UtcDateTime, by_code_point
 
 schema = MetaData()
 
@@ -115,6 +115,9 @@ memories = Table(
     Column("change", String(16), nullable=False, server_default=text("'created'")),
     # The session's, when an access was last counted.
     Column("access_revision", BigInteger, nullable=False, server_default=text("0")),
+    # The caller's name for it. A row that has one has a `content_hash` that is no content's.
+    Column("key", by_code_point(255)),
+    Column("tags", JSON, nullable=False, server_default=text("'[]'")),
     # In what order the memories of a large session are evicted: by rank among those that were
     # accessed as often. `memories/eviction.py` keeps them.
     Column("eviction_level", SmallInteger),
@@ -138,6 +141,16 @@ memories = Table(
         unique=True,
         sqlite_where=text("deleted_at IS NULL"),
         postgresql_where=text("deleted_at IS NULL"),
+    ),
+    # Rows without a key are not in it, and cost it nothing.
+    Index(
+        "uq_memory_live_key",
+        "tenant",
+        "session_id",
+        "key",
+        unique=True,
+        sqlite_where=text("deleted_at IS NULL AND key IS NOT NULL"),
+        postgresql_where=text("deleted_at IS NULL AND key IS NOT NULL"),
     ),
     Index("uq_memory_revision", "tenant", "session_id", "revision", unique=True),
     Index("uq_memory_created_revision", "tenant", "session_id", "created_revision", unique=True),
@@ -182,6 +195,26 @@ memories = Table(
         sqlite_where=text("deleted_at IS NOT NULL"),
         postgresql_where=text("deleted_at IS NOT NULL"),
     ),
+)
+
+# The tags of memories, whatever their state, to be found by.
+memory_tags = Table(
+    "memory_tags",
+    schema,
+    Column("tenant", String(64), nullable=False),
+    Column("session_id", String(255), nullable=False),
+    Column("tag", by_code_point(64), nullable=False),
+    Column("id", String(36), nullable=False),
+    PrimaryKeyConstraint("tenant", "session_id", "tag", "id", name="pk_memory_tags"),
+    ForeignKeyConstraint(
+        ["tenant", "session_id", "id"],
+        ["memories.tenant", "memories.session_id", "memories.id"],
+        name="fk_memory_tags_memory",
+        ondelete="CASCADE",
+    ),
+    # By which the tags of a purged memory are found.
+    Index("ix_memory_tags_id", "tenant", "session_id", "id"),
+    info={DERIVED: True},
 )
 
 # What an embedder made of a memory's content, to be made again at any time.

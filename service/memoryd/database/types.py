@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import DateTime, Text
+from sqlalchemy import DateTime, String, Text
 from sqlalchemy.types import TypeDecorator
 
 if TYPE_CHECKING:
@@ -20,6 +20,11 @@ _CACHED_TIMES = 64
 
 CODE_POINTS = Text().with_variant(Text(collation="C"), "postgresql")
 """Text that sorts by code point, as SQLite's does anyway."""
+
+
+def by_code_point(length: int) -> String:
+    """Make the same of a text of limited length."""
+    return String(length).with_variant(String(length, collation="C"), "postgresql")
 
 
 class UtcDateTime(TypeDecorator[datetime]):

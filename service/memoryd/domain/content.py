@@ -24,6 +24,9 @@ Eight times what may be stored leaves room for markup, and bounds the time that 
 # Honest text is stable after two rounds. Each further one undoes one layer of nested disguise.
 _MAX_ROUNDS = 8
 
+_KEYED = "key:"
+"""What no hash of a content begins with."""
+
 _CONTROL = re.compile(f"[{markup.CONTROLS}]")
 _SUSPECT = re.compile(rf"[<&:\t{markup.CONTROLS}]")
 """Without any of these there is neither markup nor a script URI, nor anything to trim inside."""
@@ -138,6 +141,21 @@ def normalise(content: str) -> str:
 def content_hash(normalised: str) -> str:
     """Give the SHA-256 of the normalised content's UTF-8, as 64 hex digits."""
     return hashlib.sha256(normalised.encode()).hexdigest()
+
+
+def keyed_hash(key: str, of_content: str) -> str:
+    """What a memory with a key has in the place of its content's hash; as long, and none itself.
+
+    So a memory with a key is never taken for one without, nor for one with another key, by a server
+    that knows no keys either.
+    """
+    digest = hashlib.sha256(f"{key}\0{of_content}".encode()).hexdigest()
+    return _KEYED + digest[: -len(_KEYED)]
+
+
+def is_keyed_hash(found: str) -> bool:
+    """Whether `keyed_hash` made it."""
+    return found.startswith(_KEYED)
 
 
 def simhash(normalised: str) -> str:

@@ -22,13 +22,14 @@ MemorydError
 ├── DocumentNotFound
 ├── ToolConfigRevisionNotFound
 ├── ServiceNotFound           of a health check
-├── MemoryAlreadyExists       another live memory holds the content
+├── MemoryAlreadyExists       another live memory holds the key or the content
 ├── DocumentAlreadyExists
 ├── MemoryNotDeleted          nothing to undelete
 ├── EtagMismatch
 ├── SessionFull
 ├── SessionsTooLarge          more than one call may bring into memory
 ├── RevisionOutOfRange
+├── VersionExpired            of a memory's earlier version
 ├── StreamStalled             the caller does not read what it asked for
 ├── StreamIdle                nothing has happened for long that it could tell
 ├── Overloaded                more work is waiting than is accepted
@@ -206,8 +207,13 @@ class KeyNotFound(MemorydError):
 
 
 class MemoryNotFound(MemorydError):
-    def __init__(self, memory_id: str) -> None:
-        super().__init__(f"memory {memory_id} is not in the session")
+    def __init__(self, memory_id: str, *, is_key: bool = False) -> None:
+        """`is_key`: the caller has named it by its key, which then stands for the id."""
+        super().__init__(
+            f"no memory of the session has the key {memory_id}"
+            if is_key
+            else f"memory {memory_id} is not in the session"
+        )
         self.memory_id = memory_id
 
 
@@ -251,8 +257,10 @@ class ServiceNotFound(MemorydError):
 
 
 class MemoryAlreadyExists(MemorydError):
-    def __init__(self, memory_id: str) -> None:
-        super().__init__(f"memory {memory_id} of the session has this content and type")
+    def __init__(self, memory_id: str, *, key: str | None = None) -> None:
+        """`key`: what both would have; None: content and type."""
+        what = "this content and type" if key is None else f"the key {key}"
+        super().__init__(f"memory {memory_id} of the session has {what}")
         self.memory_id = memory_id
 
 
@@ -285,6 +293,14 @@ class SessionsTooLarge(MemorydError):
 
 class RevisionOutOfRange(MemorydError):
     pass
+
+
+class VersionExpired(MemorydError):
+    def __init__(self, revision: int) -> None:
+        super().__init__(
+            f"the version at revision {revision} has expired since; go back to another one, or"
+            " update the memory with its content and a new expiry"
+        )
 
 
 class StreamStalled(MemorydError):

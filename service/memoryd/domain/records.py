@@ -8,12 +8,12 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from memoryd.domain.conditions import NO_CONDITIONS, Conditions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from memoryd.domain.errors import Violation
 
@@ -91,6 +91,12 @@ class Accesses(NamedTuple):
 class StoreOutcome(enum.StrEnum):
     CREATED = "created"
     MERGED = "merged"
+    REPLACED = "replaced"
+    """New, in the place of another that had its key."""
+
+
+Identity: TypeAlias = "str | tuple[ContentType, str]"
+"""Of a memory within its session: its key, or where it has none its type and content hash."""
 
 
 class Memory(NamedTuple):
@@ -103,6 +109,7 @@ class Memory(NamedTuple):
     importance: float
     metadata: Mapping[str, Any]
     content_hash: str
+    """As its row has it: that of the content, or of a memory with a key `keyed_hash` of it."""
     semantic_hash: str
     created_at: datetime
     updated_at: datetime
@@ -113,6 +120,15 @@ class Memory(NamedTuple):
     access_count: int = 0
     last_accessed: datetime | None = None
     deleted_at: datetime | None = None
+    key: str | None = None
+    """The caller's name for it; None: none."""
+    tags: Sequence[str] = ()
+    """Sorted by code point, each once."""
+
+    @property
+    def identity(self) -> Identity:
+        """What no two live memories of a session share."""
+        return self.key or (self.content_type, self.content_hash)
 
     @property
     def etag(self) -> str:
@@ -167,12 +183,20 @@ class NewMemory(NamedTuple):
     """Whether the caller gave no expiration: what is set for the session goes before."""
     late: Violation | None = None
     """What is wrong with it by now, unless it is a retry: its time has passed."""
+    key: str | None = None
+    tags: Sequence[str] = ()
+
+    @property
+    def identity(self) -> Identity:
+        """Of the memory that it becomes."""
+        return self.key or (self.content_type, self.content_hash)
 
 
 class Stored(NamedTuple):
     memory: Memory
     outcome: StoreOutcome
     evicted_memory_ids: tuple[str, ...] = ()
+    replaced_memory_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +220,10 @@ class MemoryEdit:
     content_type: ContentType | Unset = UNSET
     importance: float | Unset = UNSET
     metadata: Mapping[str, Any] | Unset = UNSET
+    tags: Sequence[str] | Unset = UNSET
     expires_at: datetime | Unset | None = UNSET
+    key: str | Unset = UNSET
+    """What the memory's key has to be; empty: none. It never changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +236,11 @@ class MemoryFilter:
     """On the metadata."""
     created_after: datetime | None = None
     created_before: datetime | None = None
+    tags_any: frozenset[str] = frozenset()
+    """At least one of these."""
+    tags_all: frozenset[str] = frozenset()
+    """All of these."""
+    key_prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,17 @@ from memoryd.domain.records import ContentType, Memory, Stored, StoreOutcome
 from memoryd.memories.rows import ENUMS, FIELDS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from memoryd.domain.records import NewMemory, Session
 
 
 def to_answer(stored: Stored) -> dict[str, Any]:
     memory = stored.memory
-    if stored.outcome is StoreOutcome.CREATED:
+    if stored.outcome is not StoreOutcome.MERGED:
         answer: dict[str, Any] = {"revision": memory.revision}
+        if stored.replaced_memory_id:
+            answer["replaced"] = stored.replaced_memory_id
         if memory.expires_at is not None:
             answer["expires_at"] = memory.expires_at.isoformat()
     else:
@@ -55,8 +59,9 @@ def from_answer(
             revision=answer["revision"],
             created_revision=answer["revision"],
         )
-        outcome = StoreOutcome.CREATED
-    return Stored(memory, outcome, tuple(answer.get("evicted", ())))
+        outcome = StoreOutcome.REPLACED if "replaced" in answer else StoreOutcome.CREATED
+    evicted = tuple(answer.get("evicted", ()))
+    return Stored(memory, outcome, evicted, answer.get("replaced", ""))
 
 
 def blanked(answer: dict[str, Any]) -> dict[str, Any]:
@@ -64,7 +69,8 @@ def blanked(answer: dict[str, Any]) -> dict[str, Any]:
     if "memory" not in answer:
         return answer
     nothing = {"content": "", "metadata": {}, "content_hash": "", "semantic_hash": ""}
-    return {**answer, "memory": {**answer["memory"], **nothing}}
+    kept = {name: value for name, value in answer["memory"].items() if name not in _DEFAULTS}
+    return {**answer, "memory": {**kept, **nothing}}
 
 
 def filled(stored: Stored, item: NewMemory) -> Stored:
@@ -72,7 +78,7 @@ def filled(stored: Stored, item: NewMemory) -> Stored:
     memory = stored.memory
     if memory.content:
         return stored
-    is_new = stored.outcome is StoreOutcome.CREATED
+    is_new = stored.outcome is not StoreOutcome.MERGED
     memory = memory._replace(
         content=item.content,
         content_type=item.content_type if is_new else memory.content_type,
@@ -80,21 +86,31 @@ def filled(stored: Stored, item: NewMemory) -> Stored:
         metadata=item.metadata,
         content_hash=item.content_hash,
         semantic_hash=item.semantic_hash,
+        key=item.key,
+        tags=item.tags,
     )
     return stored._replace(memory=memory)
 
 
-_STATE = [name for name in FIELDS if name != "memory_id"]
+_DEFAULTS: Mapping[str, Any] = {"key": None, "tags": ()}
+"""Fields that are left out where they say nothing, as earlier releases leave them out."""
+_STATE = [name for name in FIELDS if name != "memory_id" and name not in _DEFAULTS]
 _TIMES = frozenset(name for name in _STATE if isinstance(memories.c[name].type, UtcDateTime))
 
 
 def to_state(memory: Memory) -> dict[str, Any]:
-    """All of a memory but its key, which the row has."""
-    return {name: _as_json(getattr(memory, name)) for name in _STATE}
+    """All of a memory but its session and id, which the row has."""
+    state = {name: _as_json(getattr(memory, name)) for name in _STATE}
+    for name in _DEFAULTS:
+        value = getattr(memory, name)
+        if value:
+            state[name] = value
+    return state
 
 
 def from_state(session: Session, memory_id: str, state: dict[str, Any]) -> Memory:
     values = {name: _from_json(name, state[name]) for name in _STATE}
+    values |= {name: state.get(name, default) for name, default in _DEFAULTS.items()}
     return Memory(session, memory_id, **values)
 
 

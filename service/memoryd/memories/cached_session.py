@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 MEMORY_BYTES = 1_200
 """A record in memory, in bytes, without the text of its content and metadata."""
 
+TAG_BYTES = 80
+"""Of a tag, without its characters."""
+
 NOWHERE = Counters(-1, -1, -1)
 """How far a session is that was never read."""
 
@@ -187,4 +190,7 @@ class SessionNews(NamedTuple):
 
 def _bytes_of(memory: Memory) -> int:
     # A character takes up to four bytes; metadata as much as its values and their boxes, roughly.
-    return MEMORY_BYTES + len(memory.content.encode()) + 3 * len(str(memory.metadata))
+    size = MEMORY_BYTES + len(memory.content.encode()) + 3 * len(str(memory.metadata))
+    if memory.key is not None or memory.tags:
+        size += len(memory.key or "") + sum(map(len, memory.tags)) + TAG_BYTES * len(memory.tags)
+    return size

@@ -1,4 +1,4 @@
-"""Which contents a session may hold live, and which requests it may have answered.
+"""Which contents and keys a session may hold live, and which requests it may have answered.
 
 What is new to a session need not be looked up. Whatever changes a session raises its revision: what
 is known holds for as long as the session is at the revision that it was known at. The unique
@@ -13,31 +13,31 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from memoryd.domain.records import ContentType, Session
+    from memoryd.domain.records import Identity, Session
 
 MAX_SESSIONS = 1_000
 """Sessions that are known; that not stored to for longest goes."""
 
 MAX_HASHES = 2_000
-"""Of contents and requests of a session; beyond them it is taken for unknown."""
+"""Of contents, keys and requests of a session; beyond them it is taken for unknown."""
 
 
 class KnownSession:
-    """Contents and requests of one session, and perhaps some that are gone. It keeps no text."""
+    """Contents, keys and requests of one session, and perhaps some that are gone; no text."""
 
     __slots__ = ("_hashes",)
 
     def __init__(self) -> None:
         self._hashes: set[int] = set()
 
-    def may_hold(self, content_type: ContentType, content_hash: str) -> bool:
-        return hash((content_type, content_hash)) in self._hashes
+    def may_hold(self, identity: Identity) -> bool:
+        return hash(identity) in self._hashes
 
     def may_have_answered(self, request_id: str) -> bool:
         return hash(request_id) in self._hashes
 
-    def add_contents(self, contents: Iterable[tuple[ContentType, str]]) -> None:
-        self._hashes.update(map(hash, contents))
+    def add_held(self, identities: Iterable[Identity]) -> None:
+        self._hashes.update(map(hash, identities))
 
     def add_request(self, request_id: str) -> None:
         self._hashes.add(hash(request_id))

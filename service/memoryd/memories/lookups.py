@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Column, Integer, func, select
 
 from memoryd.database import statements
-from memoryd.database.tables import memories, store_requests
+from memoryd.database.tables import memories, memory_history, store_requests
 from memoryd.memories import rows
 from memoryd.memories.rows import COLUMNS
 from memoryd.sessions.accounts import size_of_memory
@@ -50,6 +50,8 @@ class Lookups:
 
     by_id: Lookup
     by_content: Lookup
+    by_key: Lookup
+    versions: Lookup
     requests: Lookup
     kept_counts: Lookup
     overdue_counts: Lookup
@@ -69,6 +71,9 @@ def lookups_of(dialect: Dialect) -> Lookups:
         store_requests.c.request_id,
     )
     id_key = (*memory_session, memories.c.id)
+    key_key = (*memory_session, memories.c.key)
+    h = memory_history.c
+    version_key = (h.tenant, h.session_id, h.revision)
     how_many = Column("how_many", Integer)
 
     def counts(condition: ColumnElement[bool]) -> Lookup:
@@ -99,6 +104,11 @@ def lookups_of(dialect: Dialect) -> Lookups:
         by_id=Lookup(id_key, dialect.look_up(id_key, COLUMNS)),
         by_content=Lookup(
             content_key, dialect.look_up(content_key, COLUMNS, memories.c.deleted_at.is_(None))
+        ),
+        by_key=Lookup(key_key, dialect.look_up(key_key, COLUMNS, memories.c.deleted_at.is_(None))),
+        versions=Lookup(
+            version_key,
+            dialect.look_up(version_key, (*version_key, h.id, h.state), h.state.is_not(None)),
         ),
         requests=Lookup(
             request_key,

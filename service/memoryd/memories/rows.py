@@ -9,6 +9,7 @@ from sqlalchemy import Double, and_, bindparam, case, func, or_
 
 from memoryd.database.tables import memories
 from memoryd.database.types import UtcDateTime
+from memoryd.domain.content import is_keyed_hash, keyed_hash
 from memoryd.domain.importance import ACCESS_BOOST, MAX_ACCESS_BOOST
 from memoryd.domain.records import Change, ContentType, Memory, Session
 from memoryd.sessions.lock import SHARD_KEY
@@ -47,6 +48,8 @@ _ENUM_PLACES = [(FIELDS.index(name), kind) for name, kind in ENUMS.items()]
 NOW = bindparam("now", type_=UtcDateTime)
 """The read's own time."""
 
+_ROW_OVERHEAD_BYTES = 768
+
 _NEGLIGIBLE = 1e-150
 _MAX_HALVINGS = 500.0
 """So that no product is smaller than a double can be: PostgreSQL makes an error of that."""
@@ -57,7 +60,24 @@ def memory_of(row: Sequence[Any]) -> Memory:
     tenant, session_id, *values = row
     for place, kind in _ENUM_PLACES:
         values[place] = kind(values[place])
-    return Memory(Session(tenant, session_id), *values)
+    memory = Memory(Session(tenant, session_id), *values)
+    return memory if memory.key is None else with_keyed_hash(memory)
+
+
+def with_keyed_hash(memory: Memory) -> Memory:
+    """The memory with the hash that one with its key has.
+
+    A server of an earlier release that changes the content puts the content's own there.
+    """
+    if memory.key is None or is_keyed_hash(memory.content_hash):
+        return memory
+    return memory._replace(content_hash=keyed_hash(memory.key, memory.content_hash))
+
+
+def size_on_page(memory: Memory) -> int:
+    """About what it takes in an answer, in bytes."""
+    content, metadata = len(memory.content.encode()), len(str(memory.metadata))
+    return content + metadata + _ROW_OVERHEAD_BYTES + len(str(memory.tags))
 
 
 class _Columns:
@@ -81,7 +101,12 @@ _OF_CALLERS = (
 )
 
 changed_columns = _Columns(*_OF_CALLERS, "deleted_at", "change")
-"""Key and every column that a caller's change may touch; access tracking has its own."""
+"""Key and every column that a caller's change may touch, but tags; access tracking has its own."""
+
+changed_columns_and_tags = _Columns(*_OF_CALLERS, "deleted_at", "change", "tags")
+
+_RARE = frozenset({"key", "tags"})
+"""Fields that most memories do not have; the database's default is theirs too."""
 
 
 def inserted(added: Sequence[Memory]) -> dict[str, Sequence[Any]]:
@@ -92,7 +117,8 @@ def inserted(added: Sequence[Memory]) -> dict[str, Sequence[Any]]:
         zip(SHARD_KEY, zip(*sessions, strict=True), strict=True)
     )
     for field, of_all in zip(FIELDS, values, strict=True):
-        if not (are_new and field in Memory._field_defaults):
+        is_default = not any(of_all) if field in _RARE else are_new
+        if not (is_default and field in Memory._field_defaults):
             is_enum = field in ENUMS
             columns[_column(field)] = [v.value for v in of_all] if is_enum else of_all
     return columns

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from memoryd.domain.quotas import Account
-    from memoryd.domain.records import Capacity, ContentType, NewMemory, Session
+    from memoryd.domain.records import Capacity, Identity, NewMemory, Session
     from memoryd.sessions.lock import LockedSession
 
 
@@ -56,7 +56,7 @@ class SessionWork:
         self.ranks: Ranks = UNRANKED
         self.is_ranked = False
         """Whether every live row has its rank for eviction."""
-        self._holders: dict[tuple[ContentType, str], str] = {}
+        self._holders: dict[Identity, str] = {}
         self._half_life_days: float | None = None
         """None: nothing can have to go."""
         self._least_important: list[EvictionKey] = []
@@ -85,8 +85,8 @@ class SessionWork:
         return item._replace(expires_at=self.found.default_expiration(self.now, item.expires_at))
 
     @property
-    def live_contents(self) -> Iterable[tuple[ContentType, str]]:
-        """Of the rows that were read or made, those that hold their content."""
+    def held(self) -> Iterable[Identity]:
+        """Of the rows that were read or made, what those that are not deleted hold."""
         return self._holders
 
     def copy(self) -> SessionWork:
@@ -113,7 +113,7 @@ class SessionWork:
         for memory in memories:
             self.rows[memory.memory_id] = memory
             if memory.deleted_at is None:
-                self._holders[memory.content_type, memory.content_hash] = memory.memory_id
+                self._holders[memory.identity] = memory.memory_id
 
     def rank_for_eviction(self, half_life_days: float) -> None:
         """Prepare `evict`. Every live row that may have to go has been loaded."""
@@ -125,9 +125,9 @@ class SessionWork:
         memory = self.rows.get(memory_id)
         return memory if memory is not None and memory.is_live(self.now) else None
 
-    def holder(self, content_type: ContentType, content_hash: str) -> Memory | None:
-        """The live memory with this content. One that has expired makes room."""
-        memory_id = self._holders.get((content_type, content_hash))
+    def holder(self, identity: Identity) -> Memory | None:
+        """The live memory with this key, or content. One that has expired makes room."""
+        memory_id = self._holders.get(identity)
         if memory_id is None:
             return None
         memory = self.rows[memory_id]
@@ -144,11 +144,28 @@ class SessionWork:
             added = Usage(1, self._new_sessions, size)
             over = self.live_count + memory.is_live(self.now) - max_entries
             self.account.add(added, NOTHING if over <= 0 else self._least(over, memory_id))
+        self._add(memory)
+
+    def _add(self, memory: Memory) -> None:
         self.revision = memory.revision
-        self.added.add(memory_id)
+        self.added.add(memory.memory_id)
         self._put(memory)
         self.live_count += memory.is_live(self.now)
         self._count_kept(1)
+
+    def replace(self, held: Memory, memory: Memory, max_entries: int) -> None:
+        """Delete a live memory and add a new row in its place; their revisions are the next two.
+
+        Raises QuotaExceeded, before anything is changed; the room of `held` counts for the new one.
+        """
+        if self.account is not None:
+            size = self.sizes[memory.memory_id] = _size(memory)
+            over = self.live_count - max_entries
+            grown = Usage(0, 0, size - self.sizes[held.memory_id])
+            self.account.add(grown, NOTHING if over <= 0 else self._least(over, held.memory_id))
+        gone = held._replace(revision=self.revision + 1, change=Change.DELETED, deleted_at=self.now)
+        self._change(held, gone)
+        self._add(memory)
 
     def change(self, memory: Memory, change: Change, /, **values: Any) -> Memory:
         """The row with new values, at the next revision.
@@ -159,16 +176,19 @@ class SessionWork:
         memory = before._replace(revision=self.revision + 1, change=change, **values)
         if self.account is not None:
             self._count_change(self.account, before, memory)
-        self.revision += 1
+        self._change(before, memory)
+        return memory
+
+    def _change(self, before: Memory, memory: Memory) -> None:
+        self.revision = memory.revision
         if before.deleted_at is None:
-            del self._holders[before.content_type, before.content_hash]
+            del self._holders[before.identity]
         self.superseded.append(before)
         self._put(memory)
         self.live_count += memory.is_live(self.now) - before.is_live(self.now)
         self._count_kept((memory.deleted_at is None) - (before.deleted_at is None))
         if memory.memory_id not in self.added:
             self.changed.add(memory.memory_id)
-        return memory
 
     def take(self, change: Usage) -> int:
         """Take the next revision for a change of something else than a memory.
@@ -240,7 +260,7 @@ class SessionWork:
     def _put(self, memory: Memory) -> None:
         self.rows[memory.memory_id] = memory
         if memory.deleted_at is None:
-            self._holders[memory.content_type, memory.content_hash] = memory.memory_id
+            self._holders[memory.identity] = memory.memory_id
         self._rank(memory)
 
     def _rank(self, memory: Memory) -> None:

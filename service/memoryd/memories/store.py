@@ -12,14 +12,17 @@ from memoryd.database import statements
 from memoryd.database.batch_loader import BatchLoader
 from memoryd.database.tables import memories
 from memoryd.domain.errors import MemoryNotFound
+from memoryd.domain.matching import matches
 from memoryd.domain.quotas import Quotas
 from memoryd.domain.records import Page
 from memoryd.memories import deletion as removal
-from memoryd.memories import rows
+from memoryd.memories import narrowing, rows
 from memoryd.memories.cache import SessionCache
 from memoryd.memories.group_commit import GroupCommit
-from memoryd.memories.rows import COLUMNS, memory_of
-from memoryd.memories.writes import Delete, Store, Undelete, Update
+from memoryd.memories.lookups import lookups_of
+from memoryd.memories.rows import COLUMNS, memory_of, size_on_page
+from memoryd.memories.versions import read_versions
+from memoryd.memories.writes import Delete, Rollback, Store, Undelete, Update
 from memoryd.sessions.lock import lock_sessions
 from memoryd.sessions.replica import SessionReads
 
@@ -44,11 +47,10 @@ if TYPE_CHECKING:
         Stored,
     )
     from memoryd.memories.deletion import MemoryKey
+    from memoryd.memories.versions import Versions
 
 MAX_PAGE_BYTES = 3 * 1024 * 1024
 """A page ends early rather than grow over what a gRPC client receives by default, 4 MiB."""
-
-_ROW_OVERHEAD_BYTES = 512
 
 PURGE_BATCH = 1000
 """Memories that one transaction purges."""
@@ -99,6 +101,7 @@ class MemoryStore:
             quotas_of=quotas_of,
         )
         self._by_id: BatchLoader[MemoryKey, Memory] = BatchLoader(database, self._read_by_id)
+        self._by_key: BatchLoader[MemoryKey, Memory] = BatchLoader(database, self._read_by_key)
 
     def admitted_write(self, tenant: str) -> AbstractContextManager[None]:
         """Have a tenant's write come, to be entered before its request is read.
@@ -144,6 +147,18 @@ class MemoryStore:
         """Raises MemoryNotFound, EtagMismatch."""
         return cast("Memory", await self._commits.submit(Delete(session, memory_id, etag)))
 
+    async def delete_by_key(self, session: Session, key: str, etag: str) -> Memory:
+        """As `delete`, of the live memory with a key."""
+        return cast("Memory", await self._commits.submit(Delete(session, "", etag, key)))
+
+    async def rollback(self, session: Session, memory_id: str, revision: int) -> Memory:
+        """Give a memory what it had at a revision.
+
+        Raises MemoryNotFound, RevisionOutOfRange, VersionExpired, MemoryAlreadyExists,
+        QuotaExceeded.
+        """
+        return cast("Memory", await self._commits.submit(Rollback(session, memory_id, revision)))
+
     async def undelete(self, session: Session, memory_id: str, capacity: Capacity) -> Memory:
         """Restore a deleted memory.
 
@@ -160,6 +175,42 @@ class MemoryStore:
         if memory is None or not memory.is_live(now):
             raise MemoryNotFound(memory_id)
         return memory
+
+    async def get_by_key(
+        self, session: Session, key: str, *, now: datetime, timeout: float | None
+    ) -> Memory:
+        """Raises MemoryNotFound."""
+        memory = await self._by_key.get((*session, key), timeout=timeout)
+        if memory is None or not memory.is_live(now):
+            raise MemoryNotFound(key, is_key=True)
+        return memory
+
+    def _read_by_key(
+        self, connection: Connection, wanted: Collection[MemoryKey]
+    ) -> dict[MemoryKey, Memory]:
+        lookup = lookups_of(self._database.dialect).by_key
+        bound = self._database.dialect.bind(lookup.columns, sorted(wanted))
+        found = map(memory_of, statements.fetch(connection, lookup.select, bound))
+        return {(*m.session, m.key): m for m in found if m.key is not None}
+
+    async def revisions(
+        self,
+        session: Session,
+        memory_id: str,
+        *,
+        before: int | None,
+        size: int,
+        now: datetime,
+        timeout: float | None,
+    ) -> Versions:
+        """At most `size` versions of a memory from before a revision. Raises MemoryNotFound."""
+        return await self.reads.read(
+            session,
+            lambda c: read_versions(
+                c, session, memory_id, before=before, size=size, now=now, max_bytes=MAX_PAGE_BYTES
+            ),
+            timeout=timeout,
+        )
 
     def _read_by_id(
         self, connection: Connection, wanted: Collection[MemoryKey]
@@ -203,12 +254,8 @@ class MemoryStore:
                 )
                 for row in chunk:
                     memory = memory_of(row)
-                    if wanted.conditions.hold_for(memory.metadata):
-                        room -= (
-                            len(memory.content.encode())
-                            + _ROW_OVERHEAD_BYTES
-                            + len(str(memory.metadata))
-                        )
+                    if matches(memory, wanted):
+                        room -= size_on_page(memory)
                         if found and (len(found) == size or room < 0):
                             return Page(tuple(found), found[-1].created_revision)
                         found.append(memory)
@@ -315,7 +362,7 @@ class MemoryStore:
             for row in chunk:
                 memory = memory_of(row)
                 after = memory.created_revision
-                if wanted.conditions.hold_for(memory.metadata):
+                if matches(memory, wanted):
                     yield memory
             if len(chunk) < PURGE_BATCH:
                 return
@@ -323,16 +370,8 @@ class MemoryStore:
     def _conditions(
         self, wanted: MemoryFilter, parameters: dict[str, Any]
     ) -> list[ColumnElement[bool]]:
-        """All of a filter but conditions, which compare alike on every database only in Python."""
-        conditions: list[ColumnElement[bool]] = []
-        if wanted.content_types:
-            conditions.append(
-                memories.c.content_type.in_(sorted(t.value for t in wanted.content_types))
-            )
-        if wanted.created_after is not None:
-            conditions.append(memories.c.created_at >= wanted.created_after)
-        if wanted.created_before is not None:
-            conditions.append(memories.c.created_at < wanted.created_before)
+        """What the database can tell of a filter; `matches` judges what is read."""
+        conditions = [*narrowing.conditions(wanted)]
         if wanted.min_importance is not None:
             parameters["min_importance"] = wanted.min_importance
             effective = rows.effective_importance(self._database.dialect)

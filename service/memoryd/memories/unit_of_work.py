@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from memoryd.database import tag_rows
 from memoryd.database.dialect import Insertion, columns_of
 from memoryd.database.tables import (
     memories,
@@ -18,6 +19,7 @@ from memoryd.database.tables import (
 )
 from memoryd.documents.changes import DocumentChanges
 from memoryd.documents.writes import ExpireDocument, RefreshDocuments, WriteDocuments
+from memoryd.domain.content import keyed_hash
 from memoryd.domain.errors import (
     EtagMismatch,
     InvalidRequest,
@@ -42,6 +44,7 @@ from memoryd.domain.records import (
     StoreOutcome,
     Unset,
 )
+from memoryd.domain.tags import MAX_TAGS, as_tags
 from memoryd.memories import answers, eviction, lookups, rows
 from memoryd.memories.cached_session import SessionNews
 from memoryd.memories.eviction import Ranking
@@ -49,11 +52,14 @@ from memoryd.memories.known_sessions import KnownSession, KnownSessions
 from memoryd.memories.lookups import Lookup, lookups_of
 from memoryd.memories.rows import PRIMARY_KEY
 from memoryd.memories.session_changes import SessionWork
+from memoryd.memories.versions import restored_values
+from memoryd.memories.wanted import Wanted
 from memoryd.memories.writes import (
     Delete,
     Expire,
     Outcome,
     Retire,
+    Rollback,
     Store,
     Undelete,
     Update,
@@ -84,6 +90,14 @@ adds. What is over the limit still goes with the next stores."""
 
 _VERSION = (*SHARD_KEY, "revision", "id", "change", "state")
 """Columns of a version in the history."""
+_EDITED = ("content", "content_type", "importance", "metadata", "tags", "expires_at")
+"""What a caller may change of a memory."""
+
+KEY_STAYS = (
+    "never changes, and the memory has another one; leave it out of the mask, or store the content"
+    " under this key"
+)
+
 _ANSWER = (*SHARD_KEY, "request_id", "memory_id", "fingerprint", "answer")
 """Columns of an answer kept."""
 
@@ -118,6 +132,10 @@ class UnitOfWork:
         self._now = now
         self._work: dict[Session, SessionWork] = {}
         self._requests: dict[tuple[Session, str], _Answered] = {}
+        self._versions: dict[tuple[Session, str, int], Memory] = {}
+        """Earlier ones that were read, by id and revision."""
+        self._astray: list[Memory] = []
+        """Memories with a key to which an earlier release has given the hash of their content."""
         self._known: dict[Session, KnownSession | None] = {}
         """What the sessions may have; None where that is unknown."""
         self._ranking = Ranking(connection, dialect, now)
@@ -143,7 +161,7 @@ class UnitOfWork:
         for session, work in self._work.items():
             known = self._known[session]
             if known is not None:
-                known.add_contents(work.live_contents)
+                known.add_held(work.held)
                 self._known_sessions.put(session, work.revision, known)
 
     @property
@@ -212,28 +230,19 @@ class UnitOfWork:
         return open_accounts(self._connection, self._dialect, limits, self._new, self._now)
 
     def _load(self, writes: Sequence[Write]) -> None:
-        ids: set[tuple[str, str, str]] = set()
-        contents: set[tuple[str, str, str, str]] = set()
-        requests: set[tuple[str, str, str]] = set()
-        for write in writes:
-            match write:
-                case Store(items):
-                    for item in items:
-                        known = self._known[item.session]
-                        if known is None or known.may_hold(item.content_type, item.content_hash):
-                            kind = item.content_type.value
-                            contents.add((*item.session, kind, item.content_hash))
-                        request_id = item.request_id
-                        if request_id and (known is None or known.may_have_answered(request_id)):
-                            requests.add((*item.session, request_id))
-                case Update(edit):
-                    ids.add((*edit.session, edit.memory_id))
-                case Delete() | Undelete() | Expire() | Retire():
-                    ids.add((*write.session, write.memory_id))
-        self._take_in(self._lookups.by_id, ids)
-        contents |= self._contents_in_question(writes)
-        self._take_in(self._lookups.by_content, contents)
-        for row in self._execute(self._lookups.requests, sorted(requests)):
+        wanted = Wanted(writes, self._known)
+        self._take_in(self._lookups.by_id, wanted.ids)
+        for tenant, session_id, revision, memory_id, state in self._execute(
+            self._lookups.versions, sorted(wanted.versions)
+        ):
+            version = answers.from_state(Session(tenant, session_id), memory_id, state)
+            self._versions[version.session, memory_id, revision] = version
+        for memory in self._memories_in_question(writes):
+            wanted.add_holder(memory)
+        self._take_in(self._lookups.by_key, wanted.keys)
+        found = self._take_in(self._lookups.by_content, wanted.contents)
+        self._astray = [memory for memory in found if memory.key is not None]
+        for row in self._execute(self._lookups.requests, sorted(wanted.requests)):
             tenant, session_id, request_id, memory_id, fingerprint, answer, created_at = row
             session = Session(tenant, session_id)
             stored = answers.from_answer(session, memory_id, answer, created_at)
@@ -252,30 +261,28 @@ class UnitOfWork:
         for tenant, session_id, memory_id, size in self._execute(self._lookups.sizes, sorted(ids)):
             self._work[Session(tenant, session_id)].sizes[memory_id] = size
 
-    def _contents_in_question(self, writes: Sequence[Write]) -> set[tuple[str, str, str, str]]:
-        """Contents that the rows read may come to hold, so that their holders are read too."""
-        contents: set[tuple[str, str, str, str]] = set()
+    def _memories_in_question(self, writes: Sequence[Write]) -> Iterator[Memory]:
+        """What the rows read may come to be, so that those who hold the same are read too."""
         for write in writes:
             match write:
                 case Update(edit):
                     row = self._row(edit.session, edit.memory_id)
-                    if row is not None:
-                        kind = (
-                            row.content_type
-                            if isinstance(edit.content_type, Unset)
-                            else edit.content_type
-                        )
-                        text_hash = (
-                            row.content_hash
+                    if row is not None and row.key is None:
+                        kind, text_hash = edit.content_type, edit.content_hash
+                        yield row._replace(
+                            content_type=row.content_type if isinstance(kind, Unset) else kind,
+                            content_hash=row.content_hash
                             if isinstance(edit.content, Unset)
-                            else edit.content_hash
+                            else text_hash,
                         )
-                        contents.add((*edit.session, kind.value, text_hash))
                 case Undelete(session, memory_id):
                     row = self._row(session, memory_id)
                     if row is not None:
-                        contents.add((*session, row.content_type.value, row.content_hash))
-        return contents
+                        yield row
+                case Rollback(session, memory_id, revision):
+                    version = self._versions.get((session, memory_id, revision))
+                    if version is not None and version.key is None:
+                        yield version
 
     def _count_and_rank(self, writes: Sequence[Write]) -> None:
         """Count live memories where a write adds some, and read those that may have to go."""
@@ -342,13 +349,14 @@ class UnitOfWork:
 
     def _take_in(
         self, statement: Lookup, keys: Iterable[tuple[Any, ...]], **parameters: Any
-    ) -> None:
+    ) -> list[Memory]:
+        found = [*map(rows.memory_of, self._execute(statement, sorted(keys), **parameters))]
         loaded: defaultdict[Session, list[Memory]] = defaultdict(list)
-        for row in self._execute(statement, sorted(keys), **parameters):
-            memory = rows.memory_of(row)
+        for memory in found:
             loaded[memory.session].append(memory)
-        for session, found in loaded.items():
-            self._work[session].load(found)
+        for session, of_session in loaded.items():
+            self._work[session].load(of_session)
+        return found
 
     def _execute(
         self, statement: Lookup, keys: Sequence[tuple[Any, ...]], **parameters: Any
@@ -408,12 +416,16 @@ class UnitOfWork:
                 return tuple(self._store(item, capacity) for item in items)
             case Update(edit):
                 return self._update(edit)
-            case Delete(session, memory_id, etag):
-                work, memory = self._live(session, memory_id)
+            case Delete(session, memory_id, etag, key):
+                work, memory = (
+                    self._live_with(session, key) if key else self._live(session, memory_id)
+                )
                 _check_etag(memory, etag)
                 return work.change(memory, Change.DELETED, deleted_at=self._now)
             case Undelete(session, memory_id, capacity):
                 return self._undelete(session, memory_id, capacity)
+            case Rollback(session, memory_id, revision):
+                return self._rollback(session, memory_id, revision)
             case Expire() | Retire():
                 self._tend(write)
                 return None
@@ -449,13 +461,20 @@ class UnitOfWork:
                 return answers.filled(answered.stored, item)
         work = self._work[item.session]
         item, max_entries = work.with_expiration(item), work.own(capacity).max_entries
-        held = work.holder(item.content_type, item.content_hash)
+        held = work.holder(item.identity)
+        replaced = ""
         if held is None:
             memory, outcome = self._new_row(item, work.revision + 1), StoreOutcome.CREATED
             work.add(memory, max_entries)
-        else:
+        elif (held.content_type, held.content_hash) == (item.content_type, item.content_hash):
             memory, outcome = self._merge(work, held, item), StoreOutcome.MERGED
-        stored = Stored(memory, outcome, work.evict(max_entries, keep=memory.memory_id))
+        else:
+            # After the revision of its deletion.
+            memory, outcome = self._new_row(item, work.revision + 2), StoreOutcome.REPLACED
+            work.replace(held, memory, max_entries)
+            replaced = held.memory_id
+        evicted = work.evict(max_entries, keep=memory.memory_id)
+        stored = Stored(memory, outcome, evicted, replaced)
         if item.request_id:
             self._requests[item.session, item.request_id] = _Answered(
                 item.fingerprint, stored, is_new=True
@@ -477,6 +496,8 @@ class UnitOfWork:
             expires_at=item.expires_at,
             revision=revision,
             created_revision=revision,
+            key=item.key,
+            tags=item.tags,
         )
 
     def _merge(self, work: SessionWork, held: Memory, item: NewMemory) -> Memory:
@@ -490,12 +511,24 @@ class UnitOfWork:
                     f" JSON, over {MAX_METADATA_BYTES:,}; send fewer keys, or update that memory",
                 )
             )
+        tags = held.tags
+        if item.tags:
+            tags = as_tags((*held.tags, *item.tags))
+            if len(tags) > MAX_TAGS:
+                raise InvalidRequest(
+                    Violation(
+                        _path(item, "tags"),
+                        f"merged with what memory {held.memory_id} has they would be {len(tags)},"
+                        f" over {MAX_TAGS}; send fewer, or update that memory",
+                    )
+                )
         expirations = (held.expires_at, item.expires_at)
         return work.change(
             held,
             Change.UPDATED,
             importance=max(held.importance, item.importance),
             metadata=metadata,
+            tags=tags,
             expires_at=None if None in expirations else max(filter(None, expirations)),
             updated_at=self._now,
         )
@@ -504,18 +537,32 @@ class UnitOfWork:
         work, memory = self._live(edit.session, edit.memory_id)
         _check_etag(memory, edit.etag)
         values: dict[str, Any] = {
-            name: value
-            for name in ("content", "content_type", "importance", "metadata", "expires_at")
-            if not isinstance(value := getattr(edit, name), Unset)
+            name: value for name in _EDITED if not isinstance(value := getattr(edit, name), Unset)
         }
+        if not isinstance(edit.key, Unset) and edit.key != (memory.key or ""):
+            raise InvalidRequest(Violation("memory.key", KEY_STAYS))
         if not values:
             return memory
         if "content" in values:
-            values |= {"content_hash": edit.content_hash, "semantic_hash": edit.semantic_hash}
-        holder = work.holder(
-            values.get("content_type", memory.content_type),
-            values.get("content_hash", memory.content_hash),
-        )
+            of_content = edit.content_hash
+            if memory.key is not None:
+                of_content = keyed_hash(memory.key, of_content)
+            values |= {"content_hash": of_content, "semantic_hash": edit.semantic_hash}
+        return self._changed(work, memory, values)
+
+    def _rollback(self, session: Session, memory_id: str, revision: int) -> Memory:
+        work, memory = self._live(session, memory_id)
+        version = self._versions.get((session, memory_id, revision))
+        # It may be the current one, or have been superseded within this transaction.
+        for own in (memory, *work.superseded):
+            if (own.memory_id, own.revision) == (memory_id, revision):
+                version = own
+        values = restored_values(memory, version, revision, self._now)
+        return self._changed(work, memory, values)
+
+    def _changed(self, work: SessionWork, memory: Memory, values: dict[str, Any]) -> Memory:
+        """Change a memory, unless another one holds what it would be."""
+        holder = work.holder(memory._replace(**values).identity)
         if holder is not None and holder.memory_id != memory.memory_id:
             raise MemoryAlreadyExists(holder.memory_id)
         return work.change(memory, Change.UPDATED, updated_at=self._now, **values)
@@ -527,9 +574,9 @@ class UnitOfWork:
         if memory.deleted_at is None:
             raise MemoryNotDeleted(memory_id)
         work = self._work[session]
-        holder = work.holder(memory.content_type, memory.content_hash)
+        holder = work.holder(memory.identity)
         if holder is not None:
-            raise MemoryAlreadyExists(holder.memory_id)
+            raise MemoryAlreadyExists(holder.memory_id, key=memory.key)
         max_entries = work.own(capacity).max_entries
         if work.live_count >= max_entries:
             raise SessionFull(max_entries)
@@ -542,6 +589,13 @@ class UnitOfWork:
             raise MemoryNotFound(memory_id)
         return work, memory
 
+    def _live_with(self, session: Session, key: str) -> tuple[SessionWork, Memory]:
+        work = self._work.get(session)
+        memory = None if work is None else work.holder(key)
+        if work is None or memory is None:
+            raise MemoryNotFound(key, is_key=True)
+        return work, memory
+
     # Writing
 
     def _save(self) -> None:
@@ -550,7 +604,10 @@ class UnitOfWork:
         for work in self._work.values():
             changed += [work.rows[i] for i in work.changed]
             added += [work.rows[i] for i in work.added]
-        updated = [rows.changed_columns(memory) for memory in changed]
+        self._put_right()
+        retagged = self._retagged()
+        as_row = rows.changed_columns_and_tags if retagged else rows.changed_columns
+        updated = [as_row(memory) for memory in changed]
         ranks_of = eviction.rank_columns(self._work)
         if ranks_of is not None:
             updated = [{**row, **ranks_of(m)} for row, m in zip(updated, changed, strict=True)]
@@ -587,12 +644,40 @@ class UnitOfWork:
             if ranks_of is not None:
                 varying |= columns_of([*map(ranks_of, added)])
             inserted.append(Insertion(memories, varying, common))
+        tagged: list[tuple[Memory, Iterable[str]]] = [(m, m.tags) for m in added if m.tags]
+        tagged += [(after, {*after.tags} - {*before.tags}) for before, after in retagged]
+        if (tag_insertion := tag_rows.insertion(tagged)) is not None:
+            inserted.append(tag_insertion)
         if requests:
             answered = _columns(_ANSWER, requests)
             inserted.append(Insertion(store_requests, answered, {"created_at": self._now}))
         if self._documents is not None:
             inserted += self._documents.save()
         self._save_sessions(inserted)
+
+    def _put_right(self) -> None:
+        """Give memories with a key the hash that blocks no content of others."""
+        if self._astray:
+            right = [
+                {**m.session._asdict(), "id": m.memory_id, "content_hash": m.content_hash}
+                for m in self._astray
+            ]
+            self._dialect.update_many(self._connection, memories, PRIMARY_KEY, right)
+
+    def _retagged(self) -> list[tuple[Memory, Memory]]:
+        """Memories that were there and have other tags now, as they were and are; without rows."""
+        retagged: list[tuple[Memory, Memory]] = []
+        for work in self._work.values():
+            # Of those with several versions the first is the one that the database has.
+            found = {m.memory_id: m for m in reversed(work.superseded)}
+            retagged += [
+                (found[i], work.rows[i])
+                for i in work.changed
+                if [*found[i].tags] != [*work.rows[i].tags]
+            ]
+        gone = [(before, {*before.tags} - {*after.tags}) for before, after in retagged]
+        tag_rows.remove(self._connection, self._dialect, gone)
+        return retagged
 
     def _save_sessions(self, inserted: Sequence[Insertion]) -> None:
         documents = self._documents

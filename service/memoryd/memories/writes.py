@@ -39,6 +39,8 @@ class Delete:
     session: Session
     memory_id: str
     etag: str = ""
+    key: str = ""
+    """In place of the id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,15 @@ class Undelete:
     session: Session
     memory_id: str
     capacity: Capacity
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """Give a memory again what it had at a revision."""
+
+    session: Session
+    memory_id: str
+    revision: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +76,11 @@ class Retire:
     unused_since: datetime
 
 
-MemoryWrite = Store | Update | Delete | Undelete | Expire | Retire
+MemoryWrite = Store | Update | Delete | Undelete | Rollback | Expire | Retire
 Write = MemoryWrite | DocumentWrite
 Outcome = tuple[Stored, ...] | Memory | DocumentsOutcome | None
-"""Of Store; of Update, Delete and Undelete; of writes to documents; of the others, which may find
-nothing to do."""
+"""Of Store; of Update, Delete, Undelete and Rollback; of writes to documents; of the others, which
+may find nothing to do."""
 
 
 def tenant_of(write: Write) -> str:
@@ -83,7 +94,13 @@ def sessions_of(write: Write) -> Iterable[Session]:
             return (item.session for item in items)
         case Update(edit):
             return (edit.session,)
-        case Delete(session) | Undelete(session) | Expire(session) | Retire(session):
+        case (
+            Delete(session)
+            | Undelete(session)
+            | Rollback(session)
+            | Expire(session)
+            | Retire(session)
+        ):
             return (session,)
         case WriteDocuments(session) | ExpireDocument(session) | RefreshDocuments(session):
             return (session,)

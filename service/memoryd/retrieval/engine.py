@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from memoryd.domain.errors import MemoryNotFound
+from memoryd.domain.matching import matches, narrows
 from memoryd.recall.dates import phrases
 from memoryd.recall.embedders.embedder import adds_up_words
 from memoryd.recall.fusion import rank
@@ -19,7 +20,7 @@ from memoryd.recall.similarity import similar_to_memory, similar_to_text
 from memoryd.recall.text import analyser
 from memoryd.retrieval.heavy import has_failed, no_check
 from memoryd.retrieval.loading import INLINE_WORK
-from memoryd.retrieval.query import Result, Retrieved, Similar, by_importance, matches, narrows
+from memoryd.retrieval.query import Result, Retrieved, Similar, by_importance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

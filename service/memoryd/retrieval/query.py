@@ -86,20 +86,3 @@ def by_importance(session: int, encoded: Encoded, importance: float) -> Result:
     """A result that has its place by its effective importance alone."""
     ranked = Ranked(session, encoded.memory.memory_id, **_NOTHING, importance=importance)
     return Result(encoded, importance, ranked)
-
-
-def narrows(wanted: MemoryFilter) -> bool:
-    """Whether a filter has any condition but importance."""
-    return bool(
-        wanted.content_types or wanted.conditions or wanted.created_after or wanted.created_before
-    )
-
-
-def matches(memory: Memory, wanted: MemoryFilter) -> bool:
-    """All of a filter but importance."""
-    return (
-        (not wanted.content_types or memory.content_type in wanted.content_types)
-        and (wanted.created_after is None or memory.created_at >= wanted.created_after)
-        and (wanted.created_before is None or memory.created_at < wanted.created_before)
-        and wanted.conditions.hold_for(memory.metadata)
-    )

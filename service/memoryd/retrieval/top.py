@@ -6,7 +6,8 @@ import heapq
 from typing import TYPE_CHECKING
 
 from memoryd.domain.importance import effective_importance
-from memoryd.retrieval.query import Encoded, by_importance, matches
+from memoryd.domain.matching import matches
+from memoryd.retrieval.query import Encoded, by_importance
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

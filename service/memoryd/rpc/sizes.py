@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memoryd.domain.content import MAX_RAW_CHARS
+from memoryd.domain.tags import MAX_GIVEN_TAGS, MAX_TAGS
 from memoryd.rpc import conditions
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from memoryd.rpc.violations import Violations
     from memoryd.v1 import memory_pb2
 
@@ -21,8 +24,13 @@ MAX_STREAM_MESSAGE = 100
 """The same of memories in one message of a stream."""
 
 
+MAX_FILTER_TAGS = 100
+"""The same of tags in one condition of a filter."""
+
+
 def check_store(request: memory_pb2.StoreMemoryRequest, violations: Violations) -> None:
     _check_raw(request.content, "content", violations)
+    _check_tags(request.tags, "tags", violations)
 
 
 def check_batch(
@@ -37,6 +45,7 @@ def check_batch(
         return
     for place, item in enumerate(request.requests):
         _check_raw(item.content, f"requests[{place}].content", violations)
+        _check_tags(item.tags, f"requests[{place}].tags", violations)
 
 
 def check_stream(request: memory_pb2.StreamStoreMemoriesRequest, violations: Violations) -> None:
@@ -51,6 +60,7 @@ def check_stream(request: memory_pb2.StreamStoreMemoriesRequest, violations: Vio
 
 def check_update(request: memory_pb2.UpdateMemoryRequest, violations: Violations) -> None:
     _check_raw(request.memory.content, "memory.content", violations)
+    _check_tags(request.memory.tags, "memory.tags", violations)
 
 
 def check_similar(request: memory_pb2.FindSimilarMemoriesRequest, violations: Violations) -> None:
@@ -77,6 +87,20 @@ def check_filter(
     if len(request.filter.content_types) > MAX_FILTER_TYPES:
         violations.add("filter.content_types", "has more types than there are; give each once")
     conditions.check_size(request.filter.conditions, "filter.conditions", violations)
+    for name in ("tags_any", "tags_all"):
+        count = len(getattr(request.filter, name))
+        if count > MAX_FILTER_TAGS:
+            violations.add(
+                f"filter.{name}",
+                f"must be at most {MAX_FILTER_TAGS}, these are {count:,}; ask in several calls",
+            )
+
+
+def _check_tags(tags: Sequence[str], field: str, violations: Violations) -> None:
+    if len(tags) > MAX_GIVEN_TAGS:
+        violations.add(
+            field, f"must be at most {MAX_TAGS} different tags; these are {len(tags):,}: send fewer"
+        )
 
 
 def _check_raw(content: str, field: str, violations: Violations) -> None:

@@ -165,6 +165,10 @@ _TABLE: dict[type[errors.MemorydError], tuple[grpc.StatusCode, Reason.ValueType]
         grpc.StatusCode.OUT_OF_RANGE,
         error_reason_pb2.ERROR_REASON_REVISION_OUT_OF_RANGE,
     ),
+    errors.VersionExpired: (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        error_reason_pb2.ERROR_REASON_VERSION_EXPIRED,
+    ),
     errors.StreamStalled: (
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         error_reason_pb2.ERROR_REASON_WATCHER_TOO_SLOW,

@@ -39,7 +39,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_TOOL_CONFIG_REVISION_NOT_FOUND: _ErrorReason.ValueType  # 5
     """NOT_FOUND. The tool has no such revision, or it is no longer kept. `google.rpc.ResourceInfo` names it."""
     ERROR_REASON_MEMORY_ALREADY_EXISTS: _ErrorReason.ValueType  # 6
-    """ALREADY_EXISTS. Another live memory of the session has this content and type. `google.rpc.ResourceInfo` names it."""
+    """ALREADY_EXISTS. Another live memory of the session has this key, or this content and type.
+    `google.rpc.ResourceInfo` names it.
+    """
     ERROR_REASON_MEMORY_NOT_DELETED: _ErrorReason.ValueType  # 7
     """ALREADY_EXISTS. The memory to undelete is not deleted."""
     ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 8
@@ -138,6 +140,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_DOCUMENT_ALREADY_EXISTS: _ErrorReason.ValueType  # 45
     """ALREADY_EXISTS. The session has a document with this name. `google.rpc.ResourceInfo` names it."""
+    ERROR_REASON_VERSION_EXPIRED: _ErrorReason.ValueType  # 40
+    """FAILED_PRECONDITION. The version to go back to has expired since. Give the memory another expiry with UpdateMemory."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. `google.rpc.ErrorInfo.reason` carries the name of one of these values, in the domain
@@ -162,7 +166,9 @@ tenant. `google.rpc.ResourceInfo` names it.
 ERROR_REASON_TOOL_CONFIG_REVISION_NOT_FOUND: ErrorReason.ValueType  # 5
 """NOT_FOUND. The tool has no such revision, or it is no longer kept. `google.rpc.ResourceInfo` names it."""
 ERROR_REASON_MEMORY_ALREADY_EXISTS: ErrorReason.ValueType  # 6
-"""ALREADY_EXISTS. Another live memory of the session has this content and type. `google.rpc.ResourceInfo` names it."""
+"""ALREADY_EXISTS. Another live memory of the session has this key, or this content and type.
+`google.rpc.ResourceInfo` names it.
+"""
 ERROR_REASON_MEMORY_NOT_DELETED: ErrorReason.ValueType  # 7
 """ALREADY_EXISTS. The memory to undelete is not deleted."""
 ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 8
@@ -261,4 +267,6 @@ ERROR_REASON_DOCUMENT_NOT_FOUND: ErrorReason.ValueType  # 44
 """
 ERROR_REASON_DOCUMENT_ALREADY_EXISTS: ErrorReason.ValueType  # 45
 """ALREADY_EXISTS. The session has a document with this name. `google.rpc.ResourceInfo` names it."""
+ERROR_REASON_VERSION_EXPIRED: ErrorReason.ValueType  # 40
+"""FAILED_PRECONDITION. The version to go back to has expired since. Give the memory another expiry with UpdateMemory."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -69,6 +69,8 @@ class _StoreOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StoreOut
     """A new memory."""
     STORE_OUTCOME_MERGED: _StoreOutcome.ValueType  # 2
     """The session already had it; the answer is that memory."""
+    STORE_OUTCOME_REPLACED: _StoreOutcome.ValueType  # 3
+    """A new memory, which has taken the key of another one. That one is soft-deleted."""
 
 class StoreOutcome(_StoreOutcome, metaclass=_StoreOutcomeEnumTypeWrapper):
     """What storing did."""
@@ -79,6 +81,8 @@ STORE_OUTCOME_CREATED: StoreOutcome.ValueType  # 1
 """A new memory."""
 STORE_OUTCOME_MERGED: StoreOutcome.ValueType  # 2
 """The session already had it; the answer is that memory."""
+STORE_OUTCOME_REPLACED: StoreOutcome.ValueType  # 3
+"""A new memory, which has taken the key of another one. That one is soft-deleted."""
 Global___StoreOutcome: _TypeAlias = StoreOutcome  # noqa: Y015
 
 class _MemoryChange:
@@ -144,6 +148,8 @@ class Memory(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session that the memory belongs to. 1–255 characters of `A–Z a–z 0–9 . _ : @ -`, starting with a letter or
     digit, without `..`. Set by the caller; never changes.
@@ -175,6 +181,10 @@ class Memory(_message.Message):
     """Opaque. Changes whenever anything that callers see of the memory changes, except access tracking. A request that
     carries an outdated value is refused with ABORTED.
     """
+    key: _builtins.str
+    """The caller's name for it, such as `home_address`: 1–255 characters of `A–Z a–z 0–9 . _ : @ / -`. Empty: none. At most
+    one live memory of a session has a key. Set when it is stored; never changes.
+    """
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
         """The caller's own JSON: at most 16 KiB as compact JSON, at most 8 nested containers including the outermost. Recall
@@ -202,6 +212,10 @@ class Memory(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When it expires. Absent if never."""
 
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At most 32, each 1–64 characters without control characters. Sorted by code point, each once."""
+
     def __init__(
         self,
         *,
@@ -222,10 +236,12 @@ class Memory(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
         etag: _builtins.str = ...,
+        key: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_importance", b"_importance", "create_time", b"create_time", "delete_time", b"delete_time", "expire_time", b"expire_time", "importance", b"importance", "last_access_time", b"last_access_time", "metadata", b"metadata", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_importance", b"_importance", "access_count", b"access_count", "content", b"content", "content_hash", b"content_hash", "content_type", b"content_type", "create_time", b"create_time", "delete_time", b"delete_time", "effective_importance", b"effective_importance", "etag", b"etag", "expire_time", b"expire_time", "importance", b"importance", "last_access_time", b"last_access_time", "memory_id", b"memory_id", "metadata", b"metadata", "revision", b"revision", "semantic_hash", b"semantic_hash", "session_id", b"session_id", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_importance", b"_importance", "access_count", b"access_count", "content", b"content", "content_hash", b"content_hash", "content_type", b"content_type", "create_time", b"create_time", "delete_time", b"delete_time", "effective_importance", b"effective_importance", "etag", b"etag", "expire_time", b"expire_time", "importance", b"importance", "key", b"key", "last_access_time", b"last_access_time", "memory_id", b"memory_id", "metadata", b"metadata", "revision", b"revision", "semantic_hash", b"semantic_hash", "session_id", b"session_id", "tags", b"tags", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__importance: _TypeAlias = _typing.Literal["importance"]  # noqa: Y015
     _WhichOneofArgType__importance: _TypeAlias = _typing.Literal["_importance", b"_importance"]  # noqa: Y015
@@ -245,8 +261,13 @@ class MemoryFilter(_message.Message):
     CREATED_AFTER_FIELD_NUMBER: _builtins.int
     CREATED_BEFORE_FIELD_NUMBER: _builtins.int
     CONDITIONS_FIELD_NUMBER: _builtins.int
+    TAGS_ANY_FIELD_NUMBER: _builtins.int
+    TAGS_ALL_FIELD_NUMBER: _builtins.int
+    KEY_PREFIX_FIELD_NUMBER: _builtins.int
     min_importance: _builtins.float
     """The minimum effective importance at the time of the call, 0.0–1.0."""
+    key_prefix: _builtins.str
+    """Its key begins with this."""
     @_builtins.property
     def content_types(self) -> _containers.RepeatedScalarFieldContainer[Global___ContentType.ValueType]:
         """Any of these types. If empty, every type."""
@@ -267,6 +288,14 @@ class MemoryFilter(_message.Message):
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_condition_pb2.Condition]:
         """Conditions on the metadata, at most 32."""
 
+    @_builtins.property
+    def tags_any(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """It has at least one of these tags. At most 100."""
+
+    @_builtins.property
+    def tags_all(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """It has all of these tags. At most 100."""
+
     def __init__(
         self,
         *,
@@ -276,10 +305,13 @@ class MemoryFilter(_message.Message):
         created_after: _timestamp_pb2.Timestamp | None = ...,
         created_before: _timestamp_pb2.Timestamp | None = ...,
         conditions: _abc.Iterable[_condition_pb2.Condition] | None = ...,
+        tags_any: _abc.Iterable[_builtins.str] | None = ...,
+        tags_all: _abc.Iterable[_builtins.str] | None = ...,
+        key_prefix: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_min_importance", b"_min_importance", "created_after", b"created_after", "created_before", b"created_before", "metadata", b"metadata", "min_importance", b"min_importance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_importance", b"_min_importance", "conditions", b"conditions", "content_types", b"content_types", "created_after", b"created_after", "created_before", b"created_before", "metadata", b"metadata", "min_importance", b"min_importance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_importance", b"_min_importance", "conditions", b"conditions", "content_types", b"content_types", "created_after", b"created_after", "created_before", b"created_before", "key_prefix", b"key_prefix", "metadata", b"metadata", "min_importance", b"min_importance", "tags_all", b"tags_all", "tags_any", b"tags_any"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__min_importance: _TypeAlias = _typing.Literal["min_importance"]  # noqa: Y015
     _WhichOneofArgType__min_importance: _TypeAlias = _typing.Literal["_min_importance", b"_min_importance"]  # noqa: Y015
@@ -302,6 +334,8 @@ class StoreMemoryRequest(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     NEVER_EXPIRES_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session to store into; its first memory creates it. See Memory.session_id."""
     content: _builtins.str
@@ -320,6 +354,8 @@ class StoreMemoryRequest(_message.Message):
     the first answer and changes nothing; one with other arguments is refused. Case does not matter. Kept for at least
     24 hours. A refused call does not use it up.
     """
+    key: _builtins.str
+    """See Memory.key. A live memory that has this key is merged with or replaced."""
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
         """The caller's own JSON. The limits of Memory.metadata hold after merging too."""
@@ -331,6 +367,10 @@ class StoreMemoryRequest(_message.Message):
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """At this time, which must be in the future."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """See Memory.tags; in any order, repeated ones count once. A merge adds them to the memory's, which may have 32 in all."""
 
     def __init__(
         self,
@@ -344,10 +384,12 @@ class StoreMemoryRequest(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         never_expires: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        key: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_importance", b"_importance", "expiration", b"expiration", "expire_time", b"expire_time", "importance", b"importance", "metadata", b"metadata", "never_expires", b"never_expires", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_importance", b"_importance", "content", b"content", "content_type", b"content_type", "expiration", b"expiration", "expire_time", b"expire_time", "importance", b"importance", "metadata", b"metadata", "never_expires", b"never_expires", "request_id", b"request_id", "session_id", b"session_id", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_importance", b"_importance", "content", b"content", "content_type", b"content_type", "expiration", b"expiration", "expire_time", b"expire_time", "importance", b"importance", "key", b"key", "metadata", b"metadata", "never_expires", b"never_expires", "request_id", b"request_id", "session_id", b"session_id", "tags", b"tags", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__importance: _TypeAlias = _typing.Literal["importance"]  # noqa: Y015
     _WhichOneofArgType__importance: _TypeAlias = _typing.Literal["_importance", b"_importance"]  # noqa: Y015
@@ -369,15 +411,20 @@ class StoreMemoryResponse(_message.Message):
     MEMORY_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     EVICTED_MEMORY_IDS_FIELD_NUMBER: _builtins.int
+    REPLACED_MEMORY_ID_FIELD_NUMBER: _builtins.int
     outcome: Global___StoreOutcome.ValueType
-    """Whether it is new or merged."""
+    """Whether it is new, merged, or has replaced another."""
+    replaced_memory_id: _builtins.str
+    """The memory that had the key before, if the outcome is STORE_OUTCOME_REPLACED."""
     @_builtins.property
     def memory(self) -> Global___Memory:
         """The memory as committed."""
 
     @_builtins.property
     def evicted_memory_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The memories that were soft-deleted to make room for this one. Each eviction is listed once."""
+        """The memories that were soft-deleted to make room for this one. Each eviction is listed once; a replaced memory is
+        not among them.
+        """
 
     def __init__(
         self,
@@ -385,10 +432,11 @@ class StoreMemoryResponse(_message.Message):
         memory: Global___Memory | None = ...,
         outcome: Global___StoreOutcome.ValueType = ...,
         evicted_memory_ids: _abc.Iterable[_builtins.str] | None = ...,
+        replaced_memory_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["memory", b"memory"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evicted_memory_ids", b"evicted_memory_ids", "memory", b"memory", "outcome", b"outcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evicted_memory_ids", b"evicted_memory_ids", "memory", b"memory", "outcome", b"outcome", "replaced_memory_id", b"replaced_memory_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -427,8 +475,8 @@ class BatchStoreMemoriesResponse(_message.Message):
     RESPONSES_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
     truncated: _builtins.bool
-    """True if the answer reached the size that a client receives by default, and its last memories lack content and
-    metadata. All are stored; read the rest with GetMemory.
+    """True if the answer reached the size that a client receives by default, and its last memories lack content, metadata
+    and tags. All are stored; read the rest with GetMemory.
     """
     @_builtins.property
     def responses(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoreMemoryResponse]:
@@ -483,8 +531,8 @@ class StreamStoreMemoriesResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
     truncated: _builtins.bool
-    """True: the answer has reached the size that a client receives by default, and its last memories come without content
-    and metadata. All are stored; GetMemory gives the rest.
+    """True: the answer has reached the size that a client receives by default, and its last memories come without content,
+    metadata and tags. All are stored; GetMemory gives the rest.
     """
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoreMemoryResult]:
@@ -544,19 +592,23 @@ class GetMemoryRequest(_message.Message):
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
     MEMORY_ID_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """See Memory.session_id."""
     memory_id: _builtins.str
-    """See Memory.memory_id."""
+    """See Memory.memory_id. Give either this or the key."""
+    key: _builtins.str
+    """See Memory.key. Names the live memory that has it."""
     def __init__(
         self,
         *,
         session_id: _builtins.str = ...,
         memory_id: _builtins.str = ...,
+        key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory_id", b"memory_id", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "memory_id", b"memory_id", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -980,7 +1032,8 @@ class UpdateMemoryRequest(_message.Message):
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Paths into Memory, such as `content`. If omitted, the populated fields; `*` means all changeable fields.
         Output-only paths are ignored; unknown paths are refused. A field that the mask names and the memory leaves unset
-        takes its default; an unset `expire_time` then means never.
+        takes its default; an unset `expire_time` then means never. A `key` must be the current one, unless the mask leaves it
+        out.
         """
 
     @_builtins.property
@@ -1011,22 +1064,26 @@ class DeleteMemoryRequest(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     MEMORY_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """See Memory.session_id."""
     memory_id: _builtins.str
-    """See Memory.memory_id."""
+    """See Memory.memory_id. Give either this or the key."""
     etag: _builtins.str
     """If given, the memory's current etag."""
+    key: _builtins.str
+    """See Memory.key. Names the live memory that has it."""
     def __init__(
         self,
         *,
         session_id: _builtins.str = ...,
         memory_id: _builtins.str = ...,
         etag: _builtins.str = ...,
+        key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "memory_id", b"memory_id", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "key", b"key", "memory_id", b"memory_id", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1287,3 +1344,135 @@ class ExportMemoriesRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExportMemoriesRequest: _TypeAlias = ExportMemoriesRequest  # noqa: Y015
+
+@_typing.final
+class ListMemoryRevisionsRequest(_message.Message):
+    """Request of ListMemoryRevisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    MEMORY_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """See Memory.session_id."""
+    memory_id: _builtins.str
+    """See Memory.memory_id."""
+    page_size: _builtins.int
+    """The maximum per page. 0 means 50; values over 1,000 mean 1,000. May change between pages."""
+    page_token: _builtins.str
+    """`next_page_token` of the previous page; empty for the first. Opaque, and bound to all other arguments except
+    page_size.
+    """
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        memory_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory_id", b"memory_id", "page_size", b"page_size", "page_token", b"page_token", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMemoryRevisionsRequest: _TypeAlias = ListMemoryRevisionsRequest  # noqa: Y015
+
+@_typing.final
+class ListMemoryRevisionsResponse(_message.Message):
+    """Response of ListMemoryRevisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page. Empty on the last page."""
+    @_builtins.property
+    def revisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemoryRevision]:
+        """Newest first."""
+
+    def __init__(
+        self,
+        *,
+        revisions: _abc.Iterable[Global___MemoryRevision] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "revisions", b"revisions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMemoryRevisionsResponse: _TypeAlias = ListMemoryRevisionsResponse  # noqa: Y015
+
+@_typing.final
+class MemoryRevision(_message.Message):
+    """One version of a memory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORY_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    RECORD_TIME_FIELD_NUMBER: _builtins.int
+    change: Global___MemoryChange.ValueType
+    """What made this version."""
+    revision: _builtins.int
+    """The session's revision of that change; what RollbackMemory takes."""
+    @_builtins.property
+    def memory(self) -> Global___Memory:
+        """The memory as that change left it. Its effective importance is that at the time of the answer."""
+
+    @_builtins.property
+    def record_time(self) -> _timestamp_pb2.Timestamp:
+        """When that change was made."""
+
+    def __init__(
+        self,
+        *,
+        memory: Global___Memory | None = ...,
+        change: Global___MemoryChange.ValueType = ...,
+        revision: _builtins.int = ...,
+        record_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["memory", b"memory", "record_time", b"record_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "memory", b"memory", "record_time", b"record_time", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemoryRevision: _TypeAlias = MemoryRevision  # noqa: Y015
+
+@_typing.final
+class RollbackMemoryRequest(_message.Message):
+    """Request of RollbackMemory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    MEMORY_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """See Memory.session_id."""
+    memory_id: _builtins.str
+    """See Memory.memory_id."""
+    revision: _builtins.int
+    """Of the version to go back to, as ListMemoryRevisions gives it."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        memory_id: _builtins.str = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory_id", b"memory_id", "revision", b"revision", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackMemoryRequest: _TypeAlias = RollbackMemoryRequest  # noqa: Y015

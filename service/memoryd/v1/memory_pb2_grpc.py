@@ -110,6 +110,16 @@ class MemoryServiceStub:
                 request_serializer=memoryd_dot_v1_dot_memory__pb2.ExportMemoriesRequest.SerializeToString,
                 response_deserializer=memoryd_dot_v1_dot_memory__pb2.Memory.FromString,
                 _registered_method=True)
+        self.ListMemoryRevisions = channel.unary_unary(
+                '/memoryd.v1.MemoryService/ListMemoryRevisions',
+                request_serializer=memoryd_dot_v1_dot_memory__pb2.ListMemoryRevisionsRequest.SerializeToString,
+                response_deserializer=memoryd_dot_v1_dot_memory__pb2.ListMemoryRevisionsResponse.FromString,
+                _registered_method=True)
+        self.RollbackMemory = channel.unary_unary(
+                '/memoryd.v1.MemoryService/RollbackMemory',
+                request_serializer=memoryd_dot_v1_dot_memory__pb2.RollbackMemoryRequest.SerializeToString,
+                response_deserializer=memoryd_dot_v1_dot_memory__pb2.Memory.FromString,
+                _registered_method=True)
 
 
 class MemoryServiceServicer:
@@ -129,6 +139,10 @@ class MemoryServiceServicer:
         (never is the latest; a request without an expiration counts as the default time to live). However many callers
         race, one memory results. A deleted or expired memory neither blocks nor resurfaces: storing its content again
         creates a new memory.
+
+        A memory with a `key` is identified by that key alone. Storing under the key of a live memory merges where type and
+        content hash are equal. Anything else replaces that memory: it is soft-deleted, and a new memory takes the key, in
+        one transaction. A memory with a key and one without never merge.
 
         A session holds at most `memory.max_entries` live memories (tool configuration). Beyond that, the memories with the
         lowest effective importance are soft-deleted, never the one just stored.
@@ -193,8 +207,8 @@ class MemoryServiceServicer:
 
     def UpdateMemory(self, request, context):
         """Changes the fields that the mask names (AIP-134). Changeable: `content`, `content_type`, `importance`, `metadata`,
-        `expire_time`. ABORTED if `memory.etag` is given and not the current one; ALREADY_EXISTS if the content would
-        duplicate another memory, which `google.rpc.ResourceInfo` names.
+        `tags`, `expire_time`. ABORTED if `memory.etag` is given and not the current one; ALREADY_EXISTS if the content of a
+        memory without a key would duplicate another one, which `google.rpc.ResourceInfo` names.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -209,8 +223,8 @@ class MemoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UndeleteMemory(self, request, context):
-        """Restores a soft-deleted memory. ALREADY_EXISTS if its content has been stored again, or if it is not deleted;
-        RESOURCE_EXHAUSTED if the session is full; NOT_FOUND if it has since expired or been purged.
+        """Restores a soft-deleted memory. ALREADY_EXISTS if its key has been taken or its content stored again, by a memory
+        that `google.rpc.ResourceInfo` names, or if it is not deleted; RESOURCE_EXHAUSTED if the session is full; NOT_FOUND if it has since expired or been purged.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -241,6 +255,23 @@ class MemoryServiceServicer:
 
     def ExportMemories(self, request, context):
         """Streams all memories of the session that match the filter, in creation order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMemoryRevisions(self, request, context):
+        """Lists every version of a memory that is kept, newest first; also of a soft-deleted one. NOT_FOUND if the memory
+        never existed, has expired or was purged.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackMemory(self, request, context):
+        """Gives a live memory the content, type, importance, metadata, tags and expiry of one of its versions, as a new
+        revision. OUT_OF_RANGE if the memory never had that revision or the version is no longer kept; FAILED_PRECONDITION if
+        the version's expiry has passed; ALREADY_EXISTS if another live memory has its content and type.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -317,6 +348,16 @@ def add_MemoryServiceServicer_to_server(servicer, server):
             'ExportMemories': grpc.unary_stream_rpc_method_handler(
                     servicer.ExportMemories,
                     request_deserializer=memoryd_dot_v1_dot_memory__pb2.ExportMemoriesRequest.FromString,
+                    response_serializer=memoryd_dot_v1_dot_memory__pb2.Memory.SerializeToString,
+            ),
+            'ListMemoryRevisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMemoryRevisions,
+                    request_deserializer=memoryd_dot_v1_dot_memory__pb2.ListMemoryRevisionsRequest.FromString,
+                    response_serializer=memoryd_dot_v1_dot_memory__pb2.ListMemoryRevisionsResponse.SerializeToString,
+            ),
+            'RollbackMemory': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackMemory,
+                    request_deserializer=memoryd_dot_v1_dot_memory__pb2.RollbackMemoryRequest.FromString,
                     response_serializer=memoryd_dot_v1_dot_memory__pb2.Memory.SerializeToString,
             ),
     }
@@ -703,6 +744,60 @@ class MemoryService:
             target,
             '/memoryd.v1.MemoryService/ExportMemories',
             memoryd_dot_v1_dot_memory__pb2.ExportMemoriesRequest.SerializeToString,
+            memoryd_dot_v1_dot_memory__pb2.Memory.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMemoryRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/memoryd.v1.MemoryService/ListMemoryRevisions',
+            memoryd_dot_v1_dot_memory__pb2.ListMemoryRevisionsRequest.SerializeToString,
+            memoryd_dot_v1_dot_memory__pb2.ListMemoryRevisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackMemory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/memoryd.v1.MemoryService/RollbackMemory',
+            memoryd_dot_v1_dot_memory__pb2.RollbackMemoryRequest.SerializeToString,
             memoryd_dot_v1_dot_memory__pb2.Memory.FromString,
             options,
             channel_credentials,

@@ -48,6 +48,10 @@ class MemoryServiceStub:
     race, one memory results. A deleted or expired memory neither blocks nor resurfaces: storing its content again
     creates a new memory.
 
+    A memory with a `key` is identified by that key alone. Storing under the key of a live memory merges where type and
+    content hash are equal. Anything else replaces that memory: it is soft-deleted, and a new memory takes the key, in
+    one transaction. A memory with a key and one without never merge.
+
     A session holds at most `memory.max_entries` live memories (tool configuration). Beyond that, the memories with the
     lowest effective importance are soft-deleted, never the one just stored.
     """
@@ -81,16 +85,16 @@ class MemoryServiceStub:
     """Finds near duplicates of a text or of a memory, nearest first. It only reports; it never blocks or merges a write."""
     UpdateMemory: _grpc.UnaryUnaryMultiCallable[_memory_pb2.UpdateMemoryRequest, _memory_pb2.Memory]
     """Changes the fields that the mask names (AIP-134). Changeable: `content`, `content_type`, `importance`, `metadata`,
-    `expire_time`. ABORTED if `memory.etag` is given and not the current one; ALREADY_EXISTS if the content would
-    duplicate another memory, which `google.rpc.ResourceInfo` names.
+    `tags`, `expire_time`. ABORTED if `memory.etag` is given and not the current one; ALREADY_EXISTS if the content of a
+    memory without a key would duplicate another one, which `google.rpc.ResourceInfo` names.
     """
     DeleteMemory: _grpc.UnaryUnaryMultiCallable[_memory_pb2.DeleteMemoryRequest, _memory_pb2.Memory]
     """Soft-deletes a memory: readers no longer see it, and UndeleteMemory can restore it until it is purged. Returns the
     deleted memory.
     """
     UndeleteMemory: _grpc.UnaryUnaryMultiCallable[_memory_pb2.UndeleteMemoryRequest, _memory_pb2.Memory]
-    """Restores a soft-deleted memory. ALREADY_EXISTS if its content has been stored again, or if it is not deleted;
-    RESOURCE_EXHAUSTED if the session is full; NOT_FOUND if it has since expired or been purged.
+    """Restores a soft-deleted memory. ALREADY_EXISTS if its key has been taken or its content stored again, by a memory
+    that `google.rpc.ResourceInfo` names, or if it is not deleted; RESOURCE_EXHAUSTED if the session is full; NOT_FOUND if it has since expired or been purged.
     """
     PurgeMemories: _grpc.UnaryUnaryMultiCallable[_memory_pb2.PurgeMemoriesRequest, _memory_pb2.PurgeMemoriesResponse]
     """Permanently deletes every memory of the session that matches the filter, including deleted and expired ones.
@@ -104,6 +108,15 @@ class MemoryServiceStub:
     """
     ExportMemories: _grpc.UnaryStreamMultiCallable[_memory_pb2.ExportMemoriesRequest, _memory_pb2.Memory]
     """Streams all memories of the session that match the filter, in creation order."""
+    ListMemoryRevisions: _grpc.UnaryUnaryMultiCallable[_memory_pb2.ListMemoryRevisionsRequest, _memory_pb2.ListMemoryRevisionsResponse]
+    """Lists every version of a memory that is kept, newest first; also of a soft-deleted one. NOT_FOUND if the memory
+    never existed, has expired or was purged.
+    """
+    RollbackMemory: _grpc.UnaryUnaryMultiCallable[_memory_pb2.RollbackMemoryRequest, _memory_pb2.Memory]
+    """Gives a live memory the content, type, importance, metadata, tags and expiry of one of its versions, as a new
+    revision. OUT_OF_RANGE if the memory never had that revision or the version is no longer kept; FAILED_PRECONDITION if
+    the version's expiry has passed; ALREADY_EXISTS if another live memory has its content and type.
+    """
 
 @_typing.type_check_only
 class MemoryServiceAsyncStub(MemoryServiceStub):
@@ -124,6 +137,10 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     (never is the latest; a request without an expiration counts as the default time to live). However many callers
     race, one memory results. A deleted or expired memory neither blocks nor resurfaces: storing its content again
     creates a new memory.
+
+    A memory with a `key` is identified by that key alone. Storing under the key of a live memory merges where type and
+    content hash are equal. Anything else replaces that memory: it is soft-deleted, and a new memory takes the key, in
+    one transaction. A memory with a key and one without never merge.
 
     A session holds at most `memory.max_entries` live memories (tool configuration). Beyond that, the memories with the
     lowest effective importance are soft-deleted, never the one just stored.
@@ -158,16 +175,16 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     """Finds near duplicates of a text or of a memory, nearest first. It only reports; it never blocks or merges a write."""
     UpdateMemory: _aio.UnaryUnaryMultiCallable[_memory_pb2.UpdateMemoryRequest, _memory_pb2.Memory]  # type: ignore[assignment]
     """Changes the fields that the mask names (AIP-134). Changeable: `content`, `content_type`, `importance`, `metadata`,
-    `expire_time`. ABORTED if `memory.etag` is given and not the current one; ALREADY_EXISTS if the content would
-    duplicate another memory, which `google.rpc.ResourceInfo` names.
+    `tags`, `expire_time`. ABORTED if `memory.etag` is given and not the current one; ALREADY_EXISTS if the content of a
+    memory without a key would duplicate another one, which `google.rpc.ResourceInfo` names.
     """
     DeleteMemory: _aio.UnaryUnaryMultiCallable[_memory_pb2.DeleteMemoryRequest, _memory_pb2.Memory]  # type: ignore[assignment]
     """Soft-deletes a memory: readers no longer see it, and UndeleteMemory can restore it until it is purged. Returns the
     deleted memory.
     """
     UndeleteMemory: _aio.UnaryUnaryMultiCallable[_memory_pb2.UndeleteMemoryRequest, _memory_pb2.Memory]  # type: ignore[assignment]
-    """Restores a soft-deleted memory. ALREADY_EXISTS if its content has been stored again, or if it is not deleted;
-    RESOURCE_EXHAUSTED if the session is full; NOT_FOUND if it has since expired or been purged.
+    """Restores a soft-deleted memory. ALREADY_EXISTS if its key has been taken or its content stored again, by a memory
+    that `google.rpc.ResourceInfo` names, or if it is not deleted; RESOURCE_EXHAUSTED if the session is full; NOT_FOUND if it has since expired or been purged.
     """
     PurgeMemories: _aio.UnaryUnaryMultiCallable[_memory_pb2.PurgeMemoriesRequest, _memory_pb2.PurgeMemoriesResponse]  # type: ignore[assignment]
     """Permanently deletes every memory of the session that matches the filter, including deleted and expired ones.
@@ -181,6 +198,15 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     """
     ExportMemories: _aio.UnaryStreamMultiCallable[_memory_pb2.ExportMemoriesRequest, _memory_pb2.Memory]  # type: ignore[assignment]
     """Streams all memories of the session that match the filter, in creation order."""
+    ListMemoryRevisions: _aio.UnaryUnaryMultiCallable[_memory_pb2.ListMemoryRevisionsRequest, _memory_pb2.ListMemoryRevisionsResponse]  # type: ignore[assignment]
+    """Lists every version of a memory that is kept, newest first; also of a soft-deleted one. NOT_FOUND if the memory
+    never existed, has expired or was purged.
+    """
+    RollbackMemory: _aio.UnaryUnaryMultiCallable[_memory_pb2.RollbackMemoryRequest, _memory_pb2.Memory]  # type: ignore[assignment]
+    """Gives a live memory the content, type, importance, metadata, tags and expiry of one of its versions, as a new
+    revision. OUT_OF_RANGE if the memory never had that revision or the version is no longer kept; FAILED_PRECONDITION if
+    the version's expiry has passed; ALREADY_EXISTS if another live memory has its content and type.
+    """
 
 class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Stores the memories of conversational agents: one sentence or paragraph each, grouped in sessions that the caller
@@ -204,6 +230,10 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         (never is the latest; a request without an expiration counts as the default time to live). However many callers
         race, one memory results. A deleted or expired memory neither blocks nor resurfaces: storing its content again
         creates a new memory.
+
+        A memory with a `key` is identified by that key alone. Storing under the key of a live memory merges where type and
+        content hash are equal. Anything else replaces that memory: it is soft-deleted, and a new memory takes the key, in
+        one transaction. A memory with a key and one without never merge.
 
         A session holds at most `memory.max_entries` live memories (tool configuration). Beyond that, the memories with the
         lowest effective importance are soft-deleted, never the one just stored.
@@ -280,8 +310,8 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_memory_pb2.Memory, _abc.Awaitable[_memory_pb2.Memory]]:
         """Changes the fields that the mask names (AIP-134). Changeable: `content`, `content_type`, `importance`, `metadata`,
-        `expire_time`. ABORTED if `memory.etag` is given and not the current one; ALREADY_EXISTS if the content would
-        duplicate another memory, which `google.rpc.ResourceInfo` names.
+        `tags`, `expire_time`. ABORTED if `memory.etag` is given and not the current one; ALREADY_EXISTS if the content of a
+        memory without a key would duplicate another one, which `google.rpc.ResourceInfo` names.
         """
 
     @_abc_1.abstractmethod
@@ -300,8 +330,8 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_pb2.UndeleteMemoryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_memory_pb2.Memory, _abc.Awaitable[_memory_pb2.Memory]]:
-        """Restores a soft-deleted memory. ALREADY_EXISTS if its content has been stored again, or if it is not deleted;
-        RESOURCE_EXHAUSTED if the session is full; NOT_FOUND if it has since expired or been purged.
+        """Restores a soft-deleted memory. ALREADY_EXISTS if its key has been taken or its content stored again, by a memory
+        that `google.rpc.ResourceInfo` names, or if it is not deleted; RESOURCE_EXHAUSTED if the session is full; NOT_FOUND if it has since expired or been purged.
         """
 
     @_abc_1.abstractmethod
@@ -339,5 +369,26 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_memory_pb2.Memory], _abc.AsyncIterator[_memory_pb2.Memory]]:
         """Streams all memories of the session that match the filter, in creation order."""
+
+    @_abc_1.abstractmethod
+    def ListMemoryRevisions(
+        self,
+        request: _memory_pb2.ListMemoryRevisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_pb2.ListMemoryRevisionsResponse, _abc.Awaitable[_memory_pb2.ListMemoryRevisionsResponse]]:
+        """Lists every version of a memory that is kept, newest first; also of a soft-deleted one. NOT_FOUND if the memory
+        never existed, has expired or was purged.
+        """
+
+    @_abc_1.abstractmethod
+    def RollbackMemory(
+        self,
+        request: _memory_pb2.RollbackMemoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_pb2.Memory, _abc.Awaitable[_memory_pb2.Memory]]:
+        """Gives a live memory the content, type, importance, metadata, tags and expiry of one of its versions, as a new
+        revision. OUT_OF_RANGE if the memory never had that revision or the version is no longer kept; FAILED_PRECONDITION if
+        the version's expiry has passed; ALREADY_EXISTS if another live memory has its content and type.
+        """
 
 def add_MemoryServiceServicer_to_server(servicer: MemoryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -20,6 +20,8 @@ STORABLE_FIELD_NUMBER: _builtins.int
 TENANT_FIELD_NUMBER: _builtins.int
 SESSION_ID_PREFIX_FIELD_NUMBER: _builtins.int
 LABEL_KEY_FIELD_NUMBER: _builtins.int
+MEMORY_KEY_FIELD_NUMBER: _builtins.int
+TAG_FIELD_NUMBER: _builtins.int
 session_id: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
 """A session's name: 1–255 characters of `A–Z a–z 0–9 . _ : @ -`, starting with a letter or digit, without `..`."""
 memory_id: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
@@ -36,3 +38,7 @@ session_id_prefix: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.Strin
 """What a session's name begins with."""
 label_key: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
 """The key of a label."""
+memory_key: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
+"""The caller's name for a memory."""
+tag: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
+"""A tag of a memory."""

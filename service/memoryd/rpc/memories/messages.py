@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from memoryd.domain.content import content_hash, is_keyed_hash, normalise
 from memoryd.domain.importance import effective_importance
 from memoryd.domain.records import Change, ContentType, StoreOutcome
 from memoryd.rpc.structs import fill_struct
@@ -36,9 +37,10 @@ _PROTO_CONTENT_TYPE = {record: number for number, record in CONTENT_TYPE_OF.item
 _PROTO_OUTCOME = {
     StoreOutcome.CREATED: memory_pb2.STORE_OUTCOME_CREATED,
     StoreOutcome.MERGED: memory_pb2.STORE_OUTCOME_MERGED,
+    StoreOutcome.REPLACED: memory_pb2.STORE_OUTCOME_REPLACED,
 }
 
-_PROTO_CHANGE = {
+PROTO_CHANGE = {
     Change.CREATED: memory_pb2.MEMORY_CHANGE_CREATED,
     Change.UPDATED: memory_pb2.MEMORY_CHANGE_UPDATED,
     Change.DELETED: memory_pb2.MEMORY_CHANGE_DELETED,
@@ -88,7 +90,14 @@ def _fill_lasting(message: memory_pb2.Memory, memory: Memory) -> None:
     message.content = memory.content
     message.content_type = _PROTO_CONTENT_TYPE[memory.content_type]
     message.importance = memory.importance
-    message.content_hash = memory.content_hash
+    if is_keyed_hash(memory.content_hash):
+        message.content_hash = content_hash(normalise(memory.content))
+    else:
+        message.content_hash = memory.content_hash
+    if memory.key is not None:
+        message.key = memory.key
+    if memory.tags:
+        message.tags.extend(memory.tags)
     message.semantic_hash = memory.semantic_hash
     # In place: messages of their own would be copied, which takes as long as all the rest.
     _fill_time(message.create_time, memory.created_at)
@@ -113,7 +122,7 @@ def store_response(stored: Stored, *, half_life_days: float) -> memory_pb2.Store
 def batch_response(
     stored: Sequence[Stored], *, half_life_days: float, max_bytes: int
 ) -> memory_pb2.BatchStoreMemoriesResponse:
-    """The answers together; the last ones without content and metadata where they are too large."""
+    """The answers together; where they are too large, the last ones without what makes them so."""
     answer = memory_pb2.BatchStoreMemoriesResponse()
     responses = ((answer.responses.add(), one) for one in stored)
     answer.truncated = _fill_store_responses(responses, half_life_days, max_bytes)
@@ -147,16 +156,15 @@ def _fill_store_responses(
     half_life_days: float,
     max_bytes: int,
 ) -> bool:
-    """Fill in all, the last ones without content and metadata where they are too large together.
+    """Fill in all; where they are too large together, strip the last ones.
 
     Answers whether they are.
     """
     size, filled = 0, []
     for response, one in responses:
-        if size > max_bytes:
-            outline = one.memory._replace(content="", metadata={})
-            one = one._replace(memory=outline)  # noqa: PLW2901  what is left of it
         _fill_store_response(response, one, half_life_days)
+        if size > max_bytes:
+            _strip(response)
         size += response.ByteSize() + RESPONSE_FRAMING_BYTES
         filled.append(response)
     truncated = size > max_bytes
@@ -164,10 +172,15 @@ def _fill_store_responses(
         if size <= max_bytes:
             break
         size -= response.ByteSize()
-        response.memory.ClearField("content")
-        response.memory.ClearField("metadata")
+        _strip(response)
         size += response.ByteSize()
     return truncated
+
+
+def _strip(response: memory_pb2.StoreMemoryResponse) -> None:
+    """Leave out what may be large."""
+    for name in ("content", "metadata", "tags"):
+        response.memory.ClearField(name)
 
 
 def _fill_store_response(
@@ -177,6 +190,8 @@ def _fill_store_response(
     response.outcome = _PROTO_OUTCOME[stored.outcome]
     if stored.evicted_memory_ids:
         response.evicted_memory_ids.extend(stored.evicted_memory_ids)
+    if stored.replaced_memory_id:
+        response.replaced_memory_id = stored.replaced_memory_id
 
 
 def event_message(
@@ -189,7 +204,7 @@ def event_message(
     else:
         memory = memory_message(event.memory, now=now, half_life_days=half_life_days)
     return memory_pb2.WatchMemoriesResponse(
-        change=_PROTO_CHANGE[event.change], memory=memory, revision=event.revision
+        change=PROTO_CHANGE[event.change], memory=memory, revision=event.revision
     )
 
 

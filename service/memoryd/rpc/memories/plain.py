@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 is_session_id = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._:@-]{0,254}").fullmatch
 _is_memory_id = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 is_request_id = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}").fullmatch
+_is_key = re.compile(r"[A-Za-z0-9._:@/-]{1,255}").fullmatch
+_is_tag = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,64}").fullmatch
 
 _CONTENT_TYPES = frozenset(ContentType.values())
 MAX_QUERY_CHARACTERS = 16_384
@@ -31,6 +33,8 @@ def is_plain_store(request: memory_pb2.StoreMemoryRequest) -> bool:
         and 0.0 <= request.importance <= 1.0
         and request.WhichOneof("expiration") in {None, "never_expires"}
         and (not request.request_id or is_request_id(request.request_id) is not None)
+        and (not request.key or _is_key(request.key) is not None)
+        and all(map(_is_tag, request.tags))
     )
 
 
@@ -42,6 +46,7 @@ def is_plain_name(request: memory_pb2.GetMemoryRequest) -> bool:
     return (
         is_session_id(request.session_id) is not None
         and _is_memory_id(request.memory_id) is not None
+        and not request.key
     )
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from memoryd.domain.content import MAX_CONTENT_CHARS, ContentRefused, clean, hashes_of
+from memoryd.domain.content import MAX_CONTENT_CHARS, ContentRefused, clean, hashes_of, keyed_hash
 from memoryd.domain.errors import Violation
 from memoryd.domain.principals import Scope
 from memoryd.domain.records import (
@@ -20,6 +20,7 @@ from memoryd.domain.records import (
     NewMemory,
     Session,
 )
+from memoryd.domain.tags import as_tags, problem_with_tags
 from memoryd.recall.weights import DEFAULT_IMPORTANCE_WEIGHT
 from memoryd.retrieval.query import RetrievalQuery
 from memoryd.rpc import page_token, sizes
@@ -54,7 +55,7 @@ IN_THE_PAST = "must lie in the future; to remove a memory now, delete it"
 
 END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
-CHANGEABLE_PATHS = ("content", "content_type", "importance", "metadata", "expire_time")
+CHANGEABLE_PATHS = ("content", "content_type", "importance", "metadata", "tags", "expire_time")
 """Of Memory, in UpdateMemory."""
 
 
@@ -67,6 +68,8 @@ class MemoryName:
     memory_id: str
     etag: str = ""
     """Of the memory as it has to be still; empty for any."""
+    key: str = ""
+    """In place of the id; empty: that names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,19 +170,25 @@ class RequestParser:
 
     @staticmethod
     def name(
-        request: memory_pb2.GetMemoryRequest | memory_pb2.UndeleteMemoryRequest,
-        call: Call,
-        violations: Violations,
+        request: memory_pb2.UndeleteMemoryRequest, call: Call, violations: Violations
     ) -> MemoryName:
         del violations
         return MemoryName(call.session(request.session_id), request.memory_id)
 
     @staticmethod
+    def name_or_key(
+        request: memory_pb2.GetMemoryRequest, call: Call, violations: Violations
+    ) -> MemoryName:
+        _check_one_name(request, violations)
+        return MemoryName(call.session(request.session_id), request.memory_id, key=request.key)
+
+    @staticmethod
     def deletion(
         request: memory_pb2.DeleteMemoryRequest, call: Call, violations: Violations
     ) -> MemoryName:
-        del violations
-        return MemoryName(call.session(request.session_id), request.memory_id, request.etag)
+        _check_one_name(request, violations)
+        session = call.session(request.session_id)
+        return MemoryName(session, request.memory_id, request.etag, request.key)
 
     def listing(
         self, request: memory_pb2.ListMemoriesRequest, call: Call, violations: Violations
@@ -274,6 +283,7 @@ class RequestParser:
         prefix = f"{field}." if field else ""
         content = self._content(request.content, f"{prefix}content", violations)
         hashes = hashes_of(content)
+        of_content, key = hashes.content_hash, request.key or None
         expires_at = self._expiration(request, call, prefix, violations)
         late = None
         if request.HasField("expire_time") and expires_at and expires_at <= self._clock():
@@ -288,7 +298,7 @@ class RequestParser:
             content_type=convert.CONTENT_TYPE_OF.get(request.content_type, ContentType.CONTEXT),
             importance=request.importance if request.HasField("importance") else DEFAULT_IMPORTANCE,
             metadata=parse_struct(request.metadata, f"{prefix}metadata", violations),
-            content_hash=hashes.content_hash,
+            content_hash=of_content if key is None else keyed_hash(key, of_content),
             semantic_hash=hashes.semantic_hash,
             expires_at=expires_at,
             request_id=request.request_id.lower(),  # a UUID is the same in either case
@@ -296,6 +306,8 @@ class RequestParser:
             field=field,
             expires_by_default=not _has_expiration(request),
             late=late,
+            key=key,
+            tags=_tags(request.tags, f"{prefix}tags", violations) if request.tags else (),
         )
 
     def edit(
@@ -324,6 +336,8 @@ class RequestParser:
                     values["metadata"] = parse_struct(
                         memory.metadata, "memory.metadata", violations
                     )
+                case "tags":
+                    values["tags"] = _tags(memory.tags, "memory.tags", violations)
                 case "expire_time":
                     values["expires_at"] = None
                     if memory.HasField("expire_time"):
@@ -332,6 +346,7 @@ class RequestParser:
                         )
         if request.HasField("ttl"):
             values["expires_at"] = self._from_now(request.ttl, "ttl", violations)
+        values |= _expected_key(request)
         session = call.session(memory.session_id)
         return MemoryEdit(session, memory.memory_id, memory.etag, **values)
 
@@ -350,6 +365,9 @@ class RequestParser:
             ),
             created_after=_optional_moment(message, "created_after", violations),
             created_before=_optional_moment(message, "created_before", violations),
+            tags_any=frozenset(message.tags_any),
+            tags_all=frozenset(message.tags_all),
+            key_prefix=message.key_prefix,
         )
 
     def _content(self, text: str, field: str, violations: Violations) -> str:
@@ -404,6 +422,31 @@ class RequestParser:
 def _has_expiration(request: memory_pb2.StoreMemoryRequest) -> bool:
     kind = request.WhichOneof("expiration")
     return kind is not None and (kind != "never_expires" or request.never_expires)
+
+
+def _expected_key(request: memory_pb2.UpdateMemoryRequest) -> dict[str, str]:
+    """The key that the memory must have; none where the mask leaves it out."""
+    paths, key = request.update_mask.paths, request.memory.key
+    # `*` names what can change, which the key cannot.
+    is_named = "key" in paths or (bool(key) and (not paths or "*" in paths))
+    return {"key": key} if is_named else {}
+
+
+def _check_one_name(
+    request: memory_pb2.GetMemoryRequest | memory_pb2.DeleteMemoryRequest, violations: Violations
+) -> None:
+    if request.memory_id and request.key:
+        violations.add("key", "names a memory that memory_id names already; give one of them")
+    elif not request.memory_id and not request.key:
+        violations.add("memory_id", "must be given, or key in its place")
+
+
+def _tags(given: Sequence[str], field: str, violations: Violations) -> tuple[str, ...]:
+    tags = as_tags(given)
+    problem = problem_with_tags(tags)
+    if problem is not None:
+        violations.add(field, problem)
+    return tags
 
 
 def _optional_moment(

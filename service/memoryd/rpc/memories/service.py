@@ -13,6 +13,7 @@ from memoryd.rpc import page_token, sizes
 from memoryd.rpc.memories import messages as convert
 from memoryd.rpc.memories import plain
 from memoryd.rpc.memories.results import MAX_ANSWER_BYTES, encoded_response, fitting
+from memoryd.rpc.memories.revisions import Revisions
 from memoryd.rpc.memories.store_stream import outcomes, parse_message
 from memoryd.rpc.methods import BULK_WEIGHT, SEARCH_WEIGHT, WRITE_WEIGHT, Method, is_any
 from memoryd.v1 import memory_pb2
@@ -131,7 +132,9 @@ class MemoryService:
                 is_plain=is_any,
                 holds=holds,
             ),
-            "GetMemory": Method(parser.name, self.get, read, in_all, is_plain=plain.is_plain_name),
+            "GetMemory": Method(
+                parser.name_or_key, self.get, read, in_all, is_plain=plain.is_plain_name
+            ),
             "ListMemories": Method(
                 parser.listing,
                 self.list_page,
@@ -208,6 +211,7 @@ class MemoryService:
                 weight=BULK_WEIGHT,
                 check_size=sizes.check_filter,
             ),
+            **Revisions(self._store, self._message, clock=self._clock).methods(),
         }
 
     async def store(self, memory: NewMemory, call: Call) -> memory_pb2.StoreMemoryResponse:
@@ -243,10 +247,12 @@ class MemoryService:
         return self._store.begin_store(memory, self._capacity(memory.session))
 
     async def get(self, name: MemoryName, call: Call) -> memory_pb2.Memory:
-        memory = await self._store.get(
-            name.session, name.memory_id, now=self._clock(), timeout=call.time_remaining()
-        )
-        return self._message(memory)
+        now, timeout = self._clock(), call.time_remaining()
+        if name.key:
+            found = self._store.get_by_key(name.session, name.key, now=now, timeout=timeout)
+        else:
+            found = self._store.get(name.session, name.memory_id, now=now, timeout=timeout)
+        return self._message(await found)
 
     async def list_page(self, listing: Listing, call: Call) -> memory_pb2.ListMemoriesResponse:
         page = await self._store.page(
@@ -303,7 +309,11 @@ class MemoryService:
 
     async def delete(self, name: MemoryName, call: Call) -> memory_pb2.Memory:
         del call
-        return self._message(await self._store.delete(name.session, name.memory_id, name.etag))
+        if name.key:
+            deleted = self._store.delete_by_key(name.session, name.key, name.etag)
+        else:
+            deleted = self._store.delete(name.session, name.memory_id, name.etag)
+        return self._message(await deleted)
 
     async def undelete(self, name: MemoryName, call: Call) -> memory_pb2.Memory:
         del call
