@@ -142,6 +142,7 @@ class Retrieval:
                         limit=wanted.limit,
                         allowed=masks,
                         meaning=meaning,
+                        min_relevance=wanted.min_relevance,
                         importance_weight=wanted.importance_weight,
                         diverse=wanted.diverse,
                     )
@@ -246,7 +247,8 @@ class Retrieval:
 
 def _by_importance(session: int, view: SessionView, place: int, importance: float) -> Result:
     encoded = view.encoded(place)
-    ranked = Ranked(session, encoded.memory.memory_id, **_NOTHING, importance=importance)
+    memory_id = encoded.memory.memory_id
+    ranked = Ranked(session, memory_id, relevance=None, **_NOTHING, importance=importance)
     return Result(encoded, importance, ranked)
 
 
@@ -259,6 +261,10 @@ def _mask(view: SessionView, wanted: RetrievalQuery, now: datetime, check: Check
             check()
             matching[place] = _matches(memory, wanted.filter)
         mask = matching if mask is None else mask & matching
+    excluded = [view.places[i] for i in wanted.excluded if i in view.places]
+    if excluded:
+        mask = np.ones(len(view.memories), np.bool_) if mask is None else mask
+        mask[excluded] = False
     return mask
 
 

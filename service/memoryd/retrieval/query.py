@@ -50,6 +50,10 @@ class RetrievalQuery:
     """How much effective importance tempers relevance, 0–1."""
     diverse: bool
     """Whether near duplicates give way to others."""
+    min_relevance: float | None = None
+    """0–1; None: any. Only with a query."""
+    excluded: frozenset[str] = frozenset()
+    """Ids of memories that are not answered."""
 
 
 class Result(NamedTuple):
