@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test torture test-pgbouncer test-later-schema test-aio fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline bench bench-access bench-peers bench-recall profile lock docs examples example-node example-go clean FORCE
+.PHONY: help install serve test torture test-pgbouncer test-later-schema test-aio fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline bench bench-access bench-peers bench-recall bench-relevance profile lock docs examples example-node example-go clean FORCE
 
 # make PYTHON=python3.13 install
 CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
@@ -126,6 +126,10 @@ profile: .venv/.installed ## show where a server's time goes (ARGS="--kind sqlit
 bench-recall: .venv/.installed ## measure retrieval on LoCoMo (LOCOMO=path/to/locomo10.json, ARGS="--embedders none")
 	@test -n "$(LOCOMO)" || { echo 'say where the data is: make bench-recall LOCOMO=path/to/locomo10.json' >&2; exit 1; }
 	$(RUN) python benchmarks/recall.py "$(LOCOMO)" $(ARGS)
+
+bench-relevance: .venv/.installed ## measure and fit relevance (LOCOMO=..., BEAM=..., FRIENDS=..., ARGS="--embedder static")
+	@test -n "$(LOCOMO)" -a -n "$(BEAM)" -a -n "$(FRIENDS)" || { echo 'say where the data is: make bench-relevance LOCOMO=... BEAM=... FRIENDS=...' >&2; exit 1; }
+	$(RUN) python benchmarks/relevance.py --locomo "$(LOCOMO)" --beam "$(BEAM)" --friends "$(FRIENDS)" $(ARGS)
 
 docs: .venv/.installed .venv/image.binpb build/docs-venv/.installed ## build the site of docs/ and of the API in build/site; a broken link fails
 	@rm -rf docs/api build/site

@@ -314,6 +314,20 @@ SENT: list[tuple[Callable[[Rig], Any], str, dict[str, Any]]] = [
         },
     ),
     (
+        lambda rig: rig.memory.retrieve(
+            "s", "tea?", min_relevance=0.0, max_chars=4000, exclude_memory_ids=iter(["m", "n"])
+        ),
+        "RetrieveMemories",
+        {
+            "session_id": "s",
+            "query": "tea?",
+            "filter": {},
+            "min_relevance": 0.0,
+            "max_chars": 4000,
+            "exclude_memory_ids": ["m", "n"],
+        },
+    ),
+    (
         lambda rig: rig.memory.find_similar("s", "tea", max_distance=0, limit=2),
         "FindSimilarMemories",
         {"session_id": "s", "content": "tea", "max_distance": 0, "limit": 2},

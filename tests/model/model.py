@@ -824,10 +824,20 @@ class Model:
         wanted.CopyFrom(request.filter)
         if not wanted.HasField("min_importance"):
             wanted.min_importance = self.limits.importance_threshold
-        found = {row.memory_id: row for row in self.matching(self.live(request.session_id), wanted)}
+        found = {
+            row.memory_id: row
+            for row in self.matching(self.live(request.session_id), wanted)
+            if row.memory_id not in request.exclude_memory_ids
+        }
         limit = min(request.limit or DEFAULT_RESULTS, MAX_RESULTS)
         ids = [result.memory.memory_id for result in answer.results]
-        assert len(ids) == len(set(ids)) == min(limit, len(found))
+        assert len(ids) == len(set(ids))
+        assert answer.truncated == (len(ids) < min(limit, len(found)))
+        if request.max_chars:
+            sizes = [len(found[memory_id].content) for memory_id in ids]
+            assert sum(sizes) <= request.max_chars or len(ids) == 1
+        else:
+            assert not answer.truncated
         best = sorted((self.effective(row) for row in found.values()), reverse=True)
         for result, expected in zip(answer.results, best, strict=False):
             row = found[result.memory.memory_id]

@@ -565,14 +565,30 @@ class MemoryMachine(RuleBasedStateMachine):
         name=sessions,
         wanted=filters,
         limit=st.sampled_from((0, 0, 1, 3, 5000)),
+        max_chars=st.sampled_from((0, 0, 1, 30)),
+        excluded=st.sets(st.integers(0, 20), max_size=3),
         peek=st.booleans(),
     )
     def retrieve(
-        self, *, via: int, name: str, wanted: dict[str, Any], limit: int, peek: bool
+        self,
+        *,
+        via: int,
+        name: str,
+        wanted: dict[str, Any],
+        limit: int,
+        max_chars: int,
+        excluded: set[int],
+        peek: bool,
     ) -> None:
         session_id = self.world.session(name)
+        rows = self.model.rows(session_id)
         request = pb.RetrieveMemoriesRequest(
-            session_id=session_id, filter=self.filter(wanted), limit=limit, peek=peek
+            session_id=session_id,
+            filter=self.filter(wanted),
+            limit=limit,
+            max_chars=max_chars,
+            exclude_memory_ids=[rows[i % len(rows)].memory_id for i in excluded if rows],
+            peek=peek,
         )
         ids = self.model.retrieved(request, self.call(via, "RetrieveMemories", request))
         if ids and not peek:

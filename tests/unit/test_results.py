@@ -44,7 +44,11 @@ def memories(draw: st.DrawFn) -> Memory:
 
 
 ranked = st.builds(
-    Ranked, st.just(0), st.just(""), *(doubles.filter(lambda n: abs(n) < 1e300) for _ in range(8))
+    Ranked,
+    st.just(0),
+    st.just(""),
+    st.none() | st.floats(0, 1),
+    *(doubles.filter(lambda n: abs(n) < 1e300) for _ in range(8)),
 )
 
 
@@ -71,7 +75,12 @@ def test_an_encoded_answer_is_the_message(
         results.append(Result(encoded, importance, one))
         message = convert.memory_message(memory, now=memory.created_at, half_life_days=30.0)
         message.effective_importance = importance
-        parts = {name: getattr(one, name) for name in Ranked._fields[2:]}
-        expected.results.add(memory=message, score=one.score, breakdown=pb.ScoreBreakdown(**parts))
+        parts = {name: getattr(one, name) for name in Ranked._fields[3:]}
+        expected.results.add(
+            memory=message,
+            score=one.score,
+            breakdown=pb.ScoreBreakdown(**parts),
+            relevance=one.relevance,
+        )
     encoded_answer = encoded_response(results, revision, revisions, truncated=truncated)
     assert pb.RetrieveMemoriesResponse.FromString(encoded_answer) == expected

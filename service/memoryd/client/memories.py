@@ -196,6 +196,9 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
         peek: bool = False,
         importance_weight: float | None = None,
         diversify: bool | None = None,
+        min_relevance: float | None = None,
+        max_chars: int = 0,
+        exclude_memory_ids: Iterable[str] = (),
         timeout: float | None = None,
         **which: Unpack[Filter],
     ) -> memory_pb2.RetrieveMemoriesResponse:
@@ -206,7 +209,11 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
         unless `min_importance` is given. `session_ids`: up to 16 further sessions to rank along
         with the first. `limit`: 0 is 10, at most 100. Accesses are counted unless `peek`.
         `importance_weight` (0.0-1.0; None: 0.2) is the share of importance in the ranking by
-        relevance. Near duplicates rank lower unless `diversify` is False.
+        relevance. Near duplicates rank lower unless `diversify` is False. `min_relevance` (0.0-1.0;
+        only with a query) leaves out memories that recall is less sure of: without results, it
+        knows nothing of the query. Results end before their contents together exceed `max_chars`
+        characters, but the best one always comes; 0 is no limit. `exclude_memory_ids`: up to 1,000
+        memories to leave out.
         """
         request = memory_pb2.RetrieveMemoriesRequest(
             session_id=args.text("session_id", session_id),
@@ -217,6 +224,9 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
             importance_weight=args.optional_double("importance_weight", importance_weight),
             session_ids=args.texts("session_ids", session_ids),
             diversify=args.optional_flag("diversify", diversify),
+            min_relevance=args.optional_double("min_relevance", min_relevance),
+            max_chars=args.int32("max_chars", max_chars),
+            exclude_memory_ids=args.texts("exclude_memory_ids", exclude_memory_ids),
         )
         return await self._call(self._stub.RetrieveMemories, request, timeout)
 

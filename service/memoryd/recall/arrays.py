@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from memoryd.recall.episodes import Episodes
+from memoryd.recall.weights import ENOUGH_MEMORIES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -156,3 +157,14 @@ def inverse_document_frequency(
     """ln(1 + (N − n + ½) / (n + ½)), as BM25 weighs a term that n of N documents hold."""
     held: NDArray[np.float64] = frequencies.astype(np.float64)
     return np.log1p((documents - held + 0.5) / (held + 0.5))
+
+
+def shares_of(frequencies: NDArray[np.int32], documents: int) -> NDArray[np.float64]:
+    """The share that each term has in a query, by its IDF; they add up to 1.
+
+    A small session counts as one of `ENOUGH_MEMORIES`: its memories alone would have each term that
+    they hold seem common, and each that they lack rare.
+    """
+    idf = inverse_document_frequency(frequencies, max(documents, ENOUGH_MEMORIES))
+    shares: NDArray[np.float64] = idf / idf.sum()
+    return shares

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from memoryd.recall.certainty import certainty
 from memoryd.recall.diversity import choose
 from memoryd.recall.index import corpus_of
 from memoryd.recall.ranked import PARTS, Ranked
@@ -53,6 +54,7 @@ def rank(
     limit: int,
     allowed: Sequence[Mask | None] = (),
     meaning: Meaning | None = None,
+    min_relevance: float | None = None,
     importance_weight: float = DEFAULT_IMPORTANCE_WEIGHT,
     diverse: bool = True,
 ) -> list[Ranked]:
@@ -60,7 +62,8 @@ def rank(
 
     The query is as `understand` gives it for these sessions, its meaning as `meaning_of` does. For
     each index `importances` has how important its memories are, and `allowed` which of them may be
-    answered, or None for all: arrays of shape (memories,). Scores are the same whatever is allowed.
+    answered, or None for all: arrays of shape (memories,); neither are those of less relevance than
+    `min_relevance`. Scores and relevance are the same whatever is allowed.
     Among equals the earlier session and the older memory come first. A query that has nothing in
     common with any memory is answered by importance.
     """
@@ -78,14 +81,19 @@ def rank(
         scores += part
     np.round(scores, _SCORE_DECIMALS, out=scores)
     most = limit + SPARE_CANDIDATES if diverse else limit
-    order = highest(scores, _allowed(indexes, allowed), most)
+    mask = _allowed(indexes, allowed)
+    if min_relevance is not None:
+        sure = certainty(found, meaning, np.arange(len(corpus))) >= min_relevance
+        mask = sure if mask is None else mask & sure
+    order = highest(scores, mask, most)
     if diverse:
         chosen = choose(scores[order], _relevance(parts, order), corpus, order, limit)
     else:
         chosen = [(candidate, 0.0) for candidate in range(len(order))]
     nothing = [0.0] * len(order)
     shares = [parts[part][order].tolist() if part in parts else nothing for part in PARTS]
-    of_each = [*zip(*shares, strict=True)]
+    relevance = certainty(found, meaning, np.array(order, np.int64)).tolist()
+    of_each = [*zip(relevance, *shares, strict=True)]
     ranked = []
     for candidate, lost in chosen:
         session = corpus.session_of(order[candidate])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from memoryd.recall.arrays import inverse_document_frequency
+from memoryd.recall.arrays import inverse_document_frequency, shares_of
 from memoryd.recall.bm25 import bm25
 from memoryd.recall.wording import pieces, plain, statement
 
@@ -27,6 +27,10 @@ class Literal(NamedTuple):
     found: Floats
     weights: Mapping[str, float]
     """The IDF of each word and sign of the query."""
+    covered: Floats
+    """The share of the query that each memory holds. Shape (memories,)."""
+    known: float
+    """The share that any memory holds."""
 
 
 def literal(query: str, corpus: Corpus) -> Literal | None:
@@ -40,6 +44,7 @@ def literal(query: str, corpus: Corpus) -> Literal | None:
     number = {piece: place for place, piece in enumerate(dict.fromkeys(asked))}
     adjacent = {(number[first], number[second]) for first, second in pairwise(asked)}
     found = np.zeros((3, len(corpus)))
+    in_order = np.ones(len(corpus))
     lengths = np.fromiter(map(len, corpus.contents()), np.int64)  # in characters
     holders: list[int] = []
     places: list[int] = []
@@ -49,6 +54,8 @@ def literal(query: str, corpus: Corpus) -> Literal | None:
             continue
         held = [number.get(piece, -1) for piece in said(text)]
         found[1, memory] = sum(map(adjacent.__contains__, pairwise(held)))
+        if adjacent:
+            in_order[memory] = len(adjacent.intersection(pairwise(held))) / len(adjacent)
         shared = [place for place in held if place >= 0]
         holders += [memory] * len(shared)
         places += shared
@@ -58,6 +65,14 @@ def literal(query: str, corpus: Corpus) -> Literal | None:
     frequencies = np.bincount(pairs[1], minlength=len(number)).astype(np.int32)
     idf = inverse_document_frequency(frequencies, len(corpus))
     mean_length = max(1.0, float(lengths.mean()))
-    found[0] = bm25(lengths, np.array(holders), np.array(places), idf, mean_length)
+    shares = shares_of(frequencies, len(corpus))
+    every = bm25(lengths, np.array(holders), np.array(places), idf, mean_length, shares=shares)
+    found[0] = every.scores
     np.maximum.at(found[2], pairs[0], np.square(idf)[pairs[1]])
-    return Literal(found, dict(zip(number, idf.tolist(), strict=True)))
+    return Literal(
+        found,
+        dict(zip(number, idf.tolist(), strict=True)),
+        # Most texts share such words; what tells is that most of them come in the same order.
+        every.covered * (2 * in_order - 1).clip(0.0),
+        shares[frequencies > 0].sum().item(),
+    )

@@ -13,6 +13,8 @@ class Ranked(NamedTuple):
     session: int
     """Which of the indexes given holds it."""
     memory_id: str
+    relevance: float | None
+    """How sure it is that the memory bears on the query, 0 to 1; None without a query."""
     lexical: float
     """From words that it shares with the query."""
     semantic: float

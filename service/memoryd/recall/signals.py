@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from memoryd.recall.arrays import inverse_document_frequency
+from memoryd.recall.arrays import inverse_document_frequency, shares_of
 from memoryd.recall.bm25 import bm25
 from memoryd.recall.corpus import standardised
 from memoryd.recall.cues import first_person, query_form
-from memoryd.recall.dates import spans
+from memoryd.recall.dates import phrases, spans
 from memoryd.recall.embedders.embedder import adds_up_words
 from memoryd.recall.index import corpus_of
 from memoryd.recall.literal import literal
@@ -21,7 +21,7 @@ from memoryd.recall.text import analyser
 from memoryd.recall.weights import USUAL_SPREAD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from numpy.typing import NDArray
@@ -61,8 +61,23 @@ class Signals:
     """Those of `CUES` that the query, or the sessions, give rise to; others are 0 for all."""
     matched: bool
     """Whether any memory shares a term with the query, or could be compared with its vector."""
-    embedded: bool
-    """Whether there was anything to compare with the query's vector."""
+    covered: Floats
+    """The share of the query that each memory holds, 0 to 1. Shape (memories,).
+
+    Of a time that the query names, those hold the words that happened then.
+    """
+    known: float
+    """The share that any memory holds."""
+    cosines: Floats | None
+    """The cosine of the query's vector with each memory's, 0 where a memory has no vector.
+
+    None: there was nothing to compare. Shape (memories,).
+    """
+
+    @property
+    def embedded(self) -> bool:
+        """Whether there was anything to compare with the query's vector."""
+        return self.cosines is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +97,10 @@ class Query:
     language: str
     weights: Mapping[str, float]
     """The IDF of each of `terms` and `name_terms` over all the sessions."""
+    shares: Mapping[str, float]
+    """What share of the query each of them is."""
+    known: float
+    """The share that any memory holds."""
 
 
 class Meaning(NamedTuple):
@@ -110,6 +129,10 @@ def understand(text: str, indexes: Sequence[SessionIndex]) -> Query:
     others = [word for word in words if word not in names]
     terms = analysed.terms(others)
     name_terms = analysed.terms(word for word in words if word in names)
+    every = list(dict.fromkeys((*terms, *name_terms)))
+    frequencies = np.array([*map(corpus.frequency, every)], np.int32)
+    idf = inverse_document_frequency(frequencies, len(corpus))
+    shares = shares_of(frequencies, len(corpus))
     return Query(
         text=text,
         text_to_embed=_as_said(text, names, corpus.language),
@@ -118,7 +141,9 @@ def understand(text: str, indexes: Sequence[SessionIndex]) -> Query:
         name_terms=name_terms,
         speaker=next(iter(named)) if len(named) == 1 else "",
         language=corpus.language,
-        weights=_term_weights((*terms, *name_terms), corpus),
+        weights=dict(zip(every, idf.tolist(), strict=True)),
+        shares=dict(zip(every, shares.tolist(), strict=True)),
+        known=shares[frequencies > 0].sum().item(),
     )
 
 
@@ -154,17 +179,17 @@ def signals(
     corpus, weights = corpus_of(indexes), query.weights
     relevance = np.zeros((len(RELEVANCE), len(corpus)))
     lexical = relevance[:-1]
+    covered, known = np.zeros(len(corpus)), query.known
     if weights:
-        matched = [
-            _lexical(query, index, weights, corpus.mean_length, part)
-            for index, part in zip(indexes, corpus.split(lexical), strict=True)
-        ]
+        parts = zip(indexes, corpus.split(lexical), corpus.split(covered), strict=True)
+        matched = [_lexical(query, index, corpus.mean_length, *part) for index, *part in parts]
         spread = _usual_spread(weights)
     else:
         worded = literal(query.text, corpus)
         matched = [worded is not None]
         if worded is not None:
             lexical[:], spread = worded.found, _usual_spread(worded.weights)
+            covered, known = worded.covered, worded.known
     if any(matched):
         relevance[:-1] = standardised(lexical, spread)
     cosines = _cosines(corpus, meaning)
@@ -175,13 +200,25 @@ def signals(
         else:
             relevance[-1, corpus.has_vector] = standardised(cosines[corpus.has_vector], usual)
     cues = _cues(query, corpus, now)
+    if "span" in cues:
+        # What happened then has to do with the words that name the time, without having them.
+        dated = _share_of_dates(query)
+        covered = np.minimum(covered + dated * cues["span"], 1.0)
+        known = min(1.0, known + dated * float(cues["span"].max()))
     if any(name in cues for name in _ANSWERING):
         concerned = _is_concerned(relevance, corpus)
         for name in _ANSWERING:
             if name in cues:
                 cues[name] = cues[name] * concerned
-    embedded = cosines is not None
-    return Signals(corpus, relevance, cues, matched=embedded or any(matched), embedded=embedded)
+    return Signals(
+        corpus,
+        relevance,
+        cues,
+        matched=cosines is not None or any(matched),
+        covered=covered,
+        known=known,
+        cosines=None if cosines is None else cosines / _COSINE_SCALE,
+    )
 
 
 def neighbourhood(corpus: Corpus, relevance: Floats) -> Floats:
@@ -204,25 +241,20 @@ def _usual_spread(weights: Mapping[str, float]) -> Floats:
     return np.array([of["bm25"] * sum(weights.values()), of["bigrams"], of["rarest"] * most * most])
 
 
-def _term_weights(of_query: Iterable[str], corpus: Corpus) -> dict[str, float]:
-    terms = list(dict.fromkeys(of_query))
-    frequencies = np.array([*map(corpus.frequency, terms)], np.int32)
-    idf = inverse_document_frequency(frequencies, len(corpus))
-    return dict(zip(terms, idf.tolist(), strict=True))
-
-
 def _lexical(
     query: Query,
     index: SessionIndex,
-    weights: Mapping[str, float],
     mean_length: float,
     found: Floats,
+    covered: Floats,
 ) -> bool:
     """BM25, adjacent pairs of terms shared, and the weight of the rarest term shared, squared.
 
-    They are put into `found`: shape (3, memories), zeros so far. Pairs and the rarest term are
-    those of contents, and no speakers' names. Answers whether there are any.
+    They are put into `found`: shape (3, memories), zeros so far; what share of the query there is
+    into `covered`: shape (memories,), the same. Pairs and the rarest term are those of contents,
+    and no speakers' names. Answers whether there are any.
     """
+    weights = query.weights
     numbers = {term: number for term in weights if (number := index.number(term)) is not None}
     if not numbers:
         return False
@@ -237,7 +269,8 @@ def _lexical(
     place_of[where] = np.arange(len(terms))
     places, holders = place_of[index.tokens[hits]], index.holders[hits]
     weight = np.array([weights[term] for term in terms])
-    found[0] = bm25(index.lengths, holders, places, weight, mean_length)
+    shares = np.array([query.shares[term] for term in terms])
+    found[0], covered[:] = bm25(index.lengths, holders, places, weight, mean_length, shares=shares)
 
     of_content = hits >= index.ends[holders] - index.rows["terms"][holders]
     if not of_content.all():
@@ -284,6 +317,13 @@ def _is_concerned(relevance: Floats, corpus: Corpus) -> NDArray[np.bool_]:
         return above
     near: NDArray[np.bool_] = np.append(above, [False])[corpus.neighbours]
     return above | near.any(axis=0)
+
+
+def _share_of_dates(query: Query) -> float:
+    """The share of a query that its dates are."""
+    analysed = analyser(query.language)
+    named = " ".join(phrases(query.text, query.language))
+    return sum(query.shares.get(term, 0.0) for term in set(analysed.terms(analysed.words(named))))
 
 
 def _cues(query: Query, corpus: Corpus, now: datetime) -> dict[str, Floats]:

@@ -39,6 +39,18 @@ class Weights:
     opening: float
 
 
+@dataclass(frozen=True, slots=True)
+class CertaintyWeights:
+    """What each signal of `certainty` counts for, in log-odds."""
+
+    bias: float
+    own: float
+    near: float
+    unknown: float
+    """Below 0: it speaks against."""
+    cosine: float
+
+
 ENOUGH_MEMORIES = 400
 """Whose scores tell by themselves how far apart they usually lie. In a smaller session the missing
 ones are thought to lie about the mean as usual: few scores say little of what is usual, and the
@@ -82,4 +94,12 @@ WITH_SENTENCES = Weights(
     speaker=2.234, of_self=0.754, span=4.54, when=1.229, amount=1.282,
     name=1.122, question=-0.314, length=-0.174, information=0.3, opening=0.678,
 )  # fmt: skip
+"""With an embedder of whole texts."""
+
+CERTAINTY_OF_TERMS = CertaintyWeights(bias=-1.9, own=6.58, near=3.86, unknown=-0.31, cosine=0.0)
+CERTAINTY_OF_WORDS = CertaintyWeights(bias=-1.61, own=3.65, near=2.98, unknown=-0.13, cosine=12.71)
+"""With an embedder that adds up words."""
+CERTAINTY_OF_SENTENCES = CertaintyWeights(
+    bias=-2.08, own=3.24, near=2.42, unknown=-0.11, cosine=14.36
+)
 """With an embedder of whole texts."""

@@ -162,6 +162,7 @@ class Retrieval:
                         limit=wanted.limit,
                         allowed=masks,
                         meaning=meaning,
+                        min_relevance=wanted.min_relevance,
                         importance_weight=wanted.importance_weight,
                         diverse=wanted.diverse,
                     )
@@ -285,7 +286,7 @@ def _tops(
             if most < 0:
                 return None
             check()
-            if not memory.is_expired(now) and matches(memory, wanted.filter):
+            if not memory.is_expired(now) and wanted.admits(memory):
                 top.append((importance, memory))
                 if len(top) == wanted.limit:
                     break
@@ -301,6 +302,10 @@ def _mask(view: SessionView, wanted: RetrievalQuery, now: datetime, check: Check
             check()
             matching[place] = matches(memory, wanted.filter)
         mask = matching if mask is None else mask & matching
+    excluded = [view.places[i] for i in wanted.excluded if i in view.places]
+    if excluded:
+        mask = np.ones(len(view.memories), np.bool_) if mask is None else mask
+        mask[excluded] = False
     return mask
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from memoryd.domain.matching import matches
 from memoryd.recall.ranked import PARTS, Ranked
 
 if TYPE_CHECKING:
@@ -53,6 +54,14 @@ class RetrievalQuery:
     """How much effective importance tempers relevance, 0–1."""
     diverse: bool
     """Whether near duplicates give way to others."""
+    min_relevance: float | None = None
+    """0–1; None: any. Only with a query."""
+    excluded: frozenset[str] = frozenset()
+    """Ids of memories that are not answered."""
+
+    def admits(self, memory: Memory) -> bool:
+        """Whether it may be answered, however important and relevant it is."""
+        return memory.memory_id not in self.excluded and matches(memory, self.filter)
 
 
 class Result(NamedTuple):
@@ -84,5 +93,11 @@ class Similar:
 
 def by_importance(session: int, encoded: Encoded, importance: float) -> Result:
     """A result that has its place by its effective importance alone."""
-    ranked = Ranked(session, encoded.memory.memory_id, **_NOTHING, importance=importance)
+    ranked = Ranked(
+        session,
+        encoded.memory.memory_id,
+        relevance=None,
+        **_NOTHING,
+        importance=importance,
+    )
     return Result(encoded, importance, ranked)

@@ -6,7 +6,6 @@ import heapq
 from typing import TYPE_CHECKING
 
 from memoryd.domain.importance import effective_importance
-from memoryd.domain.matching import matches
 from memoryd.retrieval.query import Encoded, by_importance
 
 if TYPE_CHECKING:
@@ -39,8 +38,7 @@ class Top:
         found = [
             (importance, -memory.created_revision, memory)
             for memory in part
-            if matches(memory, self._wanted.filter)
-            and (importance := self._effective(memory)) >= least
+            if self._wanted.admits(memory) and (importance := self._effective(memory)) >= least
         ]
         self._best = heapq.nlargest(
             self._wanted.limit, (*self._best, *found), key=lambda one: one[:2]

@@ -20,6 +20,9 @@ MAX_FILTER_TYPES = 16
 MAX_FURTHER_SESSIONS = 16
 """The same of sessions to rank across."""
 
+MAX_EXCLUDED = 1_000
+"""The same of memories that a retrieval leaves out."""
+
 MAX_STREAM_MESSAGE = 100
 """The same of memories in one message of a stream."""
 
@@ -73,6 +76,12 @@ def check_retrieval(request: memory_pb2.RetrieveMemoriesRequest, violations: Vio
             "session_ids",
             f"must be at most {MAX_FURTHER_SESSIONS}, these are"
             f" {len(request.session_ids):,}; ask for them in several calls",
+        )
+    if len(request.exclude_memory_ids) > MAX_EXCLUDED:
+        violations.add(
+            "exclude_memory_ids",
+            f"must be at most {MAX_EXCLUDED:,}, these are {len(request.exclude_memory_ids):,};"
+            " leave out those that are least likely to be found",
         )
     check_filter(request, violations)
 

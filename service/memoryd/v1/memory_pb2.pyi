@@ -698,6 +698,9 @@ class RetrieveMemoriesRequest(_message.Message):
     IMPORTANCE_WEIGHT_FIELD_NUMBER: _builtins.int
     SESSION_IDS_FIELD_NUMBER: _builtins.int
     DIVERSIFY_FIELD_NUMBER: _builtins.int
+    MIN_RELEVANCE_FIELD_NUMBER: _builtins.int
+    MAX_CHARS_FIELD_NUMBER: _builtins.int
+    EXCLUDE_MEMORY_IDS_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """See Memory.session_id."""
     query: _builtins.str
@@ -712,6 +715,14 @@ class RetrieveMemoriesRequest(_message.Message):
     """
     diversify: _builtins.bool
     """Whether, with a query, a near duplicate of a better result ranks below others. If unset, true."""
+    min_relevance: _builtins.float
+    """Only memories of at least this relevance (see RetrievedMemory.relevance), 0.0 to 1.0. If unset, any.
+    INVALID_ARGUMENT without a query.
+    """
+    max_chars: _builtins.int
+    """Results end before their contents together exceed this many characters; the best result is always included.
+    0 means no limit.
+    """
     @_builtins.property
     def filter(self) -> Global___MemoryFilter:
         """Which memories. Without a query, `min_importance` defaults to `memory.importance_threshold` of the tool
@@ -721,6 +732,10 @@ class RetrieveMemoriesRequest(_message.Message):
     @_builtins.property
     def session_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """More sessions to rank together with session_id, at most 16."""
+
+    @_builtins.property
+    def exclude_memory_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Memories to leave out, such as those that the agent has already seen. At most 1,000."""
 
     def __init__(
         self,
@@ -733,19 +748,26 @@ class RetrieveMemoriesRequest(_message.Message):
         importance_weight: _builtins.float | None = ...,
         session_ids: _abc.Iterable[_builtins.str] | None = ...,
         diversify: _builtins.bool | None = ...,
+        min_relevance: _builtins.float | None = ...,
+        max_chars: _builtins.int = ...,
+        exclude_memory_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_diversify", b"_diversify", "_importance_weight", b"_importance_weight", "diversify", b"diversify", "filter", b"filter", "importance_weight", b"importance_weight"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_diversify", b"_diversify", "_importance_weight", b"_importance_weight", "_min_relevance", b"_min_relevance", "diversify", b"diversify", "filter", b"filter", "importance_weight", b"importance_weight", "min_relevance", b"min_relevance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_diversify", b"_diversify", "_importance_weight", b"_importance_weight", "diversify", b"diversify", "filter", b"filter", "importance_weight", b"importance_weight", "limit", b"limit", "peek", b"peek", "query", b"query", "session_id", b"session_id", "session_ids", b"session_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_diversify", b"_diversify", "_importance_weight", b"_importance_weight", "_min_relevance", b"_min_relevance", "diversify", b"diversify", "exclude_memory_ids", b"exclude_memory_ids", "filter", b"filter", "importance_weight", b"importance_weight", "limit", b"limit", "max_chars", b"max_chars", "min_relevance", b"min_relevance", "peek", b"peek", "query", b"query", "session_id", b"session_id", "session_ids", b"session_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__diversify: _TypeAlias = _typing.Literal["diversify"]  # noqa: Y015
     _WhichOneofArgType__diversify: _TypeAlias = _typing.Literal["_diversify", b"_diversify"]  # noqa: Y015
     _WhichOneofReturnType__importance_weight: _TypeAlias = _typing.Literal["importance_weight"]  # noqa: Y015
     _WhichOneofArgType__importance_weight: _TypeAlias = _typing.Literal["_importance_weight", b"_importance_weight"]  # noqa: Y015
+    _WhichOneofReturnType__min_relevance: _TypeAlias = _typing.Literal["min_relevance"]  # noqa: Y015
+    _WhichOneofArgType__min_relevance: _TypeAlias = _typing.Literal["_min_relevance", b"_min_relevance"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__diversify) -> _WhichOneofReturnType__diversify | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__importance_weight) -> _WhichOneofReturnType__importance_weight | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_relevance) -> _WhichOneofReturnType__min_relevance | None: ...
 
 Global___RetrieveMemoriesRequest: _TypeAlias = RetrieveMemoriesRequest  # noqa: Y015
 
@@ -782,8 +804,8 @@ class RetrieveMemoriesResponse(_message.Message):
     revision: _builtins.int
     """The session's revision that the answer reflects; 0 for a session without memories."""
     truncated: _builtins.bool
-    """True if there are more results within `limit`, but the answer reached the size that a client receives by default.
-    Only returned results count as accessed.
+    """True if there are more results within `limit`, but their contents would exceed `max_chars` or the answer the size
+    that a client receives by default (4 MB). Only returned results count as accessed.
     """
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___RetrievedMemory]:
@@ -818,8 +840,13 @@ class RetrievedMemory(_message.Message):
     MEMORY_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     BREAKDOWN_FIELD_NUMBER: _builtins.int
+    RELEVANCE_FIELD_NUMBER: _builtins.int
     score: _builtins.float
     """Higher is better; the results are ordered by it. Comparable only within one answer."""
+    relevance: _builtins.float
+    """How sure recall is that the memory bears on the query at all, 0.0 to 1.0. Unlike the score it is comparable between
+    queries and sessions, and importance does not affect it. Unset without a query.
+    """
     @_builtins.property
     def memory(self) -> Global___Memory:
         """The memory, before this access is counted."""
@@ -834,12 +861,15 @@ class RetrievedMemory(_message.Message):
         memory: Global___Memory | None = ...,
         score: _builtins.float = ...,
         breakdown: Global___ScoreBreakdown | None = ...,
+        relevance: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["breakdown", b"breakdown", "memory", b"memory"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_relevance", b"_relevance", "breakdown", b"breakdown", "memory", b"memory", "relevance", b"relevance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["breakdown", b"breakdown", "memory", b"memory", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_relevance", b"_relevance", "breakdown", b"breakdown", "memory", b"memory", "relevance", b"relevance", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__relevance: _TypeAlias = _typing.Literal["relevance"]  # noqa: Y015
+    _WhichOneofArgType__relevance: _TypeAlias = _typing.Literal["_relevance", b"_relevance"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__relevance) -> _WhichOneofReturnType__relevance | None: ...
 
 Global___RetrievedMemory: _TypeAlias = RetrievedMemory  # noqa: Y015
 

@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from memoryd.domain.records import MAX_BATCH
+from memoryd.rpc.sizes import MAX_EXCLUDED
 from memoryd.v1.memory_pb2 import ContentType
 
 if TYPE_CHECKING:
@@ -56,6 +57,10 @@ def is_plain_retrieval(request: memory_pb2.RetrieveMemoriesRequest) -> bool:
         and len(request.query) <= MAX_QUERY_CHARACTERS
         and request.limit >= 0
         and 0.0 <= request.importance_weight <= 1.0
+        and 0.0 <= request.min_relevance <= 1.0
+        and request.max_chars >= 0
         and not request.session_ids
         and not request.HasField("filter")
+        and len(request.exclude_memory_ids) <= MAX_EXCLUDED
+        and all(map(_is_memory_id, request.exclude_memory_ids))
     )

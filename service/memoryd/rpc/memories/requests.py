@@ -53,6 +53,8 @@ EVERYTHING = MemoryFilter()
 
 IN_THE_PAST = "must lie in the future; to remove a memory now, delete it"
 
+RELEVANCE_OF_NOTHING = "needs a query; without one, leave it out or set filter.min_importance"
+
 END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
 CHANGEABLE_PATHS = ("content", "content_type", "importance", "metadata", "tags", "expire_time")
@@ -92,6 +94,8 @@ class RetrievalRequest:
     """Empty: the most important ones are wanted."""
     wanted: RetrievalQuery
     peek: bool
+    max_chars: int
+    """Of the contents answered, together; 0: any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +216,9 @@ class RequestParser:
         min_importance = given.min_importance
         if min_importance is None and not query:
             min_importance = self._settings(call.principal.tenant).importance_threshold
+        min_relevance = request.min_relevance if request.HasField("min_relevance") else None
+        if min_relevance is not None and not query:
+            violations.add("min_relevance", RELEVANCE_OF_NOTHING)
         wanted = RetrievalQuery(
             given,
             min_importance,
@@ -220,9 +227,12 @@ class RequestParser:
             if request.HasField("importance_weight")
             else DEFAULT_IMPORTANCE_WEIGHT,
             diverse=request.diversify or not request.HasField("diversify"),
+            min_relevance=min_relevance,
+            excluded=frozenset(request.exclude_memory_ids),
         )
         names = dict.fromkeys((request.session_id, *request.session_ids))
-        return RetrievalRequest([*map(call.session, names)], query, wanted, request.peek)
+        sessions = [*map(call.session, names)]
+        return RetrievalRequest(sessions, query, wanted, request.peek, request.max_chars)
 
     def similarity(
         self, request: memory_pb2.FindSimilarMemoriesRequest, call: Call, violations: Violations

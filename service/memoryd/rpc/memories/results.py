@@ -8,6 +8,7 @@ answers have in common is encoded once, and only what differs is encoded for eac
 from __future__ import annotations
 
 import struct
+import sys
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -49,13 +50,17 @@ _LAST_ACCESS_TIME = bytes([_tag(memory_pb2.Memory, "last_access_time", _LENGTH)]
 _EFFECTIVE_IMPORTANCE = _tag(memory_pb2.Memory, "effective_importance", _DOUBLE)
 _SCORE = _tag(memory_pb2.RetrievedMemory, "score", _DOUBLE)
 _BREAKDOWN = _tag(memory_pb2.RetrievedMemory, "breakdown", _LENGTH)
+_RELEVANCE = _tag(memory_pb2.RetrievedMemory, "relevance", _DOUBLE)
 _PARTS = Ranked._fields[Ranked._fields.index("lexical") :]
 _PART_TAGS = [_tag(memory_pb2.ScoreBreakdown, part, _DOUBLE) for part in _PARTS]
 _FIELD = "Bd"
 _FIELD_BYTES = struct.calcsize(f"<{_FIELD}")
 _BREAKDOWN_BYTES = len(_PARTS) * _FIELD_BYTES
-# What ends a result: effective importance, its memory's last field; its score; its breakdown.
+# What ends a result: effective importance, its memory's last field; its score; its breakdown; and
+# with a query its relevance.
 _END = struct.Struct(f"<{_FIELD}{_FIELD}BB{len(_PARTS) * _FIELD}")
+_END_RELEVANCE = struct.Struct(f"<{_FIELD}")
+_END_BYTES = _END.size + _END_RELEVANCE.size
 
 
 def _lasting(memory: Memory) -> bytes:
@@ -73,12 +78,16 @@ def _accesses(accessed: Accesses) -> bytes:
 ENCODING = Encoding(_lasting, _accesses)
 
 
-def fitting(results: Sequence[Result]) -> Sequence[Result]:
-    """The first results, as many as one answer takes; at least one, if there is any."""
-    room = MAX_ANSWER_BYTES
+def fitting(results: Sequence[Result], max_chars: int) -> Sequence[Result]:
+    """The first results, as many as one answer takes; at least one, if there is any.
+
+    Their contents have `max_chars` characters together at most, unless that is 0.
+    """
+    room, characters = MAX_ANSWER_BYTES, max_chars or sys.maxsize
     for place, (encoded, _, _) in enumerate(results):
-        room -= len(encoded.lasting) + len(encoded.accesses) + _END.size + MAX_FRAMING_BYTES
-        if room < 0 and place:
+        room -= len(encoded.lasting) + len(encoded.accesses) + _END_BYTES + MAX_FRAMING_BYTES
+        characters -= len(encoded.memory.content)
+        if place and (room < 0 or characters < 0):
             return results[:place]
     return results
 
@@ -95,7 +104,10 @@ def encoded_response(
     for (_, _, lasting, accesses), effective_importance, ranked in results:
         memory_bytes = len(lasting) + len(accesses) + _FIELD_BYTES
         memory_length = _varint(memory_bytes)
-        framing = len(_MEMORY) + len(memory_length) + _END.size - _FIELD_BYTES
+        relevance = b""
+        if ranked.relevance is not None:
+            relevance = _END_RELEVANCE.pack(_RELEVANCE, ranked.relevance)
+        framing = len(_MEMORY) + len(memory_length) + _END.size - _FIELD_BYTES + len(relevance)
         parts += (
             _RESULT,
             _varint(memory_bytes + framing),
@@ -104,6 +116,7 @@ def encoded_response(
             lasting,
             accesses,
             _end(effective_importance, ranked),
+            relevance,
         )
     rest = memory_pb2.RetrieveMemoriesResponse(
         revision=revision, revisions=revisions, truncated=truncated

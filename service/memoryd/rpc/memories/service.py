@@ -291,7 +291,7 @@ class MemoryService:
             found = await retrieval.important(
                 sessions, request.wanted, now=now, timeout=timeout, caller=caller
             )
-        results = fitting(found.results)
+        results = fitting(found.results, request.max_chars)
         # What is asked for by those who may only read changes nothing.
         if not request.peek and Scope.MEMORIES_WRITE in call.principal.scopes:
             self._accesses.record((result.encoded.memory for result in results), now)
