@@ -1,6 +1,6 @@
 """How the cost of calls grows with the session: of 1,000, 10,000 and 100,000 memories, in one run.
 
-python benchmarks/sessions.py [--kinds sqlite postgresql] [--sizes 1000 100000] [--rounds 5]
+python benchmarks/large_sessions.py [--kinds sqlite postgresql] [--sizes 1000 100000] [--rounds 5]
 
 One caller makes calls as the client sends them, on sessions of every size in turn. Printed are
 medians in milliseconds, and how many times that of the smallest session each is.
