@@ -239,7 +239,12 @@ async def fill(memory: MemoryServiceStub, tables, session_id: str) -> None:
     """Fill every table with rows of the session."""
     for n in range(4):
         stored = await memory.StoreMemory(
-            store(f"fact {n}", session_id, request_id=str(uuid.uuid4()), metadata={"n": n})
+            store(
+                *(f"fact {n}", session_id),
+                request_id=str(uuid.uuid4()),
+                metadata={"n": n},
+                tags=["fact", f"number {n}"],
+            )
         )
         await memory.UpdateMemory(
             pb.UpdateMemoryRequest(

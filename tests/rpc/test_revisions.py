@@ -110,6 +110,28 @@ async def test_purging_takes_the_versions_along(memory, tables):
     assert "a secret" not in await tables.everything()
 
 
+async def test_versions_are_dropped_a_day_after_they_were_superseded(running, clock, refused):
+    memory = running.memory
+    first = await remember(memory, never_expires=True)
+    await update(memory, first.memory_id, importance=0.1)
+    clock.move(timedelta(hours=23))
+    await update(memory, first.memory_id, importance=0.2)
+    clock.move(timedelta(hours=1, seconds=1))
+    await running.server.sweeper.run_once()
+    assert [one.revision for one in await revisions(memory, first.memory_id)] == [3, 2]
+    refusal = await refused(rollback(memory, first.memory_id, 1))
+    assert refusal.code is grpc.StatusCode.OUT_OF_RANGE
+    assert (await rollback(memory, first.memory_id, 2)).importance == 0.1
+
+
+async def test_an_erasure_takes_the_versions_along(memory, tables, refused):
+    first = await remember(memory, "a secret")
+    await update(memory, first.memory_id, content="nothing")
+    await memory.EraseSession(pb.EraseSessionRequest(session_id=SESSION))
+    assert "a secret" not in await tables.everything()
+    assert (await refused(revisions(memory, first.memory_id))).code is grpc.StatusCode.NOT_FOUND
+
+
 async def test_a_page_token_is_bound_to_its_memory(memory, refused):
     first, other = await remember(memory), await remember(memory, "another")
     await update(memory, first.memory_id, importance=0.1)

@@ -94,7 +94,7 @@ _EDITED = ("content", "content_type", "importance", "metadata", "tags", "expires
 """What a caller may change of a memory."""
 
 KEY_STAYS = (
-    "never changes, and the memory has another one; leave it out of the mask, or store the content"
+    "is not the memory's key, which never changes; leave it out of the mask, or store the content"
     " under this key"
 )
 
@@ -134,7 +134,7 @@ class UnitOfWork:
         self._requests: dict[tuple[Session, str], _Answered] = {}
         self._versions: dict[tuple[Session, str, int], Memory] = {}
         """Earlier ones that were read, by id and revision."""
-        self._astray: list[Memory] = []
+        self._wrongly_hashed: list[Memory] = []
         """Memories with a key to which an earlier release has given the hash of their content."""
         self._known: dict[Session, KnownSession | None] = {}
         """What the sessions may have; None where that is unknown."""
@@ -241,7 +241,7 @@ class UnitOfWork:
             wanted.add_holder(memory)
         self._take_in(self._lookups.by_key, wanted.keys)
         found = self._take_in(self._lookups.by_content, wanted.contents)
-        self._astray = [memory for memory in found if memory.key is not None]
+        self._wrongly_hashed = [memory for memory in found if memory.key is not None]
         for row in self._execute(self._lookups.requests, sorted(wanted.requests)):
             tenant, session_id, request_id, memory_id, fingerprint, answer, created_at = row
             session = Session(tenant, session_id)
@@ -604,7 +604,7 @@ class UnitOfWork:
         for work in self._work.values():
             changed += [work.rows[i] for i in work.changed]
             added += [work.rows[i] for i in work.added]
-        self._put_right()
+        self._correct_hashes()
         retagged = self._retagged()
         as_row = rows.changed_columns_and_tags if retagged else rows.changed_columns
         updated = [as_row(memory) for memory in changed]
@@ -655,12 +655,12 @@ class UnitOfWork:
             inserted += self._documents.save()
         self._save_sessions(inserted)
 
-    def _put_right(self) -> None:
+    def _correct_hashes(self) -> None:
         """Give memories with a key the hash that blocks no content of others."""
-        if self._astray:
+        if self._wrongly_hashed:
             right = [
                 {**m.session._asdict(), "id": m.memory_id, "content_hash": m.content_hash}
-                for m in self._astray
+                for m in self._wrongly_hashed
             ]
             self._dialect.update_many(self._connection, memories, PRIMARY_KEY, right)
 
