@@ -310,7 +310,9 @@ class Server:
         sessions = SessionStore(
             self.database, clock, self._feed.notify, quotas_of=self._keyring.quotas_of
         )
-        pipeline.add_service(SESSION_SERVICE, SessionService(sessions).methods())
+        pipeline.add_service(
+            SESSION_SERVICE, SessionService(sessions, self._store, clock).methods()
+        )
         pipeline.add_service(TOOL_SERVICE, ToolConfigService(tools, self._secrets).methods())
         access = AccessService(
             KeyAdministration(self.database, clock, self._keyring.quotas_of),

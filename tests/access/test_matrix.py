@@ -43,6 +43,7 @@ SCOPE_OF = {
     "SessionService": {
         "memories:read": ("ListSessions", "GetSession"),
         "memories:write": ("UpdateSession",),
+        "memories:erase": ("MergeSessions",),
     },
     "ToolConfigService": {
         "tools:read": (

@@ -131,17 +131,17 @@ class SessionWork:
 
         Raises QuotaExceeded, before anything is changed; what `evict` will take makes room.
         """
-        memory_id = memory.memory_id
+        memory_id, is_kept = memory.memory_id, memory.deleted_at is None
         if self.account is not None:
             size = self.sizes[memory_id] = _size(memory)
-            added = Usage(1, int(self._is_new and not self.added), size)
+            added = Usage(is_kept, int(self._is_new and not self.added), size * is_kept)
             over = self.live_count + memory.is_live(self.now) - max_entries
             self.account.add(added, NOTHING if over <= 0 else self._least(over, memory_id))
         self.revision = memory.revision
         self.added.add(memory_id)
         self._put(memory)
         self.live_count += memory.is_live(self.now)
-        self._count_kept(1)
+        self._count_kept(is_kept)
 
     def change(self, memory: Memory, change: Change, /, **values: Any) -> Memory:
         """The row with new values, at the next revision.

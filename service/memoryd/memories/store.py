@@ -19,6 +19,7 @@ from memoryd.memories import deletion as removal
 from memoryd.memories import rows
 from memoryd.memories.cache import SessionCache
 from memoryd.memories.group_commit import GroupCommit
+from memoryd.memories.merge import MergeWork
 from memoryd.memories.replica import SessionReads
 from memoryd.memories.rows import COLUMNS, memory_of
 from memoryd.memories.writes import Delete, Store, Undelete, Update
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         Stored,
     )
     from memoryd.memories.deletion import MemoryKey
+    from memoryd.memories.merge import Merge, Merged
 
 MAX_PAGE_BYTES = 3 * 1024 * 1024
 """A page ends early rather than grow over what a gRPC client receives by default, 4 MiB."""
@@ -271,6 +273,22 @@ class MemoryStore:
         self._notify([session])
         await self._database.scrub()
         return counts
+
+    async def merge(self, wanted: Merge, *, now: datetime) -> Merged:
+        """Move what one session has into another of the same tenant, and erase it.
+
+        Raises SessionNotFound, SessionTooLarge, RequestIdReused, and InvalidRequest where merged
+        metadata is too large.
+        """
+        source, target = wanted.source, wanted.target
+        merged = await self._database.write(
+            lambda c: MergeWork(c, self._database.dialect, now).merge(wanted),
+            tenants=(source.tenant,),
+        )
+        self.cache.forget(source)
+        self._notify([source, target])
+        await self._database.scrub()
+        return merged
 
     async def close(self) -> None:
         """Commit what is waiting."""

@@ -521,14 +521,17 @@ class UnitOfWork:
             versions = _columns(_VERSION, superseded)
             inserted.append(Insertion(memory_history, versions, {"recorded_at": self._now}))
         if added:
-            common = {"created_at": self._now, "updated_at": self._now}
-            columns = rows.inserted(added)
+            common, columns = self._common(), rows.inserted(added)
             varying = {name: columns[name] for name in columns if name not in common}
             inserted.append(Insertion(memories, varying, common))
         if requests:
             answered = _columns(_ANSWER, requests)
             inserted.append(Insertion(store_requests, answered, {"created_at": self._now}))
         self._save_sessions(inserted)
+
+    def _common(self) -> dict[str, Any]:
+        """What all rows have that are added."""
+        return {"created_at": self._now, "updated_at": self._now}
 
     def _save_sessions(self, inserted: Sequence[Insertion]) -> None:
         changed = {session: self._work[session].totals for session in self.changed}

@@ -132,6 +132,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND. The tenant has no such session: nothing was ever stored in it or set for it, or it was erased.
     `google.rpc.ResourceInfo` names it.
     """
+    ERROR_REASON_SESSION_TOO_LARGE: _ErrorReason.ValueType  # 43
+    """FAILED_PRECONDITION. The session to be merged into another is larger than one transaction moves."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. `google.rpc.ErrorInfo.reason` carries the name of one of these values, in the domain
@@ -249,4 +251,6 @@ ERROR_REASON_SESSION_NOT_FOUND: ErrorReason.ValueType  # 42
 """NOT_FOUND. The tenant has no such session: nothing was ever stored in it or set for it, or it was erased.
 `google.rpc.ResourceInfo` names it.
 """
+ERROR_REASON_SESSION_TOO_LARGE: ErrorReason.ValueType  # 43
+"""FAILED_PRECONDITION. The session to be merged into another is larger than one transaction moves."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

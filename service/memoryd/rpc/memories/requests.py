@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from memoryd.rpc.call import Call
     from memoryd.rpc.violations import Violations
     from memoryd.tools.settings import MemorySettings
-    from memoryd.v1 import memory_pb2
+    from memoryd.v1 import memory_pb2, session_pb2
 
 DEFAULT_RESULTS = 10
 MAX_RESULTS = 100
@@ -294,7 +294,7 @@ class RequestParser:
             semantic_hash=hashes.semantic_hash,
             expires_at=expires_at,
             request_id=request.request_id.lower(),  # a UUID is the same in either case
-            fingerprint=_fingerprint(request) if request.request_id else "",
+            fingerprint=fingerprint_of(request) if request.request_id else "",
             field=field,
             expires_by_default=not _has_expiration(request),
             late=late,
@@ -436,7 +436,9 @@ def _moment(message: Timestamp, field: str, violations: Violations) -> datetime:
         return LATEST
 
 
-def _fingerprint(request: memory_pb2.StoreMemoryRequest) -> str:
+def fingerprint_of(
+    request: memory_pb2.StoreMemoryRequest | session_pb2.MergeSessionsRequest,
+) -> str:
     """SHA-256 of all arguments but the request_id."""
     request_id = request.request_id
     request.ClearField("request_id")
