@@ -331,7 +331,9 @@ class Server:
         sessions = SessionStore(
             self.database, clock, self._feed.notify, quotas_of=self._keyring.quotas_of
         )
-        pipeline.add_service(SESSION_SERVICE, SessionService(sessions).methods())
+        pipeline.add_service(
+            SESSION_SERVICE, SessionService(sessions, self._store, clock).methods()
+        )
         documents = DocumentService(self._documents, self._document_feed, clock=clock)
         pipeline.add_service(DOCUMENT_SERVICE, documents.methods())
         pipeline.add_service(TOOL_SERVICE, ToolConfigService(tools, self._secrets).methods())

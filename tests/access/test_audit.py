@@ -49,7 +49,7 @@ async def lines_once(
 
 
 CHANGES = {
-    *("EraseSession", "ExportMemories", "PurgeMemories"),
+    *("EraseSession", "ExportMemories", "PurgeMemories", "MergeSessions"),
     *("ExportDocuments", "DeleteDocuments"),
     *("UpdateToolConfig", "ResetToolConfig", "RollbackToolConfig"),
     *("CreateApiKey", "RevokeApiKey", "RotateApiKey", "UpdateTenant"),
@@ -72,6 +72,8 @@ async def test_each_method_leaves_lines_by_its_decision(guard, tables, mode):
         request: Any = request_for(method, "user-7.a")
         if method.name in {"PurgeMemories", "DeleteDocuments"}:
             request.force = True
+        if method.name == "MergeSessions":
+            request.target_session_id = "user-7.b"
         await refused(caller, method, request)
     every = {method.name for method in METHODS}
     expected = CHANGES if mode == "changes" else every

@@ -45,6 +45,7 @@ SCOPE_OF = {
     "SessionService": {
         "memories:read": ("ListSessions", "GetSession"),
         "memories:write": ("UpdateSession",),
+        "memories:erase": ("MergeSessions",),
     },
     "DocumentService": {
         "documents:read": (

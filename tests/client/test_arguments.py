@@ -22,6 +22,8 @@ CLIENTS = {
 }
 FINE: dict[str, Any] = {
     "session_id": "s",
+    "source_session_id": "s",
+    "target_session_id": "t",
     "content": "prefers e-mail",
     "memory_id": "0190a0c8-0000-7000-8000-000000000000",
     "memories": [client.NewMemory("s", "prefers e-mail")],

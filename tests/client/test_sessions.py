@@ -35,6 +35,9 @@ async def test_sessions_are_set_read_and_listed(running):
         assert (changed.display_name, dict(changed.labels)) == ("Ada", {})
         assert not changed.HasField("memory_limit")
         assert changed.WhichOneof("memory_expiration") is None
+        merged = await sessions.merge("user-1", "user-2")
+        assert merged.moved_memories == 1
+        assert (await sessions.get("user-2")).memory_count == 1
         assert (await sessions.update("user-2", memories_never_expire=True)).memories_never_expire
         with pytest.raises(EtagMismatch):
             await sessions.update("user-2", display_name="Eve", etag=made.etag)

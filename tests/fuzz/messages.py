@@ -112,6 +112,12 @@ VALID: Mapping[str, tuple[Message, ...]] = {
         session_pb2.ListSessionsRequest(session_id_prefix="fuzz-", page_size=1),
         session_pb2.ListSessionsRequest(labels={"team": "x"}),
     ),
+    "MergeSessions": (
+        session_pb2.MergeSessionsRequest(
+            source_session_id="fuzz-2", target_session_id=SESSION, request_id=REQUEST_ID
+        ),
+        session_pb2.MergeSessionsRequest(source_session_id="fuzz-3", target_session_id="fuzz-2"),
+    ),
     "GetSession": (session_pb2.GetSessionRequest(session_id=SESSION),),
     "UpdateSession": (
         session_pb2.UpdateSessionRequest(

@@ -37,6 +37,7 @@ from memoryd.database.types import UtcDateTime
 from memoryd.memories import group_commit
 from memoryd.memories.sweeper import Sweeper
 from memoryd.v1 import memory_pb2 as pb
+from memoryd.v1 import session_pb2
 
 ROWS = {"postgresql": int(os.environ.get("PLAN_ROWS", "1000000")), "sqlite": 120_000}
 IN_SESSION = 50
@@ -47,14 +48,16 @@ LARGE = {
 SHARD_KEY = ["tenant", "session_id"]
 SHARDED = [table.name for table in schema.tables.values() if "session_id" in table.c]
 SWEEP = "sweep"
+LISTING = "ListSessions"
 SWEEPERS = {
+    "pk_sessions",
     "ix_memory_expires_at",
     "ix_memory_updated_at",
     "ix_memory_deleted_at",
     "ix_memory_history_recorded_at",
     "ix_store_requests_created_at",
 }
-"""The indexes with which the sweeper finds due memories across sessions."""
+"""The indexes with which the sweeper finds what is due across sessions."""
 
 INDEXES = {
     str(index.name): [column.name for column in index.columns]
@@ -91,6 +94,14 @@ async def fill(engine: AsyncEngine, rows: int) -> None:
     def one_in_10_000(place: int, due: float, others: float) -> sa.ColumnElement[datetime]:
         return sa.case((n % 10_000 == place, moment(due)), else_=moment(others))
 
+    def counted(revision: int, *, memories: int) -> dict[str, sa.ColumnElement[Any]]:
+        return {
+            "revision": sa.literal(revision),
+            "counted_revision": sa.literal(revision),
+            "memory_count": sa.literal(memories),
+            "created_at": moment(1),
+        }
+
     key = {
         "tenant": sa.literal("default"),
         "session_id": text("session-", n // IN_SESSION + FIRST_SESSION),
@@ -98,14 +109,19 @@ async def fill(engine: AsyncEngine, rows: int) -> None:
     memory_id = text("00000000-0000-7000-8000-0000", n + 10_000_000)
     place = n % IN_SESSION + 1
     parts: list[tuple[sa.Table, sa.ColumnElement[bool], dict[str, Any]]] = [
-        (sessions, n % IN_SESSION == 0, {**key, "revision": sa.literal(1000)}),
+        (sessions, n % IN_SESSION == 0, {**key, **counted(1000, memories=45)}),
         (
             sessions,
             n % 2 == 0,
             {
                 "tenant": sa.literal("default"),
                 "session_id": text("idle-", n),
-                "revision": sa.literal(1),
+                **counted(1, memories=0),
+                # A few are as an earlier release has made them, and a few have labels.
+                "created_at": sa.case((n % 20_000 == 0, sa.null()), else_=moment(1)),
+                "labels": sa.case(
+                    (n % 2_000 == 0, sa.literal({"team": "x"}, sa.JSON())), else_=sa.null()
+                ),
             },
         ),
         (
@@ -332,6 +348,43 @@ async def read(running: Any, clock: Any, caught: list[Statement]) -> None:
                 pass
 
 
+async def list_sessions(sessions: Any, **arguments: Any) -> list[str]:
+    """Three pages of a listing."""
+    request, found = session_pb2.ListSessionsRequest(page_size=20, **arguments), []
+    for _ in range(3):
+        page = await sessions.ListSessions(request)
+        found += [one.session_id for one in page.sessions]
+        request.page_token = page.next_page_token
+        if not request.page_token:
+            break
+    return found
+
+
+async def of_sessions(running: Any, caught: list[Statement]) -> None:
+    sessions = running.sessions
+    with catching(caught, LISTING):
+        assert len(await list_sessions(sessions)) == 60
+        found = await list_sessions(sessions, session_id_prefix="session-10")
+        assert found == [session(n) for n in range(60)]
+        assert len(await list_sessions(sessions, labels={"team": "x"})) >= 10
+    with catching(caught, "GetSession"):
+        await sessions.GetSession(session_pb2.GetSessionRequest(session_id=SESSION))
+    with catching(caught, "UpdateSession"):
+        for session_id in (SESSION, "session-set"):
+            settings = session_pb2.Session(session_id=session_id, labels={"team": "y"})
+            await sessions.UpdateSession(
+                session_pb2.UpdateSessionRequest(session=settings, allow_missing=True)
+            )
+    with catching(caught, "MergeSessions"):
+        await sessions.MergeSessions(
+            session_pb2.MergeSessionsRequest(
+                source_session_id=session(11),
+                target_session_id=session(12),
+                request_id=str(uuid.uuid4()),
+            )
+        )
+
+
 async def remove(running: Any, clock: Any, caught: list[Statement]) -> None:
     memory = running.memory
     with catching(caught, "PurgeMemories"):
@@ -343,6 +396,7 @@ async def remove(running: Any, clock: Any, caught: list[Statement]) -> None:
     with catching(caught, SWEEP):
         swept = await running.server.sweeper.run_once()
         assert min(swept.expired, swept.retired, swept.purged, swept.requests, swept.history) > 0
+        assert swept.counted > 0
 
 
 # The plans
@@ -425,10 +479,13 @@ def problem_with_step(step: str, call: str) -> str:
     match = re.match(r"(SCAN|SEARCH) (\w+)(?: USING (?:COVERING )?INDEX (\w+) \((.*)\))?", step)
     if match is None or match[2] not in LARGE:
         return ""
+    if call == SWEEP and match[2] == "sessions" and "sqlite_autoindex_sessions_1" in step:
+        return ""  # the walk through all of them, by their key
     index, condition = match[3], match[4]
     if match[1] == "SEARCH" and call == SWEEP and index in SWEEPERS:
         return ""
-    if match[1] == "SEARCH" and condition and condition.startswith("tenant=? AND session_id=?"):
+    wanted = ["tenant=? AND session_id=?", *["tenant=? AND session_id>?"] * (call == LISTING)]
+    if match[1] == "SEARCH" and condition and condition.startswith(tuple(wanted)):
         return ""
     return step
 
@@ -487,6 +544,7 @@ async def test_no_statement_of_a_call_leaves_its_session(
     caught: list[Statement] = []
     await write(running.memory, caught)
     await read(running, clock, caught)
+    await of_sessions(running, caught)
     await remove(running, clock, caught)
     found = [problem for statement in caught for problem in joins_beside_the_shard_key(statement)]
     is_sqlite = engine.dialect.name == "sqlite"
@@ -514,6 +572,7 @@ async def test_no_statement_finds_a_row_without_its_tenants(
     caught: list[Statement] = []
     await write(running.memory, caught)
     await read(running, clock, caught)
+    await of_sessions(running, caught)
     with_names = sa.text(f"SELECT set_config('{row_security.SETTING}', 'default', true)")
     serving = create_async_engine(database_url)
     found: dict[bool, set[str]] = {True: set(), False: set()}

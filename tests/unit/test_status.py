@@ -33,6 +33,8 @@ ERRORS = (
     errors.MalformedMessage("request of /memoryd.v1.MemoryService/StoreMemory"),
     errors.MessageTooLarge(5_000_000, 4_194_304),
     errors.MemoryNotFound(MEMORY_ID),
+    errors.SessionNotFound("user-123"),
+    errors.SessionTooLarge(10_000, 67_108_864),
     errors.ToolConfigRevisionNotFound("rag", 7),
     errors.ServiceNotFound("é" * 100_000),
     errors.MemoryAlreadyExists(MEMORY_ID),

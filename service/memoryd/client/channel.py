@@ -83,6 +83,7 @@ def _all_options(given: Mapping[str, str | int] | None) -> dict[str, str | int]:
 _SAFE_TO_REPEAT = {
     "StoreMemory",  # its request_id makes the service repeat the first answer
     "BatchStoreMemories",  # as StoreMemory, for each item
+    "MergeSessions",  # as StoreMemory
     "RetrieveMemories",  # an access counted twice moves an importance by 0.02 at most
 }
 """Methods to retry besides those that the protos declare free of side effects. Updates, deletions

@@ -8,6 +8,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from memoryd.client import arguments as args
 from memoryd.client.channel import Client
+from memoryd.client.messages import new_request_id
 from memoryd.v1 import session_pb2
 from memoryd.v1.session_pb2_grpc import SessionServiceStub
 
@@ -115,3 +116,26 @@ class SessionClient(Client["SessionServiceAsyncStub"]):
             allow_missing=args.flag("allow_missing", allow_missing),
         )
         return await self._call(self._stub.UpdateSession, request, timeout)
+
+    async def merge(
+        self,
+        source_session_id: str,
+        target_session_id: str,
+        *,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> session_pb2.MergeSessionsResponse:
+        """Make everything of the source the target's; the source is then as if erased.
+
+        Without a `request_id` the call gets its own, so that it is safe to retry.
+
+        Raises InvalidArgument, NotFound where there is no source, and MemorydError where it is
+        larger than one merge moves.
+        """
+        given = args.optional_text("request_id", request_id)
+        request = session_pb2.MergeSessionsRequest(
+            source_session_id=args.text("source_session_id", source_session_id),
+            target_session_id=args.text("target_session_id", target_session_id),
+            request_id=given or new_request_id(),
+        )
+        return await self._call(self._stub.MergeSessions, request, timeout)

@@ -240,6 +240,15 @@ class DocumentAlreadyExists(MemorydError):
         self.name = name
 
 
+class SessionTooLarge(MemorydError):
+    def __init__(self, memories: int, size: int) -> None:
+        super().__init__(
+            f"the source has more than {memories:,} memories, deleted ones included, or more than"
+            f" {size:,} bytes of contents and metadata, the most that one merge moves; purge what"
+            " is no longer needed, or store its memories in the target and erase it"
+        )
+
+
 class ToolConfigRevisionNotFound(MemorydError):
     def __init__(self, tool: str, revision: int) -> None:
         super().__init__(

@@ -130,6 +130,10 @@ class Memory(NamedTuple):
         """What no two live memories of a session share."""
         return self.key or (self.content_type, self.content_hash)
 
+    def has_content_of(self, other: Memory | NewMemory) -> bool:
+        """Whether type and content are the same."""
+        return (self.content_type, self.content_hash) == (other.content_type, other.content_hash)
+
     @property
     def etag(self) -> str:
         """Opaque; the revision rises with every change that a caller can see."""

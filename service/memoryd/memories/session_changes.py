@@ -138,10 +138,10 @@ class SessionWork:
 
         Raises QuotaExceeded, before anything is changed; what `evict` will take makes room.
         """
-        memory_id = memory.memory_id
+        memory_id, is_kept = memory.memory_id, memory.deleted_at is None
         if self.account is not None:
             size = self.sizes[memory_id] = _size(memory)
-            added = Usage(1, self._new_sessions, size)
+            added = Usage(is_kept, self._new_sessions, size * is_kept)
             over = self.live_count + memory.is_live(self.now) - max_entries
             self.account.add(added, NOTHING if over <= 0 else self._least(over, memory_id))
         self._add(memory)
@@ -151,7 +151,7 @@ class SessionWork:
         self.added.add(memory.memory_id)
         self._put(memory)
         self.live_count += memory.is_live(self.now)
-        self._count_kept(1)
+        self._count_kept(memory.deleted_at is None)
 
     def replace(self, held: Memory, memory: Memory, max_entries: int) -> None:
         """Delete a live memory and add a new row in its place; their revisions are the next two.

@@ -20,6 +20,7 @@ from memoryd.memories import narrowing, rows
 from memoryd.memories.cache import SessionCache
 from memoryd.memories.group_commit import GroupCommit
 from memoryd.memories.lookups import lookups_of
+from memoryd.memories.merge import MergeWork
 from memoryd.memories.rows import COLUMNS, memory_of, size_on_page
 from memoryd.memories.versions import read_versions
 from memoryd.memories.writes import Delete, Rollback, Store, Undelete, Update
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         Stored,
     )
     from memoryd.memories.deletion import MemoryKey
+    from memoryd.memories.merge import Merge, Merged
     from memoryd.memories.versions import Versions
 
 MAX_PAGE_BYTES = 3 * 1024 * 1024
@@ -330,6 +332,22 @@ class MemoryStore:
         self._notify([session])
         await self._database.scrub()
         return counts
+
+    async def merge(self, wanted: Merge, *, now: datetime) -> Merged:
+        """Move what one session has into another of the same tenant, and erase it.
+
+        Raises SessionNotFound, SessionTooLarge, RequestIdReused, and InvalidRequest where merged
+        metadata is too large.
+        """
+        source, target = wanted.source, wanted.target
+        merged = await self._database.write(
+            lambda c: MergeWork(c, self._database.dialect, now).merge(wanted),
+            tenants=(source.tenant,),
+        )
+        self.cache.forget(source)
+        self._notify([source, target])
+        await self._database.scrub()
+        return merged
 
     async def close(self) -> None:
         """Commit what is waiting."""

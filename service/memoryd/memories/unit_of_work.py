@@ -466,7 +466,7 @@ class UnitOfWork:
         if held is None:
             memory, outcome = self._new_row(item, work.revision + 1), StoreOutcome.CREATED
             work.add(memory, max_entries)
-        elif (held.content_type, held.content_hash) == (item.content_type, item.content_hash):
+        elif held.has_content_of(item):
             memory, outcome = self._merge(work, held, item), StoreOutcome.MERGED
         else:
             # After the revision of its deletion.
@@ -638,8 +638,7 @@ class UnitOfWork:
             versions = _columns(_VERSION, superseded)
             inserted.append(Insertion(memory_history, versions, {"recorded_at": self._now}))
         if added:
-            common = {"created_at": self._now, "updated_at": self._now}
-            columns = rows.inserted(added)
+            common, columns = self._common(), rows.inserted(added)
             varying = {name: columns[name] for name in columns if name not in common}
             if ranks_of is not None:
                 varying |= columns_of([*map(ranks_of, added)])
@@ -678,6 +677,10 @@ class UnitOfWork:
         gone = [(before, {*before.tags} - {*after.tags}) for before, after in retagged]
         tag_rows.remove(self._connection, self._dialect, gone)
         return retagged
+
+    def _common(self) -> dict[str, Any]:
+        """What all rows have that are added."""
+        return {"created_at": self._now, "updated_at": self._now}
 
     def _save_sessions(self, inserted: Sequence[Insertion]) -> None:
         documents = self._documents

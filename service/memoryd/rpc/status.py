@@ -136,6 +136,10 @@ _TABLE: dict[type[errors.MemorydError], tuple[grpc.StatusCode, Reason.ValueType]
         grpc.StatusCode.ALREADY_EXISTS,
         error_reason_pb2.ERROR_REASON_DOCUMENT_ALREADY_EXISTS,
     ),
+    errors.SessionTooLarge: (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        error_reason_pb2.ERROR_REASON_SESSION_TOO_LARGE,
+    ),
     errors.ToolConfigRevisionNotFound: (
         grpc.StatusCode.NOT_FOUND,
         error_reason_pb2.ERROR_REASON_TOOL_CONFIG_REVISION_NOT_FOUND,

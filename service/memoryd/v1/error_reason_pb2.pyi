@@ -142,6 +142,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ALREADY_EXISTS. The session has a document with this name. `google.rpc.ResourceInfo` names it."""
     ERROR_REASON_VERSION_EXPIRED: _ErrorReason.ValueType  # 40
     """FAILED_PRECONDITION. The version to go back to has expired since. Give the memory another expiry with UpdateMemory."""
+    ERROR_REASON_SESSION_TOO_LARGE: _ErrorReason.ValueType  # 43
+    """FAILED_PRECONDITION. The session to be merged into another is larger than one transaction moves."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. `google.rpc.ErrorInfo.reason` carries the name of one of these values, in the domain
@@ -269,4 +271,6 @@ ERROR_REASON_DOCUMENT_ALREADY_EXISTS: ErrorReason.ValueType  # 45
 """ALREADY_EXISTS. The session has a document with this name. `google.rpc.ResourceInfo` names it."""
 ERROR_REASON_VERSION_EXPIRED: ErrorReason.ValueType  # 40
 """FAILED_PRECONDITION. The version to go back to has expired since. Give the memory another expiry with UpdateMemory."""
+ERROR_REASON_SESSION_TOO_LARGE: ErrorReason.ValueType  # 43
+"""FAILED_PRECONDITION. The session to be merged into another is larger than one transaction moves."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

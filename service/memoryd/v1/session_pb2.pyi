@@ -286,3 +286,105 @@ class UpdateSessionRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpdateSessionRequest: _TypeAlias = UpdateSessionRequest  # noqa: Y015
+
+@_typing.final
+class MergeSessionsRequest(_message.Message):
+    """Request of MergeSessions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_SESSION_ID_FIELD_NUMBER: _builtins.int
+    TARGET_SESSION_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    source_session_id: _builtins.str
+    """The session that gives. See Memory.session_id."""
+    target_session_id: _builtins.str
+    """The session that takes; another one. See Memory.session_id."""
+    request_id: _builtins.str
+    """As StoreMemoryRequest.request_id, within the target."""
+    def __init__(
+        self,
+        *,
+        source_session_id: _builtins.str = ...,
+        target_session_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "source_session_id", b"source_session_id", "target_session_id", b"target_session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergeSessionsRequest: _TypeAlias = MergeSessionsRequest  # noqa: Y015
+
+@_typing.final
+class MergeSessionsResponse(_message.Message):
+    """Response of MergeSessions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MOVED_MEMORIES_FIELD_NUMBER: _builtins.int
+    MERGED_MEMORIES_FIELD_NUMBER: _builtins.int
+    MOVED_DOCUMENTS_FIELD_NUMBER: _builtins.int
+    MOVED_CONVERSATIONS_FIELD_NUMBER: _builtins.int
+    CONFLICTS_FIELD_NUMBER: _builtins.int
+    moved_memories: _builtins.int
+    """Live memories that the target has now as memories of its own."""
+    merged_memories: _builtins.int
+    """Live memories that were merged with those of the target."""
+    moved_documents: _builtins.int
+    """Documents that the target has now."""
+    moved_conversations: _builtins.int
+    """Conversations that the target has now."""
+    @_builtins.property
+    def conflicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___MergeConflict]:
+        """Names that both had."""
+
+    def __init__(
+        self,
+        *,
+        moved_memories: _builtins.int = ...,
+        merged_memories: _builtins.int = ...,
+        moved_documents: _builtins.int = ...,
+        moved_conversations: _builtins.int = ...,
+        conflicts: _abc.Iterable[Global___MergeConflict] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conflicts", b"conflicts", "merged_memories", b"merged_memories", "moved_conversations", b"moved_conversations", "moved_documents", b"moved_documents", "moved_memories", b"moved_memories"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergeSessionsResponse: _TypeAlias = MergeSessionsResponse  # noqa: Y015
+
+@_typing.final
+class MergeConflict(_message.Message):
+    """A name that both sessions of a merge had."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """Of a document."""
+    conversation_id: _builtins.str
+    """Of a conversation: the source's has another id now."""
+    @_builtins.property
+    def namespace(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a document: the target's stays."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _abc.Iterable[_builtins.str] | None = ...,
+        key: _builtins.str = ...,
+        conversation_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "key", b"key", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergeConflict: _TypeAlias = MergeConflict  # noqa: Y015

@@ -53,6 +53,11 @@ class SessionServiceStub:
                 request_serializer=memoryd_dot_v1_dot_session__pb2.UpdateSessionRequest.SerializeToString,
                 response_deserializer=memoryd_dot_v1_dot_session__pb2.Session.FromString,
                 _registered_method=True)
+        self.MergeSessions = channel.unary_unary(
+                '/memoryd.v1.SessionService/MergeSessions',
+                request_serializer=memoryd_dot_v1_dot_session__pb2.MergeSessionsRequest.SerializeToString,
+                response_deserializer=memoryd_dot_v1_dot_session__pb2.MergeSessionsResponse.FromString,
+                _registered_method=True)
 
 
 class SessionServiceServicer:
@@ -89,6 +94,18 @@ class SessionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MergeSessions(self, request, context):
+        """Makes everything of one session another's, at once or not at all: a visitor signs in. The target need not exist;
+        NOT_FOUND if the source does not. Memories whose identities meet are merged as a store would; the others keep their
+        ids where these are free, and deleted ones come along. What is set for the target stays, and its limit takes effect
+        at its next store; what is set for the source alone is taken over. The source is then as if erased, also for those
+        who watch it. FAILED_PRECONDITION if the source has more than 10,000 memories, deleted ones included, or 64 MiB of
+        contents and metadata.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SessionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -106,6 +123,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.UpdateSession,
                     request_deserializer=memoryd_dot_v1_dot_session__pb2.UpdateSessionRequest.FromString,
                     response_serializer=memoryd_dot_v1_dot_session__pb2.Session.SerializeToString,
+            ),
+            'MergeSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.MergeSessions,
+                    request_deserializer=memoryd_dot_v1_dot_session__pb2.MergeSessionsRequest.FromString,
+                    response_serializer=memoryd_dot_v1_dot_session__pb2.MergeSessionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -193,6 +215,33 @@ class SessionService:
             '/memoryd.v1.SessionService/UpdateSession',
             memoryd_dot_v1_dot_session__pb2.UpdateSessionRequest.SerializeToString,
             memoryd_dot_v1_dot_session__pb2.Session.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MergeSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/memoryd.v1.SessionService/MergeSessions',
+            memoryd_dot_v1_dot_session__pb2.MergeSessionsRequest.SerializeToString,
+            memoryd_dot_v1_dot_session__pb2.MergeSessionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

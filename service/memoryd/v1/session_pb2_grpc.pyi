@@ -51,6 +51,14 @@ class SessionServiceStub:
 
     A change takes the session's next revision. It is no change of a memory: WatchMemories reports none for it.
     """
+    MergeSessions: _grpc.UnaryUnaryMultiCallable[_session_pb2.MergeSessionsRequest, _session_pb2.MergeSessionsResponse]
+    """Makes everything of one session another's, at once or not at all: a visitor signs in. The target need not exist;
+    NOT_FOUND if the source does not. Memories whose identities meet are merged as a store would; the others keep their
+    ids where these are free, and deleted ones come along. What is set for the target stays, and its limit takes effect
+    at its next store; what is set for the source alone is taken over. The source is then as if erased, also for those
+    who watch it. FAILED_PRECONDITION if the source has more than 10,000 memories, deleted ones included, or 64 MiB of
+    contents and metadata.
+    """
 
 @_typing.type_check_only
 class SessionServiceAsyncStub(SessionServiceStub):
@@ -74,6 +82,14 @@ class SessionServiceAsyncStub(SessionServiceStub):
     there is no such session and `allow_missing` is not set.
 
     A change takes the session's next revision. It is no change of a memory: WatchMemories reports none for it.
+    """
+    MergeSessions: _aio.UnaryUnaryMultiCallable[_session_pb2.MergeSessionsRequest, _session_pb2.MergeSessionsResponse]  # type: ignore[assignment]
+    """Makes everything of one session another's, at once or not at all: a visitor signs in. The target need not exist;
+    NOT_FOUND if the source does not. Memories whose identities meet are merged as a store would; the others keep their
+    ids where these are free, and deleted ones come along. What is set for the target stays, and its limit takes effect
+    at its next store; what is set for the source alone is taken over. The source is then as if erased, also for those
+    who watch it. FAILED_PRECONDITION if the source has more than 10,000 memories, deleted ones included, or 64 MiB of
+    contents and metadata.
     """
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -113,6 +129,20 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         there is no such session and `allow_missing` is not set.
 
         A change takes the session's next revision. It is no change of a memory: WatchMemories reports none for it.
+        """
+
+    @_abc_1.abstractmethod
+    def MergeSessions(
+        self,
+        request: _session_pb2.MergeSessionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_pb2.MergeSessionsResponse, _abc.Awaitable[_session_pb2.MergeSessionsResponse]]:
+        """Makes everything of one session another's, at once or not at all: a visitor signs in. The target need not exist;
+        NOT_FOUND if the source does not. Memories whose identities meet are merged as a store would; the others keep their
+        ids where these are free, and deleted ones come along. What is set for the target stays, and its limit takes effect
+        at its next store; what is set for the source alone is taken over. The source is then as if erased, also for those
+        who watch it. FAILED_PRECONDITION if the source has more than 10,000 memories, deleted ones included, or 64 MiB of
+        contents and metadata.
         """
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

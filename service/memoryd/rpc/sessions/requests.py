@@ -7,7 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from memoryd.domain.sessions import SessionEdit
+from memoryd.memories.merge import Merge
 from memoryd.rpc import page_token
+from memoryd.rpc.fingerprint import fingerprint_of
 from memoryd.rpc.masks import changed_paths
 from memoryd.rpc.sessions.messages import microseconds_of
 from memoryd.rpc.structs import parse_struct
@@ -96,6 +98,17 @@ def edit(
         values |= _expiration(given, values.keys(), violations)
     session = call.session(given.session_id)
     return SessionEdit(session, given.etag, allow_missing=request.allow_missing, values=values)
+
+
+def merge(request: session_pb2.MergeSessionsRequest, call: Call, violations: Violations) -> Merge:
+    source, target = (
+        call.session(request.source_session_id),
+        call.session(request.target_session_id),
+    )
+    if source == target:
+        violations.add("target_session_id", "must be another session than source_session_id")
+    request_id = request.request_id.lower()  # a UUID is the same in either case
+    return Merge(source, target, request_id, fingerprint_of(request) if request_id else "")
 
 
 def _expiration(

@@ -5,26 +5,34 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memoryd.domain.audit import Audited
+from memoryd.domain.documents import labels_of
 from memoryd.domain.principals import Scope
 from memoryd.rpc.memories.results import MAX_ANSWER_BYTES
-from memoryd.rpc.methods import SEARCH_WEIGHT, WRITE_WEIGHT, Method
+from memoryd.rpc.methods import BULK_WEIGHT, SEARCH_WEIGHT, WRITE_WEIGHT, Method
 from memoryd.rpc.sessions import requests
 from memoryd.rpc.sessions.messages import session_message
 from memoryd.v1 import session_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
 
     from memoryd.domain.records import Session
     from memoryd.domain.sessions import SessionEdit
+    from memoryd.memories.merge import Merge
+    from memoryd.memories.store import MemoryStore
     from memoryd.rpc.call import Call
     from memoryd.rpc.sessions.requests import SessionListing
     from memoryd.sessions.store import SessionStore
 
 
 class SessionService:
-    def __init__(self, store: SessionStore) -> None:
+    def __init__(
+        self, store: SessionStore, memories: MemoryStore, clock: Callable[[], datetime]
+    ) -> None:
         self._store = store
+        self._memories = memories
+        self._clock = clock
 
     def methods(self) -> Mapping[str, Method[Any]]:
         """The table of this service."""
@@ -47,6 +55,13 @@ class SessionService:
                 weight=WRITE_WEIGHT,
                 check_size=requests.check_session,
                 waits_for_commit=True,
+            ),
+            "MergeSessions": Method(
+                requests.merge,
+                self.merge,
+                Scope.MEMORIES_ERASE,
+                Audited.BEFORE,
+                weight=BULK_WEIGHT,
             ),
         }
 
@@ -72,3 +87,18 @@ class SessionService:
 
     async def update(self, edit: SessionEdit, call: Call) -> session_pb2.Session:
         return session_message(await self._store.update(edit, timeout=call.time_remaining()))
+
+    async def merge(self, wanted: Merge, call: Call) -> session_pb2.MergeSessionsResponse:
+        merged = await self._memories.merge(wanted, now=self._clock())
+        call.counts("moved_memories", merged.moved)
+        call.counts("merged_memories", merged.merged)
+        call.counts("moved_documents", merged.documents)
+        return session_pb2.MergeSessionsResponse(
+            moved_memories=merged.moved,
+            merged_memories=merged.merged,
+            moved_documents=merged.documents,
+            conflicts=[
+                session_pb2.MergeConflict(namespace=labels_of(name.namespace), key=name.key)
+                for name in merged.conflicts
+            ],
+        )

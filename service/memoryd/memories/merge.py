@@ -1,0 +1,268 @@
+"""What one session has becomes another's, in one transaction; the first is then erased."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import bindparam, func, select
+
+from memoryd.database import statements
+from memoryd.database.dialect import columns_of
+from memoryd.database.tables import memories, sessions, store_requests
+from memoryd.documents.merging import measure_documents, move_documents
+from memoryd.domain.documents import DocumentName
+from memoryd.domain.errors import RequestIdReused, SessionNotFound, SessionTooLarge
+from memoryd.domain.ids import uuid7
+from memoryd.domain.quotas import Usage
+from memoryd.domain.records import Change, NewMemory
+from memoryd.domain.sessions import SessionSettings
+from memoryd.memories import deletion, rows
+from memoryd.memories.session_changes import SessionWork
+from memoryd.memories.unit_of_work import UnitOfWork
+from memoryd.sessions.accounts import save_accounts, size_of_memory
+from memoryd.sessions.create import lock_or_create
+from memoryd.sessions.lock import SHARD_KEY
+from memoryd.sessions.revisions import notification, row_after
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import Select
+
+    from memoryd.database.dialect import Insertion
+    from memoryd.documents.merging import MovedDocuments
+    from memoryd.domain.records import Memory, Session
+
+MAX_MERGED = 10_000
+"""Memories of the source that one merge takes, deleted ones included; and documents likewise."""
+
+MAX_MERGED_BYTES = 64 * 1024 * 1024
+"""What they may take together, by their contents and metadata, and by the bodies of documents."""
+
+_SETTINGS = tuple(sessions.c[name] for name in SessionSettings._fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    source: Session
+    target: Session
+    request_id: str = ""
+    fingerprint: str = ""
+    """Of the request's arguments."""
+
+
+class Merged(NamedTuple):
+    """What became of what the source had."""
+
+    moved: int = 0
+    """Memories."""
+    merged: int = 0
+    """Memories."""
+    documents: int = 0
+    conflicts: Sequence[DocumentName] = ()
+    """Names of documents that both had."""
+
+
+class MergeWork(UnitOfWork):
+    """Both sessions, locked in the order of all writers; the decisions are those of a store."""
+
+    _settings: Mapping[str, Any] = MappingProxyType({})
+    """What the target takes over of what was set for the source."""
+    _added_documents = 0
+
+    def merge(self, wanted: Merge) -> Merged:
+        """Move what the source has into the target, and erase the source.
+
+        Raises SessionNotFound, SessionTooLarge, RequestIdReused, and InvalidRequest where merged
+        metadata is too large; then nothing may be committed.
+        """
+        source, target = wanted.source, wanted.target
+        locked, self._new = lock_or_create(
+            self._connection, self._dialect, [source, target], {target}, self._now
+        )
+        answered = self._answered(wanted)
+        if answered is not None:
+            return answered
+        if source not in locked:
+            raise SessionNotFound(source.session_id)
+        self._check_size(source)
+        self._accounts = self._open_accounts({target.tenant})
+        work = self._work[target] = SessionWork(
+            target,
+            locked[target],
+            self._now,
+            self._accounts.get(target.tenant),
+            is_new=target in self._new,
+        )
+        found = self._read(source)
+        self._load_meeting(target, found)
+        merged = self._take(work, found)
+        moved = self._move_documents(work, source)
+        merged = merged._replace(documents=moved.count, conflicts=moved.conflicts)
+        self._settings = self._settings_of(source, target)
+        self._save()
+        self._remember_answer(wanted, merged)
+        deletion.erase(self._connection, self._dialect, source)
+        return merged
+
+    def _check_size(self, source: Session) -> None:
+        size = func.coalesce(func.sum(size_of_memory(self._dialect)), 0)
+        statement = _of_session(func.count(), size)
+        count, size_found = self._connection.execute(statement, source._asdict()).one()
+        documents, bodies = measure_documents(self._connection, source, self._now)
+        if max(count, documents) > MAX_MERGED or size_found + bodies > MAX_MERGED_BYTES:
+            raise SessionTooLarge(MAX_MERGED, MAX_MERGED_BYTES)
+
+    def _read(self, source: Session) -> list[Memory]:
+        """All rows of the source, in creation order."""
+        statement = _of_session(*rows.COLUMNS).order_by(memories.c.created_revision)
+        found = statements.fetch_built(self._connection, statement, source._asdict())
+        return [*map(rows.memory_of, found)]
+
+    def _load_meeting(self, target: Session, found: Sequence[Memory]) -> None:
+        """Read the target's memories that the source's meet, by identity or by id."""
+        lookups = self._lookups
+        ids = {(*target, memory.memory_id) for memory in found}
+        live = [memory for memory in found if memory.is_live(self._now)]
+        contents = {
+            (*target, memory.content_type.value, memory.content_hash)
+            for memory in live
+            if memory.key is None
+        }
+        self._take_in(lookups.by_id, ids)
+        self._take_in(lookups.by_content, contents)
+        self._take_in(lookups.by_key, {(*target, m.key) for m in live if m.key is not None})
+        self._measure()
+
+    def _take(self, work: SessionWork, found: Sequence[Memory]) -> Merged:
+        moved = merged = 0
+        for memory in found:
+            is_live = memory.is_live(self._now)
+            held = work.holder(memory.identity) if is_live else None
+            if held is None:
+                work.add(self._moved(work, memory, work.revision + 1), sys.maxsize)
+                moved += is_live
+            elif held.has_content_of(memory):
+                self._merge(work, held, _as_new(memory))
+                merged += 1
+            else:  # after the revision of the deletion of what has the key
+                work.replace(held, self._moved(work, memory, work.revision + 2), sys.maxsize)
+                moved += 1
+        if work.account is not None and work.session in self._new and not work.added:
+            work.account.add(Usage(0, 1, 0))
+        return Merged(moved, merged)
+
+    def _move_documents(self, work: SessionWork, source: Session) -> MovedDocuments:
+        moved = move_documents(
+            self._connection, self._dialect, source, work.session, work.revision, self._now
+        )
+        if work.account is not None:
+            work.account.add(Usage(0, 0, moved.added_bytes, moved.added))
+        work.revision += moved.count
+        self._added_documents = moved.added
+        return moved
+
+    def _moved(self, work: SessionWork, memory: Memory, revision: int) -> Memory:
+        """The memory as a new one of the target; its id is kept where it is free."""
+        change, deleted_at = Change.CREATED, memory.deleted_at
+        if deleted_at is not None:
+            change = memory.change
+        elif memory.is_expired(self._now):
+            change, deleted_at = Change.EXPIRED, self._now
+        is_free = memory.memory_id not in work.rows
+        return memory._replace(
+            session=work.session,
+            memory_id=memory.memory_id if is_free else uuid7(self._now),
+            revision=revision,
+            created_revision=revision,
+            change=change,
+            deleted_at=deleted_at,
+        )
+
+    def _settings_of(self, source: Session, target: Session) -> dict[str, Any]:
+        """What is set for the source alone, which becomes the target's."""
+        statement = select(*_SETTINGS).where(
+            sessions.c.tenant == bindparam("tenant"),
+            sessions.c.session_id == bindparam("session_id"),
+        )
+        given, own = (
+            self._connection.execute(statement, session._asdict()).mappings().one()
+            for session in (source, target)
+        )
+        expires = ("memory_ttl", "memories_never_expire")
+        keeps = {name for name in expires if any(own[other] is not None for other in expires)}
+        return {
+            str(name): value
+            for name, value in given.items()
+            if value is not None and own[name] is None and name not in keeps
+        }
+
+    def _common(self) -> dict[str, Any]:
+        return {}
+
+    def _save_sessions(self, inserted: Sequence[Insertion]) -> None:
+        """As for any work; the merge itself is a revision of the target, whatever it moves."""
+        for session, work in self._work.items():
+            totals = work.totals(self._added_documents)._replace(revision=work.revision + 1)
+            row = row_after(session, totals, self._now)
+            if self._settings:
+                row |= {**self._settings, "settings_revision": totals.revision}
+            news = notification([session])
+            self._dialect.update_many(
+                self._connection, sessions, SHARD_KEY, [row], notification=news, along=inserted
+            )
+        save_accounts(self._connection, self._dialect, self._accounts.values())
+
+    def _answered(self, wanted: Merge) -> Merged | None:
+        """The first answer to the request, if it is a retry. Raises RequestIdReused."""
+        if not wanted.request_id:
+            return None
+        key = [(*wanted.target, wanted.request_id)]
+        for _, _, _, _, fingerprint, answer, _ in self._execute(self._lookups.requests, key):
+            if fingerprint != wanted.fingerprint:
+                raise RequestIdReused("request_id")
+            moved, merged, documents, conflicts = answer["merged_sessions"]
+            names = [DocumentName(namespace, key) for namespace, key in conflicts]
+            return Merged(moved, merged, documents, names)
+        return None
+
+    def _remember_answer(self, wanted: Merge, merged: Merged) -> None:
+        if not wanted.request_id:
+            return
+        row = {
+            **wanted.target._asdict(),
+            "request_id": wanted.request_id,
+            "memory_id": "",
+            "fingerprint": wanted.fingerprint,
+            # With a revision, as stores have it that look a request up.
+            "answer": {"revision": 0, "merged_sessions": list(merged)},
+            "created_at": self._now,
+        }
+        self._dialect.insert_many(self._connection, store_requests, columns_of([row]))
+
+
+def _of_session(*columns: Any) -> Select[Any]:
+    m = memories.c
+    return select(*columns).where(
+        m.tenant == bindparam("tenant"), m.session_id == bindparam("session_id")
+    )
+
+
+def _as_new(memory: Memory) -> NewMemory:
+    """A memory of the source as a store of it in the target."""
+    return NewMemory(
+        session=memory.session,
+        content=memory.content,
+        content_type=memory.content_type,
+        importance=memory.importance,
+        metadata=memory.metadata,
+        content_hash=memory.content_hash,
+        semantic_hash=memory.semantic_hash,
+        expires_at=memory.expires_at,
+        field="source_session_id",
+        key=memory.key,
+        tags=memory.tags,
+    )
