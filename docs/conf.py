@@ -32,8 +32,10 @@ NAVIGATION = {
     "Understand": ["concepts", "deletion", "recall", "../ARCHITECTURE"],
     "Look up": [
         "settings",
+        "documents",
         "limits",
         "api/memory",
+        "api/document",
         "api/tool_config",
         "api/error_reason",
         "../CHANGELOG",

@@ -239,7 +239,7 @@ async def test_streams_of_requests_may_be_compressed(memory, compression):
 
 async def test_reflection_describes_every_service_and_its_messages(running):
     reflect = ServerReflectionStub(running.channel).ServerReflectionInfo
-    ours = ["AccessService", "MemoryService", "ToolConfigService"]
+    ours = ["AccessService", "DocumentService", "MemoryService", "ToolConfigService"]
     requests = [
         reflection_pb2.ServerReflectionRequest(list_services=""),
         *(

@@ -1,4 +1,4 @@
-"""What callers import: a client for memories, a client for tool configuration, and their errors.
+"""What callers import: clients for memories, documents and tool configuration, and their errors.
 
     async with MemoryClient("localhost:50051") as memory:
         stored = await memory.store("user-123", "prefers e-mail", content_type="preference")
@@ -23,6 +23,7 @@ from memoryd.client.channel import (
     MAX_RESPONSE_BYTES,
     open_channel,
 )
+from memoryd.client.documents import DocumentClient, Put, Remove
 from memoryd.client.errors import (
     Aborted,
     AlreadyExists,
@@ -48,6 +49,7 @@ from memoryd.client.messages import Condition, Filter, JsonValue, NewMemory, Set
 from memoryd.client.tls import TLS
 from memoryd.client.tools import ToolConfigClient
 from memoryd.v1.condition_pb2 import ConditionOp
+from memoryd.v1.document_pb2 import Document, DocumentChange
 from memoryd.v1.memory_pb2 import ContentType, Memory, MemoryChange, StoreOutcome
 from memoryd.v1.tool_config_pb2 import Provenance, ToolConfig, ToolConfigChange
 
@@ -63,6 +65,9 @@ __all__ = [
     "ConditionOp",
     "ContentType",
     "DeadlineExceeded",
+    "Document",
+    "DocumentChange",
+    "DocumentClient",
     "EtagMismatch",
     "Filter",
     "Internal",
@@ -77,7 +82,9 @@ __all__ = [
     "OutOfRange",
     "PermissionDenied",
     "Provenance",
+    "Put",
     "Quota",
+    "Remove",
     "Resource",
     "ResourceExhausted",
     "SettingValue",
