@@ -32,9 +32,11 @@ NAVIGATION = {
     "Understand": ["concepts", "deletion", "recall", "../ARCHITECTURE"],
     "Look up": [
         "settings",
+        "documents",
         "limits",
         "api/memory",
         "api/session",
+        "api/document",
         "api/tool_config",
         "api/error_reason",
         "../CHANGELOG",

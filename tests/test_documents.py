@@ -14,7 +14,7 @@ from markdown_it.token import Token
 
 from memoryd.settings.service import CLIENT_VARIABLES, settings_table
 from memoryd.tools.settings import tool_settings_table
-from memoryd.v1 import error_reason_pb2, memory_pb2, tool_config_pb2
+from memoryd.v1 import document_pb2, error_reason_pb2, memory_pb2, tool_config_pb2
 from memoryd.v1.error_reason_pb2 import ErrorReason
 
 ROOT = Path(__file__).parent.parent
@@ -127,7 +127,7 @@ def test_the_reference_describes_all_of_the_api(tmp_path):
         ["docs/reference.py", str(image), str(tmp_path)],
     ):
         subprocess.run([sys.executable, *script], cwd=ROOT, check=True)  # noqa: S603  our own command
-    for file in (memory_pb2, tool_config_pb2, error_reason_pb2):
+    for file in (memory_pb2, document_pb2, tool_config_pb2, error_reason_pb2):
         page = (tmp_path / f"{Path(file.DESCRIPTOR.name).stem}.md").read_text()
         sections = dict(re.findall(r"(?ms)^##+ (\w+)\n\n(.*?)(?=^##|\Z)", page))
         for service in file.DESCRIPTOR.services_by_name.values():

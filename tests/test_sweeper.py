@@ -13,6 +13,7 @@ from memoryd.database.tenancy import EVERY_TENANT, NO_TENANT
 from memoryd.domain.records import Session
 from memoryd.memories import deletion as removal
 from memoryd.memories.sweeper import BATCH
+from memoryd.sessions import retention
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
@@ -375,14 +376,15 @@ async def test_a_crash_in_a_step_undoes_that_step_only(running, clock, tables, m
     clock.move(timedelta(days=9))
     await sweeper.run_once()
     clock.move(timedelta(days=9))
-    real, runs = getattr(removal, step), []
+    module = retention if step.startswith("drop") else removal
+    real, runs = getattr(module, step), []
 
     def breaking(*arguments: object, **named_arguments: object) -> object:
         runs.append(real(*arguments, **named_arguments))
         raise RuntimeError("broken")
 
     with monkeypatch.context() as broken:
-        broken.setattr(removal, step, breaking)
+        broken.setattr(module, step, breaking)
         before = await tables.everything()
         with pytest.raises(RuntimeError, match="broken"):
             await sweeper.run_once()

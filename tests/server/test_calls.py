@@ -239,7 +239,10 @@ async def test_streams_of_requests_may_be_compressed(memory, compression):
 
 async def test_reflection_describes_every_service_and_its_messages(running):
     reflect = ServerReflectionStub(running.channel).ServerReflectionInfo
-    ours = ["AccessService", "MemoryService", "SessionService", "ToolConfigService"]
+    ours = [
+        *("AccessService", "DocumentService", "MemoryService"),
+        *("SessionService", "ToolConfigService"),
+    ]
     requests = [
         reflection_pb2.ServerReflectionRequest(list_services=""),
         *(

@@ -56,6 +56,9 @@ SWEEPERS = {
     "ix_memory_deleted_at",
     "ix_memory_history_recorded_at",
     "ix_store_requests_created_at",
+    "ix_document_expires_at",
+    "ix_document_history_recorded_at",
+    "ix_document_requests_created_at",
 }
 """The indexes with which the sweeper finds what is due across sessions."""
 

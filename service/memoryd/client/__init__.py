@@ -1,4 +1,4 @@
-"""What callers import: clients for memories, sessions and tool configuration, and their errors.
+"""What callers import: clients for memories, sessions, documents and tool configuration, and errors.
 
     async with MemoryClient("localhost:50051") as memory:
         stored = await memory.store("user-123", "prefers e-mail", content_type="preference")
@@ -23,6 +23,7 @@ from memoryd.client.channel import (
     MAX_RESPONSE_BYTES,
     open_channel,
 )
+from memoryd.client.documents import DocumentClient, Put, Remove
 from memoryd.client.errors import (
     Aborted,
     AlreadyExists,
@@ -50,6 +51,7 @@ from memoryd.client.sessions import SessionClient
 from memoryd.client.tls import TLS
 from memoryd.client.tools import ToolConfigClient
 from memoryd.v1.condition_pb2 import ConditionOp
+from memoryd.v1.document_pb2 import Document, DocumentChange
 from memoryd.v1.memory_pb2 import ContentType, Memory, MemoryChange, StoreOutcome
 from memoryd.v1.session_pb2 import Session
 from memoryd.v1.tool_config_pb2 import Provenance, ToolConfig, ToolConfigChange
@@ -66,6 +68,9 @@ __all__ = [
     "ConditionOp",
     "ContentType",
     "DeadlineExceeded",
+    "Document",
+    "DocumentChange",
+    "DocumentClient",
     "EtagMismatch",
     "FailedPrecondition",
     "Filter",
@@ -81,7 +86,9 @@ __all__ = [
     "OutOfRange",
     "PermissionDenied",
     "Provenance",
+    "Put",
     "Quota",
+    "Remove",
     "Resource",
     "ResourceExhausted",
     "Session",

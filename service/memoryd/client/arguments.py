@@ -165,6 +165,22 @@ def texts(name: str, values: Iterable[str]) -> list[str]:
     return [text(f"{name}[{index}]", each) for index, each in enumerate(items(name, values))]
 
 
+def labels(name: str, given: Mapping[str, str] | None) -> dict[str, str]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{name}: expected a dict, not {shown(given)}")
+    return {
+        text(f"{name}: a key", key): text(f"{name}[{key!a}]", each) for key, each in given.items()
+    }
+
+
+def data(name: str, value: object) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    raise TypeError(f"{name}: expected bytes, not {shown(value)}")
+
+
 def content_type(name: str, given: ContentTypes.ValueType | str | None) -> ContentTypes.ValueType:
     if given is None:
         return ContentType.CONTENT_TYPE_UNSPECIFIED

@@ -21,7 +21,7 @@ from memoryd.client.connection import (
 )
 from memoryd.client.credentials import AUTHORIZATION, Tries
 from memoryd.client.errors import error_from
-from memoryd.v1 import memory_pb2, session_pb2, tool_config_pb2
+from memoryd.v1 import document_pb2, memory_pb2, session_pb2, tool_config_pb2
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Mapping
@@ -84,6 +84,8 @@ _SAFE_TO_REPEAT = {
     "StoreMemory",  # its request_id makes the service repeat the first answer
     "BatchStoreMemories",  # as StoreMemory, for each item
     "MergeSessions",  # as StoreMemory
+    *("PutDocument", "BatchWriteDocuments"),  # likewise
+    *("GetDocument", "BatchGetDocuments"),  # which refresh a ttl at the most
     "RetrieveMemories",  # an access counted twice moves an importance by 0.02 at most
 }
 """Methods to retry besides those that the protos declare free of side effects. Updates, deletions
@@ -91,7 +93,13 @@ and the like are not retried: the first try may have succeeded, so the caller ha
 
 
 def _repeated_methods() -> Iterator[dict[str, str]]:
-    for file in (memory_pb2.DESCRIPTOR, session_pb2.DESCRIPTOR, tool_config_pb2.DESCRIPTOR):
+    files = (
+        memory_pb2.DESCRIPTOR,
+        session_pb2.DESCRIPTOR,
+        document_pb2.DESCRIPTOR,
+        tool_config_pb2.DESCRIPTOR,
+    )
+    for file in files:
         for service in file.services_by_name.values():
             for method in service.methods:
                 level = method.GetOptions().idempotency_level

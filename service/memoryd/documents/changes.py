@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import and_, bindparam, insert, select
+from sqlalchemy import bindparam, insert, select
 
 from memoryd.database import statements
 from memoryd.database.dialect import Insertion, columns_of
@@ -297,10 +297,6 @@ def _by_request(dialect: Dialect) -> Select[Any]:
 @cache
 def _keep(dialect: Dialect) -> Insert:
     """Copy rows into the history as they are, without their bodies passing through here."""
-    keys = dialect.keys(*rows.KEY)
-    on = and_(*(c == keys.c[c.name] for c in rows.KEY))
+    found = dialect.look_up(rows.KEY, rows.FULL).subquery()
     recorded_at = bindparam("recorded_at", type_=UtcDateTime)
-    found = select(*(documents.c[name] for name in rows.VERSION), recorded_at)
-    return insert(document_history).from_select(
-        _KEPT, found.select_from(keys.source.join(documents, on))
-    )
+    return insert(document_history).from_select(_KEPT, select(*found.c, recorded_at))

@@ -63,6 +63,7 @@ def move_documents(
     dialect: Dialect,
     source: Session,
     target: Session,
+    *,
     revision: int,
     now: datetime,
 ) -> MovedDocuments:

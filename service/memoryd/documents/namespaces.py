@@ -5,13 +5,12 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import and_, bindparam, select
+from sqlalchemy import bindparam, select
 
 from memoryd.database import statements
 from memoryd.database.tables import documents
 from memoryd.documents import rows
 from memoryd.domain.documents import after_namespaces, labels_of, namespace_of
-from memoryd.sessions.lock import KEY as SESSION_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,6 +29,9 @@ CHUNK = 500
 
 SCAN_LIMIT = 10_000
 """Namespaces that one page looks at; a page whose pattern matches few ends before it is full."""
+
+
+_SESSION = (documents.c.tenant, documents.c.session_id)
 
 
 class Pattern(NamedTuple):
@@ -132,7 +134,7 @@ def _read(
     now: datetime,
 ) -> list[str]:
     parameters = {
-        **dialect.bind(SESSION_KEY, sorted(sessions)),
+        **dialect.bind(_SESSION, sorted(sessions)),
         "from_namespace": bound.namespace,
         "how_many": CHUNK,
         "now": now,
@@ -143,15 +145,13 @@ def _read(
 
 @cache
 def _distinct(dialect: Dialect, is_within: bool) -> Select[Any]:  # noqa: FBT001  a cache key
-    keys, d = dialect.keys(*SESSION_KEY), documents.c
-    on = and_(d.tenant == keys.c["tenant"], d.session_id == keys.c["session_id"])
+    namespace = documents.c.namespace
     beginning: BindParameter[str] = bindparam("from_namespace")
-    from_there = d.namespace >= beginning if is_within else d.namespace > beginning
+    from_there = namespace >= beginning if is_within else namespace > beginning
+    found = dialect.look_up(_SESSION, (namespace,), from_there, rows.live()).subquery()
     return (
-        select(d.namespace)
+        select(found.c.namespace)
         .distinct()
-        .select_from(keys.source.join(documents, on))
-        .where(from_there, rows.live())
-        .order_by(d.namespace)
+        .order_by(found.c.namespace)
         .limit(bindparam("how_many"))
     )

@@ -157,7 +157,12 @@ class MergeWork(UnitOfWork):
 
     def _move_documents(self, work: SessionWork, source: Session) -> MovedDocuments:
         moved = move_documents(
-            self._connection, self._dialect, source, work.session, work.revision, self._now
+            self._connection,
+            self._dialect,
+            source,
+            work.session,
+            revision=work.revision,
+            now=self._now,
         )
         if work.account is not None:
             work.account.add(Usage(0, 0, moved.added_bytes, moved.added))

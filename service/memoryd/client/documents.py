@@ -1,0 +1,357 @@
+"""The client for documents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from memoryd.client import arguments as args
+from memoryd.client.channel import Client
+from memoryd.client.messages import condition_messages, new_request_id
+from memoryd.v1 import document_pb2
+from memoryd.v1.document_pb2 import Document, DocumentName
+from memoryd.v1.document_pb2_grpc import DocumentServiceStub
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable, Mapping
+    from datetime import timedelta
+
+    import grpc.aio
+
+    from memoryd.client.messages import Condition
+    from memoryd.v1.document_pb2_grpc import DocumentServiceAsyncStub
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """A document to write. Give exactly one of `json`, `text` and `data`."""
+
+    key: str
+    """1-512 characters."""
+    namespace: Iterable[str] = ()
+    """0-19 labels of 1-255 characters; with the key at most 1,024 bytes."""
+    json: str | None = None
+    """JSON text, kept as it is; at most 1 MiB, as the others."""
+    text: str | None = None
+    data: bytes | None = None
+    labels: Mapping[str, str] | None = None
+    ttl: timedelta | None = None
+    """How long it lives from the put, or from the last read with `refresh_ttl`. None: for ever."""
+    etag: str = ""
+    """If given, of the document as it is now."""
+    if_absent: bool = False
+    search_texts: Iterable[str] = ()
+    """At most 64 of at most 16,384 characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """A document to delete."""
+
+    key: str
+    namespace: Iterable[str] = ()
+    etag: str = ""
+    allow_missing: bool = False
+
+
+class DocumentClient(Client["DocumentServiceAsyncStub"]):
+    """Documents, by session, namespace and key. The session belongs to the caller's tenant.
+
+    Every method may raise any `MemorydError`; its docstring names the ones to expect.
+    """
+
+    def _stub_over(self, channel: grpc.aio.Channel) -> DocumentServiceAsyncStub:
+        return DocumentServiceStub(channel)
+
+    async def put(
+        self,
+        session_id: str,
+        put: Put,
+        *,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> Document:
+        """Write a document; it is committed when this returns.
+
+        Without a `request_id` the call gets its own, so that it is safe to retry.
+
+        Raises InvalidArgument, ResourceExhausted, AlreadyExists where `if_absent` is given and
+        there is one, EtagMismatch.
+        """
+        request = _put_request(args.instance("put", put, Put), "")
+        request.document.session_id = args.text("session_id", session_id)
+        request.request_id = _request_id(request_id)
+        return await self._call(self._stub.PutDocument, request, timeout)
+
+    async def write_many(
+        self,
+        session_id: str,
+        writes: Iterable[Put | Remove],
+        *,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> document_pb2.BatchWriteDocumentsResponse:
+        """Write up to 1,000 documents in order: all or none.
+
+        Raises what `put` and `delete` raise, naming `writes[i]`.
+        """
+        request = document_pb2.BatchWriteDocumentsRequest(
+            session_id=args.text("session_id", session_id), request_id=_request_id(request_id)
+        )
+        for index, write in enumerate(args.items("writes", writes)):
+            place = f"writes[{index}]"
+            if isinstance(write, Remove):
+                request.writes.add(delete=_delete_request(write, f"{place}."))
+            else:
+                put = _put_request(args.instance(place, write, Put), f"{place}.")
+                request.writes.add(put=put)
+        return await self._call(self._stub.BatchWriteDocuments, request, timeout)
+
+    async def get(
+        self,
+        session_id: str,
+        key: str,
+        *,
+        namespace: Iterable[str] = (),
+        refresh_ttl: bool = False,
+        timeout: float | None = None,
+    ) -> Document:
+        """Read one document. Raises NotFound."""
+        request = document_pb2.GetDocumentRequest(
+            session_id=args.text("session_id", session_id),
+            namespace=args.texts("namespace", namespace),
+            key=args.text("key", key),
+            refresh_ttl=args.flag("refresh_ttl", refresh_ttl),
+        )
+        return await self._call(self._stub.GetDocument, request, timeout)
+
+    async def get_many(
+        self,
+        session_id: str,
+        names: Iterable[tuple[Iterable[str], str]],
+        *,
+        refresh_ttl: bool = False,
+        timeout: float | None = None,
+    ) -> document_pb2.BatchGetDocumentsResponse:
+        """Read up to 1,000 documents, each named by its namespace and key, in their order.
+
+        An entry of what is absent has no document.
+        """
+        request = document_pb2.BatchGetDocumentsRequest(
+            session_id=args.text("session_id", session_id),
+            names=[
+                DocumentName(
+                    namespace=args.texts(f"names[{index}]", namespace),
+                    key=args.text(f"names[{index}]", key),
+                )
+                for index, (namespace, key) in enumerate(args.items("names", names))
+            ],
+            refresh_ttl=args.flag("refresh_ttl", refresh_ttl),
+        )
+        return await self._call(self._stub.BatchGetDocuments, request, timeout)
+
+    async def delete(
+        self,
+        session_id: str,
+        key: str,
+        *,
+        namespace: Iterable[str] = (),
+        etag: str = "",
+        allow_missing: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """Delete a document for good. Raises NotFound unless `allow_missing`, EtagMismatch."""
+        request = _delete_request(Remove(key, namespace, etag, allow_missing), "")
+        request.session_id = args.text("session_id", session_id)
+        await self._call(self._stub.DeleteDocument, request, timeout)
+
+    async def delete_all(
+        self,
+        session_id: str,
+        namespace_prefix: Iterable[str] = (),
+        *,
+        force: bool = False,
+        timeout: float | None = None,
+    ) -> int:
+        """Delete every document at and below a namespace, for good; return how many.
+
+        Without `force` nothing is deleted: they are only counted.
+        """
+        request = document_pb2.DeleteDocumentsRequest(
+            session_id=args.text("session_id", session_id),
+            namespace_prefix=args.texts("namespace_prefix", namespace_prefix),
+            force=args.flag("force", force),
+        )
+        return (await self._call(self._stub.DeleteDocuments, request, timeout)).delete_count
+
+    async def list(
+        self,
+        session_id: str,
+        namespace_prefix: Iterable[str] = (),
+        *,
+        labels: Mapping[str, str] | None = None,
+        conditions: Iterable[Condition] = (),
+        with_bodies: bool = True,
+        page_size: int = 0,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[Document, None]:
+        """Iterate over all matching documents by namespace, then key.
+
+        Pages are fetched as they are read; `timeout` applies to each page.
+        """
+        view = document_pb2.DOCUMENT_VIEW_FULL if with_bodies else document_pb2.DOCUMENT_VIEW_BASIC
+        request = document_pb2.ListDocumentsRequest(
+            session_id=args.text("session_id", session_id),
+            namespace_prefix=args.texts("namespace_prefix", namespace_prefix),
+            filter=_filter(labels, conditions),
+            view=view,
+            page_size=args.int32("page_size", page_size),
+        )
+        while True:
+            page = await self._call(self._stub.ListDocuments, request, timeout)
+            for document in page.documents:
+                yield document
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def namespaces(
+        self,
+        session_id: str | None = None,
+        *,
+        session_id_prefix: str | None = None,
+        prefix: Iterable[str] = (),
+        suffix: Iterable[str] = (),
+        max_depth: int = 0,
+        page_size: int = 0,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[tuple[str, ...], None]:
+        """Iterate over the namespaces of one session, or of all whose ids begin with a prefix."""
+        if (session_id is None) == (session_id_prefix is None):
+            raise ValueError("session_id or session_id_prefix: give one of them")
+        request = document_pb2.ListNamespacesRequest(
+            prefix=args.texts("prefix", prefix),
+            suffix=args.texts("suffix", suffix),
+            max_depth=args.int32("max_depth", max_depth),
+            page_size=args.int32("page_size", page_size),
+        )
+        if session_id is not None:
+            request.session_id = args.text("session_id", session_id)
+        if session_id_prefix is not None:
+            request.session_id_prefix = args.text("session_id_prefix", session_id_prefix)
+        while True:
+            page = await self._call(self._stub.ListNamespaces, request, timeout)
+            for namespace in page.namespaces:
+                yield tuple(namespace.labels)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def revisions(
+        self,
+        session_id: str,
+        key: str,
+        *,
+        namespace: Iterable[str] = (),
+        page_size: int = 0,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[document_pb2.DocumentRevision, None]:
+        """Iterate over the versions of a document that are kept, the newest first."""
+        request = document_pb2.ListDocumentRevisionsRequest(
+            session_id=args.text("session_id", session_id),
+            namespace=args.texts("namespace", namespace),
+            key=args.text("key", key),
+            page_size=args.int32("page_size", page_size),
+        )
+        while True:
+            page = await self._call(self._stub.ListDocumentRevisions, request, timeout)
+            for revision in page.revisions:
+                yield revision
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def watch(
+        self,
+        session_id: str,
+        start_revision: int = 0,
+        *,
+        namespace_prefix: Iterable[str] = (),
+        timeout: float | None = None,
+    ) -> AsyncGenerator[document_pb2.WatchDocumentsResponse, None]:
+        """Iterate over the changes after a revision, then over every change as it commits.
+
+        It ends as `MemoryClient.watch` does.
+        """
+        request = document_pb2.WatchDocumentsRequest(
+            session_id=args.text("session_id", session_id),
+            namespace_prefix=args.texts("namespace_prefix", namespace_prefix),
+            start_revision=args.int64("start_revision", start_revision),
+        )
+        return self._stream(self._stub.WatchDocuments, request, timeout)
+
+    def export(
+        self,
+        session_id: str,
+        namespace_prefix: Iterable[str] = (),
+        *,
+        labels: Mapping[str, str] | None = None,
+        conditions: Iterable[Condition] = (),
+        timeout: float | None = None,
+    ) -> AsyncGenerator[Document, None]:
+        """Iterate over all matching documents as one stream.
+
+        `timeout`: seconds for the whole stream; None: no limit.
+        """
+        request = document_pb2.ExportDocumentsRequest(
+            session_id=args.text("session_id", session_id),
+            namespace_prefix=args.texts("namespace_prefix", namespace_prefix),
+            filter=_filter(labels, conditions),
+        )
+        return self._stream(self._stub.ExportDocuments, request, timeout)
+
+
+def _put_request(put: Put, place: str) -> document_pb2.PutDocumentRequest:
+    """`place` precedes the names of arguments in errors."""
+    if sum(body is not None for body in (put.json, put.text, put.data)) != 1:
+        raise ValueError(f"{place}json, text or data: give exactly one of them")
+    document = Document(
+        namespace=args.texts(f"{place}namespace", put.namespace),
+        key=args.text(f"{place}key", put.key),
+        labels=args.labels(f"{place}labels", put.labels),
+        ttl=args.duration(f"{place}ttl", put.ttl),
+        etag=args.text(f"{place}etag", put.etag),
+    )
+    if put.json is not None:
+        document.json = args.text(f"{place}json", put.json)
+    elif put.text is not None:
+        document.text = args.text(f"{place}text", put.text)
+    else:
+        document.data = args.data(f"{place}data", put.data)
+    return document_pb2.PutDocumentRequest(
+        document=document,
+        if_absent=args.flag(f"{place}if_absent", put.if_absent),
+        search_texts=args.texts(f"{place}search_texts", put.search_texts),
+    )
+
+
+def _delete_request(remove: Remove, place: str) -> document_pb2.DeleteDocumentRequest:
+    return document_pb2.DeleteDocumentRequest(
+        namespace=args.texts(f"{place}namespace", remove.namespace),
+        key=args.text(f"{place}key", remove.key),
+        etag=args.text(f"{place}etag", remove.etag),
+        allow_missing=args.flag(f"{place}allow_missing", remove.allow_missing),
+    )
+
+
+def _request_id(given: str | None) -> str:
+    return new_request_id() if given in (None, "") else args.text("request_id", given)
+
+
+def _filter(
+    labels: Mapping[str, str] | None, conditions: Iterable[Condition]
+) -> document_pb2.DocumentFilter:
+    return document_pb2.DocumentFilter(
+        labels=args.labels("labels", labels),
+        conditions=condition_messages("conditions", conditions),
+    )

@@ -1,0 +1,97 @@
+"""The client for documents, against a running server."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from memoryd.client import (
+    AlreadyExists,
+    Condition,
+    DocumentClient,
+    EtagMismatch,
+    NotFound,
+    Put,
+    Remove,
+)
+from memoryd.v1 import document_pb2 as pb
+
+
+@pytest.fixture
+async def client(running):
+    async with DocumentClient(running.address) as client:
+        yield client
+
+
+async def test_documents_there_and_back(client):
+    made = await client.put("s", Put("k", ["a", "b"], json="[1]", labels={"x": "y"}))
+    assert await client.get("s", "k", namespace=["a", "b"]) == made
+    changed = await client.put("s", Put("k", ["a", "b"], text="2", etag=made.etag))
+    with pytest.raises(EtagMismatch):
+        await client.put("s", Put("k", ["a", "b"], text="3", etag=made.etag))
+    with pytest.raises(AlreadyExists) as caught:
+        await client.put("s", Put("k", ["a", "b"], text="3", if_absent=True))
+    assert caught.value.resource
+    assert caught.value.resource.name == "a/b/k"
+    kept = [one.document async for one in client.revisions("s", "k", namespace=["a", "b"])]
+    assert kept == [changed, made]
+    answer = await client.get_many("s", [(["a", "b"], "k"), ((), "none")])
+    assert [one.HasField("document") for one in answer.entries] == [True, False]
+    await client.delete("s", "k", namespace=["a", "b"], etag=changed.etag)
+    await client.delete("s", "k", namespace=["a", "b"], allow_missing=True)
+    with pytest.raises(NotFound):
+        await client.get("s", "k", namespace=["a", "b"])
+
+
+async def test_many_documents(client):
+    writes = [
+        Put(f"k{n}", [f"n{n % 2}"], json=f'{{"n": {n}}}', labels={"n": str(n)}) for n in range(7)
+    ]
+    written = await client.write_many("s", [*writes, Remove("k0", ["n0"])])
+    assert len(written.documents) == 8
+    assert [one.key async for one in client.list("s", page_size=2)] == [
+        *("k2", "k4", "k6", "k1", "k3", "k5"),
+    ]
+    odd = client.list("s", ["n1"], conditions=[Condition(["n"], "gt", 1)], with_bodies=False)
+    assert [(one.key, one.json) async for one in odd] == [("k3", ""), ("k5", "")]
+    assert [one.key async for one in client.list("s", labels={"n": "4"})] == ["k4"]
+    assert [one async for one in client.namespaces("s", page_size=1)] == [("n0",), ("n1",)]
+    assert [one async for one in client.namespaces(session_id_prefix="", max_depth=1)] == [
+        *(("n0",), ("n1",)),
+    ]
+    assert [one.key async for one in client.export("s", ["n0"])] == ["k2", "k4", "k6"]
+    watching = client.watch("s", 7)
+    event = await anext(watching)
+    assert (event.change, event.document.key) == (pb.DOCUMENT_CHANGE_DELETED, "k0")
+    await watching.aclose()
+    assert await client.delete_all("s", ["n0"]) == 3
+    assert await client.delete_all("s", force=True) == 6
+    assert not [one async for one in client.list("s")]
+
+
+async def test_a_ttl_is_refreshed(client, clock):
+    made = await client.put("s", Put("k", data=b"x", ttl=timedelta(minutes=1)))
+    clock.move(timedelta(seconds=30))
+    refreshed = await client.get("s", "k", refresh_ttl=True)
+    assert refreshed.etag == made.etag
+    assert refreshed.expire_time.ToDatetime() > made.expire_time.ToDatetime()
+
+
+@pytest.mark.parametrize(
+    ("put", "named"),
+    [
+        (Put("k"), "json, text or data"),
+        (Put("k", json="1", text="2"), "json, text or data"),
+        (Put(7, json="1"), "key"),
+        (Put("k", data="1"), "data"),
+        (Put("k", json="1", labels=["x"]), "labels"),
+        (Put("k", json="1", labels={"x": 1}), "labels"),
+        (Put("k", "abc", json="1"), "namespace"),
+    ],
+)
+async def test_what_cannot_be_sent_is_named(client, put, named):
+    with pytest.raises((TypeError, ValueError), match=named):
+        await client.put("s", put)
+    with pytest.raises((TypeError, ValueError), match=r"writes\[1\]\." + named):
+        await client.write_many("s", [Put("k", json="1"), put])
