@@ -1,4 +1,4 @@
-"""What callers import: clients for memories, sessions, documents and tool configuration, and errors.
+"""What callers import: clients for memories, sessions, documents and tools, and errors.
 
     async with MemoryClient("localhost:50051") as memory:
         stored = await memory.store("user-123", "prefers e-mail", content_type="preference")

@@ -258,18 +258,6 @@ def value(name: str, given: Any) -> Value:
     return _Json(name).value(given)
 
 
-def labels(name: str, given: Mapping[str, str] | None) -> dict[str, str]:
-    """A mapping of texts to texts."""
-    if given is None:
-        return {}
-    if not isinstance(given, Mapping):
-        raise TypeError(f"{name}: expected a dict, not {shown(given)}")
-    return {
-        text(f"{name}: a key", key): text(f"{name}[{shown(key)}]", value)
-        for key, value in given.items()
-    }
-
-
 class _Json:
     """Turns one JSON value into messages, and counts its values."""
 
