@@ -42,7 +42,7 @@ _SIZE = func.coalesce(func.sum(documents.c.size), 0)
 class MovedDocuments(NamedTuple):
     """What became of the source's documents."""
 
-    count: int
+    moved: int
     added: int
     """How many more the target has: those that had expired there made room."""
     added_bytes: int
@@ -81,11 +81,10 @@ def move_documents(
     gone: list[dict[str, str]] = []
     gone_bytes = 0
     for row in statements.fetch_built(connection, _meeting(), parameters):
-        _, _, namespace, key, size, expires_at = row
-        name = DocumentName(namespace, key)
-        if expires_at is not None and expires_at <= now:
+        name = DocumentName(row.namespace, row.key)
+        if row.expires_at is not None and row.expires_at <= now:
             gone.append(rows.key_of(target, name))
-            gone_bytes += size
+            gone_bytes += row.size
         else:
             conflicts.append(name)
     if gone:

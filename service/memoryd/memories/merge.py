@@ -101,7 +101,7 @@ class MergeWork(UnitOfWork):
         self._load_meeting(target, found)
         merged = self._take(work, found)
         moved = self._move_documents(work, source)
-        merged = merged._replace(documents=moved.count, conflicts=moved.conflicts)
+        merged = merged._replace(documents=moved.moved, conflicts=moved.conflicts)
         self._settings = self._settings_of(source, target)
         self._save()
         self._remember_answer(wanted, merged)
@@ -166,7 +166,7 @@ class MergeWork(UnitOfWork):
         )
         if work.account is not None:
             work.account.add(Usage(0, 0, moved.added_bytes, moved.added))
-        work.revision += moved.count
+        work.revision += moved.moved
         self._added_documents = moved.added
         return moved
 
