@@ -12,7 +12,7 @@ from memoryd.database.tables import sessions
 from memoryd.domain.errors import SessionNotFound
 from memoryd.domain.metadata import json_bytes
 from memoryd.domain.records import Session
-from memoryd.domain.sessions import SessionPage, SessionRecord
+from memoryd.domain.sessions import SessionPage, SessionRecord, behind
 from memoryd.sessions.records import COLUMNS, complete, is_counted, read_records
 from memoryd.sessions.settings import change_settings
 
@@ -168,9 +168,9 @@ def _rows(
         while True:
             parameters = {
                 "tenant": listing.tenant,
-                "first": one.first,
+                # One bound alone: of two, SQLite searches by the first and reads up to the other.
+                "first": max(one.first, behind(position)),
                 "end": one.end,
-                "after": position,
                 "size": size,
             }
             if now is not None:
@@ -202,7 +202,6 @@ def _in_range(dialect: Dialect, columns: tuple[Any, ...]) -> Select[Any]:
             sessions.c.tenant == bindparam("tenant", type_=String),
             session_id >= bindparam("first", type_=String),
             session_id < bindparam("end", type_=String),
-            session_id > bindparam("after", type_=String),
         )
         .order_by(session_id)
         .limit(bindparam("size", type_=Integer))
