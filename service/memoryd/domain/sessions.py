@@ -37,8 +37,13 @@ def ids_with_prefix(prefix: str) -> SessionRange:
     return SessionRange(prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1))
 
 
+def behind(session_id: str) -> str:
+    """What sorts behind an id, and before every other id behind it; of an empty one, empty."""
+    return f"{session_id}\x01" if session_id else ""
+
+
 def only_id(session_id: str) -> SessionRange:
-    return SessionRange(session_id, f"{session_id}\x01")
+    return SessionRange(session_id, behind(session_id))
 
 
 class SessionSettings(NamedTuple):

@@ -11,6 +11,7 @@ from sqlalchemy import Integer, String, bindparam, select
 from memoryd.database import statements
 from memoryd.database.tables import sessions
 from memoryd.domain.records import Session
+from memoryd.domain.sessions import behind
 from memoryd.sessions.lock import KEY
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def rows_in(
         if one.end <= after:
             continue
         while True:
-            bound = {"tenant": tenant, "first": one.first, "end": one.end, "after": after}
+            # One bound alone: of two, SQLite searches by the first and reads up to the other.
+            bound = {"tenant": tenant, "first": max(one.first, behind(after)), "end": one.end}
             chunk = statements.fetch(connection, statement, {**bound, "size": size, **parameters})
             yield from chunk
             if len(chunk) < size:
@@ -72,7 +74,6 @@ def in_range(dialect: Dialect, columns: tuple[Any, ...]) -> Select[Any]:
             sessions.c.tenant == bindparam("tenant", type_=String),
             session_id >= bindparam("first", type_=String),
             session_id < bindparam("end", type_=String),
-            session_id > bindparam("after", type_=String),
         )
         .order_by(session_id)
         .limit(bindparam("size", type_=Integer))
