@@ -10,6 +10,7 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from memoryd.memories.merge import MAX_MERGED
+from memoryd.v1 import document_pb2 as dpb
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1 import session_pb2 as spb
 
@@ -96,6 +97,75 @@ async def test_memories_that_meet_are_merged_as_a_store_would(memory, sessions):
     assert (merged.importance, dict(merged.metadata)) == (0.9, {"a": 1, "b": 2})
     assert not merged.HasField("expire_time")
     assert moved.content_type == pb.CONTENT_TYPE_FACT
+
+
+async def test_keys_that_meet_take_the_sources_content(memory, sessions):
+    for key, content in (("same", "Likes tea"), ("other", "lives in Rome"), ("own", "is tall")):
+        await memory.StoreMemory(store(content, USER, key=key, tags=["user"]))
+    for key, content in (("same", "likes tea."), ("other", "lives in Oslo"), ("new", "has a dog")):
+        await memory.StoreMemory(store(content, VISITOR, key=key, tags=["visitor"]))
+    # One without a key meets none that has one.
+    await memory.StoreMemory(store("likes tea", VISITOR))
+    watch = memory.WatchMemories(pb.WatchMemoriesRequest(session_id=USER, start_revision=3))
+    answer = await sessions.MergeSessions(merge())
+    assert (answer.moved_memories, answer.merged_memories) == (3, 1)
+    found = {m.key: (m.content, [*m.tags]) for m in await listed(memory, USER) if m.key}
+    assert found == {
+        "same": ("Likes tea", ["user", "visitor"]),
+        "other": ("lives in Oslo", ["visitor"]),
+        "own": ("is tall", ["user"]),
+        "new": ("has a dog", ["visitor"]),
+    }
+    assert (await sessions.GetSession(name(USER))).memory_count == 5
+    changes = [(await watch.read()).change for _ in range(5)]
+    watch.cancel()
+    created, deleted = pb.MEMORY_CHANGE_CREATED, pb.MEMORY_CHANGE_DELETED
+    assert changes == [pb.MEMORY_CHANGE_UPDATED, deleted, created, created, created]
+    by_tag = pb.ListMemoriesRequest(session_id=USER, filter={"tags_any": ["visitor"]})
+    assert len((await memory.ListMemories(by_tag)).memories) == 3
+
+
+async def test_documents_move_and_those_of_the_target_stay(memory, sessions, documents, clock):
+    def document(session_id: str, key: str, text: str, **fields: object) -> dpb.PutDocumentRequest:
+        given = dpb.Document(
+            session_id=session_id, namespace=["n"], key=key, text=text, labels={"a": "b"}, **fields
+        )
+        return dpb.PutDocumentRequest(document=given)
+
+    await memory.StoreMemory(store("a fact", VISITOR))
+    brief = {"ttl": Duration(seconds=5)}
+    for request in (
+        document(USER, "both", "the user's"),
+        document(USER, "gone", "expired", **brief),
+        document(VISITOR, "both", "the visitor's"),
+        document(VISITOR, "expired", "too", **brief),
+        document(VISITOR, "gone", "takes its place"),
+        document(VISITOR, "lasting", "until later", ttl=Duration(seconds=90)),
+    ):
+        await documents.PutDocument(request)
+    clock.move(timedelta(minutes=1))
+    watch = documents.WatchDocuments(dpb.WatchDocumentsRequest(session_id=USER, start_revision=2))
+    request_id = str(uuid.uuid4())
+    answer = await sessions.MergeSessions(merge(request_id=request_id))
+    assert (answer.moved_memories, answer.moved_documents) == (1, 2)
+    assert [*answer.conflicts] == [spb.MergeConflict(namespace=["n"], key="both")]
+    assert await sessions.MergeSessions(merge(request_id=request_id)) == answer
+    listing = dpb.ListDocumentsRequest(session_id=USER)
+    found = (await documents.ListDocuments(listing)).documents
+    assert [(d.key, d.text) for d in found] == [
+        ("both", "the user's"),
+        ("gone", "takes its place"),
+        ("lasting", "until later"),
+    ]
+    assert all(d.labels == {"a": "b"} for d in found)
+    assert found[2].expire_time.ToSeconds() - found[2].create_time.ToSeconds() == 90
+    events = [await watch.read() for _ in range(2)]
+    watch.cancel()
+    assert [event.revision for event in events] == [d.revision for d in found[1:]]
+    target = await sessions.GetSession(name(USER))
+    assert (target.memory_count, target.document_count) == (1, 3)
+    listing.session_id = VISITOR
+    assert not (await documents.ListDocuments(listing)).documents
 
 
 async def test_watchers_of_the_target_see_it(memory, sessions):

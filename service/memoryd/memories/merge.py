@@ -243,10 +243,14 @@ class MergeWork(UnitOfWork):
             "memory_id": "",
             "fingerprint": wanted.fingerprint,
             # With a revision, as stores have it that look a request up.
-            "answer": {"revision": 0, "merged_sessions": list(merged)},
+            "answer": {"revision": 0, "merged_sessions": _as_json(merged)},
             "created_at": self._now,
         }
         self._dialect.insert_many(self._connection, store_requests, columns_of([row]))
+
+
+def _as_json(merged: Merged) -> list[Any]:
+    return [*merged[:3], [list(name) for name in merged.conflicts]]
 
 
 def _of_session(*columns: Any) -> Select[Any]:
