@@ -16,8 +16,6 @@ from memoryd.domain.records import ContentType, Memory, Stored, StoreOutcome
 from memoryd.memories.rows import ENUMS, FIELDS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from memoryd.domain.records import NewMemory, Session
 
 
@@ -69,7 +67,7 @@ def blanked(answer: dict[str, Any]) -> dict[str, Any]:
     if "memory" not in answer:
         return answer
     nothing = {"content": "", "metadata": {}, "content_hash": "", "semantic_hash": ""}
-    kept = {name: value for name, value in answer["memory"].items() if name not in _DEFAULTS}
+    kept = {name: value for name, value in answer["memory"].items() if name not in _RARE}
     return {**answer, "memory": {**kept, **nothing}}
 
 
@@ -92,16 +90,16 @@ def filled(stored: Stored, item: NewMemory) -> Stored:
     return stored._replace(memory=memory)
 
 
-_DEFAULTS: Mapping[str, Any] = {"key": None, "tags": ()}
+_RARE = ("key", "tags")
 """Fields that are left out where they say nothing, as earlier releases leave them out."""
-_STATE = [name for name in FIELDS if name != "memory_id" and name not in _DEFAULTS]
+_STATE = [name for name in FIELDS if name != "memory_id" and name not in _RARE]
 _TIMES = frozenset(name for name in _STATE if isinstance(memories.c[name].type, UtcDateTime))
 
 
 def to_state(memory: Memory) -> dict[str, Any]:
     """All of a memory but its session and id, which the row has."""
     state = {name: _as_json(getattr(memory, name)) for name in _STATE}
-    for name in _DEFAULTS:
+    for name in _RARE:
         value = getattr(memory, name)
         if value:
             state[name] = value
@@ -110,8 +108,8 @@ def to_state(memory: Memory) -> dict[str, Any]:
 
 def from_state(session: Session, memory_id: str, state: dict[str, Any]) -> Memory:
     values = {name: _from_json(name, state[name]) for name in _STATE}
-    values |= {name: state.get(name, default) for name, default in _DEFAULTS.items()}
-    return Memory(session, memory_id, **values)
+    tags = tuple(state.get("tags", ()))
+    return Memory(session, memory_id, **values, key=state.get("key"), tags=tags)
 
 
 def _as_json(value: Any) -> Any:

@@ -44,6 +44,7 @@ COLUMNS = (
 """What a record holds, in its order."""
 
 _ENUM_PLACES = [(FIELDS.index(name), kind) for name, kind in ENUMS.items()]
+_TAGS_PLACE = FIELDS.index("tags")
 
 NOW = bindparam("now", type_=UtcDateTime)
 """The read's own time."""
@@ -60,6 +61,7 @@ def memory_of(row: Sequence[Any]) -> Memory:
     tenant, session_id, *values = row
     for place, kind in _ENUM_PLACES:
         values[place] = kind(values[place])
+    values[_TAGS_PLACE] = tuple(values[_TAGS_PLACE])
     memory = Memory(Session(tenant, session_id), *values)
     return memory if memory.key is None else with_keyed_hash(memory)
 
