@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memoryd.client import arguments as args
 from memoryd.client.channel import Client
@@ -207,13 +207,9 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
             view=view,
             page_size=args.int32("page_size", page_size),
         )
-        while True:
-            page = await self._call(self._stub.ListDocuments, request, timeout)
+        async for page in self._pages(self._stub.ListDocuments, request, timeout):
             for document in page.documents:
                 yield document
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
     async def namespaces(
         self,
@@ -239,13 +235,9 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
             request.session_id = args.text("session_id", session_id)
         if session_id_prefix is not None:
             request.session_id_prefix = args.text("session_id_prefix", session_id_prefix)
-        while True:
-            page = await self._call(self._stub.ListNamespaces, request, timeout)
+        async for page in self._pages(self._stub.ListNamespaces, request, timeout):
             for namespace in page.namespaces:
                 yield tuple(namespace.labels)
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
     async def revisions(
         self,
@@ -263,10 +255,16 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
             key=args.text("key", key),
             page_size=args.int32("page_size", page_size),
         )
-        while True:
-            page = await self._call(self._stub.ListDocumentRevisions, request, timeout)
+        async for page in self._pages(self._stub.ListDocumentRevisions, request, timeout):
             for revision in page.revisions:
                 yield revision
+
+    async def _pages(
+        self, method: Any, request: Any, timeout: float | None
+    ) -> AsyncGenerator[Any, None]:
+        while True:
+            page = await self._call(method, request, timeout)
+            yield page
             if not page.next_page_token:
                 return
             request.page_token = page.next_page_token

@@ -243,8 +243,8 @@ class PutDocumentRequest(_message.Message):
 
     @_builtins.property
     def search_texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What SearchDocuments finds it by: at most 64 texts of 1–16,384 characters each. None: a search with a query does
-        not find it. They take the place of those of the put before.
+        """What a search finds it by: at most 64 texts of 1–16,384 characters each. They replace those of the put before.
+        This release keeps them and has no method that searches them.
         """
 
     def __init__(
