@@ -167,6 +167,14 @@ async def _keep_documents(running: Running, session_id: str) -> None:
     await documents.BatchWriteDocuments(
         document_pb.BatchWriteDocumentsRequest(session_id=session_id, writes=writes)
     )
+    await documents.MoveDocuments(
+        document_pb.MoveDocumentsRequest(
+            session_id=session_id,
+            to=document_pb.DocumentName(namespace=["moved"]),
+            **{"from": document_pb.DocumentName(namespace=namespace)},
+        )
+    )
+    namespace = ["moved"]
     names = {"session_id": session_id, "namespace": namespace, "key": "draft"}
     await documents.GetDocument(document_pb.GetDocumentRequest(**names, refresh_ttl=True))
     await documents.ListDocumentRevisions(document_pb.ListDocumentRevisionsRequest(**names))

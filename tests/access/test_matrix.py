@@ -54,6 +54,7 @@ SCOPE_OF = {
         ),
         "documents:write": (
             *("PutDocument", "BatchWriteDocuments", "DeleteDocument", "DeleteDocuments"),
+            "MoveDocuments",
         ),
         "memories:export": ("ExportDocuments",),
     },
@@ -98,6 +99,9 @@ REQUESTS: dict[str, Message] = {
                 delete=document_pb2.DeleteDocumentRequest(key="x", allow_missing=True)
             ),
         ]
+    ),
+    "MoveDocuments": document_pb2.MoveDocumentsRequest(
+        **{"from": document_pb2.DocumentName(key="k")}, to=document_pb2.DocumentName(key="l")
     ),
     "UpdateToolConfig": tool_config_pb2.UpdateToolConfigRequest(
         tool_config=tool_config_pb2.ToolConfig(

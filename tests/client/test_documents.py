@@ -95,3 +95,20 @@ async def test_what_cannot_be_sent_is_named(client, put, named):
         await client.put("s", put)
     with pytest.raises((TypeError, ValueError), match=r"writes\[1\]\." + named):
         await client.write_many("s", [Put("k", json="1"), put])
+
+
+async def test_documents_are_moved(client):
+    await client.write_many("s", [Put(f"k{n}", ["a", "b"], json=str(n)) for n in range(3)])
+    moved = await client.move("s", (["a", "b"], "k0"), ([], "first"))
+    assert [one.key for one in moved.documents] == ["first"]
+    assert (await client.get("s", "first")).json == "0"
+    assert (await client.move_all("s", ["a"], ["c"])).moved_count == 2
+    assert [one async for one in client.namespaces("s")] == [(), ("c", "b")]
+    with pytest.raises(NotFound):
+        await client.move_all("s", ["a"], ["c"])
+    with pytest.raises(AlreadyExists) as caught:
+        await client.move("s", ((), "first"), (["c", "b"], "k1"))
+    assert caught.value.resource
+    assert caught.value.resource.name == "c/b/k1"
+    with pytest.raises((TypeError, ValueError), match="target"):
+        await client.move("s", ((), "first"), (["c"], 1))

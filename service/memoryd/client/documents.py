@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from memoryd.client.messages import Condition
     from memoryd.v1.document_pb2_grpc import DocumentServiceAsyncStub
 
+Name = tuple["Iterable[str]", str]
+"""A document's namespace and key."""
+
 
 @dataclass(frozen=True, slots=True)
 class Put:
@@ -128,7 +131,7 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
     async def get_many(
         self,
         session_id: str,
-        names: Iterable[tuple[Iterable[str], str]],
+        names: Iterable[Name],
         *,
         refresh_ttl: bool = False,
         timeout: float | None = None,
@@ -140,11 +143,8 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
         request = document_pb2.BatchGetDocumentsRequest(
             session_id=args.text("session_id", session_id),
             names=[
-                DocumentName(
-                    namespace=args.texts(f"names[{index}]", namespace),
-                    key=args.text(f"names[{index}]", key),
-                )
-                for index, (namespace, key) in enumerate(args.items("names", names))
+                _name(f"names[{index}]", name)
+                for index, name in enumerate(args.items("names", names))
             ],
             refresh_ttl=args.flag("refresh_ttl", refresh_ttl),
         )
@@ -183,6 +183,51 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
             force=args.flag("force", force),
         )
         return (await self._call(self._stub.DeleteDocuments, request, timeout)).delete_count
+
+    async def move(
+        self,
+        session_id: str,
+        source: Name,
+        target: Name,
+        *,
+        timeout: float | None = None,
+    ) -> document_pb2.MoveDocumentsResponse:
+        """Give a document another name: all of it goes along, and its etag changes.
+
+        Raises NotFound, AlreadyExists where there is a document with the name.
+        """
+        return await self._move(
+            session_id, _name("source", source), _name("target", target), timeout
+        )
+
+    async def move_all(
+        self,
+        session_id: str,
+        source: Iterable[str],
+        target: Iterable[str],
+        *,
+        timeout: float | None = None,
+    ) -> document_pb2.MoveDocumentsResponse:
+        """Let one namespace take the place of another, for every document at and below it.
+
+        At most 10,000 documents: all or none. Raises NotFound where there is none, AlreadyExists
+        where any of the new names is taken.
+        """
+        return await self._move(
+            session_id,
+            DocumentName(namespace=args.texts("source", source)),
+            DocumentName(namespace=args.texts("target", target)),
+            timeout,
+        )
+
+    async def _move(
+        self, session_id: str, source: DocumentName, target: DocumentName, timeout: float | None
+    ) -> document_pb2.MoveDocumentsResponse:
+        request = document_pb2.MoveDocumentsRequest(
+            session_id=args.text("session_id", session_id), to=target
+        )
+        getattr(request, "from").CopyFrom(source)  # a word of Python's
+        return await self._call(self._stub.MoveDocuments, request, timeout)
 
     async def list(
         self,
@@ -307,6 +352,12 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
             filter=_filter(labels, conditions),
         )
         return self._stream(self._stub.ExportDocuments, request, timeout)
+
+
+def _name(place: str, name: Name) -> DocumentName:
+    """`place` names the argument in errors."""
+    namespace, key = name
+    return DocumentName(namespace=args.texts(place, namespace), key=args.text(place, key))
 
 
 def _put_request(put: Put, place: str) -> document_pb2.PutDocumentRequest:

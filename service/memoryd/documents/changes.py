@@ -6,7 +6,7 @@ of statements. The unit of work holds the locks, and gives out revisions.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,8 +18,14 @@ from memoryd.database.dialect import Insertion, columns_of
 from memoryd.database.tables import document_history, document_requests, documents
 from memoryd.database.types import UtcDateTime
 from memoryd.documents import rows
+from memoryd.documents.moving import move_documents
 from memoryd.documents.session_documents import SessionDocuments
-from memoryd.documents.writes import ExpireDocument, RefreshDocuments, WriteDocuments
+from memoryd.documents.writes import (
+    ExpireDocument,
+    MoveDocuments,
+    RefreshDocuments,
+    WriteDocuments,
+)
 from memoryd.domain.documents import Document, NewDocument
 from memoryd.domain.errors import RequestIdReused
 from memoryd.domain.records import Change, Session
@@ -64,37 +70,45 @@ class DocumentChanges:
         self._now = now
         self._sessions: dict[Session, SessionDocuments] = {}
         self._requests: dict[tuple[Session, str], _Answered] = {}
+        self._names: defaultdict[Session, set[DocumentName]] = defaultdict(set)
+        """What the writes are about, as far as they name it."""
+        self._saved: Counter[Session] = Counter()
+        """How many documents more a session has by what is saved already."""
 
     def load(self, writes: Iterable[DocumentWrite]) -> None:
         """Read what writes are about. Their sessions are locked."""
-        names: set[tuple[str, ...]] = set()
         requests: set[tuple[str, ...]] = set()
         for write in writes:
             session = write.session
             self._sessions.setdefault(session, SessionDocuments(session, self._now))
-            names |= {(*session, *name) for name in _names(write)}
+            self._names[session].update(_names(write))
             if isinstance(write, WriteDocuments) and write.request_id:
                 requests.add((*session, write.request_id))
+        self._take_in(self._sessions)
+        for row in self._fetch(_by_request(self._dialect), _REQUEST_KEY, requests):
+            tenant, session_id, request_id, fingerprint, answer = row
+            answered = _Answered(fingerprint, answer, is_new=False)
+            self._requests[Session(tenant, session_id), request_id] = answered
+
+    def _take_in(self, sessions: Iterable[Session]) -> None:
+        """Read the documents that writes name."""
+        names = {(*session, *name) for session in sessions for name in self._names[session]}
         loaded: defaultdict[Session, list[Document]] = defaultdict(list)
         for row in self._fetch(_by_name(self._dialect), rows.KEY, names):
             document = rows.document_of(row)
             loaded[document.session].append(document)
         for session, found in loaded.items():
             self._sessions[session].load(found)
-        for row in self._fetch(_by_request(self._dialect), _REQUEST_KEY, requests):
-            tenant, session_id, request_id, fingerprint, answer = row
-            answered = _Answered(fingerprint, answer, is_new=False)
-            self._requests[Session(tenant, session_id), request_id] = answered
 
     def count_change(self, session: Session) -> int:
         """How many documents more a session has after the transaction than before."""
         found = self._sessions.get(session)
-        return 0 if found is None else found.count_change
+        return self._saved[session] + (0 if found is None else found.count_change)
 
     @property
     def inserted(self) -> int:
         """How many documents are new."""
-        return sum(max(0, found.count_change) for found in self._sessions.values())
+        return sum(max(0, self.count_change(session)) for session in self._sessions)
 
     def state(self, write: DocumentWrite) -> _State | None:
         """Give what `go_back` needs; None where the write cannot be refused in its middle."""
@@ -117,6 +131,25 @@ class DocumentChanges:
                 return ()
             case RefreshDocuments(names=names):
                 return tuple(found.refresh(name) for name in names)
+            case MoveDocuments():
+                return self._move(write, revisions)
+
+    def _move(self, write: MoveDocuments, revisions: Revisions) -> DocumentsOutcome:
+        """Move what the database has: the changes before are written first."""
+        session = write.session
+        self._save_and_reload(session)
+        moved = move_documents(self._connection, self._dialect, write, revisions, self._now)
+        self._saved[session] -= moved.removed
+        self._save_and_reload(session)
+        return moved.documents
+
+    def _save_and_reload(self, session: Session) -> None:
+        found = self._sessions[session]
+        for insertion in self._save([found]):
+            self._dialect.insert_many(self._connection, *insertion)
+        self._saved[session] += found.count_change
+        self._sessions[session] = SessionDocuments(session, self._now)
+        self._take_in([session])
 
     def _write(
         self, write: WriteDocuments, found: SessionDocuments, revisions: Revisions
@@ -141,14 +174,16 @@ class DocumentChanges:
 
     def save(self) -> list[Insertion]:
         """Write what has changed; give the rows that are still to be inserted."""
-        sessions = self._sessions.values()
+        return [*self._save([*self._sessions.values()]), *self._answers()]
+
+    def _save(self, sessions: Sequence[SessionDocuments]) -> list[Insertion]:
         kept = [(*found.session, *name) for found in sessions for name in found.kept]
         if kept:
             statement, names = _keep(self._dialect), rows.KEY
             bound = self._dialect.bind(names, sorted(kept))
             statements.execute(self._connection, statement, {**bound, "recorded_at": self._now})
-        self._delete(document_history, (f for f in sessions), purged=True)
-        self._delete(documents, (f for f in sessions), purged=False)
+        self._delete(document_history, sessions, purged=True)
+        self._delete(documents, sessions, purged=False)
         updated = [row for found in sessions for row in _changed(found, stored=True)]
         if updated:
             self._dialect.update_many(self._connection, documents, rows.NAME, updated)
@@ -157,9 +192,9 @@ class DocumentChanges:
             self._dialect.update_many(self._connection, documents, rows.NAME, refreshed)
         added = [row for found in sessions for row in _changed(found, stored=False)]
         insertions = [Insertion(documents, columns_of(added), {})] if added else []
-        return [*insertions, *self._history(), *self._answers()]
+        return [*insertions, *self._history(sessions)]
 
-    def _delete(self, table: Any, sessions: Iterable[SessionDocuments], *, purged: bool) -> None:
+    def _delete(self, table: Any, sessions: Sequence[SessionDocuments], *, purged: bool) -> None:
         gone = [
             rows.key_of(found.session, name)
             for found in sessions
@@ -172,19 +207,15 @@ class DocumentChanges:
         if gone:
             self._dialect.delete_many(self._connection, table, rows.NAME, gone)
 
-    def _history(self) -> list[Insertion]:
+    def _history(self, sessions: Sequence[SessionDocuments]) -> list[Insertion]:
         insertions = []
-        versions = [
-            rows.values_of(version)
-            for found in self._sessions.values()
-            for version in found.superseded
-        ]
+        versions = [rows.values_of(version) for found in sessions for version in found.superseded]
         if versions:
             common = {"recorded_at": self._now}
             insertions.append(Insertion(document_history, columns_of(versions), common))
         gone = [
             {**rows.key_of(found.session, name), "revision": revision, "change": change.value}
-            for found in self._sessions.values()
+            for found in sessions
             for name, revision, change in found.gone
         ]
         if gone:
@@ -224,6 +255,8 @@ def _names(write: DocumentWrite) -> Iterable[DocumentName]:
             return (name,)
         case RefreshDocuments(names=names):
             return names
+        case MoveDocuments():
+            return ()
 
 
 def _changed(found: SessionDocuments, *, stored: bool) -> Iterable[Row]:

@@ -6,16 +6,17 @@ import asyncio
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from sqlalchemy import and_, bindparam, case, func, null, or_, select
+from sqlalchemy import case, null
 
 from memoryd.database import statements
 from memoryd.database.batch_loader import BatchLoader
 from memoryd.database.tables import documents
 from memoryd.documents import rows
 from memoryd.documents.history import read_bodies, read_versions
+from memoryd.documents.listing import count_documents, read_next
 from memoryd.documents.namespaces import read_namespaces
 from memoryd.documents.writes import RefreshDocuments, WriteDocuments
-from memoryd.domain.documents import BodyKind, DocumentName, Removal, after_namespaces
+from memoryd.domain.documents import BodyKind, DocumentName, Removal
 from memoryd.domain.errors import DocumentNotFound, InvalidRequest, Violation
 from memoryd.domain.json_text import parsed
 from memoryd.domain.records import Session
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
-    from sqlalchemy import BindParameter, ColumnElement, Connection, Select
+    from sqlalchemy import Connection, Select
 
     from memoryd.database.dialect import Dialect
     from memoryd.database.engine import Database
     from memoryd.documents.namespaces import Bound, Pattern
-    from memoryd.documents.writes import DocumentsOutcome, DocumentWrite
+    from memoryd.documents.writes import DocumentsOutcome, DocumentWrite, MoveDocuments
     from memoryd.domain.conditions import Conditions
     from memoryd.domain.documents import Document
     from memoryd.domain.sessions import SessionRange
@@ -63,10 +64,6 @@ MAX_SESSIONS = 1_000
 
 DELETE_BATCH = 1_000
 """Documents that one transaction deletes."""
-
-_SESSION = and_(
-    documents.c.tenant == bindparam("tenant"), documents.c.session_id == bindparam("session_id")
-)
 
 
 class TenantRange(NamedTuple):
@@ -124,6 +121,13 @@ class DocumentStore:
         """As `write`, of one put."""
         (document,) = await self._submit(write)
         return cast("Document", document)
+
+    async def move(self, write: MoveDocuments) -> Sequence[Document]:
+        """Give what was moved by its new names, without bodies.
+
+        Raises DocumentNotFound, DocumentAlreadyExists, InvalidRequest.
+        """
+        return cast("Sequence[Document]", await self._submit(write))
 
     async def refresh(self, session: Session, found: Sequence[Document]) -> Sequence[Document]:
         """Have those of some documents that have a ttl live for it from now; give all of them."""
@@ -202,7 +206,7 @@ class DocumentStore:
         room, position, scanned = PAGE_BYTES, after, 0
         while True:
             read = partial(
-                _next, session=session, prefix=prefix, after=position, how_many=chunk, now=now
+                read_next, session=session, prefix=prefix, after=position, how_many=chunk, now=now
             )
             read_outlines = await self._reads.read(session, read, timeout=timeout)
             outlines = _within_reach(read_outlines, wanted)
@@ -256,10 +260,8 @@ class DocumentStore:
         self, session: Session, prefix: str, *, now: datetime, timeout: float | None
     ) -> int:
         """How many documents there are of namespaces that begin with a prefix."""
-        statement = select(func.count()).where(*_conditions(bool(prefix)))
-        parameters = {**session._asdict(), **_range(prefix), "now": now}
         return await self._database.read(
-            lambda c: int(c.execute(statement, parameters).scalar_one()),
+            lambda c: count_documents(c, session, prefix, now),
             tenants=(session.tenant,),
             timeout=timeout,
         )
@@ -270,7 +272,7 @@ class DocumentStore:
         position: DocumentName | None = None
         while True:
             read = partial(
-                _next,
+                read_next,
                 session=session,
                 prefix=prefix,
                 after=position,
@@ -386,53 +388,6 @@ class DocumentStore:
         bound = dialect.bind(rows.KEY, sorted(wanted))
         found = map(rows.document_of, statements.fetch(connection, _small(dialect), bound))
         return {(*document.session, *document.name): document for document in found}
-
-
-def _next(
-    connection: Connection,
-    session: Session,
-    prefix: str,
-    *,
-    after: DocumentName | None,
-    how_many: int,
-    now: datetime,
-) -> Sequence[Document]:
-    """The next documents by name, without bodies."""
-    parameters = {**session._asdict(), **_range(prefix), "now": now, "how_many": how_many}
-    if after is not None:
-        parameters |= {"after_namespace": after.namespace, "after_key": after.key}
-    statement = _listing(bool(prefix), after is not None)
-    return [*map(rows.document_of, statements.fetch(connection, statement, parameters))]
-
-
-def _range(prefix: str) -> dict[str, str]:
-    return {"first": prefix, "end": after_namespaces(prefix)} if prefix else {}
-
-
-def _conditions(has_prefix: bool) -> list[ColumnElement[bool]]:  # noqa: FBT001  of cache keys
-    namespace = documents.c.namespace
-    if not has_prefix:
-        return [_SESSION, rows.live()]
-    in_range = and_(namespace >= bindparam("first"), namespace < bindparam("end"))
-    return [_SESSION, rows.live(), in_range]
-
-
-@cache
-def _listing(has_prefix: bool, has_after: bool) -> Select[Any]:  # noqa: FBT001  cache keys
-    d = documents.c
-    conditions = _conditions(has_prefix)
-    if has_after:
-        at: BindParameter[str] = bindparam("after_namespace")
-        conditions += [
-            d.namespace >= at,
-            or_(d.namespace > at, d.key > bindparam("after_key")),
-        ]
-    return (
-        select(*rows.OUTLINE)
-        .where(*conditions)
-        .order_by(d.namespace, d.key)
-        .limit(bindparam("how_many"))
-    )
 
 
 def _within_reach(outlines: Sequence[Document], wanted: DocumentFilter) -> Sequence[Document]:

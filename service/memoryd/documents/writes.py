@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 BYTES_A_WEIGHT = 8_192
 """Of bodies and search texts, what counts as much of a transaction as one small write."""
 
+MOVE_WEIGHT = 500
+"""What a move of a namespace counts as, whose documents are not counted before."""
+
 
 @dataclass(frozen=True, slots=True)
 class WriteDocuments:
@@ -58,10 +61,25 @@ class RefreshDocuments:
         return len(self.names)
 
 
-DocumentWrite = WriteDocuments | ExpireDocument | RefreshDocuments
+@dataclass(frozen=True, slots=True)
+class MoveDocuments:
+    """Give a document another name; or, where the names have no key, all that a namespace holds."""
+
+    session: Session
+    source: DocumentName
+    target: DocumentName
+
+    makes_session = False
+
+    @property
+    def weight(self) -> int:
+        return 1 if self.source.key else MOVE_WEIGHT
+
+
+DocumentWrite = WriteDocuments | ExpireDocument | RefreshDocuments | MoveDocuments
 DocumentsOutcome = tuple["Document | None", ...]
 """Of WriteDocuments, one for each item, None for a removal; of RefreshDocuments, those that were
-refreshed; of the other nothing."""
+refreshed; of MoveDocuments, those that were moved, without bodies; of the other nothing."""
 
 
 def _weight(item: NewDocument | Removal) -> int:

@@ -233,10 +233,8 @@ class DocumentNotFound(MemorydError):
 
 
 class DocumentAlreadyExists(MemorydError):
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            "the session has a document with this name; put it without if_absent to replace it"
-        )
+    def __init__(self, name: str, remedy: str = "put it without if_absent to replace it") -> None:
+        super().__init__(f"the session has a document with this name; {remedy}")
         self.name = name
 
 

@@ -18,7 +18,12 @@ from memoryd.database.tables import (
     store_requests,
 )
 from memoryd.documents.changes import DocumentChanges
-from memoryd.documents.writes import ExpireDocument, RefreshDocuments, WriteDocuments
+from memoryd.documents.writes import (
+    ExpireDocument,
+    MoveDocuments,
+    RefreshDocuments,
+    WriteDocuments,
+)
 from memoryd.domain.content import keyed_hash
 from memoryd.domain.errors import (
     EtagMismatch,
@@ -101,7 +106,7 @@ KEY_STAYS = (
 _ANSWER = (*SHARD_KEY, "request_id", "memory_id", "fingerprint", "answer")
 """Columns of an answer kept."""
 
-_OF_DOCUMENTS = (WriteDocuments, ExpireDocument, RefreshDocuments)
+_OF_DOCUMENTS = (WriteDocuments, ExpireDocument, RefreshDocuments, MoveDocuments)
 
 
 class UnitOfWork:

@@ -9,6 +9,7 @@ from memoryd.documents.writes import (
     DocumentsOutcome,
     DocumentWrite,
     ExpireDocument,
+    MoveDocuments,
     RefreshDocuments,
     WriteDocuments,
 )
@@ -102,7 +103,12 @@ def sessions_of(write: Write) -> Iterable[Session]:
             | Retire(session)
         ):
             return (session,)
-        case WriteDocuments(session) | ExpireDocument(session) | RefreshDocuments(session):
+        case (
+            WriteDocuments(session)
+            | ExpireDocument(session)
+            | RefreshDocuments(session)
+            | MoveDocuments(session)
+        ):
             return (session,)
 
 
@@ -111,7 +117,7 @@ def weight_of(write: Write) -> int:
     match write:
         case Store(items):
             return len(items)
-        case WriteDocuments() | ExpireDocument() | RefreshDocuments():
+        case WriteDocuments() | ExpireDocument() | RefreshDocuments() | MoveDocuments():
             return write.weight
         case _:
             return 1

@@ -597,6 +597,65 @@ class DeleteDocumentsResponse(_message.Message):
 Global___DeleteDocumentsResponse: _TypeAlias = DeleteDocumentsResponse  # noqa: Y015
 
 @_typing.final
+class MoveDocumentsRequest(_message.Message):
+    """Request of MoveDocuments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    FROM_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """See Memory.session_id."""
+    @_builtins.property
+    def to(self) -> Global___DocumentName:
+        """The new name of the document, or without a key the namespace that takes the place of the other. It has a key exactly
+        where `from` has one, and is neither the same nor, without a key, a namespace below it.
+        """
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        to: Global___DocumentName | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "to", b"to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "session_id", b"session_id", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveDocumentsRequest: _TypeAlias = MoveDocumentsRequest  # noqa: Y015
+
+@_typing.final
+class MoveDocumentsResponse(_message.Message):
+    """Response of MoveDocuments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MOVED_COUNT_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    moved_count: _builtins.int
+    """How many documents were moved."""
+    @_builtins.property
+    def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Document]:
+        """The first 100 of them by their new names, without bodies; fewer where these would be over 4 MB."""
+
+    def __init__(
+        self,
+        *,
+        moved_count: _builtins.int = ...,
+        documents: _abc.Iterable[Global___Document] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "moved_count", b"moved_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveDocumentsResponse: _TypeAlias = MoveDocumentsResponse  # noqa: Y015
+
+@_typing.final
 class DocumentFilter(_message.Message):
     """Selects documents. All given conditions must hold; without conditions all documents match."""
 

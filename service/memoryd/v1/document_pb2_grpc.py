@@ -68,6 +68,11 @@ class DocumentServiceStub:
                 request_serializer=memoryd_dot_v1_dot_document__pb2.DeleteDocumentsRequest.SerializeToString,
                 response_deserializer=memoryd_dot_v1_dot_document__pb2.DeleteDocumentsResponse.FromString,
                 _registered_method=True)
+        self.MoveDocuments = channel.unary_unary(
+                '/memoryd.v1.DocumentService/MoveDocuments',
+                request_serializer=memoryd_dot_v1_dot_document__pb2.MoveDocumentsRequest.SerializeToString,
+                response_deserializer=memoryd_dot_v1_dot_document__pb2.MoveDocumentsResponse.FromString,
+                _registered_method=True)
         self.ListDocuments = channel.unary_unary(
                 '/memoryd.v1.DocumentService/ListDocuments',
                 request_serializer=memoryd_dot_v1_dot_document__pb2.ListDocumentsRequest.SerializeToString,
@@ -146,6 +151,16 @@ class DocumentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MoveDocuments(self, request, context):
+        """Gives a document, or every document at and below a namespace, other names within the session, in one transaction.
+        Labels, ttl, create_time, update_time, versions and search texts go along; expire_time stays as it is. Each document
+        takes a new revision and so a new etag. ALREADY_EXISTS, naming it, if a target name is taken. A call moves at most
+        10,000 documents with 50,000 versions, and 64 MiB of bodies.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListDocuments(self, request, context):
         """Lists documents by namespace, then by key, page by page. Both sort by code point, namespaces label by label.
         Concurrent writes cause no repeats and no gaps.
@@ -215,6 +230,11 @@ def add_DocumentServiceServicer_to_server(servicer, server):
                     servicer.DeleteDocuments,
                     request_deserializer=memoryd_dot_v1_dot_document__pb2.DeleteDocumentsRequest.FromString,
                     response_serializer=memoryd_dot_v1_dot_document__pb2.DeleteDocumentsResponse.SerializeToString,
+            ),
+            'MoveDocuments': grpc.unary_unary_rpc_method_handler(
+                    servicer.MoveDocuments,
+                    request_deserializer=memoryd_dot_v1_dot_document__pb2.MoveDocumentsRequest.FromString,
+                    response_serializer=memoryd_dot_v1_dot_document__pb2.MoveDocumentsResponse.SerializeToString,
             ),
             'ListDocuments': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDocuments,
@@ -408,6 +428,33 @@ class DocumentService:
             '/memoryd.v1.DocumentService/DeleteDocuments',
             memoryd_dot_v1_dot_document__pb2.DeleteDocumentsRequest.SerializeToString,
             memoryd_dot_v1_dot_document__pb2.DeleteDocumentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MoveDocuments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/memoryd.v1.DocumentService/MoveDocuments',
+            memoryd_dot_v1_dot_document__pb2.MoveDocumentsRequest.SerializeToString,
+            memoryd_dot_v1_dot_document__pb2.MoveDocumentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,6 +53,12 @@ class DocumentServiceStub:
     """Deletes a document permanently, with its versions and search texts."""
     DeleteDocuments: _grpc.UnaryUnaryMultiCallable[_document_pb2.DeleteDocumentsRequest, _document_pb2.DeleteDocumentsResponse]
     """Deletes every document at and below a namespace permanently. Without `force` it only counts them."""
+    MoveDocuments: _grpc.UnaryUnaryMultiCallable[_document_pb2.MoveDocumentsRequest, _document_pb2.MoveDocumentsResponse]
+    """Gives a document, or every document at and below a namespace, other names within the session, in one transaction.
+    Labels, ttl, create_time, update_time, versions and search texts go along; expire_time stays as it is. Each document
+    takes a new revision and so a new etag. ALREADY_EXISTS, naming it, if a target name is taken. A call moves at most
+    10,000 documents with 50,000 versions, and 64 MiB of bodies.
+    """
     ListDocuments: _grpc.UnaryUnaryMultiCallable[_document_pb2.ListDocumentsRequest, _document_pb2.ListDocumentsResponse]
     """Lists documents by namespace, then by key, page by page. Both sort by code point, namespaces label by label.
     Concurrent writes cause no repeats and no gaps.
@@ -93,6 +99,12 @@ class DocumentServiceAsyncStub(DocumentServiceStub):
     """Deletes a document permanently, with its versions and search texts."""
     DeleteDocuments: _aio.UnaryUnaryMultiCallable[_document_pb2.DeleteDocumentsRequest, _document_pb2.DeleteDocumentsResponse]  # type: ignore[assignment]
     """Deletes every document at and below a namespace permanently. Without `force` it only counts them."""
+    MoveDocuments: _aio.UnaryUnaryMultiCallable[_document_pb2.MoveDocumentsRequest, _document_pb2.MoveDocumentsResponse]  # type: ignore[assignment]
+    """Gives a document, or every document at and below a namespace, other names within the session, in one transaction.
+    Labels, ttl, create_time, update_time, versions and search texts go along; expire_time stays as it is. Each document
+    takes a new revision and so a new etag. ALREADY_EXISTS, naming it, if a target name is taken. A call moves at most
+    10,000 documents with 50,000 versions, and 64 MiB of bodies.
+    """
     ListDocuments: _aio.UnaryUnaryMultiCallable[_document_pb2.ListDocumentsRequest, _document_pb2.ListDocumentsResponse]  # type: ignore[assignment]
     """Lists documents by namespace, then by key, page by page. Both sort by code point, namespaces label by label.
     Concurrent writes cause no repeats and no gaps.
@@ -166,6 +178,18 @@ class DocumentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_document_pb2.DeleteDocumentsResponse, _abc.Awaitable[_document_pb2.DeleteDocumentsResponse]]:
         """Deletes every document at and below a namespace permanently. Without `force` it only counts them."""
+
+    @_abc_1.abstractmethod
+    def MoveDocuments(
+        self,
+        request: _document_pb2.MoveDocumentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_document_pb2.MoveDocumentsResponse, _abc.Awaitable[_document_pb2.MoveDocumentsResponse]]:
+        """Gives a document, or every document at and below a namespace, other names within the session, in one transaction.
+        Labels, ttl, create_time, update_time, versions and search texts go along; expire_time stays as it is. Each document
+        takes a new revision and so a new etag. ALREADY_EXISTS, naming it, if a target name is taken. A call moves at most
+        10,000 documents with 50,000 versions, and 64 MiB of bodies.
+        """
 
     @_abc_1.abstractmethod
     def ListDocuments(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from memoryd.documents.namespaces import Bound, Pattern
 from memoryd.documents.store import DocumentFilter, TenantRange
-from memoryd.documents.writes import WriteDocuments
+from memoryd.documents.writes import MoveDocuments, WriteDocuments
 from memoryd.domain import documents as limits
 from memoryd.domain.documents import (
     BodyKind,
@@ -169,6 +169,33 @@ def delete_all(
 ) -> PrefixRemoval:
     prefix = _prefix(request, violations)
     return PrefixRemoval(call.session(request.session_id), prefix, request.force)
+
+
+def move(
+    request: document_pb2.MoveDocumentsRequest, call: Call, violations: Violations
+) -> MoveDocuments:
+    source, target = (_moved_name(request, field, violations) for field in ("from", "to"))
+    if not (request.HasField("from") and request.HasField("to")):
+        pass  # as their rules say
+    elif source.key and not target.key:
+        violations.add("to.key", "must be given, as from.key is: a document is moved")
+    elif target.key and not source.key:
+        violations.add("to.key", "must be empty, as from.key is: a namespace is moved")
+    elif source == target or (not source.key and target.namespace.startswith(source.namespace)):
+        violations.add("to", "must not be the same as from, nor a namespace below it")
+    return MoveDocuments(call.session(request.session_id), source, target)
+
+
+def _moved_name(
+    request: document_pb2.MoveDocumentsRequest, field: str, violations: Violations
+) -> DocumentName:
+    """Of a document or, without a key, a namespace."""
+    name: document_pb2.DocumentName = getattr(request, field)
+    if name.key:
+        return _name(name, f"{field}.", violations)
+    for path, description in problems_with_namespace(name.namespace, f"{field}.namespace"):
+        violations.add(path, description)
+    return DocumentName(namespace_of(name.namespace), "")
 
 
 def listing(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from memoryd.documents.store import DocumentStore
-    from memoryd.documents.writes import WriteDocuments
+    from memoryd.documents.writes import MoveDocuments, WriteDocuments
     from memoryd.domain.documents import Document, DocumentEvent
     from memoryd.rpc.call import Call
     from memoryd.rpc.documents.requests import (
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
         Watch,
     )
     from memoryd.sessions.feed import ChangeFeed
+
+MOST_MOVED_ANSWERED = 100
+"""Documents that the answer to a move has."""
 
 
 class DocumentService:
@@ -92,6 +95,9 @@ class DocumentService:
             ),
             "DeleteDocuments": Method(
                 requests.delete_all, self.delete_all, write, Audited.AFTER, weight=BULK_WEIGHT
+            ),
+            "MoveDocuments": Method(
+                requests.move, self.move, write, in_all, weight=BULK_WEIGHT, waits_for_commit=True
             ),
             "ListDocuments": Method(
                 requests.listing,
@@ -180,6 +186,18 @@ class DocumentService:
             call.changes_nothing()
             count = await self._store.count(session, prefix, now=now, timeout=call.time_remaining())
         return document_pb2.DeleteDocumentsResponse(delete_count=count)
+
+    async def move(self, write: MoveDocuments, call: Call) -> document_pb2.MoveDocumentsResponse:
+        moved = await self._store.move(write)
+        call.counts("moved_documents", len(moved))
+        answer, room = document_pb2.MoveDocumentsResponse(moved_count=len(moved)), MAX_ANSWER_BYTES
+        for document in moved[:MOST_MOVED_ANSWERED]:
+            message = convert.document_message(document)
+            room -= message.ByteSize() + RESPONSE_FRAMING_BYTES
+            if room < 0:
+                break
+            answer.documents.append(message)
+        return answer
 
     async def list_page(self, listing: Listing, call: Call) -> document_pb2.ListDocumentsResponse:
         page = await self._store.page(
