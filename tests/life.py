@@ -186,6 +186,9 @@ async def _keep_documents(running: Running, session_id: str) -> None:
     )
     await documents.ListDocuments(document_pb.ListDocumentsRequest(session_id=session_id))
     await documents.ListNamespaces(document_pb.ListNamespacesRequest(session_id_prefix=session_id))
+    for query in ("", "draft"):
+        search = document_pb.SearchDocumentsRequest(session_id_prefix=session_id, query=query)
+        assert len((await documents.SearchDocuments(search)).results) == 2
     counting = document_pb.DeleteDocumentsRequest(session_id=session_id)
     assert (await documents.DeleteDocuments(counting)).delete_count == 2
     export = document_pb.ExportDocumentsRequest(session_id=session_id)

@@ -77,6 +77,17 @@ def upgrade() -> None:
     op.create_index(
         "uq_document_revision", "documents", ["tenant", "session_id", "revision"], unique=True
     )
+    op.create_index(
+        "ix_document_updated_at", "documents", ["tenant", "session_id", "updated_at", "revision"]
+    )
+    has_texts = sa.text("search_texts IS NOT NULL")
+    op.create_index(
+        "ix_document_searchable",
+        "documents",
+        ["tenant", "session_id", "revision"],
+        sqlite_where=has_texts,
+        postgresql_where=has_texts,
+    )
     has_expiry = sa.text("expires_at IS NOT NULL")
     op.create_index(
         "ix_document_expires_at",

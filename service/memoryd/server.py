@@ -31,6 +31,7 @@ from memoryd.memories.history import read_changes
 from memoryd.memories.store import MemoryStore
 from memoryd.memories.sweeper import Sweeper
 from memoryd.recall.embedders.embedder import EmbedderUnavailable, load
+from memoryd.retrieval.document_search import DocumentSearch
 from memoryd.retrieval.lazy import LazyRetrieval
 from memoryd.rpc import core_server
 from memoryd.rpc.access import Anyone, Gate
@@ -225,6 +226,12 @@ class Server:
         self._documents = DocumentStore(
             self.database, self._store.reads, self._store.write_documents
         )
+        self._document_search = DocumentSearch(
+            self.database,
+            self._store.reads,
+            max_bytes=settings.session_cache_bytes,
+            language=settings.recall_language,
+        )
         self._accesses = AccessTracker(self.database, self._store.cache)
         self._retrieval = LazyRetrieval(
             self.database,
@@ -334,7 +341,9 @@ class Server:
         pipeline.add_service(
             SESSION_SERVICE, SessionService(sessions, self._store, clock).methods()
         )
-        documents = DocumentService(self._documents, self._document_feed, clock=clock)
+        documents = DocumentService(
+            self._documents, self._document_feed, self._document_search, clock=clock
+        )
         pipeline.add_service(DOCUMENT_SERVICE, documents.methods())
         pipeline.add_service(TOOL_SERVICE, ToolConfigService(tools, self._secrets).methods())
         access = AccessService(
@@ -533,6 +542,7 @@ class Server:
         if self._tokens is not None:
             await self._tokens.aclose()
         await self._retrieval.aclose()
+        await self._document_search.aclose()
         await self._store.close()
         if self._auditor is not None:
             await self._auditor.aclose()

@@ -50,7 +50,7 @@ SCOPE_OF = {
     "DocumentService": {
         "documents:read": (
             *("GetDocument", "BatchGetDocuments", "ListDocuments", "ListNamespaces"),
-            *("ListDocumentRevisions", "WatchDocuments"),
+            *("ListDocumentRevisions", "WatchDocuments", "SearchDocuments"),
         ),
         "documents:write": (
             *("PutDocument", "BatchWriteDocuments", "DeleteDocument", "DeleteDocuments"),

@@ -112,3 +112,27 @@ async def test_documents_are_moved(client):
     assert caught.value.resource.name == "c/b/k1"
     with pytest.raises((TypeError, ValueError), match="target"):
         await client.move("s", ((), "first"), (["c"], 1))
+
+
+async def test_documents_are_searched(client):
+    writes = [
+        Put("whales", ["sea"], json='{"n": 1}', search_texts=["Blue whales sing"]),
+        Put("tea", ["land"], json='{"n": 2}', search_texts=["Green tea"], labels={"x": "y"}),
+        Put("plain", ["land"], json='{"n": 3}'),
+    ]
+    await client.write_many("s", writes)
+
+    async def keys(*args, **kwargs):
+        answer = await client.search(*args, **kwargs)
+        assert not answer.truncated
+        return [one.document.key for one in answer.results]
+
+    assert await keys("s", query="whales") == ["whales", "plain"]
+    assert await keys("s") == ["plain", "tea", "whales"]
+    assert await keys(session_id_prefix="", limit=1, skip=1) == ["tea"]
+    assert await keys("s", namespace_prefix=["land"], labels={"x": "y"}, refresh_ttl=True) == [
+        "tea"
+    ]
+    assert await keys("s", conditions=[Condition(["n"], "lt", 2)]) == ["whales"]
+    with pytest.raises(ValueError, match="session_id"):
+        await client.search("s", session_id_prefix="")

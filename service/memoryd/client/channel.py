@@ -85,7 +85,7 @@ _SAFE_TO_REPEAT = {
     "BatchStoreMemories",  # as StoreMemory, for each item
     "MergeSessions",  # as StoreMemory
     *("PutDocument", "BatchWriteDocuments"),  # likewise
-    *("GetDocument", "BatchGetDocuments"),  # which refresh a ttl at the most
+    *("GetDocument", "BatchGetDocuments", "SearchDocuments"),  # which refresh a ttl at the most
     "RetrieveMemories",  # an access counted twice moves an importance by 0.02 at most
 }
 """Methods to retry besides those that the protos declare free of side effects. Updates, deletions

@@ -268,21 +268,46 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
         timeout: float | None = None,
     ) -> AsyncGenerator[tuple[str, ...], None]:
         """Iterate over the namespaces of one session, or of all whose ids begin with a prefix."""
-        if (session_id is None) == (session_id_prefix is None):
-            raise ValueError("session_id or session_id_prefix: give one of them")
         request = document_pb2.ListNamespacesRequest(
             prefix=args.texts("prefix", prefix),
             suffix=args.texts("suffix", suffix),
             max_depth=args.int32("max_depth", max_depth),
             page_size=args.int32("page_size", page_size),
         )
-        if session_id is not None:
-            request.session_id = args.text("session_id", session_id)
-        if session_id_prefix is not None:
-            request.session_id_prefix = args.text("session_id_prefix", session_id_prefix)
+        _set_scope(request, session_id, session_id_prefix)
         async for page in self._pages(self._stub.ListNamespaces, request, timeout):
             for namespace in page.namespaces:
                 yield tuple(namespace.labels)
+
+    async def search(
+        self,
+        session_id: str | None = None,
+        *,
+        session_id_prefix: str | None = None,
+        namespace_prefix: Iterable[str] = (),
+        query: str = "",
+        labels: Mapping[str, str] | None = None,
+        conditions: Iterable[Condition] = (),
+        limit: int = 0,
+        skip: int = 0,
+        refresh_ttl: bool = False,
+        timeout: float | None = None,
+    ) -> document_pb2.SearchDocumentsResponse:
+        """Find documents of one session, or of all whose ids begin with a prefix.
+
+        With a query the best ones come first, with a score, and then those without search texts;
+        else the last updated first. `limit`: 0 means 10; at most 100.
+        """
+        request = document_pb2.SearchDocumentsRequest(
+            namespace_prefix=args.texts("namespace_prefix", namespace_prefix),
+            query=args.text("query", query),
+            filter=_filter(labels, conditions),
+            limit=args.int32("limit", limit),
+            skip=args.int32("skip", skip),
+            refresh_ttl=args.flag("refresh_ttl", refresh_ttl),
+        )
+        _set_scope(request, session_id, session_id_prefix)
+        return await self._call(self._stub.SearchDocuments, request, timeout)
 
     async def revisions(
         self,
@@ -352,6 +377,19 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
             filter=_filter(labels, conditions),
         )
         return self._stream(self._stub.ExportDocuments, request, timeout)
+
+
+def _set_scope(
+    request: document_pb2.ListNamespacesRequest | document_pb2.SearchDocumentsRequest,
+    session_id: str | None,
+    session_id_prefix: str | None,
+) -> None:
+    if (session_id is None) == (session_id_prefix is None):
+        raise ValueError("session_id or session_id_prefix: give one of them")
+    if session_id is not None:
+        request.session_id = args.text("session_id", session_id)
+    if session_id_prefix is not None:
+        request.session_id_prefix = args.text("session_id_prefix", session_id_prefix)
 
 
 def _name(place: str, name: Name) -> DocumentName:

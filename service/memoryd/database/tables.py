@@ -298,6 +298,17 @@ documents = Table(
         sqlite_where=text("expires_at IS NOT NULL"),
         postgresql_where=text("expires_at IS NOT NULL"),
     ),
+    # The last updated first.
+    Index("ix_document_updated_at", "tenant", "session_id", "updated_at", "revision"),
+    # What a search with a query has to know.
+    Index(
+        "ix_document_searchable",
+        "tenant",
+        "session_id",
+        "revision",
+        sqlite_where=text("search_texts IS NOT NULL"),
+        postgresql_where=text("search_texts IS NOT NULL"),
+    ),
     # What has expired in a session and is not swept yet.
     Index(
         "ix_document_session_expires_at",

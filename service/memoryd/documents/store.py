@@ -12,15 +12,15 @@ from memoryd.database import statements
 from memoryd.database.batch_loader import BatchLoader
 from memoryd.database.tables import documents
 from memoryd.documents import rows
+from memoryd.documents.filters import matching, within_reach
 from memoryd.documents.history import read_bodies, read_versions
 from memoryd.documents.listing import count_documents, read_next
 from memoryd.documents.namespaces import read_namespaces
+from memoryd.documents.ranges import sessions_in
 from memoryd.documents.writes import RefreshDocuments, WriteDocuments
-from memoryd.domain.documents import BodyKind, DocumentName, Removal
-from memoryd.domain.errors import DocumentNotFound, InvalidRequest, Violation
-from memoryd.domain.json_text import parsed
+from memoryd.domain.documents import DocumentName, Removal
+from memoryd.domain.errors import DocumentNotFound
 from memoryd.domain.records import Session
-from memoryd.sessions.find import find_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 
     from memoryd.database.dialect import Dialect
     from memoryd.database.engine import Database
+    from memoryd.documents.filters import DocumentFilter
     from memoryd.documents.namespaces import Bound, Pattern
+    from memoryd.documents.ranges import TenantRange
     from memoryd.documents.writes import DocumentsOutcome, DocumentWrite, MoveDocuments
-    from memoryd.domain.conditions import Conditions
     from memoryd.domain.documents import Document
-    from memoryd.domain.sessions import SessionRange
     from memoryd.sessions.replica import SessionReads
 
     _Key = tuple[str, str, str, str]
     """Tenant, session id, namespace, key."""
 
-INLINE_BYTES = 16 * 1024
+SMALL_BYTES = 16 * 1024
 """Bodies up to this size are read with all that wait; larger ones by themselves, so that small
 reads do not wait for them."""
 
@@ -53,35 +53,11 @@ PAGE_BYTES = 3 * 1024 * 1024
 SCAN_LIMIT = 5_000
 """Documents that one page looks at; a page whose filter matches few ends before it is full."""
 
-SCAN_BYTES = 8 * 1024 * 1024
-"""Of bodies that one page looks into for conditions, unless one is larger."""
-
 CHUNK = 500
 """Documents that one statement reads without their bodies."""
 
-MAX_SESSIONS = 1_000
-"""Sessions that one call looks into by the beginning of their ids."""
-
 DELETE_BATCH = 1_000
 """Documents that one transaction deletes."""
-
-
-class TenantRange(NamedTuple):
-    """Some sessions of a tenant."""
-
-    tenant: str
-    sessions: Sequence[SessionRange]
-    """In their order; no id is in two of them."""
-
-
-class DocumentFilter(NamedTuple):
-    """All conditions given must hold."""
-
-    labels: Mapping[str, str]
-    conditions: Conditions
-
-    def fits_labels(self, document: Document) -> bool:
-        return self.labels.items() <= document.labels.items()
 
 
 class DocumentPage(NamedTuple):
@@ -209,7 +185,7 @@ class DocumentStore:
                 read_next, session=session, prefix=prefix, after=position, how_many=chunk, now=now
             )
             read_outlines = await self._reads.read(session, read, timeout=timeout)
-            outlines = _within_reach(read_outlines, wanted)
+            outlines = within_reach(read_outlines, wanted)
             for document in await self._matching(session, outlines, wanted, timeout):
                 room -= document.size if with_bodies else 0
                 if found and (len(found) == size or room < 0):
@@ -234,20 +210,11 @@ class DocumentStore:
         wanted: DocumentFilter,
         timeout: float | None,
     ) -> Sequence[Document]:
-        labelled = [document for document in outlines if wanted.fits_labels(document)]
-        if not wanted.conditions:
-            return labelled
-        names = [document.name for document in labelled if document.kind is BodyKind.JSON]
-        async with self._large:
-            full = await self._full(session, names, timeout)
-            holding = partial(_holding, [*full.values()], wanted.conditions)
-            if sum(document.size for document in full.values()) > INLINE_BYTES:
-                held = await asyncio.to_thread(holding)
-            else:
-                held = holding()
-        if wanted.conditions.hold_for(None):  # what is no JSON has nothing at any path
-            held |= {document.name for document in labelled if document.kind is not BodyKind.JSON}
-        return [document for document in labelled if document.name in held]
+        async def complete(found: Sequence[Document]) -> Sequence[Document]:
+            async with self._large:
+                return await self._complete(session, found, timeout)
+
+        return await matching(outlines, wanted, complete)
 
     async def _complete(
         self, session: Session, found: Sequence[Document], timeout: float | None
@@ -345,21 +312,10 @@ class DocumentStore:
         if isinstance(whose, Session):
             return await self._reads.read(whose, lambda c: of(c, [whose]), timeout=timeout)
         return await self._database.read(
-            lambda c: of(c, self._find(c, whose)), tenants=(whose.tenant,), timeout=timeout
+            lambda c: of(c, sessions_in(c, dialect, whose)),
+            tenants=(whose.tenant,),
+            timeout=timeout,
         )
-
-    def _find(self, connection: Connection, whose: TenantRange) -> Sequence[Session]:
-        found = find_sessions(
-            connection, self._database.dialect, whose.tenant, whose.sessions, MAX_SESSIONS + 1
-        )
-        if len(found) > MAX_SESSIONS:
-            raise InvalidRequest(
-                Violation(
-                    "session_id_prefix",
-                    f"fits more than {MAX_SESSIONS:,} sessions; give a longer one",
-                )
-            )
-        return found
 
     async def _full(
         self, session: Session, names: Sequence[DocumentName], timeout: float | None
@@ -390,27 +346,6 @@ class DocumentStore:
         return {(*document.session, *document.name): document for document in found}
 
 
-def _within_reach(outlines: Sequence[Document], wanted: DocumentFilter) -> Sequence[Document]:
-    """The first ones, as many as have bodies that can be read for conditions at once."""
-    room = SCAN_BYTES if wanted.conditions else None
-    for place, document in enumerate(outlines):
-        if room is None:
-            break
-        room -= document.size
-        if room < 0 and place:
-            return outlines[:place]
-    return outlines
-
-
-def _holding(found: Sequence[Document], conditions: Conditions) -> set[DocumentName]:
-    """The names of those whose bodies meet conditions; in a thread where they are large."""
-    return {
-        document.name
-        for document in found
-        if document.body is not None and conditions.hold_for(parsed(document.body))
-    }
-
-
 @cache
 def _outlines(dialect: Dialect) -> Select[Any]:
     return dialect.look_up(rows.KEY, rows.OUTLINE)
@@ -423,5 +358,5 @@ def _full(dialect: Dialect) -> Select[Any]:
 
 @cache
 def _small(dialect: Dialect) -> Select[Any]:
-    body = case((documents.c.size <= INLINE_BYTES, documents.c.body), else_=null())
+    body = case((documents.c.size <= SMALL_BYTES, documents.c.body), else_=null())
     return dialect.look_up(rows.KEY, (*rows.OUTLINE, body.label("body")))

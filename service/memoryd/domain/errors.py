@@ -298,6 +298,16 @@ class SessionsTooLarge(MemorydError):
         )
 
 
+class SearchTextsTooLarge(MemorydError):
+    def __init__(self, characters: int) -> None:
+        super().__init__(
+            f"these sessions have more than {characters:,} characters of search texts, the most"
+            " that one query looks at; give a longer session_id_prefix, leave the query out, or"
+            " keep fewer documents with search texts in one session"
+        )
+        self.field = "query"
+
+
 class RevisionOutOfRange(MemorydError):
     pass
 

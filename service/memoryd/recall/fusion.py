@@ -57,13 +57,15 @@ def rank(
     min_relevance: float | None = None,
     importance_weight: float = DEFAULT_IMPORTANCE_WEIGHT,
     diverse: bool = True,
+    matching: bool = False,
 ) -> list[Ranked]:
     """The best `limit` memories of some sessions for a query, best first.
 
     The query is as `understand` gives it for these sessions, its meaning as `meaning_of` does. For
     each index `importances` has how important its memories are, and `allowed` which of them may be
     answered, or None for all: arrays of shape (memories,); neither are those of less relevance than
-    `min_relevance`. Scores and relevance are the same whatever is allowed.
+    `min_relevance` nor, with `matching`, those that hold nothing of the query. Scores and relevance
+    are the same whatever is allowed.
     Among equals the earlier session and the older memory come first. A query that has nothing in
     common with any memory is answered by importance.
     """
@@ -85,6 +87,9 @@ def rank(
     if min_relevance is not None:
         sure = certainty(found, meaning, np.arange(len(corpus))) >= min_relevance
         mask = sure if mask is None else mask & sure
+    if matching:
+        holding = found.covered > 0
+        mask = holding if mask is None else mask & holding
     order = highest(scores, mask, most)
     if diverse:
         chosen = choose(scores[order], _relevance(parts, order), corpus, order, limit)

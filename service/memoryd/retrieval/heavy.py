@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from memoryd.database.fair_places import FairPlaces
@@ -41,6 +41,26 @@ async def in_thread(work: Callable[[Check], T]) -> T:
         return await asyncio.to_thread(work, check)
     finally:
         given_up.set()
+
+
+async def in_thread_to_its_end(work: Callable[[Check], T]) -> T:
+    """As `in_thread`; what the work uses is left alone by the time that this returns or raises."""
+    given_up = threading.Event()
+
+    def check() -> None:
+        if given_up.is_set():
+            raise GivenUp
+
+    running = asyncio.ensure_future(asyncio.to_thread(work, check))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        given_up.set()
+        while not running.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({running})
+        running.exception()  # that it was given up is of no interest
+        raise
 
 
 def parts(texts: Sequence[Text], count: int, characters: int) -> Iterator[Sequence[Text]]:

@@ -165,6 +165,10 @@ _TABLE: dict[type[errors.MemorydError], tuple[grpc.StatusCode, Reason.ValueType]
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         error_reason_pb2.ERROR_REASON_SESSIONS_TOO_LARGE,
     ),
+    errors.SearchTextsTooLarge: (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        error_reason_pb2.ERROR_REASON_SESSIONS_TOO_LARGE,
+    ),
     errors.RevisionOutOfRange: (
         grpc.StatusCode.OUT_OF_RANGE,
         error_reason_pb2.ERROR_REASON_REVISION_OUT_OF_RANGE,

@@ -473,8 +473,8 @@ class Settings(SettingsModel):
         ge=0,
         le=1024**4,
         description=(
-            "How much memory sessions that are kept for retrieval may take, in bytes; the least "
-            "recently used go first."
+            "How much memory sessions that are kept for retrieval may take, in bytes, and as much "
+            "again what documents are searched by; the least recently used go first."
         ),
     )
     max_message_bytes: Integer = Field(

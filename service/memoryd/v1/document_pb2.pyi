@@ -243,9 +243,7 @@ class PutDocumentRequest(_message.Message):
 
     @_builtins.property
     def search_texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What a search finds it by: at most 64 texts of 1–16,384 characters each. They replace those of the put before.
-        This release keeps them and has no method that searches them.
-        """
+        """What a search finds it by: at most 64 texts of 1–16,384 characters each. They replace those of the put before."""
 
     def __init__(
         self,
@@ -888,6 +886,126 @@ class Namespace(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Namespace: _TypeAlias = Namespace  # noqa: Y015
+
+@_typing.final
+class SearchDocumentsRequest(_message.Message):
+    """Request of SearchDocuments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    SESSION_ID_PREFIX_FIELD_NUMBER: _builtins.int
+    NAMESPACE_PREFIX_FIELD_NUMBER: _builtins.int
+    QUERY_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    SKIP_FIELD_NUMBER: _builtins.int
+    REFRESH_TTL_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Those of one session. See Memory.session_id."""
+    session_id_prefix: _builtins.str
+    """See ListNamespacesRequest.session_id_prefix."""
+    query: _builtins.str
+    """What is looked for among search texts. At most 16,384 characters. Empty or only white space means no query.
+    Searchable documents that hold nothing of it are left out.
+    """
+    limit: _builtins.int
+    """The maximum number of results. 0 means 10; values over 100 mean 100."""
+    skip: _builtins.int
+    """How many results are passed over first. At most 1,000."""
+    refresh_ttl: _builtins.bool
+    """See GetDocumentRequest.refresh_ttl. It is of the documents that are answered."""
+    @_builtins.property
+    def namespace_prefix(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The labels that the namespaces begin with. None: every document of the session."""
+
+    @_builtins.property
+    def filter(self) -> Global___DocumentFilter:
+        """Which documents."""
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        session_id_prefix: _builtins.str = ...,
+        namespace_prefix: _abc.Iterable[_builtins.str] | None = ...,
+        query: _builtins.str = ...,
+        filter: Global___DocumentFilter | None = ...,
+        limit: _builtins.int = ...,
+        skip: _builtins.int = ...,
+        refresh_ttl: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "scope", b"scope", "session_id", b"session_id", "session_id_prefix", b"session_id_prefix"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "limit", b"limit", "namespace_prefix", b"namespace_prefix", "query", b"query", "refresh_ttl", b"refresh_ttl", "scope", b"scope", "session_id", b"session_id", "session_id_prefix", b"session_id_prefix", "skip", b"skip"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_scope: _TypeAlias = _typing.Literal["session_id", "session_id_prefix"]  # noqa: Y015
+    _WhichOneofArgType_scope: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_scope) -> _WhichOneofReturnType_scope | None: ...
+
+Global___SearchDocumentsRequest: _TypeAlias = SearchDocumentsRequest  # noqa: Y015
+
+@_typing.final
+class SearchDocumentsResponse(_message.Message):
+    """Response of SearchDocuments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    truncated: _builtins.bool
+    """True if there may be more results that `limit` has room for: they would make the answer larger than a client
+    receives by default, or the search has looked at as much as it may.
+    """
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___DocumentResult]:
+        """Best first."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___DocumentResult] | None = ...,
+        truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchDocumentsResponse: _TypeAlias = SearchDocumentsResponse  # noqa: Y015
+
+@_typing.final
+class DocumentResult(_message.Message):
+    """One document that was found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    score: _builtins.float
+    """How well the best of its search texts fits the query: the higher the better, comparable within one answer only.
+    Absent without a query, and for a document without search texts.
+    """
+    @_builtins.property
+    def document(self) -> Global___Document:
+        """The document."""
+
+    def __init__(
+        self,
+        *,
+        document: Global___Document | None = ...,
+        score: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "document", b"document", "score", b"score"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "document", b"document", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__score: _TypeAlias = _typing.Literal["score"]  # noqa: Y015
+    _WhichOneofArgType__score: _TypeAlias = _typing.Literal["_score", b"_score"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__score) -> _WhichOneofReturnType__score | None: ...
+
+Global___DocumentResult: _TypeAlias = DocumentResult  # noqa: Y015
 
 @_typing.final
 class ListDocumentRevisionsRequest(_message.Message):

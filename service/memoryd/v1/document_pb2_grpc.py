@@ -83,6 +83,11 @@ class DocumentServiceStub:
                 request_serializer=memoryd_dot_v1_dot_document__pb2.ListNamespacesRequest.SerializeToString,
                 response_deserializer=memoryd_dot_v1_dot_document__pb2.ListNamespacesResponse.FromString,
                 _registered_method=True)
+        self.SearchDocuments = channel.unary_unary(
+                '/memoryd.v1.DocumentService/SearchDocuments',
+                request_serializer=memoryd_dot_v1_dot_document__pb2.SearchDocumentsRequest.SerializeToString,
+                response_deserializer=memoryd_dot_v1_dot_document__pb2.SearchDocumentsResponse.FromString,
+                _registered_method=True)
         self.ListDocumentRevisions = channel.unary_unary(
                 '/memoryd.v1.DocumentService/ListDocumentRevisions',
                 request_serializer=memoryd_dot_v1_dot_document__pb2.ListDocumentRevisionsRequest.SerializeToString,
@@ -176,6 +181,16 @@ class DocumentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SearchDocuments(self, request, context):
+        """Finds documents: with a query those that have to do with it by their search texts, best first, then those without
+        search texts; without a query all. What has no score comes last updated first. It looks at 10,000 documents for
+        `filter`, into 64 MiB of their bodies, and puts 100,000 documents of a namespace or of several sessions in order.
+        RESOURCE_EXHAUSTED where the sessions of a query have more than 33,554,432 characters of search texts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListDocumentRevisions(self, request, context):
         """Lists every version of a document that is kept, the newest first.
         """
@@ -245,6 +260,11 @@ def add_DocumentServiceServicer_to_server(servicer, server):
                     servicer.ListNamespaces,
                     request_deserializer=memoryd_dot_v1_dot_document__pb2.ListNamespacesRequest.FromString,
                     response_serializer=memoryd_dot_v1_dot_document__pb2.ListNamespacesResponse.SerializeToString,
+            ),
+            'SearchDocuments': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchDocuments,
+                    request_deserializer=memoryd_dot_v1_dot_document__pb2.SearchDocumentsRequest.FromString,
+                    response_serializer=memoryd_dot_v1_dot_document__pb2.SearchDocumentsResponse.SerializeToString,
             ),
             'ListDocumentRevisions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDocumentRevisions,
@@ -509,6 +529,33 @@ class DocumentService:
             '/memoryd.v1.DocumentService/ListNamespaces',
             memoryd_dot_v1_dot_document__pb2.ListNamespacesRequest.SerializeToString,
             memoryd_dot_v1_dot_document__pb2.ListNamespacesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchDocuments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/memoryd.v1.DocumentService/SearchDocuments',
+            memoryd_dot_v1_dot_document__pb2.SearchDocumentsRequest.SerializeToString,
+            memoryd_dot_v1_dot_document__pb2.SearchDocumentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -65,6 +65,12 @@ class DocumentServiceStub:
     """
     ListNamespaces: _grpc.UnaryUnaryMultiCallable[_document_pb2.ListNamespacesRequest, _document_pb2.ListNamespacesResponse]
     """Lists the namespaces that hold a document, each once, sorted."""
+    SearchDocuments: _grpc.UnaryUnaryMultiCallable[_document_pb2.SearchDocumentsRequest, _document_pb2.SearchDocumentsResponse]
+    """Finds documents: with a query those that have to do with it by their search texts, best first, then those without
+    search texts; without a query all. What has no score comes last updated first. It looks at 10,000 documents for
+    `filter`, into 64 MiB of their bodies, and puts 100,000 documents of a namespace or of several sessions in order.
+    RESOURCE_EXHAUSTED where the sessions of a query have more than 33,554,432 characters of search texts.
+    """
     ListDocumentRevisions: _grpc.UnaryUnaryMultiCallable[_document_pb2.ListDocumentRevisionsRequest, _document_pb2.ListDocumentRevisionsResponse]
     """Lists every version of a document that is kept, the newest first."""
     WatchDocuments: _grpc.UnaryStreamMultiCallable[_document_pb2.WatchDocumentsRequest, _document_pb2.WatchDocumentsResponse]
@@ -111,6 +117,12 @@ class DocumentServiceAsyncStub(DocumentServiceStub):
     """
     ListNamespaces: _aio.UnaryUnaryMultiCallable[_document_pb2.ListNamespacesRequest, _document_pb2.ListNamespacesResponse]  # type: ignore[assignment]
     """Lists the namespaces that hold a document, each once, sorted."""
+    SearchDocuments: _aio.UnaryUnaryMultiCallable[_document_pb2.SearchDocumentsRequest, _document_pb2.SearchDocumentsResponse]  # type: ignore[assignment]
+    """Finds documents: with a query those that have to do with it by their search texts, best first, then those without
+    search texts; without a query all. What has no score comes last updated first. It looks at 10,000 documents for
+    `filter`, into 64 MiB of their bodies, and puts 100,000 documents of a namespace or of several sessions in order.
+    RESOURCE_EXHAUSTED where the sessions of a query have more than 33,554,432 characters of search texts.
+    """
     ListDocumentRevisions: _aio.UnaryUnaryMultiCallable[_document_pb2.ListDocumentRevisionsRequest, _document_pb2.ListDocumentRevisionsResponse]  # type: ignore[assignment]
     """Lists every version of a document that is kept, the newest first."""
     WatchDocuments: _aio.UnaryStreamMultiCallable[_document_pb2.WatchDocumentsRequest, _document_pb2.WatchDocumentsResponse]  # type: ignore[assignment]
@@ -208,6 +220,18 @@ class DocumentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_document_pb2.ListNamespacesResponse, _abc.Awaitable[_document_pb2.ListNamespacesResponse]]:
         """Lists the namespaces that hold a document, each once, sorted."""
+
+    @_abc_1.abstractmethod
+    def SearchDocuments(
+        self,
+        request: _document_pb2.SearchDocumentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_document_pb2.SearchDocumentsResponse, _abc.Awaitable[_document_pb2.SearchDocumentsResponse]]:
+        """Finds documents: with a query those that have to do with it by their search texts, best first, then those without
+        search texts; without a query all. What has no score comes last updated first. It looks at 10,000 documents for
+        `filter`, into 64 MiB of their bodies, and puts 100,000 documents of a namespace or of several sessions in order.
+        RESOURCE_EXHAUSTED where the sessions of a query have more than 33,554,432 characters of search texts.
+        """
 
     @_abc_1.abstractmethod
     def ListDocumentRevisions(

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from memoryd.documents.filters import DocumentFilter
 from memoryd.documents.namespaces import Bound, Pattern
-from memoryd.documents.store import DocumentFilter, TenantRange
+from memoryd.documents.ranges import TenantRange
 from memoryd.documents.writes import MoveDocuments, WriteDocuments
 from memoryd.domain import documents as limits
 from memoryd.domain.documents import (
@@ -23,6 +24,7 @@ from memoryd.domain.documents import (
     problems_with_namespace,
 )
 from memoryd.domain.json_text import problem_with_json
+from memoryd.retrieval.document_search import Search
 from memoryd.rpc import page_token
 from memoryd.rpc.call import stop_if_gone
 from memoryd.rpc.conditions import check_size, parse_conditions
@@ -36,6 +38,16 @@ if TYPE_CHECKING:
     from memoryd.domain.records import Session
     from memoryd.rpc.call import Call
     from memoryd.rpc.violations import Violations
+
+    _Filtered = (
+        document_pb2.ListDocumentsRequest
+        | document_pb2.ExportDocumentsRequest
+        | document_pb2.SearchDocumentsRequest
+    )
+
+DEFAULT_LIMIT = 10
+MAX_LIMIT = 100
+"""Results of a search."""
 
 _SEPARATOR = "\x02"
 """Between namespace and key in a page token; neither has it."""
@@ -74,6 +86,13 @@ class NamespaceListing:
     after: Bound | None
     size: int
     token_at: Callable[[Bound], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Searching:
+    whose: Session | TenantRange
+    search: Search
+    refresh_ttl: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +268,9 @@ _BEGINNING = {True: "=", False: ">"}
 
 
 def _whose(
-    request: document_pb2.ListNamespacesRequest, call: Call, violations: Violations
+    request: document_pb2.ListNamespacesRequest | document_pb2.SearchDocumentsRequest,
+    call: Call,
+    violations: Violations,
 ) -> Session | TenantRange:
     if request.HasField("session_id_prefix"):
         if _begins_session_id(request.session_id_prefix) is None:
@@ -260,6 +281,19 @@ def _whose(
         sessions = call.sessions_beginning_with(request.session_id_prefix)
         return TenantRange(call.principal.tenant, sessions)
     return call.session(request.session_id)
+
+
+def search(
+    request: document_pb2.SearchDocumentsRequest, call: Call, violations: Violations
+) -> Searching:
+    wanted = Search(
+        _prefix(request, violations),
+        request.query.strip(),
+        _filter(request, violations),
+        min(request.limit or DEFAULT_LIMIT, MAX_LIMIT),
+        request.skip,
+    )
+    return Searching(_whose(request, call, violations), wanted, request.refresh_ttl)
 
 
 def versions(
@@ -403,10 +437,7 @@ def _prefix(message: Any, violations: Violations) -> str:
     return namespace_of(labels)
 
 
-def _filter(
-    request: document_pb2.ListDocumentsRequest | document_pb2.ExportDocumentsRequest,
-    violations: Violations,
-) -> DocumentFilter:
+def _filter(request: _Filtered, violations: Violations) -> DocumentFilter:
     conditions = request.filter.conditions
     if problem := problem_with_labels(request.filter.labels):
         violations.add("filter.labels", problem)
@@ -418,10 +449,7 @@ def _filter(
 _CONDITIONS = "filter.conditions"
 
 
-def check_filter(
-    request: document_pb2.ListDocumentsRequest | document_pb2.ExportDocumentsRequest,
-    violations: Violations,
-) -> None:
+def check_filter(request: _Filtered, violations: Violations) -> None:
     """Add what is too large to be validated."""
     check_size(request.filter.conditions, _CONDITIONS, violations)
 

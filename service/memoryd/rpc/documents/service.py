@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from memoryd.documents.filters import place_of
 from memoryd.domain.audit import Audited
 from memoryd.domain.principals import Scope
 from memoryd.rpc import page_token
 from memoryd.rpc.documents import messages as convert
 from memoryd.rpc.documents import plain, requests
-from memoryd.rpc.memories.messages import RESPONSE_FRAMING_BYTES
+from memoryd.rpc.memories.messages import RESPONSE_FRAMING_BYTES, timestamp
 from memoryd.rpc.memories.results import MAX_ANSWER_BYTES
 from memoryd.rpc.methods import BULK_WEIGHT, SEARCH_WEIGHT, WRITE_WEIGHT, Method
 from memoryd.v1 import document_pb2
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from memoryd.documents.store import DocumentStore
     from memoryd.documents.writes import MoveDocuments, WriteDocuments
     from memoryd.domain.documents import Document, DocumentEvent
+    from memoryd.domain.records import Session
+    from memoryd.retrieval.document_search import DocumentSearch
     from memoryd.rpc.call import Call
     from memoryd.rpc.documents.requests import (
         Export,
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
         NamespaceListing,
         PrefixRemoval,
         Reading,
+        Searching,
         VersionListing,
         Watch,
     )
@@ -42,11 +48,13 @@ class DocumentService:
         self,
         store: DocumentStore,
         feed: ChangeFeed[DocumentEvent],
+        search: DocumentSearch,
         *,
         clock: Callable[[], datetime],
     ) -> None:
         self._store = store
         self._feed = feed
+        self._search = search
         self._clock = clock
 
     def methods(self) -> Mapping[str, Method[Any]]:
@@ -110,6 +118,14 @@ class DocumentService:
             "ListNamespaces": Method(
                 requests.namespaces, self.list_namespaces, read, in_all, weight=SEARCH_WEIGHT
             ),
+            "SearchDocuments": Method(
+                requests.search,
+                self.search,
+                read,
+                in_all,
+                weight=SEARCH_WEIGHT,
+                check_size=requests.check_filter,
+            ),
             "ListDocumentRevisions": Method(
                 requests.versions, self.list_versions, read, in_all, weight=SEARCH_WEIGHT
             ),
@@ -146,7 +162,7 @@ class DocumentService:
         document = await self._store.get(
             reading.session, reading.names[0], now=self._clock(), timeout=call.time_remaining()
         )
-        (document,) = await self._refreshed(reading, [document], call)
+        (document,) = await self._refreshed([document], call, wanted=reading.refresh_ttl)
         return convert.document_message(document)
 
     async def get_many(
@@ -155,7 +171,7 @@ class DocumentService:
         found = await self._store.get_many(
             reading.session, reading.names, now=self._clock(), timeout=call.time_remaining()
         )
-        refreshed = await self._refreshed(reading, [*found.values()], call)
+        refreshed = await self._refreshed([*found.values()], call, wanted=reading.refresh_ttl)
         by_name = {document.name: document for document in refreshed}
         answer, names = document_pb2.BatchGetDocumentsResponse(), 0
         for name in reading.names:
@@ -241,6 +257,33 @@ class DocumentService:
             answer.next_page_token = listing.token_at(next_after)
         return answer
 
+    async def search(
+        self, searching: Searching, call: Call
+    ) -> document_pb2.SearchDocumentsResponse:
+        found = await self._search.search(
+            searching.whose, searching.search, now=self._clock(), timeout=call.time_remaining()
+        )
+        answer, room = (
+            document_pb2.SearchDocumentsResponse(truncated=found.is_cut),
+            MAX_ANSWER_BYTES,
+        )
+        answered: list[Document] = []
+        for document, score in found.results:
+            result = document_pb2.DocumentResult(
+                document=convert.document_message(document), score=score
+            )
+            room -= result.ByteSize() + 2 * RESPONSE_FRAMING_BYTES
+            if answered and room < 0:
+                answer.truncated = True
+                break
+            answered.append(document)
+            answer.results.append(result)
+        refreshed = await self._refreshed(answered, call, wanted=searching.refresh_ttl)
+        for result, document in zip(answer.results, refreshed, strict=True):
+            if document.expires_at is not None:
+                result.document.expire_time.CopyFrom(timestamp(document.expires_at))
+        return answer
+
     async def list_versions(
         self, listing: VersionListing, call: Call
     ) -> document_pb2.ListDocumentRevisionsResponse:
@@ -295,9 +338,19 @@ class DocumentService:
             after, is_last = page.next_after, page.next_after is None
 
     async def _refreshed(
-        self, reading: Reading, found: Sequence[Document], call: Call
+        self, found: Sequence[Document], call: Call, *, wanted: bool
     ) -> Sequence[Document]:
-        # What is asked for by those who may only read changes nothing.
-        if reading.refresh_ttl and Scope.DOCUMENTS_WRITE in call.principal.scopes:
-            return await self._store.refresh(reading.session, found)
-        return found
+        """Documents as they are once those that have a ttl live for it from now, if that is wanted.
+
+        What is asked for by those who may only read changes nothing.
+        """
+        if not wanted or Scope.DOCUMENTS_WRITE not in call.principal.scopes:
+            return found
+        by_session: defaultdict[Session, list[Document]] = defaultdict(list)
+        for document in found:
+            by_session[document.session].append(document)
+        refreshed = await asyncio.gather(
+            *(self._store.refresh(session, of_it) for session, of_it in by_session.items())
+        )
+        by_place = {place_of(one): one for of_session in refreshed for one in of_session}
+        return [by_place[place_of(document)] for document in found]
