@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MOST_LOOKED_AT = 10_000
+MOST_LOOKED_AT = 5_000
 """Documents that one search looks at for its filter."""
 
 MOST_BYTES_LOOKED_INTO = 64 * 1024 * 1024

@@ -183,7 +183,7 @@ class DocumentServiceServicer:
 
     def SearchDocuments(self, request, context):
         """Finds documents: with a query those that have to do with it by their search texts, best first, then those without
-        search texts; without a query all. What has no score comes last updated first. It looks at 10,000 documents for
+        search texts; without a query all. What has no score comes last updated first. It looks at 5,000 documents for
         `filter`, into 64 MiB of their bodies, and puts 100,000 documents of a namespace or of several sessions in order.
         RESOURCE_EXHAUSTED where the sessions of a query have more than 33,554,432 characters of search texts.
         """

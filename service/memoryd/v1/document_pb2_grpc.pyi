@@ -67,7 +67,7 @@ class DocumentServiceStub:
     """Lists the namespaces that hold a document, each once, sorted."""
     SearchDocuments: _grpc.UnaryUnaryMultiCallable[_document_pb2.SearchDocumentsRequest, _document_pb2.SearchDocumentsResponse]
     """Finds documents: with a query those that have to do with it by their search texts, best first, then those without
-    search texts; without a query all. What has no score comes last updated first. It looks at 10,000 documents for
+    search texts; without a query all. What has no score comes last updated first. It looks at 5,000 documents for
     `filter`, into 64 MiB of their bodies, and puts 100,000 documents of a namespace or of several sessions in order.
     RESOURCE_EXHAUSTED where the sessions of a query have more than 33,554,432 characters of search texts.
     """
@@ -119,7 +119,7 @@ class DocumentServiceAsyncStub(DocumentServiceStub):
     """Lists the namespaces that hold a document, each once, sorted."""
     SearchDocuments: _aio.UnaryUnaryMultiCallable[_document_pb2.SearchDocumentsRequest, _document_pb2.SearchDocumentsResponse]  # type: ignore[assignment]
     """Finds documents: with a query those that have to do with it by their search texts, best first, then those without
-    search texts; without a query all. What has no score comes last updated first. It looks at 10,000 documents for
+    search texts; without a query all. What has no score comes last updated first. It looks at 5,000 documents for
     `filter`, into 64 MiB of their bodies, and puts 100,000 documents of a namespace or of several sessions in order.
     RESOURCE_EXHAUSTED where the sessions of a query have more than 33,554,432 characters of search texts.
     """
@@ -228,7 +228,7 @@ class DocumentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_document_pb2.SearchDocumentsResponse, _abc.Awaitable[_document_pb2.SearchDocumentsResponse]]:
         """Finds documents: with a query those that have to do with it by their search texts, best first, then those without
-        search texts; without a query all. What has no score comes last updated first. It looks at 10,000 documents for
+        search texts; without a query all. What has no score comes last updated first. It looks at 5,000 documents for
         `filter`, into 64 MiB of their bodies, and puts 100,000 documents of a namespace or of several sessions in order.
         RESOURCE_EXHAUSTED where the sessions of a query have more than 33,554,432 characters of search texts.
         """
