@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from memoryd.database.tables import sessions
 from memoryd.domain.records import Session
 from memoryd.sessions.floors import read_floors
-from memoryd.sessions.lock import SHARD_KEY, lock_sessions
+from memoryd.sessions.lock import SHARD_KEY, LockedSession, lock_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from memoryd.database.dialect import Dialect
-    from memoryd.sessions.lock import LockedSession
 
 _BEGINNING = ("revision", "horizon", "document_horizon", "counted_revision")
 """Columns that say where a session begins."""
@@ -75,4 +74,5 @@ def _raise_above_erased(
     dialect.update_many(connection, sessions, SHARD_KEY, raised)
     for row in raised:
         session = Session(row["tenant"], row["session_id"])
-        locked[session] = locked[session]._replace(**{name: row[name] for name in _BEGINNING})
+        begin = {name: row[name] for name in _BEGINNING if name in LockedSession._fields}
+        locked[session] = locked[session]._replace(**begin)
