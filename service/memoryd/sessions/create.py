@@ -74,5 +74,5 @@ def _raise_above_erased(
     dialect.update_many(connection, sessions, SHARD_KEY, raised)
     for row in raised:
         session = Session(row["tenant"], row["session_id"])
-        begin = {name: row[name] for name in _BEGINNING if name in LockedSession._fields}
-        locked[session] = locked[session]._replace(**begin)
+        beginning = {name: row[name] for name in _BEGINNING if name in LockedSession._fields}
+        locked[session] = locked[session]._replace(**beginning)
