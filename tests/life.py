@@ -102,7 +102,11 @@ async def _change(running: Running, clock: Clock, name: str) -> None:
     back.revision = versions.revisions[-1].revision
     await memory.RollbackMemory(back)
     replacing = pb.StoreMemoryRequest(
-        session_id=session_id, content="in its place", key="facts/9", request_id=str(uuid.uuid4())
+        session_id=session_id,
+        content="in its place",
+        key="facts/9",
+        never_expires=True,
+        request_id=str(uuid.uuid4()),
     )
     assert (await memory.StoreMemory(replacing)).replaced_memory_id
     wanted = pb.MemoryFilter(metadata={"n": 6})

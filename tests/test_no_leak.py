@@ -27,7 +27,7 @@ from memoryd.logs import logging_to
 from memoryd.settings.reading import SettingsError
 from memoryd.tools.secrets import SecretReference, Secrets
 from memoryd.tools.settings import TOOLS, load_configuration
-from memoryd.v1 import memory_pb2, session_pb2, tool_config_pb2
+from memoryd.v1 import document_pb2, memory_pb2, session_pb2, tool_config_pb2
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
 from .aws_stub import SecretsManagerStub, secrets_manager
@@ -47,6 +47,7 @@ SERVICES = (
     memory_pb2.DESCRIPTOR.services_by_name["MemoryService"],
     tool_config_pb2.DESCRIPTOR.services_by_name["ToolConfigService"],
     session_pb2.DESCRIPTOR.services_by_name["SessionService"],
+    document_pb2.DESCRIPTOR.services_by_name["DocumentService"],
 )
 WITH_KEY = ("crm", "billing", "inventory")
 
@@ -171,20 +172,27 @@ def tool_requests(kind: type[Message]) -> list[Message]:
     return messages
 
 
+ITEM = {"session_id": "user-1", "content": "prefers letters"}
+BY_FIELD: dict[str, list[dict[str, Any]]] = {
+    "requests": [{"requests": items} for items in ([ITEM] * 2, [ITEM, {}], [{}] * 1_001)],
+    "session": [{"session": {"session_id": "user-1", "labels": {"a": "b"}}}],
+    "session_id_prefix": [{"session_id_prefix": "user-"}, {"session_id_prefix": "../x"}],
+    "source_session_id": [{"source_session_id": "user-1", "target_session_id": "user-2"}],
+    "document": [{"document": {"session_id": "user-1", "key": "k", "text": "letters"}}],
+    "memory": [{"memory": {"session_id": "user-1", "memory_id": UUID, "content": "x"}}],
+}
+"""What is sent of requests that have a field."""
+
+
 def memory_requests(kind: type[Message]) -> list[Message]:
     fields = kind.DESCRIPTOR.fields_by_name
-    if "requests" in fields:
-        item = {"session_id": "user-1", "content": "prefers letters"}
-        return [kind(requests=items) for items in ([item] * 2, [item, {}], [{}] * 1_001)]
-    if "session" in fields:
-        return [kind(session={"session_id": "user-1", "labels": {"a": "b"}})]
-    if "session_id_prefix" in fields:
-        return [kind(session_id_prefix="user-"), kind(session_id_prefix="../x")]
-    if "memory" in fields:
-        return [kind(memory={"session_id": "user-1", "memory_id": UUID, "content": "x"})]
+    for field, several in BY_FIELD.items():
+        if field in fields:
+            return [kind(**values) for values in several]
     given: dict[str, Any] = {"session_id": "user-1"}
     given |= {"memory_id": UUID} if "memory_id" in fields else {}
     given |= {"content": "prefers e-mail"} if "content" in fields else {}
+    given |= {"key": "k"} if "namespace" in fields else {}
     messages = [kind(**given), kind(session_id="../x")]
     return [*messages, kind(**given, force=True)] if "force" in fields else messages
 

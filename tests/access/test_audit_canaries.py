@@ -36,6 +36,10 @@ def requests(key: str) -> Iterator[tuple[Any, Any]]:
             request.content = CONTENT
         if "query" in fields:
             request.query = CONTENT
+        if "namespace" in fields:
+            request.key = CONTENT
+        if "document" in fields:
+            request.document.key = request.document.text = CONTENT
         for item in getattr(request, "requests", ()):
             item.content = f"{CONTENT} {id(item)}"
         yield method, request

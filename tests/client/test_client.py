@@ -40,7 +40,7 @@ from memoryd.client import channel as client_channel
 from memoryd.client import errors as client_errors
 from memoryd.client import memories as client_memories
 from memoryd.client import tools as client_tools
-from memoryd.v1 import memory_pb2, tool_config_pb2
+from memoryd.v1 import document_pb2, memory_pb2, session_pb2, tool_config_pb2
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
@@ -52,7 +52,10 @@ PAGE_2, PAGE_3 = "page-2", "page-3"
 NOON = datetime(2030, 1, 1, 12, 30, tzinfo=timezone(timedelta(hours=2)))
 METHODS = {
     f"/{service.full_name}/{method.name}": method
-    for file in (memory_pb2.DESCRIPTOR, tool_config_pb2.DESCRIPTOR)
+    for file in (
+        *(memory_pb2.DESCRIPTOR, session_pb2.DESCRIPTOR),
+        *(document_pb2.DESCRIPTOR, tool_config_pb2.DESCRIPTOR),
+    )
     for service in file.services_by_name.values()
     for method in service.methods
 }
@@ -169,14 +172,16 @@ class Rig:
     address: str
     memory: MemoryClient
     tools: ToolConfigClient
+    sessions: client.SessionClient
+    documents: client.DocumentClient
 
 
 @pytest.fixture
 async def rig() -> AsyncIterator[Rig]:
     scripted = ScriptedServer()
     async with serving(scripted) as address, open_channel(address) as channel:
-        memory, tools = MemoryClient(channel=channel), ToolConfigClient(channel=channel)
-        yield Rig(scripted, address, memory, tools)
+        kinds = (MemoryClient, ToolConfigClient, client.SessionClient, client.DocumentClient)
+        yield Rig(scripted, address, *(kind(channel=channel) for kind in kinds))
 
 
 async def drain(answer: Awaitable[Any] | AsyncGenerator[Any, None]) -> Any:
@@ -559,6 +564,95 @@ SENT: list[tuple[Callable[[Rig], Any], str, dict[str, Any]]] = [
             ),
         )
     ),
+    (
+        lambda rig: rig.sessions.list("s", labels={"a": "b"}, page_size=5),
+        "ListSessions",
+        {"session_id_prefix": "s", "labels": {"a": "b"}, "page_size": 5},
+    ),
+    (lambda rig: rig.sessions.get("s"), "GetSession", {"session_id": "s"}),
+    (
+        lambda rig: rig.sessions.update("s", display_name="S", etag="s1", allow_missing=True),
+        "UpdateSession",
+        {
+            "session": {"session_id": "s", "display_name": "S", "etag": "s1"},
+            "update_mask": "displayName",
+            "allow_missing": True,
+        },
+    ),
+    (
+        lambda rig: rig.sessions.merge("v", "s", request_id=MEMORY_ID),
+        "MergeSessions",
+        {"source_session_id": "v", "target_session_id": "s", "request_id": MEMORY_ID},
+    ),
+    (
+        lambda rig: rig.documents.put("s", client.Put("k", text="t"), request_id=MEMORY_ID),
+        "PutDocument",
+        {"document": {"session_id": "s", "key": "k", "text": "t"}, "request_id": MEMORY_ID},
+    ),
+    (
+        lambda rig: rig.documents.write_many(
+            "s", [client.Put("k", text="t"), client.Remove("l")], request_id=MEMORY_ID
+        ),
+        "BatchWriteDocuments",
+        {
+            "session_id": "s",
+            "writes": [
+                {"put": {"document": {"key": "k", "text": "t"}}},
+                {"delete": {"key": "l"}},
+            ],
+            "request_id": MEMORY_ID,
+        },
+    ),
+    (
+        lambda rig: rig.documents.get("s", "k", namespace=["n"], refresh_ttl=True),
+        "GetDocument",
+        {"session_id": "s", "namespace": ["n"], "key": "k", "refresh_ttl": True},
+    ),
+    (
+        lambda rig: rig.documents.get_many("s", [(["n"], "k")]),
+        "BatchGetDocuments",
+        {"session_id": "s", "names": [{"namespace": ["n"], "key": "k"}]},
+    ),
+    (
+        lambda rig: rig.documents.delete("s", "k", etag="r1", allow_missing=True),
+        "DeleteDocument",
+        {"session_id": "s", "key": "k", "etag": "r1", "allow_missing": True},
+    ),
+    (
+        lambda rig: rig.documents.delete_all("s", ["n"], force=True),
+        "DeleteDocuments",
+        {"session_id": "s", "namespace_prefix": ["n"], "force": True},
+    ),
+    (
+        lambda rig: rig.documents.list("s", ["n"], labels={"a": "b"}),
+        "ListDocuments",
+        {
+            "session_id": "s",
+            "namespace_prefix": ["n"],
+            "filter": {"labels": {"a": "b"}},
+            "view": "DOCUMENT_VIEW_FULL",
+        },
+    ),
+    (
+        lambda rig: rig.documents.namespaces("s", prefix=["*"], max_depth=2),
+        "ListNamespaces",
+        {"session_id": "s", "prefix": ["*"], "max_depth": 2},
+    ),
+    (
+        lambda rig: rig.documents.revisions("s", "k"),
+        "ListDocumentRevisions",
+        {"session_id": "s", "key": "k"},
+    ),
+    (
+        lambda rig: rig.documents.watch("s", 4, namespace_prefix=["n"]),
+        "WatchDocuments",
+        {"session_id": "s", "start_revision": "4", "namespace_prefix": ["n"]},
+    ),
+    (
+        lambda rig: rig.documents.export("s", ["n"]),
+        "ExportDocuments",
+        {"session_id": "s", "namespace_prefix": ["n"]},
+    ),
 ]
 
 
@@ -884,6 +978,10 @@ REPEATED = {
     "ValidateToolConfig",
     "ListToolConfigRevisions",
     "WatchToolConfigs",
+    *("ListSessions", "GetSession", "MergeSessions"),
+    *("PutDocument", "BatchWriteDocuments", "GetDocument", "BatchGetDocuments"),
+    *("ListDocuments", "ListNamespaces", "ListDocumentRevisions"),
+    *("WatchDocuments", "ExportDocuments"),
 }
 ONE_CALL_EACH = {method: call for call, method, _ in SENT}
 
@@ -1283,6 +1381,9 @@ def test_the_public_names() -> None:
         "Condition",
         "ConditionOp",
         "ContentType",
+        "Document",
+        "DocumentChange",
+        "DocumentClient",
         "Filter",
         "JsonValue",
         "Memory",
@@ -1290,6 +1391,8 @@ def test_the_public_names() -> None:
         "MemoryClient",
         "NewMemory",
         "Provenance",
+        "Put",
+        "Remove",
         "Session",
         "SessionClient",
         "SettingValue",
@@ -1313,6 +1416,6 @@ def test_the_client_imports_no_other_module_of_memoryd() -> None:
     ours = [name for name in done.stdout.split() if not name.startswith("memoryd.v1")]
     parts = (
         *("arguments", "channel", "connection", "credentials", "errors", "memories", "messages"),
-        *("sessions", "store_stream", "tls", "tools"),
+        *("documents", "sessions", "store_stream", "tls", "tools"),
     )
     assert set(ours) == {"memoryd", "memoryd.client", *(f"memoryd.client.{part}" for part in parts)}

@@ -8,7 +8,9 @@ from datetime import timedelta
 import grpc
 import pytest
 from tests.rpc.test_documents import MIB, batch, delete, get, put, revisions, seconds
+from tests.rpc.test_watch import listeners
 
+from memoryd.sessions import feed
 from memoryd.v1 import document_pb2 as pb
 from memoryd.v1 import memory_pb2
 
@@ -57,6 +59,37 @@ async def test_every_change_is_told_once_in_order(documents):
         assert told[2].document == changed
         assert told[2].change == UPDATED
     assert changes(found)[-3:] == [(3, CREATED, "b"), (4, DELETED, "a"), (5, CREATED, "a")]
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+async def test_both_kinds_of_changes_through_another_server_are_notified(
+    serve, tables, monkeypatch
+):
+    """Without a poll, so that only notifications bring changes."""
+    monkeypatch.setattr(feed, "LISTENING_POLL_SECONDS", 3600.0)
+    monkeypatch.setattr(feed, "POLL_SECONDS", 3600.0)
+    here, there = await serve(), await serve()
+    await listeners(tables, 2)  # one per server
+    await there.documents.PutDocument(put("first"))
+    of_memories = here.memory.WatchMemories(
+        memory_pb2.WatchMemoriesRequest(session_id="s", start_revision=1)
+    )
+    of_documents = here.documents.WatchDocuments(
+        pb.WatchDocumentsRequest(session_id="s", start_revision=1)
+    )
+    async with asyncio.timeout(60):
+        for n in range(2, 8, 2):
+            memory_event = asyncio.create_task(of_memories.read())
+            document_event = asyncio.create_task(of_documents.read())
+            await asyncio.gather(*(w.initial_metadata() for w in (of_memories, of_documents)))
+            await there.memory.StoreMemory(
+                memory_pb2.StoreMemoryRequest(session_id="s", content=f"fact {n}")
+            )
+            assert (await memory_event).revision == n
+            await there.documents.PutDocument(put("first", text=f"{n}"))
+            assert (await document_event).revision == n + 1
+    of_memories.cancel()
+    of_documents.cancel()
 
 
 async def test_a_resumed_watch_goes_on_after_its_revision(documents, memory):

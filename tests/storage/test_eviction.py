@@ -245,7 +245,7 @@ async def test_a_ranked_session_is_not_read_as_a_whole(
     monkeypatch.setattr(statements, "fetch", caught)
     await database.write(body, tenants=EVERY_TENANT)
     lookups = lookups_of(database.dialect)
-    assert not {lookups.least_important.select, lookups.live_counts.select} & {*sent}
+    assert not {lookups.least_important.select, lookups.kept_counts.select} & {*sent}
 
 
 async def test_a_session_is_ranked_behind_the_stores(database: Database) -> None:

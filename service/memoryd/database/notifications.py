@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 from memoryd.database.backoff import BackOff
 from memoryd.domain.errors import MemorydError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from memoryd.database.engine import Database
 
@@ -27,7 +29,7 @@ class Listener:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._heard: dict[str, Callable[[str], None]] = {}
+        self._heard: defaultdict[str, list[Callable[[str], None]]] = defaultdict(list)
         self._looks: list[Callable[[], Awaitable[None]]] = []
         self._task: asyncio.Task[None] | None = None
         self.is_listening = False
@@ -36,12 +38,12 @@ class Listener:
     def subscribe(
         self, channel: str, heard: Callable[[str], None], look: Callable[[], Awaitable[None]]
     ) -> None:
-        """Have `heard` called with each payload; to be called before `start`.
+        """Have `heard` called with each payload, as others may; to be called before `start`.
 
         `look` is awaited where something may have been missed: when listening begins, and when it
         is lost. It may raise MemorydError.
         """
-        self._heard[channel] = heard
+        self._heard[channel].append(heard)
         self._looks.append(look)
 
     def start(self) -> None:
@@ -59,7 +61,10 @@ class Listener:
         back_off = BackOff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         while True:
             try:
-                async with self._database.listening(self._heard) as lost:
+                heard = {
+                    channel: partial(_tell, several) for channel, several in self._heard.items()
+                }
+                async with self._database.listening(heard) as lost:
                     for look in self._looks:
                         await look()
                     self.is_listening = True
@@ -77,3 +82,8 @@ class Listener:
                 with contextlib.suppress(MemorydError):  # health tells of it
                     await look()
             await asyncio.sleep(back_off.pause())
+
+
+def _tell(several: Sequence[Callable[[str], None]], payload: str) -> None:
+    for heard in several:
+        heard(payload)

@@ -183,7 +183,7 @@ def expiry(now: datetime, ttl: timedelta | None) -> datetime | None:
 
 def _check_etag(found: Document | None, item: NewDocument | Removal) -> None:
     if item.etag and (found is None or found.etag != item.etag):
-        raise _at(EtagMismatch(f"document {item.name.key}"), item.field)
+        raise _at(EtagMismatch("the document"), item.field)
 
 
 def _at(

@@ -220,8 +220,7 @@ class MemoryNotFound(MemorydError):
 class SessionNotFound(MemorydError):
     def __init__(self, session_id: str) -> None:
         super().__init__(
-            f"there is no session {session_id}: nothing was stored in it or set for it, or it was"
-            " erased"
+            "there is no such session: nothing was stored in it or set for it, or it was erased"
         )
         self.session_id = session_id
 

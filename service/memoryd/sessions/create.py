@@ -72,7 +72,7 @@ def _raise_above_erased(
     if not raised:
         return
     dialect.update_many(connection, sessions, SHARD_KEY, raised)
-    known = [name for name in _BEGINNING if name in LockedSession._fields]
     for row in raised:
         session = Session(row["tenant"], row["session_id"])
-        locked[session] = locked[session]._replace(**{name: row[name] for name in known})
+        beginning = {name: row[name] for name in _BEGINNING if name in LockedSession._fields}
+        locked[session] = locked[session]._replace(**beginning)

@@ -41,7 +41,7 @@ def change_settings(
     if edit.etag and (
         session in new or edit.etag != etag_of(_settings_revision(connection, session))
     ):
-        raise EtagMismatch(f"session {session.session_id}")
+        raise EtagMismatch("the session")
     if session in new:
         _count_new(connection, dialect, session, now, quotas)
     elif not edit.values:
