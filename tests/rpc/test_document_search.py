@@ -228,7 +228,7 @@ async def test_a_search_is_bounded(documents, refused, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(document_search, "MOST_CHARACTERS", 99)
         refusal = await refused(documents.SearchDocuments(searching("whales")))
-        assert refusal.code is EXHAUSTED
+        assert (refusal.code, refusal.reason) == (EXHAUSTED, "SEARCH_TEXTS_TOO_LARGE")
         assert [*refusal.violations] == ["query"]
     assert (await keys(documents, "whales"))[0] == "large"
 

@@ -142,10 +142,10 @@ def _moved(name: DocumentName, write: MoveDocuments) -> DocumentName:
 
 
 def _check_names(names: Mapping[DocumentName, DocumentName]) -> None:
-    for before, after in names.items():
+    for after in names.values():
         for field, description in problems_with_name(labels_of(after.namespace), after.key):
             raise InvalidRequest(
-                Violation("to", f"the {field} that document {before} would have {description}")
+                Violation("to", f"would give a document a {field} that {description}")
             )
 
 
