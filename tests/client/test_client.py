@@ -649,6 +649,25 @@ SENT: list[tuple[Callable[[Rig], Any], str, dict[str, Any]]] = [
         {"session_id": "s", "start_revision": "4", "namespace_prefix": ["n"]},
     ),
     (
+        lambda rig: rig.documents.move("s", (["n"], "k"), (["m"], "l")),
+        "MoveDocuments",
+        {
+            "session_id": "s",
+            "from": {"namespace": ["n"], "key": "k"},
+            "to": {"namespace": ["m"], "key": "l"},
+        },
+    ),
+    (
+        lambda rig: rig.documents.move_all("s", ["n"], ["m"]),
+        "MoveDocuments",
+        {"session_id": "s", "from": {"namespace": ["n"]}, "to": {"namespace": ["m"]}},
+    ),
+    (
+        lambda rig: rig.documents.search("s", query="q", limit=5, skip=2, refresh_ttl=True),
+        "SearchDocuments",
+        {"session_id": "s", "query": "q", "limit": 5, "skip": 2, "refresh_ttl": True},
+    ),
+    (
         lambda rig: rig.documents.export("s", ["n"]),
         "ExportDocuments",
         {"session_id": "s", "namespace_prefix": ["n"]},
@@ -980,7 +999,7 @@ REPEATED = {
     "WatchToolConfigs",
     *("ListSessions", "GetSession", "MergeSessions"),
     *("PutDocument", "BatchWriteDocuments", "GetDocument", "BatchGetDocuments"),
-    *("ListDocuments", "ListNamespaces", "ListDocumentRevisions"),
+    *("ListDocuments", "ListNamespaces", "ListDocumentRevisions", "SearchDocuments"),
     *("WatchDocuments", "ExportDocuments"),
 }
 ONE_CALL_EACH = {method: call for call, method, _ in SENT}
