@@ -70,7 +70,8 @@ class Load(AbstractAsyncContextManager):
 
     async def faults(self, database_url: str) -> list[Fault]:
         """The broken promises; call it after the block."""
-        return find_faults(self.history, await self.stored(database_url))
+        stored = await self.stored(database_url)
+        return find_faults(self.history, stored.only(self._sessions))
 
 
 @asynccontextmanager

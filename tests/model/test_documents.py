@@ -1,4 +1,4 @@
-"""Documents against a plain model: random batches, conditions, expiry and sweeps."""
+"""Documents against a plain model: random batches, conditions, moves, expiry and sweeps."""
 
 from __future__ import annotations
 
@@ -82,6 +82,43 @@ class Model:
         self.entries[name] = Entry(*values, revision=self.revision, now=now, created=created)
         return self.entries[name]
 
+    def move(self, source, target, now):
+        """Give the names that were moved, or the code of the refusal."""
+        names = sorted(
+            name
+            for name, entry in self.entries.items()
+            if entry.is_there(now)
+            and (name == source if source[1] else name[0][: len(source[0])] == source[0])
+        )
+        moved = {
+            name: target if source[1] else (target[0] + name[0][len(source[0]) :], name[1])
+            for name in names
+        }
+        if not names:
+            return NOT_FOUND
+        there = [self.entries.get(name) for name in moved.values() if name not in moved]
+        if any(entry is not None and entry.is_there(now) for entry in there):
+            return EXISTS
+        self.revision += sum(entry is not None for entry in there)  # their expiry
+        entries = [self.entries.pop(name) for name in names]
+        for name, entry in zip(names, entries, strict=True):
+            self.revision += 2
+            entry.revision = self.revision
+            self.entries[moved[name]] = entry
+        return [*moved.values()]
+
+
+def names_to_move(dice):
+    """A source and a target that may be moved."""
+    while True:
+        source, target = ((dice.choice(NAMESPACES), dice.choice(KEYS)) for _ in range(2))
+        if dice.random() < 0.5:
+            source, target = (source[0], ""), (target[0], "")
+            if target[0][: len(source[0])] != source[0]:
+                return source, target
+        elif source != target:
+            return source, target
+
 
 def operation(dice, model):
     name = (dice.choice(NAMESPACES), dice.choice(KEYS))
@@ -145,6 +182,20 @@ async def write(documents, operations):
     return list(answer.documents)
 
 
+async def move(documents, dice, model, now):
+    source, target = names_to_move(dice)
+    outcome = model.move(source, target, now)
+    named = [pb.DocumentName(namespace=one[0], key=one[1]) for one in (source, target)]
+    request = pb.MoveDocumentsRequest(session_id="s", to=named[1], **{"from": named[0]})
+    if isinstance(outcome, grpc.StatusCode):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await documents.MoveDocuments(request)
+        assert caught.value.code() is outcome, (source, target)
+    else:
+        answer = await documents.MoveDocuments(request)
+        assert [(tuple(one.namespace), one.key) for one in answer.documents] == outcome
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_documents_do_as_the_model_does(running, documents, clock, seed):
     dice, model = random.Random(seed), Model()  # noqa: S311  repeatable
@@ -164,6 +215,8 @@ async def test_documents_do_as_the_model_does(running, documents, clock, seed):
         else:
             for document, entry in zip(await write(documents, operations), expected, strict=True):
                 assert entry is None or same(document, entry)
+        if dice.random() < 0.5:
+            await move(documents, dice, model, clock())
         if dice.random() < 0.2:
             name, entry = dice.choice([*model.entries.items()] or [(((), "a"), None)])
             if entry is not None and entry.is_there(clock()):
