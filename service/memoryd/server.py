@@ -511,8 +511,8 @@ class Server:
 
     @property
     def kept_bytes(self) -> int:
-        """The approximate size of the sessions kept in memory."""
-        return self._store.cache.nbytes
+        """The approximate size of what is kept in memory of sessions."""
+        return self._store.cache.nbytes + self._document_search.nbytes
 
     async def flush_accesses(self) -> None:
         """Write the accesses counted so far."""

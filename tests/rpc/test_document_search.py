@@ -272,3 +272,28 @@ async def test_an_index_that_follows_is_as_one_that_is_made_anew(
     documents = (await serve(MEMORYD_SESSION_CACHE_BYTES="0")).documents  # each time anew
     found = await asyncio.gather(*(documents.SearchDocuments(request) for _ in range(4)))
     assert all(one == expected for one in found)
+
+
+async def test_what_is_kept_is_bounded(serve):
+    running = await serve(MEMORYD_SESSION_CACHE_BYTES="40000")
+    for n in range(12):
+        texts = [f"blue whales {n} {m}" for m in range(20)]
+        await running.documents.PutDocument(put(session_id=f"s{n}", search_texts=texts))
+        assert await keys(running.documents, "whales", session_id=f"s{n}") == ["k"]
+        assert 0 < running.server.kept_bytes <= 40_000
+    assert await keys(running.documents, "whales", session_id="s0") == ["k"]
+    found = await running.documents.SearchDocuments(searching("whales", session_id_prefix="s"))
+    assert len(found.results) == 10
+
+
+async def test_nothing_of_an_erased_session_is_kept(running, memory, monkeypatch, eventually):
+    monkeypatch.setattr(document_search, "ERASED_SECONDS", 0.01)
+    await running.documents.PutDocument(put(search_texts=["blue whales"]))
+    await keys(running.documents, "whales")
+    assert running.server.kept_bytes
+    await memory.EraseSession(memory_pb2.EraseSessionRequest(session_id="s"))
+
+    async def is_gone():
+        return not running.server.kept_bytes
+
+    await eventually(is_gone)

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from memoryd.domain.errors import Overloaded
-from memoryd.retrieval.heavy import GivenUp, Turns, in_thread
+from memoryd.retrieval.heavy import GivenUp, Turns, in_thread, in_thread_to_its_end
 
 
 async def test_work_in_a_thread_ends_with_its_caller():
@@ -31,15 +31,37 @@ async def test_work_in_a_thread_ends_with_its_caller():
     assert await asyncio.to_thread(ended.wait, 30)
 
 
-async def test_what_a_thread_answers_or_raises_is_passed_on():
-    assert await in_thread(lambda check: check()) is None
-    assert await in_thread(lambda _: threading.current_thread()) is not threading.main_thread()
+async def test_work_to_its_end_is_over_when_its_caller_goes_on():
+    started, may_end, has_ended = threading.Event(), threading.Event(), threading.Event()
+
+    def work(check):
+        started.set()
+        may_end.wait(30)
+        has_ended.set()
+        check()
+
+    task = asyncio.create_task(in_thread_to_its_end(work))
+    await asyncio.to_thread(started.wait, 30)
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0)
+    assert not task.done()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert has_ended.is_set()
+
+
+@pytest.mark.parametrize("do", [in_thread, in_thread_to_its_end])
+async def test_what_a_thread_answers_or_raises_is_passed_on(do):
+    assert await do(lambda check: check()) is None
+    assert await do(lambda _: threading.current_thread()) is not threading.main_thread()
 
     def fail(_):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await in_thread(fail)
+        await do(fail)
 
 
 class Work:

@@ -438,3 +438,16 @@ def test_questions_give_way_to_answers_in_a_conversation():
     assert ids("piano", index)[0] == "m1"
     form = {r.memory_id: r.form for r in results("piano", index_of("a piano?", "piano"))}
     assert set(form.values()) == {0.0}
+
+
+def test_only_what_holds_something_of_the_query_matches():
+    index = index_of("green tea", "a blue whale", "whales sing", *OTHERS)
+    assert set(ids("the song of whales", index, matching=True)) == {"m1", "m2"}
+    assert len(ids("the song of whales", index)) == 10
+    allowed = [np.arange(len(index)) != 1]
+    assert ids("whales", index, matching=True, allowed=allowed) == ["m2"]
+    assert ids("nothing like it", index, matching=True) == []
+    # It changes no score.
+    everything = {one.memory_id: one.score for one in results("whales", index, diverse=False)}
+    for found in results("whales", index, matching=True, diverse=False):
+        assert found.score == everything[found.memory_id]

@@ -370,19 +370,11 @@ class DocumentSearch:
 
     async def _forget_erased(self) -> None:
         """Drop what was erased, though it is no longer asked for."""
-        dialect = self._database.dialect
         while True:
             await asyncio.sleep(ERASED_SECONDS)
-            sessions = [*self._kept]
-            if not sessions:
-                continue
-            tenants = {session.tenant for session in sessions}
             with suppress(MemorydError):  # health reports it
-                there = await self._database.read(
-                    partial(read_counters, dialect=dialect, wanted=sessions), tenants=tenants
-                )
-                for session in sessions:
-                    if session not in there:
+                for session in [*self._kept]:
+                    if await self._reads.counters(session, timeout=None) is None:
                         self._forget(session)
 
 
