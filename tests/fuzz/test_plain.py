@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from memoryd.domain.metadata import JSON_BYTES_A_WIRE_BYTE, json_bytes
 from memoryd.rpc.memories import plain
-from memoryd.rpc.memories.messages import struct_value
+from memoryd.rpc.structs import struct_value
 from memoryd.rpc.violations import Violations
 
 from .messages import MEMORY_IDS, REQUEST_ID, SESSION, VALID, of_type, requests
