@@ -167,7 +167,7 @@ _TABLE: dict[type[errors.MemorydError], tuple[grpc.StatusCode, Reason.ValueType]
     ),
     errors.SearchTextsTooLarge: (
         grpc.StatusCode.RESOURCE_EXHAUSTED,
-        error_reason_pb2.ERROR_REASON_SESSIONS_TOO_LARGE,
+        error_reason_pb2.ERROR_REASON_SEARCH_TEXTS_TOO_LARGE,
     ),
     errors.RevisionOutOfRange: (
         grpc.StatusCode.OUT_OF_RANGE,
