@@ -52,6 +52,7 @@ ALLOWED = {
 SESSION = "fuzz-1"
 MEMORY_IDS = tuple(f"00000000-0000-7000-8000-00000000000{place}" for place in range(3))
 REQUEST_ID = "0197d3e2-7a44-4e2a-b2f0-3c1d5e6f7a8b"
+MERGE_ID = "0197d3e2-7a44-4e2a-b2f0-3c1d5e6f7a8c"
 SURROGATE_HERE = "\ufffe"
 """As long in UTF-8 as the lone surrogate, which is not valid text, that may replace it."""
 
@@ -114,9 +115,9 @@ VALID: Mapping[str, tuple[Message, ...]] = {
     ),
     "MergeSessions": (
         session_pb2.MergeSessionsRequest(
-            source_session_id="fuzz-2", target_session_id=SESSION, request_id=REQUEST_ID
+            source_session_id="fuzz-4", target_session_id=SESSION, request_id=MERGE_ID
         ),
-        session_pb2.MergeSessionsRequest(source_session_id="fuzz-3", target_session_id="fuzz-2"),
+        session_pb2.MergeSessionsRequest(source_session_id="fuzz-5", target_session_id="fuzz-2"),
     ),
     "GetSession": (session_pb2.GetSessionRequest(session_id=SESSION),),
     "UpdateSession": (
@@ -130,6 +131,12 @@ VALID: Mapping[str, tuple[Message, ...]] = {
                 memory_ttl=timedelta(hours=1),
             ),
             allow_missing=True,
+        ),
+        *(
+            session_pb2.UpdateSessionRequest(
+                session=session_pb2.Session(session_id=name, display_name="Bo"), allow_missing=True
+            )
+            for name in ("fuzz-4", "fuzz-5")  # which are merged into others
         ),
         session_pb2.UpdateSessionRequest(
             session=session_pb2.Session(session_id=SESSION, memories_never_expire=True),

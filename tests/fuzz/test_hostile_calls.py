@@ -56,7 +56,7 @@ PROFILE = settings(
     suppress_health_check=list(HealthCheck),
 )
 
-REASONS = frozenset(ErrorReason.keys())
+REASONS = frozenset(name.removeprefix("ERROR_REASON_") for name in ErrorReason.keys())  # noqa: SIM118  of an enum's wrapper
 
 CALLS = st.lists(
     st.sampled_from(METHODS).flatmap(lambda m: st.tuples(st.just(m), wires(m))),
@@ -115,7 +115,7 @@ def reason_of(error: grpc.aio.AioRpcError) -> str:
     status = status_pb2.Status.FromString(trailers.get("grpc-status-details-bin", b""))
     info = error_details_pb2.ErrorInfo()
     assert any(detail.Unpack(info) for detail in status.details), error
-    return info.reason
+    return info.reason.removeprefix("ERROR_REASON_")
 
 
 @pytest.fixture

@@ -140,14 +140,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_DOCUMENT_ALREADY_EXISTS: _ErrorReason.ValueType  # 45
     """ALREADY_EXISTS. The session has a document with this name. `google.rpc.ResourceInfo` names it."""
-    ERROR_REASON_SEARCH_TEXTS_TOO_LARGE: _ErrorReason.ValueType  # 46
-    """RESOURCE_EXHAUSTED. The sessions of one search have more search texts than one query looks at.
-    `google.rpc.BadRequest` names the field. Search fewer sessions, or without a query.
-    """
     ERROR_REASON_VERSION_EXPIRED: _ErrorReason.ValueType  # 40
     """FAILED_PRECONDITION. The version to go back to has expired since. Give the memory another expiry with UpdateMemory."""
     ERROR_REASON_SESSION_TOO_LARGE: _ErrorReason.ValueType  # 43
     """FAILED_PRECONDITION. The session to be merged into another is larger than one transaction moves."""
+    ERROR_REASON_SEARCH_TEXTS_TOO_LARGE: _ErrorReason.ValueType  # 46
+    """RESOURCE_EXHAUSTED. The sessions of one search have more search texts than one query looks at.
+    `google.rpc.BadRequest` names the field.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. `google.rpc.ErrorInfo.reason` carries the name of one of these values, in the domain
@@ -273,12 +273,12 @@ ERROR_REASON_DOCUMENT_NOT_FOUND: ErrorReason.ValueType  # 44
 """
 ERROR_REASON_DOCUMENT_ALREADY_EXISTS: ErrorReason.ValueType  # 45
 """ALREADY_EXISTS. The session has a document with this name. `google.rpc.ResourceInfo` names it."""
-ERROR_REASON_SEARCH_TEXTS_TOO_LARGE: ErrorReason.ValueType  # 46
-"""RESOURCE_EXHAUSTED. The sessions of one search have more search texts than one query looks at.
-`google.rpc.BadRequest` names the field. Search fewer sessions, or without a query.
-"""
 ERROR_REASON_VERSION_EXPIRED: ErrorReason.ValueType  # 40
 """FAILED_PRECONDITION. The version to go back to has expired since. Give the memory another expiry with UpdateMemory."""
 ERROR_REASON_SESSION_TOO_LARGE: ErrorReason.ValueType  # 43
 """FAILED_PRECONDITION. The session to be merged into another is larger than one transaction moves."""
+ERROR_REASON_SEARCH_TEXTS_TOO_LARGE: ErrorReason.ValueType  # 46
+"""RESOURCE_EXHAUSTED. The sessions of one search have more search texts than one query looks at.
+`google.rpc.BadRequest` names the field.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
