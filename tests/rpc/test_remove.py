@@ -16,6 +16,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from memoryd.v1 import document_pb2
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
@@ -263,9 +264,16 @@ async def fill(memory: MemoryServiceStub, tables, session_id: str) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_erasing_leaves_no_row_and_gives_a_receipt(memory, clock, tables):
-    await fill(memory, tables, "user-123")
-    await fill(memory, tables, "user-124")
+async def test_erasing_leaves_no_row_and_gives_a_receipt(memory, documents, clock, tables):
+    for session_id in ("user-123", "user-124"):
+        await fill(memory, tables, session_id)
+        for text in ("one", "two"):
+            await documents.PutDocument(
+                document_pb2.PutDocumentRequest(
+                    document={"session_id": session_id, "key": "k", "text": text},
+                    request_id=str(uuid.uuid4()),
+                )
+            )
     before = await tables.naming("user-123")
     assert all(before.values())
     others = await tables.naming("user-124"), await listed(memory, "user-124")
