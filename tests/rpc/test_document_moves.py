@@ -13,6 +13,7 @@ from tests.rpc.test_documents import batch, delete, get, put, revisions, seconds
 
 from memoryd.documents import moving
 from memoryd.v1 import document_pb2 as pb
+from memoryd.v1 import session_pb2
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 EXISTS = grpc.StatusCode.ALREADY_EXISTS
@@ -143,7 +144,7 @@ async def test_names_stay_within_their_limits(documents, refused):
     assert (await documents.MoveDocuments(move(name(["a"]), name(["z" * 24])))).moved_count == 2
 
 
-async def test_a_taken_name_moves_nothing(documents, refused, clock):
+async def test_a_taken_name_moves_nothing(documents, sessions, refused, clock):
     await fill(documents, [(("a",), "1"), (("a",), "2"), (("a",), "3"), (("b",), "2")])
     refusal = await refused(documents.MoveDocuments(move(name(["a"]), name(["b"]))))
     assert refusal.code is EXISTS
@@ -158,6 +159,8 @@ async def test_a_taken_name_moves_nothing(documents, refused, clock):
     last = answer.documents[-1].revision
     assert told(await events(documents, last, start=last - 7))[0] == (EXPIRED, ("b",), "2")
     assert await list_names(documents) == [(("b",), str(n)) for n in range(1, 4)]
+    named = session_pb2.GetSessionRequest(session_id="s")
+    assert (await sessions.GetSession(named)).document_count == 3
 
 
 @pytest.mark.parametrize("source", [name([], "none"), name(["none"]), name([], "gone")])
@@ -186,7 +189,7 @@ async def test_a_move_is_bounded(documents, refused, monkeypatch, limit, value):
     assert (await documents.MoveDocuments(request)).moved_count == 3
 
 
-async def test_a_move_sees_the_writes_of_its_transaction_and_they_see_it(documents):
+async def test_a_move_sees_the_writes_of_its_transaction_and_they_see_it(documents, sessions):
     """All are waiting at once, so they share transactions; nothing is lost in any order."""
     await fill(documents, [(("a",), str(n)) for n in range(4)])
 
@@ -215,6 +218,8 @@ async def test_a_move_sees_the_writes_of_its_transaction_and_they_see_it(documen
         await documents.DeleteDocuments(pb.DeleteDocumentsRequest(session_id="s"))
     ).delete_count
     assert count == len(names)
+    named = session_pb2.GetSessionRequest(session_id="s")
+    assert (await sessions.GetSession(named)).document_count == len(names)
     last = (await documents.PutDocument(put("last"))).revision
     state = set()
     for change, namespace, key in told(await events(documents, last)):
