@@ -269,7 +269,9 @@ async def test_an_index_that_follows_is_as_one_that_is_made_anew(
     expected = await documents.SearchDocuments(request)
     assert sum(one.HasField("score") for one in expected.results) > 10
     await running.server.stop()
-    documents = (await serve(MEMORYD_SESSION_CACHE_BYTES="0")).documents  # each time anew
+    documents = (
+        await serve(MEMORYD_SESSION_CACHE_BYTES="0")
+    ).documents  # each time from the database
     found = await asyncio.gather(*(documents.SearchDocuments(request) for _ in range(4)))
     assert all(one == expected for one in found)
 

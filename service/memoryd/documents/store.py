@@ -155,7 +155,7 @@ class DocumentStore:
                     room -= outlines[name].size
                     wanted.append(name)
             full = self._read_full(connection, session, wanted)
-            # What went meanwhile is gone; what was put anew is as it is now.
+            # What went meanwhile is gone; what was put again is as it is now.
             present = outlines.keys() - set(wanted) | full.keys()
             return {n: d for n, d in {**outlines, **full}.items() if n in present}
 

@@ -106,7 +106,7 @@ class Ranking:
         return too_far
 
     def begin(self, work: SessionWork, half_life_days: float) -> int:
-        """Begin anew where the ranks are for another half-life; give how many may be missing."""
+        """Begin again where the ranks are for another half-life; give how many may be missing."""
         if work.ranks.revision is None or work.ranks.half_life_days != half_life_days:
             work.ranks = Ranks(-1, half_life_days)
         return work.revision - (work.ranks.revision or 0)
