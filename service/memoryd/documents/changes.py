@@ -94,7 +94,7 @@ class DocumentChanges:
         """Read the documents that writes name."""
         names = {(*session, *name) for session in sessions for name in self._names[session]}
         loaded: defaultdict[Session, list[Document]] = defaultdict(list)
-        for row in self._fetch(_by_name(self._dialect), rows.KEY, names):
+        for row in self._fetch(rows.outlines_by_name(self._dialect), rows.KEY, names):
             document = rows.document_of(row)
             loaded[document.session].append(document)
         for session, found in loaded.items():
@@ -314,11 +314,6 @@ def _first(write: WriteDocuments, item: NewDocument, outline: Row) -> Document:
         item.sha256,
         item.body,
     )
-
-
-@cache
-def _by_name(dialect: Dialect) -> Select[Any]:
-    return dialect.look_up(rows.KEY, rows.OUTLINE)
 
 
 @cache

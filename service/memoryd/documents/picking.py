@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -104,7 +104,7 @@ class Picking:
         """Those that are there, in the order of their places."""
         found = {
             place_of(document): document
-            for document in await self._read(partial(self._look_up, _outlines, chunk))
+            for document in await self._read(partial(self._look_up, rows.outlines_by_name, chunk))
         }
         there = (found.get(place) for place in chunk)
         return [one for one in there if one is not None and not one.is_expired(self._now)]
@@ -122,7 +122,7 @@ class Picking:
         places = [place_of(document) for document in found]
         full = {
             place_of(document): document
-            for document in await self._read(partial(self._look_up, _full, places))
+            for document in await self._read(partial(self._look_up, rows.full_by_name, places))
         }
         return [full[place] for place in places if place in full]
 
@@ -137,13 +137,3 @@ class Picking:
         return [
             *map(rows.document_of, statements.fetch(connection, statement(self._dialect), bound))
         ]
-
-
-@cache
-def _outlines(dialect: Dialect) -> Select[Any]:
-    return dialect.look_up(rows.KEY, rows.OUTLINE)
-
-
-@cache
-def _full(dialect: Dialect) -> Select[Any]:
-    return dialect.look_up(rows.KEY, rows.FULL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, or_
@@ -16,7 +17,9 @@ from memoryd.sessions.lock import SHARD_KEY
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import ColumnElement, Table
+    from sqlalchemy import ColumnElement, Select, Table
+
+    from memoryd.database.dialect import Dialect
 
 NAME = (*SHARD_KEY, "namespace", "key")
 """The columns that name a document."""
@@ -99,3 +102,15 @@ def key_of(session: Session, name: DocumentName) -> dict[str, str]:
 def live() -> ColumnElement[bool]:
     """What readers see at NOW."""
     return or_(documents.c.expires_at.is_(None), documents.c.expires_at > NOW)
+
+
+@cache
+def outlines_by_name(dialect: Dialect) -> Select[Any]:
+    """Look up OUTLINE by KEY."""
+    return dialect.look_up(KEY, OUTLINE)
+
+
+@cache
+def full_by_name(dialect: Dialect) -> Select[Any]:
+    """Look up FULL by KEY."""
+    return dialect.look_up(KEY, FULL)

@@ -146,7 +146,7 @@ class DocumentStore:
 
         def body(connection: Connection) -> dict[DocumentName, Document]:
             bound = dialect.bind(key, [(*session, *name) for name in unique])
-            found = statements.fetch(connection, _outlines(dialect), bound)
+            found = statements.fetch(connection, rows.outlines_by_name(dialect), bound)
             outlines = {d.name: d for d in map(rows.document_of, found) if not d.is_expired(now)}
             room = PAGE_BYTES
             wanted: list[DocumentName] = []
@@ -271,7 +271,7 @@ class DocumentStore:
             dialect = self._database.dialect
             found = read_versions(connection, session, name, before, min(size, CHUNK) + 1)
             bound = dialect.bind(rows.KEY, [(*session, *name)])
-            row = statements.fetch(connection, _outlines(dialect), bound)
+            row = statements.fetch(connection, rows.outlines_by_name(dialect), bound)
             if not row or rows.document_of(row[0]).is_expired(now):
                 return (), None
             page: list[Document] = []
@@ -333,7 +333,9 @@ class DocumentStore:
             return {}
         dialect = self._database.dialect
         bound = dialect.bind(rows.KEY, sorted((*session, *name) for name in names))
-        found = map(rows.document_of, statements.fetch(connection, _full(dialect), bound))
+        found = map(
+            rows.document_of, statements.fetch(connection, rows.full_by_name(dialect), bound)
+        )
         return {document.name: document for document in found}
 
     def _read_by_name(
@@ -344,16 +346,6 @@ class DocumentStore:
         bound = dialect.bind(rows.KEY, sorted(wanted))
         found = map(rows.document_of, statements.fetch(connection, _small(dialect), bound))
         return {(*document.session, *document.name): document for document in found}
-
-
-@cache
-def _outlines(dialect: Dialect) -> Select[Any]:
-    return dialect.look_up(rows.KEY, rows.OUTLINE)
-
-
-@cache
-def _full(dialect: Dialect) -> Select[Any]:
-    return dialect.look_up(rows.KEY, rows.FULL)
 
 
 @cache

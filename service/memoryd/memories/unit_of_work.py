@@ -172,9 +172,7 @@ class UnitOfWork:
     @property
     def changed(self) -> list[Session]:
         """The sessions that have a new revision."""
-        return [
-            work.session for work in self._work.values() if work.revision != work.found.revision
-        ]
+        return [work.session for work in self._work.values() if work.has_changed]
 
     @property
     def news(self) -> Iterator[SessionNews]:
