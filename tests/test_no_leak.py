@@ -27,7 +27,7 @@ from memoryd.logs import logging_to
 from memoryd.settings.reading import SettingsError
 from memoryd.tools.secrets import SecretReference, Secrets
 from memoryd.tools.settings import TOOLS, load_configuration
-from memoryd.v1 import document_pb2, memory_pb2, session_pb2, tool_config_pb2
+from memoryd.v1 import conversation_pb2, document_pb2, memory_pb2, session_pb2, tool_config_pb2
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
 from .aws_stub import SecretsManagerStub, secrets_manager
@@ -48,6 +48,7 @@ SERVICES = (
     tool_config_pb2.DESCRIPTOR.services_by_name["ToolConfigService"],
     session_pb2.DESCRIPTOR.services_by_name["SessionService"],
     document_pb2.DESCRIPTOR.services_by_name["DocumentService"],
+    conversation_pb2.DESCRIPTOR.services_by_name["ConversationService"],
 )
 WITH_KEY = ("crm", "billing", "inventory")
 
@@ -173,12 +174,19 @@ def tool_requests(kind: type[Message]) -> list[Message]:
 
 
 ITEM = {"session_id": "user-1", "content": "prefers letters"}
+TALK = {"session_id": "user-1", "conversation_id": "c"}
 BY_FIELD: dict[str, list[dict[str, Any]]] = {
     "requests": [{"requests": items} for items in ([ITEM] * 2, [ITEM, {}], [{}] * 1_001)],
     "session": [{"session": {"session_id": "user-1", "labels": {"a": "b"}}}],
     "session_id_prefix": [{"session_id_prefix": "user-"}, {"session_id_prefix": "../x"}],
     "source_session_id": [{"source_session_id": "user-1", "target_session_id": "user-2"}],
     "document": [{"document": {"session_id": "user-1", "key": "k", "text": "letters"}}],
+    "conversation": [{"conversation": {"session_id": "user-1", "conversation_id": "c"}}],
+    "messages": [
+        {**TALK, "messages": [{"message_id": "m", "parts": [{"text": "letters"}]}]},
+        {**TALK, "messages": [{"raw_json": "{"}]},
+    ],
+    "conversation_id": [TALK, {**TALK, "conversation_id": "../x"}],
     "memory": [{"memory": {"session_id": "user-1", "memory_id": UUID, "content": "x"}}],
 }
 """What is sent of requests that have a field."""

@@ -13,6 +13,9 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from sqlalchemy import JSON, select
 from tests.patience import PATIENT_DATABASE
+from tests.rpc.test_conversation_branches import fork, pop, rewrite
+from tests.rpc.test_conversations import append, listed, said
+from tests.rpc.test_conversations import get as conversation
 from tests.rpc.test_documents import delete, get, put
 
 from memoryd.database.engine import Database
@@ -20,8 +23,8 @@ from memoryd.database.migrate import HEAD
 from memoryd.database.tables import DERIVED, UNMOVED, schema
 from memoryd.database.tenancy import EVERY_TENANT
 from memoryd.database.transfer import FORMAT, VERSION
+from memoryd.v1 import conversation_pb2, session_pb2
 from memoryd.v1 import memory_pb2 as pb
-from memoryd.v1 import session_pb2
 from memoryd.v1 import tool_config_pb2 as tool_pb
 
 from .life import live
@@ -194,6 +197,7 @@ async def test_an_interrupted_import_can_be_repeated(filled, other_url, tmp_path
 ADDED_SINCE = {
     "sessions": (
         *("memory_count", "counted_revision", "document_count", "document_horizon"),
+        "conversation_count",
         *("created_at", "updated_at", "display_name", "labels", "state", "memory_limit"),
         *("memory_ttl", "memories_never_expire", "settings_revision"),
         *("ranked_revision", "ranked_half_life"),
@@ -202,13 +206,18 @@ ADDED_SINCE = {
 }
 """Columns that the schema of the earlier release below does not have."""
 
+LATER_TABLES = {
+    name for name in MOVED if name.startswith(("document", "conversation")) or name == "messages"
+}
+"""Tables that it does not have."""
+
 
 async def test_an_export_of_an_earlier_release_is_read(filled, other_url, tmp_path, serve):
     file = tmp_path / "export.jsonl"
     memoryd("export", file, filled, "--deleted")
     head, *lines = [json.loads(line) for line in file.read_text().splitlines()]
     head["schema"] = "012_add_row_security_since_006"
-    lines = [line for line in lines if not line["table"].startswith("document")]
+    lines = [line for line in lines if line["table"] not in LATER_TABLES]
     for line in lines:
         for name in ADDED_SINCE.get(line["table"], ()):
             del line["row"][name]
@@ -216,7 +225,7 @@ async def test_an_export_of_an_earlier_release_is_read(filled, other_url, tmp_pa
     memoryd("import", file, other_url)
     found, original = await rows(other_url), await rows(filled)
     for name in found:
-        if name.startswith("document"):
+        if name in LATER_TABLES:
             assert not found[name]
         elif name in MOVED and name not in ADDED_SINCE:
             assert found[name] == original[name]
@@ -379,6 +388,32 @@ async def test_documents_come_along_to_the_byte(running, database_url, other_url
     for document in (made[3], made[2]):
         request = get(document.key, ["n"])
         assert await copy.documents.GetDocument(request) == document
+
+
+async def test_conversations_come_along_to_the_byte(
+    running, database_url, other_url, tmp_path, serve
+):
+    here = running.conversations
+    messages = [
+        said("ü", "1", token_count=3),
+        conversation_pb2.Message(message_id="2", raw_json='{"n": 9007199254740993}'),
+        conversation_pb2.Message(parts=[{"blob": {"data": bytes(range(256)) * 4000}}]),
+    ]
+    await here.AppendMessages(append(*messages, request_id=str(uuid.uuid4())))
+    await here.RewriteMessages(rewrite("1", said("x", "2b")))
+    await here.ForkConversation(fork("1"))
+    await here.PopMessages(pop(request_id=str(uuid.uuid4())))
+    file = tmp_path / "export.jsonl"
+    memoryd("export", file, database_url)
+    memoryd("import", file, other_url)
+    before, after = await rows(database_url), await rows(other_url)
+    for name in (*LATER_TABLES, "sessions"):
+        assert before[name] == after[name], name
+    there = (await serve(MEMORYD_DATABASE_URL=other_url)).conversations
+    assert await there.GetConversation(conversation()) == await here.GetConversation(conversation())
+    for request in (listed(), listed(branch_head="2"), listed(conversation_id="f")):
+        assert await there.ListMessages(request) == await here.ListMessages(request)
+    await there.AppendMessages(append(said("goes on", "3")))
 
 
 async def test_a_row_without_a_column_of_its_schema_is_refused(

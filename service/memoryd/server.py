@@ -17,6 +17,7 @@ from memoryd.access.api_key import MalformedKey, digest_of, key_id_of
 from memoryd.access.keyring import Keyring
 from memoryd.audit.log import AuditLog
 from memoryd.audit.writer import AuditWriter
+from memoryd.conversations.store import ConversationStore
 from memoryd.database.engine import Database
 from memoryd.database.notifications import Listener
 from memoryd.database.roles import check_role
@@ -38,6 +39,7 @@ from memoryd.rpc.access import Anyone, Gate
 from memoryd.rpc.admin.service import AccessService
 from memoryd.rpc.aio_server import aio_server
 from memoryd.rpc.auditing import Auditor
+from memoryd.rpc.conversations.service import ConversationService
 from memoryd.rpc.core_server import CoreServer
 from memoryd.rpc.documents.service import DocumentService
 from memoryd.rpc.endpoint import Endpoint
@@ -92,6 +94,7 @@ if TYPE_CHECKING:
 _service = descriptor_pool.Default().FindServiceByName
 MEMORY_SERVICE = _service("memoryd.v1.MemoryService")
 DOCUMENT_SERVICE = _service("memoryd.v1.DocumentService")
+CONVERSATION_SERVICE = _service("memoryd.v1.ConversationService")
 TOOL_SERVICE = _service("memoryd.v1.ToolConfigService")
 SESSION_SERVICE = _service("memoryd.v1.SessionService")
 ACCESS_SERVICE = _service("memoryd.v1.AccessService")
@@ -101,7 +104,7 @@ REFLECTION_SERVICE = _service(reflection.SERVICE_NAME)
 SERVICES = tuple(
     service.full_name
     for service in (
-        *(MEMORY_SERVICE, SESSION_SERVICE, DOCUMENT_SERVICE),
+        *(MEMORY_SERVICE, SESSION_SERVICE, DOCUMENT_SERVICE, CONVERSATION_SERVICE),
         *(TOOL_SERVICE, ACCESS_SERVICE),
     )
 )
@@ -345,6 +348,12 @@ class Server:
             self._documents, self._document_feed, self._document_search, clock=clock
         )
         pipeline.add_service(DOCUMENT_SERVICE, documents.methods())
+        conversations = ConversationStore(
+            self.database, self._store.reads, self._store.write_conversations
+        )
+        pipeline.add_service(
+            CONVERSATION_SERVICE, ConversationService(conversations, clock).methods()
+        )
         pipeline.add_service(TOOL_SERVICE, ToolConfigService(tools, self._secrets).methods())
         access = AccessService(
             KeyAdministration(self.database, clock, self._keyring.quotas_of),

@@ -64,6 +64,8 @@ def default_quotas(settings: Settings) -> Quotas:
         sessions=settings.quota_sessions,
         bytes=settings.quota_bytes,
         documents=settings.quota_documents,
+        conversations=settings.quota_conversations,
+        messages=settings.quota_messages,
     )
 
 

@@ -50,7 +50,7 @@ async def lines_once(
 
 CHANGES = {
     *("EraseSession", "ExportMemories", "PurgeMemories", "MergeSessions"),
-    *("ExportDocuments", "DeleteDocuments"),
+    *("ExportDocuments", "DeleteDocuments", "DeleteConversation"),
     *("UpdateToolConfig", "ResetToolConfig", "RollbackToolConfig"),
     *("CreateApiKey", "RevokeApiKey", "RotateApiKey", "UpdateTenant"),
 }

@@ -21,12 +21,21 @@ from buf.validate import validate_pb2
 from memoryd.access.api_key import new_key
 from memoryd.domain.principals import Scope
 from memoryd.server import SERVICES
-from memoryd.v1 import access_pb2, document_pb2, memory_pb2, rules_pb2, session_pb2, tool_config_pb2
+from memoryd.v1 import (
+    access_pb2,
+    conversation_pb2,
+    document_pb2,
+    memory_pb2,
+    rules_pb2,
+    session_pb2,
+    tool_config_pb2,
+)
 
 ALLOWED, FORBIDDEN = "user-7.a", "user-12"
 MEMORY_ID = "01a20070-f57b-74ff-b4d3-bc9f1dcae1d7"
 KEY_ID = "0123456789AB"
 
+SAID = [conversation_pb2.Message(raw_json="{}")]
 DOCUMENT = document_pb2.Document(key="k", json="{}")
 
 SCOPE_OF = {
@@ -57,6 +66,14 @@ SCOPE_OF = {
             "MoveDocuments",
         ),
         "memories:export": ("ExportDocuments",),
+    },
+    "ConversationService": {
+        "conversations:read": ("GetConversation", "ListConversations", "ListMessages"),
+        "conversations:write": (
+            *("CreateConversation", "UpdateConversation", "DeleteConversation"),
+            *("AppendMessages", "PopMessages", "RewriteMessages", "ForkConversation"),
+            *("SetHead", "SetSummary"),
+        ),
     },
     "ToolConfigService": {
         "tools:read": (
@@ -102,6 +119,12 @@ REQUESTS: dict[str, Message] = {
     ),
     "MoveDocuments": document_pb2.MoveDocumentsRequest(
         **{"from": document_pb2.DocumentName(key="k")}, to=document_pb2.DocumentName(key="l")
+    ),
+    "AppendMessages": conversation_pb2.AppendMessagesRequest(conversation_id="c", messages=SAID),
+    "RewriteMessages": conversation_pb2.RewriteMessagesRequest(conversation_id="c", messages=SAID),
+    "SetSummary": conversation_pb2.SetSummaryRequest(conversation_id="c", summary={}),
+    "UpdateConversation": conversation_pb2.UpdateConversationRequest(
+        conversation={"conversation_id": "c", "display_name": "a name"}
     ),
     "UpdateToolConfig": tool_config_pb2.UpdateToolConfigRequest(
         tool_config=tool_config_pb2.ToolConfig(
@@ -154,6 +177,7 @@ def request_for(method: MethodDescriptor, session: str, *, place: int | None = N
     for number, path in enumerate(session_fields(method.input_type)):
         fill(request, path, session if place in (None, number) else ALLOWED)
     needed = (("memory_id", MEMORY_ID), ("tool", "rag"), ("key_id", KEY_ID), ("key", "k"))
+    needed = (*needed, ("conversation_id", "c"), ("message_id", "m"))
     for name, value in needed:
         if name in method.input_type.fields_by_name and not given:
             setattr(request, name, value)

@@ -328,7 +328,15 @@ async def test_usage_is_told_to_admins_of_the_tenant_and_of_the_instance(guard):
     expected = access.GetUsageResponse(
         tenant="acme",
         quotas=access.Quotas(
-            calls_per_second=100, streams=7, keys=5, memories=0, sessions=0, bytes=0, documents=0
+            calls_per_second=100,
+            streams=7,
+            keys=5,
+            memories=0,
+            sessions=0,
+            bytes=0,
+            documents=0,
+            conversations=0,
+            messages=0,
         ),
         usage=access.Usage(streams=1, keys=2, memories=1, sessions=1, bytes=3 + len('{"a":"b"}')),
     )

@@ -23,12 +23,13 @@ from hypothesis import strategies as st
 from memoryd.rpc import page_token
 from memoryd.v1 import memory_pb2, session_pb2, tool_config_pb2
 
-from . import document_messages
+from . import conversation_messages, document_messages
 
 SERVICES = (
     "memoryd.v1.MemoryService",
     "memoryd.v1.SessionService",
     "memoryd.v1.DocumentService",
+    "memoryd.v1.ConversationService",
     "memoryd.v1.ToolConfigService",
     "grpc.health.v1.Health",
     "grpc.reflection.v1alpha.ServerReflection",
@@ -112,6 +113,7 @@ _TOOL_CONFIGS = (
 
 VALID: Mapping[str, tuple[Message, ...]] = {
     **document_messages.VALID,
+    **conversation_messages.VALID,
     "ListSessions": (
         session_pb2.ListSessionsRequest(),
         session_pb2.ListSessionsRequest(session_id_prefix="fuzz-", page_size=1),

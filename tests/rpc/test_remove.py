@@ -16,7 +16,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from memoryd.v1 import document_pb2
+from memoryd.v1 import conversation_pb2, document_pb2
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
@@ -264,7 +264,9 @@ async def fill(memory: MemoryServiceStub, tables, session_id: str) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_erasing_leaves_no_row_and_gives_a_receipt(memory, documents, clock, tables):
+async def test_erasing_leaves_no_row_and_gives_a_receipt(
+    memory, documents, conversations, clock, tables
+):
     for session_id in ("user-123", "user-124"):
         await fill(memory, tables, session_id)
         for text in ("one", "two"):
@@ -274,6 +276,14 @@ async def test_erasing_leaves_no_row_and_gives_a_receipt(memory, documents, cloc
                     request_id=str(uuid.uuid4()),
                 )
             )
+        await conversations.AppendMessages(
+            conversation_pb2.AppendMessagesRequest(
+                session_id=session_id,
+                conversation_id="c",
+                messages=[{"parts": [{"text": "hello"}]}],
+                request_id=str(uuid.uuid4()),
+            )
+        )
     before = await tables.naming("user-123")
     assert all(before.values())
     others = await tables.naming("user-124"), await listed(memory, "user-124")

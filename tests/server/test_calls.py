@@ -240,7 +240,7 @@ async def test_streams_of_requests_may_be_compressed(memory, compression):
 async def test_reflection_describes_every_service_and_its_messages(running):
     reflect = ServerReflectionStub(running.channel).ServerReflectionInfo
     ours = [
-        *("AccessService", "DocumentService", "MemoryService"),
+        *("AccessService", "ConversationService", "DocumentService", "MemoryService"),
         *("SessionService", "ToolConfigService"),
     ]
     requests = [

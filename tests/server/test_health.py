@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 SERVICES = (
     *("", "memoryd.v1.AccessService", "memoryd.v1.MemoryService"),
+    "memoryd.v1.ConversationService",
     *("memoryd.v1.DocumentService", "memoryd.v1.SessionService", "memoryd.v1.ToolConfigService"),
 )
 Status = health_pb2.HealthCheckResponse

@@ -38,6 +38,7 @@ REVISIONS = (
     "014_add_sessions_since_006",
     "015_add_documents_since_006",
     "016_add_eviction_ranks_since_006",
+    "017_add_conversations_since_006",
 )
 """Oldest first.
 

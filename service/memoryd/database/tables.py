@@ -61,6 +61,8 @@ sessions = Table(
     Column("counted_revision", BigInteger),
     # Always right: earlier releases know no documents.
     Column("document_count", BigInteger, nullable=False, server_default=text("0")),
+    # As that.
+    Column("conversation_count", BigInteger, nullable=False, server_default=text("0")),
     Column("created_at", UtcDateTime),
     # Of the last change of anything in it.
     Column("updated_at", UtcDateTime),
@@ -373,6 +375,166 @@ document_requests = Table(
     Index("ix_document_requests_created_at", "created_at"),
 )
 
+conversations = Table(
+    "conversations",
+    schema,
+    Column("tenant", String(64), nullable=False),
+    Column("session_id", String(255), nullable=False),
+    Column("conversation_id", String(255), nullable=False),
+    # The session's revision when it was made.
+    Column("number", BigInteger, nullable=False),
+    # The number of the conversation that it and others were forked from, or its own.
+    Column("tree", BigInteger, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("change", String(16), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime),
+    Column("ttl_microseconds", BigInteger),
+    # Of the head; 0 where there are no messages.
+    Column("head_branch", BigInteger, nullable=False),
+    Column("head_depth", BigInteger, nullable=False),
+    # Of the first message of the head's branch.
+    Column("head_first_depth", BigInteger, nullable=False),
+    Column("head_message_id", String(255), nullable=False),
+    Column("head_tokens", BigInteger, nullable=False),
+    Column("head_turn_id", String(255), nullable=False),
+    Column("head_turn_depth", BigInteger, nullable=False),
+    Column("head_created_at", UtcDateTime),
+    # Whether the next message goes on the head's branch.
+    Column("head_is_end", Boolean, nullable=False),
+    # Whether no other branch goes on from the head.
+    Column("head_is_tip", Boolean, nullable=False),
+    # Of the other branches: [[branch, depth, message id], ...].
+    Column("tips", JSON, nullable=False),
+    Column("forked_from", String(255)),
+    Column("forked_at", String(255), nullable=False),
+    Column("display_name", String(255), nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("state", JSON, nullable=False),
+    # Null, as all that follows, where there is no summary.
+    Column("summary_through", String(255)),
+    Column("summary_tokens", BigInteger),
+    Column("summary_updated_at", UtcDateTime),
+    Column("summary", Text),
+    PrimaryKeyConstraint("tenant", "session_id", "conversation_id", name="pk_conversations"),
+    ForeignKeyConstraint(
+        ["tenant", "session_id"],
+        ["sessions.tenant", "sessions.session_id"],
+        name="fk_conversations_session",
+        ondelete="CASCADE",
+    ),
+    # Also the last updated of a session first.
+    Index("uq_conversation_revision", "tenant", "session_id", "revision", unique=True),
+    Index("ix_conversation_tree", "tenant", "session_id", "tree"),
+    # The last updated of a tenant first.
+    Index("ix_conversation_updated_at", "tenant", "updated_at", "session_id", "revision"),
+    Index(
+        "ix_conversation_expires_at",
+        "expires_at",
+        sqlite_where=text("expires_at IS NOT NULL"),
+        postgresql_where=text("expires_at IS NOT NULL"),
+    ),
+    # What has expired in a session and is not swept yet.
+    Index(
+        "ix_conversation_session_expires_at",
+        "tenant",
+        "session_id",
+        "expires_at",
+        sqlite_where=text("expires_at IS NOT NULL"),
+        postgresql_where=text("expires_at IS NOT NULL"),
+    ),
+)
+
+# Runs of messages. One goes on from a message of another one, or begins with the first message.
+conversation_branches = Table(
+    "conversation_branches",
+    schema,
+    Column("tenant", String(64), nullable=False),
+    Column("session_id", String(255), nullable=False),
+    # The session's revision when it was made.
+    Column("branch", BigInteger, nullable=False),
+    Column("tree", BigInteger, nullable=False),
+    # The number of the conversation that appends to it.
+    Column("owner", BigInteger, nullable=False),
+    # 0: it begins with the first message.
+    Column("parent", BigInteger, nullable=False),
+    Column("first_depth", BigInteger, nullable=False),
+    Column("tokens_before", BigInteger, nullable=False),
+    PrimaryKeyConstraint("tenant", "session_id", "branch", name="pk_conversation_branches"),
+    ForeignKeyConstraint(
+        ["tenant", "session_id"],
+        ["sessions.tenant", "sessions.session_id"],
+        name="fk_conversation_branches_session",
+        ondelete="CASCADE",
+    ),
+    Index("ix_conversation_branch_tree", "tenant", "session_id", "tree"),
+)
+
+# What is small stands first, as of documents.
+messages = Table(
+    "messages",
+    schema,
+    Column("tenant", String(64), nullable=False),
+    Column("session_id", String(255), nullable=False),
+    Column("branch", BigInteger, nullable=False),
+    # How many messages there are up to it.
+    Column("depth", BigInteger, nullable=False),
+    Column("tree", BigInteger, nullable=False),
+    Column("message_id", String(255), nullable=False),
+    # Empty: it is the first.
+    Column("parent_id", String(255), nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("is_estimated", Boolean, nullable=False),
+    # Of the messages up to it, itself included.
+    Column("tokens_through", BigInteger, nullable=False),
+    Column("turn_id", String(255), nullable=False),
+    # Of the message that its turn begins with.
+    Column("turn_depth", BigInteger, nullable=False),
+    # Of the body, in bytes.
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("tenant", "session_id", "branch", "depth", name="pk_messages"),
+    ForeignKeyConstraint(
+        ["tenant", "session_id"],
+        ["sessions.tenant", "sessions.session_id"],
+        name="fk_messages_session",
+        ondelete="CASCADE",
+    ),
+    # Not unique: forks give the same ids, each on branches of its own.
+    Index("ix_message_id", "tenant", "session_id", "tree", "message_id"),
+    # Where a window of so many tokens begins.
+    Index("ix_message_tokens", "tenant", "session_id", "branch", "tokens_through", "depth"),
+)
+
+conversation_requests = Table(
+    "conversation_requests",
+    schema,
+    Column("tenant", String(64), nullable=False),
+    Column("session_id", String(255), nullable=False),
+    Column("request_id", String(36), nullable=False),
+    Column("conversation_id", String(255), nullable=False),
+    # SHA-256 of the arguments.
+    Column("fingerprint", String(64), nullable=False),
+    # Of the first answer what the request does not say.
+    Column("answer", JSON, nullable=False),
+    # Of messages that were removed, one after the other.
+    Column("bodies", LargeBinary),
+    Column("created_at", UtcDateTime, nullable=False),
+    PrimaryKeyConstraint("tenant", "session_id", "request_id", name="pk_conversation_requests"),
+    ForeignKeyConstraint(
+        ["tenant", "session_id"],
+        ["sessions.tenant", "sessions.session_id"],
+        name="fk_conversation_requests_session",
+        ondelete="CASCADE",
+    ),
+    Index("ix_conversation_requests_created_at", "created_at"),
+    Index("ix_conversation_requests_conversation", "tenant", "session_id", "conversation_id"),
+)
+
 # What references to sessions are made with: without it they say nothing of the session's id.
 session_ref_keys = Table(
     "session_ref_keys",
@@ -413,6 +575,8 @@ tenant_usage = Table(
     Column("sessions", BigInteger, nullable=False),
     Column("bytes", BigInteger, nullable=False),
     Column("documents", BigInteger, nullable=False, server_default=text("0")),
+    Column("conversations", BigInteger, nullable=False, server_default=text("0")),
+    Column("messages", BigInteger, nullable=False, server_default=text("0")),
     # How often the rows themselves were counted; 0: not yet, so that the numbers are only what was
     # added since the row was made.
     Column("recounts", BigInteger, nullable=False),

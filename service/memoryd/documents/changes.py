@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Insert, Select
 
     from memoryd.database.dialect import Dialect, Row
-    from memoryd.documents.session_documents import Revisions
     from memoryd.documents.writes import DocumentsOutcome, DocumentWrite
     from memoryd.domain.documents import DocumentName
+    from memoryd.sessions.revisions import Revisions
 
 _REQUEST = (*SHARD_KEY, "request_id")
 _REQUEST_KEY = tuple(document_requests.c[name] for name in _REQUEST)

@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Select
 
     from memoryd.database.dialect import Dialect, Row
-    from memoryd.documents.session_documents import Revisions
     from memoryd.documents.writes import MoveDocuments
     from memoryd.domain.documents import Document
     from memoryd.domain.records import Session
+    from memoryd.sessions.revisions import Revisions
 
 MAX_MOVED = 10_000
 """Documents that one call moves."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from memoryd.domain.errors import InvalidRequest, Violation
 from memoryd.sessions.find import find_sessions
@@ -14,18 +14,10 @@ if TYPE_CHECKING:
 
     from memoryd.database.dialect import Dialect
     from memoryd.domain.records import Session
-    from memoryd.domain.sessions import SessionRange
+    from memoryd.domain.sessions import TenantRange
 
 MAX_SESSIONS = 1_000
 """Sessions that one call looks into by the beginning of their ids."""
-
-
-class TenantRange(NamedTuple):
-    """Some sessions of a tenant."""
-
-    tenant: str
-    sessions: Sequence[SessionRange]
-    """In their order; no id is in two of them."""
 
 
 def sessions_in(connection: Connection, dialect: Dialect, whose: TenantRange) -> Sequence[Session]:

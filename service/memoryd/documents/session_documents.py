@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from memoryd.domain.documents import Document, NewDocument
 from memoryd.domain.errors import DocumentAlreadyExists, DocumentNotFound, EtagMismatch
 from memoryd.domain.quotas import Usage
-from memoryd.domain.records import Change
+from memoryd.domain.records import Change, expiry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from datetime import timedelta
+    from datetime import datetime
 
     from memoryd.domain.documents import DocumentName, Removal
     from memoryd.domain.records import Session
-
-
-LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
-"""What a timestamp can say at the latest."""
-
-
-class Revisions(Protocol):
-    """Gives out the revisions of one session, under its lock."""
-
-    def take(self, change: Usage) -> int:
-        """Take the next one for a change. Raises QuotaExceeded, and takes none."""
+    from memoryd.sessions.revisions import Revisions
 
 
 class Gone(NamedTuple):
@@ -169,16 +158,6 @@ class SessionDocuments:
     def _set(self, name: DocumentName, row: Document | None) -> None:
         self._rows[name] = row
         self.changed.add(name)
-
-
-def expiry(now: datetime, ttl: timedelta | None) -> datetime | None:
-    """When what lives from now on expires; None: never."""
-    if ttl is None:
-        return None
-    try:
-        return min(now + ttl, LATEST)
-    except OverflowError:
-        return LATEST
 
 
 def _check_etag(found: Document | None, item: NewDocument | Removal) -> None:

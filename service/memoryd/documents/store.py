@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from memoryd.database.engine import Database
     from memoryd.documents.filters import DocumentFilter
     from memoryd.documents.namespaces import Bound, Pattern
-    from memoryd.documents.ranges import TenantRange
     from memoryd.documents.writes import DocumentsOutcome, DocumentWrite, MoveDocuments
     from memoryd.domain.documents import Document
+    from memoryd.domain.sessions import TenantRange
     from memoryd.sessions.replica import SessionReads
 
     _Key = tuple[str, str, str, str]

@@ -20,10 +20,15 @@ MemorydError
 ├── KeyNotFound
 ├── MemoryNotFound
 ├── DocumentNotFound
+├── ConversationNotFound
+├── MessageNotFound           of a conversation, or of one of its branches
 ├── ToolConfigRevisionNotFound
 ├── ServiceNotFound           of a health check
 ├── MemoryAlreadyExists       another live memory holds the key or the content
 ├── DocumentAlreadyExists
+├── ConversationAlreadyExists
+├── MessageAlreadyExists      of a conversation, in another place or with another body
+├── TooManyBranches           of a conversation
 ├── MemoryNotDeleted          nothing to undelete
 ├── EtagMismatch
 ├── SessionFull
@@ -182,7 +187,9 @@ _REMEDIES = {
     "memories": "delete some",
     "sessions": "erase some",
     "documents": "delete some",
-    "bytes": "delete memories or documents, or store shorter ones",
+    "conversations": "delete some",
+    "messages": "delete conversations",
+    "bytes": "delete memories, documents or conversations, or store shorter ones",
 }
 """What a tenant can do itself about each of its quotas."""
 
@@ -235,6 +242,41 @@ class DocumentAlreadyExists(MemorydError):
     def __init__(self, name: str, remedy: str = "put it without if_absent to replace it") -> None:
         super().__init__(f"the session has a document with this name; {remedy}")
         self.name = name
+
+
+class ConversationNotFound(MemorydError):
+    def __init__(self, conversation_id: str) -> None:
+        super().__init__("the session has no such conversation")
+        self.conversation_id = conversation_id
+
+
+class ConversationAlreadyExists(MemorydError):
+    def __init__(self, conversation_id: str) -> None:
+        super().__init__(
+            "the session has a conversation with this id; change it with UpdateConversation, or"
+            " give another id"
+        )
+        self.conversation_id = conversation_id
+
+
+class MessageNotFound(MemorydError):
+    def __init__(self, message_id: str, where: str = "the conversation") -> None:
+        super().__init__(f"{where} has no such message; list its messages")
+        self.message_id = message_id
+
+
+class MessageAlreadyExists(MemorydError):
+    def __init__(self, message_id: str, how: str) -> None:
+        super().__init__(f"the conversation has a message with this id, {how}")
+        self.message_id = message_id
+
+
+class TooManyBranches(MemorydError):
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"the conversation has {limit:,} branches besides that of its head, the most it may"
+            " have; fork it at its head and go on in the fork"
+        )
 
 
 class SessionTooLarge(MemorydError):

@@ -25,29 +25,37 @@ class Usage(NamedTuple):
     sessions: int = 0
     """Sessions that exist: until they are erased, whether or not they hold anything."""
     bytes: int = 0
-    """Of the contents and the metadata of those memories, as they are stored, and of the bodies of
-    documents."""
+    """Of the contents and the metadata of those memories, as they are stored, of the bodies of
+    documents, and of messages."""
     documents: int = 0
     """Rows: expired ones until they are swept."""
+    conversations: int = 0
+    """Rows: expired ones until they are swept."""
+    messages: int = 0
+    """Rows: one that several conversations share is one."""
 
     # Field by field, since every write comes here.
 
     def plus(self, other: Usage) -> Usage:
-        memories, sessions, size, documents = other
+        memories, sessions, size, documents, conversations, messages = other
         return Usage(
             self.memories + memories,
             self.sessions + sessions,
             self.bytes + size,
             self.documents + documents,
+            self.conversations + conversations,
+            self.messages + messages,
         )
 
     def minus(self, other: Usage) -> Usage:
-        memories, sessions, size, documents = other
+        memories, sessions, size, documents, conversations, messages = other
         return Usage(
             self.memories - memories,
             self.sessions - sessions,
             self.bytes - size,
             self.documents - documents,
+            self.conversations - conversations,
+            self.messages - messages,
         )
 
 
@@ -84,6 +92,10 @@ class Account:
             self._refuse("bytes", change.bytes - room.bytes)
         if limits.documents and after.documents > limits.documents:
             self._refuse("documents", change.documents)
+        if limits.conversations and after.conversations > limits.conversations:
+            self._refuse("conversations", change.conversations)
+        if limits.messages and after.messages > limits.messages:
+            self._refuse("messages", change.messages)
         self.used = after
 
     def _refuse(self, quota: str, added: int) -> None:
@@ -104,11 +116,13 @@ class Quotas(NamedTuple):
     sessions: int = 0
     bytes: int = 0
     documents: int = 0
+    conversations: int = 0
+    messages: int = 0
 
     @property
     def stored(self) -> Usage:
         """Of what is stored; see there."""
-        return Usage(self.memories, self.sessions, self.bytes, self.documents)
+        return Usage(*(getattr(self, name) for name in Usage._fields))
 
     @classmethod
     def known(cls, values: Mapping[str, int]) -> dict[str, int]:

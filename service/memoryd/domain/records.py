@@ -14,6 +14,7 @@ from memoryd.domain.conditions import NO_CONDITIONS, Conditions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import timedelta
 
     from memoryd.domain.errors import Violation
 
@@ -24,6 +25,17 @@ DEFAULT_IMPORTANCE = 0.5
 
 LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 """What a timestamp can say at the latest."""
+
+
+def expiry(now: datetime, ttl: timedelta | None) -> datetime | None:
+    """When what lives from now on expires; None: never."""
+    if ttl is None:
+        return None
+    try:
+        return min(now + ttl, LATEST)
+    except OverflowError:
+        return LATEST
+
 
 MAX_BATCH = 1000
 """Memories that one call may store, as the contract has it."""

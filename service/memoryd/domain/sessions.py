@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from memoryd.domain.records import Session
@@ -25,6 +25,14 @@ class SessionRange(NamedTuple):
         """What both have in common, if anything."""
         first, end = max(self.first, other.first), min(self.end, other.end)
         return SessionRange(first, end) if first < end else None
+
+
+class TenantRange(NamedTuple):
+    """Some sessions of a tenant."""
+
+    tenant: str
+    sessions: Sequence[SessionRange]
+    """In their order; no id is in two of them."""
 
 
 EVERY_ID = SessionRange("", LAST_CHARACTER)
@@ -72,6 +80,7 @@ class SessionRecord(NamedTuple):
     memory_count: int
     """Live ones."""
     document_count: int
+    conversation_count: int
     created_at: datetime | None
     """None: nothing that is kept tells."""
     updated_at: datetime | None

@@ -8,6 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import bindparam, func, select
 
+from memoryd.conversations.changes import ConversationChanges
+from memoryd.conversations.merging import (
+    expired_in,
+    measure_conversations,
+    move_conversations,
+)
+from memoryd.conversations.writes import ExpireConversation
 from memoryd.database import statements
 from memoryd.database.dialect import columns_of
 from memoryd.database.tables import memories, sessions, store_requests
@@ -35,15 +42,18 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Select
 
+    from memoryd.conversations.merging import MovedConversations
     from memoryd.database.dialect import Dialect
     from memoryd.documents.merging import MovedDocuments
     from memoryd.domain.records import Memory, Session
 
 MAX_MERGED = 10_000
-"""Memories of the source that one merge takes, deleted ones included; and documents likewise."""
+"""Memories of the source that one merge takes, deleted ones included; and documents, conversations
+and messages likewise."""
 
 MAX_MERGED_BYTES = 64 * 1024 * 1024
-"""What they may take together, by their contents and metadata, and by the bodies of documents."""
+"""What they may take together, by their contents and metadata, and by the bodies of documents and
+messages."""
 
 _SETTINGS = tuple(sessions.c[name] for name in SessionSettings._fields)
 
@@ -67,6 +77,9 @@ class Merged(NamedTuple):
     documents: int = 0
     conflicts: Sequence[DocumentName] = ()
     """Names of documents that both had."""
+    conversations: int = 0
+    renamed: Sequence[str] = ()
+    """Ids of conversations that both had."""
 
 
 class MergeWork:
@@ -104,15 +117,23 @@ class MergeWork:
             accounts.get(target.tenant),
             is_new=target in new,
         )
+        source_work = SessionWork(source, locked[source], self._now, work.account)
         found = self._read(source)
         self._load_meeting(target, found)
         merged = self._take(work, found)
         if work.account is not None and target in new and not work.added:
             work.account.add(Usage(sessions=1))
         moved = self._move_documents(work, source)
-        self._save(work, moved.added, self._settings_of(source, target))
+        conversations = self._move_conversations(work, source_work)
+        settings = self._settings_of(source, target)
+        self._save(work, moved.added, conversations.added, settings)
         save_accounts(self._connection, self._dialect, accounts.values())
-        merged = merged._replace(documents=moved.moved, conflicts=moved.conflicts)
+        merged = merged._replace(
+            documents=moved.moved,
+            conflicts=moved.conflicts,
+            conversations=conversations.moved,
+            renamed=conversations.conflicts,
+        )
         self._remember_answer(wanted, merged)
         deletion.erase(self._connection, self._dialect, source)
         return merged
@@ -122,7 +143,9 @@ class MergeWork:
         statement = _of_session(func.count(), size)
         count, size_found = self._connection.execute(statement, source._asdict()).one()
         documents, bodies = measure_documents(self._connection, source, self._now)
-        if max(count, documents) > MAX_MERGED or size_found + bodies > MAX_MERGED_BYTES:
+        talks = measure_conversations(self._connection, source)
+        most = max(count, documents, talks.conversations, talks.messages)
+        if most > MAX_MERGED or size_found + bodies + talks.bytes > MAX_MERGED_BYTES:
             raise SessionTooLarge(MAX_MERGED, MAX_MERGED_BYTES)
 
     def _read(self, source: Session) -> list[Memory]:
@@ -176,6 +199,26 @@ class MergeWork:
         work.revision += moved.moved
         return moved
 
+    def _move_conversations(self, work: SessionWork, source: SessionWork) -> MovedConversations:
+        """Move those that have not expired; what has makes room in both sessions."""
+        works = {of.session: of for of in (work, source)}
+        changes = ConversationChanges(self._connection, self._dialect, self._now, works)
+        expiring = [
+            ExpireConversation(named)
+            for session in works
+            for named in expired_in(self._connection, session, self._now)
+        ]
+        changes.load(expiring)
+        for write in expiring:
+            changes.apply(write)
+        if work.account is not None:
+            work.account.add(measure_conversations(self._connection, source.session))
+        moved = move_conversations(
+            self._connection, self._dialect, source.session, work.session, revision=work.revision
+        )
+        work.revision += source.revision if moved.moved else 0
+        return moved._replace(added=moved.moved + changes.count_change(work.session))
+
     def _moved(self, work: SessionWork, memory: Memory, revision: int) -> Memory:
         """The memory as a new one of the target; its id is kept where it is free."""
         change, deleted_at = Change.CREATED, memory.deleted_at
@@ -211,10 +254,17 @@ class MergeWork:
             if value is not None and own[name] is None and name not in keeps
         }
 
-    def _save(self, work: SessionWork, added_documents: int, settings: Mapping[str, Any]) -> None:
+    def _save(
+        self,
+        work: SessionWork,
+        added_documents: int,
+        added_conversations: int,
+        settings: Mapping[str, Any],
+    ) -> None:
         """Write the target; the merge itself is a revision of it, whatever it moves."""
         inserted = save_memories(self._connection, self._dialect, self._works, self._now, {})
-        totals = work.totals(added_documents)._replace(revision=work.revision + 1)
+        totals = work.totals(documents=added_documents, conversations=added_conversations)
+        totals = totals._replace(revision=work.revision + 1)
         row = row_after(work.session, totals, self._now)
         if settings:
             row |= {**settings, "settings_revision": totals.revision}
@@ -231,9 +281,10 @@ class MergeWork:
         for _, _, _, _, fingerprint, answer, _ in self._reader.fetch(self._lookups.requests, key):
             if fingerprint != wanted.fingerprint:
                 raise RequestIdReused("request_id")
-            moved, merged, documents, conflicts = answer["merged_sessions"]
+            # Earlier releases know no conversations.
+            moved, merged, documents, conflicts, *talks = answer["merged_sessions"]
             names = [DocumentName(namespace, key) for namespace, key in conflicts]
-            return Merged(moved, merged, documents, names)
+            return Merged(moved, merged, documents, names, *talks)
         return None
 
     def _remember_answer(self, wanted: Merge, merged: Merged) -> None:
@@ -252,7 +303,8 @@ class MergeWork:
 
 
 def _as_json(merged: Merged) -> list[Any]:
-    return [*merged[:3], [list(name) for name in merged.conflicts]]
+    names = [list(name) for name in merged.conflicts]
+    return [*merged[:3], names, merged.conversations, list(merged.renamed)]
 
 
 def _of_session(*columns: Any) -> Select[Any]:

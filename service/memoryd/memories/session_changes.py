@@ -68,10 +68,14 @@ class SessionWork:
     def has_changed(self) -> bool:
         return self.revision != self.found.revision
 
-    def totals(self, added_documents: int) -> Totals:
-        """What its row says after the changes."""
-        documents = self.found.document_count + added_documents
-        return Totals(self.revision, self.kept_count, documents)
+    def totals(self, *, documents: int = 0, conversations: int = 0) -> Totals:
+        """What its row says after the changes, with so many things of each kind more."""
+        return Totals(
+            self.revision,
+            self.kept_count,
+            self.found.document_count + documents,
+            self.found.conversation_count + conversations,
+        )
 
     def own(self, capacity: Capacity) -> Capacity:
         """The limits of its tool, with those that are set for the session in their place."""

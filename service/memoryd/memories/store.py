@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection, Select
 
+    from memoryd.conversations.writes import ConversationOutcome, ConversationWrite
     from memoryd.database.dialect import Dialect
     from memoryd.database.engine import Database
     from memoryd.documents.writes import DocumentsOutcome, DocumentWrite
@@ -140,6 +141,13 @@ class MemoryStore:
         QuotaExceeded.
         """
         return cast("DocumentsOutcome", await self._commits.submit(write))
+
+    async def write_conversations(self, write: ConversationWrite) -> ConversationOutcome:
+        """Write to a conversation, in one transaction with whatever else waits.
+
+        Raises what `ConversationChanges.apply` raises.
+        """
+        return cast("ConversationOutcome", await self._commits.submit(write))
 
     async def update(self, edit: MemoryEdit) -> Memory:
         """Raises MemoryNotFound, EtagMismatch, MemoryAlreadyExists, QuotaExceeded."""

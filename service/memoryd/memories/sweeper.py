@@ -16,7 +16,10 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
+from memoryd.conversations.removal import expired as expired_conversations
+from memoryd.conversations.writes import ExpireConversation
 from memoryd.database.tables import (
+    conversation_requests,
     document_history,
     document_requests,
     memory_history,
@@ -46,6 +49,9 @@ if TYPE_CHECKING:
 BATCH = 500
 """Rows that one transaction takes."""
 
+CONVERSATIONS_AT_ONCE = 50
+"""Conversations that one transaction removes, with their messages."""
+
 KEPT_FOR_RETRIES = timedelta(hours=48)
 """How long a `request_id` is remembered; the contract promises 24 hours."""
 
@@ -55,7 +61,7 @@ KEPT_HISTORY = timedelta(hours=24)
 THOROUGH_SECONDS = 3600.0
 """Between two runs of all steps; what expires is looked for more often."""
 
-REQUESTS = (store_requests, document_requests)
+REQUESTS = (store_requests, document_requests, conversation_requests)
 """Tables of request ids."""
 
 HISTORIES = (
@@ -83,6 +89,7 @@ class Swept:
 
     expired: int = 0
     expired_documents: int = 0
+    expired_conversations: int = 0
     retired: int = 0
     purged: int = 0
     requests: int = 0
@@ -128,6 +135,7 @@ class Sweeper:
                 else:
                     await self._repeat(self._expire)
                     await self._repeat(self._expire_documents)
+                    await self._repeat(self._expire_conversations, CONVERSATIONS_AT_ONCE)
                     await self._usage.recount_due()
                     await self._database.scrub()
             except MemorydError as error:
@@ -144,6 +152,9 @@ class Sweeper:
         swept = Swept(
             expired=await self._repeat(self._expire),
             expired_documents=await self._repeat(self._expire_documents),
+            expired_conversations=await self._repeat(
+                self._expire_conversations, CONVERSATIONS_AT_ONCE
+            ),
             retired=await self._repeat(self._retire),
             purged=await self._repeat(self._purge),
             requests=await self._repeat_for("table", self._drop_requests, REQUESTS),
@@ -158,7 +169,9 @@ class Sweeper:
         return swept
 
     async def _repeat(
-        self, step: Callable[[Connection, datetime], tuple[int, Iterable[Session]]]
+        self,
+        step: Callable[[Connection, datetime], tuple[int, Iterable[Session]]],
+        batch: int = BATCH,
     ) -> int:
         def body(connection: Connection) -> tuple[int, Iterable[Session]]:
             if not self._database.dialect.try_lock(connection, LOCK_KEY):
@@ -170,7 +183,7 @@ class Sweeper:
             count, changed = await self._database.write(body, tenants=EVERY_TENANT)
             self._notify(changed)
             total += count
-            if count < BATCH:
+            if count < batch:
                 return total
 
     async def _count_sessions(self) -> int:
@@ -236,6 +249,14 @@ class Sweeper:
         found = expired_documents(connection, now, BATCH)
         plan = UnitOfWork(connection, self._database.dialect, now)
         plan.apply([ExpireDocument(session, name) for session, name in found])
+        return len(found), plan.changed
+
+    def _expire_conversations(
+        self, connection: Connection, now: datetime
+    ) -> tuple[int, Iterable[Session]]:
+        found = expired_conversations(connection, now, CONVERSATIONS_AT_ONCE)
+        plan = UnitOfWork(connection, self._database.dialect, now)
+        plan.apply([ExpireConversation(named) for named in found])
         return len(found), plan.changed
 
     def _drop_requests(

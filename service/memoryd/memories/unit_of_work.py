@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from memoryd.conversations.changes import ConversationChanges
+from memoryd.conversations.writes import KINDS as OF_CONVERSATIONS
 from memoryd.documents.changes import DocumentChanges
 from memoryd.documents.writes import (
     ExpireDocument,
@@ -74,6 +76,8 @@ class UnitOfWork:
         )
         self._documents: DocumentChanges | None = None
         """None where no write is about documents of a session that is there."""
+        self._conversations: ConversationChanges | None = None
+        """The same of conversations."""
 
     def apply(self, writes: Sequence[Write]) -> list[Outcome | MemorydError]:
         """Apply each write or none of it; answer in their order, an error for what was refused."""
@@ -111,16 +115,19 @@ class UnitOfWork:
 
     @property
     def inserted(self) -> int:
-        """How many memories and documents are new."""
-        of_documents = 0 if self._documents is None else self._documents.inserted
-        return of_documents + sum(len(work.added) for work in self._work.values())
+        """How many memories, documents, conversations and messages are new."""
+        others = (self._documents, self._conversations)
+        of_others = sum(changes.inserted for changes in others if changes is not None)
+        return of_others + sum(len(work.added) for work in self._work.values())
 
     def _lock(self, writes: Sequence[Write]) -> None:
         """Lock the sessions, in one order for all, and make those that stores need."""
         wanted = (session for write in writes for session in sessions_of(write))
         storing = {item.session for w in writes if isinstance(w, Store) for item in w.items}
         of_documents = [write for write in writes if isinstance(write, _OF_DOCUMENTS)]
-        storing |= {write.session for write in of_documents if write.makes_session}
+        of_conversations = [write for write in writes if isinstance(write, OF_CONVERSATIONS)]
+        others = (*of_documents, *of_conversations)
+        storing |= {write.session for write in others if write.makes_session}
         locked, self._new = lock_or_create(
             self._connection, self._dialect, wanted, storing, self._now
         )
@@ -144,6 +151,11 @@ class UnitOfWork:
                 self._connection, self._dialect, self._now, self._work
             )
             self._documents.load(of_documents)
+        if of_conversations := [write for write in of_conversations if write.session in locked]:
+            self._conversations = ConversationChanges(
+                self._connection, self._dialect, self._now, self._work
+            )
+            self._conversations.load(of_conversations)
 
     def _open_accounts(self, tenants: Iterable[str]) -> Mapping[str, Account]:
         if self._quotas_of is None:
@@ -173,13 +185,19 @@ class UnitOfWork:
 
     def _changes_of(self, write: Write) -> tuple[Any, dict[Session, SessionWork]]:
         """Give what a write belongs to, and the sessions of it."""
-        if not isinstance(write, _OF_DOCUMENTS):
+        changes: DocumentChanges | ConversationChanges | None
+        kind: type[DocumentChanges | ConversationChanges]
+        if isinstance(write, _OF_DOCUMENTS):
+            changes, kind = self._documents, DocumentChanges
+        elif isinstance(write, OF_CONVERSATIONS):
+            changes, kind = self._conversations, ConversationChanges
+        else:
             return self._memories, self._work
-        if self._documents is not None and write.session in self._work:
-            return self._documents, self._work
+        if changes is not None and write.session in self._work:
+            return changes, self._work
         # Of a session that is not there: whatever comes of it, nothing is written.
         works = {write.session: SessionWork(write.session, LockedSession(0, 0, 0), self._now)}
-        nothing = DocumentChanges(self._connection, self._dialect, self._now, works)
+        nothing: Any = kind(self._connection, self._dialect, self._now, works)
         nothing.load([write])
         return nothing, works
 
@@ -187,13 +205,16 @@ class UnitOfWork:
         inserted = self._memories.save()
         if self._documents is not None:
             inserted += self._documents.save()
+        if self._conversations is not None:
+            inserted += self._conversations.save()
         self._save_sessions(inserted)
 
     def _save_sessions(self, inserted: Sequence[Insertion]) -> None:
-        documents = self._documents
+        documents, conversations = self._documents, self._conversations
         changed = {
             session: self._work[session].totals(
-                0 if documents is None else documents.count_change(session)
+                documents=0 if documents is None else documents.count_change(session),
+                conversations=0 if conversations is None else conversations.count_change(session),
             )
             for session in self.changed
         }

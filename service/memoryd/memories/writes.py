@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
+from memoryd.conversations.writes import (
+    ConversationOutcome,
+    ConversationWrite,
+    OnConversation,
+)
 from memoryd.documents.writes import (
     DocumentsOutcome,
     DocumentWrite,
@@ -13,13 +18,12 @@ from memoryd.documents.writes import (
     RefreshDocuments,
     WriteDocuments,
 )
-from memoryd.domain.records import Memory, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-    from memoryd.domain.records import Capacity, MemoryEdit, NewMemory, Session
+    from memoryd.domain.records import Capacity, Memory, MemoryEdit, NewMemory, Session, Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +82,10 @@ class Retire:
 
 
 MemoryWrite = Store | Update | Delete | Undelete | Rollback | Expire | Retire
-Write = MemoryWrite | DocumentWrite
-Outcome = tuple[Stored, ...] | Memory | DocumentsOutcome | None
-"""Of Store; of Update, Delete, Undelete and Rollback; of writes to documents; of the others, which
-may find nothing to do."""
+Write = MemoryWrite | DocumentWrite | ConversationWrite
+Outcome: TypeAlias = "tuple[Stored, ...] | Memory | DocumentsOutcome | ConversationOutcome | None"
+"""Of Store; of Update, Delete, Undelete and Rollback; of writes to documents and to conversations;
+of the others, which may find nothing to do."""
 
 
 def tenant_of(write: Write) -> str:
@@ -108,6 +112,7 @@ def sessions_of(write: Write) -> Iterable[Session]:
             | ExpireDocument(session)
             | RefreshDocuments(session)
             | MoveDocuments(session)
+            | OnConversation(session=session)
         ):
             return (session,)
 
@@ -118,6 +123,8 @@ def weight_of(write: Write) -> int:
         case Store(items):
             return len(items)
         case WriteDocuments() | ExpireDocument() | RefreshDocuments() | MoveDocuments():
+            return write.weight
+        case OnConversation():
             return write.weight
         case _:
             return 1

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from memoryd.database.engine import Database
     from memoryd.documents.filters import DocumentFilter
     from memoryd.documents.picking import Read
-    from memoryd.documents.ranges import TenantRange
     from memoryd.documents.search_texts import TextChanges, Texts
     from memoryd.domain.documents import Document, DocumentName
+    from memoryd.domain.sessions import TenantRange
     from memoryd.retrieval.document_index import DocumentIndex
     from memoryd.retrieval.heavy import Check
     from memoryd.sessions.lock import Counters

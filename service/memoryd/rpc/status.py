@@ -41,6 +41,8 @@ _ALIKE = (
 MEMORY_TYPE = "memoryd.v1.Memory"
 SESSION_TYPE = "memoryd.v1.Session"
 DOCUMENT_TYPE = "memoryd.v1.Document"
+CONVERSATION_TYPE = "memoryd.v1.Conversation"
+MESSAGE_TYPE = "memoryd.v1.Message"
 TOOL_CONFIG_REVISION_TYPE = "memoryd.v1.ToolConfigRevision"
 SERVICE_TYPE = "grpc.Service"
 API_KEY_TYPE = "memoryd.v1.ApiKey"
@@ -135,6 +137,26 @@ _TABLE: dict[type[errors.MemorydError], tuple[grpc.StatusCode, Reason.ValueType]
     errors.DocumentAlreadyExists: (
         grpc.StatusCode.ALREADY_EXISTS,
         error_reason_pb2.ERROR_REASON_DOCUMENT_ALREADY_EXISTS,
+    ),
+    errors.ConversationNotFound: (
+        grpc.StatusCode.NOT_FOUND,
+        error_reason_pb2.ERROR_REASON_CONVERSATION_NOT_FOUND,
+    ),
+    errors.ConversationAlreadyExists: (
+        grpc.StatusCode.ALREADY_EXISTS,
+        error_reason_pb2.ERROR_REASON_CONVERSATION_ALREADY_EXISTS,
+    ),
+    errors.MessageNotFound: (
+        grpc.StatusCode.NOT_FOUND,
+        error_reason_pb2.ERROR_REASON_MESSAGE_NOT_FOUND,
+    ),
+    errors.MessageAlreadyExists: (
+        grpc.StatusCode.ALREADY_EXISTS,
+        error_reason_pb2.ERROR_REASON_MESSAGE_ALREADY_EXISTS,
+    ),
+    errors.TooManyBranches: (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        error_reason_pb2.ERROR_REASON_TOO_MANY_BRANCHES,
     ),
     errors.SessionTooLarge: (
         grpc.StatusCode.FAILED_PRECONDITION,
@@ -324,6 +346,13 @@ def _resource(error: errors.MemorydError) -> tuple[str, str]:
             found = SESSION_TYPE, name
         case errors.DocumentNotFound(name=name) | errors.DocumentAlreadyExists(name=name):
             found = DOCUMENT_TYPE, name[:MAX_NAME_CHARACTERS]
+        case (
+            errors.ConversationNotFound(conversation_id=name)
+            | errors.ConversationAlreadyExists(conversation_id=name)
+        ):
+            found = CONVERSATION_TYPE, name
+        case errors.MessageNotFound(message_id=name) | errors.MessageAlreadyExists(message_id=name):
+            found = MESSAGE_TYPE, name
         case errors.ToolConfigRevisionNotFound(tool=tool, revision=revision):
             found = TOOL_CONFIG_REVISION_TYPE, f"{tool}/{revision}"
         case errors.ServiceNotFound(service=name):

@@ -10,10 +10,17 @@ from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import BigInteger, bindparam, cast, func, select, true, update
+from sqlalchemy import BigInteger, bindparam, cast, func, literal, select, true, update
 
 from memoryd.database import statements
-from memoryd.database.tables import documents, memories, sessions, tenant_usage
+from memoryd.database.tables import (
+    conversations,
+    documents,
+    memories,
+    messages,
+    sessions,
+    tenant_usage,
+)
 from memoryd.domain.quotas import NOTHING, Account, Usage
 from memoryd.sessions.lock import by_key
 
@@ -21,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from sqlalchemy import BindParameter, ColumnElement, Connection, Label, Select, Subquery
+    from sqlalchemy import BindParameter, ColumnElement, Connection, FromClause, Label, Select
 
     from memoryd.database.dialect import Dialect
     from memoryd.domain.records import Session
@@ -101,17 +108,8 @@ def change_known(connection: Connection, dialect: Dialect, changes: Mapping[str,
 
 def read_usage(connection: Connection, dialect: Dialect, session: Session) -> Usage:
     """Count what one session that exists is of its tenant's usage."""
-    m = memories.c
-    found = connection.execute(
-        _totals(size_of_memory(dialect)).where(
-            m.tenant == session.tenant, m.session_id == session.session_id, m.deleted_at.is_(None)
-        )
-    ).one()
-    d = documents.c
-    of_documents = connection.execute(
-        _documents().where(d.tenant == session.tenant, d.session_id == session.session_id)
-    ).one()
-    return Usage(found.memories, 1, found.bytes + of_documents.body_bytes, of_documents.documents)
+    found = connection.execute(_of_one_session(dialect), session._asdict()).one()
+    return Usage(*found)
 
 
 def make_account(connection: Connection, dialect: Dialect, tenant: str, due: datetime) -> None:
@@ -145,65 +143,69 @@ def counting(dialect: Dialect) -> Select[Any]:
 
     Columns are those of Usage twice, and `recounts`, null where there is no account.
     """
-    m, s, u = memories.c, sessions.c, tenant_usage
-    of_memories = (
-        _totals(size_of_memory(dialect)).where(m.tenant == _TENANT, m.deleted_at.is_(None))
-    ).subquery()
-    of_sessions = select(func.count().label("sessions")).where(s.tenant == _TENANT).subquery()
-    of_documents = _documents().where(documents.c.tenant == _TENANT).subquery()
-    counted = of_memories.join(of_sessions, true()).join(of_documents, true())
+    u = tenant_usage
+    values, counted = _usage([_totals(_counted_rows(dialect, name)) for name in _KINDS])
     return select(
-        *_usage(of_memories, of_sessions, of_documents),
+        *values,
         *(u.c[name] for name in Usage._fields),
         u.c.recounts,
     ).select_from(counted.outerjoin(u, u.c.tenant == _TENANT))
 
 
-def _totals(size: ColumnElement[int]) -> Select[Any]:
-    count: Label[Any] = func.count().label("memories")
-    return select(count, _sum(size).label("bytes"))
+_KINDS = ("memories", "sessions", "documents", "conversations", "messages")
+"""What is counted, by the names of Usage."""
 
 
-def _documents(size: ColumnElement[int] = documents.c.size) -> Select[Any]:
-    count: Label[Any] = func.count().label("documents")
-    return select(count, _sum(size).label("body_bytes"))
+def _counted_rows(dialect: Dialect, kind: str, *, of_session: bool = False) -> Select[Any]:
+    """The rows of a tenant, or of a session, that count, each with the bytes that it takes."""
+    tables = {
+        "memories": (memories, size_of_memory(dialect)),
+        "sessions": (sessions, literal(0)),
+        "documents": (documents, documents.c.size),
+        "conversations": (conversations, literal(0)),
+        "messages": (messages, messages.c.size),
+    }
+    table, size = tables[kind]
+    found = select(size.label("size")).where(table.c.tenant == _TENANT)
+    if of_session:
+        found = found.where(table.c.session_id == bindparam("session_id"))
+    return found.where(memories.c.deleted_at.is_(None)) if table is memories else found
 
 
-def _sum(size: ColumnElement[int]) -> ColumnElement[int]:
-    return cast(func.coalesce(func.sum(size), 0), BigInteger)
+def _totals(counted: Select[Any]) -> Select[Any]:
+    found = counted.subquery()
+    count: Label[Any] = func.count().label("number")
+    size = cast(func.coalesce(func.sum(found.c.size), 0), BigInteger)
+    return select(count, size.label("bytes")).select_from(found)
 
 
-def _usage(of_memories: Subquery, of_sessions: Subquery, of_documents: Subquery) -> tuple[Any, ...]:
-    """The columns of a Usage, in its order."""
-    return (
-        of_memories.c.memories,
-        of_sessions.c.sessions,
-        of_memories.c.bytes + of_documents.c.body_bytes,
-        of_documents.c.documents,
+def _usage(totals: Sequence[Select[Any]]) -> tuple[tuple[Any, ...], FromClause]:
+    """The columns of a Usage, in its order, and what they are of; by the totals of _KINDS."""
+    of_kind = dict(zip(_KINDS, (one.subquery() for one in totals), strict=True))
+    columns = {name: found.c.number for name, found in of_kind.items()}
+    columns["bytes"] = sum((found.c.bytes for found in of_kind.values()), start=literal(0))
+    first, *others = of_kind.values()
+    source: FromClause = first
+    for other in others:
+        source = source.join(other, true())
+    return tuple(columns[name].label(name) for name in Usage._fields), source
+
+
+@cache
+def _of_one_session(dialect: Dialect) -> Select[Any]:
+    """As `counting`, of one session."""
+    values, source = _usage(
+        [_totals(_counted_rows(dialect, name, of_session=True)) for name in _KINDS]
     )
+    return select(*values).select_from(source)
 
 
 @cache
 def _counting_few(dialect: Dialect) -> Select[Any]:
     """As `counting`, of no more rows of each table than `most`."""
-    m, s = memories.c, sessions.c
     most: BindParameter[int] = bindparam("most")
-    few = (
-        select(size_of_memory(dialect).label("size"))
-        .where(m.tenant == _TENANT, m.deleted_at.is_(None))
-        .limit(most)
-        .subquery()
-    )
-    few_sessions = select(s.tenant).where(s.tenant == _TENANT).limit(most).subquery()
-    of_memories = _totals(few.c.size).select_from(few).subquery()
-    of_sessions = select(func.count().label("sessions")).select_from(few_sessions).subquery()
-    few_documents = (
-        select(documents.c.size).where(documents.c.tenant == _TENANT).limit(most).subquery()
-    )
-    of_documents = _documents(few_documents.c.size).subquery()
-    return select(*_usage(of_memories, of_sessions, of_documents)).select_from(
-        of_memories.join(of_sessions, true()).join(of_documents, true())
-    )
+    values, source = _usage([_totals(_counted_rows(dialect, name).limit(most)) for name in _KINDS])
+    return select(*values).select_from(source)
 
 
 def _counted(
@@ -212,7 +214,7 @@ def _counted(
     """Count what a tenant has, if it is not too much."""
     parameters = {"tenant": tenant, "most": COUNTED_AT_ONCE + 1}
     found = Usage(*connection.execute(_counting_few(dialect), parameters).one())
-    if max(found.memories, found.sessions, found.documents) > COUNTED_AT_ONCE:
+    if max(getattr(found, name) for name in _KINDS) > COUNTED_AT_ONCE:
         return Row(0, NOTHING)
     row = Row(1, found._replace(sessions=found.sessions - own_sessions))
     _write_counted(connection, tenant, row, now + SETTLED_AFTER)

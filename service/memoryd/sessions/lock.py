@@ -10,7 +10,7 @@ from sqlalchemy import and_, select
 
 from memoryd.database import statements
 from memoryd.database.tables import sessions
-from memoryd.domain.records import LATEST, Session
+from memoryd.domain.records import Session, expiry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,6 +46,7 @@ class LockedSession(NamedTuple):
     memory_count: int | None = 0
     counted_revision: int | None = 0
     document_count: int = 0
+    conversation_count: int = 0
     memory_limit: int | None = None
     """In the place of `memory.max_entries`; None: that holds."""
     memory_ttl: int | None = None
@@ -78,10 +79,7 @@ class LockedSession(NamedTuple):
             return None
         if self.memory_ttl is None:
             return by_settings
-        try:
-            return min(now + timedelta(microseconds=self.memory_ttl), LATEST)
-        except OverflowError:
-            return LATEST
+        return expiry(now, timedelta(microseconds=self.memory_ttl))
 
 
 def read_counters(

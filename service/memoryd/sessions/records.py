@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import and_, bindparam, func, select
 
 from memoryd.database import statements
-from memoryd.database.tables import documents, memories, sessions
+from memoryd.database.tables import conversations, documents, memories, sessions
 from memoryd.database.types import UtcDateTime
 from memoryd.domain.records import Session
 from memoryd.domain.sessions import SessionRecord, SessionSettings
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from datetime import datetime
 
-    from sqlalchemy import ColumnElement, Connection, Select
+    from sqlalchemy import ColumnElement, Connection, Select, Table
 
     from memoryd.database.dialect import Dialect
 
@@ -29,16 +29,21 @@ _OF_SESSION = and_(
 )
 _KEPT = memories.c.deleted_at.is_(None)
 
-_OVERDUE_DOCUMENTS = (
-    select(func.count())
-    .where(
-        documents.c.tenant == sessions.c.tenant,
-        documents.c.session_id == sessions.c.session_id,
-        documents.c.expires_at <= NOW,
+
+def _overdue(table: Table) -> Any:
+    """How much of a table's rows of a session has expired by NOW and is not swept yet."""
+    t = table.c
+    return (
+        select(func.count())
+        .where(
+            t.tenant == sessions.c.tenant,
+            t.session_id == sessions.c.session_id,
+            t.expires_at <= NOW,
+        )
+        .correlate(sessions)
+        .scalar_subquery()
     )
-    .correlate(sessions)
-    .scalar_subquery()
-)
+
 
 _SETTINGS = tuple(sessions.c[name] for name in SessionSettings._fields)
 
@@ -51,7 +56,8 @@ COLUMNS: tuple[Any, ...] = (
     *KEY,
     sessions.c.memory_count,
     sessions.c.counted_revision,
-    (sessions.c.document_count - _OVERDUE_DOCUMENTS).label("document_count"),
+    (sessions.c.document_count - _overdue(documents)).label("document_count"),
+    (sessions.c.conversation_count - _overdue(conversations)).label("conversation_count"),
     sessions.c.created_at,
     sessions.c.updated_at,
     sessions.c.revision,
@@ -72,15 +78,15 @@ _COUNTED: tuple[Any, ...] = (
 
 def is_counted(row: Sequence[Any]) -> bool:
     """Whether a row that begins with COLUMNS says itself what the session holds, and since when."""
-    _, _, _, counted_revision, _, created_at, _, revision, *_ = row
+    _, _, _, counted_revision, _, _, created_at, _, revision, *_ = row
     return counted_revision == revision and created_at is not None
 
 
 def record_of(row: Sequence[Any]) -> SessionRecord:
     """The record of a row that begins with COLUMNS, and ends with _COUNTED if it was counted."""
-    tenant, session_id, memory_count, _, document_count, created_at, updated_at = row[:7]
-    revision, settings_revision, overdue = row[7:10]
-    settings, counted = row[10 : len(COLUMNS)], row[len(COLUMNS) :]
+    tenant, session_id, memory_count, _, documents_found, conversations_found = row[:6]
+    created_at, updated_at, revision, settings_revision, overdue = row[6:11]
+    settings, counted = row[11 : len(COLUMNS)], row[len(COLUMNS) :]
     if counted:
         memory_count, first_created, *changes = counted
         created_at = created_at or first_created
@@ -90,7 +96,8 @@ def record_of(row: Sequence[Any]) -> SessionRecord:
         Session(tenant, session_id),
         SessionSettings(name or "", labels or {}, state or {}, limit, ttl, bool(never_expire)),
         memory_count - overdue,
-        document_count,
+        documents_found,
+        conversations_found,
         created_at,
         updated_at,
         revision,

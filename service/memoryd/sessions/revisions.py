@@ -6,7 +6,7 @@ What a session holds is written with its revision: the row is updated anyway.
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from memoryd.database.dialect import Notification
 from memoryd.database.tables import sessions
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from memoryd.database.dialect import Dialect, Insertion, Row
+    from memoryd.domain.quotas import Usage
     from memoryd.domain.records import Session
     from memoryd.sessions.lock import LockedSession
 
@@ -29,6 +30,13 @@ MAX_PAYLOAD_BYTES = 7_900
 """PostgreSQL takes less than 8,000."""
 
 
+class Revisions(Protocol):
+    """Gives out the revisions of one session, under its lock."""
+
+    def take(self, change: Usage) -> int:
+        """Take the next one for a change. Raises QuotaExceeded, and takes none."""
+
+
 class Totals(NamedTuple):
     """What a transaction leaves a session at."""
 
@@ -36,17 +44,25 @@ class Totals(NamedTuple):
     memories: int | None
     """Those that are not deleted, expired ones included; None where they are not counted."""
     documents: int
+    conversations: int
 
     @classmethod
     def after(
-        cls, before: LockedSession, *, revisions: int, memories: int = 0, documents: int = 0
+        cls,
+        before: LockedSession,
+        *,
+        revisions: int,
+        memories: int = 0,
+        documents: int = 0,
+        conversations: int = 0,
     ) -> Totals:
-        """Give those after so many revisions, and so many memories and documents more."""
+        """Give those after so many revisions, and so many things of each kind more."""
         kept = before.kept_memories
         return cls(
             before.revision + revisions,
             None if kept is None else kept + memories,
             before.document_count + documents,
+            before.conversation_count + conversations,
         )
 
 
@@ -71,6 +87,7 @@ def row_after(session: Session, totals: Totals, now: datetime) -> Row:
         "memory_count": totals.memories,
         "counted_revision": None if totals.memories is None else totals.revision,
         "document_count": totals.documents,
+        "conversation_count": totals.conversations,
         "updated_at": now,
     }
 

@@ -270,8 +270,8 @@ class Settings(SettingsModel):
         ge=0,
         le=10**15,
         description=(
-            "How many bytes the contents and metadata of a tenant's memories and the bodies of its "
-            "documents may have; 0: any number."
+            "How many bytes the contents and metadata of a tenant's memories, the bodies of its "
+            "documents and its messages may have; 0: any number."
         ),
     )
     quota_documents: Integer = Field(
@@ -279,6 +279,18 @@ class Settings(SettingsModel):
         ge=0,
         le=10**12,
         description="How many documents a tenant may have; 0: any number.",
+    )
+    quota_conversations: Integer = Field(
+        default=0,
+        ge=0,
+        le=10**12,
+        description="How many conversations a tenant may have; 0: any number.",
+    )
+    quota_messages: Integer = Field(
+        default=0,
+        ge=0,
+        le=10**12,
+        description="How many messages a tenant's conversations may have; 0: any number.",
     )
     audit: AuditMode = Field(
         default_factory=_audit_of,

@@ -408,6 +408,8 @@ class Quotas(_message.Message):
     SESSIONS_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
     DOCUMENTS_FIELD_NUMBER: _builtins.int
+    CONVERSATIONS_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
     calls_per_second: _builtins.int
     """Calls a second on one server, by weight: reading one memory counts 1, a store 2, a retrieval or a list 5, a batch,
     a purge, an erasure or an export 20. Two seconds' worth may come at once.
@@ -421,11 +423,15 @@ class Quotas(_message.Message):
     sessions: _builtins.int
     """Sessions that exist: from the first write until they are erased, whether or not they hold anything."""
     bytes: _builtins.int
-    """Bytes of the contents and of the metadata (as compact JSON) of memories that are not deleted, in UTF-8, and of the
-    bodies of documents.
+    """Bytes of the contents and of the metadata (as compact JSON) of memories that are not deleted, in UTF-8, of the
+    bodies of documents, and of messages.
     """
     documents: _builtins.int
     """Documents. Expired ones count until they are swept, within a minute."""
+    conversations: _builtins.int
+    """Conversations. Expired ones count until they are swept, within a minute."""
+    messages: _builtins.int
+    """Messages of conversations. One that several conversations share counts once."""
     def __init__(
         self,
         *,
@@ -436,21 +442,27 @@ class Quotas(_message.Message):
         sessions: _builtins.int | None = ...,
         bytes: _builtins.int | None = ...,
         documents: _builtins.int | None = ...,
+        conversations: _builtins.int | None = ...,
+        messages: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_bytes", b"_bytes", "_calls_per_second", b"_calls_per_second", "_documents", b"_documents", "_keys", b"_keys", "_memories", b"_memories", "_sessions", b"_sessions", "_streams", b"_streams", "bytes", b"bytes", "calls_per_second", b"calls_per_second", "documents", b"documents", "keys", b"keys", "memories", b"memories", "sessions", b"sessions", "streams", b"streams"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bytes", b"_bytes", "_calls_per_second", b"_calls_per_second", "_conversations", b"_conversations", "_documents", b"_documents", "_keys", b"_keys", "_memories", b"_memories", "_messages", b"_messages", "_sessions", b"_sessions", "_streams", b"_streams", "bytes", b"bytes", "calls_per_second", b"calls_per_second", "conversations", b"conversations", "documents", b"documents", "keys", b"keys", "memories", b"memories", "messages", b"messages", "sessions", b"sessions", "streams", b"streams"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes", b"_bytes", "_calls_per_second", b"_calls_per_second", "_documents", b"_documents", "_keys", b"_keys", "_memories", b"_memories", "_sessions", b"_sessions", "_streams", b"_streams", "bytes", b"bytes", "calls_per_second", b"calls_per_second", "documents", b"documents", "keys", b"keys", "memories", b"memories", "sessions", b"sessions", "streams", b"streams"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes", b"_bytes", "_calls_per_second", b"_calls_per_second", "_conversations", b"_conversations", "_documents", b"_documents", "_keys", b"_keys", "_memories", b"_memories", "_messages", b"_messages", "_sessions", b"_sessions", "_streams", b"_streams", "bytes", b"bytes", "calls_per_second", b"calls_per_second", "conversations", b"conversations", "documents", b"documents", "keys", b"keys", "memories", b"memories", "messages", b"messages", "sessions", b"sessions", "streams", b"streams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bytes: _TypeAlias = _typing.Literal["bytes"]  # noqa: Y015
     _WhichOneofArgType__bytes: _TypeAlias = _typing.Literal["_bytes", b"_bytes"]  # noqa: Y015
     _WhichOneofReturnType__calls_per_second: _TypeAlias = _typing.Literal["calls_per_second"]  # noqa: Y015
     _WhichOneofArgType__calls_per_second: _TypeAlias = _typing.Literal["_calls_per_second", b"_calls_per_second"]  # noqa: Y015
+    _WhichOneofReturnType__conversations: _TypeAlias = _typing.Literal["conversations"]  # noqa: Y015
+    _WhichOneofArgType__conversations: _TypeAlias = _typing.Literal["_conversations", b"_conversations"]  # noqa: Y015
     _WhichOneofReturnType__documents: _TypeAlias = _typing.Literal["documents"]  # noqa: Y015
     _WhichOneofArgType__documents: _TypeAlias = _typing.Literal["_documents", b"_documents"]  # noqa: Y015
     _WhichOneofReturnType__keys: _TypeAlias = _typing.Literal["keys"]  # noqa: Y015
     _WhichOneofArgType__keys: _TypeAlias = _typing.Literal["_keys", b"_keys"]  # noqa: Y015
     _WhichOneofReturnType__memories: _TypeAlias = _typing.Literal["memories"]  # noqa: Y015
     _WhichOneofArgType__memories: _TypeAlias = _typing.Literal["_memories", b"_memories"]  # noqa: Y015
+    _WhichOneofReturnType__messages: _TypeAlias = _typing.Literal["messages"]  # noqa: Y015
+    _WhichOneofArgType__messages: _TypeAlias = _typing.Literal["_messages", b"_messages"]  # noqa: Y015
     _WhichOneofReturnType__sessions: _TypeAlias = _typing.Literal["sessions"]  # noqa: Y015
     _WhichOneofArgType__sessions: _TypeAlias = _typing.Literal["_sessions", b"_sessions"]  # noqa: Y015
     _WhichOneofReturnType__streams: _TypeAlias = _typing.Literal["streams"]  # noqa: Y015
@@ -460,11 +472,15 @@ class Quotas(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__calls_per_second) -> _WhichOneofReturnType__calls_per_second | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__conversations) -> _WhichOneofReturnType__conversations | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__documents) -> _WhichOneofReturnType__documents | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__keys) -> _WhichOneofReturnType__keys | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__memories) -> _WhichOneofReturnType__memories | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__messages) -> _WhichOneofReturnType__messages | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__sessions) -> _WhichOneofReturnType__sessions | None: ...
     @_typing.overload
@@ -826,6 +842,8 @@ class Usage(_message.Message):
     SESSIONS_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
     DOCUMENTS_FIELD_NUMBER: _builtins.int
+    CONVERSATIONS_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
     streams: _builtins.int
     """Streams under way on the server that answers."""
     keys: _builtins.int
@@ -835,9 +853,13 @@ class Usage(_message.Message):
     sessions: _builtins.int
     """Sessions that exist."""
     bytes: _builtins.int
-    """Bytes of the contents and of the metadata of those memories, and of the bodies of documents."""
+    """Bytes of the contents and of the metadata of those memories, of the bodies of documents, and of messages."""
     documents: _builtins.int
     """Documents."""
+    conversations: _builtins.int
+    """Conversations."""
+    messages: _builtins.int
+    """Messages of conversations."""
     def __init__(
         self,
         *,
@@ -847,10 +869,12 @@ class Usage(_message.Message):
         sessions: _builtins.int = ...,
         bytes: _builtins.int = ...,
         documents: _builtins.int = ...,
+        conversations: _builtins.int = ...,
+        messages: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "documents", b"documents", "keys", b"keys", "memories", b"memories", "sessions", b"sessions", "streams", b"streams"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "conversations", b"conversations", "documents", b"documents", "keys", b"keys", "memories", b"memories", "messages", b"messages", "sessions", b"sessions", "streams", b"streams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -148,6 +148,22 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED. The sessions of one search have more search texts than one query looks at.
     `google.rpc.BadRequest` names the field.
     """
+    ERROR_REASON_CONVERSATION_NOT_FOUND: _ErrorReason.ValueType  # 50
+    """NOT_FOUND. The session has no such conversation: it never existed, is deleted or expired, or belongs to another
+    tenant. `google.rpc.ResourceInfo` names it.
+    """
+    ERROR_REASON_CONVERSATION_ALREADY_EXISTS: _ErrorReason.ValueType  # 51
+    """ALREADY_EXISTS. The session has a conversation with this id. `google.rpc.ResourceInfo` names it."""
+    ERROR_REASON_MESSAGE_NOT_FOUND: _ErrorReason.ValueType  # 52
+    """NOT_FOUND. The conversation, or the branch that was asked for, has no such message. `google.rpc.ResourceInfo` names
+    it.
+    """
+    ERROR_REASON_MESSAGE_ALREADY_EXISTS: _ErrorReason.ValueType  # 53
+    """ALREADY_EXISTS. The conversation has a message with this id: on another branch, or with another body.
+    `google.rpc.ResourceInfo` names it.
+    """
+    ERROR_REASON_TOO_MANY_BRANCHES: _ErrorReason.ValueType  # 54
+    """FAILED_PRECONDITION. The conversation has as many branches as one may have."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. `google.rpc.ErrorInfo.reason` carries the name of one of these values, in the domain
@@ -281,4 +297,20 @@ ERROR_REASON_SEARCH_TEXTS_TOO_LARGE: ErrorReason.ValueType  # 46
 """RESOURCE_EXHAUSTED. The sessions of one search have more search texts than one query looks at.
 `google.rpc.BadRequest` names the field.
 """
+ERROR_REASON_CONVERSATION_NOT_FOUND: ErrorReason.ValueType  # 50
+"""NOT_FOUND. The session has no such conversation: it never existed, is deleted or expired, or belongs to another
+tenant. `google.rpc.ResourceInfo` names it.
+"""
+ERROR_REASON_CONVERSATION_ALREADY_EXISTS: ErrorReason.ValueType  # 51
+"""ALREADY_EXISTS. The session has a conversation with this id. `google.rpc.ResourceInfo` names it."""
+ERROR_REASON_MESSAGE_NOT_FOUND: ErrorReason.ValueType  # 52
+"""NOT_FOUND. The conversation, or the branch that was asked for, has no such message. `google.rpc.ResourceInfo` names
+it.
+"""
+ERROR_REASON_MESSAGE_ALREADY_EXISTS: ErrorReason.ValueType  # 53
+"""ALREADY_EXISTS. The conversation has a message with this id: on another branch, or with another body.
+`google.rpc.ResourceInfo` names it.
+"""
+ERROR_REASON_TOO_MANY_BRANCHES: ErrorReason.ValueType  # 54
+"""FAILED_PRECONDITION. The conversation has as many branches as one may have."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

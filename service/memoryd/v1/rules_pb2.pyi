@@ -18,6 +18,8 @@ REQUEST_ID_FIELD_NUMBER: _builtins.int
 TOOL_FIELD_NUMBER: _builtins.int
 STORABLE_FIELD_NUMBER: _builtins.int
 TENANT_FIELD_NUMBER: _builtins.int
+CONVERSATION_ID_FIELD_NUMBER: _builtins.int
+MESSAGE_ID_FIELD_NUMBER: _builtins.int
 SESSION_ID_PREFIX_FIELD_NUMBER: _builtins.int
 LABEL_KEY_FIELD_NUMBER: _builtins.int
 MEMORY_KEY_FIELD_NUMBER: _builtins.int
@@ -34,6 +36,10 @@ storable: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _
 """Free text that every database can store."""
 tenant: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
 """The name of a tenant."""
+conversation_id: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
+"""A conversation's name: as a session's."""
+message_id: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
+"""A message's name."""
 session_id_prefix: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
 """What a session's name begins with."""
 label_key: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]

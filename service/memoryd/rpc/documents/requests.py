@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from memoryd.documents.filters import DocumentFilter
 from memoryd.documents.namespaces import Bound, Pattern
-from memoryd.documents.ranges import TenantRange
 from memoryd.documents.writes import MoveDocuments, WriteDocuments
 from memoryd.domain import documents as limits
 from memoryd.domain.documents import (
@@ -30,12 +28,14 @@ from memoryd.rpc.call import stop_if_gone
 from memoryd.rpc.conditions import check_size, parse_conditions
 from memoryd.rpc.fingerprint import fingerprint_of
 from memoryd.rpc.memories import messages as convert
+from memoryd.rpc.scopes import scope_of
 from memoryd.v1 import document_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from memoryd.domain.records import Session
+    from memoryd.domain.sessions import TenantRange
     from memoryd.rpc.call import Call
     from memoryd.rpc.violations import Violations
 
@@ -255,7 +255,7 @@ def namespaces(
             violations.add("page_token", page_token.NOT_OURS)
         after = Bound(position[1:], position[0] == _BEGINNING[True])
     return NamespaceListing(
-        _whose(request, call, violations),
+        scope_of(request, call, violations),
         Pattern(request.prefix, request.suffix, request.max_depth),
         after,
         page_token.size(request),
@@ -265,22 +265,6 @@ def namespaces(
 
 _BEGINNING = {True: "=", False: ">"}
 """Of the position of a page of namespaces, whether its namespace itself is meant."""
-
-
-def _whose(
-    request: document_pb2.ListNamespacesRequest | document_pb2.SearchDocumentsRequest,
-    call: Call,
-    violations: Violations,
-) -> Session | TenantRange:
-    if request.HasField("session_id_prefix"):
-        if _begins_session_id(request.session_id_prefix) is None:
-            violations.add(
-                "session_id_prefix",
-                "must be the beginning of a session id, of A-Z a-z 0-9 . _ : @ -, or empty",
-            )
-        sessions = call.sessions_beginning_with(request.session_id_prefix)
-        return TenantRange(call.principal.tenant, sessions)
-    return call.session(request.session_id)
 
 
 def search(
@@ -293,7 +277,7 @@ def search(
         min(request.limit or DEFAULT_LIMIT, MAX_LIMIT),
         request.skip,
     )
-    return Searching(_whose(request, call, violations), wanted, request.refresh_ttl)
+    return Searching(scope_of(request, call, violations), wanted, request.refresh_ttl)
 
 
 def versions(
@@ -370,8 +354,6 @@ def _has_ttl(document: document_pb2.Document) -> bool:
     """Whether there is one that a time can be; what else comes is refused by its rule."""
     return document.HasField("ttl") and abs(document.ttl.seconds) < _MAX_TTL_SECONDS
 
-
-_begins_session_id = re.compile(r"[A-Za-z0-9._:@-]{0,255}").fullmatch
 
 _MAX_TTL_SECONDS = 10**12
 """More than a duration may have, and no more than Python can count."""

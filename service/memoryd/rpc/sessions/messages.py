@@ -31,6 +31,7 @@ def session_message(record: SessionRecord) -> session_pb2.Session:
         memory_limit=settings.memory_limit,
         memory_count=record.memory_count,
         document_count=record.document_count,
+        conversation_count=record.conversation_count,
         revision=record.revision,
         etag=record.etag,
     )

@@ -93,12 +93,17 @@ class SessionService:
         call.counts("moved_memories", merged.moved)
         call.counts("merged_memories", merged.merged)
         call.counts("moved_documents", merged.documents)
+        call.counts("moved_conversations", merged.conversations)
         return session_pb2.MergeSessionsResponse(
             moved_memories=merged.moved,
             merged_memories=merged.merged,
             moved_documents=merged.documents,
+            moved_conversations=merged.conversations,
             conflicts=[
-                session_pb2.MergeConflict(namespace=labels_of(name.namespace), key=name.key)
-                for name in merged.conflicts
+                *(
+                    session_pb2.MergeConflict(namespace=labels_of(name.namespace), key=name.key)
+                    for name in merged.conflicts
+                ),
+                *(session_pb2.MergeConflict(conversation_id=name) for name in merged.renamed),
             ],
         )

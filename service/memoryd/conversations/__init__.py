@@ -1,0 +1,1 @@
+"""Conversations: their messages in branches, writes within a transaction, windows."""

@@ -1,0 +1,141 @@
+"""What the rest of the house asks of the store of conversations."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+from memoryd.conversations import reading
+from memoryd.conversations.listing import read_page as read_list
+from memoryd.conversations.windows import MessagePage, read_conversation, read_page
+from memoryd.domain.records import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+    from memoryd.conversations.windows import Position, Window
+    from memoryd.conversations.writes import (
+        Appended,
+        AppendMessages,
+        ConversationOutcome,
+        ConversationWrite,
+        DeleteConversation,
+        PopMessages,
+    )
+    from memoryd.database.engine import Database
+    from memoryd.domain.conversations import Conversation, ConversationPage, Message
+    from memoryd.domain.sessions import TenantRange
+    from memoryd.sessions.replica import SessionReads
+
+LARGE_READS = 4
+"""How many reads of larger bodies are under way at once."""
+
+
+class ConversationStore:
+    """The conversations of all sessions. `now` is the caller's own time; `timeout` is in seconds.
+
+    Every method raises what Database raises; those that write also what
+    `ConversationChanges.apply` raises.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        reads: SessionReads,
+        submit: Callable[[ConversationWrite], Awaitable[ConversationOutcome]],
+    ) -> None:
+        """`submit` has a write committed with others."""
+        self._database = database
+        self._reads = reads
+        self._submit = submit
+        self._large = asyncio.Semaphore(LARGE_READS)
+
+    async def write(self, write: ConversationWrite) -> Conversation:
+        """Make or change a conversation; give it."""
+        return cast("Conversation", await self._submit(write))
+
+    async def append(self, write: AppendMessages) -> Appended:
+        """Give the messages as they are kept, and the conversation as of that commit."""
+        return cast("Appended", await self._submit(write))
+
+    async def pop(self, write: PopMessages) -> tuple[Message, ...]:
+        """Give what was removed, the oldest first."""
+        return cast("tuple[Message, ...]", await self._submit(write))
+
+    async def delete(self, write: DeleteConversation) -> None:
+        """Delete a conversation; an embedded database's files hold nothing of it any more."""
+        await self._submit(write)
+        await self._database.scrub()
+
+    async def get(
+        self, session: Session, conversation_id: str, *, now: datetime, timeout: float | None
+    ) -> Conversation:
+        """Raises ConversationNotFound."""
+        dialect = self._database.dialect
+
+        def body(connection: Connection) -> Conversation:
+            return read_conversation(connection, dialect, session, conversation_id, now, full=True)
+
+        return await self._reads.read(session, body, timeout=timeout)
+
+    async def page(
+        self,
+        whose: Session | TenantRange,
+        labels: Mapping[str, str],
+        *,
+        after: str,
+        size: int,
+        now: datetime,
+        timeout: float | None,
+    ) -> ConversationPage:
+        """At most `size` conversations behind a position, the last updated first."""
+        body = partial(read_list, whose=whose, labels=labels, after=after, size=size, now=now)
+        if isinstance(whose, Session):
+            return await self._reads.read(whose, body, timeout=timeout)
+        return await self._database.read(body, tenants=(whose.tenant,), timeout=timeout)
+
+    async def messages(
+        self,
+        session: Session,
+        conversation_id: str,
+        window: Window,
+        *,
+        position: Position | None,
+        size: int,
+        now: datetime,
+        timeout: float | None,
+    ) -> MessagePage:
+        """At most `size` messages of a window.
+
+        Raises ConversationNotFound and MessageNotFound.
+        """
+        dialect = self._database.dialect
+
+        def body(connection: Connection) -> MessagePage:
+            full = window.with_summary and position is None
+            row = read_conversation(connection, dialect, session, conversation_id, now, full=full)
+            return read_page(connection, dialect, row, window, position=position, size=size)
+
+        page = await self._reads.read(session, body, timeout=timeout)
+        large = [message.place for message in page.messages if message.body is None]
+        if not large:
+            return page
+        async with self._large:
+            found = await self._reads.read(
+                session,
+                lambda c: reading.messages_at(c, dialect, session, large),
+                timeout=timeout,
+            )
+        return page._replace(messages=_completed(page.messages, found))
+
+
+def _completed(page: Sequence[Message], large: Sequence[Message]) -> list[Message]:
+    """A page with the bodies that were read by themselves; what is gone is left out."""
+    # Where a message was removed and another one came into its place, it is that one.
+    by_place = {message.place: message for message in large}
+    complete = (m if m.body is not None else by_place.get(m.place) for m in page)
+    return [message for message in complete if message is not None]

@@ -1,0 +1,1 @@
+"""ConversationService on the wire."""

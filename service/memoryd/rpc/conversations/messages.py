@@ -1,0 +1,132 @@
+"""Conversations and their messages as messages of the wire, and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memoryd.domain.conversations import estimated_tokens
+from memoryd.rpc.memories.messages import RESPONSE_FRAMING_BYTES, timestamp
+from memoryd.rpc.memories.results import MAX_ANSWER_BYTES
+from memoryd.rpc.structs import fill_struct
+from memoryd.v1 import conversation_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from memoryd.conversations.writes import Appended
+    from memoryd.domain.conversations import Conversation, Message, Summary
+
+
+def conversation_message(row: Conversation) -> conversation_pb2.Conversation:
+    """With the text of its summary, where that was read."""
+    message = conversation_pb2.Conversation(
+        session_id=row.session.session_id,
+        conversation_id=row.conversation_id,
+        display_name=row.display_name,
+        labels=row.labels,
+        head_message_id=row.head.message_id,
+        branch_heads=row.branch_heads,
+        message_count=row.head.depth,
+        token_count=row.head.tokens,
+        create_time=timestamp(row.created_at),
+        update_time=timestamp(row.updated_at),
+        revision=row.revision,
+        etag=row.etag,
+    )
+    if row.state:
+        fill_struct(message.state, row.state)
+    if row.summary is not None:
+        message.summary.CopyFrom(summary_message(row.summary))
+    if row.forked_from is not None:
+        message.forked_from.conversation_id = row.forked_from
+        message.forked_from.message_id = row.forked_at
+    if row.ttl is not None:
+        message.ttl.FromTimedelta(row.ttl)
+    if row.expires_at is None:
+        message.never_expires = True
+    else:
+        message.expire_time.CopyFrom(timestamp(row.expires_at))
+    return message
+
+
+def summary_message(summary: Summary) -> conversation_pb2.Summary:
+    return conversation_pb2.Summary(
+        text=summary.text or "",
+        through_message_id=summary.through_message_id,
+        token_count=summary.tokens,
+        update_time=timestamp(summary.updated_at),
+    )
+
+
+def message_message(message: Message) -> conversation_pb2.Message:
+    """A message that was read with its body."""
+    answer = conversation_pb2.Message.FromString(message.body or b"")
+    answer.message_id = message.message_id
+    answer.parent_message_id = message.parent_id
+    answer.token_count = message.tokens
+    answer.token_count_estimated = message.is_estimated
+    answer.create_time.CopyFrom(timestamp(message.created_at))
+    answer.revision = message.revision
+    return answer
+
+
+def append_response(appended: Appended) -> conversation_pb2.AppendMessagesResponse:
+    conversation = conversation_message(appended.conversation)
+    conversation.summary.ClearField("text")
+    if appended.conversation.summary is None:
+        conversation.ClearField("summary")
+    answer = conversation_pb2.AppendMessagesResponse(
+        messages=map(message_message, appended.messages), conversation=conversation
+    )
+    room = MAX_ANSWER_BYTES - conversation.ByteSize() - RESPONSE_FRAMING_BYTES
+    for message in answer.messages:
+        size = message.ByteSize() + RESPONSE_FRAMING_BYTES
+        if size > room:
+            answer.truncated = True
+            for field in ("parts", "raw_json", "metadata"):
+                message.ClearField(field)
+            size = message.ByteSize() + RESPONSE_FRAMING_BYTES
+        room -= size
+    return answer
+
+
+def body_of(message: conversation_pb2.Message) -> bytes:
+    """What the caller set of a message but its id, as it is kept: `message_message` reads it."""
+    kept = conversation_pb2.Message()
+    kept.CopyFrom(message)
+    kept.DiscardUnknownFields()
+    kept.ClearField("message_id")
+    for field in ("parent_message_id", "token_count_estimated", "create_time", "revision"):
+        kept.ClearField(field)
+    body: bytes = kept.SerializeToString(deterministic=True)
+    return body
+
+
+def tokens_of(message: conversation_pb2.Message) -> int:
+    """Estimate the tokens of a message that says none."""
+    texts = [text for part in message.parts for text in texts_of(part)]
+    if not message.parts:
+        texts = [message.raw_json]
+    return estimated_tokens(sum(len(text.encode()) for text in texts))
+
+
+def texts_of(part: conversation_pb2.Part) -> Iterator[str]:
+    """What a model reads of a part."""
+    match part.WhichOneof("part"):
+        case "text":
+            yield part.text
+        case "thinking":
+            yield part.thinking
+        case "tool_call":
+            yield part.tool_call.name
+            yield part.tool_call.arguments_json
+        case "tool_result":
+            yield part.tool_result.text
+            yield part.tool_result.json
+
+
+def is_result(message: conversation_pb2.Message) -> bool:
+    """Whether it has the result of a call that is not in it."""
+    calls = {p.tool_call.call_id for p in message.parts if p.HasField("tool_call")}
+    results = (p.tool_result.call_id for p in message.parts if p.HasField("tool_result"))
+    return any(call_id not in calls for call_id in results)

@@ -1,0 +1,156 @@
+"""ConversationService: a row for each method; each handler takes a record and answers a message."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memoryd.conversations.listing import position_of
+from memoryd.domain.audit import Audited
+from memoryd.domain.principals import Scope
+from memoryd.rpc.conversations import messages as convert
+from memoryd.rpc.conversations import plain, requests
+from memoryd.rpc.memories.messages import RESPONSE_FRAMING_BYTES
+from memoryd.rpc.memories.results import MAX_ANSWER_BYTES
+from memoryd.rpc.methods import BULK_WEIGHT, SEARCH_WEIGHT, WRITE_WEIGHT, Method
+from memoryd.v1 import conversation_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    from memoryd.conversations.store import ConversationStore
+    from memoryd.conversations.writes import (
+        AppendMessages,
+        ConversationWrite,
+        DeleteConversation,
+        Named,
+        PopMessages,
+    )
+    from memoryd.rpc.call import Call
+    from memoryd.rpc.conversations.requests import Listing, MessageListing
+
+
+class ConversationService:
+    def __init__(self, store: ConversationStore, clock: Callable[[], datetime]) -> None:
+        self._store = store
+        self._clock = clock
+
+    def methods(self) -> Mapping[str, Method[Any]]:
+        """The table of this service."""
+        read, in_all = Scope.CONVERSATIONS_READ, Audited.IN_ALL
+        parser = requests.ConversationParser(self._clock)
+
+        def writing(parse: Callable[..., Any], handle: Any, **more: Any) -> Method[Any]:
+            row = {"weight": WRITE_WEIGHT, "waits_for_commit": True, **more}
+            return Method(parse, handle, Scope.CONVERSATIONS_WRITE, in_all, **row)
+
+        return {
+            "CreateConversation": writing(parser.create, self.write),
+            "GetConversation": Method(
+                requests.name, self.get, read, in_all, is_plain=plain.is_plain_name
+            ),
+            "UpdateConversation": writing(parser.change, self.write),
+            "ListConversations": Method(
+                requests.listing, self.list_page, read, in_all, weight=SEARCH_WEIGHT
+            ),
+            "DeleteConversation": Method(
+                requests.delete,
+                self.delete,
+                Scope.CONVERSATIONS_WRITE,
+                Audited.AFTER,
+                weight=BULK_WEIGHT,
+                waits_for_commit=True,
+            ),
+            "AppendMessages": writing(
+                requests.append,
+                self.append,
+                check_size=requests.check_messages,
+                is_plain=plain.is_plain_append,
+            ),
+            "ListMessages": Method(
+                requests.messages, self.list_messages, read, in_all, weight=SEARCH_WEIGHT
+            ),
+            "PopMessages": writing(requests.pop, self.pop),
+            "RewriteMessages": writing(
+                requests.rewrite, self.append, check_size=requests.check_messages
+            ),
+            "ForkConversation": writing(requests.fork, self.write),
+            "SetHead": writing(requests.move_head, self.write),
+            "SetSummary": writing(requests.summarise, self.write),
+        }
+
+    async def write(self, write: ConversationWrite, call: Call) -> conversation_pb2.Conversation:
+        del call
+        return convert.conversation_message(await self._store.write(write))
+
+    async def get(self, named: Named, call: Call) -> conversation_pb2.Conversation:
+        row = await self._store.get(
+            named.session,
+            named.conversation_id,
+            now=self._clock(),
+            timeout=call.time_remaining(),
+        )
+        return convert.conversation_message(row)
+
+    async def list_page(
+        self, listing: Listing, call: Call
+    ) -> conversation_pb2.ListConversationsResponse:
+        page = await self._store.page(
+            listing.whose,
+            listing.labels,
+            after=listing.after,
+            size=listing.size,
+            now=self._clock(),
+            timeout=call.time_remaining(),
+        )
+        answer = conversation_pb2.ListConversationsResponse()
+        next_after, room = page.next_after, MAX_ANSWER_BYTES
+        for place, row in enumerate(page.conversations):
+            message = convert.conversation_message(row)
+            room -= message.ByteSize() + RESPONSE_FRAMING_BYTES
+            if place and room < 0:
+                next_after = position_of(page.conversations[place - 1], listing.whose)
+                break
+            answer.conversations.append(message)
+        if next_after is not None:
+            answer.next_page_token = listing.token_at(next_after)
+        return answer
+
+    async def delete(
+        self, write: DeleteConversation, call: Call
+    ) -> conversation_pb2.DeleteConversationResponse:
+        del call
+        await self._store.delete(write)
+        return conversation_pb2.DeleteConversationResponse()
+
+    async def append(
+        self, write: AppendMessages, call: Call
+    ) -> conversation_pb2.AppendMessagesResponse:
+        del call
+        return convert.append_response(await self._store.append(write))
+
+    async def pop(self, write: PopMessages, call: Call) -> conversation_pb2.PopMessagesResponse:
+        del call
+        popped = await self._store.pop(write)
+        return conversation_pb2.PopMessagesResponse(messages=map(convert.message_message, popped))
+
+    async def list_messages(
+        self, listing: MessageListing, call: Call
+    ) -> conversation_pb2.ListMessagesResponse:
+        page = await self._store.messages(
+            listing.of.session,
+            listing.of.conversation_id,
+            listing.window,
+            position=listing.position,
+            size=listing.size,
+            now=self._clock(),
+            timeout=call.time_remaining(),
+        )
+        answer = conversation_pb2.ListMessagesResponse(
+            messages=map(convert.message_message, page.messages)
+        )
+        if page.summary is not None:
+            answer.summary.CopyFrom(convert.summary_message(page.summary))
+        if page.next_position is not None:
+            answer.next_page_token = listing.token_at(page.next_position)
+        return answer
