@@ -14,12 +14,20 @@ from typing import Any
 import pytest
 
 from memoryd import client
+from memoryd.client.conversations import ConversationValues
+from memoryd.client.new_messages import Said
+from memoryd.client.windows import WindowOptions
 
 CLIENTS = {
     "memory": client.MemoryClient,
     "sessions": client.SessionClient,
     "tools": client.ToolConfigClient,
 }
+KEYWORDS = {
+    f"Unpack[{kind.__name__}]": kind.__annotations__
+    for kind in (client.Filter, ConversationValues, Said, WindowOptions)
+}
+"""What `**which` and the like stand for."""
 FINE: dict[str, Any] = {
     "session_id": "s",
     "source_session_id": "s",
@@ -29,6 +37,12 @@ FINE: dict[str, Any] = {
     "memories": [client.NewMemory("s", "prefers e-mail")],
     "tool": "rag",
     "revision": 1,
+    "conversation_id": "c",
+    "query": "tea",
+    "message_id": "m1",
+    "after_message_id": "",
+    "text": "They met.",
+    "through_message_id": "m1",
 }
 """Values for required parameters while another one is tested."""
 
@@ -152,21 +166,41 @@ def assert_named(error: Exception | None, argument: str, what: str) -> None:
 
 
 def parameters(function: Callable[..., Any]) -> Iterator[str]:
-    """The names of the parameters, with those of a filter instead of `**which`."""
+    """The names of the parameters, with those of its TypedDict instead of `**which`."""
     for name, parameter in inspect.signature(function).parameters.items():
         if name == "self":
             continue
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            yield from client.Filter.__annotations__
+            yield from KEYWORDS[parameter.annotation]
         else:
             yield name
+
+
+def methods(kind: type) -> list[str]:
+    """The public methods that take arguments."""
+    return [
+        method
+        for method, function in inspect.getmembers(kind, inspect.isfunction)
+        if not method.startswith("_") and len(inspect.signature(function).parameters) > 1
+    ]
+
+
+def required(function: Callable[..., Any]) -> dict[str, Any]:
+    """Fine values for the parameters without a default."""
+    return {
+        name: FINE[name]
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name != "self"
+        and parameter.default is inspect.Parameter.empty
+        and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        and parameter.kind is not inspect.Parameter.VAR_POSITIONAL
+    }
 
 
 METHODS = [
     pytest.param(which, method, id=f"{which}.{method}")
     for which, kind in CLIENTS.items()
-    for method, function in inspect.getmembers(kind, inspect.isfunction)
-    if not method.startswith("_") and len(inspect.signature(function).parameters) > 1
+    for method in methods(kind)
 ]
 
 
@@ -174,15 +208,7 @@ METHODS = [
 @pytest.mark.parametrize(("which", "method"), METHODS)
 async def test_an_argument_that_makes_no_request_is_named(clients, which, method):
     function = getattr(CLIENTS[which], method)
-    signature = inspect.signature(function)
-    needed = {
-        name: FINE[name]
-        for name, parameter in signature.parameters.items()
-        if name != "self"
-        and parameter.default is inspect.Parameter.empty
-        and parameter.kind is not inspect.Parameter.VAR_KEYWORD
-        and parameter.kind is not inspect.Parameter.VAR_POSITIONAL
-    }
+    needed = required(function)
     call = getattr(clients[which], method)
     for name in parameters(function):
         for what, make in HOSTILE.items():
@@ -211,6 +237,34 @@ async def test_an_argument_that_makes_no_memory_is_named(clients):
                 lambda new=new: clients["memory"].store_many([new], timeout=STREAM_SECONDS)
             )
             assert_named(error, f"memories[0].{field.name}", f"NewMemory({field.name}={what})")
+
+
+NEVER = ("half a surrogate", "bytes", "a complex number", "an object", "a class")
+"""The values above that no parameter of a conversation's accepts, so that no call is sent."""
+
+
+@pytest.mark.parametrize("method", methods(client.ConversationClient))
+async def test_an_argument_that_makes_no_request_on_a_conversation_is_named(method):
+    function = getattr(client.ConversationClient, method)
+    async with client.ConversationClient("127.0.0.1:1") as conversations:
+        for name in parameters(function):
+            for what in NEVER:
+                given = {"session_id": "s"} | required(function) | {name: HOSTILE[what]()}
+                if name == "session_id_prefix":
+                    del given["session_id"]
+                error = await outcome(lambda given=given: getattr(conversations, method)(**given))
+                assert error is not None
+                assert_named(error, name, f"{method}({name}={what})")
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(client.NewMessage)])
+async def test_an_argument_that_makes_no_message_is_named(field):
+    async with client.ConversationClient("127.0.0.1:1") as conversations:
+        for what in NEVER:
+            new = client.NewMessage(**{"text": "x", field: HOSTILE[what]()})
+            error = await outcome(lambda new=new: conversations.append("s", "c", [new]))
+            assert error is not None
+            assert_named(error, f"messages[0].{field}", f"NewMessage({field}={what})")
 
 
 @pytest.mark.parametrize("opener", [*CLIENTS.values(), client.open_channel])

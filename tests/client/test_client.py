@@ -40,7 +40,13 @@ from memoryd.client import channel as client_channel
 from memoryd.client import errors as client_errors
 from memoryd.client import memories as client_memories
 from memoryd.client import tools as client_tools
-from memoryd.v1 import document_pb2, memory_pb2, session_pb2, tool_config_pb2
+from memoryd.v1 import (
+    conversation_pb2,
+    document_pb2,
+    memory_pb2,
+    session_pb2,
+    tool_config_pb2,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
@@ -50,11 +56,12 @@ if TYPE_CHECKING:
 MEMORY_ID = "0197d3e2-7a44-7e2a-b2f0-3c1d5e6f7a8b"
 PAGE_2, PAGE_3 = "page-2", "page-3"
 NOON = datetime(2030, 1, 1, 12, 30, tzinfo=timezone(timedelta(hours=2)))
+CONVERSATION = {"session_id": "s", "conversation_id": "c"}
 METHODS = {
     f"/{service.full_name}/{method.name}": method
     for file in (
         *(memory_pb2.DESCRIPTOR, session_pb2.DESCRIPTOR),
-        *(document_pb2.DESCRIPTOR, tool_config_pb2.DESCRIPTOR),
+        *(document_pb2.DESCRIPTOR, conversation_pb2.DESCRIPTOR, tool_config_pb2.DESCRIPTOR),
     )
     for service in file.services_by_name.values()
     for method in service.methods
@@ -174,13 +181,21 @@ class Rig:
     tools: ToolConfigClient
     sessions: client.SessionClient
     documents: client.DocumentClient
+    conversations: client.ConversationClient
+
+    @property
+    def conversation(self) -> client.ConversationHandle:
+        return self.conversations.conversation("s", "c")
 
 
 @pytest.fixture
 async def rig() -> AsyncIterator[Rig]:
     scripted = ScriptedServer()
     async with serving(scripted) as address, open_channel(address) as channel:
-        kinds = (MemoryClient, ToolConfigClient, client.SessionClient, client.DocumentClient)
+        kinds = (
+            *(MemoryClient, ToolConfigClient),
+            *(client.SessionClient, client.DocumentClient, client.ConversationClient),
+        )
         yield Rig(scripted, address, *(kind(channel=channel) for kind in kinds))
 
 
@@ -672,6 +687,118 @@ SENT: list[tuple[Callable[[Rig], Any], str, dict[str, Any]]] = [
         "ExportDocuments",
         {"session_id": "s", "namespace_prefix": ["n"]},
     ),
+    (
+        lambda rig: rig.conversations.create(
+            "s", "c", display_name="C", labels={"a": "b"}, state={"n": 1}, never_expires=True
+        ),
+        "CreateConversation",
+        {
+            "conversation": CONVERSATION
+            | {"display_name": "C", "labels": {"a": "b"}, "state": {"n": 1.0}}
+            | {"never_expires": True}
+        },
+    ),
+    (
+        lambda rig: rig.conversations.list(session_id_prefix="", labels={"a": "b"}, page_size=5),
+        "ListConversations",
+        {"session_id_prefix": "", "labels": {"a": "b"}, "page_size": 5},
+    ),
+    (
+        lambda rig: rig.conversation.rewrite("m1", user="Or?", request_id=MEMORY_ID, etag="r1"),
+        "RewriteMessages",
+        CONVERSATION
+        | {"after_message_id": "m1", "expected_etag": "r1", "request_id": MEMORY_ID}
+        | {"messages": [{"role": "ROLE_USER", "parts": [{"text": "Or?"}]}]},
+    ),
+    *(
+        (call, method, CONVERSATION | values)
+        for call, method, values in (
+            (lambda rig: rig.conversation.get(), "GetConversation", {}),
+            (
+                lambda rig: rig.conversation.delete(allow_missing=True, etag="r1"),
+                "DeleteConversation",
+                {"allow_missing": True, "etag": "r1"},
+            ),
+            (
+                lambda rig: rig.conversation.append(
+                    assistant="Yes.",
+                    user="",
+                    state_patch={"step": None},
+                    etag="r1",
+                    request_id=MEMORY_ID,
+                ),
+                "AppendMessages",
+                {
+                    "messages": [
+                        {"role": "ROLE_ASSISTANT", "parts": [{"text": "Yes."}]},
+                        {"role": "ROLE_USER", "parts": [{"text": ""}]},
+                    ],
+                    "state_patch": {"step": None},
+                    "expected_etag": "r1",
+                    "request_id": MEMORY_ID,
+                },
+            ),
+            (
+                lambda rig: rig.conversation.messages(
+                    last=3, branch_head="m1", complete_turns=True, with_summary=True, page_size=2
+                ),
+                "ListMessages",
+                {
+                    "last": 3,
+                    "branch_head": "m1",
+                    "complete_turns": True,
+                    "with_summary": True,
+                    "page_size": 2,
+                },
+            ),
+            (
+                lambda rig: rig.conversation.window(max_tokens=4000),
+                "ListMessages",
+                {"max_tokens": "4000"},
+            ),
+            (
+                lambda rig: rig.conversation.window(since=NOON),
+                "ListMessages",
+                {"since": "2030-01-01T10:30:00Z"},
+            ),
+            (
+                lambda rig: rig.conversation.window(after_message_id="m1"),
+                "ListMessages",
+                {"after_message_id": "m1"},
+            ),
+            (
+                lambda rig: rig.conversation.pop(2, etag="r1", request_id=MEMORY_ID),
+                "PopMessages",
+                {"count": 2, "expected_etag": "r1", "request_id": MEMORY_ID},
+            ),
+            (
+                lambda rig: rig.conversation.fork("d", at_message_id="m1", etag="r1"),
+                "ForkConversation",
+                {"new_conversation_id": "d", "at_message_id": "m1", "expected_etag": "r1"},
+            ),
+            (
+                lambda rig: rig.conversation.set_head("m1", etag="r1"),
+                "SetHead",
+                {"message_id": "m1", "expected_etag": "r1"},
+            ),
+            (
+                lambda rig: rig.conversation.set_summary("Tea.", "m1", token_count=0, etag="r1"),
+                "SetSummary",
+                {
+                    "summary": {"text": "Tea.", "through_message_id": "m1", "token_count": 0},
+                    "expected_etag": "r1",
+                },
+            ),
+        )
+    ),
+    (
+        lambda rig: rig.conversation.update(labels={}, ttl=timedelta(days=1), etag="r1"),
+        "UpdateConversation",
+        {
+            "conversation": CONVERSATION | {"ttl": "86400s", "etag": "r1"},
+            "update_mask": "labels,ttl",
+        },
+    ),
 ]
 
 
@@ -1001,6 +1128,8 @@ REPEATED = {
     *("PutDocument", "BatchWriteDocuments", "GetDocument", "BatchGetDocuments"),
     *("ListDocuments", "ListNamespaces", "ListDocumentRevisions", "SearchDocuments"),
     *("WatchDocuments", "ExportDocuments"),
+    *("GetConversation", "ListConversations", "ListMessages"),
+    *("AppendMessages", "RewriteMessages", "PopMessages"),
 }
 ONE_CALL_EACH = {method: call for call, method, _ in SENT}
 
@@ -1394,6 +1523,8 @@ def test_the_public_names() -> None:
     errors = set(client_errors.__all__) - {"error_from"}
     assert errors <= set(client.__all__)
     assert set(client.__all__) - errors == {
+        *("Blob", "Context", "Conversation", "ConversationClient", "ConversationHandle", "File"),
+        *("Message", "NewMessage", "NewPart", "Part", "Role", "ToolCall", "ToolResult", "Window"),
         "DEFAULT_TIMEOUT",
         "MAX_REQUEST_BYTES",
         "MAX_RESPONSE_BYTES",
@@ -1436,5 +1567,6 @@ def test_the_client_imports_no_other_module_of_memoryd() -> None:
     parts = (
         *("arguments", "channel", "connection", "credentials", "errors", "memories", "messages"),
         *("documents", "sessions", "store_stream", "tls", "tools"),
+        *("context", "conversation_handle", "conversations", "new_messages", "windows"),
     )
     assert set(ours) == {"memoryd", "memoryd.client", *(f"memoryd.client.{part}" for part in parts)}

@@ -1,4 +1,4 @@
-"""What callers import: clients for memories, sessions, documents and tools, and errors.
+"""What callers import: clients for each service, and errors.
 
     async with MemoryClient("localhost:50051") as memory:
         stored = await memory.store("user-123", "prefers e-mail", content_type="preference")
@@ -23,6 +23,9 @@ from memoryd.client.channel import (
     MAX_RESPONSE_BYTES,
     open_channel,
 )
+from memoryd.client.context import Context
+from memoryd.client.conversation_handle import ConversationHandle
+from memoryd.client.conversations import ConversationClient
 from memoryd.client.documents import DocumentClient, Put, Remove
 from memoryd.client.errors import (
     Aborted,
@@ -47,10 +50,22 @@ from memoryd.client.errors import (
 )
 from memoryd.client.memories import MemoryClient
 from memoryd.client.messages import Condition, Filter, JsonValue, NewMemory, SettingValue
+from memoryd.client.new_messages import NewMessage, NewPart
 from memoryd.client.sessions import SessionClient
 from memoryd.client.tls import TLS
 from memoryd.client.tools import ToolConfigClient
+from memoryd.client.windows import Window
 from memoryd.v1.condition_pb2 import ConditionOp
+from memoryd.v1.conversation_pb2 import (
+    Blob,
+    Conversation,
+    File,
+    Message,
+    Part,
+    Role,
+    ToolCall,
+    ToolResult,
+)
 from memoryd.v1.document_pb2 import Document, DocumentChange
 from memoryd.v1.memory_pb2 import ContentType, Memory, MemoryChange, StoreOutcome
 from memoryd.v1.session_pb2 import Session
@@ -63,16 +78,22 @@ __all__ = [
     "TLS",
     "Aborted",
     "AlreadyExists",
+    "Blob",
     "Cancelled",
     "Condition",
     "ConditionOp",
     "ContentType",
+    "Context",
+    "Conversation",
+    "ConversationClient",
+    "ConversationHandle",
     "DeadlineExceeded",
     "Document",
     "DocumentChange",
     "DocumentClient",
     "EtagMismatch",
     "FailedPrecondition",
+    "File",
     "Filter",
     "Internal",
     "InvalidArgument",
@@ -81,9 +102,13 @@ __all__ = [
     "MemoryChange",
     "MemoryClient",
     "MemorydError",
+    "Message",
     "NewMemory",
+    "NewMessage",
+    "NewPart",
     "NotFound",
     "OutOfRange",
+    "Part",
     "PermissionDenied",
     "Provenance",
     "Put",
@@ -91,16 +116,20 @@ __all__ = [
     "Remove",
     "Resource",
     "ResourceExhausted",
+    "Role",
     "Session",
     "SessionClient",
     "SettingValue",
     "StoreOutcome",
+    "ToolCall",
     "ToolConfig",
     "ToolConfigChange",
     "ToolConfigClient",
+    "ToolResult",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
     "Violation",
+    "Window",
     "open_channel",
 ]

@@ -18,12 +18,14 @@ from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from memoryd.v1.condition_pb2 import ConditionOp
+from memoryd.v1.conversation_pb2 import Role
 from memoryd.v1.memory_pb2 import ContentType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from memoryd.v1.condition_pb2 import ConditionOp as ConditionOps
+    from memoryd.v1.conversation_pb2 import Role as Roles
     from memoryd.v1.memory_pb2 import ContentType as ContentTypes
 
 T = TypeVar("T")
@@ -53,6 +55,8 @@ _CONDITION_OPS = {
     for name, value in ConditionOp.items()
     if value
 }
+
+_ROLES = {name.removeprefix("ROLE_").lower(): value for name, value in Role.items() if value}
 
 _HEADER = re.compile(r"[0-9a-z_.-]+")
 _HEADER_VALUE = re.compile(r"[ -~]*")
@@ -175,6 +179,21 @@ def labels(name: str, given: Mapping[str, str] | None) -> dict[str, str]:
     }
 
 
+def only_known(given: Mapping[str, Any], kind: type, what: str) -> None:
+    """Refuse keyword arguments that a TypedDict does not have, as Python does by itself."""
+    if unknown := given.keys() - kind.__annotations__.keys():
+        known = ", ".join(kind.__annotations__)
+        raise TypeError(f"{', '.join(sorted(unknown))}: no such {what}; use {known}")
+
+
+def fields_of(name: str, given: Mapping[str, Any], known: Collection[str]) -> Mapping[str, Any]:
+    """A mapping that has keys of `known` alone."""
+    for key in given:
+        if key not in known:
+            raise ValueError(f"{name}: {shown(key)} is no field of it; use {', '.join(known)}")
+    return given
+
+
 def data(name: str, value: object) -> bytes:
     if isinstance(value, bytes):
         return value
@@ -184,31 +203,42 @@ def data(name: str, value: object) -> bytes:
 def content_type(name: str, given: ContentTypes.ValueType | str | None) -> ContentTypes.ValueType:
     if given is None:
         return ContentType.CONTENT_TYPE_UNSPECIFIED
-    if isinstance(given, str):
-        try:
-            return _CONTENT_TYPES[given]
-        except KeyError:
-            raise ValueError(
-                f"{name}: {shown(given)} is not one of {', '.join(_CONTENT_TYPES)}"
-            ) from None
-    return ContentType.ValueType(int32(name, given))
+    return ContentType.ValueType(_member(name, given, _CONTENT_TYPES))
 
 
 def condition_op(name: str, given: ConditionOps.ValueType | str) -> ConditionOps.ValueType:
-    if isinstance(given, str):
-        try:
-            return _CONDITION_OPS[given.lower()]
-        except KeyError:
-            raise ValueError(
-                f"{name}: {shown(given)} is not one of {', '.join(_CONDITION_OPS)}"
-            ) from None
-    return ConditionOp.ValueType(int32(name, given))
+    known = given.lower() if isinstance(given, str) else given
+    return ConditionOp.ValueType(_member(name, known, _CONDITION_OPS))
+
+
+def role(name: str, given: Roles.ValueType | str | None) -> Roles.ValueType:
+    if given is None:
+        return Role.ROLE_UNSPECIFIED
+    return Role.ValueType(_member(name, given, _ROLES))
+
+
+def _member(name: str, given: object, known: Mapping[str, int]) -> int:
+    """The number of an enum's value, which callers may give by its name."""
+    if not isinstance(given, str):
+        return int32(name, given)
+    try:
+        return known[given]
+    except KeyError:
+        raise ValueError(f"{name}: {shown(given)} is not one of {', '.join(known)}") from None
 
 
 def at_most_one(**arguments: object) -> None:
     given = [name for name, value in arguments.items() if value is not None and value is not False]
     if len(given) > 1:
         raise ValueError(f"{' and '.join(given)} exclude each other; give one of them")
+
+
+def one_text(**arguments: object) -> dict[str, Any]:
+    """The one text that is given."""
+    given = {name: text(name, value) for name, value in arguments.items() if value is not None}
+    if len(given) != 1:
+        raise ValueError(f"{' or '.join(arguments)}: give one of them")
+    return given
 
 
 def timestamp(name: str, moment: datetime | None) -> Timestamp | None:

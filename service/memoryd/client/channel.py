@@ -21,7 +21,13 @@ from memoryd.client.connection import (
 )
 from memoryd.client.credentials import AUTHORIZATION, Tries
 from memoryd.client.errors import error_from
-from memoryd.v1 import document_pb2, memory_pb2, session_pb2, tool_config_pb2
+from memoryd.v1 import (
+    conversation_pb2,
+    document_pb2,
+    memory_pb2,
+    session_pb2,
+    tool_config_pb2,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
@@ -86,6 +92,7 @@ _SAFE_TO_REPEAT = {
     "BatchStoreMemories",  # as StoreMemory, for each item
     "MergeSessions",  # as StoreMemory
     *("PutDocument", "BatchWriteDocuments"),  # likewise
+    *("AppendMessages", "RewriteMessages", "PopMessages"),  # likewise
     *("GetDocument", "BatchGetDocuments", "SearchDocuments"),  # which refresh a ttl at the most
     "RetrieveMemories",  # an access counted twice moves an importance by 0.02 at most
 }
@@ -98,6 +105,7 @@ def _repeated_methods() -> Iterator[dict[str, str]]:
         memory_pb2.DESCRIPTOR,
         session_pb2.DESCRIPTOR,
         document_pb2.DESCRIPTOR,
+        conversation_pb2.DESCRIPTOR,
         tool_config_pb2.DESCRIPTOR,
     )
     for file in files:

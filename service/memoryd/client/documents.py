@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from memoryd.client import arguments as args
 from memoryd.client.channel import Client
-from memoryd.client.messages import condition_messages, new_request_id
+from memoryd.client.messages import condition_messages, request_id_or_new
 from memoryd.v1 import document_pb2
 from memoryd.v1.document_pb2 import Document, DocumentName
 from memoryd.v1.document_pb2_grpc import DocumentServiceStub
@@ -83,7 +83,7 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
         """
         request = _put_request(args.instance("put", put, Put), "")
         request.document.session_id = args.text("session_id", session_id)
-        request.request_id = _request_id(request_id)
+        request.request_id = request_id_or_new(request_id)
         return await self._call(self._stub.PutDocument, request, timeout)
 
     async def write_many(
@@ -99,7 +99,7 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
         Raises what `put` and `delete` raise, naming `writes[i]`.
         """
         request = document_pb2.BatchWriteDocumentsRequest(
-            session_id=args.text("session_id", session_id), request_id=_request_id(request_id)
+            session_id=args.text("session_id", session_id), request_id=request_id_or_new(request_id)
         )
         for index, write in enumerate(args.items("writes", writes)):
             place = f"writes[{index}]"
@@ -271,8 +271,8 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
             suffix=args.texts("suffix", suffix),
             max_depth=args.int32("max_depth", max_depth),
             page_size=args.int32("page_size", page_size),
+            **args.one_text(session_id=session_id, session_id_prefix=session_id_prefix),
         )
-        _set_scope(request, session_id, session_id_prefix)
         return self._pages(self._stub.ListNamespaces, request, _namespaces_of, timeout)
 
     async def search(
@@ -301,8 +301,8 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
             limit=args.int32("limit", limit),
             skip=args.int32("skip", skip),
             refresh_ttl=args.flag("refresh_ttl", refresh_ttl),
+            **args.one_text(session_id=session_id, session_id_prefix=session_id_prefix),
         )
-        _set_scope(request, session_id, session_id_prefix)
         return await self._call(self._stub.SearchDocuments, request, timeout)
 
     def revisions(
@@ -365,19 +365,6 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
         return self._stream(self._stub.ExportDocuments, request, timeout)
 
 
-def _set_scope(
-    request: document_pb2.ListNamespacesRequest | document_pb2.SearchDocumentsRequest,
-    session_id: str | None,
-    session_id_prefix: str | None,
-) -> None:
-    if (session_id is None) == (session_id_prefix is None):
-        raise ValueError("session_id or session_id_prefix: give one of them")
-    if session_id is not None:
-        request.session_id = args.text("session_id", session_id)
-    if session_id_prefix is not None:
-        request.session_id_prefix = args.text("session_id_prefix", session_id_prefix)
-
-
 def _name(place: str, name: Name) -> DocumentName:
     """`place` names the argument in errors."""
     namespace, key = name
@@ -415,10 +402,6 @@ def _delete_request(remove: Remove, place: str) -> document_pb2.DeleteDocumentRe
         etag=args.text(f"{place}etag", remove.etag),
         allow_missing=args.flag(f"{place}allow_missing", remove.allow_missing),
     )
-
-
-def _request_id(given: str | None) -> str:
-    return new_request_id() if given in (None, "") else args.text("request_id", given)
 
 
 def _filter(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
@@ -129,7 +129,8 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
         Raises NotFound for a memory that is absent, deleted, expired or another tenant's.
         """
         request = memory_pb2.GetMemoryRequest(
-            session_id=args.text("session_id", session_id), **_name(memory_id, key)
+            session_id=args.text("session_id", session_id),
+            **args.one_text(memory_id=memory_id, key=key),
         )
         return await self._call(self._stub.GetMemory, request, timeout)
 
@@ -237,18 +238,13 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
 
         Raises NotFound for a `memory_id` that the session does not have.
         """
-        if (content is None) == (memory_id is None):
-            raise ValueError("content or memory_id: give one of them")
         request = memory_pb2.FindSimilarMemoriesRequest(
             session_id=args.text("session_id", session_id),
             max_distance=args.optional_int32("max_distance", max_distance),
             min_similarity=args.optional_double("min_similarity", min_similarity),
             limit=args.int32("limit", limit),
+            **args.one_text(content=content, memory_id=memory_id),
         )
-        if content is not None:
-            request.content = args.text("content", content)
-        if memory_id is not None:
-            request.memory_id = args.text("memory_id", memory_id)
         return await self._call(self._stub.FindSimilarMemories, request, timeout)
 
     async def update(
@@ -321,7 +317,7 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
         request = memory_pb2.DeleteMemoryRequest(
             session_id=args.text("session_id", session_id),
             etag=args.text("etag", etag),
-            **_name(memory_id, key),
+            **args.one_text(memory_id=memory_id, key=key),
         )
         return await self._call(self._stub.DeleteMemory, request, timeout)
 
@@ -439,18 +435,3 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
             show_deleted=args.flag("show_deleted", show_deleted),
         )
         return self._stream(self._stub.ExportMemories, request, timeout)
-
-
-class _Name(TypedDict, total=False):
-    """What names a memory within its session."""
-
-    memory_id: str
-    key: str
-
-
-def _name(memory_id: str | None, key: str | None) -> _Name:
-    if (memory_id is None) == (key is None):
-        raise ValueError("memory_id or key: give one of them")
-    if key is not None:
-        return {"key": args.text("key", key)}
-    return {"memory_id": args.text("memory_id", memory_id)}

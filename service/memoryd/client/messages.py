@@ -33,6 +33,11 @@ def new_request_id() -> str:
     return str(uuid.uuid4())
 
 
+def request_id_or_new(given: str | None) -> str:
+    """The caller's, or a new one, with which the call is safe to repeat."""
+    return new_request_id() if given in (None, "") else args.text("request_id", given)
+
+
 @dataclass(frozen=True, slots=True)
 class NewMemory:
     """A memory to store."""
@@ -127,10 +132,7 @@ def store_request(new: NewMemory, place: str = "") -> memory_pb2.StoreMemoryRequ
 
 
 def memory_filter(which: Filter) -> MemoryFilter:
-    unknown = which.keys() - Filter.__annotations__.keys()
-    if unknown:
-        known = ", ".join(Filter.__annotations__)
-        raise TypeError(f"{', '.join(sorted(unknown))}: no such condition; use {known}")
+    args.only_known(which, Filter, "condition")
     types = args.items("content_types", which.get("content_types") or ())
     conditions = MemoryFilter(
         content_types=[

@@ -8,7 +8,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from memoryd.client import arguments as args
 from memoryd.client.channel import Client
-from memoryd.client.messages import new_request_id
+from memoryd.client.messages import request_id_or_new
 from memoryd.v1 import session_pb2
 from memoryd.v1.session_pb2_grpc import SessionServiceStub
 
@@ -121,10 +121,9 @@ class SessionClient(Client["SessionServiceAsyncStub"]):
         Raises InvalidArgument, NotFound where there is no source, and MemorydError where it is
         larger than one merge moves.
         """
-        given = args.optional_text("request_id", request_id)
         request = session_pb2.MergeSessionsRequest(
             source_session_id=args.text("source_session_id", source_session_id),
             target_session_id=args.text("target_session_id", target_session_id),
-            request_id=given or new_request_id(),
+            request_id=request_id_or_new(request_id),
         )
         return await self._call(self._stub.MergeSessions, request, timeout)
