@@ -164,13 +164,13 @@ class _Way:
         Where there is none, at the beginning of the one that the depth lies in.
         """
         cut: int | None = None
-        depth = first
+        depth, count = first, 1  # most windows begin with one
         while depth <= self.end.depth:
-            for message in self.outlines(depth, CHUNK):
+            for message in self.outlines(depth, count):
                 cut = message.turn_depth if cut is None else cut
                 if message.turn_depth == message.place.depth:
                     return message.place.depth
-            depth += CHUNK
+            depth, count = depth + count, min(8 * count, CHUNK)
         return first if cut is None else cut
 
 
