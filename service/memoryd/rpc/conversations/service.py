@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 from memoryd.conversations.listing import position_of
 from memoryd.domain.audit import Audited
 from memoryd.domain.principals import Scope
+from memoryd.rpc.answer_size import fill_page
 from memoryd.rpc.conversations import messages as convert
 from memoryd.rpc.conversations import plain, requests
-from memoryd.rpc.memories.messages import RESPONSE_FRAMING_BYTES
-from memoryd.rpc.memories.results import MAX_ANSWER_BYTES
 from memoryd.rpc.methods import BULK_WEIGHT, SEARCH_WEIGHT, WRITE_WEIGHT, Method
 from memoryd.v1 import conversation_pb2
 
@@ -104,14 +103,13 @@ class ConversationService:
             timeout=call.time_remaining(),
         )
         answer = conversation_pb2.ListConversationsResponse()
-        next_after, room = page.next_after, MAX_ANSWER_BYTES
-        for place, row in enumerate(page.conversations):
-            message = convert.conversation_message(row)
-            room -= message.ByteSize() + RESPONSE_FRAMING_BYTES
-            if place and room < 0:
-                next_after = position_of(page.conversations[place - 1], listing.whose)
-                break
-            answer.conversations.append(message)
+        next_after = fill_page(
+            answer.conversations,
+            page.conversations,
+            convert.conversation_message,
+            position_of=lambda row: position_of(row, listing.whose),
+            after_all=page.next_after,
+        )
         if next_after is not None:
             answer.next_page_token = listing.token_at(next_after)
         return answer
