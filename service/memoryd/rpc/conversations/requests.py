@@ -77,7 +77,9 @@ class MessageListing:
 
 
 def name(
-    request: conversation_pb2.GetConversationRequest, call: Call, violations: Violations
+    request: conversation_pb2.GetConversationRequest | conversation_pb2.ExportMessagesRequest,
+    call: Call,
+    violations: Violations,
 ) -> Named:
     del violations
     return Named(call.session(request.session_id), request.conversation_id)

@@ -14,7 +14,7 @@ from memoryd.rpc.methods import BULK_WEIGHT, SEARCH_WEIGHT, WRITE_WEIGHT, Method
 from memoryd.v1 import conversation_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
     from datetime import datetime
 
     from memoryd.conversations.store import ConversationStore
@@ -76,6 +76,13 @@ class ConversationService:
             "ForkConversation": writing(requests.fork, self.write),
             "SetHead": writing(requests.move_head, self.write),
             "SetSummary": writing(requests.summarise, self.write),
+            "ExportMessages": Method(
+                requests.name,
+                self.export,
+                Scope.MEMORIES_EXPORT,
+                Audited.BEFORE,
+                weight=BULK_WEIGHT,
+            ),
         }
 
     async def write(self, write: ConversationWrite, call: Call) -> conversation_pb2.Conversation:
@@ -152,3 +159,22 @@ class ConversationService:
         if page.next_position is not None:
             answer.next_page_token = listing.token_at(page.next_position)
         return answer
+
+    async def export(
+        self, named: Named, call: Call
+    ) -> AsyncIterator[conversation_pb2.ExportMessagesResponse]:
+        last = None
+        async for conversation, messages in self._store.export(
+            named.session, named.conversation_id, now=self._clock(), timeout=call.time_remaining
+        ):
+            answer = conversation_pb2.ExportMessagesResponse(
+                messages=map(convert.message_message, messages)
+            )
+            if conversation.conversation_id == last:
+                answer.conversation.session_id = conversation.session.session_id
+                answer.conversation.conversation_id = last
+            else:
+                answer.conversation.CopyFrom(convert.conversation_message(conversation))
+            last = conversation.conversation_id
+            call.counts("exported_messages", len(messages))
+            yield answer
