@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from memoryd.domain.sessions import TenantRange
     from memoryd.sessions.replica import SessionReads
 
+ATTEMPTS = 5
+"""How often a window is read whose messages are removed meanwhile."""
+
 LARGE_READS = 4
 """How many reads of larger bodies are under way at once."""
 
@@ -119,8 +122,14 @@ class ConversationStore:
 
         def body(connection: Connection) -> MessagePage:
             full = window.with_summary and position is None
-            row = read_conversation(connection, dialect, session, conversation_id, now, full=full)
-            return read_page(connection, dialect, row, window, position=position, size=size)
+            for _ in range(ATTEMPTS):
+                row = read_conversation(
+                    connection, dialect, session, conversation_id, now, full=full
+                )
+                page = read_page(connection, dialect, row, window, position=position, size=size)
+                if page.is_whole or position is not None:
+                    break
+            return page
 
         page = await self._reads.read(session, body, timeout=timeout)
         large = [message.place for message in page.messages if message.body is None]
@@ -188,7 +197,6 @@ class ConversationStore:
 
 def _completed(page: Sequence[Message], large: Sequence[Message]) -> list[Message]:
     """A page with the bodies that were read by themselves; what is gone is left out."""
-    # Where a message was removed and another one came into its place, it is that one.
-    by_place = {message.place: message for message in large}
-    complete = (m if m.body is not None else by_place.get(m.place) for m in page)
+    by_id = {(message.place, message.message_id): message for message in large}
+    complete = (m if m.body is not None else by_id.get((m.place, m.message_id)) for m in page)
     return [message for message in complete if message is not None]
