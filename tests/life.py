@@ -261,6 +261,8 @@ async def _converse(running: Running, session_id: str) -> None:
         assert len((await stub.ListConversations(listing)).conversations) == 2
     reading = conversation_pb.ListMessagesRequest(**names, last=1, with_summary=True)
     assert len((await stub.ListMessages(reading)).messages) == 1
+    export = conversation_pb.ExportMessagesRequest(session_id=session_id)
+    assert [one async for one in stub.ExportMessages(export)]
     named = conversation_pb.GetConversationRequest(**names)
     assert (await stub.GetConversation(named)).head_message_id == "2"
 

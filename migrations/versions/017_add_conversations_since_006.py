@@ -107,6 +107,7 @@ def upgrade() -> None:
         "ix_conversation_updated_at",
         "conversations",
         ["tenant", "updated_at", "session_id", "revision"],
+        postgresql_where=sa.text("updated_at IS NOT NULL"),
     )
     has_expiry = sa.text("expires_at IS NOT NULL")
     for name, columns in (

@@ -51,6 +51,7 @@ async def lines_once(
 CHANGES = {
     *("EraseSession", "ExportMemories", "PurgeMemories", "MergeSessions"),
     *("ExportDocuments", "DeleteDocuments", "DeleteConversation"),
+    "ExportMessages",
     *("UpdateToolConfig", "ResetToolConfig", "RollbackToolConfig"),
     *("CreateApiKey", "RevokeApiKey", "RotateApiKey", "UpdateTenant"),
 }

@@ -74,6 +74,7 @@ SCOPE_OF = {
             *("AppendMessages", "PopMessages", "RewriteMessages", "ForkConversation"),
             *("SetHead", "SetSummary"),
         ),
+        "memories:export": ("ExportMessages",),
     },
     "ToolConfigService": {
         "tools:read": (

@@ -84,4 +84,8 @@ VALID: Mapping[str, tuple[Message, ...]] = {
             **_NAMED, summary=pb.Summary(text="so far", through_message_id="1", token_count=3)
         ),
     ),
+    "ExportMessages": (
+        pb.ExportMessagesRequest(session_id="fuzz-1"),
+        pb.ExportMessagesRequest(**_NAMED),
+    ),
 }

@@ -4,31 +4,34 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from google.protobuf import descriptor_pool, struct_pb2
+from google.protobuf import struct_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memoryd.domain.metadata import JSON_BYTES_A_WIRE_BYTE, json_bytes
+from memoryd.rpc.conversations import plain as plain_conversations
 from memoryd.rpc.memories import plain
 from memoryd.rpc.structs import struct_value
 from memoryd.rpc.violations import Violations
 
-from .messages import MEMORY_IDS, REQUEST_ID, SESSION, VALID, of_type, requests
+from .messages import MEMORY_IDS, METHODS, REQUEST_ID, SESSION, VALID, of_type, requests
 
-SERVICE = descriptor_pool.Default().FindServiceByName("memoryd.v1.MemoryService")
 PLAIN: dict[str, Callable[[Any], bool]] = {
     "StoreMemory": plain.is_plain_store,
     "BatchStoreMemories": plain.is_plain_batch,
     "GetMemory": plain.is_plain_name,
     "RetrieveMemories": plain.is_plain_retrieval,
+    "GetConversation": plain_conversations.is_plain_name,
+    "AppendMessages": plain_conversations.is_plain_append,
 }
+BY_NAME = {method.name: method for method in METHODS}
 
 
 @pytest.mark.parametrize("method", PLAIN)
 @settings(max_examples=200)
 @given(st.data())
 def test_what_is_plain_breaks_no_rule(method: str, data: st.DataObject) -> None:
-    request = data.draw(requests(SERVICE.methods_by_name[method]))
+    request = data.draw(requests(BY_NAME[method]))
     violations = Violations()
     violations.add_rules(request)
     assert not (PLAIN[method](request) and violations)
@@ -39,6 +42,7 @@ def test_what_callers_send_is_plain(method: str) -> None:
     assert any(PLAIN[method](request) for request in VALID[method])
 
 
+TALK = {"session_id": SESSION, "conversation_id": "c"}
 _NEARLY_PLAIN = {
     "StoreMemory": [
         {"session_id": "a..b"},
@@ -74,6 +78,24 @@ _NEARLY_PLAIN = {
         {"session_id": SESSION, "importance_weight": -0.1},
         {"session_id": SESSION, "session_ids": ["a..b"]},
         {"session_id": SESSION, "filter": {"content_types": [0]}},
+    ],
+    "GetConversation": [
+        {"session_id": SESSION, "conversation_id": ""},
+        {"session_id": SESSION, "conversation_id": "a..b"},
+        {"session_id": "", "conversation_id": "c"},
+    ],
+    "AppendMessages": [
+        {**TALK, "request_id": REQUEST_ID[1:]},
+        {**TALK, "messages": [{}] * 1_001},
+        {**TALK, "messages": [{"message_id": "a\n"}]},
+        {**TALK, "messages": [{"message_id": "m" * 256}]},
+        {**TALK, "messages": [{"role": 6}]},
+        {**TALK, "messages": [{"author": "a" * 256}]},
+        {**TALK, "messages": [{"turn_id": "t" * 256}]},
+        {**TALK, "messages": [{"raw_format": "f" * 256}]},
+        {**TALK, "messages": [{"token_count": -1}]},
+        {**TALK, "messages": [{"occur_time": {"seconds": 1 << 60}}]},
+        {**TALK, "messages": [{"parts": [{}]}]},
     ],
 }
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from pathlib import Path
 
+import pytest
+from sqlalchemy import make_url
 from tests.rpc.test_conversations import (
     ABORTED,
     EXISTS,
@@ -80,6 +83,12 @@ async def test_a_retried_pop_gets_the_same(conversations, refused):
     assert await ids(conversations) == ["1"]
     request.count = 1
     assert (await refused(conversations.PopMessages(request))).code is INVALID
+    # Requests of different methods are different, also where they look the same.
+    alike = str(uuid.uuid4())
+    await conversations.PopMessages(pop(request_id=alike))
+    found = await refused(conversations.RewriteMessages(rewrite("", request_id=alike)))
+    assert found.reason == "REQUEST_ID_REUSED"
+    await fill(conversations, "1")
     assert (await refused(conversations.PopMessages(pop(expected_etag="r1")))).code is ABORTED
     absent = pop(conversation_id="other")
     assert (await refused(conversations.PopMessages(absent))).code is NOT_FOUND
@@ -206,6 +215,19 @@ async def test_deleting_is_for_good(conversations, refused):
     again = await fill(conversations, "1")
     assert again.create_time.ToDatetime() >= made.create_time.ToDatetime()
     assert again.message_count == 1
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+async def test_nothing_of_a_deleted_conversation_stays_in_the_files(conversations, database_url):
+    canary = "a canary that nobody said before"
+    await conversations.AppendMessages(append(said(canary), request_id=str(uuid.uuid4())))
+    await conversations.PopMessages(pop(request_id=str(uuid.uuid4())))
+    await fill(conversations, "1")
+    file = Path(make_url(database_url).database)
+    files = [file, file.with_name(f"{file.name}-wal")]
+    assert any(canary.encode() in one.read_bytes() for one in files if one.exists())
+    await conversations.DeleteConversation(delete())
+    assert not any(canary.encode() in one.read_bytes() for one in files if one.exists())
 
 
 async def test_a_deleted_conversation_forgets_its_request_ids(conversations):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import timedelta
 
 import pytest
@@ -150,6 +151,18 @@ async def test_what_has_expired_is_swept(running, conversations, clock, rows_of)
     assert await ids(conversations, conversation_id="f") == ["1"]
     named = session_pb2.GetSessionRequest(session_id="s")
     assert (await running.sessions.GetSession(named)).conversation_count == 1
+
+
+async def test_answers_for_retries_are_dropped_after_two_days(
+    running, conversations, clock, rows_of
+):
+    await conversations.AppendMessages(append(said(), request_id=str(uuid.uuid4())))
+    clock.move(timedelta(hours=47))
+    await running.server.sweeper.run_once()
+    assert await rows_of("conversation_requests") == 1
+    clock.move(timedelta(hours=2))
+    await running.server.sweeper.run_once()
+    assert await rows_of("conversation_requests") == 0
 
 
 async def test_an_expiration_is_changed(conversations, clock):

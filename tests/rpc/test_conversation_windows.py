@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 from datetime import timedelta
 
 import pytest
@@ -191,6 +193,26 @@ async def test_pages_end_where_the_branch_ended_when_the_first_was_read(conversa
     found = [m.message_id for m in (*first.messages, *second.messages)]
     assert found == [str(n) for n in range(6)]
     assert not second.next_page_token
+
+
+async def test_a_window_is_of_one_moment_while_messages_are_removed(conversations):
+    await fill(conversations, *(f"first-{n}" for n in range(30)))
+
+    async def churn():
+        for n in range(12):
+            await conversations.PopMessages(pop(20))
+            names = [f"{n}-{place}" for place in range(20)]
+            await fill(conversations, *names)
+
+    async def watch():
+        while not churning.done():
+            found = (await conversations.ListMessages(listed(last=8))).messages
+            assert len(found) == 8
+            for before, after in itertools.pairwise(found):
+                assert after.parent_message_id == before.message_id
+
+    churning = asyncio.create_task(churn())
+    await asyncio.gather(churning, *(watch() for _ in range(6)))
 
 
 async def test_pages_end_early_where_they_are_large(conversations):

@@ -70,6 +70,8 @@ SWEEPERS = {
     "ix_document_expires_at",
     "ix_document_history_recorded_at",
     "ix_document_requests_created_at",
+    "ix_conversation_expires_at",
+    "ix_conversation_requests_created_at",
 }
 """The indexes with which the sweeper finds what is due across sessions."""
 

@@ -166,7 +166,6 @@ class ConversationChanges:
             head_is_tip=head.place != NOWHERE,
             forked_from=row.conversation_id,
             forked_at=head.message_id,
-            display_name=row.display_name,
             labels=row.labels,
             state=row.state,
         )

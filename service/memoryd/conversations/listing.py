@@ -150,6 +150,7 @@ def _of_tenant() -> Select[Any]:
         select(*rows.OUTLINE)
         .where(
             c.tenant == bindparam("tenant", type_=String),
+            c.updated_at <= bindparam("moment", type_=UtcDateTime),
             tuple_(*order) < position,
             rows.live(),
         )

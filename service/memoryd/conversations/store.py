@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from memoryd.conversations import reading
+from memoryd.conversations import export, reading
 from memoryd.conversations.listing import read_page as read_list
 from memoryd.conversations.windows import MessagePage, read_conversation, read_page
+from memoryd.domain.errors import ConversationNotFound
 from memoryd.domain.records import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from memoryd.domain.conversations import Conversation, ConversationPage, Message
     from memoryd.domain.sessions import TenantRange
     from memoryd.sessions.replica import SessionReads
+
+ATTEMPTS = 5
+"""How often a window is read whose messages are removed meanwhile."""
 
 LARGE_READS = 4
 """How many reads of larger bodies are under way at once."""
@@ -117,8 +122,14 @@ class ConversationStore:
 
         def body(connection: Connection) -> MessagePage:
             full = window.with_summary and position is None
-            row = read_conversation(connection, dialect, session, conversation_id, now, full=full)
-            return read_page(connection, dialect, row, window, position=position, size=size)
+            for _ in range(ATTEMPTS):
+                row = read_conversation(
+                    connection, dialect, session, conversation_id, now, full=full
+                )
+                page = read_page(connection, dialect, row, window, position=position, size=size)
+                if page.is_whole or position is not None:
+                    break
+            return page
 
         page = await self._reads.read(session, body, timeout=timeout)
         large = [message.place for message in page.messages if message.body is None]
@@ -132,10 +143,60 @@ class ConversationStore:
             )
         return page._replace(messages=_completed(page.messages, found))
 
+    async def export(
+        self,
+        session: Session,
+        conversation_id: str,
+        *,
+        now: datetime,
+        timeout: Callable[[], float | None],
+    ) -> AsyncIterator[tuple[Conversation, Sequence[Message]]]:
+        """Give all messages of a conversation, or of all of a session where the id is empty.
+
+        Part by part; a conversation without messages has one part. `timeout` gives what is left.
+        Raises ConversationNotFound where the one that is named is absent.
+        """
+        if conversation_id:
+            async for part in self._parts(session, conversation_id, now, timeout):
+                yield part
+            return
+        after = ""
+        while True:
+            read = partial(export.read_ids, session=session, after=after, now=now)
+            ids = await self._reads.read(session, read, timeout=timeout())
+            for after in ids:
+                with suppress(ConversationNotFound):  # it was deleted meanwhile
+                    async for part in self._parts(session, after, now, timeout):
+                        yield part
+            if len(ids) < export.IDS_AT_ONCE:
+                return
+
+    async def _parts(
+        self,
+        session: Session,
+        conversation_id: str,
+        now: datetime,
+        timeout: Callable[[], float | None],
+    ) -> AsyncIterator[tuple[Conversation, Sequence[Message]]]:
+        dialect = self._database.dialect
+        content = await self._reads.read(
+            session,
+            lambda c: export.read_content(c, dialect, session, conversation_id, now),
+            timeout=timeout(),
+        )
+        position = export.first_position(content)
+        if position is None:
+            yield content.conversation, ()
+        while position is not None:
+            read = partial(export.read_part, dialect=dialect, content=content, position=position)
+            async with self._large:
+                part = await self._reads.read(session, read, timeout=timeout())
+            yield content.conversation, part.messages
+            position = part.next_position
+
 
 def _completed(page: Sequence[Message], large: Sequence[Message]) -> list[Message]:
     """A page with the bodies that were read by themselves; what is gone is left out."""
-    # Where a message was removed and another one came into its place, it is that one.
-    by_place = {message.place: message for message in large}
-    complete = (m if m.body is not None else by_place.get(m.place) for m in page)
+    by_id = {(message.place, message.message_id): message for message in large}
+    complete = (m if m.body is not None else by_id.get((m.place, m.message_id)) for m in page)
     return [message for message in complete if message is not None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import BigInteger, String, bindparam, case, literal, null, select
@@ -61,6 +62,8 @@ class MessagePage(NamedTuple):
     summary: Summary | None
     next_position: Position | None
     """None: this was the last page."""
+    is_whole: bool
+    """Whether each message follows the one before it: none was removed while they were read."""
 
 
 class _Way:
@@ -164,13 +167,13 @@ class _Way:
         Where there is none, at the beginning of the one that the depth lies in.
         """
         cut: int | None = None
-        depth = first
+        depth, count = first, 1  # most windows begin with one
         while depth <= self.end.depth:
-            for message in self.outlines(depth, CHUNK):
+            for message in self.outlines(depth, count):
                 cut = message.turn_depth if cut is None else cut
                 if message.turn_depth == message.place.depth:
                     return message.place.depth
-            depth += CHUNK
+            depth, count = depth + count, min(8 * count, CHUNK)
         return first if cut is None else cut
 
 
@@ -202,17 +205,21 @@ def read_page(
         if window.complete_turns and first <= way.end.depth:
             first = way.whole_turn(first)
     found: list[Message] = []
-    depth = first
+    depth, is_whole = first, True
     while depth <= way.end.depth and len(found) < size:
         places = way.places(depth, min(CHUNK, size - len(found)))
-        found += _small_at(connection, dialect, row.session, places)
+        some = _small_at(connection, dialect, row.session, places)
+        is_whole = is_whole and len(some) == len(places)
+        found += some
         depth += len(places)
         if len(reading.fitting(found)) < len(found) or not places:
             break
     page = reading.fitting(found)
     is_last = not page or page[-1].place.depth >= way.end.depth
     follows = None if is_last else Position(*way.end, page[-1].place.depth + 1)
-    return MessagePage(page, summary, follows)
+    pairs = pairwise(page)
+    is_whole = is_whole and all(after.parent_id == one.message_id for one, after in pairs)
+    return MessagePage(page, summary, follows, is_whole)
 
 
 def read_conversation(

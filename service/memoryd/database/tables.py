@@ -427,8 +427,16 @@ conversations = Table(
     # Also the last updated of a session first.
     Index("uq_conversation_revision", "tenant", "session_id", "revision", unique=True),
     Index("ix_conversation_tree", "tenant", "session_id", "tree"),
-    # The last updated of a tenant first.
-    Index("ix_conversation_updated_at", "tenant", "updated_at", "session_id", "revision"),
+    # The last updated of a tenant first. That it is not null goes without saying, and keeps the
+    # index from those who look for rows of a session.
+    Index(
+        "ix_conversation_updated_at",
+        "tenant",
+        "updated_at",
+        "session_id",
+        "revision",
+        postgresql_where=text("updated_at IS NOT NULL"),
+    ),
     Index(
         "ix_conversation_expires_at",
         "expires_at",

@@ -102,6 +102,11 @@ class ConversationServiceStub:
                 request_serializer=memoryd_dot_v1_dot_conversation__pb2.SetSummaryRequest.SerializeToString,
                 response_deserializer=memoryd_dot_v1_dot_conversation__pb2.Conversation.FromString,
                 _registered_method=True)
+        self.ExportMessages = channel.unary_stream(
+                '/memoryd.v1.ConversationService/ExportMessages',
+                request_serializer=memoryd_dot_v1_dot_conversation__pb2.ExportMessagesRequest.SerializeToString,
+                response_deserializer=memoryd_dot_v1_dot_conversation__pb2.ExportMessagesResponse.FromString,
+                _registered_method=True)
 
 
 class ConversationServiceServicer:
@@ -208,6 +213,15 @@ class ConversationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportMessages(self, request, context):
+        """Streams the messages of a conversation, or of all conversations of the session, with those of all branches. A
+        message comes after the one that it follows, and once in each conversation that has it. NOT_FOUND if the
+        conversation that is named is absent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ConversationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -270,6 +284,11 @@ def add_ConversationServiceServicer_to_server(servicer, server):
                     servicer.SetSummary,
                     request_deserializer=memoryd_dot_v1_dot_conversation__pb2.SetSummaryRequest.FromString,
                     response_serializer=memoryd_dot_v1_dot_conversation__pb2.Conversation.SerializeToString,
+            ),
+            'ExportMessages': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportMessages,
+                    request_deserializer=memoryd_dot_v1_dot_conversation__pb2.ExportMessagesRequest.FromString,
+                    response_serializer=memoryd_dot_v1_dot_conversation__pb2.ExportMessagesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -604,6 +623,33 @@ class ConversationService:
             '/memoryd.v1.ConversationService/SetSummary',
             memoryd_dot_v1_dot_conversation__pb2.SetSummaryRequest.SerializeToString,
             memoryd_dot_v1_dot_conversation__pb2.Conversation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportMessages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/memoryd.v1.ConversationService/ExportMessages',
+            memoryd_dot_v1_dot_conversation__pb2.ExportMessagesRequest.SerializeToString,
+            memoryd_dot_v1_dot_conversation__pb2.ExportMessagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -81,6 +81,11 @@ class ConversationServiceStub:
     """Moves the head to a message of any branch: back, or to a branch that was left."""
     SetSummary: _grpc.UnaryUnaryMultiCallable[_conversation_pb2.SetSummaryRequest, _conversation_pb2.Conversation]
     """Sets the summary of what was said up to a message of the head's branch, in place of the one before."""
+    ExportMessages: _grpc.UnaryStreamMultiCallable[_conversation_pb2.ExportMessagesRequest, _conversation_pb2.ExportMessagesResponse]
+    """Streams the messages of a conversation, or of all conversations of the session, with those of all branches. A
+    message comes after the one that it follows, and once in each conversation that has it. NOT_FOUND if the
+    conversation that is named is absent.
+    """
 
 @_typing.type_check_only
 class ConversationServiceAsyncStub(ConversationServiceStub):
@@ -135,6 +140,11 @@ class ConversationServiceAsyncStub(ConversationServiceStub):
     """Moves the head to a message of any branch: back, or to a branch that was left."""
     SetSummary: _aio.UnaryUnaryMultiCallable[_conversation_pb2.SetSummaryRequest, _conversation_pb2.Conversation]  # type: ignore[assignment]
     """Sets the summary of what was said up to a message of the head's branch, in place of the one before."""
+    ExportMessages: _aio.UnaryStreamMultiCallable[_conversation_pb2.ExportMessagesRequest, _conversation_pb2.ExportMessagesResponse]  # type: ignore[assignment]
+    """Streams the messages of a conversation, or of all conversations of the session, with those of all branches. A
+    message comes after the one that it follows, and once in each conversation that has it. NOT_FOUND if the
+    conversation that is named is absent.
+    """
 
 class ConversationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps the dialogues of a session, message by message, in the order in which they were appended.
@@ -258,5 +268,16 @@ class ConversationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_conversation_pb2.Conversation, _abc.Awaitable[_conversation_pb2.Conversation]]:
         """Sets the summary of what was said up to a message of the head's branch, in place of the one before."""
+
+    @_abc_1.abstractmethod
+    def ExportMessages(
+        self,
+        request: _conversation_pb2.ExportMessagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_conversation_pb2.ExportMessagesResponse], _abc.AsyncIterator[_conversation_pb2.ExportMessagesResponse]]:
+        """Streams the messages of a conversation, or of all conversations of the session, with those of all branches. A
+        message comes after the one that it follows, and once in each conversation that has it. NOT_FOUND if the
+        conversation that is named is absent.
+        """
 
 def add_ConversationServiceServicer_to_server(servicer: ConversationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memoryd.domain.conversations import estimated_tokens
-from memoryd.rpc.memories.messages import RESPONSE_FRAMING_BYTES, timestamp
-from memoryd.rpc.memories.results import MAX_ANSWER_BYTES
+from memoryd.rpc.answer_size import MAX_ANSWER_BYTES, RESPONSE_FRAMING_BYTES
+from memoryd.rpc.memories.messages import timestamp
 from memoryd.rpc.structs import fill_struct
 from memoryd.v1 import conversation_pb2
 

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 from memoryd.domain.conversations import MAX_MESSAGES
 from memoryd.rpc.memories.plain import is_request_id, is_session_id
+from memoryd.rpc.violations import FIRST_SECOND, LAST_SECOND, NANOS_A_SECOND
 from memoryd.v1.conversation_pb2 import Role
 
 if TYPE_CHECKING:
+    from google.protobuf.timestamp_pb2 import Timestamp
+
     from memoryd.v1 import conversation_pb2
 
 _is_message_id = re.compile(r"[A-Za-z0-9._:@-]{1,255}").fullmatch
@@ -46,7 +49,11 @@ def _is_plain_message(message: conversation_pb2.Message) -> bool:
         and len(message.turn_id) <= MAX_NAME_CHARACTERS
         and len(message.raw_format) <= MAX_NAME_CHARACTERS
         and message.token_count >= 0
-        and not message.HasField("occur_time")
         and not message.HasField("create_time")
+        and (not message.HasField("occur_time") or _is_time(message.occur_time))
         and all(part.WhichOneof("part") is not None for part in message.parts)
     )
+
+
+def _is_time(moment: Timestamp) -> bool:
+    return FIRST_SECOND <= moment.seconds <= LAST_SECOND and 0 <= moment.nanos < NANOS_A_SECOND

@@ -77,7 +77,9 @@ class MessageListing:
 
 
 def name(
-    request: conversation_pb2.GetConversationRequest, call: Call, violations: Violations
+    request: conversation_pb2.GetConversationRequest | conversation_pb2.ExportMessagesRequest,
+    call: Call,
+    violations: Violations,
 ) -> Named:
     del violations
     return Named(call.session(request.session_id), request.conversation_id)
@@ -364,7 +366,9 @@ def _check_json(text: str, field: str, violations: Violations) -> None:
 def _retry(request: Any) -> Retry:
     if not request.request_id:
         return Retry()
-    return Retry(request.request_id.lower(), fingerprint_of(request))
+    # Of requests that hold nothing but names, the bytes may be the same whatever they ask for.
+    arguments = f"{request.DESCRIPTOR.name} {fingerprint_of(request)}"
+    return Retry(request.request_id.lower(), hashlib.sha256(arguments.encode()).hexdigest())
 
 
 def _since(

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any
 from memoryd.conversations.listing import position_of
 from memoryd.domain.audit import Audited
 from memoryd.domain.principals import Scope
+from memoryd.rpc.answer_size import fill_page
 from memoryd.rpc.conversations import messages as convert
 from memoryd.rpc.conversations import plain, requests
-from memoryd.rpc.memories.messages import RESPONSE_FRAMING_BYTES
-from memoryd.rpc.memories.results import MAX_ANSWER_BYTES
 from memoryd.rpc.methods import BULK_WEIGHT, SEARCH_WEIGHT, WRITE_WEIGHT, Method
 from memoryd.v1 import conversation_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
     from datetime import datetime
 
     from memoryd.conversations.store import ConversationStore
@@ -77,6 +76,13 @@ class ConversationService:
             "ForkConversation": writing(requests.fork, self.write),
             "SetHead": writing(requests.move_head, self.write),
             "SetSummary": writing(requests.summarise, self.write),
+            "ExportMessages": Method(
+                requests.name,
+                self.export,
+                Scope.MEMORIES_EXPORT,
+                Audited.BEFORE,
+                weight=BULK_WEIGHT,
+            ),
         }
 
     async def write(self, write: ConversationWrite, call: Call) -> conversation_pb2.Conversation:
@@ -104,14 +110,13 @@ class ConversationService:
             timeout=call.time_remaining(),
         )
         answer = conversation_pb2.ListConversationsResponse()
-        next_after, room = page.next_after, MAX_ANSWER_BYTES
-        for place, row in enumerate(page.conversations):
-            message = convert.conversation_message(row)
-            room -= message.ByteSize() + RESPONSE_FRAMING_BYTES
-            if place and room < 0:
-                next_after = position_of(page.conversations[place - 1], listing.whose)
-                break
-            answer.conversations.append(message)
+        next_after = fill_page(
+            answer.conversations,
+            page.conversations,
+            convert.conversation_message,
+            position_of=lambda row: position_of(row, listing.whose),
+            after_all=page.next_after,
+        )
         if next_after is not None:
             answer.next_page_token = listing.token_at(next_after)
         return answer
@@ -154,3 +159,22 @@ class ConversationService:
         if page.next_position is not None:
             answer.next_page_token = listing.token_at(page.next_position)
         return answer
+
+    async def export(
+        self, named: Named, call: Call
+    ) -> AsyncIterator[conversation_pb2.ExportMessagesResponse]:
+        last = None
+        async for conversation, messages in self._store.export(
+            named.session, named.conversation_id, now=self._clock(), timeout=call.time_remaining
+        ):
+            answer = conversation_pb2.ExportMessagesResponse(
+                messages=map(convert.message_message, messages)
+            )
+            if conversation.conversation_id == last:
+                answer.conversation.session_id = conversation.session.session_id
+                answer.conversation.conversation_id = last
+            else:
+                answer.conversation.CopyFrom(convert.conversation_message(conversation))
+            last = conversation.conversation_id
+            call.counts("exported_messages", len(messages))
+            yield answer
