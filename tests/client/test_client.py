@@ -714,6 +714,7 @@ SENT: list[tuple[Callable[[Rig], Any], str, dict[str, Any]]] = [
         (call, method, CONVERSATION | values)
         for call, method, values in (
             (lambda rig: rig.conversation.get(), "GetConversation", {}),
+            (lambda rig: rig.conversation.export(), "ExportMessages", {}),
             (
                 lambda rig: rig.conversation.delete(allow_missing=True, etag="r1"),
                 "DeleteConversation",
@@ -1128,7 +1129,7 @@ REPEATED = {
     *("PutDocument", "BatchWriteDocuments", "GetDocument", "BatchGetDocuments"),
     *("ListDocuments", "ListNamespaces", "ListDocumentRevisions", "SearchDocuments"),
     *("WatchDocuments", "ExportDocuments"),
-    *("GetConversation", "ListConversations", "ListMessages"),
+    *("GetConversation", "ListConversations", "ListMessages", "ExportMessages"),
     *("AppendMessages", "RewriteMessages", "PopMessages"),
 }
 ONE_CALL_EACH = {method: call for call, method, _ in SENT}

@@ -234,6 +234,16 @@ async def test_branches_and_forks(client, conversation):
     assert texts((await fork.window()).messages) == ["a", "d"]
 
 
+async def test_all_branches_are_exported(client, conversation):
+    first, _ = (await conversation.append(user="a", assistant="b")).messages
+    await conversation.rewrite(first.message_id, assistant="c")
+    await client.conversation("user-123", "support-2").append(user="d")
+    exported = [text async for part in conversation.export() for text in texts(part.messages)]
+    assert sorted(exported) == ["a", "b", "c"]
+    everything = [text async for part in client.export("user-123") for text in texts(part.messages)]
+    assert sorted(everything) == ["a", "b", "c", "d"]
+
+
 async def test_a_summary_stands_for_what_it_covers(conversation):
     first, second, _ = (await conversation.append(user="a", assistant="b", tool="c")).messages
     await conversation.set_summary("They said a and b.", second.message_id, token_count=3)

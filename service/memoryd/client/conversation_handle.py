@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from memoryd.client.messages import JsonValue
     from memoryd.client.new_messages import NewMessage, Said
     from memoryd.client.windows import Window, WindowOptions
-    from memoryd.v1.conversation_pb2 import AppendMessagesResponse, Conversation, Message
+    from memoryd.v1.conversation_pb2 import (
+        AppendMessagesResponse,
+        Conversation,
+        ExportMessagesResponse,
+        Message,
+    )
 
 
 class ChangeOptions(TypedDict, total=False):
@@ -183,3 +188,9 @@ class ConversationHandle:
         return await self.client.set_summary(
             *self._name, text, through_message_id, token_count=token_count, **options
         )
+
+    def export(
+        self, *, timeout: float | None = None
+    ) -> AsyncGenerator[ExportMessagesResponse, None]:
+        """Iterate over the messages of all branches. See `ConversationClient.export`."""
+        return self.client.export(*self._name, timeout=timeout)

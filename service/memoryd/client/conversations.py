@@ -421,6 +421,19 @@ class ConversationClient(Client["ConversationServiceAsyncStub"]):
         )
         return await self._call(self._stub.SetSummary, request, timeout)
 
+    def export(
+        self, session_id: str, conversation_id: str = "", *, timeout: float | None = None
+    ) -> AsyncGenerator[conversation_pb2.ExportMessagesResponse, None]:
+        """Iterate over the messages of all branches, some at a time, as one stream.
+
+        Of one conversation, or of every conversation of the session. A message comes after the one
+        that it follows. `timeout`: seconds for the whole stream; None: no limit.
+
+        Raises NotFound.
+        """
+        request = conversation_pb2.ExportMessagesRequest(**name_of(session_id, conversation_id))
+        return self._stream(self._stub.ExportMessages, request, timeout)
+
 
 def _values(given: ConversationValues) -> dict[str, Any]:
     """The fields of a conversation that are given."""
