@@ -20,6 +20,7 @@ from memoryd.domain.quotas import Usage
 from memoryd.domain.records import Change, NewMemory
 from memoryd.domain.sessions import SessionSettings
 from memoryd.memories import deletion, rows
+from memoryd.memories.merged_versions import MergedVersions, measure_versions
 from memoryd.memories.session_changes import SessionWork
 from memoryd.memories.unit_of_work import UnitOfWork
 from memoryd.sessions.accounts import save_accounts, size_of_memory
@@ -35,9 +36,11 @@ if TYPE_CHECKING:
     from memoryd.database.dialect import Insertion
     from memoryd.documents.merging import MovedDocuments
     from memoryd.domain.records import Memory, Session
+    from memoryd.memories.merged_versions import Measured
 
 MAX_MERGED = 10_000
-"""Memories of the source that one merge takes, deleted ones included; and documents likewise."""
+"""Memories of the source that one merge takes, deleted ones and earlier versions included; and
+documents likewise."""
 
 MAX_MERGED_BYTES = 64 * 1024 * 1024
 """What they may take together, by their contents and metadata, and by the bodies of documents."""
@@ -72,6 +75,7 @@ class MergeWork(UnitOfWork):
     _settings: Mapping[str, Any] = MappingProxyType({})
     """What the target takes over of what was set for the source."""
     _added_documents = 0
+    _versions_of_source: MergedVersions
 
     def merge(self, wanted: Merge) -> Merged:
         """Move what the source has into the target, and erase the source.
@@ -88,7 +92,7 @@ class MergeWork(UnitOfWork):
             return answered
         if source not in locked:
             raise SessionNotFound(source.session_id)
-        self._check_size(source)
+        versions = self._check_size(source)
         self._accounts = self._open_accounts({target.tenant})
         work = self._work[target] = SessionWork(
             target,
@@ -98,9 +102,12 @@ class MergeWork(UnitOfWork):
             is_new=target in self._new,
         )
         found = self._read(source)
+        self._versions_of_source = MergedVersions(
+            self._connection, source, are_there=versions.memories > 0
+        )
         self._load_meeting(target, found)
         merged = self._take(work, found)
-        moved = self._move_documents(work, source)
+        moved = self._move_documents(work, source, has_versions=versions.documents > 0)
         merged = merged._replace(documents=moved.moved, conflicts=moved.conflicts)
         self._settings = self._settings_of(source, target)
         self._save()
@@ -108,13 +115,17 @@ class MergeWork(UnitOfWork):
         deletion.erase(self._connection, self._dialect, source)
         return merged
 
-    def _check_size(self, source: Session) -> None:
+    def _check_size(self, source: Session) -> Measured:
+        """Measure the versions of the source. Raises SessionTooLarge."""
         size = func.coalesce(func.sum(size_of_memory(self._dialect)), 0)
         statement = _of_session(func.count(), size)
         count, size_found = self._connection.execute(statement, source._asdict()).one()
         documents, bodies = measure_documents(self._connection, source, self._now)
-        if max(count, documents) > MAX_MERGED or size_found + bodies > MAX_MERGED_BYTES:
+        versions = measure_versions(self._connection, self._dialect, source)
+        most = max(count + versions.memories, documents + versions.documents)
+        if most > MAX_MERGED or size_found + bodies + versions.size > MAX_MERGED_BYTES:
             raise SessionTooLarge(MAX_MERGED, MAX_MERGED_BYTES)
+        return versions
 
     def _read(self, source: Session) -> list[Memory]:
         """All rows of the source, in creation order."""
@@ -155,37 +166,47 @@ class MergeWork(UnitOfWork):
             work.account.add(Usage(0, 1, 0))
         return Merged(moved, merged)
 
-    def _move_documents(self, work: SessionWork, source: Session) -> MovedDocuments:
+    def _move_documents(
+        self, work: SessionWork, source: Session, *, has_versions: bool
+    ) -> MovedDocuments:
         moved = move_documents(
             self._connection,
             self._dialect,
             source,
             work.session,
             revision=work.revision,
+            has_versions=has_versions,
             now=self._now,
         )
         if work.account is not None:
             work.account.add(Usage(0, 0, moved.added_bytes, moved.added))
-        work.revision += moved.moved
+        work.revision += moved.moved + moved.versions
         self._added_documents = moved.added
         return moved
 
     def _moved(self, work: SessionWork, memory: Memory, revision: int) -> Memory:
-        """The memory as a new one of the target; its id is kept where it is free."""
-        change, deleted_at = Change.CREATED, memory.deleted_at
-        if deleted_at is not None:
-            change = memory.change
-        elif memory.is_expired(self._now):
+        """The memory as a new one of the target; its id is kept where it is free.
+
+        Its earlier versions take the revisions from this one on, and it the one after them: so
+        watchers of the target see what became of it in the order in which it did.
+        """
+        earlier = self._versions_of_source.count(memory)
+        change, deleted_at = memory.change, memory.deleted_at
+        if deleted_at is None and memory.is_expired(self._now):
             change, deleted_at = Change.EXPIRED, self._now
+        elif deleted_at is None and not earlier:
+            change = Change.CREATED
         is_free = memory.memory_id not in work.rows
-        return memory._replace(
+        moved = memory._replace(
             session=work.session,
             memory_id=memory.memory_id if is_free else uuid7(self._now),
-            revision=revision,
+            revision=revision + earlier,
             created_revision=revision,
             change=change,
             deleted_at=deleted_at,
         )
+        self._versions_of_source.move(memory, moved)
+        return moved
 
     def _settings_of(self, source: Session, target: Session) -> dict[str, Any]:
         """What is set for the source alone, which becomes the target's."""
@@ -210,6 +231,7 @@ class MergeWork(UnitOfWork):
 
     def _save_sessions(self, inserted: Sequence[Insertion]) -> None:
         """As for any work; the merge itself is a revision of the target, whatever it moves."""
+        inserted = [*inserted, *self._versions_of_source.insertions]
         for session, work in self._work.items():
             totals = work.totals(self._added_documents)._replace(revision=work.revision + 1)
             row = row_after(session, totals, self._now)
