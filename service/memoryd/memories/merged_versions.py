@@ -50,15 +50,15 @@ def measure_versions(connection: Connection, dialect: Dialect, session: Session)
 class MergedVersions:
     """The versions of the source, and those among them that become the target's."""
 
-    def __init__(self, connection: Connection, source: Session, *, are_there: bool) -> None:
-        """`are_there`: whether the source has any; without, no statement is sent."""
+    def __init__(self) -> None:
         self._of: defaultdict[str, list[_Version]] = defaultdict(list)
         """By the id of the memory; oldest first."""
         self._moved: list[Row] = []
-        if are_there:
-            for row in statements.fetch(connection, _versions(), source._asdict()):
-                version = _Version(*row)
-                self._of[version.memory_id].append(version)
+
+    def read(self, connection: Connection, source: Session) -> None:
+        for row in statements.fetch(connection, _versions(), source._asdict()):
+            version = _Version(*row)
+            self._of[version.memory_id].append(version)
 
     def count(self, memory: Memory) -> int:
         return len(self._of.get(memory.memory_id, ()))
