@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from memoryd.documents.merging import MovedDocuments
     from memoryd.domain.records import Memory, Session
     from memoryd.memories.merged_versions import Measured
+    from memoryd.sessions.lock import LockedSession
 
 MAX_MERGED = 10_000
 """Memories of the source that one merge takes, deleted ones and earlier versions included; and
@@ -91,9 +92,7 @@ class MergeWork:
         metadata is too large; then nothing may be committed.
         """
         source, target = wanted.source, wanted.target
-        locked, new = lock_or_create(
-            self._connection, self._dialect, [source, target], {target}, self._now
-        )
+        locked, new = self._lock(source, target)
         answered = self._answered(wanted)
         if answered is not None:
             return answered
@@ -122,6 +121,25 @@ class MergeWork:
         self._remember_answer(wanted, merged)
         deletion.erase(self._connection, self._dialect, source)
         return merged
+
+    def _lock(
+        self, source: Session, target: Session
+    ) -> tuple[dict[Session, LockedSession], set[Session]]:
+        """Lock both, and make the target.
+
+        One by one, in their order: if another writer makes the target meanwhile, this one waits for
+        it before it has a lock that the other may want next.
+        """
+        locked: dict[Session, LockedSession] = {}
+        made: set[Session] = set()
+        for session in sorted((source, target)):
+            needed = {session} & {target}
+            rows_of_it, new = lock_or_create(
+                self._connection, self._dialect, [session], needed, self._now
+            )
+            locked |= rows_of_it
+            made |= new
+        return locked, made
 
     def _check_size(self, source: Session) -> Measured:
         """Measure the versions of the source. Raises SessionTooLarge."""
