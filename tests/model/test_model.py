@@ -500,8 +500,9 @@ class MemoryMachine(RuleBasedStateMachine):
         via=servers,
         items=st.lists(stores, min_size=1, max_size=4),
         again=st.lists(st.tuples(picks, st.sampled_from(CONTENTS)), max_size=3),
+        days=st.integers(0, 1),
         settings=st.none() | settings_of_sessions,
-        request_id=st.just("") | st.sampled_from(REQUEST_IDS),
+        request_id=st.sampled_from(("", "used", *REQUEST_IDS)),
     )
     def visit_and_sign_in(
         self,
@@ -509,13 +510,19 @@ class MemoryMachine(RuleBasedStateMachine):
         via: int,
         items: list[dict[str, Any]],
         again: list[tuple[tuple[str, int], str]],
+        days: int,
         settings: dict[str, Any] | None,
         request_id: str,
     ) -> None:
-        """Fill one session, change what it has, and merge it into the other."""
+        """Fill one session, change what it has, days apart, and merge it into the other."""
         for fields in items:
             self.store_one(via, "b", self.store_request("b", fields))
-        for pick, content in again:
+        for place, (pick, content) in enumerate(again):
+            if place:
+                turn = self.world.tenants.index(self.world.tenant)
+                self.world.clock.now += timedelta(hours=25) * days
+                self.sweep(via=via)
+                self.take_turn(turn)
             memory = pb.Memory(
                 session_id=self.world.session("b"),
                 memory_id=self.memory("b", pick),
@@ -525,7 +532,10 @@ class MemoryMachine(RuleBasedStateMachine):
             answer = self.call(via, "UpdateMemory", request)
             if answer is not None:
                 self.model.update(request, answer)
-        self.settle(via, "b")
+            self.settle(via, "b")
+        if request_id == "used":
+            target = self.model.sessions.get(self.world.session("a"))
+            request_id = "" if target is None else next(iter(target.requests), "")
         if settings is not None:
             self.set(via, "b", settings, allow_missing=True)
         self.merge(via, "b", request_id)
