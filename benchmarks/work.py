@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 SERVICE = "memoryd.v1.MemoryService"
+DOCUMENT_SERVICE = "memoryd.v1.DocumentService"
 ECHO_SERVICE = "echo.MemoryService"
 
 STORE_SESSIONS = 64
