@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING
 import grpc
 import uvloop
 from connections import connected
+from document_work import DOCUMENT_SERVICE
 from harness import KINDS, database, memoryd
 from results import verdict
 from texts import SEED, Texts
-from work import BATCH, DOCUMENT_SERVICE, SERVICE, store_request
+from work import BATCH, SERVICE, store_request
 
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.document_pb2 import Document, GetDocumentRequest, PutDocumentRequest
