@@ -390,13 +390,11 @@ def _body(
 ) -> tuple[BodyKind, bytes]:
     match document.WhichOneof("body"):
         case "json":
-            text = document.json
-            kind, field, body = BodyKind.JSON, "json", text.encode()
+            kind, field, body = BodyKind.JSON, "json", document.json.encode()
         case "text":
-            text = document.text
-            kind, field, body = BodyKind.TEXT, "text", text.encode()
+            kind, field, body = BodyKind.TEXT, "text", document.text.encode()
         case "data":
-            text, kind, field, body = "", BodyKind.DATA, "data", document.data
+            kind, field, body = BodyKind.DATA, "data", document.data
         case _:
             violations.add(f"{prefix}body", "must be given: set json, text or data")
             return BodyKind.DATA, b""
@@ -405,9 +403,9 @@ def _body(
             f"{prefix}{field}",
             f"must be at most {limits.MAX_BODY_BYTES:,} bytes; this is {len(body):,}: split it",
         )
-    elif kind is BodyKind.JSON and (problem := problem_with_json(text)):
+    elif kind is BodyKind.JSON and (problem := problem_with_json(body)):
         violations.add(f"{prefix}{field}", problem)
-    elif kind is BodyKind.TEXT and "\x00" in text:
+    elif kind is BodyKind.TEXT and b"\x00" in body:
         violations.add(f"{prefix}{field}", "must not hold NUL characters; send it as data")
     return kind, body
 
