@@ -149,12 +149,11 @@ class DocumentService:
     ) -> document_pb2.BatchWriteDocumentsResponse:
         del call
         written = await self._store.write(write) if write.items else ()
-        answer = document_pb2.BatchWriteDocumentsResponse(
-            documents=[
-                document_pb2.Document() if one is None else convert.document_message(one)
-                for one in written
-            ]
-        )
+        answer = document_pb2.BatchWriteDocumentsResponse()
+        for document in written:
+            message = answer.documents.add()
+            if document is not None:
+                convert.fill_document(message, document)
         answer.truncated = convert.shorten(answer.documents)
         return answer
 
