@@ -9,7 +9,9 @@ import pytest
 from memoryd.domain.records import Change
 from memoryd.v1 import memory_pb2 as pb
 
-from .checker import Broken, Call, History, Stored, Version, find_faults
+from .checker import Call, History, find_faults
+from .promises import Broken
+from .stored import Stored, Version
 
 SESSION = "user-123"
 KEY = "address"

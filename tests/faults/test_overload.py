@@ -13,10 +13,11 @@ from google.rpc import error_details_pb2, status_pb2
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import History, find_faults, read_stored
+from .checker import History, find_faults
 from .harness import TIMEOUT_SECONDS, ServerProcess, open_channel
 from .resources import children, cpu_seconds, peak_bytes
 from .scale import SCALE
+from .stored import read_stored
 
 BATCH = 250
 """Memories per call. Refusing a call costs as much as the smallest call; ten times the load of

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from memoryd.client import open_channel
-from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
 from .checker import History
 from .harness import ServerProcess, acknowledgements
@@ -23,7 +22,7 @@ async def test_servers_restarted_in_turn_fail_no_call(command_line, database_url
     history = History()
     # The client library's own channel: it balances, and retries what is safe to retry.
     async with open_channel(f"ipv4:{','.join(addresses)}") as channel:
-        async with Load(history, [MemoryServiceStub(channel)] * 4) as load:
+        async with Load(history, [channel] * 4) as load:
             for server in servers * SCALE.restarts:
                 await acknowledgements(history, 50)
                 await server.stop()

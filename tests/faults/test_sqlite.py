@@ -28,7 +28,7 @@ from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
 from .checker import History
 from .harness import SESSIONS, ServerProcess, acknowledgements, is_whole, open_channel
-from .load import Load, connected, until
+from .load import Load, connected
 from .scale import SCALE
 
 BLOCK = 4096
@@ -104,14 +104,14 @@ async def test_a_full_disk_refuses_writes_until_there_is_room_and_breaks_nothing
     history = History()
     server = ServerProcess(command_line, url)
     await server.start()
-    async with connected(server.address, SCALE.writers) as stubs:
-        async with Load(history, stubs) as load:
+    async with connected(server.address, SCALE.writers) as channels:
+        async with Load(history, channels) as load:
             for _ in range(SCALE.full_disks):
                 await acknowledgements(history, 100)
                 disk.fill(server)
-                refused = history.codes["UNAVAILABLE"]
-                await until(lambda: history.codes["UNAVAILABLE"] >= refused + 20)  # noqa: B023  at once
-                await stubs[0].ListMemories(pb.ListMemoriesRequest(session_id=SESSIONS[0]))
+                await load.refusals(20)
+                memory = MemoryServiceStub(channels[0])
+                await memory.ListMemories(pb.ListMemoriesRequest(session_id=SESSIONS[0]))
                 assert is_whole(url)
                 disk.clear(server)
             await acknowledgements(history, 100)

@@ -10,7 +10,6 @@ import grpc
 import pytest
 
 from memoryd.v1 import memory_pb2 as pb
-from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
 from .checker import History
 from .harness import VARIABLES, acknowledgements
@@ -38,7 +37,7 @@ async def test_no_acknowledged_write_is_lost_with_the_primary(serve, pair, fault
     running = await serve(**VARIABLES, MEMORYD_DATABASE_URL=both)
     history, moments = History(), random.Random(0)  # noqa: S311  no secret
     back = 0.0
-    async with Load(history, [running.memory] * CALLERS) as load:
+    async with Load(history, [running.channel] * CALLERS) as load:
         for number in range(SCALE.failovers):
             lose = (Node.kill, Node.freeze)[number % 2]
             await asyncio.to_thread(pair.replicate, synchronously=True)
@@ -164,9 +163,8 @@ async def test_no_caller_sees_less_than_another_has_seen(serve, pair, fault_repo
     }
     await asyncio.to_thread(pair.catch_up)
     servers = [await serve(**variables) for _ in range(2)]
-    stubs = [MemoryServiceStub(running.channel) for running in servers]
     history = History()
-    async with Load(history, stubs * 2) as load:
+    async with Load(history, [running.channel for running in servers] * 2) as load:
         for _ in range(SCALE.lags):
             pair.standby.sql("SELECT pg_wal_replay_pause()")
             await acknowledgements(history, 50)
