@@ -54,7 +54,7 @@ PGBOUNCER ?= $(firstword $(shell command -v pgbouncer) /usr/sbin/pgbouncer)
 
 test-pgbouncer: .venv/.installed ## run the tests of all calls through PgBouncer (PGBOUNCER=/path/to/pgbouncer)
 	@test -x "$(PGBOUNCER)" || { echo 'there is no $(PGBOUNCER): install PgBouncer, or say where it is: make test-pgbouncer PGBOUNCER=...' >&2; exit 1; }
-	PGBOUNCER="$(PGBOUNCER)" $(RUN) pytest tests/rpc -k 'postgresql and not (lost_listener or another_server_is_notified)' $(ARGS)
+	PGBOUNCER="$(PGBOUNCER)" $(RUN) pytest tests/rpc -k postgresql -m 'not notified' $(ARGS)
 
 test-later-schema: .venv/.installed ## run the tests of all calls on a schema of a next release
 	TEST_ON_LATER_SCHEMA=1 $(RUN) pytest tests/rpc $(ARGS)
