@@ -52,6 +52,8 @@ _LATER = f"{int(HEAD[:3]) + 1:03}_add_labels_since_{HEAD[:3]}"
 LATER_SCHEMA = (
     "ALTER TABLE memories ADD COLUMN label VARCHAR(64) NOT NULL DEFAULT 'none'",
     "ALTER TABLE sessions ADD COLUMN owner VARCHAR(64)",
+    "ALTER TABLE documents ADD COLUMN label VARCHAR(64) NOT NULL DEFAULT 'none'",
+    "ALTER TABLE document_history ADD COLUMN label VARCHAR(64)",
     "CREATE INDEX ix_memories_label ON memories (tenant, session_id, label)",
     "CREATE TABLE labels (tenant VARCHAR(64) PRIMARY KEY, label VARCHAR(64) NOT NULL)",
     f"UPDATE alembic_version SET version_num = '{_LATER}'",  # noqa: S608  constant names

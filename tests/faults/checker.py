@@ -115,8 +115,7 @@ class History:
         try:
             self.end(call, answer=await getattr(stub, method)(request, timeout=timeout))
         except grpc.aio.AioRpcError as error:
-            trailers = dict(error.trailing_metadata() or ())
-            call.details = trailers.get("grpc-status-details-bin", b"")
+            call.details = details_of(error)
             self.end(call, code=error.code().name)
         return call
 
@@ -180,6 +179,13 @@ class History:
         ends = sorted(call.ended for call in self.calls if call.answer is not None and call.ended)
         gaps = (later - earlier for earlier, later in itertools.pairwise(ends))
         return max(gaps, default=self._longest)
+
+
+def details_of(error: grpc.aio.AioRpcError) -> bytes:
+    """The encoded `google.rpc.Status` of a refusal; empty where there is none."""
+    trailers = dict(error.trailing_metadata() or ())
+    details = trailers.get("grpc-status-details-bin", b"")
+    return details if isinstance(details, bytes) else details.encode()
 
 
 _READS = ("GetMemory", "ListMemories", "RetrieveMemories")

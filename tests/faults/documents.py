@@ -51,9 +51,10 @@ class DocumentCaller:
         self._numbers = itertools.count()
 
     async def run(self, stop: asyncio.Event) -> None:
-        calls = (self._put, self._batch, self._batch, self._delete, self._move, self._get)
+        writes = (self._put, self._batch, self._batch, self._delete, self._move)
+        reads = (self._get, self._list, self._versions, self._search)
         while not stop.is_set():
-            await self._random.choice((*calls, self._search))()
+            await self._random.choice((*writes, *reads))()
 
     async def attempt(self, method: str, request: Any) -> Any:
         """The answer, or the code of the refusal; None where it is in doubt."""
@@ -184,6 +185,21 @@ class DocumentCaller:
         found = None if isinstance(answer, str) else body_of(answer)
         wanted = self.journal.last.current.get(place)
         self.journal.compare(f"a get of {place}", found, wanted, kind=Broken.BACKWARDS)
+
+    async def _list(self) -> None:
+        found = await self._look_up()
+        self.journal.compare("a list", found, self.journal.last.current, kind=Broken.BACKWARDS)
+
+    async def _versions(self) -> None:
+        place = self._place(self._random.choice(KEYS))
+        request = pb.ListDocumentRevisionsRequest(
+            session_id=self._session_id, namespace=place[0], key=place[1], page_size=1000
+        )
+        answer = await self.answer("ListDocumentRevisions", request)
+        shown = () if isinstance(answer, str) else answer.revisions
+        found = tuple(body_of(one.document) for one in reversed(shown))
+        wanted = self.journal.last.documents.get(place, ())
+        self.journal.compare(f"versions of {place}", found, wanted, kind=Broken.BACKWARDS)
 
     async def _search(self) -> None:
         request = pb.SearchDocumentsRequest(
