@@ -531,8 +531,10 @@ class Process:
 class CommandLine:
     """The command line, run in its own folder with its own variables."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, python: str = sys.executable) -> None:
+        """`python`: the interpreter that has the release to run."""
         self.folder = folder
+        self._python = python
         self._started: list[Process] = []
 
     @property
@@ -544,7 +546,7 @@ class CommandLine:
     def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a command until it ends; keyword arguments are variables."""
         return subprocess.run(  # noqa: S603  our own command
-            [sys.executable, "-m", "memoryd", *arguments],
+            [self._python, "-m", "memoryd", *arguments],
             cwd=self.folder,
             env=self.environ | variables,
             check=False,
@@ -566,7 +568,7 @@ class CommandLine:
         folder.mkdir()
         own = {"MEMORYD_PORT": "0", "MEMORYD_GRPC_SERVER": GRPC_SERVER}
         environ = self.environ | PATIENT | own | variables
-        command = [sys.executable, "-m", "memoryd", *arguments]
+        command = [self._python, "-m", "memoryd", *arguments]
         if open_files is not None:
             command = ["sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh", *command]
         process = Process(command, folder, environ)

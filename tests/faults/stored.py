@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -83,6 +83,22 @@ class Stored:
             [version for version in self.documents if version.session_id in session_ids],
             {name: count for name, count in self.document_counts.items() if name in session_ids},
         )
+
+    def with_every_key(self) -> Stored:
+        """With keys also in superseded versions that an earlier release wrote, which has no keys.
+
+        A memory's key never changes.
+        """
+        keys = {
+            (version.session_id, version.memory_id): version.key
+            for version in self.versions
+            if version.key is not None
+        }
+        versions = [
+            version._replace(key=keys.get((version.session_id, version.memory_id)))
+            for version in self.versions
+        ]
+        return replace(self, versions=versions)
 
     @cached_property
     def of_memories(self) -> Mapping[str, Sequence[int]]:
