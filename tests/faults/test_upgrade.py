@@ -12,7 +12,7 @@ async def test_servers_keep_working_during_a_compatible_migration(
 ):
     running = await serve(**VARIABLES)
     history = History()
-    async with Load(history, [running.memory] * 4) as load:
+    async with Load(history, [running.channel] * 4) as load:
         for statement in later_schema:
             await acknowledgements(history, 20)
             await tables.execute(statement)
