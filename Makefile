@@ -44,6 +44,7 @@ torture: export FAULTS_HOLD_MILLISECONDS ?= 3000
 torture: export FAULTS_FAILOVERS ?= 10
 torture: export FAULTS_LAGS ?= 50
 torture: export FAULTS_ERASURES ?= 200
+torture: export FAULTS_MERGES ?= 20
 torture: export FAULTS_RESTARTS ?= 20
 torture: .venv/.installed ## run the fault suite's long form, half an hour, and print its report (ARGS="-k kills")
 	$(RUN) pytest tests/faults $(ARGS)
