@@ -30,9 +30,9 @@ NAMESPACE = ("documents",)
 READ_SESSIONS, READ_DOCUMENTS = 16, 100
 """Sessions to read documents from, and how many are in each, all searchable."""
 
-LISTED_SESSIONS = 5_000
+LISTED_SESSIONS = 1_000
 SESSIONS_A_PAGE = 50
-FILLING_CALLERS = 16
+FILLING_CALLERS = 4
 
 
 def read_session(number: int) -> str:

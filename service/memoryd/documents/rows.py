@@ -38,6 +38,9 @@ _VERSION = (
 VERSION = (*NAME, *_VERSION, "body")
 """What a document and a version in the history have in common."""
 
+_OFTEN_ALIKE = (("tenant", "session_id", "namespace"), ("kind", "change"))
+"""Few groups, since each choice of columns is a statement of its own."""
+
 NOW = bindparam("now", type_=UtcDateTime)
 """The read's own time."""
 
@@ -98,7 +101,8 @@ def values_of(document: Document) -> dict[str, Any]:
 def insertion(added: Sequence[tuple[Document, Sequence[str]]], now: datetime) -> Insertion:
     """Insert documents that are put where there were none, each with its search texts.
 
-    Columns that are null in all of the rows are left out.
+    Columns that are null in all of the rows are left out, and those of a group in _OFTEN_ALIKE are
+    sent once where all rows have the same: a batch mostly writes new documents of one namespace.
     """
     found = [document for document, _ in added]
     columns: dict[str, Sequence[Any]] = {
@@ -114,6 +118,9 @@ def insertion(added: Sequence[tuple[Document, Sequence[str]]], now: datetime) ->
         "body": [document.body for document in found],
     }
     common: Row = {"created_at": now, "updated_at": now}
+    for group in _OFTEN_ALIKE:
+        if all(len(set(columns[name])) == 1 for name in group):
+            common |= {name: columns.pop(name)[0] for name in group}
     if any(document.labels for document in found):
         columns["labels"] = [document.labels for document in found]
     else:
