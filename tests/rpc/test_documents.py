@@ -416,3 +416,36 @@ async def test_memories_and_documents_share_one_order(documents, memory):
         memory_pb2.RetrieveMemoriesRequest(session_id="s", query="fact")
     )
     assert found.revision == 5
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        batch(delete("a"), delete("b")),
+        batch(delete("a", allow_missing=True), delete("b")),
+        delete("a"),
+        get("a", refresh_ttl=True),
+        pb.MoveDocumentsRequest(
+            session_id="s", to=pb.DocumentName(key="b"), **{"from": pb.DocumentName(key="a")}
+        ),
+    ],
+    ids=["deletes", "one delete of two", "delete", "refresh", "move"],
+)
+async def test_a_session_that_is_not_there_has_no_document(
+    documents, memory, refused, tables, request_
+):
+    """Nor does the refusal harm what is committed together with it."""
+    calls = {
+        pb.BatchWriteDocumentsRequest: documents.BatchWriteDocuments,
+        pb.DeleteDocumentRequest: documents.DeleteDocument,
+        pb.GetDocumentRequest: documents.GetDocument,
+        pb.MoveDocumentsRequest: documents.MoveDocuments,
+    }
+    stores = [
+        memory.StoreMemory(memory_pb2.StoreMemoryRequest(session_id="other", content=f"fact {n}"))
+        for n in range(20)
+    ]
+    found, *stored = await asyncio.gather(refused(calls[type(request_)](request_)), *stores)
+    assert found.code is NOT_FOUND
+    assert len({one.memory.memory_id for one in stored}) == 20
+    assert await tables.rows("SELECT session_id FROM sessions") == [("other",)]

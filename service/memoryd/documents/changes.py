@@ -32,7 +32,7 @@ from memoryd.domain.records import Change, Session
 from memoryd.sessions.lock import SHARD_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sqlalchemy import Connection, Insert, Select
 
@@ -64,10 +64,18 @@ class _State(NamedTuple):
 class DocumentChanges:
     """Documents in one transaction."""
 
-    def __init__(self, connection: Connection, dialect: Dialect, now: datetime) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        dialect: Dialect,
+        now: datetime,
+        revisions: Mapping[Session, Revisions],
+    ) -> None:
+        """`revisions`: those of the sessions that writes are about."""
         self._connection = connection
         self._dialect = dialect
         self._now = now
+        self._revisions = revisions
         self._sessions: dict[Session, SessionDocuments] = {}
         self._requests: dict[tuple[Session, str], _Answered] = {}
         self._names: defaultdict[Session, set[DocumentName]] = defaultdict(set)
@@ -120,9 +128,9 @@ class DocumentChanges:
         """Undo what a refused write has done."""
         self._sessions[state.session] = state.documents
 
-    def apply(self, write: DocumentWrite, revisions: Revisions) -> DocumentsOutcome:
+    def apply(self, write: DocumentWrite) -> DocumentsOutcome:
         """Raises DocumentNotFound, DocumentAlreadyExists, EtagMismatch, RequestIdReused."""
-        found = self._sessions[write.session]
+        found, revisions = self._sessions[write.session], self._revisions[write.session]
         match write:
             case WriteDocuments():
                 return self._write(write, found, revisions)

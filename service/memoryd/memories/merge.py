@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import bindparam, func, select
@@ -20,19 +19,23 @@ from memoryd.domain.quotas import Usage
 from memoryd.domain.records import Change, NewMemory
 from memoryd.domain.sessions import SessionSettings
 from memoryd.memories import deletion, rows
+from memoryd.memories.lookups import lookups_of
+from memoryd.memories.reader import Reader
+from memoryd.memories.saving import save_memories
 from memoryd.memories.session_changes import SessionWork
-from memoryd.memories.unit_of_work import UnitOfWork
-from memoryd.sessions.accounts import save_accounts, size_of_memory
+from memoryd.memories.storing import merge_into
+from memoryd.sessions.accounts import open_known, save_accounts, size_of_memory
 from memoryd.sessions.create import lock_or_create
 from memoryd.sessions.lock import SHARD_KEY
 from memoryd.sessions.revisions import notification, row_after
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
-    from sqlalchemy import Select
+    from sqlalchemy import Connection, Select
 
-    from memoryd.database.dialect import Insertion
+    from memoryd.database.dialect import Dialect
     from memoryd.documents.merging import MovedDocuments
     from memoryd.domain.records import Memory, Session
 
@@ -66,12 +69,16 @@ class Merged(NamedTuple):
     """Names of documents that both had."""
 
 
-class MergeWork(UnitOfWork):
+class MergeWork:
     """Both sessions, locked in the order of all writers; the decisions are those of a store."""
 
-    _settings: Mapping[str, Any] = MappingProxyType({})
-    """What the target takes over of what was set for the source."""
-    _added_documents = 0
+    def __init__(self, connection: Connection, dialect: Dialect, now: datetime) -> None:
+        self._connection = connection
+        self._dialect = dialect
+        self._now = now
+        self._works: dict[Session, SessionWork] = {}
+        self._reader = Reader(connection, dialect, self._works)
+        self._lookups = lookups_of(dialect)
 
     def merge(self, wanted: Merge) -> Merged:
         """Move what the source has into the target, and erase the source.
@@ -80,7 +87,7 @@ class MergeWork(UnitOfWork):
         metadata is too large; then nothing may be committed.
         """
         source, target = wanted.source, wanted.target
-        locked, self._new = lock_or_create(
+        locked, new = lock_or_create(
             self._connection, self._dialect, [source, target], {target}, self._now
         )
         answered = self._answered(wanted)
@@ -89,21 +96,23 @@ class MergeWork(UnitOfWork):
         if source not in locked:
             raise SessionNotFound(source.session_id)
         self._check_size(source)
-        self._accounts = self._open_accounts({target.tenant})
-        work = self._work[target] = SessionWork(
+        accounts = open_known(self._connection, self._dialect, [target.tenant])
+        work = self._works[target] = SessionWork(
             target,
             locked[target],
             self._now,
-            self._accounts.get(target.tenant),
-            is_new=target in self._new,
+            accounts.get(target.tenant),
+            is_new=target in new,
         )
         found = self._read(source)
         self._load_meeting(target, found)
         merged = self._take(work, found)
+        if work.account is not None and target in new and not work.added:
+            work.account.add(Usage(sessions=1))
         moved = self._move_documents(work, source)
+        self._save(work, moved.added, self._settings_of(source, target))
+        save_accounts(self._connection, self._dialect, accounts.values())
         merged = merged._replace(documents=moved.moved, conflicts=moved.conflicts)
-        self._settings = self._settings_of(source, target)
-        self._save()
         self._remember_answer(wanted, merged)
         deletion.erase(self._connection, self._dialect, source)
         return merged
@@ -124,7 +133,7 @@ class MergeWork(UnitOfWork):
 
     def _load_meeting(self, target: Session, found: Sequence[Memory]) -> None:
         """Read the target's memories that the source's meet, by identity or by id."""
-        lookups = self._lookups
+        lookups, reader = self._lookups, self._reader
         ids = {(*target, memory.memory_id) for memory in found}
         live = [memory for memory in found if memory.is_live(self._now)]
         contents = {
@@ -132,10 +141,10 @@ class MergeWork(UnitOfWork):
             for memory in live
             if memory.key is None
         }
-        self._take_in(lookups.by_id, ids)
-        self._take_in(lookups.by_content, contents)
-        self._take_in(lookups.by_key, {(*target, m.key) for m in live if m.key is not None})
-        self._measure()
+        reader.take_in(lookups.by_id, ids)
+        reader.take_in(lookups.by_content, contents)
+        reader.take_in(lookups.by_key, {(*target, m.key) for m in live if m.key is not None})
+        reader.measure()
 
     def _take(self, work: SessionWork, found: Sequence[Memory]) -> Merged:
         moved = merged = 0
@@ -146,13 +155,11 @@ class MergeWork(UnitOfWork):
                 work.add(self._moved(work, memory, work.revision + 1), sys.maxsize)
                 moved += is_live
             elif held.has_content_of(memory):
-                self._merge(work, held, _as_new(memory))
+                merge_into(work, held, _as_new(memory))
                 merged += 1
             else:  # after the revision of the deletion of what has the key
                 work.replace(held, self._moved(work, memory, work.revision + 2), sys.maxsize)
                 moved += 1
-        if work.account is not None and work.session in self._new and not work.added:
-            work.account.add(Usage(0, 1, 0))
         return Merged(moved, merged)
 
     def _move_documents(self, work: SessionWork, source: Session) -> MovedDocuments:
@@ -167,7 +174,6 @@ class MergeWork(UnitOfWork):
         if work.account is not None:
             work.account.add(Usage(0, 0, moved.added_bytes, moved.added))
         work.revision += moved.moved
-        self._added_documents = moved.added
         return moved
 
     def _moved(self, work: SessionWork, memory: Memory, revision: int) -> Memory:
@@ -205,28 +211,24 @@ class MergeWork(UnitOfWork):
             if value is not None and own[name] is None and name not in keeps
         }
 
-    def _common(self) -> dict[str, Any]:
-        return {}
-
-    def _save_sessions(self, inserted: Sequence[Insertion]) -> None:
-        """As for any work; the merge itself is a revision of the target, whatever it moves."""
-        for session, work in self._work.items():
-            totals = work.totals(self._added_documents)._replace(revision=work.revision + 1)
-            row = row_after(session, totals, self._now)
-            if self._settings:
-                row |= {**self._settings, "settings_revision": totals.revision}
-            news = notification([session])
-            self._dialect.update_many(
-                self._connection, sessions, SHARD_KEY, [row], notification=news, along=inserted
-            )
-        save_accounts(self._connection, self._dialect, self._accounts.values())
+    def _save(self, work: SessionWork, added_documents: int, settings: Mapping[str, Any]) -> None:
+        """Write the target; the merge itself is a revision of it, whatever it moves."""
+        inserted = save_memories(self._connection, self._dialect, self._works, self._now, {})
+        totals = work.totals(added_documents)._replace(revision=work.revision + 1)
+        row = row_after(work.session, totals, self._now)
+        if settings:
+            row |= {**settings, "settings_revision": totals.revision}
+        news = notification([work.session])
+        self._dialect.update_many(
+            self._connection, sessions, SHARD_KEY, [row], notification=news, along=inserted
+        )
 
     def _answered(self, wanted: Merge) -> Merged | None:
         """The first answer to the request, if it is a retry. Raises RequestIdReused."""
         if not wanted.request_id:
             return None
         key = [(*wanted.target, wanted.request_id)]
-        for _, _, _, _, fingerprint, answer, _ in self._execute(self._lookups.requests, key):
+        for _, _, _, _, fingerprint, answer, _ in self._reader.fetch(self._lookups.requests, key):
             if fingerprint != wanted.fingerprint:
                 raise RequestIdReused("request_id")
             moved, merged, documents, conflicts = answer["merged_sessions"]

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from memoryd.domain.documents import BodyKind, labels_of
 from memoryd.domain.records import Change
-from memoryd.rpc.memories.messages import RESPONSE_FRAMING_BYTES, timestamp
-from memoryd.rpc.memories.results import MAX_ANSWER_BYTES
+from memoryd.rpc.answer_size import MAX_ANSWER_BYTES, RESPONSE_FRAMING_BYTES
+from memoryd.rpc.memories.messages import timestamp
 from memoryd.v1 import document_pb2
 
 if TYPE_CHECKING:

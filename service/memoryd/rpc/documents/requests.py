@@ -395,9 +395,9 @@ def _body(
             f"{prefix}{field}",
             f"must be at most {limits.MAX_BODY_BYTES:,} bytes; this is {len(body):,}: split it",
         )
-    elif kind is BodyKind.JSON and (problem := problem_with_json(document.json)):
+    elif kind is BodyKind.JSON and (problem := problem_with_json(body)):
         violations.add(f"{prefix}{field}", problem)
-    elif kind is BodyKind.TEXT and "\x00" in document.text:
+    elif kind is BodyKind.TEXT and b"\x00" in body:
         violations.add(f"{prefix}{field}", "must not hold NUL characters; send it as data")
     return kind, body
 

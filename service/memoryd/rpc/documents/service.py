@@ -10,10 +10,10 @@ from memoryd.documents.filters import place_of
 from memoryd.domain.audit import Audited
 from memoryd.domain.principals import Scope
 from memoryd.rpc import page_token
+from memoryd.rpc.answer_size import RESPONSE_FRAMING_BYTES, fill, fill_page
 from memoryd.rpc.documents import messages as convert
 from memoryd.rpc.documents import plain, requests
-from memoryd.rpc.memories.messages import RESPONSE_FRAMING_BYTES, timestamp
-from memoryd.rpc.memories.results import MAX_ANSWER_BYTES
+from memoryd.rpc.memories.messages import timestamp
 from memoryd.rpc.methods import BULK_WEIGHT, SEARCH_WEIGHT, WRITE_WEIGHT, Method
 from memoryd.v1 import document_pb2
 
@@ -206,13 +206,8 @@ class DocumentService:
     async def move(self, write: MoveDocuments, call: Call) -> document_pb2.MoveDocumentsResponse:
         moved = await self._store.move(write)
         call.counts("moved_documents", len(moved))
-        answer, room = document_pb2.MoveDocumentsResponse(moved_count=len(moved)), MAX_ANSWER_BYTES
-        for document in moved[:MOST_MOVED_ANSWERED]:
-            message = convert.document_message(document)
-            room -= message.ByteSize() + RESPONSE_FRAMING_BYTES
-            if room < 0:
-                break
-            answer.documents.append(message)
+        answer = document_pb2.MoveDocumentsResponse(moved_count=len(moved))
+        fill(answer.documents, map(convert.document_message, moved[:MOST_MOVED_ANSWERED]))
         return answer
 
     async def list_page(self, listing: Listing, call: Call) -> document_pb2.ListDocumentsResponse:
@@ -226,15 +221,14 @@ class DocumentService:
             now=self._clock(),
             timeout=call.time_remaining(),
         )
-        answer, room = document_pb2.ListDocumentsResponse(), MAX_ANSWER_BYTES
-        next_after = page.next_after
-        for place, document in enumerate(page.documents):
-            message = convert.document_message(document)
-            room -= message.ByteSize() + RESPONSE_FRAMING_BYTES
-            if place and room < 0:
-                next_after = page.documents[place - 1].name
-                break
-            answer.documents.append(message)
+        answer = document_pb2.ListDocumentsResponse()
+        next_after = fill_page(
+            answer.documents,
+            page.documents,
+            convert.document_message,
+            position_of=lambda document: document.name,
+            after_all=page.next_after,
+        )
         if next_after is not None:
             answer.next_page_token = listing.token_at(next_after)
         return answer
@@ -263,21 +257,14 @@ class DocumentService:
         found = await self._search.search(
             searching.whose, searching.search, now=self._clock(), timeout=call.time_remaining()
         )
-        answer, room = (
-            document_pb2.SearchDocumentsResponse(truncated=found.is_cut),
-            MAX_ANSWER_BYTES,
+        answer = document_pb2.SearchDocumentsResponse()
+        results = (
+            document_pb2.DocumentResult(document=convert.document_message(document), score=score)
+            for document, score in found.results
         )
-        answered: list[Document] = []
-        for document, score in found.results:
-            result = document_pb2.DocumentResult(
-                document=convert.document_message(document), score=score
-            )
-            room -= result.ByteSize() + 2 * RESPONSE_FRAMING_BYTES
-            if answered and room < 0:
-                answer.truncated = True
-                break
-            answered.append(document)
-            answer.results.append(result)
+        count = fill(answer.results, results)
+        answer.truncated = found.is_cut or count < len(found.results)
+        answered = [document for document, _ in found.results[:count]]
         refreshed = await self._refreshed(answered, call, wanted=searching.refresh_ttl)
         for result, document in zip(answer.results, refreshed, strict=True):
             if document.expires_at is not None:
@@ -295,14 +282,14 @@ class DocumentService:
             now=self._clock(),
             timeout=call.time_remaining(),
         )
-        answer, room = document_pb2.ListDocumentRevisionsResponse(), MAX_ANSWER_BYTES
-        for place, version in enumerate(versions):
-            message = convert.revision_message(version)
-            room -= message.ByteSize() + RESPONSE_FRAMING_BYTES
-            if place and room < 0:
-                next_before = versions[place - 1].revision
-                break
-            answer.revisions.append(message)
+        answer = document_pb2.ListDocumentRevisionsResponse()
+        next_before = fill_page(
+            answer.revisions,
+            versions,
+            convert.revision_message,
+            position_of=lambda version: version.revision,
+            after_all=next_before,
+        )
         if next_before is not None:
             answer.next_page_token = listing.token_at(next_before)
         return answer

@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from memoryd.domain.content import content_hash, is_keyed_hash, normalise
 from memoryd.domain.importance import effective_importance
 from memoryd.domain.records import Change, ContentType, StoreOutcome
+from memoryd.rpc.answer_size import RESPONSE_FRAMING_BYTES
 from memoryd.rpc.structs import fill_struct
 from memoryd.v1 import memory_pb2
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from memoryd.rpc.status import Status
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-RESPONSE_FRAMING_BYTES = 4
-"""Of a message in a list: its tag, and its length up to 2 MiB."""
 
 CONTENT_TYPE_OF: Mapping[memory_pb2.ContentType.ValueType, ContentType] = {
     memory_pb2.CONTENT_TYPE_UNSPECIFIED: ContentType.CONTEXT,
