@@ -27,6 +27,9 @@ from .stored import Body, Name
 
 KEYS = [f"k{number}" for number in range(6)]
 
+REPEATED = 0.2
+"""The share of answered writes that are made again with their `request_id`."""
+
 WORD = "report"
 """In every search text."""
 
@@ -77,6 +80,12 @@ class DocumentCaller:
                 pass
         return answer
 
+    async def _repeat(self, method: str, request: Any, answer: Any) -> None:
+        """Now and then make a call again, as a client does that did not get its answer."""
+        if self._random.random() < REPEATED:
+            again = await self.answer(method, request)
+            self.journal.compare(f"{method} again", again, answer, kind=Broken.DOUBLED)
+
     async def _look_up(self) -> Mapping[Name, Body]:
         """What a list shows of the caller's own documents."""
         request = pb.ListDocumentsRequest(
@@ -116,6 +125,7 @@ class DocumentCaller:
         body = body_of(request.document)
         self.journal.compare("a put answers", body_of(answer), body, kind=Broken.PHANTOM)
         self.journal.add_puts(self._history.now(), {self._place(answer.key): body})
+        await self._repeat("PutDocument", request, answer)
 
     async def _batch(self) -> None:
         items = [self._item(key) for key in self._random.sample(KEYS, 3)]
@@ -137,6 +147,7 @@ class DocumentCaller:
             self.journal.compare("a batch is refused", answer, kind=Broken.LOST)
             return
         self.journal.add_puts(self._history.now(), bodies)
+        await self._repeat("BatchWriteDocuments", request, answer)
 
     async def _delete(self) -> None:
         place = self._place(self._random.choice(KEYS))
