@@ -9,7 +9,7 @@ import pytest
 from tests.rpc.test_change import delete, get, remember, update
 from tests.rpc.test_keys import SESSION, listed
 
-from memoryd.rpc.memories.results import MAX_ANSWER_BYTES
+from memoryd.rpc.answer_size import MAX_ANSWER_BYTES
 from memoryd.v1 import memory_pb2 as pb
 
 MANY = [f"tag {number:02}" for number in range(33)]

@@ -12,7 +12,7 @@ import os
 import re
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from unittest import mock
@@ -21,6 +21,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from tests.roles import as_superuser
+from tests.storage import document_plans
 
 from memoryd.database import row_security
 from memoryd.database import statements as direct
@@ -43,12 +44,22 @@ ROWS = {"postgresql": int(os.environ.get("PLAN_ROWS", "1000000")), "sqlite": 120
 IN_SESSION = 50
 FIRST_SESSION = 1_000_000
 LARGE = {
-    table.name: table for table in (memories, memory_history, memory_tags, store_requests, sessions)
+    table.name: table
+    for table in (
+        memories,
+        memory_history,
+        memory_tags,
+        store_requests,
+        sessions,
+        *document_plans.TABLES,
+    )
 }
 SHARD_KEY = ["tenant", "session_id"]
 SHARDED = [table.name for table in schema.tables.values() if "session_id" in table.c]
 SWEEP = "sweep"
 LISTING = "ListSessions"
+BY_PREFIX = {LISTING, document_plans.BY_PREFIX}
+"""Calls that go from session to session."""
 SWEEPERS = {
     "pk_sessions",
     "ix_memory_expires_at",
@@ -180,6 +191,9 @@ async def fill(engine: AsyncEngine, rows: int) -> None:
             },
         ),
     ]
+    parts += document_plans.parts(
+        n, key, IN_SESSION, moment, lambda due, others: one_in_10_000(0, due, others)
+    )
     async with engine.begin() as connection:
         if engine.dialect.name == "postgresql":  # neither logging nor foreign keys bear on plans
             for table in ("memory_vectors", "memory_tags", "memories"):  # referring tables first
@@ -392,6 +406,14 @@ async def of_sessions(running: Any, caught: list[Statement]) -> None:
         )
 
 
+async def of_documents(running: Any, caught: list[Statement]) -> None:
+    def catching_call(call: str) -> AbstractContextManager[None]:
+        return catching(caught, call)
+
+    await document_plans.write(running.documents, catching_call, SESSION)
+    await document_plans.read(running.documents, catching_call, SESSION)
+
+
 async def remove(running: Any, clock: Any, caught: list[Statement]) -> None:
     memory = running.memory
     with catching(caught, "PurgeMemories"):
@@ -403,6 +425,7 @@ async def remove(running: Any, clock: Any, caught: list[Statement]) -> None:
     with catching(caught, SWEEP):
         swept = await running.server.sweeper.run_once()
         assert min(swept.expired, swept.retired, swept.purged, swept.requests, swept.history) > 0
+        assert swept.expired_documents > 0
         assert swept.counted > 0
 
 
@@ -491,7 +514,7 @@ def problem_with_step(step: str, call: str) -> str:
     index, condition = match[3], match[4]
     if match[1] == "SEARCH" and call == SWEEP and index in SWEEPERS:
         return ""
-    wanted = ["tenant=? AND session_id=?", *["tenant=? AND session_id>?"] * (call == LISTING)]
+    wanted = ["tenant=? AND session_id=?", *["tenant=? AND session_id>?"] * (call in BY_PREFIX)]
     if match[1] == "SEARCH" and condition and condition.startswith(tuple(wanted)):
         return ""
     return step
@@ -551,6 +574,7 @@ async def test_no_statement_of_a_call_leaves_its_session(
     caught: list[Statement] = []
     await write(running.memory, caught)
     await read(running, clock, caught)
+    await of_documents(running, caught)
     await of_sessions(running, caught)
     await remove(running, clock, caught)
     found = [problem for statement in caught for problem in joins_beside_the_shard_key(statement)]
@@ -579,6 +603,7 @@ async def test_no_statement_finds_a_row_without_its_tenants(
     caught: list[Statement] = []
     await write(running.memory, caught)
     await read(running, clock, caught)
+    await of_documents(running, caught)
     await of_sessions(running, caught)
     with_names = sa.text(f"SELECT set_config('{row_security.SETTING}', 'default', true)")
     serving = create_async_engine(database_url)

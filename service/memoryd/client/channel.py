@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import grpc
 import grpc.aio
@@ -24,7 +24,7 @@ from memoryd.client.errors import error_from
 from memoryd.v1 import document_pb2, memory_pb2, session_pb2, tool_config_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 
     from memoryd.client.credentials import TokenProvider
     from memoryd.client.tls import TLS
@@ -45,6 +45,7 @@ FIRST_PAUSE_SECONDS = 0.2
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 _Stub = TypeVar("_Stub")
+_Item = TypeVar("_Item")
 
 
 def open_channel(
@@ -257,6 +258,31 @@ class Client(ClosedOnExit, ABC, Generic[_Stub]):
 
     def _tries(self, limit: float | None) -> Tries:
         return Tries(self._credential, limit)
+
+    def _pages(
+        self,
+        method: Any,
+        request: Any,
+        items_of: Callable[[Any], Iterable[_Item]],
+        timeout: float | None,
+    ) -> AsyncGenerator[_Item, None]:
+        """Iterate over the items of all pages; `timeout` applies to each page."""
+        return self._items(method, request, items_of, args.seconds("timeout", timeout))
+
+    async def _items(
+        self,
+        method: Any,
+        request: Any,
+        items_of: Callable[[Any], Iterable[_Item]],
+        timeout: float | None,
+    ) -> AsyncGenerator[_Item, None]:
+        while True:
+            page = await self._call(method, request, timeout)
+            for item in items_of(page):
+                yield item
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
 
     def _stream(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memoryd.client import arguments as args
 from memoryd.client.channel import Client
@@ -229,7 +229,7 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
         getattr(request, "from").CopyFrom(source)  # a word of Python's
         return await self._call(self._stub.MoveDocuments, request, timeout)
 
-    async def list(
+    def list(
         self,
         session_id: str,
         namespace_prefix: Iterable[str] = (),
@@ -252,11 +252,9 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
             view=view,
             page_size=args.int32("page_size", page_size),
         )
-        async for page in self._pages(self._stub.ListDocuments, request, timeout):
-            for document in page.documents:
-                yield document
+        return self._pages(self._stub.ListDocuments, request, lambda page: page.documents, timeout)
 
-    async def namespaces(
+    def namespaces(
         self,
         session_id: str | None = None,
         *,
@@ -275,9 +273,7 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
             page_size=args.int32("page_size", page_size),
         )
         _set_scope(request, session_id, session_id_prefix)
-        async for page in self._pages(self._stub.ListNamespaces, request, timeout):
-            for namespace in page.namespaces:
-                yield tuple(namespace.labels)
+        return self._pages(self._stub.ListNamespaces, request, _namespaces_of, timeout)
 
     async def search(
         self,
@@ -309,7 +305,7 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
         _set_scope(request, session_id, session_id_prefix)
         return await self._call(self._stub.SearchDocuments, request, timeout)
 
-    async def revisions(
+    def revisions(
         self,
         session_id: str,
         key: str,
@@ -325,19 +321,9 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
             key=args.text("key", key),
             page_size=args.int32("page_size", page_size),
         )
-        async for page in self._pages(self._stub.ListDocumentRevisions, request, timeout):
-            for revision in page.revisions:
-                yield revision
-
-    async def _pages(
-        self, method: Any, request: Any, timeout: float | None
-    ) -> AsyncGenerator[Any, None]:
-        while True:
-            page = await self._call(method, request, timeout)
-            yield page
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
+        return self._pages(
+            self._stub.ListDocumentRevisions, request, lambda page: page.revisions, timeout
+        )
 
     def watch(
         self,
@@ -442,3 +428,7 @@ def _filter(
         labels=args.labels("labels", labels),
         conditions=condition_messages("conditions", conditions),
     )
+
+
+def _namespaces_of(page: document_pb2.ListNamespacesResponse) -> Iterable[tuple[str, ...]]:
+    return (tuple(namespace.labels) for namespace in page.namespaces)

@@ -149,18 +149,7 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
         request = list_request(
             session_id, show_deleted=show_deleted, page_size=page_size, which=which
         )
-        return self._all_pages(request, args.seconds("timeout", timeout))
-
-    async def _all_pages(
-        self, request: memory_pb2.ListMemoriesRequest, timeout: float | None
-    ) -> AsyncGenerator[Memory, None]:
-        while True:
-            page = await self._call(self._stub.ListMemories, request, timeout)
-            for memory in page.memories:
-                yield memory
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
+        return self._pages(self._stub.ListMemories, request, lambda page: page.memories, timeout)
 
     async def list_page(
         self,
@@ -350,7 +339,7 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
         )
         return await self._call(self._stub.UndeleteMemory, request, timeout)
 
-    async def revisions(
+    def revisions(
         self,
         session_id: str,
         memory_id: str,
@@ -369,13 +358,9 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
             memory_id=args.text("memory_id", memory_id),
             page_size=args.int32("page_size", page_size),
         )
-        while True:
-            page = await self._call(self._stub.ListMemoryRevisions, request, timeout)
-            for revision in page.revisions:
-                yield revision
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
+        return self._pages(
+            self._stub.ListMemoryRevisions, request, lambda page: page.revisions, timeout
+        )
 
     async def rollback(
         self, session_id: str, memory_id: str, revision: int, *, timeout: float | None = None

@@ -49,18 +49,7 @@ class SessionClient(Client["SessionServiceAsyncStub"]):
             labels=args.labels("labels", labels),
             page_size=args.int32("page_size", page_size),
         )
-        return self._all(request, args.seconds("timeout", timeout))
-
-    async def _all(
-        self, request: session_pb2.ListSessionsRequest, timeout: float | None
-    ) -> AsyncGenerator[Session, None]:
-        while True:
-            page = await self._call(self._stub.ListSessions, request, timeout)
-            for session in page.sessions:
-                yield session
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
+        return self._pages(self._stub.ListSessions, request, lambda page: page.sessions, timeout)
 
     async def get(self, session_id: str, *, timeout: float | None = None) -> Session:
         """Read one session.

@@ -128,18 +128,9 @@ class ToolConfigClient(Client["ToolConfigServiceAsyncStub"]):
             page_size=args.int32("page_size", page_size),
             layer=_layer(instance),
         )
-        return self._all_revisions(request, args.seconds("timeout", timeout))
-
-    async def _all_revisions(
-        self, request: tool_config_pb2.ListToolConfigRevisionsRequest, timeout: float | None
-    ) -> AsyncGenerator[tool_config_pb2.ToolConfigRevision, None]:
-        while True:
-            page = await self._call(self._stub.ListToolConfigRevisions, request, timeout)
-            for revision in page.revisions:
-                yield revision
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
+        return self._pages(
+            self._stub.ListToolConfigRevisions, request, lambda page: page.revisions, timeout
+        )
 
     async def rollback(
         self,

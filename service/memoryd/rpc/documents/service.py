@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from memoryd.documents.filters import place_of
 from memoryd.domain.audit import Audited
 from memoryd.domain.principals import Scope
 from memoryd.rpc import page_token
+from memoryd.rpc.answer_size import RESPONSE_FRAMING_BYTES, LargeAnswers, fill, fill_page
 from memoryd.rpc.documents import messages as convert
 from memoryd.rpc.documents import plain, requests
-from memoryd.rpc.memories.messages import RESPONSE_FRAMING_BYTES, timestamp
-from memoryd.rpc.memories.results import MAX_ANSWER_BYTES
+from memoryd.rpc.memories.messages import timestamp
 from memoryd.rpc.methods import BULK_WEIGHT, SEARCH_WEIGHT, WRITE_WEIGHT, Method
 from memoryd.v1 import document_pb2
 
@@ -56,6 +57,7 @@ class DocumentService:
         self._feed = feed
         self._search = search
         self._clock = clock
+        self._answers = LargeAnswers()
 
     def methods(self) -> Mapping[str, Method[Any]]:
         """The table of this service."""
@@ -142,19 +144,18 @@ class DocumentService:
 
     async def put(self, write: WriteDocuments, call: Call) -> document_pb2.Document:
         del call
-        return convert.document_message(await self._store.put(write))
+        return await self._answer(await self._store.put(write))
 
     async def write_batch(
         self, write: WriteDocuments, call: Call
     ) -> document_pb2.BatchWriteDocumentsResponse:
         del call
         written = await self._store.write(write) if write.items else ()
-        answer = document_pb2.BatchWriteDocumentsResponse(
-            documents=[
-                document_pb2.Document() if one is None else convert.document_message(one)
-                for one in written
-            ]
-        )
+        answer = document_pb2.BatchWriteDocumentsResponse()
+        for document in written:
+            message = answer.documents.add()
+            if document is not None:
+                convert.fill_document(message, document)
         answer.truncated = convert.shorten(answer.documents)
         return answer
 
@@ -163,7 +164,7 @@ class DocumentService:
             reading.session, reading.names[0], now=self._clock(), timeout=call.time_remaining()
         )
         (document,) = await self._refreshed([document], call, wanted=reading.refresh_ttl)
-        return convert.document_message(document)
+        return await self._answer(document)
 
     async def get_many(
         self, reading: Reading, call: Call
@@ -206,13 +207,8 @@ class DocumentService:
     async def move(self, write: MoveDocuments, call: Call) -> document_pb2.MoveDocumentsResponse:
         moved = await self._store.move(write)
         call.counts("moved_documents", len(moved))
-        answer, room = document_pb2.MoveDocumentsResponse(moved_count=len(moved)), MAX_ANSWER_BYTES
-        for document in moved[:MOST_MOVED_ANSWERED]:
-            message = convert.document_message(document)
-            room -= message.ByteSize() + RESPONSE_FRAMING_BYTES
-            if room < 0:
-                break
-            answer.documents.append(message)
+        answer = document_pb2.MoveDocumentsResponse(moved_count=len(moved))
+        fill(answer.documents, map(convert.document_message, moved[:MOST_MOVED_ANSWERED]))
         return answer
 
     async def list_page(self, listing: Listing, call: Call) -> document_pb2.ListDocumentsResponse:
@@ -226,15 +222,14 @@ class DocumentService:
             now=self._clock(),
             timeout=call.time_remaining(),
         )
-        answer, room = document_pb2.ListDocumentsResponse(), MAX_ANSWER_BYTES
-        next_after = page.next_after
-        for place, document in enumerate(page.documents):
-            message = convert.document_message(document)
-            room -= message.ByteSize() + RESPONSE_FRAMING_BYTES
-            if place and room < 0:
-                next_after = page.documents[place - 1].name
-                break
-            answer.documents.append(message)
+        answer = document_pb2.ListDocumentsResponse()
+        next_after = fill_page(
+            answer.documents,
+            page.documents,
+            convert.document_message,
+            position_of=lambda document: document.name,
+            after_all=page.next_after,
+        )
         if next_after is not None:
             answer.next_page_token = listing.token_at(next_after)
         return answer
@@ -263,21 +258,14 @@ class DocumentService:
         found = await self._search.search(
             searching.whose, searching.search, now=self._clock(), timeout=call.time_remaining()
         )
-        answer, room = (
-            document_pb2.SearchDocumentsResponse(truncated=found.is_cut),
-            MAX_ANSWER_BYTES,
+        answer = document_pb2.SearchDocumentsResponse()
+        results = (
+            document_pb2.DocumentResult(document=convert.document_message(document), score=score)
+            for document, score in found.results
         )
-        answered: list[Document] = []
-        for document, score in found.results:
-            result = document_pb2.DocumentResult(
-                document=convert.document_message(document), score=score
-            )
-            room -= result.ByteSize() + 2 * RESPONSE_FRAMING_BYTES
-            if answered and room < 0:
-                answer.truncated = True
-                break
-            answered.append(document)
-            answer.results.append(result)
+        count = fill(answer.results, results)
+        answer.truncated = found.is_cut or count < len(found.results)
+        answered = [document for document, _ in found.results[:count]]
         refreshed = await self._refreshed(answered, call, wanted=searching.refresh_ttl)
         for result, document in zip(answer.results, refreshed, strict=True):
             if document.expires_at is not None:
@@ -295,14 +283,14 @@ class DocumentService:
             now=self._clock(),
             timeout=call.time_remaining(),
         )
-        answer, room = document_pb2.ListDocumentRevisionsResponse(), MAX_ANSWER_BYTES
-        for place, version in enumerate(versions):
-            message = convert.revision_message(version)
-            room -= message.ByteSize() + RESPONSE_FRAMING_BYTES
-            if place and room < 0:
-                next_before = versions[place - 1].revision
-                break
-            answer.revisions.append(message)
+        answer = document_pb2.ListDocumentRevisionsResponse()
+        next_before = fill_page(
+            answer.revisions,
+            versions,
+            convert.revision_message,
+            position_of=lambda version: version.revision,
+            after_all=next_before,
+        )
         if next_before is not None:
             answer.next_page_token = listing.token_at(next_before)
         return answer
@@ -336,6 +324,9 @@ class DocumentService:
                 call.counts("exported_documents", 1)
                 yield convert.document_message(document)
             after, is_last = page.next_after, page.next_after is None
+
+    async def _answer(self, document: Document) -> document_pb2.Document:
+        return await self._answers.make(document.size, partial(convert.document_message, document))
 
     async def _refreshed(
         self, found: Sequence[Document], call: Call, *, wanted: bool

@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from memoryd.domain.content import content_hash, is_keyed_hash, normalise
 from memoryd.domain.importance import effective_importance
 from memoryd.domain.records import Change, ContentType, StoreOutcome
+from memoryd.rpc.answer_size import RESPONSE_FRAMING_BYTES
 from memoryd.rpc.structs import fill_struct
 from memoryd.v1 import memory_pb2
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from memoryd.rpc.status import Status
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-RESPONSE_FRAMING_BYTES = 4
-"""Of a message in a list: its tag, and its length up to 2 MiB."""
 
 CONTENT_TYPE_OF: Mapping[memory_pb2.ContentType.ValueType, ContentType] = {
     memory_pb2.CONTENT_TYPE_UNSPECIFIED: ContentType.CONTEXT,
@@ -81,7 +79,7 @@ def _fill_memory(
 def _fill_accesses(message: memory_pb2.Memory, memory: Memory) -> None:
     message.access_count = memory.access_count
     if memory.last_accessed is not None:
-        _fill_time(message.last_access_time, memory.last_accessed)
+        fill_time(message.last_access_time, memory.last_accessed)
 
 
 def _fill_lasting(message: memory_pb2.Memory, memory: Memory) -> None:
@@ -100,12 +98,12 @@ def _fill_lasting(message: memory_pb2.Memory, memory: Memory) -> None:
         message.tags.extend(memory.tags)
     message.semantic_hash = memory.semantic_hash
     # In place: messages of their own would be copied, which takes as long as all the rest.
-    _fill_time(message.create_time, memory.created_at)
-    _fill_time(message.update_time, memory.updated_at)
+    fill_time(message.create_time, memory.created_at)
+    fill_time(message.update_time, memory.updated_at)
     if memory.deleted_at is not None:
-        _fill_time(message.delete_time, memory.deleted_at)
+        fill_time(message.delete_time, memory.deleted_at)
     if memory.expires_at is not None:
-        _fill_time(message.expire_time, memory.expires_at)
+        fill_time(message.expire_time, memory.expires_at)
     message.revision = memory.revision
     message.etag = memory.etag
     if memory.metadata:
@@ -210,11 +208,11 @@ def event_message(
 
 def timestamp(moment: datetime) -> Timestamp:
     message = Timestamp()
-    _fill_time(message, moment)
+    fill_time(message, moment)
     return message
 
 
-def _fill_time(message: Timestamp, moment: datetime) -> None:
+def fill_time(message: Timestamp, moment: datetime) -> None:
     since = moment - EPOCH
     message.seconds = since.days * 86_400 + since.seconds
     message.nanos = since.microseconds * 1000

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from memoryd.recall.ranked import Ranked
 from memoryd.retrieval.query import Encoding
+from memoryd.rpc.answer_size import MAX_ANSWER_BYTES
 from memoryd.rpc.memories import messages as convert
 from memoryd.v1 import memory_pb2
 
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
     from memoryd.domain.records import Accesses, Memory
     from memoryd.retrieval.query import Result
-
-MAX_ANSWER_BYTES = 4_000_000
-"""An answer ends early rather than grow over what a gRPC client receives by default, 4 MiB."""
 
 MAX_FRAMING_BYTES = 32
 """Of a result of RetrieveMemories: at most so many for the tags and lengths around its parts."""

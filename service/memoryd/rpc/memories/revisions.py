@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from memoryd.domain.audit import Audited
 from memoryd.domain.principals import Scope
 from memoryd.rpc import page_token
+from memoryd.rpc.answer_size import fill_page
 from memoryd.rpc.memories import messages as convert
-from memoryd.rpc.memories.results import MAX_ANSWER_BYTES
 from memoryd.rpc.methods import SEARCH_WEIGHT, WRITE_WEIGHT, Method
 from memoryd.v1 import memory_pb2
 
@@ -89,22 +89,24 @@ class Revisions:
             timeout=call.time_remaining(),
         )
         answer = memory_pb2.ListMemoryRevisionsResponse()
-        next_before, room = page.next_before, MAX_ANSWER_BYTES
-        for place, version in enumerate(page.versions):
-            revision = memory_pb2.MemoryRevision(
-                memory=self._message(version),
-                change=convert.PROTO_CHANGE[version.change],
-                revision=version.revision,
-                record_time=convert.timestamp(version.deleted_at or version.updated_at),
-            )
-            room -= revision.ByteSize() + convert.RESPONSE_FRAMING_BYTES
-            if place and room < 0:
-                next_before = page.versions[place - 1].revision
-                break
-            answer.revisions.append(revision)
+        next_before = fill_page(
+            answer.revisions,
+            page.versions,
+            self._revision,
+            position_of=lambda version: version.revision,
+            after_all=page.next_before,
+        )
         if next_before is not None:
             answer.next_page_token = listing.token_at(next_before)
         return answer
+
+    def _revision(self, version: Memory) -> memory_pb2.MemoryRevision:
+        return memory_pb2.MemoryRevision(
+            memory=self._message(version),
+            change=convert.PROTO_CHANGE[version.change],
+            revision=version.revision,
+            record_time=convert.timestamp(version.deleted_at or version.updated_at),
+        )
 
     async def rollback(self, target: RollbackTarget, call: Call) -> memory_pb2.Memory:
         del call

@@ -10,9 +10,10 @@ from memoryd.domain.audit import Audited
 from memoryd.domain.principals import Scope
 from memoryd.domain.records import Capacity
 from memoryd.rpc import page_token, sizes
+from memoryd.rpc.answer_size import MAX_ANSWER_BYTES, fill, fill_page
 from memoryd.rpc.memories import messages as convert
 from memoryd.rpc.memories import plain
-from memoryd.rpc.memories.results import MAX_ANSWER_BYTES, encoded_response, fitting
+from memoryd.rpc.memories.results import encoded_response, fitting
 from memoryd.rpc.memories.revisions import Revisions
 from memoryd.rpc.memories.store_stream import outcomes, parse_message
 from memoryd.rpc.methods import BULK_WEIGHT, SEARCH_WEIGHT, WRITE_WEIGHT, Method, is_any
@@ -266,14 +267,13 @@ class MemoryService:
             timeout=call.time_remaining(),
         )
         answer = memory_pb2.ListMemoriesResponse()
-        next_after, room = page.next_after, MAX_ANSWER_BYTES
-        for place, memory in enumerate(page.memories):
-            message = self._message(memory)
-            room -= message.ByteSize()
-            if place and room < 0:
-                next_after = page.memories[place - 1].created_revision
-                break
-            answer.memories.append(message)
+        next_after = fill_page(
+            answer.memories,
+            page.memories,
+            self._message,
+            position_of=lambda memory: memory.created_revision,
+            after_all=page.next_after,
+        )
         if next_after is not None:
             answer.next_page_token = listing.token_at(next_after)
         return answer
@@ -341,18 +341,16 @@ class MemoryService:
         if most is not None:
             found = [one for one in found if one.distance <= most]
         found.sort(key=lambda one: one.distance if least is None else -one.similarity)
-        answer, room = memory_pb2.FindSimilarMemoriesResponse(), MAX_ANSWER_BYTES
-        for one in found[: request.limit]:
-            result = memory_pb2.SimilarMemory(
+        answer, found = memory_pb2.FindSimilarMemoriesResponse(), found[: request.limit]
+        results = (
+            memory_pb2.SimilarMemory(
                 memory=self._message(one.memory, now),
                 distance=one.distance,
                 similarity=one.similarity,
             )
-            room -= result.ByteSize()
-            if room < 0 and answer.results:
-                answer.truncated = True
-                break
-            answer.results.append(result)
+            for one in found
+        )
+        answer.truncated = fill(answer.results, results) < len(found)
         return answer
 
     async def purge(self, purge: Purge, call: Call) -> memory_pb2.PurgeMemoriesResponse:

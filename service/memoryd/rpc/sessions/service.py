@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from memoryd.domain.audit import Audited
 from memoryd.domain.documents import labels_of
 from memoryd.domain.principals import Scope
-from memoryd.rpc.memories.results import MAX_ANSWER_BYTES
+from memoryd.rpc.answer_size import fill_page
 from memoryd.rpc.methods import BULK_WEIGHT, SEARCH_WEIGHT, WRITE_WEIGHT, Method
 from memoryd.rpc.sessions import requests
 from memoryd.rpc.sessions.messages import session_message
@@ -70,14 +70,13 @@ class SessionService:
     ) -> session_pb2.ListSessionsResponse:
         page = await self._store.page(wanted.listing, timeout=call.time_remaining())
         answer = session_pb2.ListSessionsResponse()
-        next_after, room = page.next_after, MAX_ANSWER_BYTES
-        for place, record in enumerate(page.sessions):
-            message = session_message(record)
-            room -= message.ByteSize()
-            if place and room < 0:
-                next_after = page.sessions[place - 1].session.session_id
-                break
-            answer.sessions.append(message)
+        next_after = fill_page(
+            answer.sessions,
+            page.sessions,
+            session_message,
+            position_of=lambda record: record.session.session_id,
+            after_all=page.next_after,
+        )
         if next_after is not None:
             answer.next_page_token = wanted.token_at(next_after)
         return answer

@@ -12,7 +12,7 @@ from google.rpc import error_details_pb2
 from memoryd.domain.audit import Audited
 from memoryd.domain.errors import Violation
 from memoryd.domain.principals import Scope
-from memoryd.rpc.memories.results import MAX_ANSWER_BYTES
+from memoryd.rpc.answer_size import MAX_ANSWER_BYTES
 from memoryd.rpc.methods import WRITE_WEIGHT, Method
 from memoryd.rpc.tools.messages import config_message, revision_message
 from memoryd.rpc.tools.requests import ToolRequestParser, another_tools_settings
