@@ -1,38 +1,86 @@
-"""Bytes on disk for a memory of 100 characters with a `request_id`, all tables and indexes counted.
+"""Bytes on disk for a memory of 100 characters and for a document of 1 KB.
 
-python benchmarks/disk.py [--memories 20000]
+python benchmarks/disk.py [--count 20000]
+
+All tables and indexes count. A memory has a `request_id`, each 100 documents have one together;
+documents are measured without and with a search text of 100 characters.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
+import uuid
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import asyncpg
 import uvloop
 from connections import connected
+from document_work import DOCUMENT_SERVICE, batch_of, put_request
 from harness import KINDS, Database, database, memoryd
-from texts import CONTENT_BYTES, Texts
+from texts import CONTENT_BYTES, DOCUMENT_BYTES, Texts
 from work import BATCH, SERVICE, store_request
 
 from memoryd.v1 import memory_pb2 as pb
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from google.protobuf.message import Message
+
 SESSIONS = 100
 ROOM = "1000"
+QUIET = {"MEMORYD_LOG_LEVEL": "error"}
 
 
-async def fill(kept_in: Database, memories: int) -> None:
-    """Store so many memories, and stop the server, which leaves nothing in SQLite's log."""
+def memories(texts: Texts, session: str) -> Message:
+    """Store a batch of memories."""
+    items = [store_request(texts, session) for _ in range(BATCH)]
+    return pb.BatchStoreMemoriesRequest(requests=items)
+
+
+def documents(texts: Texts, session: str, *, are_searchable: bool) -> Message:
+    """Write a batch of documents."""
+    puts = [
+        put_request(
+            session,
+            str(uuid.uuid4()),
+            texts.content(),
+            json.dumps(texts.document()),
+            is_searchable=are_searchable,
+        )
+        for _ in range(BATCH)
+    ]
+    return batch_of(puts)
+
+
+KEPT: dict[str, tuple[str, str, Callable[[Texts, str], Message]]] = {
+    f"a memory of {CONTENT_BYTES} characters": (SERVICE, "BatchStoreMemories", memories),
+    f"a document of {DOCUMENT_BYTES:,} bytes": (
+        *(DOCUMENT_SERVICE, "BatchWriteDocuments"),
+        partial(documents, are_searchable=False),
+    ),
+    "the same, searchable": (
+        *(DOCUMENT_SERVICE, "BatchWriteDocuments"),
+        partial(documents, are_searchable=True),
+    ),
+}
+"""What is measured: the service and the method that write a batch, and what makes its request."""
+
+
+async def fill(kept_in: Database, what: str, count: int) -> None:
+    """Write so many, and stop the server, which leaves nothing in SQLite's log."""
     texts = Texts()
-    with memoryd(kept_in, MEMORY_MAX_ENTRIES=ROOM) as server:
+    service, method, request = KEPT[what]
+    with memoryd(kept_in, MEMORY_MAX_ENTRIES=ROOM, **QUIET) as server:
         async with connected(server.address) as connections:
-            (store, *_) = connections.calls(SERVICE, "BatchStoreMemories")
-            for number in range(memories // BATCH):
+            (write, *_) = connections.calls(service, method)
+            for number in range(count // BATCH):
                 session = f"user-{number % SESSIONS}"
-                items = [store_request(texts, session) for _ in range(BATCH)]
-                request = pb.BatchStoreMemoriesRequest(requests=items)
-                await store(request.SerializeToString())
+                await write(request(texts, session).SerializeToString())
 
 
 async def size(kept_in: Database) -> int:
@@ -53,22 +101,25 @@ def bytes_of(file: str) -> int:
     return Path(file).stat().st_size
 
 
-async def measure(memories: int) -> None:
-    for kind in KINDS:
-        with database(kind) as kept_in:
-            with memoryd(kept_in):
-                pass
-            empty = await size(kept_in)
-            await fill(kept_in, memories)
-            each = (await size(kept_in) - empty) / memories
-            print(f"{kind:12}{each:8,.0f} bytes a memory of {CONTENT_BYTES} characters")
+async def measure(count: int) -> None:
+    for what in KEPT:
+        for kind in KINDS:
+            with database(kind) as kept_in:
+                with memoryd(kept_in, **QUIET):
+                    pass
+                empty = await size(kept_in)
+                await fill(kept_in, what, count)
+                each = (await size(kept_in) - empty) / count
+                print(f"{kind:12}{each:8,.0f} bytes, {what}", flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--memories", type=int, default=20_000)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--count", type=int, default=20_000, help="of memories, of documents")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(measure(parser.parse_args().memories))
+        runner.run(measure(parser.parse_args().count))
 
 
 if __name__ == "__main__":

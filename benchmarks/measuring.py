@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import work
 from connections import TIMEOUT_SECONDS
+from document_work import fill_documents
 from loop import accounted, drive
 from texts import CONTENT_BYTES, METADATA, Texts
 from work import ECHO_SERVICE, GROWING_ROOM, LARGE_SESSIONS, SERVICE, WORK, Requests
@@ -48,12 +49,10 @@ class Target:
     database: Database | None
     """None for the echo."""
 
-    @property
-    def service(self) -> str:
-        return SERVICE if self.database else ECHO_SERVICE
-
     def calls(self, kind: Work) -> list[Callable[[bytes], Awaitable[bytes]]]:
-        return self.connections.calls(self.service, kind.method if self.database else kind.name)
+        if self.database is None:
+            return self.connections.calls(ECHO_SERVICE, kind.name)
+        return self.connections.calls(kind.service, kind.method)
 
 
 def prepare_requests(kind: Work, requests: Requests, seconds: float) -> list[bytes]:
@@ -168,7 +167,7 @@ async def measure_changed(
 
 
 async def fill(target: Target, *, vectors: bool = True) -> list[tuple[str, str]]:
-    """Store the memories to read; with `vectors`, wait until they are embedded.
+    """Store the memories, documents and sessions to read; with `vectors`, wait for vectors.
 
     Returns session and memory of what may be read by id.
     """
@@ -186,6 +185,7 @@ async def fill(target: Target, *, vectors: bool = True) -> list[tuple[str, str]]
             )
             if count == work.SMALL:
                 ids += [(session_id, stored.memory.memory_id) for stored in answer.responses]
+    await fill_documents(target.connections)
     if vectors:
         await await_vectors(target)
     return ids

@@ -31,7 +31,7 @@ from loop import accounted, drive
 from texts import METADATA, SEED, Texts
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     Work = Callable[[int], Awaitable[object]]
 
@@ -95,6 +95,7 @@ class LangGraph:
                 for _ in range(VALUES)
             ]
         )
+        self._documents = itertools.cycle([self._texts.document() for _ in range(VALUES)])
 
     async def fill(self) -> None:
         await self._store.setup()
@@ -107,11 +108,26 @@ class LangGraph:
                     for session, place in places[start : start + LOADED_AT_ONCE]
                 )
             )
+        for session in range(SMALL_SESSIONS):
+            await self._put_documents(f"small-{session}", map(str, range(SMALL)))
 
     def work(self) -> dict[str, Work]:
         if self._indexed:
-            return {"store": self._put, "query": self._search_by_query}
-        return {"store": self._put, "get": self._get, "top_small": self._search}
+            return {
+                "store": self._put,
+                "query": self._search_by_query,
+                "doc_batch_texts": self._put_batch,
+                "doc_search": self._search_documents_by_query,
+            }
+        return {
+            "store": self._put,
+            "get": self._get,
+            "top_small": self._search,
+            "doc_put": self._put_document,
+            "doc_batch": self._put_batch,
+            "doc_get": self._get_document,
+            "doc_top": self._search_documents,
+        }
 
     async def _put(self, _caller: int) -> None:
         session = f"run-{next(self._numbers) % STORE_SESSIONS}"
@@ -130,6 +146,37 @@ class LangGraph:
     async def _search_by_query(self, _caller: int) -> None:
         found = await self._store.asearch(
             ("memories", "large"), query=self._texts.query(), limit=RESULTS
+        )
+        _require(len(found) == RESULTS)
+
+    async def _put_documents(self, session: str, keys: Iterable[str]) -> None:
+        """Put as many documents with one call."""
+        from langgraph.store.base import PutOp  # noqa: PLC0415  in the peers' environment alone
+
+        namespace = ("documents", session)
+        await self._store.abatch([PutOp(namespace, key, next(self._documents)) for key in keys])
+
+    async def _put_batch(self, _caller: int) -> None:
+        session = f"run-{next(self._numbers) % STORE_SESSIONS}"
+        await self._put_documents(session, [str(uuid.uuid4()) for _ in range(LOADED_AT_ONCE)])
+
+    async def _put_document(self, _caller: int) -> None:
+        session = f"run-{next(self._numbers) % STORE_SESSIONS}"
+        await self._store.aput(("documents", session), str(uuid.uuid4()), next(self._documents))
+
+    async def _get_document(self, _caller: int) -> None:
+        session, key = next(self._known)
+        _require(await self._store.aget(("documents", f"small-{session}"), key))
+
+    async def _search_documents(self, _caller: int) -> None:
+        session = f"small-{next(self._numbers) % SMALL_SESSIONS}"
+        found = await self._store.asearch(("documents", session), limit=RESULTS)
+        _require(len(found) == RESULTS)
+
+    async def _search_documents_by_query(self, _caller: int) -> None:
+        session = f"small-{next(self._numbers) % SMALL_SESSIONS}"
+        found = await self._store.asearch(
+            ("documents", session), query=self._texts.query(), limit=RESULTS
         )
         _require(len(found) == RESULTS)
 

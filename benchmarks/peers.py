@@ -1,7 +1,7 @@
 """The same work with memoryd and its peers, on one PostgreSQL and on SQLite.
 
 make bench-peers
-python benchmarks/peers.py PYTHON [--seconds 1] [--rounds 3]
+python benchmarks/peers.py PYTHON [--seconds 1] [--rounds 3] [--work doc_put doc_batch]
 
 PYTHON is that of the environment of `peers-requirements.txt`. Peers run in their caller's process:
 their processor time includes the caller's. memoryd's is the server's, with the caller's shown
@@ -36,14 +36,23 @@ from work import WORK, Requests
 STREAM_CALLERS = 64
 STREAM_GOAL, STREAM_STRETCH = 0.5, 1.0
 """Calls a second over a stream, over those of `LEAD` without a network."""
+BATCHES_GOAL = 1.0
+"""Documents a second in batches of 100, over the puts of `LEAD` in such batches."""
 LOADS = {
     "store": (1, 64),
     "store_stream": (STREAM_CALLERS, 1000),
     "get": (1, 64),
     "top_small": (1, 64),
     "query": (1, 16),
+    "doc_put": (1, 64),
+    "doc_batch": (1, 4, 16),
+    "doc_batch_texts": (1, 4),
+    "doc_get": (1, 64),
+    "doc_top": (1, 64),
+    "doc_search": (1, 16),
 }
-"""The works, and the numbers of concurrent callers."""
+"""The works, and the numbers of concurrent callers. LangGraph has a namespace a session; with
+an index, it embeds the content that memoryd has as a search text."""
 INSTEAD = {"store_stream": "store"}
 """What peers do in the place of a work: they share no stream, and store one by one."""
 PEERS = {
@@ -58,6 +67,7 @@ PEERS = {
 ONE_CALLER = ("mem0",)
 """It blocks its caller's event loop, so that further callers would only wait."""
 BATCH_LOAD = ("batch", 4)
+WORKS = ("batch", *LOADS)
 QUIET = {
     "ANONYMIZED_TELEMETRY": "false",
     "HF_HUB_OFFLINE": "1",
@@ -68,7 +78,8 @@ QUIET = {
 }
 """Variables that turn off telemetry."""
 LEAD = "AsyncPostgresStore"
-ROW = "{:28}{:26}{:>8}{:>13}{:>9}{:>9}{:>14}{:>15}{:>12}"
+ROW = "{:28}{:26}{:>8}{:>11}{:>9}{:>9}{:>9}{:>9}{:>13}{:>8}"
+MICROSECONDS = 1_000_000
 
 Rounds = dict[tuple[str, str, int], list[dict[str, float]]]
 
@@ -83,7 +94,7 @@ class Peer:
     async def measure(self, work: str, callers: int, seconds: float) -> dict[str, float]:
         _writer(self._process).write(f"{json.dumps([work, callers, seconds])}\n".encode())
         sample = await _answer(self._process)
-        return _figures(sample | {"caller_cpu": 0.0}, 1)
+        return _figures(sample | {"caller_cpu": 0.0}, WORK[work].memories)
 
 
 async def start_peer(
@@ -165,6 +176,8 @@ async def run(given: argparse.Namespace) -> Rounds:
             raise SystemExit("PostgreSQL did not start")
         peers = {}
         for system, name in PEERS.items():
+            if system not in given.peers:
+                continue
             url = await new_database(postgres, name) if name else ""
             peers[system] = await start_peer(stack, given.python, system, url, postmaster)
         targets = []
@@ -181,6 +194,7 @@ async def run(given: argparse.Namespace) -> Rounds:
             target = Target(kind, server, connections, kept_in)
             targets.append((target, Requests(await fill(target, vectors=False))))
         loads = [BATCH_LOAD, *((work, n) for work, several in LOADS.items() for n in several)]
+        loads = [load for load in loads if load[0] in given.work]
         for work, callers in loads:
             for _ in range(given.rounds):
                 for target, requests in targets:
@@ -208,6 +222,7 @@ def show(found: Rounds, work: str, callers: int) -> None:
                     system,
                     callers,
                     f"{middle['rate']:,.0f}",
+                    f"{MICROSECONDS / middle['rate']:,.0f}",
                     f"{middle['p50']:.2f}",
                     f"{middle['p99']:.2f}",
                     f"{middle['cpu']:,.0f}",
@@ -243,6 +258,19 @@ def lead(found: Rounds) -> None:
     print(verdict("the same, as a stretch", share, STREAM_STRETCH, at_least=True))
 
 
+def lead_in_batches(found: Rounds) -> None:
+    """Compare batches of documents with LangGraph's of puts, by the same number of callers."""
+    for work, system in (("doc_batch", LEAD), ("doc_batch_texts", f"{LEAD} index")):
+        for callers in LOADS[work]:
+            own, their = (
+                [figures["rate"] for figures in found[work, name, callers]]
+                for name in ("memoryd on postgresql", system)
+            )
+            share = statistics.median(one / other for one, other in zip(own, their, strict=True))
+            what = f"{WORK[work].label}: documents a second, × {system}, callers: {callers}"
+            print(verdict(what, share, BATCHES_GOAL, at_least=True))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -250,17 +278,22 @@ def main() -> None:
     parser.add_argument("python")
     parser.add_argument("--seconds", type=float, default=0.7, help="of each round")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--work", nargs="+", choices=WORKS, default=WORKS)
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=[*PEERS])
     given = parser.parse_args()
-    print(f"{machine()}; {given.rounds} rounds of {given.seconds} s; medians, for one memory")
+    print(f"{machine()}; {given.rounds} rounds of {given.seconds} s; medians, for one item")
     print(
         ROW.format(
-            "work", "system", "callers", "memories/s", "p50 ms", "p99", "CPU µs", "caller's µs",
-            "DB µs",
+            "work", "system", "callers", "items/s", "µs each", "p50 ms", "p99", "CPU µs",
+            "caller's µs", "DB µs",
         )
     )  # fmt: skip
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         found = runner.run(run(given))
-    lead(found)
+    if {"batch", "store", "store_stream"} <= {*given.work}:
+        lead(found)
+    if {"doc_batch", "doc_batch_texts"} <= {*given.work}:
+        lead_in_batches(found)
     rows = [
         {"work": work, "system": system, "callers": callers, "rounds": rounds}
         for (work, system, callers), rounds in found.items()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 SEED = 7
 CONTENT_BYTES = 100
+DOCUMENT_BYTES = 1024
+"""Of a document as JSON."""
 VOCABULARY = 5_000
 QUERY_WORDS = 6
 METADATA = {"source": "chat", "turn": 17}
@@ -26,6 +29,18 @@ class Texts:
         """A content that practically never repeats."""
         words = " ".join(self._chance.choices(self._words, k=CONTENT_BYTES // 4))
         return words[: CONTENT_BYTES - 1] + "x"  # no space at the end
+
+    def document(self) -> dict[str, object]:
+        """A content with numbers, and notes that fill it up."""
+        found: dict[str, object] = {
+            "content": self.content(),
+            "importance": self.importance(),
+            "metadata": METADATA,
+            "notes": "",
+        }
+        room = DOCUMENT_BYTES - len(json.dumps(found))
+        found["notes"] = "".join(self.content() for _ in range(room // CONTENT_BYTES + 1))[:room]
+        return found
 
     def query(self) -> str:
         return " ".join(self._chance.choices(self._words, k=QUERY_WORDS))

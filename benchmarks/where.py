@@ -29,7 +29,10 @@ from work import WORK, Requests
 RATE = 200
 """Samples per second."""
 SHOWN = 15
-PROFILED = ("store", "batch", "get", "top_small", "query")
+PROFILED = (
+    *("store", "batch", "get", "top_small", "query"),
+    *("doc_put", "doc_batch", "doc_get", "doc_search", "sessions"),
+)
 OURS = "memoryd/"
 ELSEWHERE = "outside of memoryd"
 

@@ -1,4 +1,4 @@
-"""The calls that are measured, as our client sends them: 100 bytes, two keys of metadata."""
+"""The calls that are measured; memories have 100 bytes, documents 1,024."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from document_work import DOCUMENT_SERVICE, SESSION_SERVICE, DocumentRequests
 from texts import METADATA, SEED, Texts
 
 from memoryd.client.messages import new_request_id
+from memoryd.v1 import document_pb2, session_pb2
 from memoryd.v1 import memory_pb2 as pb
 
 if TYPE_CHECKING:
@@ -40,12 +42,21 @@ class Work:
     answer_type: type[Message]
     callers: tuple[int, ...]
     memories: int = 1
-    """The number of memories that one call stores."""
+    """The number of memories, or documents, that one call stores."""
     streamed: bool = False
     """Whether memoryd's client makes the calls, which share a stream; the echo gets bare ones."""
+    service: str = SERVICE
 
 
 _RETRIEVE = ("RetrieveMemories", pb.RetrieveMemoriesRequest, pb.RetrieveMemoriesResponse)
+_WRITE_BATCH = (
+    *("BatchWriteDocuments", document_pb2.BatchWriteDocumentsRequest),
+    *(document_pb2.BatchWriteDocumentsResponse, (1, 16), BATCH),
+)
+_SEARCH = (
+    *("SearchDocuments", document_pb2.SearchDocumentsRequest),
+    *(document_pb2.SearchDocumentsResponse, (1, 64)),
+)
 _LOADS = (1, 16, 64, 256)
 
 WORK = {
@@ -71,6 +82,33 @@ WORK = {
         Work("query", "Retrieve, query, of 1,000", *_RETRIEVE, _LOADS),
         # As many callers as change one session between two queries of each.
         Work("query_changed", "Retrieve, query, after a store", *_RETRIEVE, (1, 4)),
+        Work(
+            "doc_put", "PutDocument", "PutDocument",
+            document_pb2.PutDocumentRequest, document_pb2.Document, (1, 64),
+            service=DOCUMENT_SERVICE,
+        ),
+        Work(
+            "doc_batch", "BatchWriteDocuments of 100", *_WRITE_BATCH, service=DOCUMENT_SERVICE
+        ),
+        Work(
+            "doc_batch_texts", "the same, searchable", *_WRITE_BATCH, service=DOCUMENT_SERVICE
+        ),
+        Work(
+            "doc_get", "GetDocument", "GetDocument",
+            document_pb2.GetDocumentRequest, document_pb2.Document, (1, 64),
+            service=DOCUMENT_SERVICE,
+        ),
+        Work(
+            "doc_top", "SearchDocuments, no query", *_SEARCH, service=DOCUMENT_SERVICE
+        ),
+        Work(
+            "doc_search", "SearchDocuments, query", *_SEARCH, service=DOCUMENT_SERVICE
+        ),
+        Work(
+            "sessions", "ListSessions, 50 a page", "ListSessions",
+            session_pb2.ListSessionsRequest, session_pb2.ListSessionsResponse, (1, 64),
+            service=SESSION_SERVICE,
+        ),
     )
 }  # fmt: skip
 
@@ -116,6 +154,7 @@ class Requests:
         """`ids`: session and memory of what may be read by id."""
         self._ids = ids
         self._texts = Texts(SEED + 1)
+        self._documents = DocumentRequests(self._texts)
         self._chance = random.Random(SEED)  # noqa: S311  repeatable, not secret
         self._runs = 0
 
@@ -150,7 +189,7 @@ class Requests:
             case "query_changed":
                 request = question(growing_session(number), self._texts.query())
             case _:
-                raise KeyError(name)
+                request = self._documents.make(name, target, number)
         return request
 
 

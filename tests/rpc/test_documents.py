@@ -313,6 +313,36 @@ async def test_a_batch_is_repeated_by_its_request_id(documents):
     assert await documents.GetDocument(get("none"))
 
 
+async def test_the_answer_of_a_repeated_batch_is_the_first_in_every_field(documents, clock):
+    for key in ("replaced", "overdue"):
+        await documents.PutDocument(put(key, ttl=seconds(30)))
+    clock.move(timedelta(seconds=40))
+    await documents.PutDocument(put("replaced", labels={"a": "b"}))
+    clock.move(timedelta(seconds=40))
+    writes = [
+        put("new", NAMESPACE, text="t", labels={"c": "d"}, search_texts=["found by this"]),
+        put("replaced", data=b"d", ttl=seconds(60)),
+        delete("none", allow_missing=True),
+        put("overdue"),
+        put("twice"),
+        put("twice", json="2", ttl=seconds(90)),
+        put("kept", ttl=seconds(2)),
+    ]
+    request = batch(*writes, request_id=str(uuid.uuid4()))
+    first = await documents.BatchWriteDocuments(request)
+    assert await documents.GetDocument(get("new", NAMESPACE)) == first.documents[0]
+    assert await documents.GetDocument(get("kept")) == first.documents[6]
+    clock.move(timedelta(seconds=20))
+    await documents.PutDocument(put("replaced", json="3"))
+    assert await documents.BatchWriteDocuments(request) == first
+    ages = [
+        answer.update_time.ToDatetime() - answer.create_time.ToDatetime()
+        for answer in first.documents
+    ]
+    assert ages[1] == timedelta(seconds=40)
+    assert not any((ages[0], *ages[2:]))
+
+
 async def test_many_are_read_in_order(documents):
     made = (await documents.BatchWriteDocuments(batch(put("a"), put("b", NAMESPACE)))).documents
     names = [

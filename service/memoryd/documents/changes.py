@@ -7,7 +7,6 @@ of statements. The unit of work holds the locks, and gives out revisions.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +17,13 @@ from memoryd.database.dialect import Insertion, columns_of
 from memoryd.database.tables import document_history, document_requests, documents
 from memoryd.database.types import UtcDateTime
 from memoryd.documents import rows
+from memoryd.documents.answers import (
+    REQUEST_KEY,
+    Answered,
+    answers_by_request,
+    from_answer,
+    to_answer,
+)
 from memoryd.documents.moving import move_documents
 from memoryd.documents.session_documents import SessionDocuments
 from memoryd.documents.writes import (
@@ -28,11 +34,11 @@ from memoryd.documents.writes import (
 )
 from memoryd.domain.documents import Document, NewDocument
 from memoryd.domain.errors import RequestIdReused
-from memoryd.domain.records import Change, Session
-from memoryd.sessions.lock import SHARD_KEY
+from memoryd.domain.records import Session
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
 
     from sqlalchemy import Connection, Insert, Select
 
@@ -41,17 +47,7 @@ if TYPE_CHECKING:
     from memoryd.domain.documents import DocumentName
     from memoryd.sessions.revisions import Revisions
 
-_REQUEST = (*SHARD_KEY, "request_id")
-_REQUEST_KEY = tuple(document_requests.c[name] for name in _REQUEST)
 _KEPT = (*rows.VERSION, "recorded_at")
-
-
-class _Answered(NamedTuple):
-    """A `request_id` with its first answer."""
-
-    fingerprint: str
-    answer: Sequence[Row | None]
-    is_new: bool
 
 
 class _State(NamedTuple):
@@ -77,7 +73,7 @@ class DocumentChanges:
         self._now = now
         self._revisions = revisions
         self._sessions: dict[Session, SessionDocuments] = {}
-        self._requests: dict[tuple[Session, str], _Answered] = {}
+        self._requests: dict[tuple[Session, str], Answered] = {}
         self._names: defaultdict[Session, set[DocumentName]] = defaultdict(set)
         """What the writes are about, as far as they name it."""
         self._saved: Counter[Session] = Counter()
@@ -93,10 +89,9 @@ class DocumentChanges:
             if isinstance(write, WriteDocuments) and write.request_id:
                 requests.add((*session, write.request_id))
         self._take_in(self._sessions)
-        for row in self._fetch(_by_request(self._dialect), _REQUEST_KEY, requests):
-            tenant, session_id, request_id, fingerprint, answer = row
-            answered = _Answered(fingerprint, answer, is_new=False)
-            self._requests[Session(tenant, session_id), request_id] = answered
+        for row in self._fetch(answers_by_request(self._dialect), REQUEST_KEY, requests):
+            tenant, session_id, request_id, *answered = row
+            self._requests[Session(tenant, session_id), request_id] = Answered(*answered)
 
     def _take_in(self, sessions: Iterable[Session]) -> None:
         """Read the documents that writes name."""
@@ -167,7 +162,7 @@ class DocumentChanges:
         if answered is not None:
             if answered.fingerprint != write.fingerprint:
                 raise RequestIdReused("request_id")
-            return _filled(write, answered.answer)
+            return from_answer(write, answered)
         outcome: list[Document | None] = []
         for item in write.items:
             if isinstance(item, NewDocument):
@@ -176,8 +171,9 @@ class DocumentChanges:
                 found.delete(item, revisions)
                 outcome.append(None)
         if write.request_id:
-            answer = [None if document is None else _outline(document) for document in outcome]
-            self._requests[place] = _Answered(write.fingerprint, answer, is_new=True)
+            self._requests[place] = Answered(
+                write.fingerprint, to_answer(outcome), self._now, is_new=True
+            )
         return tuple(outcome)
 
     def save(self) -> list[Insertion]:
@@ -192,14 +188,18 @@ class DocumentChanges:
             statements.execute(self._connection, statement, {**bound, "recorded_at": self._now})
         self._delete(document_history, sessions, purged=True)
         self._delete(documents, sessions, purged=False)
-        updated = [row for found in sessions for row in _changed(found, stored=True)]
+        updated = [
+            {**rows.values_of(document), "search_texts": list(texts) or None}
+            for found in sessions
+            for document, texts in _changed(found, stored=True)
+        ]
         if updated:
             self._dialect.update_many(self._connection, documents, rows.NAME, updated)
         refreshed = [row for found in sessions for row in _refreshed(found)]
         if refreshed:
             self._dialect.update_many(self._connection, documents, rows.NAME, refreshed)
-        added = [row for found in sessions for row in _changed(found, stored=False)]
-        insertions = [Insertion(documents, columns_of(added), {})] if added else []
+        added = [pair for found in sessions for pair in _changed(found, stored=False)]
+        insertions = [rows.insertion(added, self._now)] if added else []
         return [*insertions, *self._history(sessions)]
 
     def _delete(self, table: Any, sessions: Sequence[SessionDocuments], *, purged: bool) -> None:
@@ -267,13 +267,12 @@ def _names(write: DocumentWrite) -> Iterable[DocumentName]:
             return ()
 
 
-def _changed(found: SessionDocuments, *, stored: bool) -> Iterable[Row]:
-    """The whole rows of documents that were put and are still there."""
+def _changed(found: SessionDocuments, *, stored: bool) -> Iterable[tuple[Document, Sequence[str]]]:
+    """Documents that were put and are still there, each with its search texts."""
     for name in sorted(found.changed):
         document = found.current(name)
         if document is not None and (name in found.stored) is stored:
-            texts = found.search_texts[name]
-            yield {**rows.values_of(document), "search_texts": list(texts) or None}
+            yield document, found.search_texts[name]
 
 
 def _refreshed(found: SessionDocuments) -> Iterable[Row]:
@@ -281,53 +280,6 @@ def _refreshed(found: SessionDocuments) -> Iterable[Row]:
         document = found.current(name)
         if document is not None:
             yield {**rows.key_of(found.session, name), "expires_at": document.expires_at}
-
-
-def _outline(document: Document) -> Row:
-    """What a retry does not say of the document that its first call has put."""
-    expires_at = document.expires_at
-    return {
-        "created_at": document.created_at.isoformat(),
-        "updated_at": document.updated_at.isoformat(),
-        "expires_at": None if expires_at is None else expires_at.isoformat(),
-        "revision": document.revision,
-        "change": document.change.value,
-    }
-
-
-def _filled(write: WriteDocuments, answer: Sequence[Row | None]) -> DocumentsOutcome:
-    """The first answer, with what the retry says."""
-    return tuple(
-        _first(write, item, outline)
-        if isinstance(item, NewDocument) and outline is not None
-        else None
-        for item, outline in zip(write.items, answer, strict=True)
-    )
-
-
-def _first(write: WriteDocuments, item: NewDocument, outline: Row) -> Document:
-    expires_at = outline["expires_at"]
-    return Document(
-        write.session,
-        item.name,
-        item.kind,
-        item.labels,
-        item.ttl,
-        datetime.fromisoformat(outline["created_at"]),
-        datetime.fromisoformat(outline["updated_at"]),
-        None if expires_at is None else datetime.fromisoformat(expires_at),
-        outline["revision"],
-        Change(outline["change"]),
-        len(item.body),
-        item.sha256,
-        item.body,
-    )
-
-
-@cache
-def _by_request(dialect: Dialect) -> Select[Any]:
-    r = document_requests.c
-    return dialect.look_up(_REQUEST_KEY, (*_REQUEST_KEY, r.fingerprint, r.answer))
 
 
 @cache

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, or_
 
+from memoryd.database.dialect import Insertion
 from memoryd.database.tables import document_history, documents
 from memoryd.database.types import UtcDateTime
 from memoryd.domain.documents import BodyKind, Document, DocumentName
@@ -16,10 +17,11 @@ from memoryd.sessions.lock import SHARD_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from sqlalchemy import ColumnElement, Select, Table
 
-    from memoryd.database.dialect import Dialect
+    from memoryd.database.dialect import Dialect, Row
 
 NAME = (*SHARD_KEY, "namespace", "key")
 """The columns that name a document."""
@@ -35,6 +37,9 @@ _VERSION = (
 
 VERSION = (*NAME, *_VERSION, "body")
 """What a document and a version in the history have in common."""
+
+_OFTEN_ALIKE = (("tenant", "session_id", "namespace"), ("kind", "change"))
+"""Few groups, since each choice of columns is a statement of its own."""
 
 NOW = bindparam("now", type_=UtcDateTime)
 """The read's own time."""
@@ -76,13 +81,12 @@ def document_of(row: Sequence[Any]) -> Document:
 
 def values_of(document: Document) -> dict[str, Any]:
     """The columns of a version."""
-    ttl = document.ttl
     return {
         **document.session._asdict(),
         **document.name._asdict(),
         "kind": document.kind.value,
         "labels": document.labels,
-        "ttl_microseconds": None if ttl is None else ttl // _MICROSECOND,
+        "ttl_microseconds": _microseconds(document.ttl),
         "created_at": document.created_at,
         "updated_at": document.updated_at,
         "expires_at": document.expires_at,
@@ -94,9 +98,48 @@ def values_of(document: Document) -> dict[str, Any]:
     }
 
 
+def insertion(added: Sequence[tuple[Document, Sequence[str]]], now: datetime) -> Insertion:
+    """Insert documents that are put where there were none, each with its search texts.
+
+    Columns that are null in all of the rows are left out, and those of a group in _OFTEN_ALIKE are
+    sent once where all rows have the same: a batch mostly writes new documents of one namespace.
+    """
+    found = [document for document, _ in added]
+    columns: dict[str, Sequence[Any]] = {
+        "tenant": [document.session.tenant for document in found],
+        "session_id": [document.session.session_id for document in found],
+        "namespace": [document.name.namespace for document in found],
+        "key": [document.name.key for document in found],
+        "kind": [document.kind.value for document in found],
+        "revision": [document.revision for document in found],
+        "change": [document.change.value for document in found],
+        "size": [document.size for document in found],
+        "sha256": [document.sha256 for document in found],
+        "body": [document.body for document in found],
+    }
+    common: Row = {"created_at": now, "updated_at": now}
+    for group in _OFTEN_ALIKE:
+        if all(len(set(columns[name])) == 1 for name in group):
+            common |= {name: columns.pop(name)[0] for name in group}
+    if any(document.labels for document in found):
+        columns["labels"] = [document.labels for document in found]
+    else:
+        common["labels"] = {}
+    if any(document.ttl is not None for document in found):
+        columns["ttl_microseconds"] = [_microseconds(document.ttl) for document in found]
+        columns["expires_at"] = [document.expires_at for document in found]
+    if any(texts for _, texts in added):
+        columns["search_texts"] = [list(texts) or None for _, texts in added]
+    return Insertion(documents, columns, common)
+
+
 def key_of(session: Session, name: DocumentName) -> dict[str, str]:
     """The columns that name a document."""
     return {**session._asdict(), **name._asdict()}
+
+
+def _microseconds(ttl: timedelta | None) -> int | None:
+    return None if ttl is None else ttl // _MICROSECOND
 
 
 def live() -> ColumnElement[bool]:

@@ -42,6 +42,10 @@ LABEL_END = "\x01"
 _AFTER_LABEL_END = "\x02"
 
 _has_control = re.compile(r"[\x00-\x1f\x7f-\x9f]").search
+_is_clean_key = re.compile(rf"[^\x00-\x1f\x7f-\x9f]{{1,{MAX_KEY_CHARACTERS}}}").fullmatch
+_is_clean_namespace = re.compile(
+    rf"(?:[^\x00-\x1f\x7f-\x9f]{{1,{MAX_LABEL_CHARACTERS}}}{LABEL_END}){{0,{MAX_NAMESPACE_LABELS}}}"
+).fullmatch
 _is_label_key = re.compile(rf"[a-z0-9._/-]{{1,{MAX_LABEL_KEY_CHARACTERS}}}").fullmatch
 
 
@@ -129,7 +133,7 @@ class DocumentEvent(NamedTuple):
 
 def namespace_of(labels: Iterable[str]) -> str:
     """Give a namespace as text."""
-    return "".join(f"{label}{LABEL_END}" for label in labels)
+    return LABEL_END.join((*labels, ""))
 
 
 def labels_of(namespace: str) -> Sequence[str]:
@@ -153,6 +157,20 @@ def problems_with_namespace(labels: Sequence[str], field: str) -> Iterator[tuple
                 f"{field}[{place}]",
                 f"must be 1 to {MAX_LABEL_CHARACTERS} characters without control characters",
             )
+
+
+def is_clean_name(name: DocumentName, label_count: int) -> bool:
+    """Whether a name has none of the problems of `problems_with_name`, in a fraction of the time.
+
+    `label_count`: of its namespace, since a label that holds LABEL_END reads as two.
+    """
+    namespace, key = name
+    return (
+        _is_clean_key(key) is not None
+        and _is_clean_namespace(namespace) is not None
+        and namespace.count(LABEL_END) == label_count
+        and len(namespace.encode()) - label_count + len(key.encode()) <= MAX_NAME_BYTES
+    )
 
 
 def problems_with_name(

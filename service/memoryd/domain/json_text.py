@@ -63,6 +63,8 @@ def _nests_too_deep(data: bytes) -> bool:
     # Left of a string are the brackets in it, between quotation marks.
     marks = data.translate(None, _OTHERS).replace(b'""', b"")
     brackets = b"".join(marks.split(b'"')[::2])
+    if len(brackets) <= 2 * MAX_JSON_DEPTH:
+        return False  # each container has two
     depth = 0
     for start in range(0, len(brackets), _AT_ONCE):
         steps = map(_STEPS.__getitem__, brackets[start : start + _AT_ONCE])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from memoryd.domain.documents import BodyKind, labels_of
 from memoryd.domain.records import Change
 from memoryd.rpc.answer_size import MAX_ANSWER_BYTES, RESPONSE_FRAMING_BYTES
-from memoryd.rpc.memories.messages import timestamp
+from memoryd.rpc.memories.messages import fill_time, timestamp
 from memoryd.v1 import document_pb2
 
 if TYPE_CHECKING:
@@ -26,22 +26,29 @@ _PROTO_CHANGE = {
 
 def document_message(document: Document) -> document_pb2.Document:
     """With its body, where that was read."""
-    message = document_pb2.Document(
-        session_id=document.session.session_id,
-        namespace=labels_of(document.name.namespace),
-        key=document.name.key,
-        labels=document.labels,
-        create_time=timestamp(document.created_at),
-        update_time=timestamp(document.updated_at),
-        revision=document.revision,
-        etag=document.etag,
-        size_bytes=document.size,
-        body_sha256=document.sha256,
-    )
+    message = document_pb2.Document()
+    fill_document(message, document)
+    return message
+
+
+def fill_document(message: document_pb2.Document, document: Document) -> None:
+    """Make an empty message that of a document. A message that is put into another is copied."""
+    namespace, message.key = document.name
+    message.session_id = document.session.session_id
+    if namespace:
+        message.namespace.extend(labels_of(namespace))
+    if document.labels:
+        message.labels.update(document.labels)
+    fill_time(message.create_time, document.created_at)
+    fill_time(message.update_time, document.updated_at)
+    message.revision = document.revision
+    message.etag = document.etag
+    message.size_bytes = document.size
+    message.body_sha256 = document.sha256
     if document.ttl is not None:
         message.ttl.FromTimedelta(document.ttl)
     if document.expires_at is not None:
-        message.expire_time.CopyFrom(timestamp(document.expires_at))
+        fill_time(message.expire_time, document.expires_at)
     body = document.body
     if body is not None:
         match document.kind:
@@ -51,7 +58,6 @@ def document_message(document: Document) -> document_pb2.Document:
                 message.text = body.decode()
             case BodyKind.DATA:
                 message.data = body
-    return message
 
 
 def name_message(name: DocumentName) -> document_pb2.DocumentName:

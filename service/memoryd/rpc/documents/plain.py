@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from memoryd.domain.documents import MAX_WRITES
 from memoryd.rpc.memories.plain import is_request_id, is_session_id
 
 if TYPE_CHECKING:
     from memoryd.v1 import document_pb2
-
-_TIMES: tuple[Literal["ttl", "create_time", "update_time", "expire_time"], ...] = (
-    *("ttl", "create_time", "update_time", "expire_time"),
-)
-"""The wire carries any two numbers as one."""
 
 
 def is_plain_put(request: document_pb2.PutDocumentRequest) -> bool:
@@ -53,7 +48,11 @@ def _is_plain_item(request: document_pb2.PutDocumentRequest) -> bool:
     return (
         request.HasField("document")
         and (not document.session_id or is_session_id(document.session_id) is not None)
-        and not any(document.HasField(name) for name in _TIMES)
+        # The wire carries any two numbers as a time.
+        and not document.HasField("ttl")
+        and not document.HasField("create_time")
+        and not document.HasField("update_time")
+        and not document.HasField("expire_time")
         and _is_plain_request_id(request.request_id)
     )
 

@@ -16,6 +16,7 @@ from memoryd.domain.documents import (
     DocumentName,
     NewDocument,
     Removal,
+    is_clean_name,
     namespace_of,
     problem_with_labels,
     problems_with_name,
@@ -143,17 +144,19 @@ def batch(
         field = f"writes[{place}]"
         match write.WhichOneof("write"):
             case "put":
-                path, own = f"{field}.put", write.put.document.session_id
-                _check_same(request, own, f"{path}.document.session_id", call, violations)
-                if write.put.request_id:
+                new = write.put
+                if own := new.document.session_id:
+                    _check_same(request, own, f"{field}.put.document.session_id", call, violations)
+                if new.request_id:
                     violations.add(
-                        f"{path}.request_id", "must be empty; set that of the whole batch"
+                        f"{field}.put.request_id", "must be empty; set that of the whole batch"
                     )
-                items.append(_new_document(write.put, field, violations))
+                items.append(_new_document(new, field, violations))
             case "delete":
-                own = write.delete.session_id
-                _check_same(request, own, f"{field}.delete.session_id", call, violations)
-                items.append(_removal(write.delete, field, violations))
+                removal = write.delete
+                if own := removal.session_id:
+                    _check_same(request, own, f"{field}.delete.session_id", call, violations)
+                items.append(_removal(removal, field, violations))
     return WriteDocuments(
         session,
         tuple(items),
@@ -333,17 +336,22 @@ def _new_document(
     prefix = f"{outer}document."
     document = request.document
     kind, body = _body(document, prefix, violations)
-    if problem := problem_with_labels(document.labels):
-        violations.add(f"{prefix}labels", problem)
-    _check_texts(request.search_texts, f"{outer}search_texts", violations)
+    labels: dict[str, str] = {}
+    if document.labels:
+        labels = dict(document.labels)
+        if problem := problem_with_labels(labels):
+            violations.add(f"{prefix}labels", problem)
+    texts = tuple(request.search_texts)
+    if texts:
+        _check_texts(texts, f"{outer}search_texts", violations)
     return NewDocument(
         _name(document, prefix, violations),
         kind,
         body,
         hashlib.sha256(body).hexdigest(),
-        dict(document.labels),
+        labels,
         convert.span_of(document.ttl) if _has_ttl(document) else None,
-        tuple(request.search_texts),
+        texts,
         document.etag,
         request.if_absent,
         field,
@@ -407,9 +415,12 @@ def _removal(
 
 def _name(message: Any, prefix: str, violations: Violations) -> DocumentName:
     """Of a message that has `namespace` and `key`."""
-    for field, description in problems_with_name(message.namespace, message.key, prefix):
-        violations.add(field, description)
-    return DocumentName(namespace_of(message.namespace), message.key)
+    labels, key = [*message.namespace], message.key
+    name = DocumentName(namespace_of(labels), key)
+    if not is_clean_name(name, len(labels)):
+        for field, description in problems_with_name(labels, key, prefix):
+            violations.add(field, description)
+    return name
 
 
 def _prefix(message: Any, violations: Violations) -> str:
@@ -459,6 +470,6 @@ def _check_same(
     call: Call,
     violations: Violations,
 ) -> None:
-    if session_id and session_id != request.session_id:
+    if session_id != request.session_id:
         call.session(session_id)
         violations.add(field, "must be the session of the batch; leave it out")

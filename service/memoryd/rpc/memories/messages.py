@@ -79,7 +79,7 @@ def _fill_memory(
 def _fill_accesses(message: memory_pb2.Memory, memory: Memory) -> None:
     message.access_count = memory.access_count
     if memory.last_accessed is not None:
-        _fill_time(message.last_access_time, memory.last_accessed)
+        fill_time(message.last_access_time, memory.last_accessed)
 
 
 def _fill_lasting(message: memory_pb2.Memory, memory: Memory) -> None:
@@ -98,12 +98,12 @@ def _fill_lasting(message: memory_pb2.Memory, memory: Memory) -> None:
         message.tags.extend(memory.tags)
     message.semantic_hash = memory.semantic_hash
     # In place: messages of their own would be copied, which takes as long as all the rest.
-    _fill_time(message.create_time, memory.created_at)
-    _fill_time(message.update_time, memory.updated_at)
+    fill_time(message.create_time, memory.created_at)
+    fill_time(message.update_time, memory.updated_at)
     if memory.deleted_at is not None:
-        _fill_time(message.delete_time, memory.deleted_at)
+        fill_time(message.delete_time, memory.deleted_at)
     if memory.expires_at is not None:
-        _fill_time(message.expire_time, memory.expires_at)
+        fill_time(message.expire_time, memory.expires_at)
     message.revision = memory.revision
     message.etag = memory.etag
     if memory.metadata:
@@ -208,11 +208,11 @@ def event_message(
 
 def timestamp(moment: datetime) -> Timestamp:
     message = Timestamp()
-    _fill_time(message, moment)
+    fill_time(message, moment)
     return message
 
 
-def _fill_time(message: Timestamp, moment: datetime) -> None:
+def fill_time(message: Timestamp, moment: datetime) -> None:
     since = moment - EPOCH
     message.seconds = since.days * 86_400 + since.seconds
     message.nanos = since.microseconds * 1000
