@@ -357,7 +357,7 @@ def _check_text(text: str, field: str, violations: Violations) -> None:
 
 
 def _check_json(text: str, field: str, violations: Violations) -> None:
-    if text and (problem := problem_with_json(text)):
+    if text and (problem := problem_with_json(text.encode())):
         violations.add(field, problem)
 
 
