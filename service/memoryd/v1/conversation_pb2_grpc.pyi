@@ -81,6 +81,14 @@ class ConversationServiceStub:
     """Moves the head to a message of any branch: back, or to a branch that was left."""
     SetSummary: _grpc.UnaryUnaryMultiCallable[_conversation_pb2.SetSummaryRequest, _conversation_pb2.Conversation]
     """Sets the summary of what was said up to a message of the head's branch, in place of the one before."""
+    PromoteMessages: _grpc.UnaryUnaryMultiCallable[_conversation_pb2.PromoteMessagesRequest, _conversation_pb2.PromoteMessagesResponse]
+    """Stores the texts of messages as memories of the session, all or none, as StoreMemory stores them: each is sanitised,
+    merged with a memory of the same type and content, and counts against the session's limit. Texts are `text` parts;
+    those of one message are joined by line breaks. Messages without a text are skipped. A memory's metadata has
+    `speaker` (the author, or the role in lower case), `occurred_at` (`occur_time`, or `create_time`), `episode` (the
+    conversation's id) and `message_id`. The conversation's etag stays. Needs memories:write as well.
+    INVALID_ARGUMENT, naming the message, if a text has more than 16,384 characters or cannot be stored.
+    """
 
 @_typing.type_check_only
 class ConversationServiceAsyncStub(ConversationServiceStub):
@@ -135,6 +143,14 @@ class ConversationServiceAsyncStub(ConversationServiceStub):
     """Moves the head to a message of any branch: back, or to a branch that was left."""
     SetSummary: _aio.UnaryUnaryMultiCallable[_conversation_pb2.SetSummaryRequest, _conversation_pb2.Conversation]  # type: ignore[assignment]
     """Sets the summary of what was said up to a message of the head's branch, in place of the one before."""
+    PromoteMessages: _aio.UnaryUnaryMultiCallable[_conversation_pb2.PromoteMessagesRequest, _conversation_pb2.PromoteMessagesResponse]  # type: ignore[assignment]
+    """Stores the texts of messages as memories of the session, all or none, as StoreMemory stores them: each is sanitised,
+    merged with a memory of the same type and content, and counts against the session's limit. Texts are `text` parts;
+    those of one message are joined by line breaks. Messages without a text are skipped. A memory's metadata has
+    `speaker` (the author, or the role in lower case), `occurred_at` (`occur_time`, or `create_time`), `episode` (the
+    conversation's id) and `message_id`. The conversation's etag stays. Needs memories:write as well.
+    INVALID_ARGUMENT, naming the message, if a text has more than 16,384 characters or cannot be stored.
+    """
 
 class ConversationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps the dialogues of a session, message by message, in the order in which they were appended.
@@ -258,5 +274,19 @@ class ConversationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_conversation_pb2.Conversation, _abc.Awaitable[_conversation_pb2.Conversation]]:
         """Sets the summary of what was said up to a message of the head's branch, in place of the one before."""
+
+    @_abc_1.abstractmethod
+    def PromoteMessages(
+        self,
+        request: _conversation_pb2.PromoteMessagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_conversation_pb2.PromoteMessagesResponse, _abc.Awaitable[_conversation_pb2.PromoteMessagesResponse]]:
+        """Stores the texts of messages as memories of the session, all or none, as StoreMemory stores them: each is sanitised,
+        merged with a memory of the same type and content, and counts against the session's limit. Texts are `text` parts;
+        those of one message are joined by line breaks. Messages without a text are skipped. A memory's metadata has
+        `speaker` (the author, or the role in lower case), `occurred_at` (`occur_time`, or `create_time`), `episode` (the
+        conversation's id) and `message_id`. The conversation's etag stays. Needs memories:write as well.
+        INVALID_ARGUMENT, naming the message, if a text has more than 16,384 characters or cannot be stored.
+        """
 
 def add_ConversationServiceServicer_to_server(servicer: ConversationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
