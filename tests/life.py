@@ -43,8 +43,8 @@ async def live(running: Running, clock: Clock, *, name: str = "user") -> None:
 
     Searched (with vectors), repeated by `request_id`, updated, deleted, restored, expired, swept,
     watched, exported, purged, erased; documents put, replaced, deleted, read and listed;
-    conversations held, rewritten, forked, summarised, popped and listed; tools overridden,
-    validated, reset, rolled back, for all tenants and for one of them.
+    conversations held, rewritten, forked, summarised, popped, listed and promoted; tools
+    overridden, validated, reset, rolled back, for all tenants and for one of them.
     """
     first_revision = await _remember(running, clock, name)
     await _change(running, clock, name)
@@ -263,6 +263,9 @@ async def _converse(running: Running, session_id: str) -> None:
     assert len((await stub.ListMessages(reading)).messages) == 1
     export = conversation_pb.ExportMessagesRequest(session_id=session_id)
     assert [one async for one in stub.ExportMessages(export)]
+    promotion = conversation_pb.PromoteMessagesRequest(**names, since_last=True)
+    promoted = await stub.PromoteMessages(promotion)
+    assert [memory.content for memory in promoted.memories] == ["grüß dich"]
     named = conversation_pb.GetConversationRequest(**names)
     assert (await stub.GetConversation(named)).head_message_id == "2"
 

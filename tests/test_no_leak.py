@@ -186,6 +186,11 @@ BY_FIELD: dict[str, list[dict[str, Any]]] = {
         {**TALK, "messages": [{"message_id": "m", "parts": [{"text": "letters"}]}]},
         {**TALK, "messages": [{"raw_json": "{"}]},
     ],
+    "message_ids": [
+        {**TALK, "since_last": True},
+        {**TALK, "message_ids": ["m"]},
+        {**TALK, "message_ids": ["m"], "since_last": True},
+    ],
     "conversation_id": [TALK, {**TALK, "conversation_id": "../x"}],
     "memory": [{"memory": {"session_id": "user-1", "memory_id": UUID, "content": "x"}}],
 }

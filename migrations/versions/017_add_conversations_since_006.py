@@ -91,6 +91,7 @@ def upgrade() -> None:
         flag("head_is_end"),
         flag("head_is_tip"),
         structure("tips"),
+        structure("promoted"),
         words("forked_from", nullable=True),
         words("forked_at"),
         words("display_name"),

@@ -39,6 +39,7 @@ from memoryd.rpc.access import Anyone, Gate
 from memoryd.rpc.admin.service import AccessService
 from memoryd.rpc.aio_server import aio_server
 from memoryd.rpc.auditing import Auditor
+from memoryd.rpc.conversations.promotion import Promotions
 from memoryd.rpc.conversations.service import ConversationService
 from memoryd.rpc.core_server import CoreServer
 from memoryd.rpc.documents.service import DocumentService
@@ -323,15 +324,16 @@ class Server:
         def holds(call: Call) -> AbstractAsyncContextManager[None]:
             return tools.holding(call.principal.tenant, call.time_remaining(), must_be_read=True)
 
+        options = MemoryServiceOptions(
+            settings.importance_half_life_days, tools.memory_settings, holds
+        )
         service = MemoryService(
             self._store,
             self._accesses,
             self._feed,
             self._retrieval,
             clock=clock,
-            options=MemoryServiceOptions(
-                settings.importance_half_life_days, tools.memory_settings, holds
-            ),
+            options=options,
             charge=self._gate.charge,
         )
         parser = RequestParser(
@@ -351,8 +353,10 @@ class Server:
         conversations = ConversationStore(
             self.database, self._store.reads, self._store.write_conversations
         )
+        promotions = Promotions(conversations, parser, options, clock=clock)
         pipeline.add_service(
-            CONVERSATION_SERVICE, ConversationService(conversations, clock).methods()
+            CONVERSATION_SERVICE,
+            {**ConversationService(conversations, clock).methods(), **promotions.methods()},
         )
         pipeline.add_service(TOOL_SERVICE, ToolConfigService(tools, self._secrets).methods())
         access = AccessService(

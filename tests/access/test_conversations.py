@@ -6,6 +6,7 @@ import grpc
 from tests.access.guarded import outcome
 from tests.rpc.test_conversation_branches import delete, fork, pop
 from tests.rpc.test_conversations import append, get, listed, said
+from tests.rpc.test_promote import promote
 
 from memoryd.v1 import access_pb2
 from memoryd.v1 import conversation_pb2 as pb
@@ -43,6 +44,8 @@ async def test_another_tenants_conversations_do_not_exist(guarded):
         ("PopMessages", pop()),
         ("DeleteConversation", delete()),
         ("ForkConversation", fork()),
+        ("PromoteMessages", promote()),
+        ("PromoteMessages", promote("1")),
     ):
         found = await outcome(call(other, method, request))
         assert found is not None
@@ -97,3 +100,42 @@ async def test_conversations_messages_and_their_bytes_have_quotas(guarded):
     await call(caller, "DeleteConversation", delete())
     found = await usage()
     assert (found.conversations, found.messages, found.bytes) == (0, 0, 0)
+
+
+async def test_promoting_needs_the_scopes_of_both(guarded):
+    owner = await guarded.caller("acme")
+    await call(owner, "AppendMessages", append(said("a", "1")))
+    both = ["conversations:write", "memories:write"]
+    others = ["conversations:read", "memories:read", "memories:export", "memories:erase"]
+    for lacking in both:
+        held = [scope for scope in both if scope != lacking]
+        caller = await guarded.caller("acme", scopes=[*held, *others])
+        for request in (promote(), promote("1")):
+            found = await outcome(call(caller, "PromoteMessages", request))
+            assert found is not None
+            assert (found.reason, found.metadata) == ("SCOPE_MISSING", {"scope": lacking})
+    caller = await guarded.caller("acme", scopes=both)
+    answer = await call(caller, "PromoteMessages", promote())
+    assert [memory.content for memory in answer.memories] == ["a"]
+
+
+async def test_promoted_memories_count_in_quotas(guarded):
+    caller = await guarded.caller("acme")
+    await call(caller, "AppendMessages", append(said("a", "1"), said("b", "2"), said("c", "3")))
+
+    async def limit(memories):
+        quotas = access_pb2.Quotas(memories=memories)
+        update = access_pb2.UpdateTenantRequest(tenant="acme", quotas=quotas)
+        await guarded.admin.access("UpdateTenant", update)
+
+    await limit(2)
+    for request in (promote(), promote("1", "2", "3")):
+        found = await outcome(call(caller, "PromoteMessages", request))
+        assert found is not None
+        assert (found.reason, "quota memories" in found.message) == ("QUOTA_EXCEEDED", True)
+    usage = access_pb2.GetUsageRequest(tenant="acme")
+    assert (await guarded.admin.access("GetUsage", usage)).usage.memories == 0
+    await limit(3)
+    answer = await call(caller, "PromoteMessages", promote())
+    assert len(answer.memories) == 3
+    assert (await guarded.admin.access("GetUsage", usage)).usage.memories == 3

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from google.protobuf.message import Message
 
 from memoryd.v1 import conversation_pb2 as pb
+from memoryd.v1 import memory_pb2
 
 _NAMED = {"session_id": "fuzz-1", "conversation_id": "talk"}
 _MESSAGES = [
@@ -87,5 +88,19 @@ VALID: Mapping[str, tuple[Message, ...]] = {
     "ExportMessages": (
         pb.ExportMessagesRequest(session_id="fuzz-1"),
         pb.ExportMessagesRequest(**_NAMED),
+    ),
+    "PromoteMessages": (
+        pb.PromoteMessagesRequest(
+            **_NAMED, since_last=True, exclude_message_ids=["2"], ttl={"seconds": 900}
+        ),
+        pb.PromoteMessagesRequest(
+            **_NAMED,
+            message_ids=["1", "2"],
+            roles=[pb.ROLE_USER],
+            content_type=memory_pb2.CONTENT_TYPE_FACT,
+            importance=0.75,
+            never_expires=True,
+        ),
+        pb.PromoteMessagesRequest(**_NAMED, since_last=True, expire_time={"seconds": 2**33}),
     ),
 }

@@ -74,6 +74,14 @@ class Branches:
             run.branch == wanted.branch and wanted.depth <= run.last for run in self.way(place)
         )
 
+    def shared(self, place: Place, other: Place) -> Place:
+        """The last message that the ways back from two messages have in common."""
+        lasts = {run.branch: run.last for run in self.way(other)}
+        for run in self.way(place):
+            if run.branch in lasts:
+                return Place(run.branch, min(run.last, lasts[run.branch]))
+        return NOWHERE
+
     def needed(self, places: Iterable[Place]) -> dict[int, int]:
         """Up to which depth each branch is part of the way back from any of some messages."""
         needed: dict[int, int] = {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from memoryd.conversations import placing, reading, replies
+from memoryd.conversations import placing, promotion, reading, replies
 from memoryd.conversations.branches import Branch
 from memoryd.conversations.removal import Unneeded
 from memoryd.conversations.trees import tree_of
@@ -25,6 +25,7 @@ from memoryd.conversations.writes import (
     ForkConversation,
     MoveHead,
     PopMessages,
+    Promoted,
     SetSummary,
 )
 from memoryd.domain.conversations import (
@@ -57,13 +58,16 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from memoryd.conversations.writes import (
+        Candidate,
         ConversationOutcome,
         ConversationWrite,
         Expiration,
         Named,
+        PromoteMessages,
     )
     from memoryd.database.dialect import Dialect, Insertion
     from memoryd.domain.conversations import Message, Tip
+    from memoryd.domain.records import Stored
     from memoryd.sessions.revisions import Revisions
 
 
@@ -169,7 +173,8 @@ class ConversationChanges:
             labels=row.labels,
             state=row.state,
         )
-        return self._rows.add(made)
+        marks = promotion.kept(row.promoted, [head.place], promotion.shared_in(self._trees, row))
+        return self._rows.add(made._replace(promoted=marks))
 
     def _move_head(self, write: MoveHead, revisions: Revisions) -> Conversation:
         row = self._current(write.of, revisions)
@@ -301,13 +306,58 @@ class ConversationChanges:
         head = Head()
         if len(fitting) < len(outlines):
             head = self._trees.head_at(row, outlines[len(fitting)])
-        after = row._replace(head=head, head_is_tip=self._is_tip(row, row.tips, head))
+        marks = promotion.kept(
+            row.promoted,
+            [head.place, *(tip.place for tip in row.tips)],
+            promotion.shared_in(self._trees, row),
+        )
+        after = row._replace(
+            head=head, head_is_tip=self._is_tip(row, row.tips, head), promoted=marks
+        )
         unneeded = Unneeded(connection, self._trees, row, after)
         revision = revisions.take(unneeded.usage())
         unneeded.delete()
         is_end = self._trees.is_end(row, head.place)
         self._rows.put(after._replace(head=head._replace(is_end=is_end)), revision)
         return tuple(reversed(popped))
+
+    def promotable(self, write: PromoteMessages) -> list[Candidate]:
+        """What of a promotion is to be stored and gone over, as the conversation is now.
+
+        Raises ConversationNotFound and MessageNotFound; nothing changes but that what has expired
+        is gone.
+        """
+        row = self._current(write.of, self._revisions[write.session])
+        rows = self._rows
+        there = promotion.still_there(
+            write.candidates, rows.connection, rows.dialect, row, self._trees
+        )
+        if write.since_last:
+            return promotion.next_in_line(there, row, self._trees, self._reached(row))
+        if len(there) < len(write.candidates):
+            left = {candidate.place for candidate in there}
+            gone = next(c for c in write.candidates if c.place not in left)
+            raise MessageNotFound(gone.message_id)
+        return there
+
+    def promoted(
+        self, write: PromoteMessages, gone_over: Sequence[Candidate], stored: Sequence[Stored]
+    ) -> Promoted:
+        """Note that what `promotable` gave is stored. That is no change to callers."""
+        row = self._current(write.of, self._revisions[write.session])
+        if not write.since_last:
+            return Promoted(stored, has_more=False)
+        if gone_over:
+            marks = promotion.advanced(
+                row.promoted, gone_over[-1].place, promotion.shared_in(self._trees, row)
+            )
+            row = row._replace(promoted=marks)
+            self._rows.amend(row)
+        return Promoted(stored, has_more=self._reached(row).depth < row.head.depth)
+
+    def _reached(self, row: Conversation) -> Place:
+        shared = promotion.shared_in(self._trees, row)
+        return promotion.reached(row.promoted, row.head.place, shared)
 
     def _rewound(self, row: Conversation, after: str) -> Conversation:
         """A conversation whose head is another message; empty: there is none."""

@@ -122,6 +122,7 @@ def _moved(
         change=Change.CREATED,
         head=head._replace(place=Place(branch + beyond, head.depth) if branch else head.place),
         tips=tuple(Tip(tip.branch + beyond, tip.depth, tip.message_id) for tip in row.tips),
+        promoted=tuple(Place(place.branch + beyond, place.depth) for place in row.promoted),
         forked_from=None if source is None else renamed.get(source, source),
     )
 

@@ -80,7 +80,7 @@ def _message(outline: Mapping[str, Any], body: bytes) -> Message:
 def _snapshot(row: Conversation) -> dict[str, Any]:
     """A conversation as it was, without the text of its summary."""
     values = row._asdict()
-    del values["session"], values["conversation_id"]
+    del values["session"], values["conversation_id"], values["promoted"]
     ttl, summary = row.ttl, row.summary
     return {
         **values,

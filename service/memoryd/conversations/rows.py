@@ -71,9 +71,9 @@ def conversation_of(row: Sequence[Any]) -> Conversation:
     tenant, session_id, conversation_id, number, tree, revision, change, *values = row[:12]
     created_at, updated_at, expires_at, ttl, branch = values
     depth, first, message_id, tokens, turn_id, turn_depth, head_at, is_end, is_tip = row[12:21]
-    tips, forked_from, forked_at, display_name, labels, state, *summary = row[21:30]
+    tips, promoted, forked_from, forked_at, display_name, labels, state, *summary = row[21:31]
     through, counted, set_at = summary
-    text = row[30] if len(row) > len(OUTLINE) else None
+    text = row[31] if len(row) > len(OUTLINE) else None
     return Conversation(
         Session(tenant, session_id),
         conversation_id,
@@ -97,6 +97,7 @@ def conversation_of(row: Sequence[Any]) -> Conversation:
         ),
         bool(is_tip),
         tuple(Tip(*tip) for tip in tips),
+        tuple(Place(*place) for place in promoted),
         forked_from,
         forked_at,
         display_name,
@@ -131,6 +132,7 @@ def values_of(row: Conversation) -> dict[str, Any]:
         "head_is_end": head.is_end,
         "head_is_tip": row.head_is_tip,
         "tips": [[*tip] for tip in row.tips],
+        "promoted": [[*place] for place in row.promoted],
         "forked_from": row.forked_from,
         "forked_at": row.forked_at,
         "display_name": row.display_name,

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from memoryd.conversations import export, reading
+from memoryd.conversations import export, promotion, reading
 from memoryd.conversations.listing import read_page as read_list
 from memoryd.conversations.windows import MessagePage, read_conversation, read_page
 from memoryd.domain.errors import ConversationNotFound
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         ConversationWrite,
         DeleteConversation,
         PopMessages,
+        Promoted,
+        PromoteMessages,
     )
     from memoryd.database.engine import Database
     from memoryd.domain.conversations import Conversation, ConversationPage, Message
@@ -70,6 +72,13 @@ class ConversationStore:
     async def pop(self, write: PopMessages) -> tuple[Message, ...]:
         """Give what was removed, the oldest first."""
         return cast("tuple[Message, ...]", await self._submit(write))
+
+    async def promote(self, write: PromoteMessages) -> Promoted:
+        """Store memories of messages.
+
+        Raises also what storing them raises: InvalidRequest, QuotaExceeded.
+        """
+        return cast("Promoted", await self._submit(write))
 
     async def delete(self, write: DeleteConversation) -> None:
         """Delete a conversation; an embedded database's files hold nothing of it any more."""
@@ -132,16 +141,46 @@ class ConversationStore:
             return page
 
         page = await self._reads.read(session, body, timeout=timeout)
-        large = [message.place for message in page.messages if message.body is None]
-        if not large:
+        return page._replace(messages=await self._completed(session, page.messages, timeout))
+
+    async def to_promote(
+        self,
+        session: Session,
+        conversation_id: str,
+        message_ids: Sequence[str],
+        *,
+        now: datetime,
+        timeout: float | None,
+    ) -> Sequence[Message]:
+        """The messages with some ids; without ids, the next ones that were not gone over.
+
+        Raises ConversationNotFound, MessageNotFound, and InvalidRequest where they are too large.
+        """
+        named = (self._database.dialect, session, conversation_id, now)
+
+        def body(connection: Connection) -> Sequence[Message]:
+            if message_ids:
+                return promotion.read_named(connection, *named, message_ids=message_ids)
+            return promotion.read_since_last(connection, *named)
+
+        found = await self._reads.read(session, body, timeout=timeout)
+        return await self._completed(session, found, timeout)
+
+    async def _completed(
+        self, session: Session, page: Sequence[Message], timeout: float | None
+    ) -> Sequence[Message]:
+        """A page with the bodies that it lacks; what is gone is left out."""
+        lacking = [message.place for message in page if message.body is None]
+        if not lacking:
             return page
+        dialect = self._database.dialect
         async with self._large:
             found = await self._reads.read(
                 session,
-                lambda c: reading.messages_at(c, dialect, session, large),
+                lambda c: reading.messages_at(c, dialect, session, lacking),
                 timeout=timeout,
             )
-        return page._replace(messages=_completed(page.messages, found))
+        return _completed(page, found)
 
     async def export(
         self,

@@ -68,9 +68,10 @@ class Trees:
         tree = tree_of(row)
         self.look_for([(tree, message_id)])
         found = self._by_id[tree][message_id]
-        return next((message for message in found if self._is_of(row, message.place)), None)
+        return next((message for message in found if self.has(row, message.place)), None)
 
-    def _is_of(self, row: Conversation, place: Place) -> bool:
+    def has(self, row: Conversation, place: Place) -> bool:
+        """Whether a message that is there is one of a conversation."""
         return self.leads_to(row, row.head.place, place) or any(
             self.leads_to(row, tip.place, place) for tip in row.tips
         )
@@ -80,6 +81,12 @@ class Trees:
         if place.branch == wanted.branch:
             return wanted.depth <= place.depth
         return self.branches(tree_of(row)).leads_to(place, wanted)
+
+    def shared(self, row: Conversation, place: Place, other: Place) -> Place:
+        """The last message that the ways back from two messages have in common."""
+        if place.branch == other.branch:
+            return min(place, other)
+        return self.branches(tree_of(row)).shared(place, other)
 
     def branches(self, tree: Tree) -> Branches:
         """All of a tree."""

@@ -14,6 +14,7 @@ from memoryd.conversations.writes import (
     ForkConversation,
     MoveHead,
     PopMessages,
+    PromoteMessages,
     SetSummary,
 )
 from memoryd.database import statements
@@ -73,11 +74,11 @@ class WorkingSet:
     def load(self, writes: Sequence[ConversationWrite]) -> None:
         """Read what writes are about. Their sessions are locked."""
         names = {(*session, i) for write in writes for session, i in _names(write)}
-        # Appends do not answer the texts of summaries, which may be long.
+        # These do not answer the texts of summaries, which may be long.
         full = {
             (*session, i)
             for write in writes
-            if not isinstance(write, AppendMessages | PopMessages)
+            if not isinstance(write, AppendMessages | PopMessages | PromoteMessages)
             for session, i in _names(write)
         }
         self._take_in(rows.outlines_by_name(self.dialect), names - full)
@@ -122,6 +123,10 @@ class WorkingSet:
         row = row._replace(revision=revision, change=Change.UPDATED, updated_at=self.now)
         self._sessions[row.session].put(row)
         return row
+
+    def amend(self, row: Conversation) -> None:
+        """Put what callers do not see as a change."""
+        self._sessions[row.session].put(row)
 
     def remove(self, row: Conversation, revisions: Revisions) -> None:
         """Delete a conversation, the messages that no other one needs, and what retries get."""

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
 
-    from memoryd.domain.conversations import Conversation, Message, NewMessage
-    from memoryd.domain.records import Session
+    from memoryd.domain.conversations import Conversation, Message, NewMessage, Place
+    from memoryd.domain.records import Capacity, NewMemory, Session, Stored
 
 BYTES_A_WEIGHT = 8_192
 """Of bodies, what counts as much of a transaction as one small write."""
@@ -179,10 +179,48 @@ class ExpireConversation(OnConversation):
     weight = REMOVAL_WEIGHT
 
 
+class Candidate(NamedTuple):
+    """A message that was read, and what is to be stored of it."""
+
+    message_id: str
+    place: Place
+    revision: int
+    """Of its append."""
+    memory: NewMemory | None
+    """None: it is only gone over."""
+
+
+def memories_of(candidates: Iterable[Candidate]) -> tuple[NewMemory, ...]:
+    return tuple(c.memory for c in candidates if c.memory is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class PromoteMessages(OnConversation):
+    """Store memories of messages, all or none."""
+
+    of: Named
+    candidates: tuple[Candidate, ...]
+    since_last: bool
+    """Whether only those are stored that follow what was gone over, which they then belong to."""
+    capacity: Capacity
+
+    makes_session = False
+
+    @property
+    def weight(self) -> int:
+        return 1 + len(self.candidates)
+
+
 class Appended(NamedTuple):
     messages: Sequence[Message]
     """One for each that was given; with the bodies that were given."""
     conversation: Conversation
+
+
+class Promoted(NamedTuple):
+    stored: Sequence[Stored]
+    has_more: bool
+    """Whether there is something that was not gone over yet."""
 
 
 ConversationWrite = (
@@ -193,6 +231,7 @@ ConversationWrite = (
     | ForkConversation
     | MoveHead
     | SetSummary
+    | PromoteMessages
     | DeleteConversation
     | ExpireConversation
 )
@@ -204,9 +243,10 @@ KINDS = (
     ForkConversation,
     MoveHead,
     SetSummary,
+    PromoteMessages,
     DeleteConversation,
     ExpireConversation,
 )
-ConversationOutcome: TypeAlias = "Conversation | Appended | tuple[Message, ...] | None"
-"""Of AppendMessages; of PopMessages, the oldest first; of what removes, nothing; of the others the
-conversation."""
+ConversationOutcome: TypeAlias = "Conversation | Appended | tuple[Message, ...] | Promoted | None"
+"""Of AppendMessages; of PopMessages, the oldest first; of PromoteMessages; nothing of what removes;
+of the others the conversation."""

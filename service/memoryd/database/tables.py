@@ -407,6 +407,8 @@ conversations = Table(
     Column("head_is_tip", Boolean, nullable=False),
     # Of the other branches: [[branch, depth, message id], ...].
     Column("tips", JSON, nullable=False),
+    # The last messages of what was gone over to be promoted: [[branch, depth], ...].
+    Column("promoted", JSON, nullable=False),
     Column("forked_from", String(255)),
     Column("forked_at", String(255), nullable=False),
     Column("display_name", String(255), nullable=False),

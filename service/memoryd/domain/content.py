@@ -53,6 +53,10 @@ class ContentRefused(ValueError):
     """The content cannot be stored. The message says why and what helps; it never quotes it."""
 
 
+class NothingLeft(ContentRefused):
+    """There is no text, or none is left of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Hashes:
     """Both hashes of a content: 64 and 16 lower-case hex digits."""
@@ -67,7 +71,8 @@ def clean(text: str, policy: ContentPolicy) -> str:
     `SANITIZE` drops markup and control characters, `STRICT` insists that there are none, `VERBATIM`
     keeps the text as it came. Length is not checked here, so that markup does not count.
 
-    Raises `ContentRefused` for text that the policy refuses and where nothing is left to store.
+    Raises `ContentRefused` for text that the policy refuses, `NothingLeft` where nothing is left to
+    store.
     """
     if policy is ContentPolicy.VERBATIM:
         if "\0" in text:
@@ -78,7 +83,7 @@ def clean(text: str, policy: ContentPolicy) -> str:
     else:
         cleaned = _sanitise(text)
     if not cleaned:
-        raise ContentRefused(
+        raise NothingLeft(
             "The content is empty, or nothing is left of it without markup, control characters and"
             " white space at its ends; send plain text."
         )

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 MAX_MESSAGES = 1_000
 """Messages of one call, as the contract has it."""
 
+MAX_PROMOTED = 1_000
+"""Messages that one call goes over to make memories of them, as the contract has it."""
+
 MAX_MESSAGE_BYTES = 1_048_576
 """Of a message as it is kept: of the proto that holds what the caller set."""
 
@@ -116,6 +119,9 @@ class Conversation(NamedTuple):
     """Whether there is a head, and no other branch of the conversation goes on from it."""
     tips: Sequence[Tip] = ()
     """Of the branches besides that of the head, the oldest first."""
+    promoted: Sequence[Place] = ()
+    """How far its messages were gone over to be promoted: the last message on each way. All before
+    one was gone over as well; none of them lies before another."""
     forked_from: str | None = None
     forked_at: str = ""
     display_name: str = ""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from memoryd.conversations.changes import ConversationChanges
 from memoryd.conversations.writes import KINDS as OF_CONVERSATIONS
+from memoryd.conversations.writes import PromoteMessages, memories_of
 from memoryd.documents.changes import DocumentChanges
 from memoryd.documents.writes import (
     ExpireDocument,
@@ -82,7 +83,7 @@ class UnitOfWork:
     def apply(self, writes: Sequence[Write]) -> list[Outcome | MemorydError]:
         """Apply each write or none of it; answer in their order, an error for what was refused."""
         self._lock(writes)
-        self._memories.load(writes)
+        self._memories.load([*writes, *self._stores_of(writes)])
         outcomes = [self._attempt(write) for write in writes]
         self._save()
         return outcomes
@@ -157,6 +158,12 @@ class UnitOfWork:
             )
             self._conversations.load(of_conversations)
 
+    def _stores_of(self, writes: Sequence[Write]) -> Iterator[Store]:
+        """What is stored along with other things, in sessions that are there."""
+        for write in writes:
+            if isinstance(write, PromoteMessages) and write.session in self._work:
+                yield Store(memories_of(write.candidates), write.capacity)
+
     def _open_accounts(self, tenants: Iterable[str]) -> Mapping[str, Account]:
         if self._quotas_of is None:
             return open_known(self._connection, self._dialect, tenants)
@@ -164,6 +171,8 @@ class UnitOfWork:
         return open_accounts(self._connection, self._dialect, limits, self._new, self._now)
 
     def _attempt(self, write: Write) -> Outcome | MemorydError:
+        if isinstance(write, PromoteMessages):
+            return self._promote(write)
         changes, works = self._changes_of(write)
         state = changes.state(write)
         if state is None:
@@ -181,6 +190,20 @@ class UnitOfWork:
                 if account is not None:
                     account.used = used
             return error
+        return outcome
+
+    def _promote(self, write: PromoteMessages) -> Outcome | MemorydError:
+        changes, _ = self._changes_of(write)
+        try:
+            chosen = changes.promotable(write)
+        except MemorydError as error:
+            return error
+        stored: Any = ()
+        if memories := memories_of(chosen):
+            stored = self._attempt(Store(memories, write.capacity))
+            if isinstance(stored, MemorydError):
+                return stored
+        outcome: Outcome = changes.promoted(write, chosen, stored)
         return outcome
 
     def _changes_of(self, write: Write) -> tuple[Any, dict[Session, SessionWork]]:

@@ -32,7 +32,7 @@ MAX_FILTER_TAGS = 100
 
 
 def check_store(request: memory_pb2.StoreMemoryRequest, violations: Violations) -> None:
-    _check_raw(request.content, "content", violations)
+    check_raw(request.content, "content", violations)
     _check_tags(request.tags, "tags", violations)
 
 
@@ -47,7 +47,7 @@ def check_batch(
         )
         return
     for place, item in enumerate(request.requests):
-        _check_raw(item.content, f"requests[{place}].content", violations)
+        check_raw(item.content, f"requests[{place}].content", violations)
         _check_tags(item.tags, f"requests[{place}].tags", violations)
 
 
@@ -62,12 +62,12 @@ def check_stream(request: memory_pb2.StreamStoreMemoriesRequest, violations: Vio
 
 
 def check_update(request: memory_pb2.UpdateMemoryRequest, violations: Violations) -> None:
-    _check_raw(request.memory.content, "memory.content", violations)
+    check_raw(request.memory.content, "memory.content", violations)
     _check_tags(request.memory.tags, "memory.tags", violations)
 
 
 def check_similar(request: memory_pb2.FindSimilarMemoriesRequest, violations: Violations) -> None:
-    _check_raw(request.content, "content", violations)
+    check_raw(request.content, "content", violations)
 
 
 def check_retrieval(request: memory_pb2.RetrieveMemoriesRequest, violations: Violations) -> None:
@@ -112,7 +112,7 @@ def _check_tags(tags: Sequence[str], field: str, violations: Violations) -> None
         )
 
 
-def _check_raw(content: str, field: str, violations: Violations) -> None:
+def check_raw(content: str, field: str, violations: Violations) -> None:
     if len(content) > MAX_RAW_CHARS:
         violations.add(
             field,

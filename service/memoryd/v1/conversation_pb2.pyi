@@ -12,6 +12,7 @@ from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from memoryd.v1 import memory_pb2 as _memory_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -1220,3 +1221,136 @@ class ExportMessagesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExportMessagesResponse: _TypeAlias = ExportMessagesResponse  # noqa: Y015
+
+@_typing.final
+class PromoteMessagesRequest(_message.Message):
+    """Request of PromoteMessages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
+    MESSAGE_IDS_FIELD_NUMBER: _builtins.int
+    SINCE_LAST_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
+    CONTENT_TYPE_FIELD_NUMBER: _builtins.int
+    IMPORTANCE_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    NEVER_EXPIRES_FIELD_NUMBER: _builtins.int
+    EXCLUDE_MESSAGE_IDS_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """See Memory.session_id."""
+    conversation_id: _builtins.str
+    """See Conversation.conversation_id."""
+    since_last: _builtins.bool
+    """If true, the messages of the head's branch that no call with `since_last` has gone over yet, the oldest first. What
+    `roles` and `exclude_message_ids` leave out, and what has no text, counts as gone over. After SetHead or
+    RewriteMessages these are the messages after the last one that the branch shares with what was gone over. A fork
+    begins with what its source has gone over.
+    """
+    content_type: _memory_pb2.ContentType.ValueType
+    """See StoreMemoryRequest.content_type."""
+    importance: _builtins.float
+    """See StoreMemoryRequest.importance."""
+    never_expires: _builtins.bool
+    """If true, never. False means unset."""
+    @_builtins.property
+    def message_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The messages, of any branch; at most 1,000, and 3 MiB together. NOT_FOUND if the conversation does not have one.
+        Either these or `since_last` must be given.
+        """
+
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[Global___Role.ValueType]:
+        """Only messages of these roles. None: of any role."""
+
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """How long from now. More than zero."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """A time in the future."""
+
+    @_builtins.property
+    def exclude_message_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Messages to leave out, such as one whose text is too long for a memory. At most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        conversation_id: _builtins.str = ...,
+        message_ids: _abc.Iterable[_builtins.str] | None = ...,
+        since_last: _builtins.bool = ...,
+        roles: _abc.Iterable[Global___Role.ValueType] | None = ...,
+        content_type: _memory_pb2.ContentType.ValueType = ...,
+        importance: _builtins.float | None = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        never_expires: _builtins.bool = ...,
+        exclude_message_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_importance", b"_importance", "expiration", b"expiration", "expire_time", b"expire_time", "importance", b"importance", "never_expires", b"never_expires", "ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_importance", b"_importance", "content_type", b"content_type", "conversation_id", b"conversation_id", "exclude_message_ids", b"exclude_message_ids", "expiration", b"expiration", "expire_time", b"expire_time", "importance", b"importance", "message_ids", b"message_ids", "never_expires", b"never_expires", "roles", b"roles", "session_id", b"session_id", "since_last", b"since_last", "ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__importance: _TypeAlias = _typing.Literal["importance"]  # noqa: Y015
+    _WhichOneofArgType__importance: _TypeAlias = _typing.Literal["_importance", b"_importance"]  # noqa: Y015
+    _WhichOneofReturnType_expiration: _TypeAlias = _typing.Literal["ttl", "expire_time", "never_expires"]  # noqa: Y015
+    _WhichOneofArgType_expiration: _TypeAlias = _typing.Literal["expiration", b"expiration"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__importance) -> _WhichOneofReturnType__importance | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_expiration) -> _WhichOneofReturnType_expiration | None: ...
+
+Global___PromoteMessagesRequest: _TypeAlias = PromoteMessagesRequest  # noqa: Y015
+
+@_typing.final
+class PromoteMessagesResponse(_message.Message):
+    """Response of PromoteMessages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORIES_FIELD_NUMBER: _builtins.int
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    EVICTED_MEMORY_IDS_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    HAS_MORE_FIELD_NUMBER: _builtins.int
+    truncated: _builtins.bool
+    """True if the answer reached the size that a client receives by default, and its last memories lack content and
+    metadata. All are stored.
+    """
+    has_more: _builtins.bool
+    """With `since_last`: whether the head's branch has further messages to go over. A call goes over 1,000 messages, or as
+    many as have 3 MiB together; call again.
+    """
+    @_builtins.property
+    def memories(self) -> _containers.RepeatedCompositeFieldContainer[_memory_pb2.Memory]:
+        """One for each message that was promoted, in order. Messages of the same text have the same memory."""
+
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedScalarFieldContainer[_memory_pb2.StoreOutcome.ValueType]:
+        """What became of each, in the same order."""
+
+    @_builtins.property
+    def evicted_memory_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Memories that were soft-deleted to keep the session's limit."""
+
+    def __init__(
+        self,
+        *,
+        memories: _abc.Iterable[_memory_pb2.Memory] | None = ...,
+        outcomes: _abc.Iterable[_memory_pb2.StoreOutcome.ValueType] | None = ...,
+        evicted_memory_ids: _abc.Iterable[_builtins.str] | None = ...,
+        truncated: _builtins.bool = ...,
+        has_more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evicted_memory_ids", b"evicted_memory_ids", "has_more", b"has_more", "memories", b"memories", "outcomes", b"outcomes", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromoteMessagesResponse: _TypeAlias = PromoteMessagesResponse  # noqa: Y015

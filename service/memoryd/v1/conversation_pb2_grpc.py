@@ -107,6 +107,11 @@ class ConversationServiceStub:
                 request_serializer=memoryd_dot_v1_dot_conversation__pb2.ExportMessagesRequest.SerializeToString,
                 response_deserializer=memoryd_dot_v1_dot_conversation__pb2.ExportMessagesResponse.FromString,
                 _registered_method=True)
+        self.PromoteMessages = channel.unary_unary(
+                '/memoryd.v1.ConversationService/PromoteMessages',
+                request_serializer=memoryd_dot_v1_dot_conversation__pb2.PromoteMessagesRequest.SerializeToString,
+                response_deserializer=memoryd_dot_v1_dot_conversation__pb2.PromoteMessagesResponse.FromString,
+                _registered_method=True)
 
 
 class ConversationServiceServicer:
@@ -222,6 +227,18 @@ class ConversationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PromoteMessages(self, request, context):
+        """Stores the texts of messages as memories of the session, all or none, as StoreMemory stores them: each is sanitised,
+        merged with a memory of the same type and content, and counts against the session's limit. Texts are `text` parts;
+        those of one message are joined by line breaks. Messages without a text are skipped. A memory's metadata has
+        `speaker` (the author, or the role in lower case), `occurred_at` (`occur_time`, or `create_time`), `episode` (the
+        conversation's id) and `message_id`. The conversation's etag stays. Needs memories:write as well.
+        INVALID_ARGUMENT, naming the message, if a text has more than 16,384 characters or cannot be stored.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ConversationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -289,6 +306,11 @@ def add_ConversationServiceServicer_to_server(servicer, server):
                     servicer.ExportMessages,
                     request_deserializer=memoryd_dot_v1_dot_conversation__pb2.ExportMessagesRequest.FromString,
                     response_serializer=memoryd_dot_v1_dot_conversation__pb2.ExportMessagesResponse.SerializeToString,
+            ),
+            'PromoteMessages': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteMessages,
+                    request_deserializer=memoryd_dot_v1_dot_conversation__pb2.PromoteMessagesRequest.FromString,
+                    response_serializer=memoryd_dot_v1_dot_conversation__pb2.PromoteMessagesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -650,6 +672,33 @@ class ConversationService:
             '/memoryd.v1.ConversationService/ExportMessages',
             memoryd_dot_v1_dot_conversation__pb2.ExportMessagesRequest.SerializeToString,
             memoryd_dot_v1_dot_conversation__pb2.ExportMessagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteMessages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/memoryd.v1.ConversationService/PromoteMessages',
+            memoryd_dot_v1_dot_conversation__pb2.PromoteMessagesRequest.SerializeToString,
+            memoryd_dot_v1_dot_conversation__pb2.PromoteMessagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

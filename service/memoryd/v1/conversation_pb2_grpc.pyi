@@ -86,6 +86,14 @@ class ConversationServiceStub:
     message comes after the one that it follows, and once in each conversation that has it. NOT_FOUND if the
     conversation that is named is absent.
     """
+    PromoteMessages: _grpc.UnaryUnaryMultiCallable[_conversation_pb2.PromoteMessagesRequest, _conversation_pb2.PromoteMessagesResponse]
+    """Stores the texts of messages as memories of the session, all or none, as StoreMemory stores them: each is sanitised,
+    merged with a memory of the same type and content, and counts against the session's limit. Texts are `text` parts;
+    those of one message are joined by line breaks. Messages without a text are skipped. A memory's metadata has
+    `speaker` (the author, or the role in lower case), `occurred_at` (`occur_time`, or `create_time`), `episode` (the
+    conversation's id) and `message_id`. The conversation's etag stays. Needs memories:write as well.
+    INVALID_ARGUMENT, naming the message, if a text has more than 16,384 characters or cannot be stored.
+    """
 
 @_typing.type_check_only
 class ConversationServiceAsyncStub(ConversationServiceStub):
@@ -144,6 +152,14 @@ class ConversationServiceAsyncStub(ConversationServiceStub):
     """Streams the messages of a conversation, or of all conversations of the session, with those of all branches. A
     message comes after the one that it follows, and once in each conversation that has it. NOT_FOUND if the
     conversation that is named is absent.
+    """
+    PromoteMessages: _aio.UnaryUnaryMultiCallable[_conversation_pb2.PromoteMessagesRequest, _conversation_pb2.PromoteMessagesResponse]  # type: ignore[assignment]
+    """Stores the texts of messages as memories of the session, all or none, as StoreMemory stores them: each is sanitised,
+    merged with a memory of the same type and content, and counts against the session's limit. Texts are `text` parts;
+    those of one message are joined by line breaks. Messages without a text are skipped. A memory's metadata has
+    `speaker` (the author, or the role in lower case), `occurred_at` (`occur_time`, or `create_time`), `episode` (the
+    conversation's id) and `message_id`. The conversation's etag stays. Needs memories:write as well.
+    INVALID_ARGUMENT, naming the message, if a text has more than 16,384 characters or cannot be stored.
     """
 
 class ConversationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -278,6 +294,20 @@ class ConversationServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams the messages of a conversation, or of all conversations of the session, with those of all branches. A
         message comes after the one that it follows, and once in each conversation that has it. NOT_FOUND if the
         conversation that is named is absent.
+        """
+
+    @_abc_1.abstractmethod
+    def PromoteMessages(
+        self,
+        request: _conversation_pb2.PromoteMessagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_conversation_pb2.PromoteMessagesResponse, _abc.Awaitable[_conversation_pb2.PromoteMessagesResponse]]:
+        """Stores the texts of messages as memories of the session, all or none, as StoreMemory stores them: each is sanitised,
+        merged with a memory of the same type and content, and counts against the session's limit. Texts are `text` parts;
+        those of one message are joined by line breaks. Messages without a text are skipped. A memory's metadata has
+        `speaker` (the author, or the role in lower case), `occurred_at` (`occur_time`, or `create_time`), `episode` (the
+        conversation's id) and `message_id`. The conversation's etag stays. Needs memories:write as well.
+        INVALID_ARGUMENT, naming the message, if a text has more than 16,384 characters or cannot be stored.
         """
 
 def add_ConversationServiceServicer_to_server(servicer: ConversationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -7,7 +7,14 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from memoryd.domain.content import MAX_CONTENT_CHARS, ContentRefused, clean, hashes_of, keyed_hash
+from memoryd.domain.content import (
+    MAX_CONTENT_CHARS,
+    ContentRefused,
+    NothingLeft,
+    clean,
+    hashes_of,
+    keyed_hash,
+)
 from memoryd.domain.errors import Violation
 from memoryd.domain.principals import Scope
 from memoryd.domain.records import (
@@ -41,7 +48,10 @@ if TYPE_CHECKING:
     from memoryd.rpc.call import Call
     from memoryd.rpc.violations import Violations
     from memoryd.tools.settings import MemorySettings
-    from memoryd.v1 import memory_pb2
+    from memoryd.v1 import conversation_pb2, memory_pb2
+
+    StoredAs = memory_pb2.StoreMemoryRequest | conversation_pb2.PromoteMessagesRequest
+    """What says how something is stored."""
 
 DEFAULT_RESULTS = 10
 MAX_RESULTS = 100
@@ -294,30 +304,76 @@ class RequestParser:
         content = self._content(request.content, f"{prefix}content", violations)
         hashes = hashes_of(content)
         of_content, key = hashes.content_hash, request.key or None
+        memory = self._without_content(request, call, prefix, violations)
+        if memory.late is not None:
+            if request.request_id:  # it may be a retry, which the store knows
+                violations.add_conditional(memory.late)
+            else:
+                violations.add(*memory.late)
+        return memory._replace(
+            content=content,
+            metadata=parse_struct(request.metadata, f"{prefix}metadata", violations),
+            content_hash=of_content if key is None else keyed_hash(key, of_content),
+            semantic_hash=hashes.semantic_hash,
+            request_id=request.request_id.lower(),  # a UUID is the same in either case
+            fingerprint=fingerprint_of(request) if request.request_id else "",
+            field=field,
+            key=key,
+            tags=_tags(request.tags, f"{prefix}tags", violations) if request.tags else (),
+        )
+
+    def _without_content(
+        self, request: StoredAs, call: Call, prefix: str, violations: Violations
+    ) -> NewMemory:
         expires_at = self._expiration(request, call, prefix, violations)
         late = None
         if request.HasField("expire_time") and expires_at and expires_at <= self._clock():
             late = Violation(f"{prefix}expire_time", IN_THE_PAST)
-            if request.request_id:  # it may be a retry, which the store knows
-                violations.add_conditional(late)
-            else:
-                violations.add(*late)
         return NewMemory(
             session=call.session(request.session_id),
-            content=content,
+            content="",
             content_type=convert.CONTENT_TYPE_OF.get(request.content_type, ContentType.CONTEXT),
             importance=request.importance if request.HasField("importance") else DEFAULT_IMPORTANCE,
-            metadata=parse_struct(request.metadata, f"{prefix}metadata", violations),
-            content_hash=of_content if key is None else keyed_hash(key, of_content),
-            semantic_hash=hashes.semantic_hash,
+            metadata={},
+            content_hash="",
+            semantic_hash="",
             expires_at=expires_at,
-            request_id=request.request_id.lower(),  # a UUID is the same in either case
-            fingerprint=fingerprint_of(request) if request.request_id else "",
-            field=field,
             expires_by_default=not _has_expiration(request),
             late=late,
-            key=key,
-            tags=_tags(request.tags, f"{prefix}tags", violations) if request.tags else (),
+        )
+
+    def common_to_promoted(
+        self,
+        request: conversation_pb2.PromoteMessagesRequest,
+        call: Call,
+        violations: Violations,
+    ) -> NewMemory:
+        """What memories of messages have in common."""
+        memory = self._without_content(request, call, "", violations)
+        if memory.late is not None:
+            violations.add(*memory.late)
+        return memory
+
+    def promoted(
+        self,
+        common: NewMemory,
+        text: str,
+        metadata: dict[str, Any],
+        field: str,
+        violations: Violations,
+    ) -> NewMemory | None:
+        """The memory of a message; None where there is no text, or nothing is left of it."""
+        try:
+            content = self._content_or_nothing(text, field, violations)
+        except NothingLeft:
+            return None
+        hashes = hashes_of(content)
+        return common._replace(
+            content=content,
+            metadata=metadata,
+            content_hash=hashes.content_hash,
+            semantic_hash=hashes.semantic_hash,
+            field=field,
         )
 
     def edit(
@@ -382,7 +438,17 @@ class RequestParser:
 
     def _content(self, text: str, field: str, violations: Violations) -> str:
         try:
+            return self._content_or_nothing(text, field, violations)
+        except NothingLeft as refusal:
+            violations.add(field, str(refusal))
+            return ""
+
+    def _content_or_nothing(self, text: str, field: str, violations: Violations) -> str:
+        """Raises NothingLeft."""
+        try:
             content = clean(text, self._policy)
+        except NothingLeft:
+            raise
         except ContentRefused as refusal:
             violations.add(field, str(refusal))
             return ""
@@ -397,7 +463,7 @@ class RequestParser:
 
     def _expiration(
         self,
-        request: memory_pb2.StoreMemoryRequest,
+        request: StoredAs,
         call: Call,
         prefix: str,
         violations: Violations,
@@ -429,7 +495,7 @@ class RequestParser:
         return moment
 
 
-def _has_expiration(request: memory_pb2.StoreMemoryRequest) -> bool:
+def _has_expiration(request: StoredAs) -> bool:
     kind = request.WhichOneof("expiration")
     return kind is not None and (kind != "never_expires" or request.never_expires)
 

@@ -67,6 +67,10 @@ class MemoryServiceOptions:
     """Has them in memory for a call. It raises DatabaseUnavailable where they are not known: by
     others, memories could be evicted that its own would keep."""
 
+    def capacity(self, session: Session) -> Capacity:
+        """What a session may hold."""
+        return Capacity(self.settings(session.tenant).max_entries, self.half_life_days)
+
 
 class MemoryService:
     def __init__(
@@ -217,7 +221,7 @@ class MemoryService:
 
     async def store(self, memory: NewMemory, call: Call) -> memory_pb2.StoreMemoryResponse:
         del call
-        (stored,) = await self._store.store((memory,), self._capacity(memory.session))
+        (stored,) = await self._store.store((memory,), self._options.capacity(memory.session))
         return convert.store_response(stored, half_life_days=self._options.half_life_days)
 
     async def store_batch(
@@ -226,7 +230,7 @@ class MemoryService:
         del call
         stored: Sequence[Stored] = ()
         if memories:
-            stored = await self._store.store(memories, self._capacity(memories[0].session))
+            stored = await self._store.store(memories, self._options.capacity(memories[0].session))
         return convert.batch_response(
             stored, half_life_days=self._options.half_life_days, max_bytes=MAX_ANSWER_BYTES
         )
@@ -245,7 +249,7 @@ class MemoryService:
                 )
 
     def _begin_store(self, memory: NewMemory) -> asyncio.Future[tuple[Stored, ...]]:
-        return self._store.begin_store(memory, self._capacity(memory.session))
+        return self._store.begin_store(memory, self._options.capacity(memory.session))
 
     async def get(self, name: MemoryName, call: Call) -> memory_pb2.Memory:
         now, timeout = self._clock(), call.time_remaining()
@@ -318,7 +322,9 @@ class MemoryService:
     async def undelete(self, name: MemoryName, call: Call) -> memory_pb2.Memory:
         del call
         return self._message(
-            await self._store.undelete(name.session, name.memory_id, self._capacity(name.session))
+            await self._store.undelete(
+                name.session, name.memory_id, self._options.capacity(name.session)
+            )
         )
 
     async def find_similar(
@@ -417,10 +423,6 @@ class MemoryService:
                 call.counts("exported_memories", 1)
                 yield self._message(memory)
             after = page.next_after
-
-    def _capacity(self, session: Session) -> Capacity:
-        settings = self._options.settings(session.tenant)
-        return Capacity(settings.max_entries, self._options.half_life_days)
 
     def _message(self, memory: Memory, now: datetime | None = None) -> memory_pb2.Memory:
         return convert.memory_message(
