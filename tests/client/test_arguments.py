@@ -16,6 +16,7 @@ import pytest
 from memoryd import client
 from memoryd.client.conversations import ConversationValues
 from memoryd.client.new_messages import Said
+from memoryd.client.promotion import PromoteOptions
 from memoryd.client.windows import WindowOptions
 
 CLIENTS = {
@@ -25,7 +26,7 @@ CLIENTS = {
 }
 KEYWORDS = {
     f"Unpack[{kind.__name__}]": kind.__annotations__
-    for kind in (client.Filter, ConversationValues, Said, WindowOptions)
+    for kind in (client.Filter, ConversationValues, PromoteOptions, Said, WindowOptions)
 }
 """What `**which` and the like stand for."""
 FINE: dict[str, Any] = {

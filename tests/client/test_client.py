@@ -716,6 +716,30 @@ SENT: list[tuple[Callable[[Rig], Any], str, dict[str, Any]]] = [
             (lambda rig: rig.conversation.get(), "GetConversation", {}),
             (lambda rig: rig.conversation.export(), "ExportMessages", {}),
             (
+                lambda rig: rig.conversation.promote(
+                    ["m1"],
+                    roles=["user", client.Role.ROLE_TOOL],
+                    exclude_message_ids=["m2"],
+                    content_type="fact",
+                    importance=0,
+                    never_expires=True,
+                ),
+                "PromoteMessages",
+                {
+                    "message_ids": ["m1"],
+                    "roles": ["ROLE_USER", "ROLE_TOOL"],
+                    "exclude_message_ids": ["m2"],
+                    "content_type": "CONTENT_TYPE_FACT",
+                    "importance": 0.0,
+                    "never_expires": True,
+                },
+            ),
+            (
+                lambda rig: rig.conversation.promote(since_last=True, ttl=timedelta(days=1)),
+                "PromoteMessages",
+                {"since_last": True, "ttl": "86400s"},
+            ),
+            (
                 lambda rig: rig.conversation.delete(allow_missing=True, etag="r1"),
                 "DeleteConversation",
                 {"allow_missing": True, "etag": "r1"},
@@ -1568,6 +1592,7 @@ def test_the_client_imports_no_other_module_of_memoryd() -> None:
     parts = (
         *("arguments", "channel", "connection", "credentials", "errors", "memories", "messages"),
         *("documents", "sessions", "store_stream", "tls", "tools"),
-        *("context", "conversation_handle", "conversations", "new_messages", "windows"),
+        *("context", "conversation_handle", "conversations", "new_messages", "promotion"),
+        "windows",
     )
     assert set(ours) == {"memoryd", "memoryd.client", *(f"memoryd.client.{part}" for part in parts)}

@@ -307,6 +307,25 @@ async def test_what_is_set_of_a_conversation(client, conversation, clock):
         await conversation.get()
 
 
+async def test_messages_become_memories(running, conversation):
+    answer = await conversation.append(user="I like tea.", assistant="Noted.", system="Be kind.")
+    by_id = await conversation.promote([answer.messages[1].message_id], importance=1)
+    assert [one.content for one in by_id.memories] == ["Noted."]
+    promoted = await conversation.promote(since_last=True, roles=["user"], content_type="fact")
+    assert [one.content for one in promoted.memories] == ["I like tea."]
+    assert not (await conversation.promote(since_last=True)).memories
+    context = await conversation.context("tea")
+    assert not context.memories  # its messages are there
+    await conversation.pop(3)
+    async with MemoryClient(running.address) as memory:
+        assert len([one async for one in memory.list("user-123")]) == 2
+    assert len((await conversation.context("tea")).memories) == 2
+    with pytest.raises(ValueError, match="ttl and never_expires"):
+        await conversation.promote(since_last=True, ttl=timedelta(1), never_expires=True)
+    with pytest.raises(TypeError, match="newest: no such option"):
+        await conversation.promote(newest=True)
+
+
 # The context of a prompt
 
 

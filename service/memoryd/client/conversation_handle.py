@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from memoryd.client.conversations import ConversationClient, ConversationValues
     from memoryd.client.messages import JsonValue
     from memoryd.client.new_messages import NewMessage, Said
+    from memoryd.client.promotion import PromoteOptions
     from memoryd.client.windows import Window, WindowOptions
     from memoryd.v1.conversation_pb2 import (
         AppendMessagesResponse,
         Conversation,
         ExportMessagesResponse,
         Message,
+        PromoteMessagesResponse,
     )
 
 
@@ -188,6 +190,16 @@ class ConversationHandle:
         return await self.client.set_summary(
             *self._name, text, through_message_id, token_count=token_count, **options
         )
+
+    async def promote(
+        self,
+        message_ids: Iterable[str] = (),
+        *,
+        timeout: float | None = None,
+        **options: Unpack[PromoteOptions],
+    ) -> PromoteMessagesResponse:
+        """Make memories: `since_last=True`. See `ConversationClient.promote`."""
+        return await self.client.promote(*self._name, message_ids, timeout=timeout, **options)
 
     def export(
         self, *, timeout: float | None = None

@@ -13,6 +13,7 @@ from memoryd.client.conversation_handle import ConversationHandle
 from memoryd.client.errors import NotFound
 from memoryd.client.messages import request_id_or_new
 from memoryd.client.new_messages import new_messages
+from memoryd.client.promotion import promote_request
 from memoryd.client.windows import Window, name_of, window_request
 from memoryd.v1 import conversation_pb2, memory_pb2
 from memoryd.v1.conversation_pb2 import Conversation
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from memoryd.client.context import Context
     from memoryd.client.messages import JsonValue
     from memoryd.client.new_messages import NewMessage, Said
+    from memoryd.client.promotion import PromoteOptions
     from memoryd.client.windows import WindowOptions
     from memoryd.v1.conversation_pb2 import Message
     from memoryd.v1.conversation_pb2_grpc import ConversationServiceAsyncStub
@@ -420,6 +422,26 @@ class ConversationClient(Client["ConversationServiceAsyncStub"]):
             expected_etag=args.text("etag", etag),
         )
         return await self._call(self._stub.SetSummary, request, timeout)
+
+    async def promote(
+        self,
+        session_id: str,
+        conversation_id: str,
+        message_ids: Iterable[str] = (),
+        *,
+        timeout: float | None = None,
+        **options: Unpack[PromoteOptions],
+    ) -> conversation_pb2.PromoteMessagesResponse:
+        """Store texts of messages as memories of the session, word for word: all or none.
+
+        Give `message_ids`, or `since_last=True`. To promote a message again stores nothing twice.
+        With `since_last`, call again while the answer has `has_more`.
+
+        Raises InvalidArgument, which names a text too long for a memory, NotFound and
+        ResourceExhausted.
+        """
+        request = promote_request(session_id, conversation_id, message_ids, options)
+        return await self._call(self._stub.PromoteMessages, request, timeout)
 
     def export(
         self, session_id: str, conversation_id: str = "", *, timeout: float | None = None

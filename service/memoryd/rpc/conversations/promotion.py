@@ -12,10 +12,10 @@ from memoryd.domain.conversations import MAX_PROMOTED
 from memoryd.domain.errors import InvalidRequest
 from memoryd.domain.principals import Scope
 from memoryd.rpc import sizes
+from memoryd.rpc.answer_size import MAX_ANSWER_BYTES
 from memoryd.rpc.call import OFFLOAD_BYTES, offloaded, stop_if_gone
 from memoryd.rpc.memories import messages as convert
 from memoryd.rpc.memories.messages import moment_of
-from memoryd.rpc.memories.results import MAX_ANSWER_BYTES
 from memoryd.rpc.methods import BULK_WEIGHT, Method
 from memoryd.rpc.violations import Violations
 from memoryd.v1 import conversation_pb2
