@@ -44,6 +44,12 @@ FINE: dict[str, Any] = {
     "after_message_id": "",
     "text": "They met.",
     "through_message_id": "m1",
+    "key": "k",
+    "put": client.Put("k", text="t"),
+    "writes": [client.Put("k", text="t")],
+    "names": [((), "k")],
+    "source": ((), "k"),
+    "target": ((), "l"),
 }
 """Values for required parameters while another one is tested."""
 
@@ -241,20 +247,31 @@ async def test_an_argument_that_makes_no_memory_is_named(clients):
 
 
 NEVER = ("half a surrogate", "bytes", "a complex number", "an object", "a class")
-"""The values above that no parameter of a conversation's accepts, so that no call is sent."""
+"""The values above that no parameter of a document's or conversation's accepts, so that nothing is
+sent."""
 
 
-@pytest.mark.parametrize("method", methods(client.ConversationClient))
-async def test_an_argument_that_makes_no_request_on_a_conversation_is_named(method):
-    function = getattr(client.ConversationClient, method)
-    async with client.ConversationClient("127.0.0.1:1") as conversations:
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        pytest.param(kind, method, id=f"{kind.__name__}.{method}")
+        for kind in (client.DocumentClient, client.ConversationClient)
+        for method in methods(kind)
+    ],
+)
+async def test_an_argument_of_no_kind_that_is_accepted_is_named(kind, method):
+    function = getattr(kind, method)
+    async with kind("127.0.0.1:1") as unconnected:
         for name in parameters(function):
             for what in NEVER:
-                given = {"session_id": "s"} | required(function) | {name: HOSTILE[what]()}
+                given = {"session_id": "s"} | required(function)
+                if method == "move_all":
+                    given |= {"source": ["a"], "target": ["b"]}
+                given[name] = HOSTILE[what]()
                 if name == "session_id_prefix":
                     del given["session_id"]
-                error = await outcome(lambda given=given: getattr(conversations, method)(**given))
-                assert error is not None
+                error = await outcome(lambda given=given: getattr(unconnected, method)(**given))
+                assert error is not None, f"{method}({name}={what})"
                 assert_named(error, name, f"{method}({name}={what})")
 
 

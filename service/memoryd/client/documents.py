@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memoryd.client import arguments as args
 from memoryd.client.channel import Client
@@ -244,7 +244,8 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
 
         Pages are fetched as they are read; `timeout` applies to each page.
         """
-        view = document_pb2.DOCUMENT_VIEW_FULL if with_bodies else document_pb2.DOCUMENT_VIEW_BASIC
+        is_full = args.flag("with_bodies", with_bodies)
+        view = document_pb2.DOCUMENT_VIEW_FULL if is_full else document_pb2.DOCUMENT_VIEW_BASIC
         request = document_pb2.ListDocumentsRequest(
             session_id=args.text("session_id", session_id),
             namespace_prefix=args.texts("namespace_prefix", namespace_prefix),
@@ -367,7 +368,10 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
 
 def _name(place: str, name: Name) -> DocumentName:
     """`place` names the argument in errors."""
-    namespace, key = name
+    parts: list[Any] = args.items(place, name)
+    if len(parts) != 2:  # noqa: PLR2004  as the message says
+        raise ValueError(f"{place}: expected a namespace and a key, as a tuple")
+    namespace, key = parts
     return DocumentName(namespace=args.texts(place, namespace), key=args.text(place, key))
 
 
