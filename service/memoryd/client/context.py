@@ -64,7 +64,11 @@ def tokens_within(max_chars: int) -> int:
 
 def conversation_within(max_chars: int, window: Window) -> Context:
     """Summary and messages of a context, without memories. At least one message if there is one."""
-    summary = _cut(window.summary.text if window.summary else "", int(max_chars * SUMMARY_SHARE))
+    newest = "\n".join([MESSAGES_HEADING, *map(line_of, window.messages[-1:])])
+    summary = _cut(
+        window.summary.text if window.summary else "",
+        min(int(max_chars * SUMMARY_SHARE), max_chars - len(newest + _BREAK)),
+    )
     room = int(max_chars * CONVERSATION_SHARE) - len(Context(summary, (), ()).text)
     room -= len(_BREAK + MESSAGES_HEADING)
     first = len(window.messages)
