@@ -2,6 +2,8 @@
 
 make bench-recall LOCOMO=path/to/locomo10.json
 
+Turns are stored as memories, and in a run of their own appended to conversations and promoted.
+
 The weights that ship were fitted on the first four conversations; `python benchmarks/fit_recall.py`
 gives the figures for held-out conversations.
 """
@@ -13,6 +15,7 @@ import asyncio
 import statistics
 import time
 from dataclasses import dataclass
+from itertools import groupby, product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,12 +26,15 @@ from matplotlib import pyplot as plt
 from memoryd.client import open_channel
 from memoryd.recall.embedders.embedder import load
 from memoryd.recall.index import Document, SessionIndex
+from memoryd.v1 import conversation_pb2
 from memoryd.v1 import memory_pb2 as pb
+from memoryd.v1.conversation_pb2_grpc import ConversationServiceStub
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
+    from grpc.aio import Channel
     from harness import Server
 
 EMBEDDERS = ("none", "static", "minilm")
@@ -49,10 +55,44 @@ class Outcome:
     """Latencies at the caller, one query at a time."""
 
 
+async def store(channel: Channel, session_id: str, turns: Sequence[locomo.Turn]) -> list[str]:
+    """Store turns as memories; give the ids of these."""
+    memory = MemoryServiceStub(channel)
+    ids: list[str] = []
+    for start in range(0, len(turns), BATCH):
+        requests = [store_request(session_id, turn) for turn in turns[start : start + BATCH]]
+        answer = await memory.BatchStoreMemories(pb.BatchStoreMemoriesRequest(requests=requests))
+        ids += [response.memory.memory_id for response in answer.responses]
+    return ids
+
+
+async def promote(channel: Channel, session_id: str, turns: Sequence[locomo.Turn]) -> list[str]:
+    """Append turns to a conversation for each episode, and promote them; as `store`."""
+    stub = ConversationServiceStub(channel)
+    ids: list[str] = []
+    for episode, said in groupby(turns, lambda turn: turn.episode):
+        named = {"session_id": session_id, "conversation_id": episode}
+        messages = [message_of(turn) for turn in said]
+        await stub.AppendMessages(
+            conversation_pb2.AppendMessagesRequest(**named, messages=messages)
+        )
+        answer = await stub.PromoteMessages(
+            conversation_pb2.PromoteMessagesRequest(**named, since_last=True, never_expires=True)
+        )
+        ids += [memory.memory_id for memory in answer.memories]
+    return ids
+
+
+WAYS: dict[str, Callable[[Channel, str, Sequence[locomo.Turn]], Awaitable[list[str]]]] = {
+    "stored": store,
+    "promoted": promote,
+}
+
+
 async def run(
-    server: Server, conversations: Sequence[locomo.Conversation], embedder: str
+    server: Server, conversations: Sequence[locomo.Conversation], embedder: str, way: str
 ) -> Outcome:
-    """Store every conversation in a session, and ask every question."""
+    """Put every conversation into a session, and ask every question."""
     found: list[list[str]] = []
     times: list[float] = []
     async with open_channel(server.address) as channel:
@@ -60,15 +100,9 @@ async def run(
         turns: dict[str, list[str]] = {}
         for number, conversation in enumerate(conversations):
             session_id = f"conversation-{number}"
-            for start in range(0, len(conversation.turns), BATCH):
-                part = conversation.turns[start : start + BATCH]
-                answer = await memory.BatchStoreMemories(
-                    pb.BatchStoreMemoriesRequest(
-                        requests=[store_request(session_id, turn) for turn in part]
-                    )
-                )
-                for turn, response in zip(part, answer.responses, strict=True):
-                    turns.setdefault(response.memory.memory_id, []).append(turn.turn_id)
+            ids = await WAYS[way](channel, session_id, conversation.turns)
+            for turn, memory_id in zip(conversation.turns, ids, strict=True):
+                turns.setdefault(memory_id, []).append(turn.turn_id)
             last = conversation.turns[-1].content
             await warm(memory, session_id, last, vectors=embedder != "none")
         before = server.process.cpu_seconds()
@@ -99,6 +133,12 @@ def store_request(session_id: str, turn: locomo.Turn) -> pb.StoreMemoryRequest:
         }
     )
     return request
+
+
+def message_of(turn: locomo.Turn) -> conversation_pb2.Message:
+    message = conversation_pb2.Message(author=turn.speaker, parts=[{"text": turn.content}])
+    message.occur_time.FromDatetime(turn.occurred_at)
+    return message
 
 
 async def warm(memory: MemoryServiceStub, session_id: str, last: str, *, vectors: bool) -> None:
@@ -171,29 +211,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--embedders", nargs="+", default=EMBEDDERS)
+    parser.add_argument("--ways", nargs="+", default=[*WAYS])
     parser.add_argument("--plot", type=Path, default=Path("build/recall.png"))
     arguments = parser.parse_args()
     conversations = locomo.load(arguments.data)
     count = sum(len(conversation.questions) for conversation in conversations)
     print(f"{len(conversations)} conversations, {count} questions; % of the evidence found")
     measures = [*(f"R@{cut}" for cut in CUTS), "nDCG@10"]
-    print(f"{'embedder':10}{'database':12}", *(f"{name:>8}" for name in measures), end="")
+    print(
+        f"{'embedder':10}{'turns':10}{'database':12}", *(f"{name:>8}" for name in measures), end=""
+    )
     print(f"{'server µs':>11}{'p50 ms':>8}{'bytes':>7}")
     rows: dict[str, dict[str, float]] = {}
     for embedder in arguments.embedders:
         outcomes = {}
-        for kind in KINDS:
+        for way, kind in product(arguments.ways, KINDS):
             with serving(kind, MEMORYD_EMBEDDER=embedder, MEMORY_MAX_ENTRIES="1000") as server:
-                outcome = outcomes[kind] = asyncio.run(run(server, conversations, embedder))
-            rows[embedder] = row = figures(conversations, outcome.found)
-            print(f"{embedder:10}{kind:12}", *(f"{row[name]:8.1f}" for name in measures), end="")
+                outcome = asyncio.run(run(server, conversations, embedder, way))
+            outcomes[way, kind] = outcome
+            row = figures(conversations, outcome.found)
+            rows.setdefault(embedder, row)
+            print(
+                f"{embedder:10}{way:10}{kind:12}",
+                *(f"{row[name]:8.1f}" for name in measures),
+                end="",
+            )
             print(
                 f"{outcome.server_microseconds:11,.0f}{outcome.median_milliseconds:8.2f}"
                 f"{index_bytes(conversations, embedder):7,.0f}",
                 flush=True,
             )
-        alike = outcomes["sqlite"].found == outcomes["postgresql"].found
-        print(f"{'':10}the same rankings on both databases: {'yes' if alike else 'NO'}")
+        rankings = {tuple(map(tuple, outcome.found)) for outcome in outcomes.values()}
+        print(f"{'':10}the same rankings in all runs: {'yes' if len(rankings) == 1 else 'NO'}")
     for embedder, row in rows.items():
         kinds = [name for name in row if " " in name]
         print(f"{embedder}:", ", ".join(f"{name} {row[name]:.1f}" for name in kinds))

@@ -1,4 +1,4 @@
-"""Conversations against a plain model: appends, pops, rewrites, heads, forks, expiry, merges."""
+"""Conversations against a plain model: appends, pops, rewrites, forks, promotions, merges."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tests.rpc.test_conversation_branches import delete, fork, pop, rewrite, set
 from tests.rpc.test_conversation_merge import merge
 from tests.rpc.test_conversation_settings import create, listing
 from tests.rpc.test_conversations import append, get, ids, said
+from tests.rpc.test_promote import promote, stored
 
 from memoryd.v1 import session_pb2
 
@@ -62,6 +63,8 @@ class Talk:
     etag: str = ""
     expires: object = None
     slides: bool = False
+    gone_over: set[Node] = field(default_factory=set)
+    """By promotions of what is new since the last."""
 
     def nodes(self):
         return {node for end in (self.head, *self.tips) for node in way_of(end)}
@@ -82,6 +85,8 @@ class Talk:
 class Model:
     def __init__(self):
         self.talks = {}
+        self.memories = {}
+        """By content: the message and the conversation that it is of."""
 
     def live(self, name, now):
         talk = self.talks.get(name)
@@ -143,6 +148,7 @@ class Model:
         way = way_of(talk.head)
         popped = way[max(0, len(way) - count) :]
         talk.head = popped[0].parent if popped else talk.head
+        talk.gone_over &= talk.nodes()
         return popped
 
     def fork(self, name, at, new, now, *, etag=""):
@@ -152,7 +158,21 @@ class Model:
         node = talk.named(at) if at else talk.head
         if at and node is None:
             raise Refused(NOT_FOUND)
-        self.talks[new] = Talk(node)
+        self.talks[new] = Talk(node, gone_over=talk.gone_over & set(way_of(node)))
+
+    def promote(self, name, message_ids, now):
+        """Give the messages that become memories; without ids, those that are new."""
+        talk = self.current(name, "", now)
+        if message_ids:
+            nodes = [talk.named(message_id) for message_id in message_ids]
+            if None in nodes:
+                raise Refused(NOT_FOUND)
+        else:
+            nodes = [node for node in way_of(talk.head) if node not in talk.gone_over]
+            talk.gone_over |= set(nodes)
+        for node in nodes:
+            self.memories[node.text] = (node.id, name)
+        return nodes
 
     def set_head(self, name, message_id, now, *, etag=""):
         talk = self.current(name, etag, now)
@@ -188,17 +208,16 @@ class Run:
         dice, name = self.dice, self.dice.choice(NAMES)
         named = {"conversation_id": name}
         talk = self.model.talks.get(name)
-        etag = ""
-        if dice.random() < 0.2:
-            etag = "r999999"
-            if talk and not is_over(talk, self.clock()) and dice.random() < 0.7:
-                etag = talk.etag = (await self.stub.GetConversation(get(**named))).etag
+        etag = await self.given_etag(talk, named) if dice.random() < 0.2 else ""
         known = [node.id for node in talk.nodes()] if talk else []
         one = dice.choice([*known, *known, dice.choice(IDS)])
-        items = [(dice.choice(IDS), dice.choice("xy") * 4) for _ in range(dice.choice([1, 2, 3]))]
+        items = [(dice.choice(IDS), dice.choice("xyz") * 4) for _ in range(dice.choice([1, 2, 3]))]
         messages = [said(text, message_id) for message_id, text in items]
         kind = dice.choice(
-            [*("append",) * 5, *("rewrite",) * 3, "pop", "head", "head", "fork", "delete", "create"]
+            [
+                *(*("append",) * 5, *("rewrite",) * 3, *("promote",) * 4, "pop", "head", "head"),
+                *("fork", "delete", "create"),
+            ]
         )
         now, checked = self.clock(), {"expected_etag": etag}
         match kind:
@@ -232,6 +251,12 @@ class Run:
                     lambda: self.model.fork(name, at, new, now, etag=etag),
                     self.stub.ForkConversation(fork(at, new, **named, **checked)),
                 )
+            case "promote":
+                chosen = dice.choice([[], [], [one], [one, *known[:2]]])
+                await self.promoted(
+                    lambda: self.model.promote(name, [*dict.fromkeys(chosen)], now),
+                    self.stub.PromoteMessages(promote(*chosen, **named)),
+                )
             case "delete":
                 await self.same(
                     lambda: self.model.delete(name, now, etag=etag),
@@ -245,18 +270,35 @@ class Run:
                     self.stub.CreateConversation(create(**named, **given)),
                 )
 
-    async def same(self, expected, call):
+    async def given_etag(self, talk, named):
+        """A stale one, or the current one."""
+        if not talk or is_over(talk, self.clock()) or self.dice.random() >= 0.7:
+            return "r999999"
+        talk.etag = (await self.stub.GetConversation(get(**named))).etag
+        return talk.etag
+
+    async def promoted(self, expected, call):
+        answer, nodes = await self.answered(expected, call)
+        if answer is not None:
+            found = [(one.content, one.metadata["message_id"]) for one in answer.memories]
+            assert found == [(node.text, node.id) for node in nodes]
+
+    async def answered(self, expected, call):
+        """Give the answer and what is expected of it; nothing where both refuse alike."""
         code = nodes = None
         try:
             nodes = expected()
         except Refused as refusal:
             code = refusal.code
-        if code is not None:
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await call
-            assert caught.value.code() is code
-            return
-        answer = await call
+        if code is None:
+            return await call, nodes
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert caught.value.code() is code
+        return None, None
+
+    async def same(self, expected, call):
+        answer, nodes = await self.answered(expected, call)
         if nodes is not None:
             found = [(m.message_id, m.parent_message_id, m.parts[0].text) for m in answer.messages]
             assert found == [(n.id, n.parent.id if n.parent else "", n.text) for n in nodes]
@@ -267,6 +309,11 @@ class Run:
         assert set(await listing(self.stub)) == there
         for name in there:
             await self.check_talk(name, model.talks[name])
+        memories = {
+            memory.content: (memory.metadata["message_id"], memory.metadata["episode"])
+            for memory in await stored(self.running)
+        }
+        assert memories == model.memories
         named = session_pb2.GetSessionRequest(session_id="s")
         assert (await self.running.sessions.GetSession(named)).conversation_count == len(there)
         if swept:
