@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from memoryd import client
-from memoryd.client.conversations import ConversationValues
+from memoryd.client.conversation_calls import ConversationValues
 from memoryd.client.new_messages import Said
 from memoryd.client.promotion import PromoteOptions
 from memoryd.client.windows import WindowOptions

@@ -1592,7 +1592,7 @@ def test_the_client_imports_no_other_module_of_memoryd() -> None:
     parts = (
         *("arguments", "channel", "connection", "credentials", "errors", "memories", "messages"),
         *("documents", "sessions", "store_stream", "tls", "tools"),
-        *("context", "conversation_handle", "conversations", "new_messages", "promotion"),
+        *("context", "conversation_calls", "conversations", "new_messages", "promotion"),
         "windows",
     )
     assert set(ours) == {"memoryd", "memoryd.client", *(f"memoryd.client.{part}" for part in parts)}

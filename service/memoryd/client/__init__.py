@@ -24,8 +24,7 @@ from memoryd.client.channel import (
     open_channel,
 )
 from memoryd.client.context import Context
-from memoryd.client.conversation_handle import ConversationHandle
-from memoryd.client.conversations import ConversationClient
+from memoryd.client.conversations import ConversationClient, ConversationHandle
 from memoryd.client.documents import DocumentClient, Put, Remove
 from memoryd.client.errors import (
     Aborted,
