@@ -197,7 +197,7 @@ async def test_an_interrupted_import_can_be_repeated(filled, other_url, tmp_path
 ADDED_SINCE = {
     "sessions": (
         *("memory_count", "counted_revision", "document_count", "document_horizon"),
-        "conversation_count",
+        *("conversation_count", "conversation_horizon"),
         *("created_at", "updated_at", "display_name", "labels", "state", "memory_limit"),
         *("memory_ttl", "memories_never_expire", "settings_revision"),
         *("ranked_revision", "ranked_half_life"),

@@ -17,7 +17,10 @@ down_revision = "016_add_eviction_ranks_since_006"
 branch_labels = None
 depends_on = None
 
-TABLES = ("conversations", "conversation_branches", "messages", "conversation_requests")
+TABLES = (
+    *("conversations", "conversation_branches", "messages"),
+    *("conversation_history", "conversation_requests"),
+)
 
 # As of the other tables with a tenant.
 NAMED = """
@@ -152,8 +155,18 @@ def upgrade() -> None:
         words("sha256", 64),
         sa.Column("body", sa.LargeBinary(), nullable=False),
     )
+    op.create_index("ix_message_revision", "messages", [*KEY, "revision"])
     op.create_index("ix_message_id", "messages", [*KEY, "tree", "message_id"])
     op.create_index("ix_message_tokens", "messages", [*KEY, "branch", "tokens_through", "depth"])
+    create(
+        "conversation_history",
+        ["revision"],
+        number("revision"),
+        words("conversation_id"),
+        words("change", 16),
+        moment("recorded_at"),
+    )
+    op.create_index("ix_conversation_history_recorded_at", "conversation_history", ["recorded_at"])
     create(
         "conversation_requests",
         ["request_id"],
@@ -185,6 +198,7 @@ def upgrade() -> None:
 
 
 COUNTS = (
+    ("sessions", "conversation_horizon"),
     ("sessions", "conversation_count"),
     ("tenant_usage", "conversations"),
     ("tenant_usage", "messages"),

@@ -17,6 +17,7 @@ from memoryd.access.api_key import MalformedKey, digest_of, key_id_of
 from memoryd.access.keyring import Keyring
 from memoryd.audit.log import AuditLog
 from memoryd.audit.writer import AuditWriter
+from memoryd.conversations.history import read_changes as read_conversation_changes
 from memoryd.conversations.store import ConversationStore
 from memoryd.database.engine import Database
 from memoryd.database.notifications import Listener
@@ -205,6 +206,11 @@ class Server:
         self._standby = _standby_of(settings, options, self.database)
         self._listener = Listener(self.database)
         self._feed = ChangeFeed(self.database, self._listener, read_changes)
+        self._conversation_feed = ChangeFeed(
+            self.database,
+            self._listener,
+            partial(read_conversation_changes, self.database.dialect),
+        )
         self._document_feed = ChangeFeed(
             self.database, self._listener, partial(read_document_changes, self.database.dialect)
         )
@@ -317,6 +323,7 @@ class Server:
         sessions = [*changed]
         self._feed.notify(sessions)
         self._document_feed.notify(sessions)
+        self._conversation_feed.notify(sessions)
 
     def _add_services(self, clock: Callable[[], datetime]) -> None:
         settings, pipeline, tools = self._settings, self._pipeline, self._tools
@@ -356,7 +363,10 @@ class Server:
         promotions = Promotions(conversations, parser, options, clock=clock)
         pipeline.add_service(
             CONVERSATION_SERVICE,
-            {**ConversationService(conversations, clock).methods(), **promotions.methods()},
+            {
+                **ConversationService(conversations, self._conversation_feed, clock).methods(),
+                **promotions.methods(),
+            },
         )
         pipeline.add_service(TOOL_SERVICE, ToolConfigService(tools, self._secrets).methods())
         access = AccessService(
@@ -506,7 +516,8 @@ class Server:
     @property
     def watchers(self) -> int:
         """How many streams follow a session."""
-        return self._feed.subscriptions + self._document_feed.subscriptions
+        feeds = (self._feed, self._document_feed, self._conversation_feed)
+        return sum(feed.subscriptions for feed in feeds)
 
     @property
     def tool_watchers(self) -> int:
@@ -542,6 +553,7 @@ class Server:
                 await asyncio.gather(task, return_exceptions=True)
         await self._feed.close()
         await self._document_feed.close()
+        await self._conversation_feed.close()
         await self._tools.aclose()
         await self._pipeline.open_streams.aclose()
         await self._listener.close()

@@ -68,7 +68,9 @@ SCOPE_OF = {
         "memories:export": ("ExportDocuments",),
     },
     "ConversationService": {
-        "conversations:read": ("GetConversation", "ListConversations", "ListMessages"),
+        "conversations:read": (
+            *("GetConversation", "ListConversations", "ListMessages", "WatchConversations"),
+        ),
         "conversations:write": (
             *("CreateConversation", "UpdateConversation", "DeleteConversation"),
             *("AppendMessages", "PopMessages", "RewriteMessages", "ForkConversation"),

@@ -85,6 +85,7 @@ VALID: Mapping[str, tuple[Message, ...]] = {
             **_NAMED, summary=pb.Summary(text="so far", through_message_id="1", token_count=3)
         ),
     ),
+    "WatchConversations": (pb.WatchConversationsRequest(**_NAMED, start_revision=1),),
     "ExportMessages": (
         pb.ExportMessagesRequest(session_id="fuzz-1"),
         pb.ExportMessagesRequest(**_NAMED),

@@ -284,6 +284,11 @@ async def test_erasing_leaves_no_row_and_gives_a_receipt(
                 request_id=str(uuid.uuid4()),
             )
         )
+        gone = {"session_id": session_id, "conversation_id": "gone"}
+        await conversations.CreateConversation(
+            conversation_pb2.CreateConversationRequest(conversation=gone)
+        )
+        await conversations.DeleteConversation(conversation_pb2.DeleteConversationRequest(**gone))
     before = await tables.naming("user-123")
     assert all(before.values())
     others = await tables.naming("user-124"), await listed(memory, "user-124")

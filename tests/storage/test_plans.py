@@ -72,6 +72,7 @@ SWEEPERS = {
     "ix_document_requests_created_at",
     "ix_conversation_expires_at",
     "ix_conversation_requests_created_at",
+    "ix_conversation_history_recorded_at",
 }
 """The indexes with which the sweeper finds what is due across sessions."""
 

@@ -202,7 +202,7 @@ class ConversationChanges:
             raise ConversationNotFound(write.of.conversation_id)
         _check_etag(row, write.of)
         if row is not None:
-            self._rows.remove(row, revisions)
+            self._rows.remove(row, Change.DELETED, revisions)
             self._rows.dialect.owe_scrubbing(self._rows.connection)
 
     # Messages
@@ -391,7 +391,7 @@ class ConversationChanges:
         """What is there. One that has expired makes room."""
         row = self._rows.row(of)
         if row is not None and row.is_expired(self._now):
-            self._rows.remove(row, revisions)
+            self._rows.remove(row, Change.EXPIRED, revisions)
             return None
         return row
 

@@ -19,7 +19,11 @@ from memoryd.conversations.writes import (
 )
 from memoryd.database import statements
 from memoryd.database.dialect import Insertion, columns_of
-from memoryd.database.tables import conversation_requests, conversations
+from memoryd.database.tables import (
+    conversation_history,
+    conversation_requests,
+    conversations,
+)
 from memoryd.domain.errors import RequestIdReused
 from memoryd.domain.quotas import Usage
 from memoryd.domain.records import Change, Session
@@ -66,6 +70,8 @@ class WorkingSet:
         self._sessions: defaultdict[Session, _Rows] = defaultdict(_Rows)
         self.trees = Trees(connection, dialect)
         self._replies: dict[tuple[Session, str], Reply] = {}
+        self._gone: list[Row] = []
+        """That conversations are no longer there."""
         self.added: Counter[Session] = Counter()
         """How many conversations more a session has."""
         self.inserted = 0
@@ -128,15 +134,17 @@ class WorkingSet:
         """Put what callers do not see as a change."""
         self._sessions[row.session].put(row)
 
-    def remove(self, row: Conversation, revisions: Revisions) -> None:
+    def remove(self, row: Conversation, change: Change, revisions: Revisions) -> None:
         """Delete a conversation, the messages that no other one needs, and what retries get."""
         self.flush()
         unneeded = Unneeded(self.connection, self.trees, row, None)
-        revisions.take(unneeded.usage().plus(Usage(conversations=-1)))
+        revision = revisions.take(unneeded.usage().plus(Usage(conversations=-1)))
         unneeded.delete()
         session, conversation_id = row.session, row.conversation_id
         self.dialect.delete_many(self.connection, conversations, rows.NAME, [rows.key_of(row)])
         forget_requests(self.connection, session, conversation_id)
+        gone = {"conversation_id": conversation_id, "revision": revision, "change": change.value}
+        self._gone.append({**session._asdict(), **gone})
         self._replies = {
             place: reply
             for place, reply in self._replies.items()
@@ -159,7 +167,7 @@ class WorkingSet:
 
     def save(self) -> list[Insertion]:
         """Write what has changed; give the rows that are still to be inserted."""
-        return [*self._save_rows(), *self._answers()]
+        return [*self._save_rows(), *self._history(), *self._answers()]
 
     def flush(self) -> None:
         """Write what has changed, for what goes by the rows of the database."""
@@ -185,6 +193,12 @@ class WorkingSet:
             self.dialect.update_many(self.connection, conversations, rows.NAME, changed)
         insertions = [Insertion(conversations, columns_of(added), {})] if added else []
         return [*insertions, *self.trees.insertions()]
+
+    def _history(self) -> list[Insertion]:
+        if not self._gone:
+            return []
+        recorded = {"recorded_at": self.now}
+        return [Insertion(conversation_history, columns_of(self._gone), recorded)]
 
     def _answers(self) -> list[Insertion]:
         new = [

@@ -61,7 +61,9 @@ sessions = Table(
     Column("counted_revision", BigInteger),
     # Always right: earlier releases know no documents.
     Column("document_count", BigInteger, nullable=False, server_default=text("0")),
-    # As that.
+    # Before it not every deletion of a conversation is known any more.
+    Column("conversation_horizon", BigInteger, nullable=False, server_default=text("0")),
+    # As that of documents.
     Column("conversation_count", BigInteger, nullable=False, server_default=text("0")),
     Column("created_at", UtcDateTime),
     # Of the last change of anything in it.
@@ -514,10 +516,32 @@ messages = Table(
         name="fk_messages_session",
         ondelete="CASCADE",
     ),
+    # What a watch has to know.
+    Index("ix_message_revision", "tenant", "session_id", "revision"),
     # Not unique: forks give the same ids, each on branches of its own.
     Index("ix_message_id", "tenant", "session_id", "tree", "message_id"),
     # Where a window of so many tokens begins.
     Index("ix_message_tokens", "tenant", "session_id", "branch", "tokens_through", "depth"),
+)
+
+# That conversations are gone.
+conversation_history = Table(
+    "conversation_history",
+    schema,
+    Column("tenant", String(64), nullable=False),
+    Column("session_id", String(255), nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("conversation_id", String(255), nullable=False),
+    Column("change", String(16), nullable=False),
+    Column("recorded_at", UtcDateTime, nullable=False),
+    PrimaryKeyConstraint("tenant", "session_id", "revision", name="pk_conversation_history"),
+    ForeignKeyConstraint(
+        ["tenant", "session_id"],
+        ["sessions.tenant", "sessions.session_id"],
+        name="fk_conversation_history_session",
+        ondelete="CASCADE",
+    ),
+    Index("ix_conversation_history_recorded_at", "recorded_at"),
 )
 
 conversation_requests = Table(

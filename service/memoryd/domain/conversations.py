@@ -197,6 +197,18 @@ class Message(NamedTuple):
         )
 
 
+class ConversationEvent(NamedTuple):
+    """One change of a session's conversations."""
+
+    revision: int
+    change: Change
+    conversation_id: str
+    conversation: Conversation | None
+    """As it is when the event is read; None where it is gone."""
+    messages: Sequence[Message] = ()
+    """That the change appended."""
+
+
 class ConversationPage(NamedTuple):
     conversations: Sequence[Conversation]
     next_after: str | None

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from memoryd.conversations.removal import expired as expired_conversations
 from memoryd.conversations.writes import ExpireConversation
 from memoryd.database.tables import (
+    conversation_history,
     conversation_requests,
     document_history,
     document_requests,
@@ -74,6 +75,11 @@ HISTORIES = (
         document_history,
         is_gone=document_history.c.kind.is_(None),
         horizon=sessions.c.document_horizon,
+    ),
+    retention.History(
+        conversation_history,
+        is_gone=conversation_history.c.change.is_not(None),
+        horizon=sessions.c.conversation_horizon,
     ),
 )
 

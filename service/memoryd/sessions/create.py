@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
     from memoryd.database.dialect import Dialect
 
-_BEGINNING = ("revision", "horizon", "document_horizon", "counted_revision")
+_BEGINNING = (
+    *("revision", "horizon", "document_horizon", "conversation_horizon"),
+    "counted_revision",
+)
 """Columns that say where a session begins."""
 
 

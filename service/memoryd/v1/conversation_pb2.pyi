@@ -60,6 +60,42 @@ ROLE_TOOL: Role.ValueType  # 5
 """A tool that the model called."""
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
+class _ConversationChange:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ConversationChangeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ConversationChange.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CONVERSATION_CHANGE_UNSPECIFIED: _ConversationChange.ValueType  # 0
+    """Never sent."""
+    CONVERSATION_CHANGE_CREATED: _ConversationChange.ValueType  # 1
+    """It was made."""
+    CONVERSATION_CHANGE_UPDATED: _ConversationChange.ValueType  # 2
+    """It, or what it has of messages, changed."""
+    CONVERSATION_CHANGE_DELETED: _ConversationChange.ValueType  # 3
+    """It was deleted."""
+    CONVERSATION_CHANGE_EXPIRED: _ConversationChange.ValueType  # 4
+    """It expired."""
+    CONVERSATION_CHANGE_PURGED: _ConversationChange.ValueType  # 5
+    """Not sent by this release: watching a session that is erased ends with OUT_OF_RANGE."""
+
+class ConversationChange(_ConversationChange, metaclass=_ConversationChangeEnumTypeWrapper):
+    """What has happened to a conversation."""
+
+CONVERSATION_CHANGE_UNSPECIFIED: ConversationChange.ValueType  # 0
+"""Never sent."""
+CONVERSATION_CHANGE_CREATED: ConversationChange.ValueType  # 1
+"""It was made."""
+CONVERSATION_CHANGE_UPDATED: ConversationChange.ValueType  # 2
+"""It, or what it has of messages, changed."""
+CONVERSATION_CHANGE_DELETED: ConversationChange.ValueType  # 3
+"""It was deleted."""
+CONVERSATION_CHANGE_EXPIRED: ConversationChange.ValueType  # 4
+"""It expired."""
+CONVERSATION_CHANGE_PURGED: ConversationChange.ValueType  # 5
+"""Not sent by this release: watching a session that is erased ends with OUT_OF_RANGE."""
+Global___ConversationChange: _TypeAlias = ConversationChange  # noqa: Y015
+
 @_typing.final
 class Conversation(_message.Message):
     """One dialogue of a session: what recall calls an episode."""
@@ -1354,3 +1390,77 @@ class PromoteMessagesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PromoteMessagesResponse: _TypeAlias = PromoteMessagesResponse  # noqa: Y015
+
+@_typing.final
+class WatchConversationsRequest(_message.Message):
+    """Request of WatchConversations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
+    START_REVISION_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """See Memory.session_id. It need not exist."""
+    conversation_id: _builtins.str
+    """Only changes of this conversation, which need not exist. Empty: of every conversation of the session."""
+    start_revision: _builtins.int
+    """Only changes after this revision, such as that of the last event received. 0: from the beginning."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        conversation_id: _builtins.str = ...,
+        start_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "session_id", b"session_id", "start_revision", b"start_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchConversationsRequest: _TypeAlias = WatchConversationsRequest  # noqa: Y015
+
+@_typing.final
+class WatchConversationsResponse(_message.Message):
+    """One change of a session's conversations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGE_FIELD_NUMBER: _builtins.int
+    CONVERSATION_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    change: Global___ConversationChange.ValueType
+    """What has happened."""
+    revision: _builtins.int
+    """Session revision of the change. Resume with it as `start_revision`."""
+    truncated: _builtins.bool
+    """True if the event reached the size that a client receives by default, and its last messages lack parts, `raw_json`
+    and metadata. ListMessages has them.
+    """
+    @_builtins.property
+    def conversation(self) -> Global___Conversation:
+        """The conversation, without the text of its summary. Where it is gone, only its ids and the revision."""
+
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Message]:
+        """The messages that the call appended, as far as they are still there."""
+
+    def __init__(
+        self,
+        *,
+        change: Global___ConversationChange.ValueType = ...,
+        conversation: Global___Conversation | None = ...,
+        messages: _abc.Iterable[Global___Message] | None = ...,
+        revision: _builtins.int = ...,
+        truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["conversation", b"conversation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "conversation", b"conversation", "messages", b"messages", "revision", b"revision", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchConversationsResponse: _TypeAlias = WatchConversationsResponse  # noqa: Y015

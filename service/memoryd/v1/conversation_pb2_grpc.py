@@ -102,6 +102,11 @@ class ConversationServiceStub:
                 request_serializer=memoryd_dot_v1_dot_conversation__pb2.SetSummaryRequest.SerializeToString,
                 response_deserializer=memoryd_dot_v1_dot_conversation__pb2.Conversation.FromString,
                 _registered_method=True)
+        self.WatchConversations = channel.unary_stream(
+                '/memoryd.v1.ConversationService/WatchConversations',
+                request_serializer=memoryd_dot_v1_dot_conversation__pb2.WatchConversationsRequest.SerializeToString,
+                response_deserializer=memoryd_dot_v1_dot_conversation__pb2.WatchConversationsResponse.FromString,
+                _registered_method=True)
         self.ExportMessages = channel.unary_stream(
                 '/memoryd.v1.ConversationService/ExportMessages',
                 request_serializer=memoryd_dot_v1_dot_conversation__pb2.ExportMessagesRequest.SerializeToString,
@@ -218,6 +223,15 @@ class ConversationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchConversations(self, request, context):
+        """Streams the changes since `start_revision`, then every change as it commits, in revision order: one event a call.
+        Catching up gives every message that is still there once, with its conversation as it is by then. OUT_OF_RANGE for
+        a revision older than what is kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExportMessages(self, request, context):
         """Streams the messages of a conversation, or of all conversations of the session, with those of all branches. A
         message comes after the one that it follows, and once in each conversation that has it. NOT_FOUND if the
@@ -301,6 +315,11 @@ def add_ConversationServiceServicer_to_server(servicer, server):
                     servicer.SetSummary,
                     request_deserializer=memoryd_dot_v1_dot_conversation__pb2.SetSummaryRequest.FromString,
                     response_serializer=memoryd_dot_v1_dot_conversation__pb2.Conversation.SerializeToString,
+            ),
+            'WatchConversations': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchConversations,
+                    request_deserializer=memoryd_dot_v1_dot_conversation__pb2.WatchConversationsRequest.FromString,
+                    response_serializer=memoryd_dot_v1_dot_conversation__pb2.WatchConversationsResponse.SerializeToString,
             ),
             'ExportMessages': grpc.unary_stream_rpc_method_handler(
                     servicer.ExportMessages,
@@ -645,6 +664,33 @@ class ConversationService:
             '/memoryd.v1.ConversationService/SetSummary',
             memoryd_dot_v1_dot_conversation__pb2.SetSummaryRequest.SerializeToString,
             memoryd_dot_v1_dot_conversation__pb2.Conversation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchConversations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/memoryd.v1.ConversationService/WatchConversations',
+            memoryd_dot_v1_dot_conversation__pb2.WatchConversationsRequest.SerializeToString,
+            memoryd_dot_v1_dot_conversation__pb2.WatchConversationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

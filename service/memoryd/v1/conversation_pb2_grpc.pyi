@@ -81,6 +81,11 @@ class ConversationServiceStub:
     """Moves the head to a message of any branch: back, or to a branch that was left."""
     SetSummary: _grpc.UnaryUnaryMultiCallable[_conversation_pb2.SetSummaryRequest, _conversation_pb2.Conversation]
     """Sets the summary of what was said up to a message of the head's branch, in place of the one before."""
+    WatchConversations: _grpc.UnaryStreamMultiCallable[_conversation_pb2.WatchConversationsRequest, _conversation_pb2.WatchConversationsResponse]
+    """Streams the changes since `start_revision`, then every change as it commits, in revision order: one event a call.
+    Catching up gives every message that is still there once, with its conversation as it is by then. OUT_OF_RANGE for
+    a revision older than what is kept.
+    """
     ExportMessages: _grpc.UnaryStreamMultiCallable[_conversation_pb2.ExportMessagesRequest, _conversation_pb2.ExportMessagesResponse]
     """Streams the messages of a conversation, or of all conversations of the session, with those of all branches. A
     message comes after the one that it follows, and once in each conversation that has it. NOT_FOUND if the
@@ -148,6 +153,11 @@ class ConversationServiceAsyncStub(ConversationServiceStub):
     """Moves the head to a message of any branch: back, or to a branch that was left."""
     SetSummary: _aio.UnaryUnaryMultiCallable[_conversation_pb2.SetSummaryRequest, _conversation_pb2.Conversation]  # type: ignore[assignment]
     """Sets the summary of what was said up to a message of the head's branch, in place of the one before."""
+    WatchConversations: _aio.UnaryStreamMultiCallable[_conversation_pb2.WatchConversationsRequest, _conversation_pb2.WatchConversationsResponse]  # type: ignore[assignment]
+    """Streams the changes since `start_revision`, then every change as it commits, in revision order: one event a call.
+    Catching up gives every message that is still there once, with its conversation as it is by then. OUT_OF_RANGE for
+    a revision older than what is kept.
+    """
     ExportMessages: _aio.UnaryStreamMultiCallable[_conversation_pb2.ExportMessagesRequest, _conversation_pb2.ExportMessagesResponse]  # type: ignore[assignment]
     """Streams the messages of a conversation, or of all conversations of the session, with those of all branches. A
     message comes after the one that it follows, and once in each conversation that has it. NOT_FOUND if the
@@ -284,6 +294,17 @@ class ConversationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_conversation_pb2.Conversation, _abc.Awaitable[_conversation_pb2.Conversation]]:
         """Sets the summary of what was said up to a message of the head's branch, in place of the one before."""
+
+    @_abc_1.abstractmethod
+    def WatchConversations(
+        self,
+        request: _conversation_pb2.WatchConversationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_conversation_pb2.WatchConversationsResponse], _abc.AsyncIterator[_conversation_pb2.WatchConversationsResponse]]:
+        """Streams the changes since `start_revision`, then every change as it commits, in revision order: one event a call.
+        Catching up gives every message that is still there once, with its conversation as it is by then. OUT_OF_RANGE for
+        a revision older than what is kept.
+        """
 
     @_abc_1.abstractmethod
     def ExportMessages(

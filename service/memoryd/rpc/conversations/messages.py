@@ -5,16 +5,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memoryd.domain.conversations import estimated_tokens
+from memoryd.domain.records import Change
 from memoryd.rpc.answer_size import MAX_ANSWER_BYTES, RESPONSE_FRAMING_BYTES
 from memoryd.rpc.memories.messages import timestamp
 from memoryd.rpc.structs import fill_struct
 from memoryd.v1 import conversation_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from memoryd.conversations.writes import Appended
-    from memoryd.domain.conversations import Conversation, Message, Summary
+    from memoryd.domain.conversations import Conversation, ConversationEvent, Message, Summary
+    from memoryd.domain.records import Session
+
+
+_PROTO_CHANGE = {
+    Change.CREATED: conversation_pb2.CONVERSATION_CHANGE_CREATED,
+    Change.UPDATED: conversation_pb2.CONVERSATION_CHANGE_UPDATED,
+    Change.DELETED: conversation_pb2.CONVERSATION_CHANGE_DELETED,
+    Change.EXPIRED: conversation_pb2.CONVERSATION_CHANGE_EXPIRED,
+}
 
 
 def conversation_message(row: Conversation) -> conversation_pb2.Conversation:
@@ -71,23 +81,54 @@ def message_message(message: Message) -> conversation_pb2.Message:
 
 
 def append_response(appended: Appended) -> conversation_pb2.AppendMessagesResponse:
-    conversation = conversation_message(appended.conversation)
-    conversation.summary.ClearField("text")
-    if appended.conversation.summary is None:
-        conversation.ClearField("summary")
     answer = conversation_pb2.AppendMessagesResponse(
-        messages=map(message_message, appended.messages), conversation=conversation
+        messages=map(message_message, appended.messages),
+        conversation=brief_message(appended.conversation),
     )
-    room = MAX_ANSWER_BYTES - conversation.ByteSize() - RESPONSE_FRAMING_BYTES
-    for message in answer.messages:
+    answer.truncated = _shorten(answer.messages, answer.conversation)
+    return answer
+
+
+def event_message(
+    session: Session, event: ConversationEvent
+) -> conversation_pb2.WatchConversationsResponse:
+    answer = conversation_pb2.WatchConversationsResponse(
+        change=_PROTO_CHANGE[event.change],
+        messages=map(message_message, event.messages),
+        revision=event.revision,
+    )
+    if event.conversation is not None:
+        answer.conversation.CopyFrom(brief_message(event.conversation))
+    else:
+        answer.conversation.session_id = session.session_id
+        answer.conversation.conversation_id = event.conversation_id
+        answer.conversation.revision = event.revision
+    answer.truncated = _shorten(answer.messages, answer.conversation)
+    return answer
+
+
+def brief_message(row: Conversation) -> conversation_pb2.Conversation:
+    """Without the text of its summary."""
+    message = conversation_message(row)
+    if row.summary is not None:
+        message.summary.ClearField("text")
+    return message
+
+
+def _shorten(
+    messages: Iterable[conversation_pb2.Message], conversation: conversation_pb2.Conversation
+) -> bool:
+    """Take what is large from the last messages of an answer that is too large; say whether."""
+    room, is_cut = MAX_ANSWER_BYTES - conversation.ByteSize() - RESPONSE_FRAMING_BYTES, False
+    for message in messages:
         size = message.ByteSize() + RESPONSE_FRAMING_BYTES
         if size > room:
-            answer.truncated = True
+            is_cut = True
             for field in ("parts", "raw_json", "metadata"):
                 message.ClearField(field)
             size = message.ByteSize() + RESPONSE_FRAMING_BYTES
         room -= size
-    return answer
+    return is_cut
 
 
 def body_of(message: conversation_pb2.Message) -> bytes:

@@ -68,6 +68,13 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
+class Watch:
+    of: Named
+    """Without a conversation's id: all of the session."""
+    start_revision: int
+
+
+@dataclass(frozen=True, slots=True)
 class MessageListing:
     of: Named
     window: Window
@@ -83,6 +90,14 @@ def name(
 ) -> Named:
     del violations
     return Named(call.session(request.session_id), request.conversation_id)
+
+
+def watch(
+    request: conversation_pb2.WatchConversationsRequest, call: Call, violations: Violations
+) -> Watch:
+    del violations
+    of = Named(call.session(request.session_id), request.conversation_id)
+    return Watch(of, request.start_revision)
 
 
 def delete(

@@ -25,13 +25,21 @@ if TYPE_CHECKING:
         Named,
         PopMessages,
     )
+    from memoryd.domain.conversations import ConversationEvent
     from memoryd.rpc.call import Call
-    from memoryd.rpc.conversations.requests import Listing, MessageListing
+    from memoryd.rpc.conversations.requests import Listing, MessageListing, Watch
+    from memoryd.sessions.feed import ChangeFeed
 
 
 class ConversationService:
-    def __init__(self, store: ConversationStore, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        store: ConversationStore,
+        feed: ChangeFeed[ConversationEvent],
+        clock: Callable[[], datetime],
+    ) -> None:
         self._store = store
+        self._feed = feed
         self._clock = clock
 
     def methods(self) -> Mapping[str, Method[Any]]:
@@ -76,6 +84,7 @@ class ConversationService:
             "ForkConversation": writing(requests.fork, self.write),
             "SetHead": writing(requests.move_head, self.write),
             "SetSummary": writing(requests.summarise, self.write),
+            "WatchConversations": Method(requests.watch, self.watch, read, in_all),
             "ExportMessages": Method(
                 requests.name,
                 self.export,
@@ -159,6 +168,19 @@ class ConversationService:
         if page.next_position is not None:
             answer.next_page_token = listing.token_at(page.next_position)
         return answer
+
+    async def watch(
+        self, watch: Watch, call: Call
+    ) -> AsyncIterator[conversation_pb2.WatchConversationsResponse]:
+        del call
+        session, conversation_id, _ = watch.of
+        position = watch.start_revision
+        with self._feed.subscribed(session) as subscription:
+            while True:
+                for event in await subscription.after(position):
+                    if conversation_id in ("", event.conversation_id):
+                        yield convert.event_message(session, event)
+                    position = event.revision
 
     async def export(
         self, named: Named, call: Call
