@@ -715,6 +715,7 @@ SENT: list[tuple[Callable[[Rig], Any], str, dict[str, Any]]] = [
         for call, method, values in (
             (lambda rig: rig.conversation.get(), "GetConversation", {}),
             (lambda rig: rig.conversation.export(), "ExportMessages", {}),
+            (lambda rig: rig.conversation.watch(4), "WatchConversations", {"start_revision": "4"}),
             (
                 lambda rig: rig.conversation.promote(
                     ["m1"],
@@ -1154,6 +1155,7 @@ REPEATED = {
     *("ListDocuments", "ListNamespaces", "ListDocumentRevisions", "SearchDocuments"),
     *("WatchDocuments", "ExportDocuments"),
     *("GetConversation", "ListConversations", "ListMessages", "ExportMessages"),
+    "WatchConversations",
     *("AppendMessages", "RewriteMessages", "PopMessages"),
 }
 ONE_CALL_EACH = {method: call for call, method, _ in SENT}
@@ -1549,7 +1551,8 @@ def test_the_public_names() -> None:
     assert errors <= set(client.__all__)
     assert set(client.__all__) - errors == {
         *("Blob", "Context", "Conversation", "ConversationClient", "ConversationHandle", "File"),
-        *("Message", "NewMessage", "NewPart", "Part", "Role", "ToolCall", "ToolResult", "Window"),
+        *("ConversationChange", "Message", "NewMessage", "NewPart", "Part", "Role"),
+        *("ToolCall", "ToolResult", "Window"),
         "DEFAULT_TIMEOUT",
         "MAX_REQUEST_BYTES",
         "MAX_RESPONSE_BYTES",

@@ -12,6 +12,7 @@ import pytest
 from memoryd.client import (
     AlreadyExists,
     Blob,
+    ConversationChange,
     ConversationClient,
     ConversationHandle,
     EtagMismatch,
@@ -242,6 +243,23 @@ async def test_all_branches_are_exported(client, conversation):
     assert sorted(exported) == ["a", "b", "c"]
     everything = [text async for part in client.export("user-123") for text in texts(part.messages)]
     assert sorted(everything) == ["a", "b", "c", "d"]
+
+
+async def test_changes_are_watched_from_a_revision(client, conversation):
+    first = await conversation.append(user="a", assistant="b")
+    await client.conversation("user-123", "support-2").append(user="c")
+    watching = client.watch("user-123")
+    event = await anext(watching)
+    assert event.change == ConversationChange.CONVERSATION_CHANGE_CREATED
+    assert (event.messages, event.revision) == (first.messages, first.conversation.revision)
+    assert texts((await anext(watching)).messages) == ["c"]
+    await watching.aclose()
+    resumed = conversation.watch(event.revision)
+    await conversation.append(user="d")
+    assert texts((await anext(resumed)).messages) == ["d"]
+    await conversation.delete()
+    assert (await anext(resumed)).change == ConversationChange.CONVERSATION_CHANGE_DELETED
+    await resumed.aclose()
 
 
 async def test_a_summary_stands_for_what_it_covers(conversation):

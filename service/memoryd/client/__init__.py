@@ -58,6 +58,7 @@ from memoryd.v1.condition_pb2 import ConditionOp
 from memoryd.v1.conversation_pb2 import (
     Blob,
     Conversation,
+    ConversationChange,
     File,
     Message,
     Part,
@@ -84,6 +85,7 @@ __all__ = [
     "ContentType",
     "Context",
     "Conversation",
+    "ConversationChange",
     "ConversationClient",
     "ConversationHandle",
     "DeadlineExceeded",

@@ -432,6 +432,25 @@ class ConversationCalls(Client["ConversationServiceAsyncStub"]):
         request = promote_request(session_id, conversation_id, message_ids, options)
         return await self._call(self._stub.PromoteMessages, request, timeout)
 
+    def watch(
+        self,
+        session_id: str,
+        start_revision: int = 0,
+        *,
+        conversation_id: str = "",
+        timeout: float | None = None,
+    ) -> AsyncGenerator[conversation_pb2.WatchConversationsResponse, None]:
+        """Iterate over the changes after a revision, then over every change as it commits.
+
+        One event for each call, with the messages that it appended; of every conversation of the
+        session, or of one. It ends as `MemoryClient.watch` does.
+        """
+        request = conversation_pb2.WatchConversationsRequest(
+            **name_of(session_id, conversation_id),
+            start_revision=args.int64("start_revision", start_revision),
+        )
+        return self._stream(self._stub.WatchConversations, request, timeout)
+
     def export(
         self, session_id: str, conversation_id: str = "", *, timeout: float | None = None
     ) -> AsyncGenerator[conversation_pb2.ExportMessagesResponse, None]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ExportMessagesResponse,
         Message,
         PromoteMessagesResponse,
+        WatchConversationsResponse,
     )
 
 
@@ -202,6 +203,17 @@ class ConversationHandle:
     ) -> PromoteMessagesResponse:
         """Make memories: `since_last=True`. See `ConversationClient.promote`."""
         return await self.client.promote(*self._name, message_ids, timeout=timeout, **options)
+
+    def watch(
+        self, start_revision: int = 0, *, timeout: float | None = None
+    ) -> AsyncGenerator[WatchConversationsResponse, None]:
+        """Iterate over its changes after a revision. See `ConversationClient.watch`."""
+        return self.client.watch(
+            self.session_id,
+            start_revision,
+            conversation_id=self.conversation_id,
+            timeout=timeout,
+        )
 
     def export(
         self, *, timeout: float | None = None

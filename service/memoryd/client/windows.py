@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 class WindowOptions(TypedDict, total=False):
     """Which messages of a conversation, as keyword arguments: at most one of the first four."""
 
-    last: int
+    last: int | None
     """The newest, so many."""
-    max_tokens: int
+    max_tokens: int | None
     """The newest whose tokens together are at most so many; at least one message."""
-    since: datetime
+    since: datetime | None
     """Those appended at this time or later. Aware."""
-    after_message_id: str
+    after_message_id: str | None
     """Those after this message."""
     branch_head: str
     """The message that the branch ends with, in place of the head."""
