@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test torture test-pgbouncer test-later-schema test-aio fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline bench bench-access bench-peers bench-recall bench-relevance profile lock docs examples example-node example-go clean FORCE
+.PHONY: help install serve test torture test-pgbouncer test-earlier-release test-later-schema test-aio fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline bench bench-access bench-peers bench-recall bench-relevance profile lock docs examples example-node example-go clean FORCE
 
 # make PYTHON=python3.13 install
 CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
@@ -44,6 +44,7 @@ torture: export FAULTS_HOLD_MILLISECONDS ?= 3000
 torture: export FAULTS_FAILOVERS ?= 10
 torture: export FAULTS_LAGS ?= 50
 torture: export FAULTS_ERASURES ?= 200
+torture: export FAULTS_MERGES ?= 20
 torture: export FAULTS_RESTARTS ?= 20
 torture: .venv/.installed ## run the fault suite's long form, half an hour, and print its report (ARGS="-k kills")
 	$(RUN) pytest tests/faults $(ARGS)
@@ -54,7 +55,11 @@ PGBOUNCER ?= $(firstword $(shell command -v pgbouncer) /usr/sbin/pgbouncer)
 
 test-pgbouncer: .venv/.installed ## run the tests of all calls through PgBouncer (PGBOUNCER=/path/to/pgbouncer)
 	@test -x "$(PGBOUNCER)" || { echo 'there is no $(PGBOUNCER): install PgBouncer, or say where it is: make test-pgbouncer PGBOUNCER=...' >&2; exit 1; }
-	PGBOUNCER="$(PGBOUNCER)" $(RUN) pytest tests/rpc -k 'postgresql and not (lost_listener or another_server_is_notified)' $(ARGS)
+	PGBOUNCER="$(PGBOUNCER)" $(RUN) pytest tests/rpc -k postgresql -m 'not notified' $(ARGS)
+
+test-earlier-release: .venv/.installed ## run a server of this release beside one of an earlier release (EARLIER=/path/to/its/bin/python)
+	@test -x "$(EARLIER)" || { echo 'say which Python has the earlier release: make test-earlier-release EARLIER=/path/to/its/bin/python' >&2; exit 1; }
+	TEST_EARLIER_PYTHON="$(EARLIER)" $(RUN) pytest tests/faults/test_rolling.py $(ARGS)
 
 test-later-schema: .venv/.installed ## run the tests of all calls on a schema of a next release
 	TEST_ON_LATER_SCHEMA=1 $(RUN) pytest tests/rpc $(ARGS)

@@ -52,6 +52,8 @@ _LATER = f"{int(HEAD[:3]) + 1:03}_add_labels_since_{HEAD[:3]}"
 LATER_SCHEMA = (
     "ALTER TABLE memories ADD COLUMN label VARCHAR(64) NOT NULL DEFAULT 'none'",
     "ALTER TABLE sessions ADD COLUMN owner VARCHAR(64)",
+    "ALTER TABLE documents ADD COLUMN label VARCHAR(64) NOT NULL DEFAULT 'none'",
+    "ALTER TABLE document_history ADD COLUMN label VARCHAR(64)",
     "CREATE INDEX ix_memories_label ON memories (tenant, session_id, label)",
     "CREATE TABLE labels (tenant VARCHAR(64) PRIMARY KEY, label VARCHAR(64) NOT NULL)",
     f"UPDATE alembic_version SET version_num = '{_LATER}'",  # noqa: S608  constant names
@@ -529,8 +531,10 @@ class Process:
 class CommandLine:
     """The command line, run in its own folder with its own variables."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, python: str = sys.executable) -> None:
+        """`python`: the interpreter that has the release to run."""
         self.folder = folder
+        self._python = python
         self._started: list[Process] = []
 
     @property
@@ -542,7 +546,7 @@ class CommandLine:
     def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a command until it ends; keyword arguments are variables."""
         return subprocess.run(  # noqa: S603  our own command
-            [sys.executable, "-m", "memoryd", *arguments],
+            [self._python, "-m", "memoryd", *arguments],
             cwd=self.folder,
             env=self.environ | variables,
             check=False,
@@ -564,7 +568,7 @@ class CommandLine:
         folder.mkdir()
         own = {"MEMORYD_PORT": "0", "MEMORYD_GRPC_SERVER": GRPC_SERVER}
         environ = self.environ | PATIENT | own | variables
-        command = [sys.executable, "-m", "memoryd", *arguments]
+        command = [self._python, "-m", "memoryd", *arguments]
         if open_files is not None:
             command = ["sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh", *command]
         process = Process(command, folder, environ)

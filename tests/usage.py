@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tests.conftest import Tables
 
-    Usage = tuple[int, int, int]
+    Usage = tuple[int, int, int, int]
 
 SIZES = {
     "sqlite": "length(CAST(content AS BLOB)) + length(CAST(metadata AS BLOB))",
@@ -16,11 +16,16 @@ SIZES = {
 """Of a memory in bytes, by the kind of database."""
 
 BOTH = """
-SELECT m.memories, s.sessions, m.bytes, u.memories, u.sessions, u.bytes
+SELECT m.memories, s.sessions, m.bytes + d.bytes, d.documents,
+    u.memories, u.sessions, u.bytes, u.documents
 FROM (
     SELECT count(*) AS memories, coalesce(sum({size}), 0) AS bytes
     FROM memories WHERE tenant = :tenant AND deleted_at IS NULL
 ) m
+CROSS JOIN (
+    SELECT count(*) AS documents, coalesce(sum(size), 0) AS bytes
+    FROM documents WHERE tenant = :tenant
+) d
 CROSS JOIN (SELECT count(*) AS sessions FROM sessions WHERE tenant = :tenant) s
 LEFT JOIN tenant_usage u ON u.tenant = :tenant
 """
@@ -28,7 +33,7 @@ LEFT JOIN tenant_usage u ON u.tenant = :tenant
 
 
 async def stored_and_counted(tables: Tables, kind: str, tenant: str) -> tuple[Usage, Usage]:
-    """Memories, sessions and bytes; by the account nothing but None where there is none."""
+    """Memories, sessions, bytes and documents, twice; without an account the latter are None."""
     (found,) = await tables.rows(BOTH.format(size=SIZES[kind]), tenant=tenant)
-    memories, sessions, size, *counted = found
-    return (memories, sessions, int(size)), tuple(counted)
+    memories, sessions, size, documents, *counted = found
+    return (memories, sessions, int(size), documents), tuple(counted)

@@ -8,136 +8,35 @@ with the same `request_id`), and nothing is purged, erased or evicted during it.
 - a content identifies the write that stored it, so lost, duplicate and partial writes are seen;
 - every revision of a session is in the tables, so every read can be compared with the state that it
   claims to show.
+
+Of documents it has the journals of their callers (`journals.py`). They may lie in the same sessions
+and use some of the revisions. Those of versions that went with their document are not in the
+tables.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import enum
 import itertools
 import time
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import grpc
-import sqlalchemy as sa
 from google.protobuf.message import Message
-from sqlalchemy.ext.asyncio import create_async_engine
-from tests.roles import as_superuser
 
-from memoryd.database.tables import memories, memory_history, sessions
 from memoryd.domain.records import Change
 from memoryd.v1 import memory_pb2 as pb
 
-IN_DOUBT = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "UNKNOWN", "INTERNAL"})
-"""Codes after which a write may have been committed. After any other it was not."""
+from .journals import DocumentWatch, Journal, find_document_faults
+from .promises import IN_DOUBT, Broken, Fault
+from .stored import Stored, Version
 
 _ABSENT = "NOT_FOUND"
 _BRINGS_CONTENT = (Change.CREATED, Change.UPDATED)
-
-
-class Broken(enum.Enum):
-    """A broken promise."""
-
-    LOST = "an acknowledged write is missing"
-    DOUBLED = "a write is stored twice"
-    HALF = "a failed batch is stored in part"
-    UNWANTED = "something is stored that no caller wrote, or that was refused"
-    GAP = "a session's revisions have a gap or a repeat"
-    COUNT = "a session's row says that it holds another number of memories than there are"
-    WATCH = "a watcher did not receive each change once and in order"
-    BACKWARDS = "a read shows a state older than what was known before it started"
-    PHANTOM = "a read shows a state that never existed"
-    SHARED = "two live memories have one key"
-
-
-class Fault(NamedTuple):
-    kind: Broken
-    what: str
-
-
-class Version(NamedTuple):
-    """A memory at one of its revisions, from the tables."""
-
-    session_id: str
-    revision: int
-    memory_id: str
-    change: Change
-    content: str
-    key: str | None = None
-
-
-@dataclass(frozen=True)
-class Stored:
-    """The content of a database."""
-
-    revisions: Mapping[str, int]
-    """The revision of each session."""
-    versions: Sequence[Version]
-    """Every version of every memory, including superseded ones."""
-    counts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """Of each session whose row says how many memories it holds: that number, and the true one."""
-
-    def only(self, session_ids: Collection[str]) -> Stored:
-        """The part of some sessions."""
-        return Stored(
-            {name: self.revisions[name] for name in session_ids if name in self.revisions},
-            [version for version in self.versions if version.session_id in session_ids],
-            {name: counts for name, counts in self.counts.items() if name in session_ids},
-        )
-
-
-async def read_stored(database_url: str) -> Stored:
-    """Read the tables directly."""
-    engine = create_async_engine(as_superuser(database_url))
-    state = memory_history.c.state
-    try:
-        async with engine.connect() as connection:
-            table, s = memories.c, sessions.c
-            kept = sa.select(sa.func.count()).where(
-                table.tenant == s.tenant,
-                table.session_id == s.session_id,
-                table.deleted_at.is_(None),
-            )
-            found = (
-                await connection.execute(
-                    sa.select(
-                        *(s.session_id, s.revision, s.counted_revision, s.memory_count),
-                        kept.correlate(sessions).scalar_subquery().label("kept"),
-                    )
-                )
-            ).all()
-            revisions = {row.session_id: row.revision for row in found}
-            counts = {
-                row.session_id: (row.memory_count, row.kept)
-                for row in found
-                if row.counted_revision == row.revision
-            }
-            current = await connection.execute(
-                sa.select(
-                    *(table.session_id, table.revision, table.id, table.change),
-                    *(table.content, table.key),
-                )
-            )
-            versions = [Version(s, r, i, Change(c), text, key) for s, r, i, c, text, key in current]
-            table = memory_history.c
-            superseded = await connection.execute(
-                sa.select(table.session_id, table.revision, table.id, table.change, state)
-            )
-            versions += [
-                Version(
-                    *(s, r, i, Change(c)),
-                    was["content"] if was else "",
-                    was.get("key") if was else None,
-                )
-                for s, r, i, c, was in superseded
-            ]
-    finally:
-        await engine.dispose()
-    return Stored(revisions, versions, counts)
 
 
 @dataclass(slots=True)
@@ -182,6 +81,10 @@ class Watch:
     def last_revision(self) -> int:
         return self.events[-1].revision if self.events else self.start_revision
 
+    def newest_of(self, stored: Stored) -> int:
+        """The revision of the last event that it has to receive."""
+        return max(stored.of_memories.get(self.session_id, ()), default=0)
+
 
 class History:
     """All calls of callers and events of watchers."""
@@ -189,10 +92,16 @@ class History:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.calls: list[Call] = []
         self.watches: list[Watch] = []
+        self.journals: list[Journal] = []
+        self.document_watches: list[DocumentWatch] = []
         self.codes: Counter[str] = Counter()
-        """The number of refusals by code."""
+        """The number of refusals by code, also of calls about documents."""
         self.acknowledged = 0
-        """The number of answered calls."""
+        """The number of answered calls about memories."""
+        self.documents = 0
+        """The number of answered calls about documents."""
+        self.documents_in_doubt = 0
+        """The number of calls about documents that are in doubt."""
         self.earlier = 0
         """The number of calls not kept."""
         self._longest = 0.0
@@ -206,8 +115,7 @@ class History:
         try:
             self.end(call, answer=await getattr(stub, method)(request, timeout=timeout))
         except grpc.aio.AioRpcError as error:
-            trailers = dict(error.trailing_metadata() or ())
-            call.details = trailers.get("grpc-status-details-bin", b"")
+            call.details = details_of(error)
             self.end(call, code=error.code().name)
         return call
 
@@ -222,8 +130,14 @@ class History:
         """Add the counts of another history without keeping its calls."""
         self.earlier += other.count
         self.acknowledged += other.acknowledged
+        self.documents += other.documents
         self.codes += other.codes
         self._longest = max(self._longest, other.longest_unavailability())
+
+    @property
+    def in_doubt(self) -> int:
+        """The number of refusals that leave a call in doubt."""
+        return sum(self.codes[code] for code in IN_DOUBT)
 
     @property
     def count(self) -> int:
@@ -233,6 +147,26 @@ class History:
     def now(self) -> float:
         """The current time on the calls' clock."""
         return self._clock()
+
+    def end_of_documents(self, code: str | None) -> None:
+        """Record the end of a call about documents; without a code it was answered."""
+        if code is None:
+            self.documents += 1
+            return
+        self.codes[code] += 1
+        self.documents_in_doubt += code in IN_DOUBT
+
+    def journal(self, caller: str, session_id: str) -> Journal:
+        """Record a new caller that keeps documents."""
+        journal = Journal(caller, session_id)
+        self.journals.append(journal)
+        return journal
+
+    def watch_documents(self, session_id: str) -> DocumentWatch:
+        """Record a new watcher of documents."""
+        watch = DocumentWatch(session_id)
+        self.document_watches.append(watch)
+        return watch
 
     def watch(self, session_id: str, start_revision: int = 0) -> Watch:
         """Record a new watcher."""
@@ -245,6 +179,13 @@ class History:
         ends = sorted(call.ended for call in self.calls if call.answer is not None and call.ended)
         gaps = (later - earlier for earlier, later in itertools.pairwise(ends))
         return max(gaps, default=self._longest)
+
+
+def details_of(error: grpc.aio.AioRpcError) -> bytes:
+    """The encoded `google.rpc.Status` of a refusal; empty where there is none."""
+    trailers = dict(error.trailing_metadata() or ())
+    details = trailers.get("grpc-status-details-bin", b"")
+    return details if isinstance(details, bytes) else details.encode()
 
 
 _READS = ("GetMemory", "ListMemories", "RetrieveMemories")
@@ -268,6 +209,7 @@ def up_to(history: History, moment: float) -> History:
         known.calls.append(
             call if has_ended else dataclasses.replace(call, ended=None, answer=None, code=None)
         )
+    known.journals = [journal.up_to(moment) for journal in history.journals]
     return known
 
 
@@ -288,6 +230,7 @@ def find_faults(history: History, stored: Stored, *, across_callers: bool = True
         *_check_keys(history, tables),
         *_check_watches(history, stored, tables),
         *_check_reads(history, tables, across_callers=across_callers),
+        *find_document_faults(history.journals, history.document_watches, stored),
     ]
 
 
@@ -328,14 +271,23 @@ class _Tables:
 
 def _check_revisions(stored: Stored) -> Iterator[Fault]:
     given: dict[str, Counter[int]] = {name: Counter() for name in stored.revisions}
-    for version in stored.versions:
+    for version in (*stored.versions, *stored.documents):
         given.setdefault(version.session_id, Counter())[version.revision] += 1
+    forgotten = _forgotten(stored)
     for name, counts in given.items():
         wanted = range(1, stored.revisions.get(name, 0) + 1)
         for revision in sorted({*wanted, *counts}):
             count = counts[revision]
-            if (count, revision in wanted) != (1, True):
+            allowed = (0, 1) if revision < forgotten.get(name, 0) else (1,)
+            if count not in allowed or revision not in wanted:
                 yield Fault(Broken.GAP, f"{name}: revision {revision} is stored {count} times")
+
+
+def _forgotten(stored: Stored) -> dict[str, int]:
+    """The last revision of each session with which versions of a document went."""
+    return {
+        version.session_id: version.revision for version in stored.documents if version.body is None
+    }
 
 
 def _check_counts(stored: Stored) -> Iterator[Fault]:
@@ -478,9 +430,11 @@ def _check_keys(history: History, tables: _Tables) -> Iterator[Fault]:
 
 def _check_watches(history: History, stored: Stored, tables: _Tables) -> Iterator[Fault]:
     for watch in history.watches:
-        name, expected = watch.session_id, watch.start_revision
+        name = watch.session_id
+        revisions = stored.of_memories.get(name, ())
+        wanted = iter(revision for revision in revisions if revision > watch.start_revision)
         for event in watch.events:
-            expected += 1
+            expected = next(wanted, None)
             if event.revision != expected:
                 yield Fault(Broken.WATCH, f"{name}: got {event.revision} instead of {expected}")
                 break
@@ -490,9 +444,9 @@ def _check_watches(history: History, stored: Stored, tables: _Tables) -> Iterato
             if version is None or (version.memory_id, version.change) != received:
                 yield Fault(Broken.WATCH, f"{name}: got {received}, stored is {version}")
         else:
-            last = stored.revisions.get(name, 0)
-            if expected != last:
-                yield Fault(Broken.WATCH, f"{name}: received up to {expected}, stored up to {last}")
+            missing = next(wanted, None)
+            if missing is not None:
+                yield Fault(Broken.WATCH, f"{name}: {missing} and what follows were not received")
 
 
 def _known(call: Call) -> Iterator[tuple[str, int]]:

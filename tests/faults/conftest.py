@@ -9,15 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from .checker import Broken, Fault, History
+from .checker import History
 from .nodes import Pair
+from .promises import Broken, Fault
 
-HEADINGS = ("faults", "calls", "acknowledged", "lost", "doubled", "other", "longest unavailable")
-ROW = "{:<40}{:>8}{:>10}{:>14}{:>6}{:>9}{:>7}{:>21}"
+HEADINGS = (
+    *("faults", "calls", "acknowledged", "documents"),
+    *("lost", "doubled", "other", "longest unavailable"),
+)
+ROW = "{:<40}{:>8}{:>10}{:>14}{:>11}{:>6}{:>9}{:>7}{:>21}"
 
 
 def row(name: str, injected: int, history: History, faults: Sequence[Fault]) -> str:
-    """One line of the table."""
+    """One line of the table; only its column `documents` has calls about documents."""
     counts = Counter(fault.kind for fault in faults)
     lost, doubled = counts.pop(Broken.LOST, 0), counts.pop(Broken.DOUBLED, 0)
     return ROW.format(
@@ -25,6 +29,7 @@ def row(name: str, injected: int, history: History, faults: Sequence[Fault]) -> 
         f"{injected:,}",
         f"{history.count:,}",
         f"{history.acknowledged:,}",
+        f"{history.documents:,}",
         lost,
         doubled,
         counts.total(),

@@ -1,65 +1,63 @@
-"""Callers that keep documents while servers are killed, and what is stored of them in the end.
+"""Callers that keep documents, and watchers of them, while faults are injected.
 
-Each caller has a namespace of its own in a session that all of them share, so that it knows at any
-time what must be there. What is in doubt it looks up, and a call of several changes must have made
-all of them or none.
+What is in doubt a caller looks up, and a call of several changes must have made all of them or
+none.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import random
 import uuid
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
-from typing import Any, Self
+from collections.abc import AsyncIterable, Mapping
+from typing import Any
 
 import grpc
-import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import create_async_engine
-from tests.roles import as_superuser
 
-from memoryd.database.tables import documents, sessions
-from memoryd.domain.documents import labels_of
 from memoryd.v1 import document_pb2 as pb
 from memoryd.v1.document_pb2_grpc import DocumentServiceStub
 
-from .checker import IN_DOUBT, Broken, Fault
-from .harness import CALL_SECONDS, ENDS_OF_STREAMS, PAUSE_SECONDS, TIMEOUT_SECONDS, open_channel
+from .checker import History
+from .harness import CALL_SECONDS, PAUSE_SECONDS, TIMEOUT_SECONDS, Watcher
+from .journals import Journal, Versions, body_of
+from .promises import IN_DOUBT, Broken
+from .stored import Body, Name
 
-SESSION = "documents"
 KEYS = [f"k{number}" for number in range(6)]
+
+REPEATED = 0.2
+"""The share of answered writes that are made again with their `request_id`."""
+
 WORD = "report"
 """In every search text."""
 
-Name = tuple[tuple[str, ...], str]
-"""A namespace and a key."""
+MOST_DATA = 4096
+"""Bytes of a body; the larger ones lie outside their row on PostgreSQL."""
 
 
-class Caller:
-    """Makes random calls, one after the other; every text is unique."""
+class DocumentCaller:
+    """Makes random calls, one after the other; every body is unique."""
 
-    def __init__(self, name: str, stub: DocumentServiceStub) -> None:
-        self.name = name
-        self.texts: dict[str, str] = {}
-        """What there must be, by key."""
-        self.folder = "a"
-        """The namespace below the caller's own that holds all of it."""
-        self.faults: list[Fault] = []
-        self.answered = 0
+    def __init__(
+        self, name: str, stub: DocumentServiceStub, history: History, session_id: str
+    ) -> None:
+        self.journal: Journal = history.journal(name, session_id)
+        self._name = name
+        self._session_id = session_id
+        self._folder = "a"
+        """The namespace below the caller's own that holds all of its documents."""
         self._stub = stub
-        self._random = random.Random(name)  # noqa: S311  no secret
+        self._history = history
+        self._random = random.Random(f"{name} in {session_id}")  # noqa: S311  no secret
         self._numbers = itertools.count()
 
-    @property
-    def expected(self) -> dict[Name, str]:
-        return {((self.name, self.folder), key): text for key, text in self.texts.items()}
-
     async def run(self, stop: asyncio.Event) -> None:
-        calls = (self._put, self._batch, self._batch, self._delete, self._move, self._get)
+        writes = (self._put, self._batch, self._batch, self._delete, self._move)
+        reads = (self._get, self._list, self._versions, self._search)
         while not stop.is_set():
-            await self._random.choice((*calls, self._search))()
+            await self._random.choice((*writes, *reads))()
 
     async def attempt(self, method: str, request: Any) -> Any:
         """The answer, or the code of the refusal; None where it is in doubt."""
@@ -67,11 +65,12 @@ class Caller:
             answer = await getattr(self._stub, method)(request, timeout=CALL_SECONDS)
         except grpc.aio.AioRpcError as error:
             code = error.code().name
+            self._history.end_of_documents(code)
             if code not in IN_DOUBT:
                 return code
             await asyncio.sleep(PAUSE_SECONDS)
             return None
-        self.answered += 1
+        self._history.end_of_documents(None)
         return answer
 
     async def answer(self, method: str, request: Any) -> Any:
@@ -81,19 +80,35 @@ class Caller:
                 pass
         return answer
 
-    async def stored(self) -> dict[Name, str]:
-        """What a list shows of the caller's own."""
-        request = pb.ListDocumentsRequest(session_id=SESSION, namespace_prefix=[self.name])
-        answer = await self.answer("ListDocuments", request)
-        return {(tuple(one.namespace), one.key): one.text for one in answer.documents}
+    async def _repeat(self, method: str, request: Any, answer: Any) -> None:
+        """Now and then make a call again, as a client does that did not get its answer."""
+        if self._random.random() < REPEATED:
+            again = await self.answer(method, request)
+            self.journal.compare(f"{method} again", again, answer, kind=Broken.DOUBLED)
 
-    def compare(self, what: str, found: object, *allowed: object, kind: Broken) -> None:
-        if found not in allowed:
-            self.faults.append(Fault(kind, f"{self.name}: {what}: {found}, not {allowed}"))
+    async def _look_up(self) -> Mapping[Name, Body]:
+        """What a list shows of the caller's own documents."""
+        request = pb.ListDocumentsRequest(
+            session_id=self._session_id, namespace_prefix=[self._name]
+        )
+        answer = await self.answer("ListDocuments", request)
+        return {(tuple(one.namespace), one.key): body_of(one) for one in answer.documents}
+
+    def _place(self, key: str) -> Name:
+        return (self._name, self._folder), key
 
     def _item(self, key: str) -> pb.PutDocumentRequest:
-        text = f"{self.name} writes {WORD} {next(self._numbers)}"
-        document = pb.Document(namespace=[self.name, self.folder], key=key, text=text)
+        """A put with a body that callers could not get back if anything read more into it."""
+        text = f"{self._name} writes {WORD} {next(self._numbers)}"
+        document = pb.Document(namespace=[self._name, self._folder], key=key)
+        match self._random.randrange(3):
+            case 0:
+                document.text = f"\ufeff{text} \r\n größer, 数, 🙂 "
+            case 1:
+                document.json = f' {{"n" : 9007199254740993, "n":1E2,"text":{json.dumps(text)} }}\n'
+            case _:
+                size = self._random.randrange(MOST_DATA)
+                document.data = text.encode() + b"\x00\xff" + self._random.randbytes(size)
         return pb.PutDocumentRequest(document=document, search_texts=[text])
 
     def _request_id(self) -> str:
@@ -101,177 +116,119 @@ class Caller:
 
     async def _put(self) -> None:
         request = self._item(self._random.choice(KEYS))
-        request.document.session_id = SESSION
+        request.document.session_id = self._session_id
         request.request_id = self._request_id()
         answer = await self.answer("PutDocument", request)
         if isinstance(answer, str):
-            self.faults.append(Fault(Broken.LOST, f"{self.name}: a put is refused: {answer}"))
+            self.journal.compare("a put is refused", answer, kind=Broken.LOST)
             return
-        self.texts[answer.key] = answer.text
+        body = body_of(request.document)
+        self.journal.compare("a put answers", body_of(answer), body, kind=Broken.PHANTOM)
+        self.journal.add_puts(self._history.now(), {self._place(answer.key): body})
+        await self._repeat("PutDocument", request, answer)
 
     async def _batch(self) -> None:
         items = [self._item(key) for key in self._random.sample(KEYS, 3)]
         request = pb.BatchWriteDocumentsRequest(
-            session_id=SESSION,
+            session_id=self._session_id,
             writes=[pb.DocumentWrite(put=item) for item in items],
             request_id=self._request_id(),
         )
-        before = self.expected
-        self.texts |= {item.document.key: item.document.text for item in items}
-        if await self.attempt("BatchWriteDocuments", request) is None:
-            found = await self.stored()
-            self.compare("a batch in doubt", found, before, self.expected, kind=Broken.HALF)
-            await self.answer("BatchWriteDocuments", request)
+        before = self.journal.last.current
+        bodies = {self._place(item.document.key): body_of(item.document) for item in items}
+        answer = await self.attempt("BatchWriteDocuments", request)
+        if answer is None:
+            found = await self._look_up()
+            self.journal.compare(
+                "a batch in doubt", found, before, before | bodies, kind=Broken.HALF
+            )
+            answer = await self.answer("BatchWriteDocuments", request)
+        if isinstance(answer, str):
+            self.journal.compare("a batch is refused", answer, kind=Broken.LOST)
+            return
+        self.journal.add_puts(self._history.now(), bodies)
+        await self._repeat("BatchWriteDocuments", request, answer)
 
     async def _delete(self) -> None:
-        key = self._random.choice(KEYS)
+        place = self._place(self._random.choice(KEYS))
         request = pb.DeleteDocumentRequest(
-            session_id=SESSION, namespace=[self.name, self.folder], key=key, allow_missing=True
+            session_id=self._session_id, namespace=place[0], key=place[1], allow_missing=True
         )
         await self.answer("DeleteDocument", request)
-        self.texts.pop(key, None)
+        documents = dict(self.journal.last.documents)
+        if documents.pop(place, None):
+            self.journal.add(self._history.now(), documents, revisions=1)
 
     async def _move(self) -> None:
-        folders = self.folder, "b" if self.folder == "a" else "a"
-        source, target = (pb.DocumentName(namespace=[self.name, one]) for one in folders)
-        request = pb.MoveDocumentsRequest(session_id=SESSION, to=target, **{"from": source})
+        other = "b" if self._folder == "a" else "a"
+        source = pb.DocumentName(namespace=[self._name, self._folder])
+        target = pb.DocumentName(namespace=[self._name, other])
+        request = pb.MoveDocumentsRequest(
+            session_id=self._session_id, to=target, **{"from": source}
+        )
+        before = self.journal.last
+        moved: dict[Name, Versions] = {
+            ((self._name, other), key): versions for (_, key), versions in before.documents.items()
+        }
         answer = await self.attempt("MoveDocuments", request)
-        if isinstance(answer, str):
-            self.compare("a move", (answer, self.texts), ("NOT_FOUND", {}), kind=Broken.LOST)
-            return
-        before = self.expected
-        self.folder = folders[1]
-        if answer is None:
-            found = await self.stored()
-            self.compare("a move in doubt", found, before, self.expected, kind=Broken.HALF)
-            if found == before:
-                self.folder = folders[0]
+        is_in_doubt = answer is None
+        if is_in_doubt:
+            after = {name: versions[-1] for name, versions in moved.items()}
+            found = await self._look_up()
+            self.journal.compare("a move in doubt", found, before.current, after, kind=Broken.HALF)
+            answer = await self.answer("MoveDocuments", request)
+        is_done = not isinstance(answer, str)
+        if answer == "NOT_FOUND" and (is_in_doubt or not moved):
+            is_done = bool(moved)  # by the first attempt
+        elif isinstance(answer, str):
+            self.journal.compare("a move is refused", answer, kind=Broken.LOST)
+        if is_done:
+            self._folder = other
+            # Of each document that it is gone, and that it is there.
+            self.journal.add(self._history.now(), moved, revisions=2 * len(moved))
 
     async def _get(self) -> None:
-        key = self._random.choice(KEYS)
+        place = self._place(self._random.choice(KEYS))
         request = pb.GetDocumentRequest(
-            session_id=SESSION, namespace=[self.name, self.folder], key=key
+            session_id=self._session_id, namespace=place[0], key=place[1]
         )
         answer = await self.answer("GetDocument", request)
-        found = None if isinstance(answer, str) else answer.text
-        self.compare(f"get of {key}", found, self.texts.get(key), kind=Broken.BACKWARDS)
+        found = None if isinstance(answer, str) else body_of(answer)
+        wanted = self.journal.last.current.get(place)
+        self.journal.compare(f"a get of {place}", found, wanted, kind=Broken.BACKWARDS)
+
+    async def _list(self) -> None:
+        found = await self._look_up()
+        self.journal.compare("a list", found, self.journal.last.current, kind=Broken.BACKWARDS)
+
+    async def _versions(self) -> None:
+        place = self._place(self._random.choice(KEYS))
+        request = pb.ListDocumentRevisionsRequest(
+            session_id=self._session_id, namespace=place[0], key=place[1], page_size=1000
+        )
+        answer = await self.answer("ListDocumentRevisions", request)
+        shown = () if isinstance(answer, str) else answer.revisions
+        found = tuple(body_of(one.document) for one in reversed(shown))
+        wanted = self.journal.last.documents.get(place, ())
+        self.journal.compare(f"versions of {place}", found, wanted, kind=Broken.BACKWARDS)
 
     async def _search(self) -> None:
         request = pb.SearchDocumentsRequest(
-            session_id=SESSION, namespace_prefix=[self.name], query=WORD, limit=100
+            session_id=self._session_id, namespace_prefix=[self._name], query=WORD, limit=100
         )
         answer = await self.answer("SearchDocuments", request)
         found = {
-            (tuple(one.document.namespace), one.document.key): one.document.text
+            (tuple(one.document.namespace), one.document.key): body_of(one.document)
             for one in answer.results
         }
-        self.compare("a search", found, self.expected, kind=Broken.BACKWARDS)
+        self.journal.compare("a search", found, self.journal.last.current, kind=Broken.BACKWARDS)
 
 
-class DocumentLoad(AbstractAsyncContextManager):
-    """Callers and a watcher, during a block; at its end callers finish their calls."""
+def watch_documents(stub: DocumentServiceStub, history: History, session_id: str) -> Watcher:
+    """Follow the documents of a session."""
 
-    def __init__(self, address: str, callers: int) -> None:
-        self._channels = [open_channel(address) for _ in range(callers)]
-        stubs = [DocumentServiceStub(channel) for channel in self._channels]
-        self.callers = [Caller(f"caller {n}", stub) for n, stub in enumerate(stubs)]
-        self._watched: list[pb.WatchDocumentsResponse] = []
-        self._stub = stubs[0]
-        self._stop = asyncio.Event()
+    def stream(last: int) -> AsyncIterable[pb.WatchDocumentsResponse]:
+        request = pb.WatchDocumentsRequest(session_id=session_id, start_revision=last)
+        return stub.WatchDocuments(request)
 
-    async def __aenter__(self) -> Self:
-        self._running = [asyncio.create_task(one.run(self._stop)) for one in self.callers]
-        self._watching = asyncio.create_task(self._watch())
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._stop.set()
-        if kind is not None:  # they may retry forever
-            for task in self._running:
-                task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=kind is not None)
-        if kind is not None:
-            await self._close()
-
-    async def _watch(self) -> None:
-        while True:
-            last = self._watched[-1].revision if self._watched else 0
-            request = pb.WatchDocumentsRequest(session_id=SESSION, start_revision=last)
-            try:
-                async for event in self._stub.WatchDocuments(request):
-                    self._watched.append(event)
-            except grpc.aio.AioRpcError as error:
-                if error.code().name not in ENDS_OF_STREAMS:
-                    raise
-                await asyncio.sleep(PAUSE_SECONDS)
-
-    async def _close(self) -> None:
-        self._watching.cancel()
-        await asyncio.gather(self._watching, return_exceptions=True)
-        await asyncio.gather(*(channel.close() for channel in self._channels))
-
-    @property
-    def answered(self) -> int:
-        return sum(caller.answered for caller in self.callers)
-
-    async def faults(self, database_url: str) -> list[Fault]:
-        """The broken promises; call it once, after the block, while a server runs."""
-        revision, count, found = await _read(database_url)
-        async with asyncio.timeout(TIMEOUT_SECONDS):
-            while not self._watched or self._watched[-1].revision < revision:
-                assert not self._watching.done(), self._watching
-                await asyncio.sleep(PAUSE_SECONDS)
-        await self._close()
-        expected: dict[Name, str] = {}
-        for caller in self.callers:
-            expected |= caller.expected
-        faults = [fault for caller in self.callers for fault in caller.faults]
-        faults += _differences(Broken.LOST, "the tables", found, expected)
-        faults += _differences(Broken.WATCH, "the watch", replayed(self._watched), expected)
-        told = [event.revision for event in self._watched]
-        if told != sorted(set(told)):
-            faults.append(Fault(Broken.WATCH, "changes come twice or out of order"))
-        if count != len(found):
-            faults.append(Fault(Broken.COUNT, f"{count} by the session's row, {len(found)} stored"))
-        return faults
-
-
-def replayed(events: Iterable[pb.WatchDocumentsResponse]) -> dict[Name, str]:
-    """What there is after some events."""
-    state: dict[Name, str] = {}
-    for event in events:
-        name = (tuple(event.document.namespace), event.document.key)
-        if event.change == pb.DOCUMENT_CHANGE_DELETED:
-            state.pop(name, None)
-        else:
-            state[name] = event.document.text
-    return state
-
-
-def _differences(
-    kind: Broken, whose: str, found: Mapping[Name, str], expected: Mapping[Name, str]
-) -> list[Fault]:
-    return [
-        Fault(kind, f"{name}: {found.get(name)!r} by {whose}, not {expected.get(name)!r}")
-        for name in sorted({*found, *expected})
-        if found.get(name) != expected.get(name)
-    ]
-
-
-async def _read(database_url: str) -> tuple[int, int, dict[Name, str]]:
-    """The session's revision, how many documents its row says it has, and those that it has."""
-    engine = create_async_engine(as_superuser(database_url))
-    d, s = documents.c, sessions.c
-    try:
-        async with engine.connect() as connection:
-            row = await connection.execute(
-                sa.select(s.revision, s.document_count).where(s.session_id == SESSION)
-            )
-            revision, count = row.one()
-            found = await connection.execute(
-                sa.select(d.namespace, d.key, d.body).where(d.session_id == SESSION)
-            )
-            texts = {(tuple(labels_of(n)), key): body.decode() for n, key, body in found}
-    finally:
-        await engine.dispose()
-    return revision, count, texts
+    return Watcher(history.watch_documents(session_id), stream)

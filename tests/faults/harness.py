@@ -8,16 +8,20 @@ import itertools
 import random
 import sqlite3
 import uuid
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterable, Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from sqlalchemy.engine import make_url
 
+from memoryd.v1 import document_pb2
 from memoryd.v1 import memory_pb2 as pb
+from memoryd.v1.document_pb2_grpc import DocumentServiceStub
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import Call, History, Stored, Watch
+from .checker import Call, History, Watch
+from .journals import DocumentWatch, body_of
+from .stored import Stored
 
 if TYPE_CHECKING:
     from tests.conftest import CommandLine, Process
@@ -125,31 +129,40 @@ async def acknowledgements(history: History, count: int) -> None:
             await asyncio.sleep(0.005)
 
 
-async def assert_continues(stored: Stored, memory: MemoryServiceStub) -> None:
+async def assert_continues(stored: Stored, channel: grpc.aio.Channel) -> None:
     """Fail unless a server of the restored database continues its sessions."""
+    memory, documents = MemoryServiceStub(channel), DocumentServiceStub(channel)
     for session_id in SESSIONS:
         request = pb.StoreMemoryRequest(session_id=session_id, content="after the restore")
         answer = await memory.StoreMemory(request)
         assert answer.memory.revision == stored.revisions[session_id] + 1
+        shown = await documents.ListDocuments(
+            document_pb2.ListDocumentsRequest(session_id=session_id, page_size=1000)
+        )
+        found = {(tuple(one.namespace), one.key): body_of(one) for one in shown.documents}
+        assert found == stored.current_documents(session_id)
+        document = document_pb2.Document(session_id=session_id, key="new", text="after it, too")
+        put = await documents.PutDocument(document_pb2.PutDocumentRequest(document=document))
+        assert put.revision == answer.memory.revision + 1
 
 
 class Watcher:
     """Follows a session until it is stopped, across the ends of its streams."""
 
-    def __init__(self, stub: MemoryServiceStub, history: History, session_id: str) -> None:
-        self.watch: Watch = history.watch(session_id)
+    def __init__(
+        self, watch: Watch | DocumentWatch, stream: Callable[[int], AsyncIterable[Any]]
+    ) -> None:
+        """`stream` gives the changes after a revision."""
+        self.watch = watch
         self.resumed = 0
-        self._stub = stub
+        self._stream = stream
         self._news = asyncio.Event()
         self._reading = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
         while True:
-            request = pb.WatchMemoriesRequest(
-                session_id=self.watch.session_id, start_revision=self.watch.last_revision
-            )
             try:
-                async for event in self._stub.WatchMemories(request):
+                async for event in self._stream(self.watch.last_revision):
                     self.watch.events.append(event)
                     self._news.set()
             except grpc.aio.AioRpcError as error:
@@ -171,6 +184,16 @@ class Watcher:
         ended = (await asyncio.gather(self._reading, return_exceptions=True))[0]
         if not isinstance(ended, asyncio.CancelledError):
             raise ended
+
+
+def watch_memories(stub: MemoryServiceStub, history: History, session_id: str) -> Watcher:
+    """Follow the memories of a session."""
+
+    def stream(last: int) -> AsyncIterable[pb.WatchMemoriesResponse]:
+        request = pb.WatchMemoriesRequest(session_id=session_id, start_revision=last)
+        return stub.WatchMemories(request)
+
+    return Watcher(history.watch(session_id), stream)
 
 
 class Writer:

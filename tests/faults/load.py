@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Self
 
+import grpc
+
+from memoryd.v1.document_pb2_grpc import DocumentServiceStub
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import Fault, History, Stored, find_faults, read_stored
-from .harness import SESSIONS, TIMEOUT_SECONDS, Watcher, Writer, open_channel
+from .checker import History, find_faults
+from .documents import DocumentCaller, watch_documents
+from .harness import (
+    SESSIONS,
+    TIMEOUT_SECONDS,
+    Watcher,
+    Writer,
+    open_channel,
+    watch_memories,
+)
+from .promises import Fault
+from .stored import Stored, read_stored
+
+DOCUMENT_CALLERS = 3
+"""In addition to the callers that store memories."""
+
+SESSIONS_WITH_DOCUMENTS = 2
+"""The last ones. The others have memories alone, of which every revision is in the tables."""
 
 
 class Load(AbstractAsyncContextManager):
-    """Callers, each with its own stub, and a watcher of each session.
+    """Callers that store memories, one on each channel, others that keep documents, and watchers.
 
     At the end of the block callers finish their calls; watchers run until they have received every
     change.
@@ -23,38 +43,57 @@ class Load(AbstractAsyncContextManager):
     def __init__(
         self,
         history: History,
-        stubs: Sequence[MemoryServiceStub],
+        channels: Sequence[grpc.aio.Channel],
         sessions: Sequence[str] = SESSIONS,
+        document_channels: Sequence[grpc.aio.Channel] | None = None,
     ) -> None:
+        """`document_channels`: those of callers that keep documents, by default the same."""
         self.history = history
         self.watchers: list[Watcher] = []
-        self._stubs = stubs
+        self._memory = [*map(MemoryServiceStub, channels)]
+        self._documents = [*map(DocumentServiceStub, document_channels or channels)]
         self._sessions = sessions
+        self._with_documents = sessions[-SESSIONS_WITH_DOCUMENTS:]
         self._stop = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        self.watchers = [Watcher(self._stubs[0], self.history, name) for name in self._sessions]
-        self._writers = [
-            asyncio.create_task(
-                Writer(f"caller {n}", stub, self.history, self._sessions).run(self._stop)
-            )
-            for n, stub in enumerate(self._stubs)
+        self.watchers = [
+            *(watch_memories(self._memory[0], self.history, name) for name in self._sessions),
+            *(
+                watch_documents(self._documents[0], self.history, name)
+                for name in self._with_documents
+            ),
         ]
+        callers: list[Writer | DocumentCaller] = [
+            Writer(f"caller {n}", stub, self.history, self._sessions)
+            for n, stub in enumerate(self._memory)
+        ]
+        places = zip(
+            range(DOCUMENT_CALLERS),
+            itertools.cycle(self._documents),
+            itertools.cycle(self._with_documents),
+            strict=False,
+        )
+        for n, stub, session_id in places:
+            callers.append(DocumentCaller(f"keeper {n}", stub, self.history, session_id))
+        self._callers = [asyncio.create_task(caller.run(self._stop)) for caller in callers]
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stop.set()
         if kind is not None:  # they may retry forever
-            for caller in self._writers:
+            for caller in self._callers:
                 caller.cancel()
             for watcher in self.watchers:
                 watcher.stop()
-        await asyncio.gather(*self._writers, return_exceptions=kind is not None)
+        await asyncio.gather(*self._callers, return_exceptions=kind is not None)
 
     async def refusals(self, count: int) -> None:
-        """Wait until this many more calls are refused."""
-        wanted = self.history.codes.total() + count
-        await until(lambda: self.history.codes.total() >= wanted)
+        """Wait until this many more calls are in doubt, and some about documents among them."""
+        history = self.history
+        wanted = history.in_doubt + count
+        documents = history.documents_in_doubt + DOCUMENT_CALLERS
+        await until(lambda: history.in_doubt >= wanted and history.documents_in_doubt >= documents)
 
     def first_answer(self, moment: float) -> float:
         """Seconds from a moment, of `time.monotonic`, to the end of the first call answered."""
@@ -65,7 +104,7 @@ class Load(AbstractAsyncContextManager):
         """What is stored, once every watcher has received all of it; call it after the block."""
         stored = await read_stored(database_url)
         for watcher in self.watchers:
-            await watcher.until(stored.revisions.get(watcher.watch.session_id, 0))
+            await watcher.until(watcher.watch.newest_of(stored))
         return stored
 
     async def faults(self, database_url: str) -> list[Fault]:
@@ -75,11 +114,11 @@ class Load(AbstractAsyncContextManager):
 
 
 @asynccontextmanager
-async def connected(address: str, count: int) -> AsyncIterator[list[MemoryServiceStub]]:
-    """Stubs with a connection each, until the end of the block."""
+async def connected(address: str, count: int) -> AsyncIterator[list[grpc.aio.Channel]]:
+    """Channels with a connection each, until the end of the block."""
     channels = [open_channel(address) for _ in range(count)]
     try:
-        yield [MemoryServiceStub(channel) for channel in channels]
+        yield channels
     finally:
         await asyncio.gather(*(channel.close() for channel in channels))
 

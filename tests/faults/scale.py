@@ -38,6 +38,8 @@ class Scale:
     """How often the standby in use falls behind and catches up."""
     erasures: int = 5
     """Erasures of sessions under load."""
+    merges: int = 1
+    """Kills of a server while sessions are merged, on each database."""
     restarts: int = 1
     """Restarts of each of two servers behind one client."""
 

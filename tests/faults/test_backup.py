@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
-from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
-
-from .checker import History, find_faults, read_stored, up_to
+from .checker import History, find_faults, up_to
 from .harness import ServerProcess, acknowledgements, assert_continues, is_whole, open_channel
 from .load import Load, connected
 from .scale import SCALE
+from .stored import read_stored
 
 only_sqlite = pytest.mark.parametrize("database_kind", ["sqlite"])
 
@@ -30,8 +29,8 @@ async def test_a_backup_under_load_is_one_state_and_a_server_continues_from_it(
     server = ServerProcess(command_line, database_url)
     await server.start()
     copy = tmp_path / "backup.db"
-    async with connected(server.address, SCALE.writers) as stubs:
-        async with Load(history, stubs) as load:
+    async with connected(server.address, SCALE.writers) as channels:
+        async with Load(history, channels) as load:
             await acknowledgements(history, 200)
             started = history.now()
             done = await asyncio.to_thread(
@@ -60,7 +59,7 @@ async def test_a_backup_under_load_is_one_state_and_a_server_continues_from_it(
     shutil.copy(copy, database)
     await server.start()
     async with open_channel(server.address) as channel:
-        await assert_continues(backed_up, MemoryServiceStub(channel))
+        await assert_continues(backed_up, channel)
     await server.stop()
     assert is_whole(database_url)
 

@@ -9,7 +9,10 @@ import pytest
 from memoryd.domain.records import Change
 from memoryd.v1 import memory_pb2 as pb
 
-from .checker import Broken, Call, History, Stored, Version, find_faults
+from .checker import Call, History, find_faults
+from .harms import HARMS
+from .promises import Broken
+from .stored import Stored, Version
 
 SESSION = "user-123"
 KEY = "address"
@@ -231,21 +234,17 @@ def test_a_revision_given_twice_is_found(story):
     assert Broken.GAP in story.broken()
 
 
-@pytest.mark.parametrize("harm", ["missed", "doubled", "reordered", "short", "other", "changed"])
+def of_another_memory(events: list) -> None:
+    events[2].memory.memory_id = "z"
+
+
+def of_another_change(events: list) -> None:
+    events[2].change = pb.MEMORY_CHANGE_RESTORED
+
+
+@pytest.mark.parametrize("harm", [*HARMS, of_another_memory, of_another_change])
 def test_wrong_events_of_a_watcher_are_found(story, harm):
-    events = story.watch()
-    if harm == "missed":
-        del events[2]
-    elif harm == "doubled":
-        events.insert(2, events[2])
-    elif harm == "reordered":
-        events[2:4] = reversed(events[2:4])
-    elif harm == "short":
-        events.pop()
-    elif harm == "other":
-        events[2].memory.memory_id = "z"
-    else:
-        events[2].change = pb.MEMORY_CHANGE_RESTORED
+    harm(story.watch())
     assert story.broken() == {Broken.WATCH}
 
 

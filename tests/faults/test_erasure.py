@@ -15,7 +15,9 @@ import grpc
 import pytest
 from sqlalchemy.engine import make_url
 
+from memoryd.v1 import document_pb2
 from memoryd.v1 import memory_pb2 as pb
+from memoryd.v1.document_pb2_grpc import DocumentServiceStub
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
 from .checker import History, find_faults
@@ -60,11 +62,28 @@ def plant(file: Path) -> None:
         connection.execute("DROP TABLE others")
 
 
-async def fill(memory: MemoryServiceStub, session_id: str) -> None:
+def put_request(number: int, content: str) -> document_pb2.PutDocumentRequest:
+    document = document_pb2.Document(
+        namespace=["@ERASEME@"],
+        key=f"@CANARY@{number}",
+        labels={"content": "@CANARY@"},
+        data=content.encode() * 10,
+    )
+    return document_pb2.PutDocumentRequest(document=document, search_texts=[content])
+
+
+async def fill(channel: grpc.aio.Channel, session_id: str) -> None:
     dice = random.Random(session_id)  # noqa: S311  repeatable
     contents = [f"{n} " + "@ERASEME@CANARY@" * dice.randrange(1, 60) for n in range(60)]
     requests = [pb.StoreMemoryRequest(session_id=session_id, content=each) for each in contents]
+    memory, documents = MemoryServiceStub(channel), DocumentServiceStub(channel)
     await memory.BatchStoreMemories(pb.BatchStoreMemoriesRequest(requests=requests))
+    for _ in range(2):  # so that there are earlier versions, too
+        puts = [put_request(n, content) for n, content in enumerate(contents)]
+        writes = [document_pb2.DocumentWrite(put=put) for put in puts]
+        await documents.BatchWriteDocuments(
+            document_pb2.BatchWriteDocumentsRequest(session_id=session_id, writes=writes)
+        )
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
@@ -73,10 +92,11 @@ async def test_the_next_server_finishes_what_one_left_undone(command_line, datab
     server = ServerProcess(command_line, database_url, MEMORYD_DATABASE_TIMEOUT_SECONDS="60")
     async with open_channel(await server.start()) as channel:
         memory = MemoryServiceStub(channel)
-        await fill(memory, "user-123")
+        await fill(channel, "user-123")
         with closing(sqlite3.connect(file, isolation_level=None)) as reader:
             reader.execute("BEGIN")
-            assert reader.execute("SELECT count(*) FROM memories").fetchone() > (0,)
+            for table in ("memories", "documents", "document_history"):
+                assert reader.execute(f"SELECT count(*) FROM {table}").fetchone() > (0,)  # noqa: S608  constant names
             request = pb.EraseSessionRequest(session_id="user-123")
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await memory.EraseSession(request, timeout=1)
@@ -92,6 +112,8 @@ async def test_the_next_server_finishes_what_one_left_undone(command_line, datab
         assert pieces_in(file) == 0
         listing = pb.ListMemoriesRequest(session_id="user-123")
         assert not (await MemoryServiceStub(channel).ListMemories(listing)).memories
+        shown = document_pb2.ListDocumentsRequest(session_id="user-123")
+        assert not (await DocumentServiceStub(channel).ListDocuments(shown)).documents
     await server.stop()
     assert is_whole(database_url)
 
@@ -102,14 +124,15 @@ async def test_callers_lose_nothing_while_sessions_are_erased(
     history = History()
     server = ServerProcess(command_line, database_url)
     await server.start()
-    async with connected(server.address, SCALE.writers) as stubs:
-        async with Load(history, stubs) as load:
+    async with connected(server.address, SCALE.writers) as channels:
+        async with Load(history, channels) as load:
+            memory = MemoryServiceStub(channels[0])
             await acknowledgements(history, 100)
             for n in range(SCALE.erasures):
-                await fill(stubs[0], f"erased-{n}")
+                await fill(channels[0], f"erased-{n}")
                 assert pieces_in(file)
                 await asyncio.wait_for(
-                    stubs[0].EraseSession(pb.EraseSessionRequest(session_id=f"erased-{n}")), 60
+                    memory.EraseSession(pb.EraseSessionRequest(session_id=f"erased-{n}")), 60
                 )
                 assert pieces_in(file) == 0
                 await acknowledgements(history, 50)

@@ -8,13 +8,9 @@ import random
 from tests.usage import stored_and_counted
 
 from .checker import History
-from .documents import DocumentLoad
 from .harness import ServerProcess, acknowledgements, is_whole
 from .load import Load, connected
 from .scale import SCALE
-
-DOCUMENT_CALLERS = 3
-"""In addition to the callers that store memories."""
 
 OUTCOMES = {"UNAVAILABLE", "CANCELLED", "NOT_FOUND"}
 """The codes that a caller may see while its server is killed and restarted."""
@@ -27,11 +23,8 @@ async def test_a_killed_server_loses_and_duplicates_nothing(
     server = ServerProcess(command_line, database_url)
     moments = random.Random(database_kind)  # noqa: S311  no secret
     await server.start()
-    async with connected(server.address, SCALE.writers) as stubs:
-        async with (
-            Load(history, stubs) as load,
-            DocumentLoad(server.address, DOCUMENT_CALLERS) as documents,
-        ):
+    async with connected(server.address, SCALE.writers) as channels:
+        async with Load(history, channels) as load:
             for _ in range(SCALE.kills):
                 await acknowledgements(history, moments.randrange(10, 200))
                 await asyncio.sleep(moments.uniform(0, 0.01))  # not only when an answer arrives
@@ -39,13 +32,13 @@ async def test_a_killed_server_loses_and_duplicates_nothing(
                 await server.start()  # the restarted server recovers SQLite's log
                 assert is_whole(database_url)
             await acknowledgements(history, 50)
-        faults = await load.faults(database_url) + await documents.faults(database_url)
+        faults = await load.faults(database_url)
     await server.stop()
     fault_report(f"kills, {database_kind}", SCALE.kills, history, faults)
     assert not faults
     assert set(history.codes) <= OUTCOMES
     assert min(watcher.resumed for watcher in load.watchers) >= SCALE.kills
-    assert documents.answered > SCALE.kills
+    assert history.documents > SCALE.kills
 
 
 async def test_what_is_counted_of_a_tenant_is_what_is_stored_after_each_kill(
@@ -54,12 +47,13 @@ async def test_what_is_counted_of_a_tenant_is_what_is_stored_after_each_kill(
     """Its quotas are beyond what a run stores."""
     history = History()
     unreached = {
-        f"MEMORYD_QUOTA_{name}": "1000000000" for name in ("MEMORIES", "SESSIONS", "BYTES")
+        f"MEMORYD_QUOTA_{name}": "1000000000"
+        for name in ("MEMORIES", "SESSIONS", "BYTES", "DOCUMENTS")
     }
     server = ServerProcess(command_line, database_url, **unreached)
     moments = random.Random(f"quotas, {database_kind}")  # noqa: S311  no secret
     await server.start()
-    async with connected(server.address, SCALE.writers) as stubs, Load(history, stubs):
+    async with connected(server.address, SCALE.writers) as channels, Load(history, channels):
         for _ in range(SCALE.kills):
             await acknowledgements(history, moments.randrange(10, 200))
             await asyncio.sleep(moments.uniform(0, 0.01))  # not only when an answer arrives

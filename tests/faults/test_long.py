@@ -12,18 +12,19 @@ import grpc
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import History, find_faults, read_stored
+from .checker import History, find_faults
 from .harness import (
     TIMEOUT_SECONDS,
     ServerProcess,
-    Watcher,
     Writer,
     acknowledgements,
     open_channel,
+    watch_memories,
 )
 from .load import Load, connected
 from .resources import Resources, resources_of
 from .scale import SCALE
+from .stored import read_stored
 
 MEGABYTE = 1024 * 1024
 
@@ -93,8 +94,8 @@ async def disturb(address: str, session_id: str, count: int) -> None:
 async def one_round(address: str, database_url: str, number: int) -> tuple[History, list]:
     """Make all kinds of calls on new sessions, and erase them in the end."""
     history, sessions = History(), [f"round-{number}-{n}" for n in range(2)]
-    async with connected(address, SCALE.writers) as stubs:
-        async with Load(history, stubs, sessions) as load:
+    async with connected(address, SCALE.writers) as channels:
+        async with Load(history, channels, sessions) as load:
             disturbing = asyncio.create_task(disturb(address, sessions[0], SCALE.streams))
             await acknowledgements(history, SCALE.calls)
             await disturbing
@@ -147,7 +148,7 @@ async def test_a_clock_that_goes_back_changes_no_order(
     history, stop = History(), asyncio.Event()
     running = await serve(MEMORY_MAX_ENTRIES="1000")
     sessions = ["user-0", "user-1"]
-    watchers = [Watcher(running.memory, history, name) for name in sessions]
+    watchers = [watch_memories(running.memory, history, name) for name in sessions]
     writers = [
         asyncio.create_task(Writer(f"caller {n}", running.memory, history, sessions).run(stop))
         for n in range(SCALE.writers)

@@ -8,19 +8,23 @@ import time
 from collections.abc import Awaitable
 from typing import NamedTuple
 
+import grpc
 from google.rpc import error_details_pb2, status_pb2
 
+from memoryd.v1 import document_pb2
 from memoryd.v1 import memory_pb2 as pb
+from memoryd.v1.document_pb2_grpc import DocumentServiceStub
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import History, find_faults, read_stored
+from .checker import History, details_of, find_faults
 from .harness import TIMEOUT_SECONDS, ServerProcess, open_channel
 from .resources import children, cpu_seconds, peak_bytes
 from .scale import SCALE
+from .stored import Body, read_stored
 
 BATCH = 250
-"""Memories per call. Refusing a call costs as much as the smallest call; ten times the load of
-such calls would take all the server's time."""
+"""Memories or documents per call. Refusing a call costs as much as the smallest call; ten times the
+load of such calls would take all the server's time."""
 
 CHANNELS = 4
 FACTOR = 10
@@ -37,17 +41,27 @@ class Measured(NamedTuple):
 
 
 class Crowd:
-    """Callers that store batches, each in its own sessions so that none are evicted."""
+    """Callers that store batches, each in its own sessions so that none are evicted.
 
-    def __init__(self, history: History, stubs: list[MemoryServiceStub]) -> None:
+    Every other batch is one of documents.
+    """
+
+    def __init__(self, history: History, channels: list[grpc.aio.Channel]) -> None:
         self._history = history
-        self._stubs = itertools.cycle(stubs)
+        self._channels = itertools.cycle(channels)
         self._numbers = itertools.count()
         self.answered: list[float] = []
         """The times at which calls were answered."""
+        self.refusals: list[bytes] = []
+        """The encoded `google.rpc.Status` of each refusal."""
 
     async def call(self) -> None:
-        number = next(self._numbers)
+        number, channel = next(self._numbers), next(self._channels)
+        store = self._put if number % 2 else self._store
+        if await store(number, channel):
+            self.answered.append(time.monotonic())
+
+    async def _store(self, number: int, channel: grpc.aio.Channel) -> bool:
         requests = [
             pb.StoreMemoryRequest(
                 session_id=f"crowd-{number}", content=f"fact {number}-{n}", never_expires=True
@@ -55,9 +69,36 @@ class Crowd:
             for n in range(BATCH)
         ]
         batch = pb.BatchStoreMemoriesRequest(requests=requests)
-        call = await self._history.call(f"{number}", next(self._stubs), batch, TIMEOUT_SECONDS)
-        if call.answer is not None:
-            self.answered.append(time.monotonic())
+        memory = MemoryServiceStub(channel)
+        call = await self._history.call(f"{number}", memory, batch, TIMEOUT_SECONDS)
+        if call.details:
+            self.refusals.append(call.details)
+        return call.answer is not None
+
+    async def _put(self, number: int, channel: grpc.aio.Channel) -> bool:
+        journal = self._history.journal(f"{number}", f"crowd-{number}")
+        texts = {f"fact {n}": f"document {number}-{n}" for n in range(BATCH)}
+        puts = [
+            document_pb2.PutDocumentRequest(
+                document=document_pb2.Document(namespace=[journal.caller], key=key, text=text)
+            )
+            for key, text in texts.items()
+        ]
+        batch = document_pb2.BatchWriteDocumentsRequest(
+            session_id=journal.session_id,
+            writes=[document_pb2.DocumentWrite(put=put) for put in puts],
+        )
+        try:
+            documents = DocumentServiceStub(channel)
+            await documents.BatchWriteDocuments(batch, timeout=TIMEOUT_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            self._history.end_of_documents(error.code().name)
+            self.refusals.append(details_of(error))
+            return False
+        self._history.end_of_documents(None)
+        bodies = {((journal.caller,), key): Body("text", t.encode()) for key, t in texts.items()}
+        journal.add_puts(self._history.now(), bodies)
+        return True
 
     async def in_turn(self, end: float) -> None:
         """Call repeatedly until a moment."""
@@ -65,12 +106,16 @@ class Crowd:
             await self.call()
 
     async def at_a_rate(self, rate: float, end: float) -> None:
-        """Start this many calls per second, regardless of earlier ones."""
+        """Start this many calls per second, regardless of earlier ones, and until one is refused.
+
+        A busy machine takes longer to have too many calls at once.
+        """
         begin, calls = time.monotonic(), []
-        while (now := time.monotonic()) < end:
-            while len(calls) < (now - begin) * rate:
-                calls.append(asyncio.create_task(self.call()))
-            await asyncio.sleep(0.005)
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            while (now := time.monotonic()) < end or not self.refusals:
+                while len(calls) < (now - begin) * rate:
+                    calls.append(asyncio.create_task(self.call()))
+                await asyncio.sleep(0.005)
         await asyncio.gather(*calls)
 
 
@@ -114,7 +159,7 @@ async def test_ten_times_the_load_is_refused_at_once_and_the_rest_is_done(
         return asyncio.gather(*(crowd.in_turn(end) for _ in range(CALLERS_AT_PEAK)))
 
     channels = [open_channel(server.address) for _ in range(CHANNELS)]
-    crowd = Crowd(history, [MemoryServiceStub(channel) for channel in channels])
+    crowd = Crowd(history, channels)
     await crowd.in_turn(time.monotonic() + 0.5)
 
     # Before and after, since writing to a larger database takes longer.
@@ -133,7 +178,8 @@ async def test_ten_times_the_load_is_refused_at_once_and_the_rest_is_done(
     fault_report(f"overload, {database_kind}: {goodput:.2f} of peak", FACTOR, history, faults)
     assert not faults
     assert set(history.codes) == {"RESOURCE_EXHAUSTED"}
-    delays = retry_delays([call.details for call in history.calls if call.details])
+    assert history.documents
+    delays = retry_delays(crowd.refusals)
     assert len(delays) == history.codes["RESOURCE_EXHAUSTED"]
     assert min(delays) >= 0.5
     assert goodput * 100 >= SCALE.overload_percent

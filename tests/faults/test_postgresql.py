@@ -27,7 +27,7 @@ pytestmark = pytest.mark.parametrize("database_kind", ["postgresql"])
 CALLERS = 4
 
 SEEN = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "NOT_FOUND"}
-"""The codes that callers may see; the last one for memories that they have deleted."""
+"""The codes that callers may see; the last one for what they have deleted."""
 
 VARIABLES = {**VARIABLES, "MEMORYD_DATABASE_TIMEOUT_SECONDS": "1"}
 
@@ -57,8 +57,11 @@ def fill_disk(node: Node, database: str) -> None:
     node.sql(
         "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS"
         " $$ BEGIN RAISE 'could not extend file' USING ERRCODE = 'disk_full'; END $$;"
-        "CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON memories"
-        " FOR EACH STATEMENT EXECUTE FUNCTION full_disk()",
+        + "".join(
+            f"CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON {table}"
+            " FOR EACH STATEMENT EXECUTE FUNCTION full_disk();"
+            for table in ("memories", "documents")
+        ),
         database,
     )
 
@@ -143,7 +146,7 @@ async def test_calls_are_refused_while_the_database_is_away_and_then_resume(
     url = pair.primary.url(database)
     running = await serve(**VARIABLES, MEMORYD_DATABASE_URL=url)
     serving, history = running.server.health.is_serving, History()
-    async with Load(history, [running.memory] * CALLERS) as load:
+    async with Load(history, [running.channel] * CALLERS) as load:
         await acknowledgements(history, 20)
         await asyncio.to_thread(begin, pair.primary, database)
         if end is not None:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from .checker import History, find_faults, read_stored, up_to
+from .checker import History, find_faults, up_to
 from .harness import VARIABLES, acknowledgements, assert_continues
 from .load import Load
 from .nodes import Node
+from .stored import read_stored
 
 pytestmark = pytest.mark.parametrize("database_kind", ["postgresql"])
 
@@ -34,7 +35,7 @@ async def test_a_dump_under_load_is_one_state_and_a_server_continues_from_it(
     url = pair.primary.url(database)
     running = await serve(**VARIABLES, MEMORYD_DATABASE_URL=url)
     history = History()
-    async with Load(history, [running.memory] * CALLERS) as load:
+    async with Load(history, [running.channel] * CALLERS) as load:
         await acknowledgements(history, 200)
         started = history.now()
         await asyncio.to_thread(pair.primary.dump, database, dump)
@@ -48,7 +49,7 @@ async def test_a_dump_under_load_is_one_state_and_a_server_continues_from_it(
     fault_report("dump under load, postgresql", 1, history, faults)
     assert not faults
     there = await serve(**VARIABLES, MEMORYD_DATABASE_URL=pair.primary.url(copy))
-    await assert_continues(restored, there.memory)
+    await assert_continues(restored, there.channel)
 
 
 async def test_a_recovery_restores_what_was_acknowledged_at_its_time(
@@ -63,7 +64,7 @@ async def test_a_recovery_restores_what_was_acknowledged_at_its_time(
         url = source.url("memoryd")
         running = await serve(**VARIABLES, MEMORYD_DATABASE_URL=url)
         history = History()
-        async with Load(history, [running.memory] * CALLERS) as load:
+        async with Load(history, [running.channel] * CALLERS) as load:
             await acknowledgements(history, 100)
             await asyncio.to_thread(source.back_up, copy.folder)
             await acknowledgements(history, 100)
@@ -82,7 +83,7 @@ async def test_a_recovery_restores_what_was_acknowledged_at_its_time(
         assert not faults
         assert sum(recovered.revisions.values()) < sum(last.revisions.values())
         there = await serve(**VARIABLES, MEMORYD_DATABASE_URL=copy.url("memoryd"))
-        await assert_continues(recovered, there.memory)
+        await assert_continues(recovered, there.channel)
         await there.server.stop()
     finally:
         source.close()

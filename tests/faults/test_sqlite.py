@@ -23,12 +23,14 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from sqlalchemy.engine import make_url
 
 from memoryd.database.migrate import HEAD, REVISIONS, migrate
+from memoryd.v1 import document_pb2
 from memoryd.v1 import memory_pb2 as pb
+from memoryd.v1.document_pb2_grpc import DocumentServiceStub
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
 from .checker import History
 from .harness import SESSIONS, ServerProcess, acknowledgements, is_whole, open_channel
-from .load import Load, connected, until
+from .load import Load, connected
 from .scale import SCALE
 
 BLOCK = 4096
@@ -36,6 +38,24 @@ BLOCK = 4096
 
 def store_request(content: str) -> pb.StoreMemoryRequest:
     return pb.StoreMemoryRequest(session_id="user-0", content=content, never_expires=True)
+
+
+def put_request(text: str) -> document_pb2.PutDocumentRequest:
+    document = document_pb2.Document(session_id="user-0", key="plan", text=text)
+    return document_pb2.PutDocumentRequest(document=document, search_texts=[text])
+
+
+async def assert_document(channel: grpc.aio.Channel, text: str) -> None:
+    """Fail unless the document of `put_request` is read and found."""
+    documents = DocumentServiceStub(channel)
+    shown = await documents.GetDocument(
+        document_pb2.GetDocumentRequest(session_id="user-0", key="plan")
+    )
+    assert shown.text == text
+    found = await documents.SearchDocuments(
+        document_pb2.SearchDocumentsRequest(session_id="user-0", query=text)
+    )
+    assert [each.document.text for each in found.results] == [text]
 
 
 async def refused_with(call) -> tuple[str, str]:
@@ -104,14 +124,17 @@ async def test_a_full_disk_refuses_writes_until_there_is_room_and_breaks_nothing
     history = History()
     server = ServerProcess(command_line, url)
     await server.start()
-    async with connected(server.address, SCALE.writers) as stubs:
-        async with Load(history, stubs) as load:
+    async with connected(server.address, SCALE.writers) as channels:
+        async with Load(history, channels) as load:
             for _ in range(SCALE.full_disks):
                 await acknowledgements(history, 100)
                 disk.fill(server)
-                refused = history.codes["UNAVAILABLE"]
-                await until(lambda: history.codes["UNAVAILABLE"] >= refused + 20)  # noqa: B023  at once
-                await stubs[0].ListMemories(pb.ListMemoriesRequest(session_id=SESSIONS[0]))
+                await load.refusals(20)
+                memory = MemoryServiceStub(channels[0])
+                await memory.ListMemories(pb.ListMemoriesRequest(session_id=SESSIONS[0]))
+                await DocumentServiceStub(channels[0]).ListDocuments(
+                    document_pb2.ListDocumentsRequest(session_id=SESSIONS[-1])
+                )
                 assert is_whole(url)
                 disk.clear(server)
             await acknowledgements(history, 100)
@@ -143,6 +166,7 @@ async def test_a_read_only_file_is_read_and_its_writes_are_refused(
     server = ServerProcess(command_line, database_url)
     async with open_channel(await server.start()) as channel:
         stored = await MemoryServiceStub(channel).StoreMemory(store_request("prefers e-mail"))
+        await DocumentServiceStub(channel).PutDocument(put_request("a letter"))
     await server.stop()
     # For root no file is read-only, so SQLite opens it in read-only mode.
     only_read = f"sqlite+aiosqlite:///file:{database_path}?mode=ro&uri=true"
@@ -155,8 +179,14 @@ async def test_a_read_only_file_is_read_and_its_writes_are_refused(
             pb.RetrieveMemoriesRequest(session_id="user-0", query="mail")
         )
         assert [each.memory.memory_id for each in found.results] == [stored.memory.memory_id]
-        code, _ = await refused_with(memory.StoreMemory(store_request("likes tea")))
-        assert code == "UNAVAILABLE"
+        await assert_document(channel, "a letter")
+        documents = DocumentServiceStub(channel)
+        for call in (
+            memory.StoreMemory(store_request("likes tea")),
+            documents.PutDocument(put_request("an invoice")),
+        ):
+            code, _ = await refused_with(call)
+            assert code == "UNAVAILABLE"
         health = HealthStub(channel)
         assert (await health.Check(health_pb2.HealthCheckRequest())).status == 1
     await server.stop()
@@ -182,19 +212,27 @@ async def test_the_service_waits_for_another_writer_and_survives_its_death(
     )
     async with open_channel(await server.start()) as channel:
         memory = MemoryServiceStub(channel)
+        documents = DocumentServiceStub(channel)
         await memory.StoreMemory(store_request("prefers e-mail"))
+        await documents.PutDocument(put_request("a letter"))
         other = await asyncio.create_subprocess_exec(
             sys.executable, "-c", script, str(database_path), stdout=asyncio.subprocess.PIPE
         )
         assert await other.stdout.readline() == b"writing\n"
-        code, _ = await refused_with(memory.StoreMemory(store_request("likes tea")))
-        assert code == "UNAVAILABLE"
+        for call in (
+            memory.StoreMemory(store_request("likes tea")),
+            documents.PutDocument(put_request("an invoice")),
+        ):
+            code, _ = await refused_with(call)
+            assert code == "UNAVAILABLE"
+        await assert_document(channel, "a letter")
         listed = await memory.ListMemories(pb.ListMemoriesRequest(session_id="user-0"))
         assert [found.content for found in listed.memories] == ["prefers e-mail"]
         other.kill()
         await other.wait()
         stored = await memory.StoreMemory(store_request("likes tea"))
-        assert stored.memory.revision == 2
+        assert stored.memory.revision == 3
+        assert (await documents.PutDocument(put_request("an invoice"))).revision == 4
     await server.stop()
     assert "nothing can be written: " in server.process.log
     assert "database is locked" in server.process.log

@@ -9,8 +9,8 @@ import time
 import grpc
 import pytest
 
+from memoryd.v1 import document_pb2
 from memoryd.v1 import memory_pb2 as pb
-from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
 from .checker import History
 from .harness import VARIABLES, acknowledgements
@@ -29,6 +29,17 @@ def store_request(content: str, session_id: str = SESSION) -> pb.StoreMemoryRequ
     return pb.StoreMemoryRequest(session_id=session_id, content=content, never_expires=True)
 
 
+def put_request(text: str, session_id: str = SESSION) -> document_pb2.PutDocumentRequest:
+    document = document_pb2.Document(session_id=session_id, key=text.lower(), text=text)
+    return document_pb2.PutDocumentRequest(document=document, search_texts=["kept"])
+
+
+async def keep(running, text: str, session_id: str = SESSION) -> None:
+    """As a memory and as a document."""
+    await running.memory.StoreMemory(store_request(text, session_id))
+    await running.documents.PutDocument(put_request(text, session_id))
+
+
 # Failover
 
 
@@ -38,7 +49,7 @@ async def test_no_acknowledged_write_is_lost_with_the_primary(serve, pair, fault
     running = await serve(**VARIABLES, MEMORYD_DATABASE_URL=both)
     history, moments = History(), random.Random(0)  # noqa: S311  no secret
     back = 0.0
-    async with Load(history, [running.memory] * CALLERS) as load:
+    async with Load(history, [running.channel] * CALLERS) as load:
         for number in range(SCALE.failovers):
             lose = (Node.kill, Node.freeze)[number % 2]
             await asyncio.to_thread(pair.replicate, synchronously=True)
@@ -48,6 +59,9 @@ async def test_no_acknowledged_write_is_lost_with_the_primary(serve, pair, fault
             # The standby is up, and accepts no writes.
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await running.memory.StoreMemory(store_request("to a standby", "elsewhere"))
+            assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await running.documents.PutDocument(put_request("to a standby", "elsewhere"))
             assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
             await asyncio.to_thread(pair.promote)
             promoted = time.monotonic()
@@ -70,13 +84,18 @@ async def test_a_commit_that_the_standby_does_not_confirm_is_not_acknowledged(se
         MEMORYD_DATABASE_STATEMENT_TIMEOUT_SECONDS="3",
     )
     await asyncio.to_thread(pair.replicate, synchronously=True)
-    await running.memory.StoreMemory(store_request("confirmed"))
+    await keep(running, "confirmed")
     await asyncio.to_thread(pair.standby.freeze)
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await running.memory.StoreMemory(store_request("not confirmed"))
-    assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+    refused = await asyncio.gather(
+        running.memory.StoreMemory(store_request("not confirmed")),
+        running.documents.PutDocument(put_request("not confirmed", "elsewhere")),
+        return_exceptions=True,
+    )
+    for error in refused:
+        assert isinstance(error, grpc.aio.AioRpcError)
+        assert error.code() == grpc.StatusCode.UNAVAILABLE
     await asyncio.to_thread(pair.standby.thaw)
-    await running.memory.StoreMemory(store_request("confirmed again"))
+    await keep(running, "confirmed again")
     await asyncio.to_thread(pair.replicate, synchronously=False)
 
 
@@ -89,15 +108,24 @@ async def contents(running, session_id: str = SESSION) -> dict[str, list[str]]:
     listed = await running.memory.ListMemories(pb.ListMemoriesRequest(**key))
     exported = running.memory.ExportMemories(pb.ExportMemoriesRequest(**key))
     retrieved = await running.memory.RetrieveMemories(pb.RetrieveMemoriesRequest(**key, peek=True))
+    documents = await running.documents.ListDocuments(document_pb2.ListDocumentsRequest(**key))
+    sent = running.documents.ExportDocuments(document_pb2.ExportDocumentsRequest(**key))
+    searched = await running.documents.SearchDocuments(
+        document_pb2.SearchDocumentsRequest(**key, query="kept")
+    )
     return {
         "list": sorted(m.content for m in listed.memories),
         "export": sorted([m.content async for m in exported]),
         "retrieve": sorted(r.memory.content for r in retrieved.results),
+        "documents": sorted(one.text for one in documents.documents),
+        "sent": sorted([one.text async for one in sent]),
+        "searched": sorted(r.document.text for r in searched.results),
     }
 
 
 def everywhere(*shown: str) -> dict[str, list[str]]:
-    return {call: sorted(shown) for call in ("list", "export", "retrieve")}
+    calls = ("list", "export", "retrieve", "documents", "sent", "searched")
+    return {call: sorted(shown) for call in calls}
 
 
 async def test_a_standby_serves_rows_only_if_it_has_caught_up(serve, pair):
@@ -108,7 +136,7 @@ async def test_a_standby_serves_rows_only_if_it_has_caught_up(serve, pair):
         "MEMORYD_DATABASE_READ_URL": pair.standby.url(database),
     }
     here, there = await serve(**variables), await serve(**variables)
-    await here.memory.StoreMemory(store_request("first"))
+    await keep(here, "first")
     await asyncio.to_thread(pair.catch_up)
     # So that connections to the standby are there: to make one may take all the time it has.
     for running in (here, there):
@@ -117,21 +145,23 @@ async def test_a_standby_serves_rows_only_if_it_has_caught_up(serve, pair):
 
     # A change that the service does not see shows which server returns the rows.
     pair.primary.sql("UPDATE memories SET content = 'FIRST'", database)
+    pair.primary.sql("UPDATE documents SET body = 'FIRST'", database)
     assert await contents(here) == await contents(there) == everywhere("first")
 
     # Every caller of any server sees what any server has acknowledged.
-    await here.memory.StoreMemory(store_request("second"))
+    await keep(here, "second")
     shown = await contents(there)
-    assert shown["list"] == shown["export"] == ["FIRST", "second"]
+    for call in ("list", "export", "documents", "sent", "searched"):
+        assert shown[call] == ["FIRST", "second"], call
     assert shown["retrieve"] == ["first", "second"]  # it already knew the first's revision
-    await there.memory.StoreMemory(store_request("elsewhere", "user-456"))
+    await keep(there, "elsewhere", "user-456")
     assert await contents(here, "user-456") == everywhere("elsewhere")
     await here.memory.EraseSession(pb.EraseSessionRequest(session_id="user-456"))
     assert await contents(there, "user-456") == everywhere()
 
     await asyncio.to_thread(pair.catch_up)
     shown = await contents(there)
-    assert shown["list"] == ["FIRST", "second"]
+    assert shown["list"] == shown["documents"] == ["FIRST", "second"]
 
 
 @pytest.mark.parametrize("loss", ["stop", "freeze"])
@@ -143,7 +173,7 @@ async def test_without_its_standby_the_primary_serves_the_rows(serve, pair, loss
         MEMORYD_DATABASE_URL=pair.primary.url(database),
         MEMORYD_DATABASE_READ_URL=pair.standby.url(database),
     )
-    await running.memory.StoreMemory(store_request("first"))
+    await keep(running, "first")
     await asyncio.to_thread(pair.catch_up)
     assert await contents(running) == everywhere("first")
     await asyncio.to_thread(getattr(pair.standby, loss))
@@ -164,9 +194,8 @@ async def test_no_caller_sees_less_than_another_has_seen(serve, pair, fault_repo
     }
     await asyncio.to_thread(pair.catch_up)
     servers = [await serve(**variables) for _ in range(2)]
-    stubs = [MemoryServiceStub(running.channel) for running in servers]
     history = History()
-    async with Load(history, stubs * 2) as load:
+    async with Load(history, [running.channel for running in servers] * 2) as load:
         for _ in range(SCALE.lags):
             pair.standby.sql("SELECT pg_wal_replay_pause()")
             await acknowledgements(history, 50)

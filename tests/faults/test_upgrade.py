@@ -1,10 +1,15 @@
-"""A later release's migration under running servers."""
+"""Servers of two releases on one schema: a later one migrates it, an earlier one serves on."""
 
 from __future__ import annotations
 
-from .checker import History
-from .harness import VARIABLES, acknowledgements
+import pytest
+
+from .checker import History, find_faults
+from .earlier import EarlierRelease
+from .harness import SESSIONS, VARIABLES, acknowledgements
 from .load import Load
+
+EARLIER_WRITES = 20
 
 
 async def test_servers_keep_working_during_a_compatible_migration(
@@ -12,7 +17,7 @@ async def test_servers_keep_working_during_a_compatible_migration(
 ):
     running = await serve(**VARIABLES)
     history = History()
-    async with Load(history, [running.memory] * 4) as load:
+    async with Load(history, [running.channel] * 4) as load:
         for statement in later_schema:
             await acknowledgements(history, 20)
             await tables.execute(statement)
@@ -26,3 +31,25 @@ async def test_servers_keep_working_during_a_compatible_migration(
     assert running.server.health.is_serving.is_set()
     later = await serve(**VARIABLES)  # another one of this release
     assert later.server.health.is_serving.is_set()
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+async def test_an_earlier_release_writes_to_sessions_with_documents(
+    serve, database_url, fault_report
+):
+    running = await serve(**VARIABLES)
+    history = History()
+    async with (
+        EarlierRelease(database_url, history) as earlier,
+        Load(history, [running.channel] * 2) as load,
+    ):
+        for number in range(EARLIER_WRITES):
+            await acknowledgements(history, 2)
+            await earlier.store(SESSIONS[number % len(SESSIONS)], f"earlier {number}")
+    await running.server.sweeper.run_once()  # which counts what the other has not
+    stored = await load.stored(database_url)
+    faults = find_faults(history, stored)
+    fault_report("writes of an earlier release", EARLIER_WRITES, history, faults)
+    assert not faults
+    assert stored.counts.keys() == stored.revisions.keys()
+    assert set(history.codes) <= {"NOT_FOUND"}

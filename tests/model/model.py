@@ -149,8 +149,19 @@ class FirstAnswer:
     """The first answer to a `request_id`."""
 
     arguments: bytes
-    answer: pb.StoreMemoryResponse
+    answer: Any
+    """Of a store, or of a merge of sessions."""
     at: datetime
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is set for a session; None: nothing."""
+
+    display_name: str | None = None
+    memory_limit: int | None = None
+    memory_ttl: timedelta | None = None
+    never_expire: bool | None = None
 
 
 @dataclass
@@ -161,6 +172,7 @@ class Session:
     rows: dict[str, Row] = field(default_factory=dict)
     """In creation order."""
     requests: dict[str, FirstAnswer] = field(default_factory=dict)
+    settings: Settings = Settings()
     events: list[Event] = field(default_factory=list)
     purged: set[str] = field(default_factory=set)
     horizon: int = 0
@@ -271,6 +283,12 @@ class Model:
     def live(self, session_id: str) -> list[Row]:
         return [row for row in self.rows(session_id) if row.is_live(self.now)]
 
+    def settings(self, session_id: str) -> Settings:
+        return self.sessions.get(session_id, Session()).settings
+
+    def max_entries(self, session_id: str) -> int:
+        return self.settings(session_id).memory_limit or self.limits.max_entries
+
     def revision(self, session_id: str) -> int:
         session = self.sessions.get(session_id)
         return 0 if session is None else session.revision
@@ -317,14 +335,14 @@ class Model:
             return None  # a retry is answered even if its arguments would be refused by now
         bad = self._bad_fields(request)
         if bad:
-            return _invalid(bad)
+            return invalid(bad)
         if first is not None:
-            return _reused("request_id")
+            return id_reused("request_id")
         holder = self.holder(request)
         if holder is not None and _is_same(holder, request):
             merged = {**holder.metadata, **plain(request.metadata)}
             if json_bytes(merged) > MAX_METADATA_BYTES:
-                return _invalid(["metadata"])
+                return invalid(["metadata"])
         return None
 
     def _bad_fields(self, request: pb.StoreMemoryRequest) -> list[str]:
@@ -360,8 +378,8 @@ class Model:
                 if before != arguments:
                     reused.append(f"requests[{place}].request_id")
         if is_bad:
-            return _invalid(bad)
-        return _reused(reused[0]) if reused else None
+            return invalid(bad)
+        return id_reused(reused[0]) if reused else None
 
     def _unless_live(self, session_id: str, memory_id: str) -> Refusal | None:
         found = any(row.memory_id == memory_id for row in self.live(session_id))
@@ -388,16 +406,16 @@ class Model:
         if request.HasField("ttl") and request.ttl.ToTimedelta() <= timedelta(0):
             bad.append("ttl")
         if bad:
-            return _invalid(bad)
+            return invalid(bad)
         refusal = self._unless_current(memory.session_id, memory.memory_id, memory.etag)
         if refusal is not None:
             return refusal
         row = self.sessions[memory.session_id].rows[memory.memory_id]
         if _names_key(request) and memory.key != row.key:
-            return _invalid(["memory.key"])
+            return invalid(["memory.key"])
         if not (paths or request.HasField("ttl")):
             return None
-        holder = self._holder(
+        holder = self.holder_of(
             memory.session_id,
             identity(
                 row.key,
@@ -416,10 +434,10 @@ class Model:
             return Refusal("NOT_FOUND", "MEMORY_NOT_FOUND", request.memory_id)
         if row.delete_time is None:
             return Refusal("ALREADY_EXISTS", "MEMORY_NOT_DELETED", request.memory_id)
-        holder = self._holder(request.session_id, row.identity)
+        holder = self.holder_of(request.session_id, row.identity)
         if holder is not None:
             return Refusal("ALREADY_EXISTS", "MEMORY_ALREADY_EXISTS", holder.memory_id)
-        if len(self.live(request.session_id)) >= self.limits.max_entries:
+        if len(self.live(request.session_id)) >= self.max_entries(request.session_id):
             return Refusal("RESOURCE_EXHAUSTED", "SESSION_FULL")
         return None
 
@@ -442,7 +460,7 @@ class Model:
             return Refusal("OUT_OF_RANGE", "REVISION_OUT_OF_RANGE")
         if version.is_expired(self.now):
             return Refusal("FAILED_PRECONDITION", "VERSION_EXPIRED")
-        holder = self._holder(request.session_id, version.identity)
+        holder = self.holder_of(request.session_id, version.identity)
         if holder is not None and holder.memory_id != request.memory_id:
             return Refusal("ALREADY_EXISTS", "MEMORY_ALREADY_EXISTS", holder.memory_id)
         return None
@@ -452,7 +470,7 @@ class Model:
     ) -> Refusal | None:
         memory_id = request.memory_id
         if request.key:
-            row = self._holder(request.session_id, request.key)
+            row = self.holder_of(request.session_id, request.key)
             if row is None:
                 return Refusal("NOT_FOUND", "MEMORY_NOT_FOUND", request.key)
             memory_id = row.memory_id
@@ -467,15 +485,15 @@ class Model:
 
     def named(self, request: pb.GetMemoryRequest | pb.DeleteMemoryRequest) -> Row:
         """The memory that a request names by its id or its key."""
-        held = self._holder(request.session_id, request.key) if request.key else None
+        held = self.holder_of(request.session_id, request.key) if request.key else None
         return held or self.sessions[request.session_id].rows[request.memory_id]
 
     def holder(self, request: pb.StoreMemoryRequest) -> Row | None:
         """Find the live memory that a store meets."""
         kind, content = _type(request.content_type), sanitise(request.content)
-        return self._holder(request.session_id, identity(request.key, kind, content))
+        return self.holder_of(request.session_id, identity(request.key, kind, content))
 
-    def _holder(self, session_id: str, held: Identity) -> Row | None:
+    def holder_of(self, session_id: str, held: Identity) -> Row | None:
         return next((row for row in self.live(session_id) if row.identity == held), None)
 
     # What is changed
@@ -486,7 +504,7 @@ class Model:
         if session is not None and first is not None:
             return self._check_replay(session, first, answer)
         if session is None:
-            session = self._begin(request.session_id, answer.memory.revision)
+            session = self.begin(request.session_id, answer.memory.revision)
         self._store(session, request, answer)
         if request.request_id:
             kept = pb.StoreMemoryResponse()
@@ -520,13 +538,13 @@ class Model:
             else:
                 assert answer.outcome == pb.STORE_OUTCOME_REPLACED
                 assert answer.replaced_memory_id == held.memory_id
-                self._put(session, DELETED, replace(held, delete_time=self.now))
+                self.put(session, DELETED, replace(held, delete_time=self.now))
             memory_id = answer.memory.memory_id
             assert uuid.UUID(memory_id).version == 7
             assert memory_id not in session.rows
             assert memory_id not in session.purged
-            self._make_room(session, identity(request.key, kind, content))
-            self._put(
+            self.make_room(session, identity(request.key, kind, content))
+            self.put(
                 session,
                 CREATED,
                 Row(
@@ -552,7 +570,7 @@ class Model:
             latest = None
             if held.expire_time is not None and expire_time is not None:
                 latest = max(held.expire_time, expire_time)
-            self._put(
+            self.put(
                 session,
                 UPDATED,
                 replace(
@@ -575,21 +593,23 @@ class Model:
                 return _time(request.expire_time)
             case "never_expires" if request.never_expires:
                 return None
-            case _:
-                return self.now + self.limits.default_ttl
+        settings = self.settings(request.session_id)
+        if settings.never_expire:
+            return None
+        return self.now + (settings.memory_ttl or self.limits.default_ttl)
 
     def _evict(
         self, session: Session, session_id: str, stored: str, evicted: Sequence[str]
     ) -> None:
         """Check the evictions: exactly as many as needed, and the least important."""
         live = {row.memory_id: row for row in self.live(session_id)}
-        assert len(evicted) == max(0, len(live) - self.limits.max_entries)
+        assert len(evicted) == max(0, len(live) - self.max_entries(session_id))
         assert len(set(evicted)) == len(evicted)
         assert set(evicted) <= live.keys() - {stored}
         kept = [self.effective(live[i]) for i in live.keys() - {stored, *evicted}]
         for memory_id in evicted:
             assert self.effective(live[memory_id]) <= min(kept, default=1.0) + NEAR
-            self._put(session, DELETED, replace(live[memory_id], delete_time=self.now))
+            self.put(session, DELETED, replace(live[memory_id], delete_time=self.now))
 
     def batch(
         self, request: pb.BatchStoreMemoriesRequest, answer: pb.BatchStoreMemoriesResponse
@@ -623,15 +643,15 @@ class Model:
             values["expire_time"] = self.now + request.ttl.ToTimedelta()
         if values:
             changed = replace(row, **values, update_time=self.now)
-            self._make_room(session, changed.identity)
-            self._put(session, UPDATED, changed)
+            self.make_room(session, changed.identity)
+            self.put(session, UPDATED, changed)
         self.check_memory(answer, session.rows[row.memory_id])
 
     def rollback(self, request: pb.RollbackMemoryRequest, answer: pb.Memory) -> None:
         session = self.sessions[request.session_id]
         row, version = session.rows[request.memory_id], self.version(request)
         assert version is not None
-        self._make_room(session, version.identity)
+        self.make_room(session, version.identity)
         back = replace(
             row,
             content=version.content,
@@ -642,7 +662,7 @@ class Model:
             expire_time=version.expire_time,
             update_time=self.now,
         )
-        self._put(session, UPDATED, back)
+        self.put(session, UPDATED, back)
         self.check_memory(answer, session.rows[row.memory_id])
 
     def check_revisions(
@@ -662,14 +682,14 @@ class Model:
     def delete(self, request: pb.DeleteMemoryRequest, answer: pb.Memory) -> None:
         session = self.sessions[request.session_id]
         row = self.named(request)
-        self._put(session, DELETED, replace(row, delete_time=self.now))
+        self.put(session, DELETED, replace(row, delete_time=self.now))
         self.check_memory(answer, session.rows[row.memory_id])
 
     def undelete(self, request: pb.UndeleteMemoryRequest, answer: pb.Memory) -> None:
         session = self.sessions[request.session_id]
         row = session.rows[request.memory_id]
-        self._make_room(session, row.identity)
-        self._put(session, RESTORED, replace(row, delete_time=None, update_time=self.now))
+        self.make_room(session, row.identity)
+        self.put(session, RESTORED, replace(row, delete_time=None, update_time=self.now))
         self.check_memory(answer, session.rows[row.memory_id])
 
     def purge(self, request: pb.PurgeMemoriesRequest, answer: pb.PurgeMemoriesResponse) -> None:
@@ -724,7 +744,7 @@ class Model:
                     if change == PURGED:
                         self._purge(session, row)
                     else:
-                        self._put(session, change, replace(row, delete_time=self.now))
+                        self.put(session, change, replace(row, delete_time=self.now))
             requests = session.requests
             for request_id, first in list(requests.items()):
                 if first.at < self.now - self.limits.kept_for_retries:
@@ -762,19 +782,19 @@ class Model:
             [r for r in rows.values() if r.delete_time is not None and r.delete_time <= before],
         )
 
-    def _begin(self, session_id: str, first_revision: int) -> Session:
+    def begin(self, session_id: str, first_revision: int) -> Session:
         """Make a session; after an erasure its revisions start beyond the erased ones."""
         assert first_revision > self.erased.get(session_id, 0)
         session = self.sessions[session_id] = Session(revision=first_revision - 1)
         return session
 
-    def _make_room(self, session: Session, held: Identity) -> None:
+    def make_room(self, session: Session, held: Identity) -> None:
         """Remove an expired memory not yet swept whose key or content is stored again."""
         for row in list(session.rows.values()):
             if row.identity == held and row.delete_time is None and row.is_expired(self.now):
-                self._put(session, EXPIRED, replace(row, delete_time=self.now))
+                self.put(session, EXPIRED, replace(row, delete_time=self.now))
 
-    def _put(self, session: Session, change: int, row: Row) -> None:
+    def put(self, session: Session, change: int, row: Row) -> None:
         session.revision += 1
         row = replace(row, revision=session.revision)
         if change == CREATED:
@@ -925,9 +945,9 @@ def _paths(request: pb.UpdateMemoryRequest) -> set[str]:
     return changeable if "*" in paths else changeable & paths
 
 
-def _invalid(fields: Iterable[str]) -> Refusal:
+def invalid(fields: Iterable[str]) -> Refusal:
     return Refusal("INVALID_ARGUMENT", "INVALID_REQUEST", fields=tuple(sorted(fields)))
 
 
-def _reused(path: str) -> Refusal:
+def id_reused(path: str) -> Refusal:
     return Refusal("INVALID_ARGUMENT", "REQUEST_ID_REUSED", fields=(path,))

@@ -1,4 +1,4 @@
-"""Documents against a plain model: random batches, conditions, moves, expiry and sweeps."""
+"""Documents against a plain model: random batches, moves, merges of sessions, expiry and sweeps."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from tests.rpc.test_documents import batch, delete, get, put
 
 from memoryd.v1 import document_pb2 as pb
+from memoryd.v1 import session_pb2 as spb
 
 KEYS = ("a", "b", "Ä")
 NAMESPACES = ((), ("n",), ("n", "m"), ("n m",))
@@ -30,18 +31,33 @@ class Refused(Exception):
 class Entry:
     """A document as the model has it."""
 
-    def __init__(self, text, labels, ttl, *, revision, now, created=None):
+    def __init__(self, text, labels, ttl, *, revision, now, before=None):
         self.text, self.labels, self.ttl, self.revision = text, labels, ttl, revision
-        self.created = created or now
+        self.created = now if before is None else before.created
+        self.earlier = [] if before is None else before.versions
+        """Texts, oldest first, with their revisions."""
         self.expires = None if ttl is None else now + timedelta(seconds=ttl)
+
+    @property
+    def versions(self):
+        return [*self.earlier, (self.text, self.revision)]
 
     def is_there(self, now):
         return self.expires is None or self.expires > now
 
 
 class Model:
-    def __init__(self):
+    """One session."""
+
+    def __init__(self, session_id):
+        self.session_id = session_id
         self.entries, self.revision = {}, 0
+        self.floor = 0
+        """Beyond what it was before it was merged into another."""
+
+    @property
+    def exists(self):
+        return self.revision > self.floor
 
     def live(self, name, now):
         entry = self.entries.get(name)
@@ -77,9 +93,8 @@ class Model:
         if kind == "delete":
             del self.entries[name]
             return None
-        created = held.created if held else None
         values = (options["text"], options["labels"], options["ttl"])
-        self.entries[name] = Entry(*values, revision=self.revision, now=now, created=created)
+        self.entries[name] = Entry(*values, revision=self.revision, now=now, before=held)
         return self.entries[name]
 
     def move(self, source, target, now):
@@ -106,6 +121,30 @@ class Model:
             entry.revision = self.revision
             self.entries[moved[name]] = entry
         return [*moved.values()]
+
+    def merge(self, source, now):
+        """Take what another session has; give the number of documents, and names of both."""
+        moved, both = 0, []
+        for name, entry in sorted(source.entries.items()):
+            held = self.entries.get(name)
+            if not entry.is_there(now):
+                continue
+            if held is not None and held.is_there(now):
+                both.append(name)
+                continue
+            count = len(entry.earlier)
+            entry.earlier = [
+                (text, self.revision + place)
+                for place, (text, _) in enumerate(entry.earlier, start=1)
+            ]
+            self.revision += count + 1
+            entry.revision = self.revision
+            self.entries[name] = entry
+            moved += 1
+        self.revision += 1
+        source.revision += 1
+        source.entries, source.floor = {}, source.revision
+        return moved, both
 
 
 def names_to_move(dice):
@@ -140,11 +179,11 @@ def operation(dice, model):
     return "put", name, options
 
 
-def request(kind, name, options):
+def request(session_id, kind, name, options):
     namespace, key = name
     if kind == "delete":
-        return delete(key, namespace, **options)
-    given = dict(options)
+        return delete(key, namespace, session_id=session_id, **options)
+    given = {**options, "session_id": session_id}
     ttl = given.pop("ttl")
     if ttl is not None:
         given["ttl"] = Duration(seconds=ttl)
@@ -166,19 +205,30 @@ def same(document, entry):
 
 
 async def check(documents, model, now):
-    listed = await documents.ListDocuments(pb.ListDocumentsRequest(session_id="s"))
+    listed = await documents.ListDocuments(pb.ListDocumentsRequest(session_id=model.session_id))
     expected = {name: one for name, one in model.entries.items() if one.is_there(now)}
     assert [(tuple(one.namespace), one.key) for one in listed.documents] == sorted(expected)
     assert all(same(one, expected[tuple(one.namespace), one.key]) for one in listed.documents)
 
 
-async def write(documents, operations):
+async def check_versions(documents, model, now):
+    """Check those of each document."""
+    for (namespace, key), entry in model.entries.items():
+        if entry.is_there(now):
+            name = {"session_id": model.session_id, "namespace": namespace, "key": key}
+            listing = pb.ListDocumentRevisionsRequest(page_size=1000, **name)
+            found = (await documents.ListDocumentRevisions(listing)).revisions
+            assert [(one.document.text, one.revision) for one in found] == entry.versions[::-1]
+
+
+async def write(documents, session_id, operations):
+    requests = [request(session_id, *one) for one in operations]
     if len(operations) == 1 and operations[0][0] == "delete":
-        await documents.DeleteDocument(request(*operations[0]))
+        await documents.DeleteDocument(requests[0])
         return [None]
     if len(operations) == 1:
-        return [await documents.PutDocument(request(*operations[0]))]
-    answer = await documents.BatchWriteDocuments(batch(*(request(*one) for one in operations)))
+        return [await documents.PutDocument(requests[0])]
+    answer = await documents.BatchWriteDocuments(batch(*requests, session_id=session_id))
     return list(answer.documents)
 
 
@@ -186,7 +236,9 @@ async def move(documents, dice, model, now):
     source, target = names_to_move(dice)
     outcome = model.move(source, target, now)
     named = [pb.DocumentName(namespace=one[0], key=one[1]) for one in (source, target)]
-    request = pb.MoveDocumentsRequest(session_id="s", to=named[1], **{"from": named[0]})
+    request = pb.MoveDocumentsRequest(
+        session_id=model.session_id, to=named[1], **{"from": named[0]}
+    )
     if isinstance(outcome, grpc.StatusCode):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await documents.MoveDocuments(request)
@@ -196,38 +248,69 @@ async def move(documents, dice, model, now):
         assert [(tuple(one.namespace), one.key) for one in answer.documents] == outcome
 
 
+async def merge(running, source, target, now):
+    request = spb.MergeSessionsRequest(
+        source_session_id=source.session_id, target_session_id=target.session_id
+    )
+    if not source.exists:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await running.sessions.MergeSessions(request)
+        assert caught.value.code() is NOT_FOUND
+        return
+    moved, both = target.merge(source, now)
+    answer = await running.sessions.MergeSessions(request)
+    assert answer.moved_documents == moved
+    assert [(tuple(one.namespace), one.key) for one in answer.conflicts] == both
+    await check_versions(running.documents, target, now)
+    await check(running.documents, source, now)
+
+
+async def write_some(documents, dice, model, now):
+    """Make a random write, or a batch."""
+    operations = [operation(dice, model) for _ in range(dice.choice([1, 1, 2, 5]))]
+    expected = model.outcome(operations, now)
+    if isinstance(expected, Refused):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await write(documents, model.session_id, operations)
+        assert caught.value.code() is expected.code, operations
+        if len(operations) > 1:
+            assert caught.value.details().startswith(f"writes[{expected.place}]")
+    else:
+        written = await write(documents, model.session_id, operations)
+        for document, entry in zip(written, expected, strict=True):
+            assert entry is None or same(document, entry)
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_documents_do_as_the_model_does(running, documents, clock, seed):
-    dice, model = random.Random(seed), Model()  # noqa: S311  repeatable
+    dice = random.Random(seed)  # noqa: S311  repeatable
+    models = model, visitor = Model("s"), Model("visitor")
     await documents.PutDocument(put("first", text="x"))
     await documents.DeleteDocument(delete("first"))
     model.revision = 2
     for _ in range(STEPS):
         clock.move(timedelta(seconds=dice.choice([0, 1, 5])))
-        operations = [operation(dice, model) for _ in range(dice.choice([1, 1, 2, 5]))]
-        expected = model.outcome(operations, clock())
-        if isinstance(expected, Refused):
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await write(documents, operations)
-            assert caught.value.code() is expected.code, operations
-            if len(operations) > 1:
-                assert caught.value.details().startswith(f"writes[{expected.place}]")
-        else:
-            for document, entry in zip(await write(documents, operations), expected, strict=True):
-                assert entry is None or same(document, entry)
+        one = dice.choice([model, model, visitor])
+        await write_some(documents, dice, one, clock())
         if dice.random() < 0.5:
-            await move(documents, dice, model, clock())
+            await move(documents, dice, one, clock())
         if dice.random() < 0.2:
-            name, entry = dice.choice([*model.entries.items()] or [(((), "a"), None)])
+            name, entry = dice.choice([*one.entries.items()] or [(((), "a"), None)])
             if entry is not None and entry.is_there(clock()):
-                await documents.GetDocument(get(name[1], name[0], refresh_ttl=True))
+                named = get(name[1], name[0], session_id=one.session_id, refresh_ttl=True)
+                await documents.GetDocument(named)
                 if entry.ttl is not None:
                     entry.expires = clock() + timedelta(seconds=entry.ttl)
-        await check(documents, model, clock())
+        if dice.random() < 0.15:
+            await merge(running, visitor, model, clock())
+        await check(documents, one, clock())
     clock.move(timedelta(seconds=60))
     await running.server.sweeper.run_once()
-    due = [name for name, one in model.entries.items() if not one.is_there(clock())]
-    for name in due:
-        model.live(name, clock())
-    await check(documents, model, clock())
-    assert (await documents.PutDocument(put("last"))).revision == model.revision + 1
+    for one in models:
+        due = [name for name, entry in one.entries.items() if not entry.is_there(clock())]
+        for name in due:
+            one.live(name, clock())
+        await check(documents, one, clock())
+        await check_versions(documents, one, clock())
+        last = await documents.PutDocument(put("last", session_id=one.session_id))
+        assert last.revision == one.revision + 1

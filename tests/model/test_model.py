@@ -29,6 +29,7 @@ from memoryd.memories.access import AccessTracker
 from memoryd.memories.sweeper import Sweeper
 from memoryd.sessions import feed
 from memoryd.v1 import memory_pb2 as pb
+from memoryd.v1 import session_pb2 as spb
 
 from .model import DEFAULT_PAGE, MAX_PAGE, Refusal
 from .world import World
@@ -115,6 +116,7 @@ REQUEST_IDS = (
     "0197D3E2-0000-4000-8000-000000000000",  # the first one in upper case
 )
 KEYS = ("k", "k/1", "other")
+LIMITS_OF_SESSIONS = (None, 10, 12, 15)
 TAGS: tuple[list[str], ...] = (["a"], ["b", "a", "b"], ["\uffee", "🙂", "c"], [])
 SPANS = (
     timedelta(microseconds=1),
@@ -183,6 +185,20 @@ edits = st.fixed_dictionaries(
         "key": st.sampled_from(("", *KEYS)),
     },
 )
+settings_of_sessions = st.fixed_dictionaries(
+    {},
+    optional={
+        "display_name": st.sampled_from(("", "Ada")),
+        "memory_limit": st.sampled_from(LIMITS_OF_SESSIONS),
+        "expiration": st.sampled_from(
+            (
+                {},
+                *({"memory_ttl": lifetime} for lifetime in LIFETIMES),
+                {"memories_never_expire": True},
+            )
+        ),
+    },
+).filter(bool)
 filters = st.just({}) | st.fixed_dictionaries(
     {},
     optional={
@@ -205,6 +221,7 @@ class Notes:
 
     known: dict[str, list[str]] = field(default_factory=lambda: {"a": [], "b": []})
     retries: list[pb.StoreMemoryRequest] = field(default_factory=list)
+    merges: list[spb.MergeSessionsRequest] = field(default_factory=list)
     bookmarks: list[tuple[pb.ListMemoriesRequest, int]] = field(default_factory=list)
     markers: int = 0
 
@@ -457,6 +474,98 @@ class MemoryMachine(RuleBasedStateMachine):
         self.world.check_watcher_of_erased(session_id)
         self.settle(via, name)
 
+    @rule(via=servers, name=sessions, fields=settings_of_sessions, allow_missing=st.booleans())
+    def update_session(
+        self, *, via: int, name: str, fields: dict[str, Any], allow_missing: bool
+    ) -> None:
+        self.set(via, name, fields, allow_missing=allow_missing)
+
+    def set(self, via: int, name: str, fields: dict[str, Any], *, allow_missing: bool) -> None:
+        values = dict(fields)
+        paths = [path for path in fields if path != "expiration"]
+        if "expiration" in fields:
+            values |= values.pop("expiration")
+            paths += ["memory_ttl", "memories_never_expire"]
+        request = spb.UpdateSessionRequest(
+            session=spb.Session(session_id=self.world.session(name), **values),
+            update_mask=FieldMask(paths=paths),
+            allow_missing=allow_missing,
+        )
+        answer = self.call(via, "UpdateSession", request)
+        if answer is not None:
+            self.model.update_session(request, answer)
+        self.settle(via, name)
+
+    @rule(
+        via=servers,
+        items=st.lists(stores, min_size=1, max_size=4),
+        again=st.lists(st.tuples(picks, st.sampled_from(CONTENTS)), max_size=3),
+        settings=st.none() | settings_of_sessions,
+        request_id=st.just("") | st.sampled_from(REQUEST_IDS),
+    )
+    def visit_and_sign_in(
+        self,
+        *,
+        via: int,
+        items: list[dict[str, Any]],
+        again: list[tuple[tuple[str, int], str]],
+        settings: dict[str, Any] | None,
+        request_id: str,
+    ) -> None:
+        """Fill one session, change what it has, and merge it into the other."""
+        for fields in items:
+            self.store_one(via, "b", self.store_request("b", fields))
+        for pick, content in again:
+            memory = pb.Memory(
+                session_id=self.world.session("b"),
+                memory_id=self.memory("b", pick),
+                content=content,
+            )
+            request = pb.UpdateMemoryRequest(memory=memory)
+            answer = self.call(via, "UpdateMemory", request)
+            if answer is not None:
+                self.model.update(request, answer)
+        self.settle(via, "b")
+        if settings is not None:
+            self.set(via, "b", settings, allow_missing=True)
+        self.merge(via, "b", request_id)
+
+    @precondition(lambda self: self.model.has_past(3))
+    @rule(
+        via=servers,
+        source=st.sampled_from("ab"),
+        request_id=st.just("") | st.sampled_from(REQUEST_IDS),
+    )
+    def merge_sessions(self, *, via: int, source: str, request_id: str) -> None:
+        self.merge(via, source, request_id)
+
+    def merge(self, via: int, source: str, request_id: str) -> None:
+        request = spb.MergeSessionsRequest(
+            source_session_id=self.world.session(source),
+            target_session_id=self.world.session("b" if source == "a" else "a"),
+            request_id=request_id,
+        )
+        self.merge_once(via, request)
+
+    @precondition(lambda self: self.notes.merges)
+    @rule(via=servers, pick=numbers)
+    def merge_again(self, *, via: int, pick: int) -> None:
+        self.merge_once(via, self.notes.merges[-1 - pick % len(self.notes.merges)])
+
+    def merge_once(self, via: int, request: spb.MergeSessionsRequest) -> None:
+        answer = self.call(via, "MergeSessions", request)
+        if answer is not None:
+            name = spb.GetSessionRequest(session_id=request.target_session_id)
+            target = self.world.call(1 - via, "GetSession", name)
+            if self.model.merge(request, answer, target.revision):
+                self.world.check_watcher_of_erased(request.source_session_id)
+            if request.request_id:
+                self.notes.merges.append(request)
+            for row in self.model.rows(request.target_session_id):
+                if not row.is_expired(self.model.now):
+                    self.all_revisions(via, row.session_id, row.memory_id)
+        self.settle(via, "a", "b")
+
     @rule(span=st.sampled_from(SPANS))
     def move_time(self, *, span: timedelta) -> None:
         self.world.clock.now += span
@@ -499,8 +608,11 @@ class MemoryMachine(RuleBasedStateMachine):
 
     @rule(via=servers, name=sessions, pick=picks, size=st.sampled_from((1, 2, 0)))
     def list_revisions(self, *, via: int, name: str, pick: tuple[str, int], size: int) -> None:
+        self.all_revisions(via, self.world.session(name), self.memory(name, pick), size)
+
+    def all_revisions(self, via: int, session_id: str, memory_id: str, size: int = 0) -> None:
         request = pb.ListMemoryRevisionsRequest(
-            session_id=self.world.session(name), memory_id=self.memory(name, pick), page_size=size
+            session_id=session_id, memory_id=memory_id, page_size=size
         )
         answer = self.call(via, "ListMemoryRevisions", request)
         if answer is None:

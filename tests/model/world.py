@@ -23,7 +23,8 @@ from memoryd.v1.access_pb2_grpc import AccessServiceStub
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 from memoryd.v1.session_pb2_grpc import SessionServiceStub
 
-from .model import Event, Limits, Model, Refusal, Row, Session
+from .model import Event, Limits, Refusal, Row, Session
+from .sessions import SessionModel
 
 TIMEOUT_SECONDS = 10.0
 """After this many seconds an event counts as missing."""
@@ -111,7 +112,7 @@ class Tenant:
     """One caller, and what must be in the service for it."""
 
     metadata: Metadata
-    model: Model
+    model: SessionModel
     watchers: dict[str, Watcher] = field(default_factory=dict)
 
 
@@ -122,6 +123,7 @@ class Node:
         self.server = server
         self.channel = grpc.aio.insecure_channel(address)
         self.stub = MemoryServiceStub(self.channel)
+        self.sessions = SessionServiceStub(self.channel)
 
     async def stop(self) -> None:
         await self.channel.close()
@@ -150,7 +152,7 @@ class World:
         self.nodes.append(self.run(self._start()))
 
     @property
-    def model(self) -> Model:
+    def model(self) -> SessionModel:
         """Of the tenant whose turn it is."""
         return self.tenant.model
 
@@ -163,7 +165,9 @@ class World:
         """Start an example."""
         self._examples += 1
         self.clock.now = self._beginning
-        self.tenants = [Tenant(caller, Model(LIMITS, self.clock)) for caller in self._callers]
+        self.tenants = [
+            Tenant(caller, SessionModel(LIMITS, self.clock)) for caller in self._callers
+        ]
         for tenant in self.tenants:
             self.tenant = tenant
             for name in "ab":
@@ -192,10 +196,12 @@ class World:
 
     def call(self, via: int, method: str, request: Any) -> Any:
         """Return the answer or the Refusal of a call through one of the servers."""
+        node = self.nodes[via]
+        stub = node.sessions if hasattr(node.sessions, method) else node.stub
 
         async def call() -> Any:
             try:
-                return await getattr(self.nodes[via].stub, method)(
+                return await getattr(stub, method)(
                     request, timeout=TIMEOUT_SECONDS, metadata=self.tenant.metadata
                 )
             except grpc.aio.AioRpcError as error:
@@ -206,19 +212,14 @@ class World:
     def check_sessions(self, via: int) -> None:
         """Compare the sessions that a server lists with those that there are."""
         request = session_pb2.ListSessionsRequest(session_id_prefix=self.session(""))
-
-        async def listed() -> Any:
-            stub = SessionServiceStub(self.nodes[via].channel)
-            return await stub.ListSessions(
-                request, timeout=TIMEOUT_SECONDS, metadata=self.tenant.metadata
-            )
-
-        found = [(s.session_id, s.memory_count, s.revision) for s in self.run(listed()).sessions]
-        assert found == [
-            (session_id, len(self.model.live(session_id)), session.revision)
+        found = self.call(via, "ListSessions", request).sessions
+        assert [one.session_id for one in found] == [
+            session_id
             for session_id, session in sorted(self.model.sessions.items())
             if session.revision
         ]
+        for one in found:
+            self.model.check_session(one)
 
     def stream(self, via: int, method: str, request: Any) -> list[Any]:
         """Return all answers of a stream that ends."""
@@ -315,11 +316,15 @@ class World:
             self.model.check_version(response.memory, event.row)
 
     def check_watcher_of_erased(self, session_id: str) -> None:
-        """Check that the watch of an erased session ended with an error, and start a new one."""
+        """Check that the watch of an erased session ended with an error, and start a new one.
+
+        A watcher without events may have seen the session or not.
+        """
         watcher = self.watchers[session_id]
         if watcher.events:
             self.check_refused(watcher)
-            self.watchers[session_id] = self.watch(0, session_id, 0)
+        self.run(watcher.close())
+        self.watchers[session_id] = self.watch(0, session_id, 0)
 
     def check_refused(self, watcher: Watcher) -> None:
         self.run(watcher.until(lambda: False))

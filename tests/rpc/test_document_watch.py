@@ -61,6 +61,7 @@ async def test_every_change_is_told_once_in_order(documents):
     assert changes(found)[-3:] == [(3, CREATED, "b"), (4, DELETED, "a"), (5, CREATED, "a")]
 
 
+@pytest.mark.notified
 @pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
 async def test_both_kinds_of_changes_through_another_server_are_notified(
     serve, tables, monkeypatch

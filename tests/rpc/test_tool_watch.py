@@ -188,6 +188,7 @@ async def test_many_watchers_of_two_servers_miss_nothing_amid_many_writers(serve
         ]
 
 
+@pytest.mark.notified
 @pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
 async def test_a_lost_listener_comes_back_and_nothing_is_missed(serve, watch, sql, monkeypatch):
     # Without the poll, which would find what the listener missed.

@@ -342,6 +342,7 @@ async def test_each_change_is_sent_at_once(running, clock, watch):
 
 
 @pytest.mark.usefixtures("no_poll")
+@pytest.mark.notified
 @pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
 async def test_each_change_through_another_server_is_notified_at_once(serve, clock, watch, tables):
     here, there = await serve(), await serve()
@@ -357,6 +358,7 @@ async def test_each_change_through_another_server_is_found(serve, clock, watch):
 
 
 @pytest.mark.usefixtures("no_poll")
+@pytest.mark.notified
 @pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
 async def test_a_lost_listener_comes_back_and_nothing_is_missed(serve, watch, tables, monkeypatch):
     monkeypatch.setattr(listener, "FIRST_PAUSE_SECONDS", 1.0)

@@ -37,8 +37,8 @@ from memoryd.database.tables import (
 from memoryd.database.types import UtcDateTime
 from memoryd.memories import group_commit
 from memoryd.memories.sweeper import Sweeper
+from memoryd.v1 import document_pb2, session_pb2
 from memoryd.v1 import memory_pb2 as pb
-from memoryd.v1 import session_pb2
 
 ROWS = {"postgresql": int(os.environ.get("PLAN_ROWS", "1000000")), "sqlite": 120_000}
 IN_SESSION = 50
@@ -392,6 +392,10 @@ async def of_sessions(running: Any, caught: list[Statement]) -> None:
             await sessions.UpdateSession(
                 session_pb2.UpdateSessionRequest(session=settings, allow_missing=True)
             )
+    for _ in range(2):  # so that there are versions to move
+        await running.memory.StoreMemory(store("as before", session(11)))
+        document = document_pb2.Document(session_id=session(11), key="k", text="as before")
+        await running.documents.PutDocument(document_pb2.PutDocumentRequest(document=document))
     with catching(caught, "MergeSessions"):
         await sessions.MergeSessions(
             session_pb2.MergeSessionsRequest(

@@ -5,7 +5,18 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import BigInteger, String, and_, bindparam, cast, func, insert, literal, select
+from sqlalchemy import (
+    BigInteger,
+    String,
+    and_,
+    bindparam,
+    case,
+    cast,
+    func,
+    insert,
+    select,
+    union_all,
+)
 
 from memoryd.database import statements
 from memoryd.database.tables import document_history, documents
@@ -16,7 +27,7 @@ from memoryd.domain.records import Change
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from sqlalchemy import Connection, Insert, Select
+    from sqlalchemy import ColumnElement, Connection, Insert, Select, Subquery, Table
 
     from memoryd.database.dialect import Dialect
     from memoryd.domain.records import Session
@@ -35,6 +46,9 @@ _MEETS = and_(
     _there.c.namespace == documents.c.namespace,
     _there.c.key == documents.c.key,
 )
+_IS_VERSION = and_(
+    *(document_history.c[name] == documents.c[name] for name in rows.NAME),
+)
 _UNMET = ~select(_there.c.key).where(_MEETS).correlate(documents).exists()
 _SIZE = func.coalesce(func.sum(documents.c.size), 0)
 
@@ -43,6 +57,8 @@ class MovedDocuments(NamedTuple):
     """What became of the source's documents."""
 
     moved: int
+    versions: int
+    """Earlier ones that moved with them."""
     added: int
     """How many more the target has: those that had expired there made room."""
     added_bytes: int
@@ -65,13 +81,15 @@ def move_documents(
     target: Session,
     *,
     revision: int,
+    has_versions: bool,
     now: datetime,
 ) -> MovedDocuments:
     """Move documents to another session of the tenant, which is at this revision.
 
-    Each takes the next revision. Both sessions are locked, and the source is erased after it.
+    Each takes the next revision, after its earlier versions, which take some as well if the source
+    has any. Both sessions are locked, and the source is erased after it.
     """
-    parameters = {
+    parameters: dict[str, Any] = {
         "tenant": source.tenant,
         "source": source.session_id,
         "target": target.session_id,
@@ -91,9 +109,14 @@ def move_documents(
         for table in (documents, document_history):
             dialect.delete_many(connection, table, rows.NAME, gone)
     count, size = connection.execute(_counts().where(_UNMET), parameters).one()
+    versions = 0
     if count:
-        connection.execute(_move(), {**parameters, "revision": revision})
-    return MovedDocuments(count, count - len(gone), int(size) - gone_bytes, tuple(conflicts))
+        parameters["revision"] = revision
+        if has_versions:
+            versions = connection.execute(_move_versions(), parameters).rowcount
+        connection.execute(_move(), parameters)
+    added_bytes = int(size) - gone_bytes
+    return MovedDocuments(count, versions, count - len(gone), added_bytes, tuple(conflicts))
 
 
 @cache
@@ -116,14 +139,48 @@ def _meeting() -> Select[Any]:
 @cache
 def _move() -> Insert:
     """Copy rows as they are, so that no body passes through here."""
-    d = documents.c
-    place = func.row_number().over(order_by=(d.namespace, d.key))
+    return _copy(documents, documents.c.change)
+
+
+@cache
+def _move_versions() -> Insert:
+    return _copy(document_history, document_history.c.change, document_history.c.kind.is_not(None))
+
+
+def _copy(table: Table, change: ColumnElement[str], *conditions: ColumnElement[bool]) -> Insert:
+    """Copy what moves of a table. The first thing kept of a document makes it in the target."""
+    place = _places()
     new: dict[str, Any] = {
         "session_id": cast(bindparam("target"), String),
-        "revision": cast(bindparam("revision", type_=BigInteger) + place, BigInteger),
-        "change": literal(Change.CREATED.value),
+        "revision": cast(bindparam("revision", type_=BigInteger) + place.c.place, BigInteger),
+        "change": case((place.c.age == 1, Change.CREATED.value), else_=change),
     }
-    columns: list[Any] = [new.get(column.name, column) for column in d]
-    return insert(documents).from_select(
-        [column.name for column in d], select(*columns).where(_OF_SOURCE, _UNMET)
+    rows_moved = (
+        select(*(new.get(column.name, column) for column in table.c))
+        .select_from(table.join(place, table.c.revision == place.c.revision))
+        .where(
+            table.c.tenant == bindparam("tenant"),
+            table.c.session_id == bindparam("source"),
+            *conditions,
+        )
     )
+    return insert(table).from_select([column.name for column in table.c], rows_moved)
+
+
+@cache
+def _places() -> Subquery:
+    """The revisions of what moves, with their places: of each document the oldest version first."""
+    d, h = documents.c, document_history.c
+    moved = select(d.namespace, d.key, d.revision).where(_OF_SOURCE, _UNMET)
+    versions = (
+        select(h.namespace, h.key, h.revision)
+        .select_from(document_history.join(documents, _IS_VERSION))
+        .where(_OF_SOURCE, _UNMET, h.kind.is_not(None))
+    )
+    every = union_all(moved, versions).subquery()
+    name = (every.c.namespace, every.c.key)
+    return select(
+        every.c.revision,
+        func.row_number().over(order_by=(*name, every.c.revision)).label("place"),
+        func.row_number().over(partition_by=name, order_by=every.c.revision).label("age"),
+    ).subquery()

@@ -238,11 +238,12 @@ class DocumentAlreadyExists(MemorydError):
 
 
 class SessionTooLarge(MemorydError):
-    def __init__(self, memories: int, size: int) -> None:
+    def __init__(self, rows: int, size: int) -> None:
         super().__init__(
-            f"the source has more than {memories:,} memories, deleted ones included, or more than"
-            f" {size:,} bytes of contents and metadata, the most that one merge moves; purge what"
-            " is no longer needed, or store its memories in the target and erase it"
+            f"the source has more than {rows:,} memories, more than {rows:,} documents, or more"
+            f" than {size:,} bytes of both, deleted memories and earlier versions included: the"
+            " most that one merge moves; purge what is no longer needed, or try again when earlier"
+            " versions are dropped, 24 hours after they were replaced"
         )
 
 

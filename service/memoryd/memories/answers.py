@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from memoryd.database.tables import memories
 from memoryd.database.types import UtcDateTime
-from memoryd.domain.records import ContentType, Memory, Stored, StoreOutcome
+from memoryd.domain.records import Change, ContentType, Memory, Stored, StoreOutcome
 from memoryd.memories.rows import ENUMS, FIELDS
 
 if TYPE_CHECKING:
@@ -110,6 +110,16 @@ def from_state(session: Session, memory_id: str, state: dict[str, Any]) -> Memor
     values = {name: _from_json(name, state[name]) for name in _STATE}
     tags = tuple(state.get("tags", ()))
     return Memory(session, memory_id, **values, key=state.get("key"), tags=tags)
+
+
+def moved_state(
+    state: dict[str, Any], *, revision: int, created_revision: int, is_first: bool
+) -> dict[str, Any]:
+    """The version in another session; the first one of a memory makes it there."""
+    moved = {**state, "revision": revision, "created_revision": created_revision}
+    if is_first and state["deleted_at"] is None:
+        moved["change"] = Change.CREATED.value
+    return moved
 
 
 def _as_json(value: Any) -> Any:

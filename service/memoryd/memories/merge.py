@@ -20,6 +20,7 @@ from memoryd.domain.records import Change, NewMemory
 from memoryd.domain.sessions import SessionSettings
 from memoryd.memories import deletion, rows
 from memoryd.memories.lookups import lookups_of
+from memoryd.memories.merged_versions import MergedVersions, measure_versions
 from memoryd.memories.reader import Reader
 from memoryd.memories.saving import save_memories
 from memoryd.memories.session_changes import SessionWork
@@ -38,9 +39,12 @@ if TYPE_CHECKING:
     from memoryd.database.dialect import Dialect
     from memoryd.documents.merging import MovedDocuments
     from memoryd.domain.records import Memory, Session
+    from memoryd.memories.merged_versions import Measured
+    from memoryd.sessions.lock import LockedSession
 
 MAX_MERGED = 10_000
-"""Memories of the source that one merge takes, deleted ones included; and documents likewise."""
+"""Memories of the source that one merge takes, deleted ones and earlier versions included; and
+documents likewise."""
 
 MAX_MERGED_BYTES = 64 * 1024 * 1024
 """What they may take together, by their contents and metadata, and by the bodies of documents."""
@@ -79,6 +83,7 @@ class MergeWork:
         self._works: dict[Session, SessionWork] = {}
         self._reader = Reader(connection, dialect, self._works)
         self._lookups = lookups_of(dialect)
+        self._versions = MergedVersions()
 
     def merge(self, wanted: Merge) -> Merged:
         """Move what the source has into the target, and erase the source.
@@ -87,15 +92,13 @@ class MergeWork:
         metadata is too large; then nothing may be committed.
         """
         source, target = wanted.source, wanted.target
-        locked, new = lock_or_create(
-            self._connection, self._dialect, [source, target], {target}, self._now
-        )
+        locked, new = self._lock(source, target)
         answered = self._answered(wanted)
         if answered is not None:
             return answered
         if source not in locked:
             raise SessionNotFound(source.session_id)
-        self._check_size(source)
+        versions = self._check_size(source)
         accounts = open_known(self._connection, self._dialect, [target.tenant])
         work = self._works[target] = SessionWork(
             target,
@@ -105,11 +108,13 @@ class MergeWork:
             is_new=target in new,
         )
         found = self._read(source)
+        if versions.memories:
+            self._versions.read(self._connection, source)
         self._load_meeting(target, found)
         merged = self._take(work, found)
         if work.account is not None and target in new and not work.added:
             work.account.add(Usage(sessions=1))
-        moved = self._move_documents(work, source)
+        moved = self._move_documents(work, source, has_versions=versions.documents > 0)
         self._save(work, moved.added, self._settings_of(source, target))
         save_accounts(self._connection, self._dialect, accounts.values())
         merged = merged._replace(documents=moved.moved, conflicts=moved.conflicts)
@@ -117,13 +122,36 @@ class MergeWork:
         deletion.erase(self._connection, self._dialect, source)
         return merged
 
-    def _check_size(self, source: Session) -> None:
+    def _lock(
+        self, source: Session, target: Session
+    ) -> tuple[dict[Session, LockedSession], set[Session]]:
+        """Lock both, and make the target.
+
+        One by one, in their order: if another writer makes the target meanwhile, this one waits for
+        it before it has a lock that the other may want next.
+        """
+        locked: dict[Session, LockedSession] = {}
+        made: set[Session] = set()
+        for session in sorted((source, target)):
+            needed = {session} & {target}
+            rows_of_it, new = lock_or_create(
+                self._connection, self._dialect, [session], needed, self._now
+            )
+            locked |= rows_of_it
+            made |= new
+        return locked, made
+
+    def _check_size(self, source: Session) -> Measured:
+        """Measure the versions of the source. Raises SessionTooLarge."""
         size = func.coalesce(func.sum(size_of_memory(self._dialect)), 0)
         statement = _of_session(func.count(), size)
         count, size_found = self._connection.execute(statement, source._asdict()).one()
         documents, bodies = measure_documents(self._connection, source, self._now)
-        if max(count, documents) > MAX_MERGED or size_found + bodies > MAX_MERGED_BYTES:
+        versions = measure_versions(self._connection, self._dialect, source)
+        most = max(count + versions.memories, documents + versions.documents)
+        if most > MAX_MERGED or size_found + bodies + versions.size > MAX_MERGED_BYTES:
             raise SessionTooLarge(MAX_MERGED, MAX_MERGED_BYTES)
+        return versions
 
     def _read(self, source: Session) -> list[Memory]:
         """All rows of the source, in creation order."""
@@ -162,36 +190,46 @@ class MergeWork:
                 moved += 1
         return Merged(moved, merged)
 
-    def _move_documents(self, work: SessionWork, source: Session) -> MovedDocuments:
+    def _move_documents(
+        self, work: SessionWork, source: Session, *, has_versions: bool
+    ) -> MovedDocuments:
         moved = move_documents(
             self._connection,
             self._dialect,
             source,
             work.session,
             revision=work.revision,
+            has_versions=has_versions,
             now=self._now,
         )
         if work.account is not None:
             work.account.add(Usage(0, 0, moved.added_bytes, moved.added))
-        work.revision += moved.moved
+        work.revision += moved.moved + moved.versions
         return moved
 
     def _moved(self, work: SessionWork, memory: Memory, revision: int) -> Memory:
-        """The memory as a new one of the target; its id is kept where it is free."""
-        change, deleted_at = Change.CREATED, memory.deleted_at
-        if deleted_at is not None:
-            change = memory.change
-        elif memory.is_expired(self._now):
+        """The memory as a new one of the target; its id is kept where it is free.
+
+        Its earlier versions take the revisions from this one on, and it the one after them: so
+        watchers of the target see what became of it in the order in which it did.
+        """
+        earlier = self._versions.count(memory)
+        change, deleted_at = memory.change, memory.deleted_at
+        if deleted_at is None and memory.is_expired(self._now):
             change, deleted_at = Change.EXPIRED, self._now
+        elif deleted_at is None and not earlier:
+            change = Change.CREATED
         is_free = memory.memory_id not in work.rows
-        return memory._replace(
+        moved = memory._replace(
             session=work.session,
             memory_id=memory.memory_id if is_free else uuid7(self._now),
-            revision=revision,
+            revision=revision + earlier,
             created_revision=revision,
             change=change,
             deleted_at=deleted_at,
         )
+        self._versions.move(memory, moved)
+        return moved
 
     def _settings_of(self, source: Session, target: Session) -> dict[str, Any]:
         """What is set for the source alone, which becomes the target's."""
@@ -214,6 +252,7 @@ class MergeWork:
     def _save(self, work: SessionWork, added_documents: int, settings: Mapping[str, Any]) -> None:
         """Write the target; the merge itself is a revision of it, whatever it moves."""
         inserted = save_memories(self._connection, self._dialect, self._works, self._now, {})
+        inserted += self._versions.insertions
         totals = work.totals(added_documents)._replace(revision=work.revision + 1)
         row = row_after(work.session, totals, self._now)
         if settings:

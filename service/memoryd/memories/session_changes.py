@@ -134,7 +134,7 @@ class SessionWork:
         return None if self.expire(memory) else memory
 
     def add(self, memory: Memory, max_entries: int) -> None:
-        """A new row; its revision is the session's next.
+        """A new row; its revision is beyond the session's.
 
         Raises QuotaExceeded, before anything is changed; what `evict` will take makes room.
         """
@@ -154,7 +154,7 @@ class SessionWork:
         self._count_kept(memory.deleted_at is None)
 
     def replace(self, held: Memory, memory: Memory, max_entries: int) -> None:
-        """Delete a live memory and add a new row in its place; their revisions are the next two.
+        """Delete a live memory, at the next revision, and add a new row in its place, beyond it.
 
         Raises QuotaExceeded, before anything is changed; the room of `held` counts for the new one.
         """

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from google.protobuf.message import Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from google.protobuf.message import Message
-
+MessageT = TypeVar("MessageT", bound=Message)
 RecordT = TypeVar("RecordT")
 PositionT = TypeVar("PositionT")
 
@@ -17,6 +19,25 @@ MAX_ANSWER_BYTES = 4_000_000
 
 RESPONSE_FRAMING_BYTES = 4
 """Of a message in a list: its tag, and its length up to 2 MiB."""
+
+
+LARGE_BYTES = 64 * 1024
+"""Answers beyond it are made one after the other."""
+
+
+class LargeAnswers:
+    """Makes large answers one in a turn of the event loop: those of a transaction come at once."""
+
+    def __init__(self) -> None:
+        self._making = asyncio.Lock()
+
+    async def make(self, size: int, make: Callable[[], MessageT]) -> MessageT:
+        """Make an answer of about so many bytes."""
+        if size <= LARGE_BYTES:
+            return make()
+        async with self._making:
+            await asyncio.sleep(0)  # other calls go on before the next one
+            return make()
 
 
 class _Field(Protocol):

@@ -55,9 +55,10 @@ class SessionServiceStub:
     """Makes everything of one session another's, at once or not at all: a visitor signs in. The target need not exist;
     NOT_FOUND if the source does not. Memories whose identities meet are merged as a store would; the others keep their
     ids where these are free, and deleted ones come along. What is set for the target stays, and its limit takes effect
-    at its next store; what is set for the source alone is taken over. The source is then as if erased, also for those
-    who watch it. FAILED_PRECONDITION if the source has more than 10,000 memories, deleted ones included, or 64 MiB of
-    contents and metadata.
+    at its next store; what is set for the source alone is taken over. What moves keeps its earlier versions, which get
+    new revisions of the target. The source is then as if erased, also for those who watch it. FAILED_PRECONDITION if the
+    source has more than 10,000 memories, 10,000 documents, or 64 MiB of both, deleted memories and earlier versions
+    included.
     """
 
 @_typing.type_check_only
@@ -87,9 +88,10 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """Makes everything of one session another's, at once or not at all: a visitor signs in. The target need not exist;
     NOT_FOUND if the source does not. Memories whose identities meet are merged as a store would; the others keep their
     ids where these are free, and deleted ones come along. What is set for the target stays, and its limit takes effect
-    at its next store; what is set for the source alone is taken over. The source is then as if erased, also for those
-    who watch it. FAILED_PRECONDITION if the source has more than 10,000 memories, deleted ones included, or 64 MiB of
-    contents and metadata.
+    at its next store; what is set for the source alone is taken over. What moves keeps its earlier versions, which get
+    new revisions of the target. The source is then as if erased, also for those who watch it. FAILED_PRECONDITION if the
+    source has more than 10,000 memories, 10,000 documents, or 64 MiB of both, deleted memories and earlier versions
+    included.
     """
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -140,9 +142,10 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Makes everything of one session another's, at once or not at all: a visitor signs in. The target need not exist;
         NOT_FOUND if the source does not. Memories whose identities meet are merged as a store would; the others keep their
         ids where these are free, and deleted ones come along. What is set for the target stays, and its limit takes effect
-        at its next store; what is set for the source alone is taken over. The source is then as if erased, also for those
-        who watch it. FAILED_PRECONDITION if the source has more than 10,000 memories, deleted ones included, or 64 MiB of
-        contents and metadata.
+        at its next store; what is set for the source alone is taken over. What moves keeps its earlier versions, which get
+        new revisions of the target. The source is then as if erased, also for those who watch it. FAILED_PRECONDITION if the
+        source has more than 10,000 memories, 10,000 documents, or 64 MiB of both, deleted memories and earlier versions
+        included.
         """
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from memoryd.documents.filters import place_of
 from memoryd.domain.audit import Audited
 from memoryd.domain.principals import Scope
 from memoryd.rpc import page_token
-from memoryd.rpc.answer_size import RESPONSE_FRAMING_BYTES, fill, fill_page
+from memoryd.rpc.answer_size import RESPONSE_FRAMING_BYTES, LargeAnswers, fill, fill_page
 from memoryd.rpc.documents import messages as convert
 from memoryd.rpc.documents import plain, requests
 from memoryd.rpc.memories.messages import timestamp
@@ -56,6 +57,7 @@ class DocumentService:
         self._feed = feed
         self._search = search
         self._clock = clock
+        self._answers = LargeAnswers()
 
     def methods(self) -> Mapping[str, Method[Any]]:
         """The table of this service."""
@@ -142,7 +144,7 @@ class DocumentService:
 
     async def put(self, write: WriteDocuments, call: Call) -> document_pb2.Document:
         del call
-        return convert.document_message(await self._store.put(write))
+        return await self._answer(await self._store.put(write))
 
     async def write_batch(
         self, write: WriteDocuments, call: Call
@@ -162,7 +164,7 @@ class DocumentService:
             reading.session, reading.names[0], now=self._clock(), timeout=call.time_remaining()
         )
         (document,) = await self._refreshed([document], call, wanted=reading.refresh_ttl)
-        return convert.document_message(document)
+        return await self._answer(document)
 
     async def get_many(
         self, reading: Reading, call: Call
@@ -322,6 +324,9 @@ class DocumentService:
                 call.counts("exported_documents", 1)
                 yield convert.document_message(document)
             after, is_last = page.next_after, page.next_after is None
+
+    async def _answer(self, document: Document) -> document_pb2.Document:
+        return await self._answers.make(document.size, partial(convert.document_message, document))
 
     async def _refreshed(
         self, found: Sequence[Document], call: Call, *, wanted: bool
