@@ -31,7 +31,11 @@ CALLS_AHEAD = 128
 """Calls that gRPC's core hands over before it is asked for more."""
 
 EVENTS_A_TURN = 256
-"""Events taken in one turn of the event loop, so that a flood leaves it time for other work."""
+TURN_SECONDS = 0.001
+"""Events taken in one turn of the event loop, and for how long, so that neither a flood nor large
+messages hold up other work."""
+EVENTS_A_LOOK = 4
+"""Between two looks at the clock."""
 
 IDLE_TURNS = 3
 """Turns of the event loop that bring no event, after which the thread waits for the next one."""
@@ -190,7 +194,7 @@ class CoreServer:
         """Handle what has come, and come back for as long as there may be more."""
         self._looked_at = self._loop.time()
         poll, handle = self._queue.poll, self._handle
-        count = 0
+        count, end = 0, self._looked_at + TURN_SECONDS
         while count < EVENTS_A_TURN and not self._is_over:
             try:
                 event = poll(0)
@@ -202,6 +206,8 @@ class CoreServer:
                 break
             handle(event)
             count += 1
+            if not count % EVENTS_A_LOOK and self._loop.time() > end:
+                break
         self._idle_turns = 0 if count else self._idle_turns + 1
         if self._is_over or self._idle_turns > IDLE_TURNS:
             self._idle_turns = 0

@@ -142,7 +142,7 @@ class DocumentService:
             ),
         }
 
-    async def put(self, write: WriteDocuments, call: Call) -> document_pb2.Document:
+    async def put(self, write: WriteDocuments, call: Call) -> document_pb2.Document | bytes:
         del call
         return await self._answer(await self._store.put(write))
 
@@ -159,7 +159,7 @@ class DocumentService:
         answer.truncated = convert.shorten(answer.documents)
         return answer
 
-    async def get(self, reading: Reading, call: Call) -> document_pb2.Document:
+    async def get(self, reading: Reading, call: Call) -> document_pb2.Document | bytes:
         document = await self._store.get(
             reading.session, reading.names[0], now=self._clock(), timeout=call.time_remaining()
         )
@@ -325,7 +325,7 @@ class DocumentService:
                 yield convert.document_message(document)
             after, is_last = page.next_after, page.next_after is None
 
-    async def _answer(self, document: Document) -> document_pb2.Document:
+    async def _answer(self, document: Document) -> document_pb2.Document | bytes:
         return await self._answers.make(document.size, partial(convert.document_message, document))
 
     async def _refreshed(
