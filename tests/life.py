@@ -230,9 +230,10 @@ async def _converse(running: Running, session_id: str) -> None:
     await stub.RewriteMessages(
         conversation_pb.RewriteMessagesRequest(**names, after_message_id="1", messages=again)
     )
-    await stub.ForkConversation(
-        conversation_pb.ForkConversationRequest(**names, new_conversation_id="fork")
-    )
+    for fork in ("fork", "endless"):
+        await stub.ForkConversation(
+            conversation_pb.ForkConversationRequest(**names, new_conversation_id=fork)
+        )
     await stub.SetSummary(
         conversation_pb.SetSummaryRequest(
             **names, summary={"text": "so far", "through_message_id": "1"}
@@ -258,7 +259,7 @@ async def _converse(running: Running, session_id: str) -> None:
     )
     for scope in ({"session_id": session_id}, {"session_id_prefix": session_id}):
         listing = conversation_pb.ListConversationsRequest(**scope)
-        assert len((await stub.ListConversations(listing)).conversations) == 2
+        assert len((await stub.ListConversations(listing)).conversations) == 3
     reading = conversation_pb.ListMessagesRequest(**names, last=1, with_summary=True)
     assert len((await stub.ListMessages(reading)).messages) == 1
     export = conversation_pb.ExportMessagesRequest(session_id=session_id)
