@@ -87,6 +87,7 @@ async def fill(engine, clock):
                         "expires_at": sa.literal(clock.now + timedelta(days=1), UtcDateTime()),
                         **dict.fromkeys(("head_is_end", "head_is_tip"), yes),
                         "tips": sa.literal([], sa.JSON()),
+                        "promoted": sa.literal([], sa.JSON()),
                         **dict.fromkeys(("head_turn_id", "forked_at", "display_name"), empty),
                         "labels": sa.literal({}, sa.JSON()),
                         "state": sa.literal({}, sa.JSON()),
