@@ -230,10 +230,11 @@ async def _converse(running: Running, session_id: str) -> None:
     await stub.RewriteMessages(
         conversation_pb.RewriteMessagesRequest(**names, after_message_id="1", messages=again)
     )
-    for fork in ("fork", "endless"):
-        await stub.ForkConversation(
-            conversation_pb.ForkConversationRequest(**names, new_conversation_id=fork)
-        )
+    await stub.ForkConversation(
+        conversation_pb.ForkConversationRequest(**names, new_conversation_id="fork")
+    )
+    empty = conversation_pb.Conversation(session_id=session_id, conversation_id="empty")
+    await stub.CreateConversation(conversation_pb.CreateConversationRequest(conversation=empty))
     await stub.SetSummary(
         conversation_pb.SetSummaryRequest(
             **names, summary={"text": "so far", "through_message_id": "1"}
