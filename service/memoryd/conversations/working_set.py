@@ -17,8 +17,8 @@ from memoryd.conversations.writes import (
     PromoteMessages,
     SetSummary,
 )
-from memoryd.database import statements
 from memoryd.database.dialect import Insertion, columns_of
+from memoryd.database.keyed import fetch_keyed
 from memoryd.database.tables import (
     conversation_history,
     conversation_requests,
@@ -95,7 +95,9 @@ class WorkingSet:
             for write in writes
             if isinstance(write, AppendMessages | PopMessages) and write.retry.request_id
         }
-        for found in self._fetch(_by_request(self.dialect), _REQUEST_KEY, requests):
+        for found in fetch_keyed(
+            self.connection, self.dialect, _by_request(self.dialect), _REQUEST_KEY, requests
+        ):
             tenant, session_id, request_id, *answered = found
             reply = replies.Reply(*answered)
             self._replies[Session(tenant, session_id), request_id] = reply
@@ -104,7 +106,10 @@ class WorkingSet:
         wanted = sorted(names)
         for tenant, session_id, conversation_id in wanted:
             self._sessions[Session(tenant, session_id)].by_id[conversation_id] = None
-        for row in map(rows.conversation_of, self._fetch(statement, rows.KEY, wanted)):
+        for row in map(
+            rows.conversation_of,
+            fetch_keyed(self.connection, self.dialect, statement, rows.KEY, wanted),
+        ):
             of_session = self._sessions[row.session]
             of_session.by_id[row.conversation_id] = row
             of_session.stored.add(row.conversation_id)
@@ -216,14 +221,6 @@ class WorkingSet:
         if not new:
             return []
         return [Insertion(conversation_requests, columns_of(new), {"created_at": self.now})]
-
-    def _fetch(
-        self, statement: Select[Any], key: tuple[Any, ...], wanted: Iterable[tuple[str, ...]]
-    ) -> Sequence[Sequence[Any]]:
-        in_order = sorted(wanted)
-        if not in_order:
-            return ()
-        return statements.fetch(self.connection, statement, self.dialect.bind(key, in_order))
 
 
 def _names(write: ConversationWrite) -> Iterable[tuple[Session, str]]:

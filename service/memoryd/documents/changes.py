@@ -14,6 +14,7 @@ from sqlalchemy import bindparam, insert, select
 
 from memoryd.database import statements
 from memoryd.database.dialect import Insertion, columns_of
+from memoryd.database.keyed import fetch_keyed
 from memoryd.database.tables import document_history, document_requests, documents
 from memoryd.database.types import UtcDateTime
 from memoryd.documents import rows
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Connection, Insert, Select
+    from sqlalchemy import Connection, Insert
 
     from memoryd.database.dialect import Dialect, Row
     from memoryd.documents.writes import DocumentsOutcome, DocumentWrite
@@ -89,7 +90,13 @@ class DocumentChanges:
             if isinstance(write, WriteDocuments) and write.request_id:
                 requests.add((*session, write.request_id))
         self._take_in(self._sessions)
-        for row in self._fetch(answers_by_request(self._dialect), REQUEST_KEY, requests):
+        for row in fetch_keyed(
+            self._connection,
+            self._dialect,
+            answers_by_request(self._dialect),
+            REQUEST_KEY,
+            requests,
+        ):
             tenant, session_id, request_id, *answered = row
             self._requests[Session(tenant, session_id), request_id] = Answered(*answered)
 
@@ -97,7 +104,9 @@ class DocumentChanges:
         """Read the documents that writes name."""
         names = {(*session, *name) for session in sessions for name in self._names[session]}
         loaded: defaultdict[Session, list[Document]] = defaultdict(list)
-        for row in self._fetch(rows.outlines_by_name(self._dialect), rows.KEY, names):
+        for row in fetch_keyed(
+            self._connection, self._dialect, rows.outlines_by_name(self._dialect), rows.KEY, names
+        ):
             document = rows.document_of(row)
             loaded[document.session].append(document)
         for session, found in loaded.items():
@@ -245,14 +254,6 @@ class DocumentChanges:
         if not new:
             return []
         return [Insertion(document_requests, columns_of(new), {"created_at": self._now})]
-
-    def _fetch(
-        self, statement: Select[Any], key: tuple[Any, ...], wanted: Iterable[tuple[str, ...]]
-    ) -> Sequence[Sequence[Any]]:
-        in_order = sorted(wanted)
-        if not in_order:
-            return ()
-        return statements.fetch(self._connection, statement, self._dialect.bind(key, in_order))
 
 
 def _names(write: DocumentWrite) -> Iterable[DocumentName]:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column, Integer, func, select
 
-from memoryd.database import statements
+from memoryd.database.keyed import fetch_keyed
 from memoryd.database.tables import memories, memory_history, store_requests
 from memoryd.memories import rows
 from memoryd.memories.rows import COLUMNS
 from memoryd.sessions.accounts import size_of_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from sqlalchemy import ColumnElement, Connection, Select
 
@@ -34,14 +34,11 @@ def fetch(
     connection: Connection,
     dialect: Dialect,
     lookup: Lookup,
-    keys: Sequence[tuple[Any, ...]],
+    keys: Iterable[tuple[Any, ...]],
     **parameters: Any,
 ) -> Sequence[Sequence[Any]]:
     """Read the rows of keys; none if there are none."""
-    if not keys:
-        return ()
-    bound = dialect.bind(lookup.columns, keys)
-    return statements.fetch(connection, lookup.select, {**bound, **parameters})
+    return fetch_keyed(connection, dialect, lookup.select, lookup.columns, keys, **parameters)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from memoryd.domain.records import Session
 from memoryd.memories import lookups, rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from sqlalchemy import Connection
 
@@ -29,8 +29,7 @@ class Reader:
 
     def fetch(self, lookup: Lookup, keys: Iterable[tuple[Any, ...]], **parameters: Any) -> Any:
         """Read the rows of keys."""
-        in_order: Sequence[tuple[Any, ...]] = sorted(keys)
-        return lookups.fetch(self._connection, self._dialect, lookup, in_order, **parameters)
+        return lookups.fetch(self._connection, self._dialect, lookup, keys, **parameters)
 
     def take_in(
         self, lookup: Lookup, keys: Iterable[tuple[Any, ...]], **parameters: Any
