@@ -27,6 +27,8 @@ from memoryd.database import row_security
 from memoryd.database import statements as direct
 from memoryd.database.postgresql import PLANNER_SETTINGS
 from memoryd.database.tables import (
+    conversations,
+    documents,
     memories,
     memory_history,
     memory_tags,
@@ -564,6 +566,19 @@ async def problems_of(
     return problems
 
 
+async def analyse(engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql("ANALYZE")
+
+
+async def sweep(engine: AsyncEngine, clock: Any) -> None:
+    """Let nothing be due any more."""
+    async with engine.begin() as connection:
+        for table in (memories, documents, conversations):
+            due = sa.update(table).where(table.c.expires_at <= clock.now)
+            await connection.execute(due.values(expires_at=clock.now + timedelta(days=30)))
+
+
 async def test_no_statement_of_a_call_leaves_its_session(
     engine, database_url, serve, clock, monkeypatch
 ):
@@ -584,9 +599,11 @@ async def test_no_statement_of_a_call_leaves_its_session(
     is_sqlite = engine.dialect.name == "sqlite"
     find_problems = sqlite_problems if is_sqlite else postgres_problems
     found += await problems_of(database_url, caught, find_problems, "without statistics")
-    async with engine.begin() as connection:
-        await connection.exec_driver_sql("ANALYZE")
+    await analyse(engine)
     found += await problems_of(database_url, caught, find_problems, "with statistics")
+    await sweep(engine, clock)
+    await analyse(engine)
+    found += await problems_of(database_url, caught, find_problems, "with statistics after a sweep")
     if found:
         pytest.fail("\n".join(found))
 

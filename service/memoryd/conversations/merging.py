@@ -11,6 +11,7 @@ from memoryd.conversations import rows
 from memoryd.conversations.writes import Named
 from memoryd.database import statements
 from memoryd.database.dialect import columns_of
+from memoryd.database.moments import expired
 from memoryd.database.tables import conversation_branches, conversations, messages
 from memoryd.domain.conversations import Place, Tip
 from memoryd.domain.quotas import Usage
@@ -61,8 +62,8 @@ def measure_conversations(connection: Connection, session: Session) -> Usage:
 def expired_in(connection: Connection, session: Session, now: datetime) -> list[Named]:
     """The conversations of a session whose time has come."""
     c = conversations.c
-    found = select(c.conversation_id).where(_of(conversations, session), c.expires_at <= now)
-    return [Named(session, row[0]) for row in connection.execute(found)]
+    found = select(c.conversation_id).where(_of(conversations, session), expired(c.expires_at))
+    return [Named(session, row[0]) for row in connection.execute(found, {"now": now})]
 
 
 def move_conversations(

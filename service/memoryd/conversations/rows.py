@@ -6,11 +6,11 @@ from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, or_
+from sqlalchemy import or_
 
 from memoryd.conversations.branches import Branch
+from memoryd.database.moments import NOW
 from memoryd.database.tables import conversation_branches, conversations, messages
-from memoryd.database.types import UtcDateTime
 from memoryd.domain.conversations import Conversation, Head, Message, Place, Summary, Tip
 from memoryd.domain.records import Change, Session
 from memoryd.sessions.lock import SHARD_KEY
@@ -37,9 +37,6 @@ ID_KEY = tuple(messages.c[name] for name in (*SHARD_KEY, "tree", "message_id"))
 TREE_KEY = tuple(conversation_branches.c[name] for name in (*SHARD_KEY, "tree"))
 
 _MICROSECOND = timedelta(microseconds=1)
-
-NOW = bindparam("now", type_=UtcDateTime)
-"""The read's own time."""
 
 _OUTLINE = tuple(column for column in conversations.c if column.name != "summary")
 

@@ -6,11 +6,11 @@ from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, or_
+from sqlalchemy import or_
 
 from memoryd.database.dialect import Insertion
+from memoryd.database.moments import NOW
 from memoryd.database.tables import document_history, documents
-from memoryd.database.types import UtcDateTime
 from memoryd.domain.documents import BodyKind, Document, DocumentName
 from memoryd.domain.records import Change, Session
 from memoryd.sessions.lock import SHARD_KEY
@@ -40,9 +40,6 @@ VERSION = (*NAME, *_VERSION, "body")
 
 _OFTEN_ALIKE = (("tenant", "session_id", "namespace"), ("kind", "change"))
 """Few groups, since each choice of columns is a statement of its own."""
-
-NOW = bindparam("now", type_=UtcDateTime)
-"""The read's own time."""
 
 
 def columns(table: Table, *, with_body: bool) -> tuple[ColumnElement[Any], ...]:

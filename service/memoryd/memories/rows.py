@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Double, and_, bindparam, case, func, or_
 
+from memoryd.database.moments import NOW, expired
 from memoryd.database.tables import memories
-from memoryd.database.types import UtcDateTime
 from memoryd.domain.content import is_keyed_hash, keyed_hash
 from memoryd.domain.importance import ACCESS_BOOST, MAX_ACCESS_BOOST
 from memoryd.domain.records import Change, ContentType, Memory, Session
@@ -45,9 +45,6 @@ COLUMNS = (
 
 _ENUM_PLACES = [(FIELDS.index(name), kind) for name, kind in ENUMS.items()]
 _TAGS_PLACE = FIELDS.index("tags")
-
-NOW = bindparam("now", type_=UtcDateTime)
-"""The read's own time."""
 
 _ROW_OVERHEAD_BYTES = 768
 
@@ -132,7 +129,7 @@ def unexpired() -> ColumnElement[bool]:
 
 def overdue() -> ColumnElement[bool]:
     """What has expired by NOW, and is not swept yet."""
-    return and_(memories.c.deleted_at.is_(None), memories.c.expires_at <= NOW)
+    return and_(memories.c.deleted_at.is_(None), expired(memories.c.expires_at))
 
 
 def live() -> ColumnElement[bool]:

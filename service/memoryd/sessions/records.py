@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import and_, bindparam, func, select
+from sqlalchemy import and_, func, select
 
 from memoryd.database import statements
+from memoryd.database.moments import expired
 from memoryd.database.tables import conversations, documents, memories, sessions
-from memoryd.database.types import UtcDateTime
 from memoryd.domain.records import Session
 from memoryd.domain.sessions import SessionRecord, SessionSettings
 from memoryd.sessions.lock import KEY
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Select, Table
 
     from memoryd.database.dialect import Dialect
-
-NOW = bindparam("now", type_=UtcDateTime)
 
 _OF_SESSION = and_(
     memories.c.tenant == sessions.c.tenant, memories.c.session_id == sessions.c.session_id
@@ -38,7 +36,7 @@ def _overdue(table: Table) -> Any:
         .where(
             t.tenant == sessions.c.tenant,
             t.session_id == sessions.c.session_id,
-            t.expires_at <= NOW,
+            expired(t.expires_at),
         )
         .correlate(sessions)
         .scalar_subquery()
@@ -62,7 +60,7 @@ COLUMNS: tuple[Any, ...] = (
     sessions.c.updated_at,
     sessions.c.revision,
     sessions.c.settings_revision,
-    _of_memories(func.count(), _KEPT, memories.c.expires_at <= NOW).label("overdue"),
+    _of_memories(func.count(), _KEPT, expired(memories.c.expires_at)).label("overdue"),
     *_SETTINGS,
 )
 """What `record_of` makes a record of. `overdue` is what has expired by NOW and is not swept yet."""
