@@ -56,7 +56,7 @@ CONNECTIONS = 16
 """Connections per round."""
 LINGER_SECONDS = 0.05
 """How long a connection waits for the server's reaction."""
-TIMEOUT_SECONDS = 20.0
+TIMEOUT_SECONDS = 60.0
 """After this many seconds a server counts as hanging."""
 ENDING_PAUSE_SECONDS = 3.0
 """Between two paths that are not UTF-8: a server may end itself after five in ten seconds."""

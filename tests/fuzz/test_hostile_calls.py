@@ -40,7 +40,7 @@ from .messages import (
     wires,
 )
 
-TIMEOUT_SECONDS = 20.0
+TIMEOUT_SECONDS = 60.0
 """After this many seconds a call counts as hanging."""
 
 IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"

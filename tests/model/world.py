@@ -26,7 +26,7 @@ from memoryd.v1.session_pb2_grpc import SessionServiceStub
 from .model import Event, Limits, Refusal, Row, Session
 from .sessions import SessionModel
 
-TIMEOUT_SECONDS = 10.0
+TIMEOUT_SECONDS = 60.0
 """After this many seconds an event counts as missing."""
 
 VARIABLES = {**PATIENT, "MEMORYD_PORT": "0", "MEMORY_MAX_ENTRIES": "10"}
