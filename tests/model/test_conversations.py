@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import uuid
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -65,6 +66,8 @@ class Talk:
     slides: bool = False
     gone_over: set[Node] = field(default_factory=set)
     """By promotions of what is new since the last."""
+    answered: list = field(default_factory=list)
+    """Requests with an id: the method, the request, and the answer."""
 
     def nodes(self):
         return {node for end in (self.head, *self.tips) for node in way_of(end)}
@@ -197,12 +200,22 @@ class Model:
 
 
 class Run:
-    """Does at random in both what the service may be asked for, and compares."""
+    """Does at random in both what the service may be asked for, and compares.
 
-    def __init__(self, running, clock, seed, rows_of):
-        self.running, self.clock, self.rows_of = running, clock, rows_of
+    The service is two servers. What is sent again with its request id goes to any of them.
+    """
+
+    def __init__(self, servers, clock, seed, rows_of):
+        self.servers, self.clock, self.rows_of = servers, clock, rows_of
         self.dice, self.model = random.Random(seed), Model()  # noqa: S311  repeatable
-        self.stub = running.conversations
+
+    @property
+    def running(self):
+        return self.dice.choice(self.servers)
+
+    @property
+    def stub(self):
+        return self.running.conversations
 
     async def step(self):
         dice, name = self.dice, self.dice.choice(NAMES)
@@ -216,58 +229,67 @@ class Run:
         kind = dice.choice(
             [
                 *(*("append",) * 5, *("rewrite",) * 3, *("promote",) * 4, "pop", "head", "head"),
-                *("fork", "delete", "create"),
+                *("fork", "delete", "create", "again", "again"),
             ]
         )
         now, checked = self.clock(), {"expected_etag": etag}
         match kind:
             case "append":
-                request = append(*messages, **named, **checked)
                 await self.same(
                     lambda: self.model.append(name, items, now, etag=etag),
-                    self.stub.AppendMessages(request),
+                    "AppendMessages",
+                    append(*messages, request_id=self.request_id(), **named, **checked),
                 )
             case "rewrite":
                 after = dice.choice([one, ""])
-                request = rewrite(after, *messages, **named, **checked)
+                given = {"request_id": self.request_id(), **named, **checked}
                 await self.same(
                     lambda: self.model.append(name, items, now, etag=etag, after=after),
-                    self.stub.RewriteMessages(request),
+                    "RewriteMessages",
+                    rewrite(after, *messages, **given),
                 )
             case "pop":
                 count = dice.choice([1, 2, 5])
                 await self.same(
                     lambda: self.model.pop(name, count, now, etag=etag),
-                    self.stub.PopMessages(pop(count, **named, **checked)),
+                    "PopMessages",
+                    pop(count, request_id=self.request_id(), **named, **checked),
                 )
             case "head":
                 await self.same(
                     lambda: self.model.set_head(name, one, now, etag=etag),
-                    self.stub.SetHead(set_head(one, **named, **checked)),
+                    "SetHead",
+                    set_head(one, **named, **checked),
                 )
             case "fork":
                 at, new = dice.choice([one, ""]), dice.choice([n for n in NAMES if n != name])
                 await self.same(
                     lambda: self.model.fork(name, at, new, now, etag=etag),
-                    self.stub.ForkConversation(fork(at, new, **named, **checked)),
+                    "ForkConversation",
+                    fork(at, new, **named, **checked),
                 )
             case "promote":
                 chosen = dice.choice([[], [], [one], [one, *known[:2]]])
                 await self.promoted(
                     lambda: self.model.promote(name, [*dict.fromkeys(chosen)], now),
-                    self.stub.PromoteMessages(promote(*chosen, **named)),
+                    "PromoteMessages",
+                    promote(*chosen, **named),
                 )
+            case "again":
+                await self.again(name)
             case "delete":
                 await self.same(
                     lambda: self.model.delete(name, now, etag=etag),
-                    self.stub.DeleteConversation(delete(etag=etag, **named)),
+                    "DeleteConversation",
+                    delete(etag=etag, **named),
                 )
             case "create":
                 ttl = dice.choice([None, TTL])
                 given = {} if ttl is None else {"ttl": Duration(seconds=ttl)}
                 await self.same(
                     lambda: self.model.create(name, ttl, now),
-                    self.stub.CreateConversation(create(**named, **given)),
+                    "CreateConversation",
+                    create(**named, **given),
                 )
 
     async def given_etag(self, talk, named):
@@ -277,28 +299,44 @@ class Run:
         talk.etag = (await self.stub.GetConversation(get(**named))).etag
         return talk.etag
 
-    async def promoted(self, expected, call):
-        answer, nodes = await self.answered(expected, call)
+    def request_id(self):
+        """None, or a new one."""
+        return self.dice.choice(["", str(uuid.UUID(int=self.dice.getrandbits(128)))])
+
+    async def again(self, name):
+        """Send a request again that the conversation has answered, whatever became of it."""
+        talk = self.model.live(name, self.clock())
+        if talk and talk.answered:
+            method, request, answer = self.dice.choice(talk.answered)
+            assert await getattr(self.stub, method)(request) == answer
+
+    async def promoted(self, expected, method, request):
+        answer, nodes = await self.answered(expected, method, request)
         if answer is not None:
             found = [(one.content, one.metadata["message_id"]) for one in answer.memories]
             assert found == [(node.text, node.id) for node in nodes]
 
-    async def answered(self, expected, call):
+    async def answered(self, expected, method, request):
         """Give the answer and what is expected of it; nothing where both refuse alike."""
         code = nodes = None
         try:
             nodes = expected()
         except Refused as refusal:
             code = refusal.code
+        call = getattr(self.stub, method)
         if code is None:
-            return await call, nodes
+            answer = await call(request)
+            if getattr(request, "request_id", ""):
+                talk = self.model.talks[request.conversation_id]
+                talk.answered.append((method, request, answer))
+            return answer, nodes
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await call
+            await call(request)
         assert caught.value.code() is code
         return None, None
 
-    async def same(self, expected, call):
-        answer, nodes = await self.answered(expected, call)
+    async def same(self, expected, method, request):
+        answer, nodes = await self.answered(expected, method, request)
         if nodes is not None:
             found = [(m.message_id, m.parent_message_id, m.parts[0].text) for m in answer.messages]
             assert found == [(n.id, n.parent.id if n.parent else "", n.text) for n in nodes]
@@ -342,8 +380,9 @@ def is_over(talk, now):
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-async def test_conversations_do_as_the_model_does(running, clock, rows_of, seed):
-    run = Run(running, clock, seed, rows_of)
+async def test_conversations_do_as_the_model_does(serve, clock, rows_of, seed):
+    running = await serve()
+    run = Run((running, await serve()), clock, seed, rows_of)
     await run.stub.AppendMessages(append(said("xxxx", "m0"), conversation_id="a"))
     run.model.append("a", [("m0", "xxxx")], clock())
     for number in range(STEPS):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from memoryd.conversations.writes import Candidate, Named, PromoteMessages
+from memoryd.database.fair_places import FairPlaces
 from memoryd.domain.audit import Audited
 from memoryd.domain.conversations import MAX_PROMOTED
 from memoryd.domain.errors import InvalidRequest
@@ -68,7 +68,7 @@ class Promotions:
         self._parser = parser
         self._options = options
         self._clock = clock
-        self._place = asyncio.Semaphore(1)
+        self._places = FairPlaces(1)
         """For making memories in a thread."""
 
     def methods(self) -> Mapping[str, Method[Any]]:
@@ -116,7 +116,8 @@ class Promotions:
             timeout=call.time_remaining(),
         )
         if sum(message.size for message in found) > OFFLOAD_BYTES:
-            candidates = await offloaded(self._place, self._candidates, promotion, found)
+            place = self._places.place(session.tenant)
+            candidates = await offloaded(place, self._candidates, promotion, found)
         else:
             candidates = self._candidates(promotion, found)
         write = PromoteMessages(
