@@ -7,10 +7,9 @@ import logging
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from google.protobuf import descriptor_pool
-from grpc_reflection.v1alpha import reflection
 
 from memoryd.access.administration import KeyAdministration, TenantAdministration
 from memoryd.access.api_key import MalformedKey, digest_of, key_id_of
@@ -24,7 +23,7 @@ from memoryd.database.notifications import Listener
 from memoryd.database.roles import check_role
 from memoryd.documents.history import read_changes as read_document_changes
 from memoryd.documents.store import DocumentStore
-from memoryd.domain.audit import Audited, AuditMode
+from memoryd.domain.audit import AuditMode
 from memoryd.domain.errors import MemorydError
 from memoryd.domain.principals import AuthMethod, AuthMode, Principal, Scope
 from memoryd.domain.records import DEFAULT_TENANT
@@ -35,7 +34,7 @@ from memoryd.memories.sweeper import Sweeper
 from memoryd.recall.embedders.embedder import EmbedderUnavailable, load
 from memoryd.retrieval.document_search import DocumentSearch
 from memoryd.retrieval.lazy import LazyRetrieval
-from memoryd.rpc import core_server
+from memoryd.rpc import core_server, reflection
 from memoryd.rpc.access import Anyone, Gate
 from memoryd.rpc.admin.service import AccessService
 from memoryd.rpc.aio_server import aio_server
@@ -50,7 +49,6 @@ from memoryd.rpc.health import NOT_HEALTH, HealthMonitor
 from memoryd.rpc.memories.requests import RequestParser
 from memoryd.rpc.memories.results import ENCODING
 from memoryd.rpc.memories.service import MemoryService, MemoryServiceOptions
-from memoryd.rpc.methods import Method, as_it_is, is_any
 from memoryd.rpc.pipeline import CallPipeline, Lane
 from memoryd.rpc.sessions.service import SessionService
 from memoryd.rpc.tools.service import ToolConfigService
@@ -101,7 +99,6 @@ TOOL_SERVICE = _service("memoryd.v1.ToolConfigService")
 SESSION_SERVICE = _service("memoryd.v1.SessionService")
 ACCESS_SERVICE = _service("memoryd.v1.AccessService")
 HEALTH_SERVICE = _service("grpc.health.v1.Health")
-REFLECTION_SERVICE = _service(reflection.SERVICE_NAME)
 
 SERVICES = tuple(
     service.full_name
@@ -383,13 +380,12 @@ class Server:
             self._add_reflection()
 
     def _add_reflection(self) -> None:
-        named = (*SERVICES, HEALTH_SERVICE.full_name, reflection.SERVICE_NAME)
-        answer = reflection.aio.ReflectionServicer(named).ServerReflectionInfo
+        its_own = [service.full_name for service in reflection.SERVICES]
         is_open = self._settings.reflection is Reflection.ON
         needs = Anyone.UNKNOWN if is_open else Anyone.KNOWN
-        row: Method[Any] = Method(as_it_is, answer, needs, Audited.IN_ALL, is_plain=is_any)
-        table = {"ServerReflectionInfo": row}
-        self._pipeline.add_service(REFLECTION_SERVICE, table, Lane.REFLECTION)
+        table = reflection.methods([*SERVICES, HEALTH_SERVICE.full_name, *its_own], needs)
+        for service in reflection.SERVICES:
+            self._pipeline.add_service(service, table, Lane.REFLECTION)
 
     async def start(self) -> str:
         """Listen, and return the address as HOST:PORT.

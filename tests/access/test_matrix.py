@@ -15,6 +15,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescri
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tests.access.guarded import Caller, Guarded, Refusal, conversation, outcome
 
 from buf.validate import validate_pb2
@@ -514,11 +515,22 @@ async def test_health_is_checked_without_a_credential_and_watched_with_one(guard
     ],
 )
 async def test_reflection_is_for_those_whom_the_setting_names(guard, setting, stranger, known):
-    from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc  # noqa: PLC0415
-
     guarded = await guard(MEMORYD_REFLECTION=setting)
-    question = reflection_pb2.ServerReflectionRequest(list_services="")
     for caller, reason in ((guarded.with_key(), stranger), (guarded.admin, known)):
-        stub = reflection_pb2_grpc.ServerReflectionStub
-        found = await conversation(caller.call(stub, "ServerReflectionInfo", None), question)
-        assert (found and found.reason) == reason
+        for stub in (ReflectionStub, reflection_pb2_grpc.ServerReflectionStub):
+            call = caller.call(stub, "ServerReflectionInfo", None)
+            found = await conversation(
+                call, reflection_pb2.ServerReflectionRequest(list_services="")
+            )
+            assert (found and found.reason) == reason
+
+
+class ReflectionStub:
+    """Of v1, whose messages have the form of v1alpha's."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.ServerReflectionInfo = channel.stream_stream(
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+            reflection_pb2.ServerReflectionRequest.SerializeToString,
+            reflection_pb2.ServerReflectionResponse.FromString,
+        )

@@ -20,7 +20,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from hypothesis import strategies as st
 
-from memoryd.rpc import page_token
+from memoryd.rpc import page_token, reflection
 from memoryd.v1 import memory_pb2, session_pb2, tool_config_pb2
 
 from . import conversation_messages, document_messages
@@ -32,7 +32,7 @@ SERVICES = (
     "memoryd.v1.ConversationService",
     "memoryd.v1.ToolConfigService",
     "grpc.health.v1.Health",
-    "grpc.reflection.v1alpha.ServerReflection",
+    *(service.full_name for service in reflection.SERVICES),
 )
 METHODS: tuple[MethodDescriptor, ...] = tuple(
     method

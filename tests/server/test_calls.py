@@ -10,13 +10,13 @@ import grpc
 import pytest
 from google.protobuf import descriptor_pb2
 from grpc_reflection.v1alpha import reflection_pb2
-from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 from tests.locks import postgres, writes_blocked
 
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1 import tool_config_pb2 as tool_pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
+REFLECTIONS = tuple(f"grpc.reflection.{version}.ServerReflection" for version in ("v1", "v1alpha"))
 RECEIVED_BYTES = 4 * 1024 * 1024
 
 only_postgresql = pytest.mark.parametrize("database_kind", ["postgresql"])
@@ -237,8 +237,13 @@ async def test_streams_of_requests_may_be_compressed(memory, compression):
 # Reflection
 
 
-async def test_reflection_describes_every_service_and_its_messages(running):
-    reflect = ServerReflectionStub(running.channel).ServerReflectionInfo
+@pytest.mark.parametrize("version", REFLECTIONS)
+async def test_reflection_describes_every_service_and_its_messages(running, version):
+    reflect = running.channel.stream_stream(
+        f"/{version}/ServerReflectionInfo",
+        reflection_pb2.ServerReflectionRequest.SerializeToString,
+        reflection_pb2.ServerReflectionResponse.FromString,  # of the same form in every version
+    )
     ours = [
         *("AccessService", "ConversationService", "DocumentService", "MemoryService"),
         *("SessionService", "ToolConfigService"),
@@ -246,14 +251,14 @@ async def test_reflection_describes_every_service_and_its_messages(running):
     requests = [
         reflection_pb2.ServerReflectionRequest(list_services=""),
         *(
-            reflection_pb2.ServerReflectionRequest(file_containing_symbol=f"memoryd.v1.{name}")
-            for name in ours
+            reflection_pb2.ServerReflectionRequest(file_containing_symbol=name)
+            for name in (*(f"memoryd.v1.{name}" for name in ours), *REFLECTIONS)
         ),
     ]
     listed, *files = [answer async for answer in reflect(iter(requests))]
     assert {service.name for service in listed.list_services_response.service} == {
         "grpc.health.v1.Health",
-        "grpc.reflection.v1alpha.ServerReflection",
+        *REFLECTIONS,
         *(f"memoryd.v1.{name}" for name in ours),
     }
     described = [
@@ -262,11 +267,15 @@ async def test_reflection_describes_every_service_and_its_messages(running):
         )
         for answer in files
     ]
-    assert [file.service[0].name for file in described] == ours
+    assert [f"{file.package}.{file.service[0].name}" for file in described] == [
+        *(f"memoryd.v1.{name}" for name in ours),
+        *REFLECTIONS,
+    ]
 
 
-async def test_reflection_refuses_bytes_that_are_not_a_request(running, refusal):
-    path = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+@pytest.mark.parametrize("version", REFLECTIONS)
+async def test_reflection_refuses_bytes_that_are_not_a_request(running, refusal, version):
+    path = f"/{version}/ServerReflectionInfo"
     listing = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
     stream = running.channel.stream_stream(path)(iter([listing, b"\xff"]))
     assert await stream.read()
