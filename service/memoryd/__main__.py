@@ -9,9 +9,20 @@ if __name__ == "__main__" and not sys.flags.safe_path:
     # module that this program imports must not run instead of it.
     sys.path.pop(0)
 
-from memoryd.cli.app import main
 
-__all__ = ["main"]
+def main() -> None:
+    try:
+        from memoryd.cli import app  # noqa: PLC0415  where what it needs may be missing
+    except ModuleNotFoundError as missing:
+        if missing.name is None or missing.name.partition(".")[0] == "memoryd":
+            raise
+        sys.exit(
+            f"memoryd: the commands need {missing.name}, which the client alone is installed"
+            " without: pip install 'memoryd[server]', with the extra `semantic` to find memories by"
+            " their meaning too"
+        )
+    app.main()
+
 
 if __name__ == "__main__":
     main()

@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -384,6 +385,30 @@ def test_every_command_has_help(command_line, command, words):
     assert done.returncode == 0
     for word in words:
         assert word in done.stdout
+
+
+def test_the_version_is_that_of_the_package(command_line):
+    done = command_line.run("--version")
+    assert (done.returncode, done.stdout) == (0, f"memoryd {metadata.version('memoryd')}\n")
+
+
+def test_a_shell_is_told_how_to_complete(command_line):
+    done = command_line.run("--show-completion", "bash")
+    assert done.returncode == 0
+    assert "complete" in done.stdout
+
+
+@pytest.mark.parametrize("missing", ["typer", "uvloop"])
+def test_where_the_client_alone_is_installed_the_command_names_the_extra(command_line, missing):
+    """A name that is None among the modules counts as not installed."""
+    script = (
+        f"import sys; sys.modules[{missing!r}] = None; from memoryd.__main__ import main; main()"
+    )
+    done = command_line.shell(
+        f"{shlex.quote(sys.executable)} -c {shlex.quote(script)} --help 2>&1 || true"
+    )
+    assert ("pip install 'memoryd[server]'" in done) == (missing == "typer")
+    assert "Traceback" not in done
 
 
 def test_an_unknown_command_is_refused(command_line):

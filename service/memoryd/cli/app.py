@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from importlib import metadata
 from pathlib import Path  # noqa: TC003  typer reads the annotations
 from typing import Annotated
 
@@ -12,7 +13,6 @@ import typer
 app = typer.Typer(
     help="memoryd: the memory and tool configuration of conversational agents, over gRPC.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -34,6 +34,22 @@ app.add_typer(keys_app, name="keys")
 DatabaseUrl = Annotated[str | None, typer.Option(help="MEMORYD_DATABASE_URL")]
 Host = Annotated[str | None, typer.Option(help="MEMORYD_HOST")]
 Port = Annotated[int | None, typer.Option(help="MEMORYD_PORT; 0 is any free one")]
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001  as typer calls it
+    if wanted:
+        print(f"memoryd {metadata.version('memoryd')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+]
+
+
+@app.callback()
+def all_commands(version: Version = False) -> None:  # noqa: FBT002  typer's way of a flag
+    del version  # its callback does the work
 
 
 @app.command()
