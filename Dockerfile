@@ -2,22 +2,22 @@ FROM python:3.13-slim AS build
 WORKDIR /src
 
 # Dependencies first: they change less often than the code. Everything is checked against its hash.
-COPY constraints.txt constraints-server.txt ./
+COPY constraints.txt constraints-server.txt constraints-aws.txt ./
 RUN awk '/^[^ #]/ { wanted = /^(pip|setuptools)==/ } wanted' constraints.txt > tools.txt \
     && pip install --no-cache-dir --require-hashes --no-deps --only-binary :all: --requirement tools.txt \
     && python -m venv --without-pip /opt/memoryd \
     && pip --python /opt/memoryd/bin/python install --no-cache-dir \
-        --require-hashes --no-deps --only-binary :all: --requirement constraints-server.txt
+        --require-hashes --no-deps --only-binary :all: \
+        --requirement constraints-server.txt --requirement constraints-aws.txt
 
 COPY LICENSE README.md pyproject.toml ./
 COPY migrations migrations
 COPY service service
-# Without an index, the last step fails if the service asks for more than is pinned, and needs no
-# version, there being one only.
+# Of a version there is one only.
 # hadolint ignore=DL3013
 RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir wheels . \
     && pip --python /opt/memoryd/bin/python install --no-cache-dir \
-        --no-index --find-links wheels "memoryd[aws,semantic,server]"
+        --no-index --no-deps --find-links wheels memoryd
 
 
 FROM python:3.13-slim

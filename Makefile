@@ -22,7 +22,7 @@ help: ## list the targets
 
 install: .venv/.installed ## make .venv and install what constraints.txt pins (PYTHON=... chooses the Python)
 
-serve: .venv/.installed ## serve on 127.0.0.1:50051 with an SQLite file (MEMORYD_... variables, ARGS="...")
+serve: $(if $(wildcard .venv/.installed),.venv/.installed,.venv/.serving) ## serve on 127.0.0.1:50051 with an SQLite file (MEMORYD_... variables, ARGS="...")
 	@exec .venv/bin/memoryd serve $(ARGS)
 
 test: .venv/.installed ## run every test, on SQLite and PostgreSQL (ARGS="-k ...")
@@ -177,9 +177,10 @@ build/memoryd.binpb: .venv/image.binpb
 	@mkdir -p build
 	cp .venv/image.binpb $@
 
-lock: .venv/.tools ## pin again what pyproject.toml requires (UPGRADE=1: the newest versions)
+lock: .venv/.installed ## pin again what pyproject.toml requires (UPGRADE=1: the newest versions)
 	$(LOCK) --all-extras --output-file constraints.txt
-	$(LOCK) --extra server --extra aws --extra semantic --constraints constraints.txt --output-file constraints-server.txt
+	$(LOCK) --extra server --extra semantic --constraints constraints.txt --excludes deploy/unused.txt --output-file constraints-server.txt
+	$(LOCK) --extra aws --constraints constraints.txt --output-file constraints-aws.txt
 	$(PIN) --group docs --output-file constraints-docs.txt
 	$(PIN) benchmarks/peers-requirements.in --output-file benchmarks/peers-requirements.txt
 
@@ -214,8 +215,15 @@ endif
 
 # The tools that install the rest.
 .venv/.tools: .venv/pyvenv.cfg constraints.txt
-	@awk '/^[^ #]/ { wanted = /^(pip|setuptools|uv)==/ } wanted' constraints.txt > .venv/tools.txt
+	@awk '/^[^ #]/ { wanted = /^(pip|setuptools)==/ } wanted' constraints.txt > .venv/tools.txt
 	@$(PIP) $(PINNED) --requirement .venv/tools.txt
+	@touch $@
+
+# What `make serve` needs of it. A test compares the pins with pyproject.toml.
+.venv/.serving: .venv/.tools constraints-server.txt pyproject.toml
+	@echo 'Installing what serves; the first time takes about half a minute'
+	@$(PIP) $(PINNED) --requirement constraints-server.txt
+	@$(PIP) --quiet --isolated --no-index --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # Without an index, the last step fails if pyproject.toml requires more than is pinned.
