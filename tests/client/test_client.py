@@ -12,6 +12,8 @@ import contextlib
 import inspect
 import json
 import pickle
+import re
+import socket
 import subprocess
 import sys
 import uuid
@@ -1213,6 +1215,32 @@ async def test_between_attempts_the_client_backs_off(rig: Rig) -> None:
     begin = asyncio.get_running_loop().time()
     await rig.memory.get("s", MEMORY_ID)
     assert asyncio.get_running_loop().time() - begin > 0.05
+
+
+async def test_a_deadline_without_a_connection_says_so() -> None:
+    with socket.socket() as free:  # bound, and nobody listens
+        free.bind(("127.0.0.1", 0))
+        target = f"127.0.0.1:{free.getsockname()[1]}"
+        message = re.escape(f"no connection to {target} in time: nothing listens there")
+        async with client.MemoryClient(target, timeout=0.5) as memory:
+            with pytest.raises(client.DeadlineExceeded, match=message):
+                await memory.get("s", MEMORY_ID)
+            with pytest.raises(client.DeadlineExceeded, match=message):
+                await memory.watch("s", timeout=0.5).__anext__()
+        async with client.open_channel(target) as channel:
+            tools = client.ToolConfigClient(channel=channel, timeout=0.5)
+            with pytest.raises(client.DeadlineExceeded, match="no connection to the service"):
+                await tools.get("rag")
+
+
+async def test_a_deadline_on_a_connection_is_no_lack_of_one(running: Any) -> None:
+    async with client.MemoryClient(running.address) as memory:
+        await memory.store("s", "fact")
+        changes = memory.watch("s", timeout=0.2)
+        await changes.__anext__()
+        with pytest.raises(client.DeadlineExceeded) as raised:
+            await changes.__anext__()
+    assert "no connection" not in raised.value.message
 
 
 async def test_an_unreachable_server_is_unavailable() -> None:

@@ -20,7 +20,7 @@ from memoryd.client.connection import (
     target_from,
 )
 from memoryd.client.credentials import AUTHORIZATION, Tries
-from memoryd.client.errors import error_from
+from memoryd.client.errors import DeadlineExceeded, error_from
 from memoryd.v1 import (
     conversation_pb2,
     document_pb2,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 
     from memoryd.client.credentials import TokenProvider
+    from memoryd.client.errors import MemorydError
     from memoryd.client.tls import TLS
 
 DEFAULT_TIMEOUT = 5.0
@@ -47,6 +48,8 @@ bytes and 16 KiB of JSON, which take up to 90 KiB as a Struct."""
 
 FIRST_PAUSE_SECONDS = 0.2
 """Before a call is repeated for the first time."""
+
+_UNCONNECTED = (grpc.ChannelConnectivity.CONNECTING, grpc.ChannelConnectivity.TRANSIENT_FAILURE)
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -207,8 +210,9 @@ class Client(ClosedOnExit, ABC, Generic[_Stub]):
         is_in_metadata = any(name == AUTHORIZATION for name, _ in self._metadata)
         security = Security(credentials, tls, api_key, token_provider, allow_plaintext_credentials)
         if channel is not None and target is None and not options and not security.is_given:
-            self._channel = channel
+            self._channel, self._target = channel, "the service"
         elif channel is None and (found := target_from(target)) is not None:
+            self._target = found
             self._channel = connect(
                 found, _all_options(options), security, is_in_metadata=is_in_metadata
             )
@@ -260,9 +264,21 @@ class Client(ClosedOnExit, ABC, Generic[_Stub]):
             try:
                 return await method(request, timeout=left, metadata=self._metadata)
             except grpc.aio.AioRpcError as error:
-                refusal = error_from(error)
+                refusal = self._refusal(error)
                 if not tries.may_repeat(refusal):
                     raise refusal from error
+
+    def _refusal(self, error: grpc.aio.AioRpcError) -> MemorydError:
+        """Say so where there was no connection: gRPC tells of the deadline alone."""
+        refusal = error_from(error)
+        is_late = isinstance(refusal, DeadlineExceeded) and not refusal.request_id
+        if is_late and self._channel.get_state() in _UNCONNECTED:
+            return DeadlineExceeded(
+                refusal.code,
+                f"no connection to {self._target} in time: nothing listens there, or it cannot be"
+                " reached",
+            )
+        return refusal
 
     def _tries(self, limit: float | None) -> Tries:
         return Tries(self._credential, limit)
@@ -316,7 +332,7 @@ class Client(ClosedOnExit, ABC, Generic[_Stub]):
                     has_begun = True
                     yield response
             except grpc.aio.AioRpcError as error:
-                refusal = error_from(error)
+                refusal = self._refusal(error)
                 if has_begun or not tries.may_repeat(refusal):
                     raise refusal from error
             else:
