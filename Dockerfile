@@ -37,8 +37,8 @@ ENV PATH=/opt/memoryd/bin:$PATH \
 WORKDIR /data
 VOLUME /data
 USER 10001:10001
-EXPOSE 50051
+EXPOSE 50051 50052
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=5s --timeout=5s --start-period=30s CMD ["memoryd", "health"]
+HEALTHCHECK --interval=5s --timeout=5s --start-period=30s CMD ["/bin/bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/50052 && printf 'GET /readyz HTTP/1.0\\r\\n\\r\\n' >&3 && grep -q '200 OK' <&3 || exec memoryd health"]
 ENTRYPOINT ["memoryd"]
 CMD ["serve"]

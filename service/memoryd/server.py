@@ -57,7 +57,9 @@ from memoryd.server_options import (
     database_options,
     default_quotas,
     exposure_of,
+    http_connections,
     limits_of,
+    tls_version,
 )
 from memoryd.sessions.feed import ChangeFeed
 from memoryd.sessions.store import SessionStore
@@ -82,6 +84,7 @@ if TYPE_CHECKING:
     from memoryd.access.tokens import Tokens
     from memoryd.database.options import DatabaseOptions
     from memoryd.domain.records import Session
+    from memoryd.http.endpoint import HttpEndpoint
     from memoryd.recall.embedders.embedder import Embedder
     from memoryd.rpc.call import Call
     from memoryd.rpc.endpoint import GrpcServer
@@ -277,6 +280,10 @@ class Server:
         self._tls = tls_of(settings)
         self._endpoint = self._main_endpoint(settings)
         self._probed = self._endpoint_for_probes() if settings.health_port else None
+        self._shares_port = shares_port
+        self._http: HttpEndpoint | None = None
+        self.http_address: str | None = None
+        """Where HTTP is served, once the server has started; None: nowhere."""
 
     def _main_endpoint(self, settings: Settings) -> Endpoint:
         handlers, unknown = self._pipeline.handlers, self._pipeline.unknown
@@ -304,6 +311,29 @@ class Server:
             partial(self._make_server, handlers, NOT_HEALTH),
             PROBE_HOST,
             lambda port: f"{PROBE_HOST}:{port}",
+        )
+
+    def _http_endpoint(self) -> HttpEndpoint:
+        # Nothing of it is loaded where the port is off.
+        from memoryd.http.app import application  # noqa: PLC0415  as above
+        from memoryd.http.endpoint import HttpEndpoint  # noqa: PLC0415  as above
+
+        settings = self._settings
+        app = application(
+            self._pipeline.handlers,
+            self._pipeline.unknown,
+            problem=lambda: self.health.problem,
+            hosts=settings.http_hosts,
+            origins=settings.http_allowed_origins,
+            message_bytes=settings.max_message_bytes,
+        )
+        return HttpEndpoint(
+            app,
+            settings.host,
+            settings.address,
+            tls=self._tls.context(tls_version(settings)) if self._tls is not None else None,
+            most_connections=http_connections(settings),
+            shares_port=self._shares_port,
         )
 
     def _make_server(self, handlers: Mapping[bytes, Handler], unknown: Handler) -> GrpcServer:
@@ -408,6 +438,10 @@ class Server:
         await self._warn()
         self._listener.start()
         address = await self._endpoint.start(self._settings.port)
+        http_port = settings.port_for_http(int(address.rpartition(":")[2]))
+        if http_port is not None:
+            self._http = self._http_endpoint()
+            self.http_address = await self._http.start(http_port)
         if self._probed is not None:
             await self._probed.start(self._settings.health_port)
         await self.health.start()
@@ -542,7 +576,9 @@ class Server:
         """Accept no new calls, drain those under way, write pending accesses, close everything."""
         await self.health.stop()
         await self._pipeline.close()
-        draining = asyncio.create_task(self._endpoint.stop(self._settings.drain_seconds))
+        seconds = self._settings.drain_seconds
+        draining = asyncio.create_task(self._endpoint.stop(seconds))
+        draining_http = asyncio.create_task(self._http.stop(seconds)) if self._http else None
         for task in (self._sweeping, self._dropping):
             if task is not None:
                 task.cancel()
@@ -554,6 +590,8 @@ class Server:
         await self._pipeline.open_streams.aclose()
         await self._listener.close()
         await draining
+        if draining_http is not None:
+            await draining_http
         if self._probed is not None:
             await self._probed.stop(0)
         if self._tls is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import TYPE_CHECKING
 
 from memoryd.database.options import DatabaseOptions
@@ -9,7 +10,7 @@ from memoryd.domain.quotas import Quotas
 from memoryd.rpc.exposure import Exposure
 from memoryd.rpc.limits import Limits
 from memoryd.rpc.receiving import RECEIVE_MARGIN_BYTES
-from memoryd.settings.service import Environment
+from memoryd.settings.service import Environment, TlsVersion
 
 try:
     import resource
@@ -26,11 +27,14 @@ CONNECTION_IDLE_TIMEOUT_SECONDS = 20
 """A connection without a call for so long is closed; a client that calls again opens another. Where
 idle connections have taken all descriptors, a new caller is served as soon as these are closed."""
 
-OWN_DESCRIPTORS = 119
+OWN_DESCRIPTORS = 121
 """The files that the process opens besides connections to the database and of callers."""
 
 MOST_CONNECTIONS = 1_000_000
 """The most connections of callers, whatever the limit on open files."""
+
+MOST_HTTP_CONNECTIONS = 1_000
+"""The most of them over HTTP, and at most a quarter of all."""
 
 KEEPALIVE_TIMEOUT_SECONDS = 20
 """A connection that does not answer a ping for so long is closed."""
@@ -92,12 +96,20 @@ def limits_of(settings: Settings) -> Limits:
     )
 
 
+def tls_version(settings: Settings) -> ssl.TLSVersion:
+    """The least version of TLS for what serves with Python's own."""
+    is_newest = settings.tls_min is TlsVersion.TLS_1_3
+    return ssl.TLSVersion.TLSv1_3 if is_newest else ssl.TLSVersion.TLSv1_2
+
+
 def channel_options(settings: Settings, *, shares_port: bool = False) -> list[tuple[str, int]]:
     """How gRPC is set up, as channel arguments.
 
     Raises OSError where the process may open too few files.
     """
     connections = most_connections(settings.database_pool_size)
+    if connections and settings.port_for_http(settings.port) is not None:
+        connections -= http_connections(settings)
     return [
         ("grpc.max_receive_message_length", settings.max_message_bytes + RECEIVE_MARGIN_BYTES),
         ("grpc.max_send_message_length", -1),
@@ -118,6 +130,14 @@ def channel_options(settings: Settings, *, shares_port: bool = False) -> list[tu
         ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_SECONDS * 1000),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_SECONDS * 1000),
     ]
+
+
+def http_connections(settings: Settings) -> int:
+    """How many callers' connections there may be over HTTP. Raises as `most_connections`."""
+    connections = most_connections(settings.database_pool_size)
+    if connections is None:
+        return MOST_HTTP_CONNECTIONS
+    return min(connections // 4, MOST_HTTP_CONNECTIONS)
 
 
 def most_connections(database_connections: int) -> int | None:

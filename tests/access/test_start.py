@@ -157,7 +157,7 @@ def test_the_ready_lines_call_works_with_a_key(command_line):
     made = command_line.run("keys", "create", *key).stdout.strip()
     server = command_line.serve(MEMORYD_AUTH="required")
     server.address()
-    server.wait_for(lambda: server.output.count("\n") == 2)
-    example = server.output.splitlines()[1].removeprefix("try: ")
+    server.wait_for(lambda: server.output.count("\n") == 3)
+    example = server.output.splitlines()[2].removeprefix("try: ")
     assert "STORE_OUTCOME_CREATED" in command_line.shell(f"KEY={made}; {example}")
     assert server.stop() == 0

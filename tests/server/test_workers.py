@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import re
 import signal
 import socket
 import sys
@@ -18,6 +19,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
+from tests.http_client import get
 from tests.roles import as_superuser
 
 from memoryd import workers
@@ -140,6 +142,15 @@ async def test_a_worker_that_ends_is_replaced(command_line, database_url, number
         for place, channel in enumerate(channels):
             await store(channel, f"content {place}")
     assert await asyncio.to_thread(server.stop) == 0
+
+
+async def test_workers_share_the_port_for_http(command_line, database_url):
+    server = command_line.serve("--workers", "2", MEMORYD_DATABASE_URL=database_url)
+    server.address()
+    (line,) = re.findall("^memoryd http on http://(.*)$", server.output, re.MULTILINE)
+    answers = await asyncio.gather(*(get(line, "/readyz") for _ in range(CONNECTIONS)))
+    assert {answer.status for answer in answers} == {200}
+    server.stop()
 
 
 async def test_the_other_workers_serve_while_one_is_replaced(command_line, database_url):

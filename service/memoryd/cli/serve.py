@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from memoryd.cli.running import check_certificate, configuration, logging, run, secrets
 from memoryd.domain.principals import AuthMode
+from memoryd.settings.field_types import HTTP_OFF
 from memoryd.settings.service import PROBE_HOST, Environment, TlsVersion
 from memoryd.tools.checks import require_secrets
 from memoryd.workers import READY, Workers, reserved_port
@@ -118,11 +119,14 @@ async def _announce(server: Server, address: str, settings: Settings | None) -> 
     if settings is None:
         print(READY, flush=True)
     else:
-        _print_ready(address, settings)
+        _print_ready(address, server.http_address, settings)
 
 
-def _print_ready(address: str, settings: Settings) -> None:
+def _print_ready(address: str, http_address: str | None, settings: Settings) -> None:
     print(f"memoryd ready on {address}")
+    if http_address is not None:
+        scheme = "https" if settings.tls_cert else "http"
+        print(f"memoryd http on {scheme}://{http_address}")
     credential = ""
     if settings.auth is AuthMode.REQUIRED:
         credential = ' -H "authorization: Bearer $KEY"'
@@ -145,12 +149,16 @@ async def _serve_with_workers(settings: Settings, migrating: BaseProcess | None)
         if settings.health_port:
             reserved.enter_context(reserved_port(PROBE_HOST, settings.health_port))
         address = settings.address(port)
+        http_port = settings.port_for_http(port)
+        if http_port is not None:
+            http_port = reserved.enter_context(reserved_port(settings.host, http_port))
+        http_address = None if http_port is None else settings.address(http_port)
         workers = Workers(
             _command("worker"),
-            _environment_of_worker(settings, port),
+            _environment_of_worker(settings, port, http_port),
             settings.workers,
             stop_timeout_seconds=settings.drain_seconds + STOP_MARGIN_SECONDS,
-            ready=lambda: _print_ready(address, settings),
+            ready=lambda: _print_ready(address, http_address, settings),
         )
         await workers.run(stopping)
 
@@ -177,12 +185,13 @@ def _command(name: str) -> list[str]:
     return [sys.executable, *sys.orig_argv[1:own], name]
 
 
-def _environment_of_worker(settings: Settings, port: int) -> dict[str, str]:
+def _environment_of_worker(settings: Settings, port: int, http_port: int | None) -> dict[str, str]:
     """The environment that gives another process these settings, also those given by flags."""
     values = {
         "database_url": settings.database_url.get_secret_value(),
         "host": settings.host,
         "port": port,
+        "http_port": HTTP_OFF if http_port is None else http_port,
         "log_level": settings.log_level,
         "log_format": settings.log_format,
     }

@@ -5,6 +5,8 @@ MemorydError
 │   ├── RequestIdReused
 │   └── LiteralSecret         a secret itself, where only its place is accepted
 ├── MalformedMessage          bytes that are no message of the type
+│   ├── MalformedBody         a body whose frames or compression cannot be read
+│   ├── MalformedJson         JSON that is no message of the type
 │   └── NoMessage             a call that ends without its request
 ├── MessageTooLarge
 ├── RequestIncomplete         a request that does not come to its end in time
@@ -115,6 +117,16 @@ class MalformedMessage(MemorydError):
         super().__init__(
             f"the bytes received are no {message_type}; encode it with the proto of this service"
         )
+
+
+class MalformedJson(MalformedMessage):
+    def __init__(self, message_type: str, why: str) -> None:
+        MemorydError.__init__(self, f"the JSON received is no {message_type}: {why}")
+
+
+class MalformedBody(MalformedMessage):
+    def __init__(self, what: str) -> None:
+        MemorydError.__init__(self, f"the body of the request {what}")
 
 
 class NoMessage(MalformedMessage):

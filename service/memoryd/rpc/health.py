@@ -74,6 +74,13 @@ class HealthMonitor:
         self.is_serving.clear()
         self._tell()
 
+    @property
+    def problem(self) -> str | None:
+        """Why the service does not serve; None: it does."""
+        if self.is_serving.is_set():
+            return None
+        return "the server stops" if self._stopping else self._problem or "the server starts"
+
     def methods(self) -> Mapping[str, Method[Any]]:
         """The table of `grpc.health.v1.Health`."""
         return {

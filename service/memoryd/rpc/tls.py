@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
+import tempfile
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +73,22 @@ class Tls:
             require_client_authentication=handed.client_ca is not None,
         )
 
+    def context(self, least: ssl.TLSVersion) -> ssl.SSLContext:
+        """The same for a listener of Python's own; `least`: the version that clients must speak."""
+        served = self._current()
+        context = newest = _context(served, least)
+
+        def choose(connection: ssl.SSLObject, _name: str | None, _of: ssl.SSLContext) -> None:
+            """At each handshake."""
+            nonlocal served, newest
+            current = self._current()
+            if current is not served:
+                served, newest = current, _context(current, least)
+            connection.context = newest
+
+        context.sni_callback = choose
+        return context
+
     def _current(self) -> TlsPair:
         if self._pair is None:
             raise RuntimeError("the files are not loaded")
@@ -116,6 +134,20 @@ class Tls:
 
 def _configuration(pair: TlsPair) -> grpc.ServerCertificateConfiguration:
     return grpc.ssl_server_certificate_configuration([(pair.key, pair.chain)], pair.client_ca)
+
+
+def _context(pair: TlsPair, least: ssl.TLSVersion) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = least
+    context.set_alpn_protocols(["http/1.1"])
+    with tempfile.NamedTemporaryFile() as file:  # it reads files alone
+        file.write(pair.key + b"\n" + pair.chain)
+        file.flush()
+        context.load_cert_chain(file.name)
+    if pair.client_ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(cadata=pair.client_ca.decode())
+    return context
 
 
 def over_tls_1_3(handler: Handler) -> Handler:

@@ -62,18 +62,24 @@ def _language(name: str) -> str:
     return name
 
 
+_MAX_NAMES = 100
+
+
+def _names(value: object, form: re.Pattern[str]) -> tuple[str, ...]:
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list | tuple) or len(items) > _MAX_NAMES:
+        raise ValueError
+    names = tuple(item.strip() for item in items if isinstance(item, str) and item.strip())
+    if not all(map(form.fullmatch, names)):
+        raise ValueError
+    return names
+
+
 _SECRET_NAME = re.compile(r"(env|secretsmanager)://[!-+\--~]{1,512}")
-_MAX_SECRET_NAMES = 100
 
 
 def _secret_names(value: object) -> tuple[str, ...]:
-    items = value.split(",") if isinstance(value, str) else value
-    if not isinstance(items, list | tuple) or len(items) > _MAX_SECRET_NAMES:
-        raise ValueError
-    names = tuple(item.strip() for item in items if isinstance(item, str) and item.strip())
-    if not all(map(_SECRET_NAME.fullmatch, names)):
-        raise ValueError
-    return names
+    return _names(value, _SECRET_NAME)
 
 
 _MAX_SECRET_REFERENCES = 1_000
@@ -101,6 +107,45 @@ def _bootstrap_key(reference: str) -> str:
     return reference
 
 
+HTTP_OFF = "off"
+MOST_PORT = 65535
+
+
+def _http_port(value: object) -> str:
+    text = str(value).strip().lower()
+    is_port = text.isascii() and text.isdecimal() and int(text) <= MOST_PORT
+    if text not in ("", HTTP_OFF) and not is_port:
+        raise ValueError
+    return text
+
+
+_HOST_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}|\[?[0-9A-Fa-f:.]{2,45}\]?|\*")
+_ORIGIN = re.compile(
+    r"[a-z][a-z0-9+.-]*://(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?|\*"
+)
+
+
+def _hosts(value: object) -> tuple[str, ...]:
+    return tuple(name.strip("[]").lower() for name in _names(value, _HOST_NAME))
+
+
+def _origins(value: object) -> tuple[str, ...]:
+    return _names(value, _ORIGIN)
+
+
+HttpPort = Annotated[
+    str, BeforeValidator(_http_port), Accepts("nothing, off, or a number from 0 to 65535")
+]
+HostNames = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_hosts),
+    Accepts("names and addresses without ports, with commas between; * for any; or nothing"),
+]
+Origins = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_origins),
+    Accepts("origins such as https://example.com, with commas between; * for any; or nothing"),
+]
 BootstrapKey = Annotated[
     str,
     AfterValidator(_bootstrap_key),

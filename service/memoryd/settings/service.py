@@ -21,11 +21,16 @@ from memoryd.domain.audit import AuditMode
 from memoryd.domain.principals import AuthMode
 from memoryd.domain.records import MAX_BATCH, ContentPolicy
 from memoryd.settings.field_types import (
+    HTTP_OFF,
+    MOST_PORT,
     BootstrapKey,
     DatabaseUrl,
     Embedder,
     Host,
+    HostNames,
+    HttpPort,
     Language,
+    Origins,
     PemFile,
     ReadUrl,
     SecretNames,
@@ -149,6 +154,25 @@ class Settings(SettingsModel):
     )
     port: Integer = Field(
         default=50051, ge=0, le=65535, description="The port to listen on; 0 is any free one."
+    )
+    http_port: HttpPort = Field(
+        default="",
+        description=(
+            "The port for HTTP, at the same host: the Connect protocol, gRPC-Web and probes. "
+            "Empty: the one after MEMORYD_PORT, or any free one where that is 0; off: none."
+        ),
+    )
+    http_allowed_origins: Origins = Field(
+        default=(),
+        description="Whose pages may call the service from a browser, over HTTP (CORS).",
+    )
+    http_allowed_hosts: HostNames = Field(
+        default=(),
+        description=(
+            "By which names HTTP is served besides localhost, 127.0.0.1, ::1 and MEMORYD_HOST; "
+            "requests that name another host are refused, since a page may have made that name one "
+            "of this machine's."
+        ),
     )
     tls_cert: PemFile = Field(
         default="",
@@ -555,6 +579,13 @@ class Settings(SettingsModel):
             raise refusal("it is MEMORYD_PORT too: set it to another port")
         return health_port
 
+    @field_validator("http_port")
+    @classmethod
+    def _not_grpcs(cls, http_port: str, given: ValidationInfo) -> str:
+        if http_port not in ("", "0") and http_port == str(given.data.get("port")):
+            raise refusal("it is MEMORYD_PORT too: set it to another port")
+        return http_port
+
     @classmethod
     def variable(cls, field_name: str) -> str:
         return f"MEMORYD_{field_name.upper()}"
@@ -596,6 +627,20 @@ class Settings(SettingsModel):
             named("tls_key", self.tls_key),
             named("tls_client_ca", self.tls_client_ca) if self.tls_client_ca else None,
         )
+
+    def port_for_http(self, port: int) -> int | None:
+        """The port for HTTP beside the one that gRPC has; 0: any free one; None: there is none."""
+        if self.http_port == HTTP_OFF:
+            return None
+        if self.http_port:
+            return int(self.http_port)
+        return port + 1 if self.port and port < MOST_PORT else 0
+
+    @property
+    def http_hosts(self) -> frozenset[str]:
+        """By which names HTTP is served."""
+        own = {"localhost", "127.0.0.1", "::1", self.host.lower()}
+        return frozenset((*own, *self.http_allowed_hosts))
 
     def address(self, port: int) -> str:
         """The host with a port, as HOST:PORT."""

@@ -1,0 +1,322 @@
+"""The application: which request goes where.
+
+`POST /package.Service/Method` is a call, in the Connect protocol or in gRPC-Web, and so is a GET of
+a method without side effects: https://connectrpc.com/docs/protocol/.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import parse_qs
+
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor_pb2 import MethodOptions
+
+from memoryd.http.call import HttpCall
+from memoryd.http.codecs import JSON, PROTO, codec_of
+from memoryd.http.frames import GZIP, IDENTITY
+from memoryd.http.wires import ConnectGet, ConnectStream, ConnectUnary, GrpcWeb, GrpcWebText
+from memoryd.rpc.receiving import RECEIVE_MARGIN_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
+
+    from google.protobuf.descriptor import MethodDescriptor
+
+    from memoryd.http.wires import Headers, Wire
+    from memoryd.rpc.pipeline import Handler
+
+    Scope = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+    Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+    App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_CALL = re.compile(rb"/[\w.]+/\w+", re.ASCII)
+_CONNECT_STREAM = "application/connect+"
+_GRPC_WEB = "application/grpc-web"
+_CONNECT_TYPES = "application/json, application/proto"
+_STREAM_TYPES = "application/connect+json, application/connect+proto"
+
+_CONNECT_TIMEOUT = re.compile(r"[0-9]{1,10}", re.ASCII)
+_GRPC_TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])", re.ASCII)
+_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+
+
+_EXPOSED = (
+    *("grpc-status", "grpc-message", "grpc-status-details-bin"),
+    *("connect-content-encoding", "trailer-x-request-id"),
+)
+"""The headers that a page may read."""
+_PREFLIGHT_SECONDS = 7200
+"""For how long a browser need not ask again."""
+
+
+class Refused(Exception):
+    """A request that is no call."""
+
+    def __init__(
+        self, status: int, code: str, message: str, headers: Headers | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = headers or []
+
+
+class _Form(NamedTuple):
+    """What a content type says."""
+
+    kind: type[Wire]
+    codec: str
+    compressed_by: bytes
+    """The header that says what the request is compressed by."""
+    takes: bytes
+    """The header that says what the caller takes."""
+
+
+def _form_of(content_type: str) -> _Form:
+    if content_type.startswith(_GRPC_WEB):
+        kind, _, codec = content_type.partition("+")
+        text = kind.endswith("-text")
+        # Of the format only protobuf is defined.
+        codec = codec or PROTO if codec != JSON else ""
+        of_grpc = (b"grpc-encoding", b"grpc-accept-encoding")
+        return _Form(GrpcWebText if text else GrpcWeb, codec, *of_grpc)
+    if content_type.startswith(_CONNECT_STREAM):
+        of_connect = (b"connect-content-encoding", b"connect-accept-encoding")
+        return _Form(ConnectStream, content_type.removeprefix(_CONNECT_STREAM), *of_connect)
+    codec = content_type.removeprefix("application/")
+    return _Form(ConnectUnary, codec, b"content-encoding", b"accept-encoding")
+
+
+class Application:
+    """Serves the methods of the pipeline, and tells whether the service is well."""
+
+    def __init__(
+        self,
+        handlers: Mapping[bytes, Handler],
+        unknown: Handler,
+        *,
+        problem: Callable[[], str | None],
+        hosts: Collection[str],
+        message_bytes: int,
+    ) -> None:
+        """`problem`: why the service does not serve, if so; `hosts`: by which it may be named."""
+        self._handlers = handlers
+        self._unknown = unknown
+        self._problem = problem
+        self._hosts = frozenset(hosts)
+        self._most = message_bytes + RECEIVE_MARGIN_BYTES
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._serve(scope, receive, send)
+        except Refused as refused:
+            found = {"code": refused.code, "message": refused.message}
+            await _answer(send, refused.status, found, refused.headers)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, method = scope["path"], scope["method"]
+        if path in {"/livez", "/readyz"}:  # by any name: probes use the machine's address
+            if method not in {"GET", "HEAD"}:
+                raise Refused(
+                    405, "unimplemented", f"{path} is read by GET", [(b"allow", b"GET, HEAD")]
+                )
+            await self._tell_state(path, send)
+            return
+        self._check_host(scope)
+        raw_path = scope["raw_path"]
+        # That there is no such method is said to who calls it, not to who looks for a page.
+        if raw_path in self._handlers or (method == "POST" and _CALL.fullmatch(raw_path)):
+            await self._call(raw_path, scope, receive, send)
+            return
+        raise Refused(
+            404, "not_found", "there is nothing here; calls go to /memoryd.v1.<Service>/<Method>"
+        )
+
+    async def _tell_state(self, path: str, send: Send) -> None:
+        problem = self._problem() if path == "/readyz" else None
+        if problem is None:
+            await _answer(send, 200, {"status": "SERVING"})
+        else:
+            await _answer(send, 503, {"status": "NOT_SERVING", "reason": problem})
+
+    def _check_host(self, scope: Scope) -> None:
+        given = _header(scope, b"host")
+        if "*" not in self._hosts and not is_allowed(given, self._hosts):
+            raise Refused(
+                421,
+                "permission_denied",
+                "the request names another host than this one; name it in"
+                " MEMORYD_HTTP_ALLOWED_HOSTS if it is this service's too",
+            )
+
+    async def _call(self, path: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+        handler, method = self._handlers.get(path), method_at(path)
+        if handler is None or method is None:
+            handler, method = self._unknown, None
+        wire, timeout = self._wire(scope, method), timeout_of(scope)
+        await HttpCall(scope, receive, send, wire, timeout=timeout, most=self._most).serve(handler)
+
+    def _wire(self, scope: Scope, method: MethodDescriptor | None) -> Wire:
+        """Of a call; without a method, of one that there is not."""
+        if scope["method"] == "GET" and method is not None:
+            return self._get(scope, method)
+        if scope["method"] != "POST":
+            raise Refused(405, "unimplemented", "calls are made by POST", [(b"allow", b"POST")])
+        content_type = _header(scope, b"content-type").partition(";")[0].strip().lower()
+        streams = method is not None and (method.client_streaming or method.server_streaming)
+        form = _form_of(content_type)
+        is_right = (
+            method is None
+            or form.kind not in {ConnectUnary, ConnectStream}
+            or (form.kind is (ConnectStream if streams else ConnectUnary))
+        )
+        codec = codec_of(form.codec, method or _NO_METHOD) if is_right else None
+        if codec is None:
+            types = _STREAM_TYPES if streams else _CONNECT_TYPES
+            raise Refused(
+                415,
+                "invalid_argument",
+                f"the content type of this method is one of {types}, {_GRPC_WEB}+proto",
+                [(b"accept-post", types.encode())],
+            )
+        return form.kind(
+            codec,
+            content_type,
+            compressed_by=_compression(_header(scope, form.compressed_by)),
+            takes=_header(scope, form.takes),
+            most=self._most,
+        )
+
+    def _get(self, scope: Scope, method: MethodDescriptor) -> Wire:
+        if method.GetOptions().idempotency_level != MethodOptions.NO_SIDE_EFFECTS or (
+            method.server_streaming
+        ):
+            raise Refused(
+                405, "unimplemented", "this method is called by POST", [(b"allow", b"POST")]
+            )
+        given = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        query = {name: values[0] for name, values in given.items()}
+        name = query.get("encoding", JSON)
+        codec = codec_of(name, method)
+        if codec is None or "message" not in query:
+            raise Refused(
+                400,
+                "invalid_argument",
+                "a GET needs message=… and encoding=json or proto in its query",
+            )
+        message = query["message"].encode()
+        if query.get("base64") == "1":
+            try:
+                padded = message + b"=" * (-len(message) % 4)
+                message = base64.urlsafe_b64decode(padded)
+            except binascii.Error:
+                raise Refused(400, "invalid_argument", "message is no base64") from None
+        return ConnectGet(
+            message,
+            codec,
+            f"application/{name}",
+            compressed_by=_compression(query.get("compression", "")),
+            takes=_header(scope, b"accept-encoding"),
+            most=self._most,
+        )
+
+
+def application(
+    handlers: Mapping[bytes, Handler],
+    unknown: Handler,
+    *,
+    problem: Callable[[], str | None],
+    hosts: Collection[str],
+    origins: Collection[str],
+    message_bytes: int,
+) -> App:
+    """As `Application`, which pages of these origins may call."""
+    app = Application(handlers, unknown, problem=problem, hosts=hosts, message_bytes=message_bytes)
+    if not origins:
+        return app
+    from starlette.middleware.cors import CORSMiddleware  # noqa: PLC0415  few need it
+
+    return CORSMiddleware(
+        app,
+        allow_origins=[*origins],
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=_EXPOSED,
+        max_age=_PREFLIGHT_SECONDS,
+    )
+
+
+def is_allowed(host: str, hosts: Collection[str]) -> bool:
+    """Whether a header names one of the hosts, with whatever port."""
+    name = host.rpartition(":")[0] if re.search(r":[0-9]*$", host) else host
+    name = name.strip("[]").lower().rstrip(".")
+    if name in hosts:
+        return True
+    try:
+        return str(ip_address(name)) in hosts
+    except ValueError:
+        return False
+
+
+@lru_cache
+def method_at(path: bytes) -> MethodDescriptor | None:
+    """The method that a path names."""
+    name = path[1:].decode().replace("/", ".")
+    try:
+        return descriptor_pool.Default().FindMethodByName(name)
+    except KeyError:
+        return None
+
+
+def timeout_of(scope: Scope) -> float | None:
+    """How many seconds the caller waits. Raises Refused."""
+    milliseconds = _header(scope, b"connect-timeout-ms")
+    if milliseconds:
+        if _CONNECT_TIMEOUT.fullmatch(milliseconds):
+            return int(milliseconds) / 1000
+        raise Refused(
+            400, "invalid_argument", "connect-timeout-ms is a number of at most 10 digits"
+        )
+    given = _header(scope, b"grpc-timeout")
+    if not given:
+        return None
+    found = _GRPC_TIMEOUT.fullmatch(given)
+    if found is None:
+        raise Refused(400, "invalid_argument", "grpc-timeout is a number and a unit, such as 5S")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def _compression(name: str) -> str:
+    if name in {"", IDENTITY, GZIP}:
+        return name
+    raise Refused(501, "unimplemented", "requests are compressed by gzip, or not at all")
+
+
+def _header(scope: Scope, name: bytes) -> str:
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+
+
+async def _answer(
+    send: Send, status: int, found: Mapping[str, str], headers: Headers | None = None
+) -> None:
+    body = json.dumps(found).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        *(headers or ()),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+_NO_METHOD = descriptor_pool.Default().FindMethodByName("grpc.health.v1.Health.Check")
+"""Whose messages stand for those of a method that there is not."""

@@ -1,0 +1,90 @@
+"""The body of a request, as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from memoryd.domain.errors import MalformedBody, MessageTooLarge
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    Receive = Callable[[], Awaitable[Any]]
+
+
+class Body:
+    """Gives parts of the body, and says when the caller has gone."""
+
+    def __init__(self, receive: Receive, gone: Callable[[], None], most: int) -> None:
+        """`gone` is called once where the caller has gone; `most`: bytes of one message."""
+        self._receive = receive
+        self._gone = gone
+        self._most = most
+        self._held = bytearray()
+        self._is_complete = False
+        self._watching: asyncio.Task[None] | None = None
+
+    async def all_of_it(self) -> bytes:
+        """Raises MessageTooLarge."""
+        while await self._more():
+            self._check(len(self._held))
+        self._check(len(self._held))
+        found = bytes(self._held)
+        self._held.clear()
+        return found
+
+    async def exactly(self, count: int) -> bytes | None:
+        """So many bytes; None where the body has ended before them.
+
+        Raises MessageTooLarge, and MalformedBody where it ends among them.
+        """
+        self._check(count)
+        while len(self._held) < count:
+            if not await self._more():
+                if self._held:
+                    raise MalformedBody("ends within a message")
+                return None
+        found = bytes(self._held[:count])
+        del self._held[:count]
+        return found
+
+    def close(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+
+    def _check(self, size: int) -> None:
+        if size > self._most:
+            raise MessageTooLarge(size, self._most)
+
+    async def _more(self) -> bool:
+        """Take what comes next; False: nothing more does."""
+        if self._is_complete:
+            return False
+        event = await self._receive()
+        if event["type"] == "http.disconnect":
+            self._gone()
+            await asyncio.get_running_loop().create_future()  # until the call is cancelled
+        self._held += event.get("body", b"")
+        if not event.get("more_body", False):
+            self._is_complete = True
+            self._watching = asyncio.create_task(self._watch(), name="caller of HTTP")
+        return True
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone()
+
+
+class Held(Body):
+    """A body that is there."""
+
+    def __init__(self, data: bytes, most: int) -> None:
+        super().__init__(_nothing_more, lambda: None, most)
+        self._held += data
+        self._is_complete = True
+
+
+async def _nothing_more() -> Any:
+    raise AssertionError("a body that is there is not received")
