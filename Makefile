@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test torture test-pgbouncer test-earlier-release test-later-schema test-aio fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline bench bench-access bench-peers bench-recall bench-relevance profile lock docs examples example-node example-go clean FORCE
+.PHONY: help install serve test torture test-pgbouncer test-earlier-release test-later-schema test-http test-aio fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline bench bench-access bench-peers bench-recall bench-relevance profile lock docs examples example-node example-go clean FORCE
 
 # make PYTHON=python3.13 install
 CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
@@ -63,6 +63,9 @@ test-earlier-release: .venv/.installed ## run a server of this release beside on
 
 test-later-schema: .venv/.installed ## run the tests of all calls on a schema of a next release
 	TEST_ON_LATER_SCHEMA=1 $(RUN) pytest tests/rpc $(ARGS)
+
+test-http: .venv/.installed ## run the tests of all calls over HTTP (ARGS)
+	TEST_OVER_HTTP=1 $(RUN) pytest -n auto --dist worksteal tests/rpc -m 'not grpc' $(ARGS)
 
 test-aio: .venv/.installed ## run the tests of calls and strangers with gRPC's own server for asyncio (ARGS)
 	TEST_GRPC_SERVER=aio $(RUN) pytest -n auto --dist worksteal $(or $(ARGS),tests/rpc tests/server)

@@ -41,6 +41,7 @@ from memoryd.v1.session_pb2_grpc import SessionServiceStub
 from memoryd.v1.tool_config_pb2_grpc import ToolConfigServiceStub
 
 from .authority import Authority, Folder
+from .http_channel import HttpChannel
 from .patience import PATIENT
 from .roles import SERVING_ROLE, as_serving_role, as_superuser
 
@@ -63,6 +64,9 @@ LATER_SCHEMA = (
 
 GRPC_SERVER = os.environ.get("TEST_GRPC_SERVER", "core")
 """What serves gRPC, a value of `MEMORYD_GRPC_SERVER`."""
+
+OVER_HTTP = bool(os.environ.get("TEST_OVER_HTTP"))
+"""Whether calls go over HTTP."""
 
 ON_LATER_SCHEMA = bool(os.environ.get("TEST_ON_LATER_SCHEMA"))
 """Whether databases get the made-up schema of a next release."""
@@ -434,6 +438,8 @@ async def serve(
         server = Server(settings, tools, Secrets.built_in(environ), clock=clock)
         address = await server.start()
         channel = grpc.aio.insecure_channel(address)
+        if OVER_HTTP and server.http_address is not None:
+            channel = HttpChannel(server.http_address, channel)
         running = Running(address, channel, server)
         started.append(running)
         return running

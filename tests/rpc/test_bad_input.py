@@ -770,6 +770,7 @@ async def test_unknown_fields_are_ignored(running):
     assert await stored(running.memory) == ["from a newer client"]
 
 
+@pytest.mark.grpc
 @pytest.mark.parametrize(
     "path",
     [

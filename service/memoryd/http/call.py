@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from memoryd.http.wires import Wire
     from memoryd.rpc.pipeline import Handler
 
+END_SECONDS = 20.0
+"""How long the end of a call may wait for a caller who does not read."""
+
 _BINARY_SUFFIX = "-bin"
 
 _converting = FairPlaces(VALIDATION_THREADS)
@@ -43,6 +46,7 @@ class HttpCall:
         """`timeout`: seconds the caller waits; `most`: bytes of a message."""
         loop = asyncio.get_running_loop()
         self._scope = scope
+        self._receive = receive
         self._send = send
         self._wire = wire
         self._body = Body(receive, self._note_gone, most)
@@ -53,6 +57,8 @@ class HttpCall:
         self._aborted: asyncio.Future[None] = loop.create_future()
         self._has_begun = False
         self._is_gone = False
+        self._has_gap = False
+        """Whether a message is missing that the caller would be told of as sent."""
         self._task: asyncio.Task[Any] | None = None
 
     # What handlers use
@@ -111,8 +117,14 @@ class HttpCall:
         await self._begin()
 
     async def write(self, message: bytes, /) -> None:
-        data = await self._converted(self._wire.encoded, message)
+        """A message that is given up while it waits for room is on its way, as gRPC has it."""
+        try:
+            data = await self._converted(self._wire.encoded, message)
+        except asyncio.CancelledError:
+            self._has_gap = True
+            raise
         await self._sent({"type": "http.response.body", "body": data, "more_body": True})
+        await self._scope["state"]["drain"]()
 
     # The call itself
 
@@ -131,8 +143,22 @@ class HttpCall:
                 timer.cancel()
             self._body.close()
         answer = self._outcome(task)
-        if not self._is_gone:
-            await self._finish(answer)
+        if self._is_gone:
+            return
+        if self._has_gap:
+            await self._abandon()
+            return
+        try:
+            async with asyncio.timeout(END_SECONDS):
+                await self._finish(answer)
+        except (TimeoutError, asyncio.CancelledError):
+            await self._abandon()
+
+    async def _abandon(self) -> None:
+        """Close the connection of a caller who does not read the end."""
+        self._scope["state"]["abort"]()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
 
     def _outcome(self, task: asyncio.Task[Any]) -> bytes | None:
         if task.cancelled():

@@ -42,8 +42,12 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
-        # Where a call finds the certificate of its caller.
-        self.app_state = {"tls": transport.get_extra_info("ssl_object")}
+        # What a call has to know of its connection.
+        self.app_state = {
+            "tls": transport.get_extra_info("ssl_object"),
+            "abort": transport.abort,
+            "drain": self.flow.drain,
+        }
         if self.is_full():
             transport.abort()
             return
@@ -113,6 +117,7 @@ class HttpEndpoint:
             access_log=False,
             server_header=False,
             date_header=False,
+            proxy_headers=False,  # whoever sends them could take any address
             h11_max_incomplete_event_size=MOST_HEAD_BYTES,
             timeout_keep_alive=2 * int(IDLE_SECONDS) + 1,  # a connection's own timer comes first
         )
