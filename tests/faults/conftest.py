@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .checker import History
+from .history import History
 from .nodes import Pair
 from .promises import Broken, Fault
 
@@ -29,7 +29,7 @@ def row(name: str, injected: int, history: History, faults: Sequence[Fault]) -> 
         f"{injected:,}",
         f"{history.count:,}",
         f"{history.acknowledged:,}",
-        f"{history.documents:,}",
+        f"{history.answered['documents']:,}",
         lost,
         doubled,
         counts.total(),

@@ -19,8 +19,8 @@ from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.document_pb2_grpc import DocumentServiceStub
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import Call, History, Watch
-from .journals import DocumentWatch, body_of
+from .document_faults import DocumentWatch, body_of
+from .history import Call, History, Watch
 from .stored import Stored
 
 if TYPE_CHECKING:

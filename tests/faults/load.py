@@ -13,7 +13,7 @@ import grpc
 from memoryd.v1.document_pb2_grpc import DocumentServiceStub
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import History, find_faults
+from .checker import find_faults
 from .documents import DocumentCaller, watch_documents
 from .harness import (
     SESSIONS,
@@ -23,6 +23,7 @@ from .harness import (
     open_channel,
     watch_memories,
 )
+from .history import History
 from .promises import Fault
 from .stored import Stored, read_stored
 
@@ -92,8 +93,10 @@ class Load(AbstractAsyncContextManager):
         """Wait until this many more calls are in doubt, and some about documents among them."""
         history = self.history
         wanted = history.in_doubt + count
-        documents = history.documents_in_doubt + DOCUMENT_CALLERS
-        await until(lambda: history.in_doubt >= wanted and history.documents_in_doubt >= documents)
+        documents = history.doubted["documents"] + DOCUMENT_CALLERS
+        await until(
+            lambda: history.in_doubt >= wanted and history.doubted["documents"] >= documents
+        )
 
     def first_answer(self, moment: float) -> float:
         """Seconds from a moment, of `time.monotonic`, to the end of the first call answered."""

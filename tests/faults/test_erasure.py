@@ -20,8 +20,9 @@ from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.document_pb2_grpc import DocumentServiceStub
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import History, find_faults
+from .checker import find_faults
 from .harness import ServerProcess, acknowledgements, is_whole, open_channel
+from .history import History
 from .load import Load, connected, until
 from .scale import SCALE
 

@@ -7,8 +7,8 @@ import random
 
 from tests.usage import stored_and_counted
 
-from .checker import History
 from .harness import ServerProcess, acknowledgements, is_whole
+from .history import History
 from .load import Load, connected
 from .scale import SCALE
 
@@ -38,7 +38,7 @@ async def test_a_killed_server_loses_and_duplicates_nothing(
     assert not faults
     assert set(history.codes) <= OUTCOMES
     assert min(watcher.resumed for watcher in load.watchers) >= SCALE.kills
-    assert history.documents > SCALE.kills
+    assert history.answered["documents"] > SCALE.kills
 
 
 async def test_what_is_counted_of_a_tenant_is_what_is_stored_after_each_kill(

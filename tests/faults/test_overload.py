@@ -16,8 +16,9 @@ from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.document_pb2_grpc import DocumentServiceStub
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import History, details_of, find_faults
+from .checker import find_faults
 from .harness import TIMEOUT_SECONDS, ServerProcess, open_channel
+from .history import History, details_of
 from .resources import children, cpu_seconds, peak_bytes
 from .scale import SCALE
 from .stored import Body, read_stored
@@ -76,7 +77,7 @@ class Crowd:
         return call.answer is not None
 
     async def _put(self, number: int, channel: grpc.aio.Channel) -> bool:
-        journal = self._history.journal(f"{number}", f"crowd-{number}")
+        journal = self._history.document_journal(f"{number}", f"crowd-{number}")
         texts = {f"fact {n}": f"document {number}-{n}" for n in range(BATCH)}
         puts = [
             document_pb2.PutDocumentRequest(
@@ -92,10 +93,10 @@ class Crowd:
             documents = DocumentServiceStub(channel)
             await documents.BatchWriteDocuments(batch, timeout=TIMEOUT_SECONDS)
         except grpc.aio.AioRpcError as error:
-            self._history.end_of_documents(error.code().name)
+            self._history.end_of("documents", error.code().name)
             self.refusals.append(details_of(error))
             return False
-        self._history.end_of_documents(None)
+        self._history.end_of("documents", None)
         bodies = {((journal.caller,), key): Body("text", t.encode()) for key, t in texts.items()}
         journal.add_puts(self._history.now(), bodies)
         return True
@@ -178,7 +179,7 @@ async def test_ten_times_the_load_is_refused_at_once_and_the_rest_is_done(
     fault_report(f"overload, {database_kind}: {goodput:.2f} of peak", FACTOR, history, faults)
     assert not faults
     assert set(history.codes) == {"RESOURCE_EXHAUSTED"}
-    assert history.documents
+    assert history.answered["documents"]
     delays = retry_delays(crowd.refusals)
     assert len(delays) == history.codes["RESOURCE_EXHAUSTED"]
     assert min(delays) >= 0.5

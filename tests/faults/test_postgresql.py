@@ -16,8 +16,8 @@ from tests.roles import as_superuser
 from memoryd.database.tenancy import NO_TENANT
 from memoryd.v1 import memory_pb2 as pb
 
-from .checker import History
 from .harness import VARIABLES, acknowledgements
+from .history import History
 from .load import Load, until
 from .nodes import ROLE, Node
 from .scale import SCALE

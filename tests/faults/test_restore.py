@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from .checker import History, find_faults, up_to
+from .checker import find_faults
 from .harness import VARIABLES, acknowledgements, assert_continues
+from .history import History, up_to
 from .load import Load
 from .nodes import Node
 from .stored import read_stored

@@ -15,9 +15,10 @@ from memoryd.v1 import document_pb2, session_pb2
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import History, find_faults
+from .checker import find_faults
 from .harness import ServerProcess, acknowledgements
 from .harness import open_channel as grpc_channel
+from .history import History
 from .load import Load
 from .scale import SCALE
 

@@ -12,8 +12,8 @@ import pytest
 from memoryd.v1 import document_pb2
 from memoryd.v1 import memory_pb2 as pb
 
-from .checker import History
 from .harness import VARIABLES, acknowledgements
+from .history import History
 from .load import Load, until
 from .nodes import Node
 from .scale import SCALE
