@@ -9,9 +9,10 @@ with the same `request_id`), and nothing is purged, erased or evicted during it.
 - every revision of a session is in the tables, so every read can be compared with the state that it
   claims to show.
 
-Of documents it has the journals of their callers (`document_faults.py`). They may lie in the same
-sessions and use some of the revisions. Those of versions that went with their document are not in
-the tables.
+Of documents and conversations it has the journals of their callers (`document_faults.py`,
+`conversation_faults.py`). They may lie in the same sessions and use some of the revisions. Those of
+versions that went with their document are not in the tables, nor those of changes of a conversation
+but its last one and those that appended messages.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from typing import Any, NamedTuple
 from memoryd.domain.records import Change
 from memoryd.v1 import memory_pb2 as pb
 
+from .conversation_faults import find_conversation_faults
 from .document_faults import find_document_faults
 from .history import Call, History
-from .journals import Used
+from .journals import Span, Used
 from .promises import Broken, Fault
 from .stored import Stored, Version
 
@@ -43,6 +45,9 @@ def find_faults(history: History, stored: Stored, *, across_callers: bool = True
     """
     tables = _Tables(stored)
     documents = find_document_faults(history.document_journals, history.document_watches, stored)
+    conversations = find_conversation_faults(
+        history.talk_journals, history.appends, history.conversation_watches, stored.conversations
+    )
     return [
         *_check_revisions(stored),
         *_check_counts(stored),
@@ -54,7 +59,8 @@ def find_faults(history: History, stored: Stored, *, across_callers: bool = True
         *_check_watches(history, stored, tables),
         *_check_reads(history, tables, across_callers=across_callers),
         *documents.faults,
-        *_check_used(stored, documents.used),
+        *conversations.faults,
+        *_check_used(stored, documents.used, conversations.used),
     ]
 
 
@@ -97,6 +103,8 @@ def _check_revisions(stored: Stored) -> Iterator[Fault]:
     given: dict[str, Counter[int]] = {name: Counter() for name in stored.revisions}
     for version in (*stored.versions, *stored.documents):
         given.setdefault(version.session_id, Counter())[version.revision] += 1
+    for session_id, revisions in stored.conversations.revisions.items():
+        given.setdefault(session_id, Counter()).update(revisions)
     forgotten = _forgotten(stored)
     for name, counts in given.items():
         wanted = range(1, stored.revisions.get(name, 0) + 1)
@@ -108,15 +116,22 @@ def _check_revisions(stored: Stored) -> Iterator[Fault]:
 
 
 def _forgotten(stored: Stored) -> dict[str, int]:
-    """The last revision of each session with which versions of a document went."""
-    return {
-        version.session_id: version.revision for version in stored.documents if version.body is None
-    }
+    """The last revision of each session that left nothing of the one before it.
+
+    With it versions of a document went, or a conversation changed once more.
+    """
+    found = dict(stored.conversations.newest)
+    for version in stored.documents:
+        if version.body is None:
+            found[version.session_id] = max(version.revision, found.get(version.session_id, 0))
+    return found
 
 
-def _check_used(stored: Stored, used: Used) -> Iterator[Fault]:
+def _check_used(stored: Stored, *used: Used) -> Iterator[Fault]:
     """What is not of memories was used by other calls, each revision by one change."""
-    for session_id, (least, most) in used.items():
+    for session_id in {name for of_kind in used for name in of_kind}:
+        spans = [of_kind.get(session_id, Span()) for of_kind in used]
+        least, most = sum(span.least for span in spans), sum(span.most for span in spans)
         revision = stored.revisions.get(session_id, 0)
         count = revision - len(stored.of_memories.get(session_id, ()))
         if not least <= count <= most:

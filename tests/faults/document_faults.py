@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from memoryd.v1 import document_pb2 as pb
 
-from .journals import Findings, Journal, compare_journals
+from .journals import Events, Findings, Journal, compare_journals
 from .promises import Broken, Fault
 from .stored import Body, DocumentVersion, Name, Stored
 
@@ -35,16 +34,8 @@ class DocumentJournal(Journal[Name, Versions]):
         self.add(now, documents, len(bodies))
 
 
-@dataclass
-class DocumentWatch:
-    """The events of one watcher of a session's documents, over all its streams."""
-
-    session_id: str
-    events: list[pb.WatchDocumentsResponse] = field(default_factory=list)
-
-    @property
-    def last_revision(self) -> int:
-        return self.events[-1].revision if self.events else 0
+class DocumentWatch(Events):
+    """Of documents."""
 
     def newest_of(self, stored: Stored) -> int:
         """The revision of the last event that it has to receive."""

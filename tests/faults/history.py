@@ -7,7 +7,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import grpc
@@ -15,7 +15,10 @@ from google.protobuf.message import Message
 
 from memoryd.v1 import memory_pb2 as pb
 
+from .appends import Appends
+from .conversation_faults import ConversationWatch, TalkJournal
 from .document_faults import DocumentJournal, DocumentWatch
+from .journals import Events
 from .promises import IN_DOUBT
 from .stored import Stored
 
@@ -53,17 +56,8 @@ class Call:
         return self.answer is None and (self.code is None or self.code in IN_DOUBT)
 
 
-@dataclass
-class Watch:
-    """The events of one watcher of a session, over all its streams."""
-
-    session_id: str
-    start_revision: int = 0
-    events: list[pb.WatchMemoriesResponse] = field(default_factory=list)
-
-    @property
-    def last_revision(self) -> int:
-        return self.events[-1].revision if self.events else self.start_revision
+class Watch(Events):
+    """Of memories."""
 
     def newest_of(self, stored: Stored) -> int:
         """The revision of the last event that it has to receive."""
@@ -78,6 +72,9 @@ class History:
         self.watches: list[Watch] = []
         self.document_journals: list[DocumentJournal] = []
         self.document_watches: list[DocumentWatch] = []
+        self.talk_journals: list[TalkJournal] = []
+        self.appends: list[Appends] = []
+        self.conversation_watches: list[ConversationWatch] = []
         self.codes: Counter[str] = Counter()
         """The number of refusals by code, of calls of any kind."""
         self.acknowledged = 0
@@ -152,6 +149,24 @@ class History:
         self.document_watches.append(watch)
         return watch
 
+    def talk_journal(self, caller: str, session_id: str) -> TalkJournal:
+        """Record a new caller that holds conversations of its own."""
+        journal = TalkJournal(caller, session_id)
+        self.talk_journals.append(journal)
+        return journal
+
+    def shared_conversations(self, caller: str, session_id: str) -> Appends:
+        """Record a new caller that appends to conversations of others, too."""
+        appends = Appends(caller, session_id)
+        self.appends.append(appends)
+        return appends
+
+    def watch_conversations(self, session_id: str) -> ConversationWatch:
+        """Record a new watcher of conversations."""
+        watch = ConversationWatch(session_id)
+        self.conversation_watches.append(watch)
+        return watch
+
     def watch(self, session_id: str, start_revision: int = 0) -> Watch:
         """Record a new watcher."""
         watch = Watch(session_id, start_revision)
@@ -192,4 +207,6 @@ def up_to(history: History, moment: float) -> History:
             call if has_ended else dataclasses.replace(call, ended=None, answer=None, code=None)
         )
     known.document_journals = [journal.up_to(moment) for journal in history.document_journals]
+    known.talk_journals = [journal.up_to(moment) for journal in history.talk_journals]
+    known.appends = [appends.up_to(moment) for appends in history.appends]
     return known

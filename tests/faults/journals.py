@@ -66,6 +66,19 @@ class Journal(Notes, Generic[Name, Thing]):
         return dataclasses.replace(self, earliest=known - 1)
 
 
+@dataclass
+class Events:
+    """The events of one watcher of a session, over all its streams."""
+
+    session_id: str
+    start_revision: int = 0
+    events: list[Any] = field(default_factory=list)
+
+    @property
+    def last_revision(self) -> int:
+        return self.events[-1].revision if self.events else self.start_revision
+
+
 class Span(NamedTuple):
     """How many revisions callers may have used."""
 

@@ -13,9 +13,10 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from .checker import find_faults
-from .harness import ServerProcess, acknowledgements, assert_continues, is_whole, open_channel
+from .harness import ServerProcess, acknowledgements, is_whole, open_channel
 from .history import History, up_to
 from .load import Load, connected
+from .restored import assert_continues
 from .scale import SCALE
 from .stored import read_stored
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from .checker import find_faults
-from .harness import VARIABLES, acknowledgements, assert_continues
+from .harness import VARIABLES, acknowledgements
 from .history import History, up_to
 from .load import Load
 from .nodes import Node
+from .restored import assert_continues
 from .stored import read_stored
 
 pytestmark = pytest.mark.parametrize("database_kind", ["postgresql"])
