@@ -17,6 +17,10 @@ from .promises import IN_DOUBT, Broken
 REPEATED = 0.2
 """The share of answered writes that are made again with their `request_id`."""
 
+REPEATED_CODES = IN_DOUBT | {"RESOURCE_EXHAUSTED"}
+"""Codes after which a call is made again. After the last one nothing was done, since the server is
+too busy: as it may be on a busy machine, with many callers, right after its start."""
+
 
 class Caller:
     """Makes random calls; what is in doubt it repeats, or looks up."""
@@ -31,7 +35,7 @@ class Caller:
         self._random = random.Random(f"{notes.caller} in {notes.session_id}")  # noqa: S311  no secret
 
     async def attempt(self, method: str, request: Any, *, done: str = "") -> Any:
-        """The answer, of a stream a list; or the code of the refusal; None where it is in doubt.
+        """The answer, of a stream a list; or the code of the refusal; None where to call again.
 
         `done`: the code that says that an earlier attempt was made. It is not recorded.
         """
@@ -43,7 +47,7 @@ class Caller:
             if code == done:
                 return code
             self._history.end_of(self._kind, code)
-            if code not in IN_DOUBT:
+            if code not in REPEATED_CODES:
                 return code
             await asyncio.sleep(PAUSE_SECONDS)
             return None
@@ -51,7 +55,7 @@ class Caller:
         return answer
 
     async def answer(self, method: str, request: Any, *, done: str = "") -> Any:
-        """As `attempt`, again and again until it is not in doubt."""
+        """As `attempt`, again and again until there is one."""
         async with asyncio.timeout(TIMEOUT_SECONDS):
             while (answer := await self.attempt(method, request, done=done)) is None:
                 pass

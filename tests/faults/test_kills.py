@@ -64,7 +64,7 @@ async def test_appends_to_one_conversation_are_kept_each_as_a_whole_when_a_serve
     await server.stop()
     fault_report(f"kills, appends, {database_kind}", SCALE.kills, history, faults)
     assert not faults
-    assert set(history.codes) <= OUTCOMES
+    assert set(history.codes) <= OUTCOMES | {"RESOURCE_EXHAUSTED"}
     appends = [append for caller in history.appends for append in caller.appends]
     assert any(append.answered == NEVER for append in appends)  # given up, and looked for
 
