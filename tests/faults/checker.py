@@ -9,208 +9,32 @@ with the same `request_id`), and nothing is purged, erased or evicted during it.
 - every revision of a session is in the tables, so every read can be compared with the state that it
   claims to show.
 
-Of documents it has the journals of their callers (`journals.py`). They may lie in the same sessions
-and use some of the revisions. Those of versions that went with their document are not in the
-tables.
+Of documents and conversations it has the journals of their callers (`document_faults.py`,
+`conversation_faults.py`). They may lie in the same sessions and use some of the revisions. Those of
+versions that went with their document are not in the tables, nor those of changes of a conversation
+but its last one and those that appended messages.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-import time
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
-
-import grpc
-from google.protobuf.message import Message
 
 from memoryd.domain.records import Change
 from memoryd.v1 import memory_pb2 as pb
 
-from .journals import DocumentWatch, Journal, find_document_faults
-from .promises import IN_DOUBT, Broken, Fault
+from .conversation_faults import find_conversation_faults
+from .document_faults import find_document_faults
+from .history import Call, History
+from .journals import Span, Used
+from .promises import Broken, Fault
 from .stored import Stored, Version
 
 _ABSENT = "NOT_FOUND"
 _BRINGS_CONTENT = (Change.CREATED, Change.UPDATED)
-
-
-@dataclass(slots=True)
-class Call:
-    """One attempt by a caller."""
-
-    caller: str
-    method: str
-    request: Any
-    started: float
-    """Seconds of a monotonic clock."""
-    ended: float | None = None
-    """None if it has not ended."""
-    answer: Any = None
-    """None if there was none."""
-    code: str | None = None
-    """The code of the refusal."""
-    details: bytes = b""
-    """The encoded `google.rpc.Status` of the refusal."""
-
-    @property
-    def session_id(self) -> str:
-        if self.method == "UpdateMemory":
-            return str(self.request.memory.session_id)
-        return str(self.request.session_id)
-
-    @property
-    def is_in_doubt(self) -> bool:
-        """Whether it is unknown if it was committed."""
-        return self.answer is None and (self.code is None or self.code in IN_DOUBT)
-
-
-@dataclass
-class Watch:
-    """The events of one watcher of a session, over all its streams."""
-
-    session_id: str
-    start_revision: int = 0
-    events: list[pb.WatchMemoriesResponse] = field(default_factory=list)
-
-    @property
-    def last_revision(self) -> int:
-        return self.events[-1].revision if self.events else self.start_revision
-
-    def newest_of(self, stored: Stored) -> int:
-        """The revision of the last event that it has to receive."""
-        return max(stored.of_memories.get(self.session_id, ()), default=0)
-
-
-class History:
-    """All calls of callers and events of watchers."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.calls: list[Call] = []
-        self.watches: list[Watch] = []
-        self.journals: list[Journal] = []
-        self.document_watches: list[DocumentWatch] = []
-        self.codes: Counter[str] = Counter()
-        """The number of refusals by code, also of calls about documents."""
-        self.acknowledged = 0
-        """The number of answered calls about memories."""
-        self.documents = 0
-        """The number of answered calls about documents."""
-        self.documents_in_doubt = 0
-        """The number of calls about documents that are in doubt."""
-        self.earlier = 0
-        """The number of calls not kept."""
-        self._longest = 0.0
-        self._clock = clock
-
-    async def call(self, caller: str, stub: object, request: Message, timeout: float) -> Call:
-        """Make the call of a request and record it; a refusal does not raise."""
-        method = _METHODS[type(request)]
-        call = Call(caller, method, request, self._clock())
-        self.calls.append(call)
-        try:
-            self.end(call, answer=await getattr(stub, method)(request, timeout=timeout))
-        except grpc.aio.AioRpcError as error:
-            call.details = details_of(error)
-            self.end(call, code=error.code().name)
-        return call
-
-    def end(self, call: Call, *, answer: Any = None, code: str | None = None) -> None:
-        """Record the end of a call: its answer, or the code of the refusal."""
-        call.ended, call.answer, call.code = self._clock(), answer, code
-        self.acknowledged += answer is not None
-        if code is not None:
-            self.codes[code] += 1
-
-    def add(self, other: History) -> None:
-        """Add the counts of another history without keeping its calls."""
-        self.earlier += other.count
-        self.acknowledged += other.acknowledged
-        self.documents += other.documents
-        self.codes += other.codes
-        self._longest = max(self._longest, other.longest_unavailability())
-
-    @property
-    def in_doubt(self) -> int:
-        """The number of refusals that leave a call in doubt."""
-        return sum(self.codes[code] for code in IN_DOUBT)
-
-    @property
-    def count(self) -> int:
-        """The number of calls made."""
-        return self.earlier + len(self.calls)
-
-    def now(self) -> float:
-        """The current time on the calls' clock."""
-        return self._clock()
-
-    def end_of_documents(self, code: str | None) -> None:
-        """Record the end of a call about documents; without a code it was answered."""
-        if code is None:
-            self.documents += 1
-            return
-        self.codes[code] += 1
-        self.documents_in_doubt += code in IN_DOUBT
-
-    def journal(self, caller: str, session_id: str) -> Journal:
-        """Record a new caller that keeps documents."""
-        journal = Journal(caller, session_id)
-        self.journals.append(journal)
-        return journal
-
-    def watch_documents(self, session_id: str) -> DocumentWatch:
-        """Record a new watcher of documents."""
-        watch = DocumentWatch(session_id)
-        self.document_watches.append(watch)
-        return watch
-
-    def watch(self, session_id: str, start_revision: int = 0) -> Watch:
-        """Record a new watcher."""
-        watch = Watch(session_id, start_revision)
-        self.watches.append(watch)
-        return watch
-
-    def longest_unavailability(self) -> float:
-        """The longest time in seconds between two answers."""
-        ends = sorted(call.ended for call in self.calls if call.answer is not None and call.ended)
-        gaps = (later - earlier for earlier, later in itertools.pairwise(ends))
-        return max(gaps, default=self._longest)
-
-
-def details_of(error: grpc.aio.AioRpcError) -> bytes:
-    """The encoded `google.rpc.Status` of a refusal; empty where there is none."""
-    trailers = dict(error.trailing_metadata() or ())
-    details = trailers.get("grpc-status-details-bin", b"")
-    return details if isinstance(details, bytes) else details.encode()
-
-
 _READS = ("GetMemory", "ListMemories", "RetrieveMemories")
-
-_METHODS = {
-    pb.StoreMemoryRequest: "StoreMemory",
-    pb.BatchStoreMemoriesRequest: "BatchStoreMemories",
-    pb.UpdateMemoryRequest: "UpdateMemory",
-    pb.DeleteMemoryRequest: "DeleteMemory",
-    pb.GetMemoryRequest: "GetMemory",
-    pb.ListMemoriesRequest: "ListMemories",
-    pb.RetrieveMemoriesRequest: "RetrieveMemories",
-}
-
-
-def up_to(history: History, moment: float) -> History:
-    """What callers knew at a moment; calls that had not ended by then are in doubt."""
-    known = History()
-    for call in history.calls:
-        has_ended = call.ended is not None and call.ended <= moment
-        known.calls.append(
-            call if has_ended else dataclasses.replace(call, ended=None, answer=None, code=None)
-        )
-    known.journals = [journal.up_to(moment) for journal in history.journals]
-    return known
 
 
 def find_faults(history: History, stored: Stored, *, across_callers: bool = True) -> list[Fault]:
@@ -220,6 +44,10 @@ def find_faults(history: History, stored: Stored, *, across_callers: bool = True
     `across_callers`, than what any caller knew.
     """
     tables = _Tables(stored)
+    documents = find_document_faults(history.document_journals, history.document_watches, stored)
+    conversations = find_conversation_faults(
+        history.talk_journals, history.appends, history.conversation_watches, stored.conversations
+    )
     return [
         *_check_revisions(stored),
         *_check_counts(stored),
@@ -230,7 +58,9 @@ def find_faults(history: History, stored: Stored, *, across_callers: bool = True
         *_check_keys(history, tables),
         *_check_watches(history, stored, tables),
         *_check_reads(history, tables, across_callers=across_callers),
-        *find_document_faults(history.journals, history.document_watches, stored),
+        *documents.faults,
+        *conversations.faults,
+        *_check_used(stored, documents.used, conversations.used),
     ]
 
 
@@ -273,6 +103,8 @@ def _check_revisions(stored: Stored) -> Iterator[Fault]:
     given: dict[str, Counter[int]] = {name: Counter() for name in stored.revisions}
     for version in (*stored.versions, *stored.documents):
         given.setdefault(version.session_id, Counter())[version.revision] += 1
+    for session_id, revisions in stored.conversations.revisions.items():
+        given.setdefault(session_id, Counter()).update(revisions)
     forgotten = _forgotten(stored)
     for name, counts in given.items():
         wanted = range(1, stored.revisions.get(name, 0) + 1)
@@ -284,10 +116,27 @@ def _check_revisions(stored: Stored) -> Iterator[Fault]:
 
 
 def _forgotten(stored: Stored) -> dict[str, int]:
-    """The last revision of each session with which versions of a document went."""
-    return {
-        version.session_id: version.revision for version in stored.documents if version.body is None
-    }
+    """The last revision of each session that left nothing of the one before it.
+
+    With it versions of a document went, or a conversation changed once more.
+    """
+    found = dict(stored.conversations.newest)
+    for version in stored.documents:
+        if version.body is None:
+            found[version.session_id] = max(version.revision, found.get(version.session_id, 0))
+    return found
+
+
+def _check_used(stored: Stored, *used: Used) -> Iterator[Fault]:
+    """What is not of memories was used by other calls, each revision by one change."""
+    for session_id in {name for of_kind in used for name in of_kind}:
+        spans = [of_kind.get(session_id, Span()) for of_kind in used]
+        least, most = sum(span.least for span in spans), sum(span.most for span in spans)
+        revision = stored.revisions.get(session_id, 0)
+        count = revision - len(stored.of_memories.get(session_id, ()))
+        if not least <= count <= most:
+            what = f"{session_id}: {count} revisions are not of memories, not {least} to {most}"
+            yield Fault(Broken.GAP, what)
 
 
 def _check_counts(stored: Stored) -> Iterator[Fault]:

@@ -9,29 +9,30 @@ from pathlib import Path
 
 import pytest
 
-from .checker import History
+from .history import History
 from .nodes import Pair
 from .promises import Broken, Fault
 
 HEADINGS = (
-    *("faults", "calls", "acknowledged", "documents"),
-    *("lost", "doubled", "other", "longest unavailable"),
+    *("faults", "calls", "acknowledged", "documents", "conversations"),
+    *("lost", "doubled", "interleaved", "other", "longest unavailable"),
 )
-ROW = "{:<40}{:>8}{:>10}{:>14}{:>11}{:>6}{:>9}{:>7}{:>21}"
+ROW = "{:<40}{:>8}{:>10}{:>14}{:>11}{:>15}{:>6}{:>9}{:>13}{:>7}{:>21}"
+OWN_COLUMNS = (Broken.LOST, Broken.DOUBLED, Broken.INTERLEAVED)
 
 
 def row(name: str, injected: int, history: History, faults: Sequence[Fault]) -> str:
-    """One line of the table; only its column `documents` has calls about documents."""
+    """One line of the table; its columns `calls` and `acknowledged` have calls about memories."""
     counts = Counter(fault.kind for fault in faults)
-    lost, doubled = counts.pop(Broken.LOST, 0), counts.pop(Broken.DOUBLED, 0)
+    own = [counts.pop(kind, 0) for kind in OWN_COLUMNS]
     return ROW.format(
         name,
         f"{injected:,}",
         f"{history.count:,}",
         f"{history.acknowledged:,}",
-        f"{history.documents:,}",
-        lost,
-        doubled,
+        f"{history.answered['documents']:,}",
+        f"{history.answered['conversations']:,}",
+        *own,
         counts.total(),
         f"{history.longest_unavailability():.2f} s",
     )

@@ -9,26 +9,19 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import random
-import uuid
 from collections.abc import AsyncIterable, Mapping
-from typing import Any
-
-import grpc
 
 from memoryd.v1 import document_pb2 as pb
 from memoryd.v1.document_pb2_grpc import DocumentServiceStub
 
-from .checker import History
-from .harness import CALL_SECONDS, PAUSE_SECONDS, TIMEOUT_SECONDS, Watcher
-from .journals import Journal, Versions, body_of
-from .promises import IN_DOUBT, Broken
+from .callers import Caller
+from .document_faults import Versions, body_of
+from .harness import Watcher
+from .history import History
+from .promises import Broken
 from .stored import Body, Name
 
 KEYS = [f"k{number}" for number in range(6)]
-
-REPEATED = 0.2
-"""The share of answered writes that are made again with their `request_id`."""
 
 WORD = "report"
 """In every search text."""
@@ -37,20 +30,17 @@ MOST_DATA = 4096
 """Bytes of a body; the larger ones lie outside their row on PostgreSQL."""
 
 
-class DocumentCaller:
-    """Makes random calls, one after the other; every body is unique."""
+class DocumentCaller(Caller):
+    """Every body is unique."""
 
     def __init__(
         self, name: str, stub: DocumentServiceStub, history: History, session_id: str
     ) -> None:
-        self.journal: Journal = history.journal(name, session_id)
+        self.journal = history.document_journal(name, session_id)
+        super().__init__(self.journal, stub, history, "documents")
         self._name = name
-        self._session_id = session_id
         self._folder = "a"
         """The namespace below the caller's own that holds all of its documents."""
-        self._stub = stub
-        self._history = history
-        self._random = random.Random(f"{name} in {session_id}")  # noqa: S311  no secret
         self._numbers = itertools.count()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -58,33 +48,6 @@ class DocumentCaller:
         reads = (self._get, self._list, self._versions, self._search)
         while not stop.is_set():
             await self._random.choice((*writes, *reads))()
-
-    async def attempt(self, method: str, request: Any) -> Any:
-        """The answer, or the code of the refusal; None where it is in doubt."""
-        try:
-            answer = await getattr(self._stub, method)(request, timeout=CALL_SECONDS)
-        except grpc.aio.AioRpcError as error:
-            code = error.code().name
-            self._history.end_of_documents(code)
-            if code not in IN_DOUBT:
-                return code
-            await asyncio.sleep(PAUSE_SECONDS)
-            return None
-        self._history.end_of_documents(None)
-        return answer
-
-    async def answer(self, method: str, request: Any) -> Any:
-        """As `attempt`, again and again until it is not in doubt."""
-        async with asyncio.timeout(TIMEOUT_SECONDS):
-            while (answer := await self.attempt(method, request)) is None:
-                pass
-        return answer
-
-    async def _repeat(self, method: str, request: Any, answer: Any) -> None:
-        """Now and then make a call again, as a client does that did not get its answer."""
-        if self._random.random() < REPEATED:
-            again = await self.answer(method, request)
-            self.journal.compare(f"{method} again", again, answer, kind=Broken.DOUBLED)
 
     async def _look_up(self) -> Mapping[Name, Body]:
         """What a list shows of the caller's own documents."""
@@ -111,9 +74,6 @@ class DocumentCaller:
                 document.data = text.encode() + b"\x00\xff" + self._random.randbytes(size)
         return pb.PutDocumentRequest(document=document, search_texts=[text])
 
-    def _request_id(self) -> str:
-        return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
-
     async def _put(self) -> None:
         request = self._item(self._random.choice(KEYS))
         request.document.session_id = self._session_id
@@ -134,7 +94,7 @@ class DocumentCaller:
             writes=[pb.DocumentWrite(put=item) for item in items],
             request_id=self._request_id(),
         )
-        before = self.journal.last.current
+        before = self.journal.current
         bodies = {self._place(item.document.key): body_of(item.document) for item in items}
         answer = await self.attempt("BatchWriteDocuments", request)
         if answer is None:
@@ -155,7 +115,7 @@ class DocumentCaller:
             session_id=self._session_id, namespace=place[0], key=place[1], allow_missing=True
         )
         await self.answer("DeleteDocument", request)
-        documents = dict(self.journal.last.documents)
+        documents = dict(self.journal.held)
         if documents.pop(place, None):
             self.journal.add(self._history.now(), documents, revisions=1)
 
@@ -166,16 +126,16 @@ class DocumentCaller:
         request = pb.MoveDocumentsRequest(
             session_id=self._session_id, to=target, **{"from": source}
         )
-        before = self.journal.last
+        before = self.journal.current
         moved: dict[Name, Versions] = {
-            ((self._name, other), key): versions for (_, key), versions in before.documents.items()
+            ((self._name, other), key): versions for (_, key), versions in self.journal.held.items()
         }
         answer = await self.attempt("MoveDocuments", request)
         is_in_doubt = answer is None
         if is_in_doubt:
             after = {name: versions[-1] for name, versions in moved.items()}
             found = await self._look_up()
-            self.journal.compare("a move in doubt", found, before.current, after, kind=Broken.HALF)
+            self.journal.compare("a move in doubt", found, before, after, kind=Broken.HALF)
             answer = await self.answer("MoveDocuments", request)
         is_done = not isinstance(answer, str)
         if answer == "NOT_FOUND" and (is_in_doubt or not moved):
@@ -194,12 +154,12 @@ class DocumentCaller:
         )
         answer = await self.answer("GetDocument", request)
         found = None if isinstance(answer, str) else body_of(answer)
-        wanted = self.journal.last.current.get(place)
+        wanted = self.journal.current.get(place)
         self.journal.compare(f"a get of {place}", found, wanted, kind=Broken.BACKWARDS)
 
     async def _list(self) -> None:
         found = await self._look_up()
-        self.journal.compare("a list", found, self.journal.last.current, kind=Broken.BACKWARDS)
+        self.journal.compare("a list", found, self.journal.current, kind=Broken.BACKWARDS)
 
     async def _versions(self) -> None:
         place = self._place(self._random.choice(KEYS))
@@ -209,7 +169,7 @@ class DocumentCaller:
         answer = await self.answer("ListDocumentRevisions", request)
         shown = () if isinstance(answer, str) else answer.revisions
         found = tuple(body_of(one.document) for one in reversed(shown))
-        wanted = self.journal.last.documents.get(place, ())
+        wanted = self.journal.held.get(place, ())
         self.journal.compare(f"versions of {place}", found, wanted, kind=Broken.BACKWARDS)
 
     async def _search(self) -> None:
@@ -221,7 +181,7 @@ class DocumentCaller:
             (tuple(one.document.namespace), one.document.key): body_of(one.document)
             for one in answer.results
         }
-        self.journal.compare("a search", found, self.journal.last.current, kind=Broken.BACKWARDS)
+        self.journal.compare("a search", found, self.journal.current, kind=Broken.BACKWARDS)
 
 
 def watch_documents(stub: DocumentServiceStub, history: History, session_id: str) -> Watcher:

@@ -14,7 +14,7 @@ from tests.roles import as_superuser
 from memoryd.domain.content import hashes_of
 from memoryd.v1 import memory_pb2 as pb
 
-from .checker import Call, History
+from .history import Call, History
 
 MAKE = text(
     "INSERT INTO sessions (tenant, session_id, revision) VALUES ('default', :session_id, 0)"

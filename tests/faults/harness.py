@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from sqlalchemy.engine import make_url
 
-from memoryd.v1 import document_pb2
 from memoryd.v1 import memory_pb2 as pb
-from memoryd.v1.document_pb2_grpc import DocumentServiceStub
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import Call, History, Watch
-from .journals import DocumentWatch, body_of
-from .stored import Stored
+from .conversation_faults import ConversationWatch
+from .document_faults import DocumentWatch
+from .history import Call, History, Kind, Watch
 
 if TYPE_CHECKING:
     from tests.conftest import CommandLine, Process
@@ -122,35 +120,31 @@ class ServerProcess:
 
 
 async def acknowledgements(history: History, count: int) -> None:
-    """Wait until this many more calls are answered."""
+    """Wait until this many more calls about memories are answered."""
     wanted = history.acknowledged + count
+    await until(lambda: history.acknowledged >= wanted)
+
+
+async def answers(history: History, kind: Kind, count: int) -> None:
+    """Wait until this many more calls of another kind are answered."""
+    wanted = history.answered[kind] + count
+    await until(lambda: history.answered[kind] >= wanted)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until the condition holds."""
     async with asyncio.timeout(TIMEOUT_SECONDS):
-        while history.acknowledged < wanted:  # noqa: ASYNC110  no event to await
+        while not condition():  # noqa: ASYNC110  no event to await
             await asyncio.sleep(0.005)
-
-
-async def assert_continues(stored: Stored, channel: grpc.aio.Channel) -> None:
-    """Fail unless a server of the restored database continues its sessions."""
-    memory, documents = MemoryServiceStub(channel), DocumentServiceStub(channel)
-    for session_id in SESSIONS:
-        request = pb.StoreMemoryRequest(session_id=session_id, content="after the restore")
-        answer = await memory.StoreMemory(request)
-        assert answer.memory.revision == stored.revisions[session_id] + 1
-        shown = await documents.ListDocuments(
-            document_pb2.ListDocumentsRequest(session_id=session_id, page_size=1000)
-        )
-        found = {(tuple(one.namespace), one.key): body_of(one) for one in shown.documents}
-        assert found == stored.current_documents(session_id)
-        document = document_pb2.Document(session_id=session_id, key="new", text="after it, too")
-        put = await documents.PutDocument(document_pb2.PutDocumentRequest(document=document))
-        assert put.revision == answer.memory.revision + 1
 
 
 class Watcher:
     """Follows a session until it is stopped, across the ends of its streams."""
 
     def __init__(
-        self, watch: Watch | DocumentWatch, stream: Callable[[int], AsyncIterable[Any]]
+        self,
+        watch: Watch | DocumentWatch | ConversationWatch,
+        stream: Callable[[int], AsyncIterable[Any]],
     ) -> None:
         """`stream` gives the changes after a revision."""
         self.watch = watch

@@ -4,37 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Self
 
 import grpc
 
+from memoryd.v1.conversation_pb2_grpc import ConversationServiceStub
 from memoryd.v1.document_pb2_grpc import DocumentServiceStub
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import History, find_faults
+from .appenders import Appender, watch_conversations
+from .callers import Caller
+from .checker import find_faults
 from .documents import DocumentCaller, watch_documents
 from .harness import (
     SESSIONS,
-    TIMEOUT_SECONDS,
     Watcher,
     Writer,
     open_channel,
+    until,
     watch_memories,
 )
+from .history import History
+from .holders import Holder
 from .promises import Fault
 from .stored import Stored, read_stored
 
 DOCUMENT_CALLERS = 3
 """In addition to the callers that store memories."""
 
+HOLDERS = 2
+"""Callers with conversations of their own."""
+
+APPENDERS = 2
+"""Callers that append to the same conversations."""
+
 SESSIONS_WITH_DOCUMENTS = 2
-"""The last ones. The others have memories alone, of which every revision is in the tables."""
+"""The last ones, of which the last has conversations, too. The others have memories alone, of which
+every revision is in the tables."""
 
 
 class Load(AbstractAsyncContextManager):
-    """Callers that store memories, one on each channel, others that keep documents, and watchers.
+    """Callers that store memories, one on each channel, keep documents and converse; and watchers.
 
     At the end of the block callers finish their calls; watchers run until they have received every
     change.
@@ -45,37 +57,41 @@ class Load(AbstractAsyncContextManager):
         history: History,
         channels: Sequence[grpc.aio.Channel],
         sessions: Sequence[str] = SESSIONS,
-        document_channels: Sequence[grpc.aio.Channel] | None = None,
+        other_channels: Sequence[grpc.aio.Channel] | None = None,
+        *,
+        appenders: int = APPENDERS,
     ) -> None:
-        """`document_channels`: those of callers that keep documents, by default the same."""
+        """`other_channels`: those of callers that do not store memories, by default the same."""
         self.history = history
         self.watchers: list[Watcher] = []
         self._memory = [*map(MemoryServiceStub, channels)]
-        self._documents = [*map(DocumentServiceStub, document_channels or channels)]
+        self._others = other_channels or channels
+        self._appenders = appenders
         self._sessions = sessions
         self._with_documents = sessions[-SESSIONS_WITH_DOCUMENTS:]
         self._stop = asyncio.Event()
 
     async def __aenter__(self) -> Self:
+        memory, other = self._memory[0], self._others[0]
+        documents, conversations = DocumentServiceStub(other), ConversationServiceStub(other)
         self.watchers = [
-            *(watch_memories(self._memory[0], self.history, name) for name in self._sessions),
-            *(
-                watch_documents(self._documents[0], self.history, name)
-                for name in self._with_documents
-            ),
+            *(watch_memories(memory, self.history, name) for name in self._sessions),
+            *(watch_documents(documents, self.history, name) for name in self._with_documents),
+            watch_conversations(conversations, self.history, self._sessions[-1]),
         ]
-        callers: list[Writer | DocumentCaller] = [
+        callers: list[Writer | Caller] = [
             Writer(f"caller {n}", stub, self.history, self._sessions)
             for n, stub in enumerate(self._memory)
         ]
-        places = zip(
-            range(DOCUMENT_CALLERS),
-            itertools.cycle(self._documents),
-            itertools.cycle(self._with_documents),
-            strict=False,
-        )
-        for n, stub, session_id in places:
-            callers.append(DocumentCaller(f"keeper {n}", stub, self.history, session_id))
+        sessions, channels = itertools.cycle(self._with_documents), itertools.cycle(self._others)
+        for n in range(DOCUMENT_CALLERS):
+            stub = DocumentServiceStub(next(channels))
+            callers.append(DocumentCaller(f"keeper {n}", stub, self.history, next(sessions)))
+        for kind, count in ((Holder, HOLDERS), (Appender, self._appenders)):
+            for n in range(count):
+                talking = ConversationServiceStub(next(channels))
+                name = f"{kind.__name__.lower()}-{n}"
+                callers.append(kind(name, talking, self.history, self._sessions[-1]))
         self._callers = [asyncio.create_task(caller.run(self._stop)) for caller in callers]
         return self
 
@@ -89,11 +105,13 @@ class Load(AbstractAsyncContextManager):
         await asyncio.gather(*self._callers, return_exceptions=kind is not None)
 
     async def refusals(self, count: int) -> None:
-        """Wait until this many more calls are in doubt, and some about documents among them."""
+        """Wait until this many more calls are in doubt, and some of each other kind."""
         history = self.history
         wanted = history.in_doubt + count
-        documents = history.documents_in_doubt + DOCUMENT_CALLERS
-        await until(lambda: history.in_doubt >= wanted and history.documents_in_doubt >= documents)
+        documents = history.doubted["documents"] + DOCUMENT_CALLERS
+        await until(
+            lambda: history.in_doubt >= wanted and history.doubted["documents"] >= documents
+        )
 
     def first_answer(self, moment: float) -> float:
         """Seconds from a moment, of `time.monotonic`, to the end of the first call answered."""
@@ -121,10 +139,3 @@ async def connected(address: str, count: int) -> AsyncIterator[list[grpc.aio.Cha
         yield channels
     finally:
         await asyncio.gather(*(channel.close() for channel in channels))
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until the condition holds."""
-    async with asyncio.timeout(TIMEOUT_SECONDS):
-        while not condition():  # noqa: ASYNC110  no event to await
-            await asyncio.sleep(0.01)

@@ -24,8 +24,8 @@ from memoryd.v1.document_pb2_grpc import DocumentServiceStub
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 from memoryd.v1.session_pb2_grpc import SessionServiceStub
 
-from .checker import IN_DOUBT
 from .harness import CALL_SECONDS, PAUSE_SECONDS, TIMEOUT_SECONDS, open_channel
+from .promises import IN_DOUBT
 
 PAUSE_BETWEEN_STORES = 0.02
 """A session may not have more than one merge takes."""

@@ -14,7 +14,10 @@ class Broken(enum.Enum):
 
     LOST = "an acknowledged write is missing"
     DOUBLED = "a write is stored twice"
-    HALF = "a failed batch is stored in part"
+    HALF = "a failed batch or append is stored in part"
+    INTERLEAVED = "the messages of one append are not one after the other, or not in order"
+    UNLINKED = "a message names another one than that before it as its parent"
+    TAKEN = "a message was popped by two calls"
     UNWANTED = "something is stored that no caller wrote, or that was refused"
     GAP = "a session's revisions have a gap or a repeat"
     COUNT = "a session's row says that it holds another number of something than there are"
@@ -27,3 +30,8 @@ class Broken(enum.Enum):
 class Fault(NamedTuple):
     kind: Broken
     what: str
+
+
+def shortened(body: bytes) -> str:
+    """The beginning of what a fault is about."""
+    return repr(body[:60])

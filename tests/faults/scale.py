@@ -14,6 +14,8 @@ class Scale:
     """Kills of a server under load, on each database."""
     writers: int = 8
     """Concurrent callers while a server is killed."""
+    appenders: int = 32
+    """Concurrent callers that append to one conversation while its server is killed."""
     full_disks: int = 1
     """Times that the disk is full under load."""
     overload_milliseconds: int = 1_000

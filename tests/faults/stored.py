@@ -1,4 +1,4 @@
-"""What the tables hold of memories and documents."""
+"""What the tables hold."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from memoryd.database.tables import (
 )
 from memoryd.domain.documents import labels_of
 from memoryd.domain.records import Change
+
+from .stored_conversations import Conversations, read_conversations
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -73,6 +75,7 @@ class Stored:
     versions before it, but a last one that says so."""
     document_counts: Mapping[str, int] = field(default_factory=dict)
     """How many documents each session has by its row."""
+    conversations: Conversations = field(default_factory=Conversations)
 
     def only(self, session_ids: Collection[str]) -> Stored:
         """The part of some sessions."""
@@ -82,6 +85,7 @@ class Stored:
             {name: counts for name, counts in self.counts.items() if name in session_ids},
             [version for version in self.documents if version.session_id in session_ids],
             {name: count for name, count in self.document_counts.items() if name in session_ids},
+            self.conversations.only(session_ids),
         )
 
     def with_every_key(self) -> Stored:
@@ -141,6 +145,9 @@ async def read_stored(database_url: str) -> Stored:
                 },
                 await _documents(connection),
                 {row.session_id: row.document_count for row in rows},
+                await read_conversations(
+                    connection, {row.session_id: row.conversation_count for row in rows}
+                ),
             )
     finally:
         await engine.dispose()
@@ -155,7 +162,8 @@ async def _sessions(connection: AsyncConnection) -> Sequence[Any]:
     )
     found = await connection.execute(
         sa.select(
-            *(s.session_id, s.revision, s.counted_revision, s.memory_count, s.document_count),
+            *(s.session_id, s.revision, s.counted_revision),
+            *(s.memory_count, s.document_count, s.conversation_count),
             kept.correlate(sessions).scalar_subquery().label("kept"),
         )
     )

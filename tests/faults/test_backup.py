@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
-from .checker import History, find_faults, up_to
-from .harness import ServerProcess, acknowledgements, assert_continues, is_whole, open_channel
+from .checker import find_faults
+from .harness import ServerProcess, acknowledgements, is_whole, open_channel
+from .history import History, up_to
 from .load import Load, connected
+from .restored import assert_continues
 from .scale import SCALE
 from .stored import read_stored
 

@@ -9,8 +9,9 @@ import pytest
 from memoryd.domain.records import Change
 from memoryd.v1 import memory_pb2 as pb
 
-from .checker import Call, History, find_faults
+from .checker import find_faults
 from .harms import HARMS
+from .history import Call, History
 from .promises import Broken
 from .stored import Stored, Version
 

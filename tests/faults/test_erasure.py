@@ -8,6 +8,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import uuid
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -15,15 +17,22 @@ import grpc
 import pytest
 from sqlalchemy.engine import make_url
 
-from memoryd.v1 import document_pb2
+from memoryd.v1 import conversation_pb2, document_pb2
 from memoryd.v1 import memory_pb2 as pb
+from memoryd.v1.conversation_pb2_grpc import ConversationServiceStub
 from memoryd.v1.document_pb2_grpc import DocumentServiceStub
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import History, find_faults
-from .harness import ServerProcess, acknowledgements, is_whole, open_channel
-from .load import Load, connected, until
+from .checker import find_faults
+from .harness import ServerProcess, acknowledgements, is_whole, open_channel, until
+from .history import History
+from .load import Load, connected
 from .scale import SCALE
+
+FILLED = (
+    *("memories", "documents", "document_history"),
+    *("conversations", "messages", "conversation_requests"),
+)
 
 LOOK = """
 import re, sys
@@ -84,6 +93,29 @@ async def fill(channel: grpc.aio.Channel, session_id: str) -> None:
         await documents.BatchWriteDocuments(
             document_pb2.BatchWriteDocumentsRequest(session_id=session_id, writes=writes)
         )
+    await converse(ConversationServiceStub(channel), session_id, contents)
+
+
+async def converse(
+    conversations: ConversationServiceStub, session_id: str, contents: Sequence[str]
+) -> None:
+    """With another branch, and with the answer of a pop that is kept for a retry."""
+    named = {"session_id": session_id, "conversation_id": "CANARY"}
+    said = [
+        conversation_pb2.Message(author="@CANARY@", parts=[{"text": content}])
+        for content in contents
+    ]
+    await conversations.AppendMessages(
+        conversation_pb2.AppendMessagesRequest(
+            **named, messages=said, state_patch={"last": "@ERASEME@"}, request_id=str(uuid.uuid4())
+        )
+    )
+    await conversations.RewriteMessages(
+        conversation_pb2.RewriteMessagesRequest(**named, messages=said[:3])
+    )
+    await conversations.PopMessages(
+        conversation_pb2.PopMessagesRequest(**named, count=2, request_id=str(uuid.uuid4()))
+    )
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
@@ -95,7 +127,7 @@ async def test_the_next_server_finishes_what_one_left_undone(command_line, datab
         await fill(channel, "user-123")
         with closing(sqlite3.connect(file, isolation_level=None)) as reader:
             reader.execute("BEGIN")
-            for table in ("memories", "documents", "document_history"):
+            for table in FILLED:
                 assert reader.execute(f"SELECT count(*) FROM {table}").fetchone() > (0,)  # noqa: S608  constant names
             request = pb.EraseSessionRequest(session_id="user-123")
             with pytest.raises(grpc.aio.AioRpcError) as refused:
@@ -114,6 +146,9 @@ async def test_the_next_server_finishes_what_one_left_undone(command_line, datab
         assert not (await MemoryServiceStub(channel).ListMemories(listing)).memories
         shown = document_pb2.ListDocumentsRequest(session_id="user-123")
         assert not (await DocumentServiceStub(channel).ListDocuments(shown)).documents
+        held = conversation_pb2.ListConversationsRequest(session_id="user-123")
+        listed = await ConversationServiceStub(channel).ListConversations(held)
+        assert not listed.conversations
     await server.stop()
     assert is_whole(database_url)
 

@@ -12,7 +12,7 @@ import grpc
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import History, find_faults
+from .checker import find_faults
 from .harness import (
     TIMEOUT_SECONDS,
     ServerProcess,
@@ -21,6 +21,7 @@ from .harness import (
     open_channel,
     watch_memories,
 )
+from .history import History
 from .load import Load, connected
 from .resources import Resources, resources_of
 from .scale import SCALE

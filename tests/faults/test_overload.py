@@ -5,26 +5,30 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
-from memoryd.v1 import document_pb2
+from memoryd.v1 import conversation_pb2, document_pb2
 from memoryd.v1 import memory_pb2 as pb
+from memoryd.v1.conversation_pb2_grpc import ConversationServiceStub
 from memoryd.v1.document_pb2_grpc import DocumentServiceStub
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import History, details_of, find_faults
+from .appends import Append
+from .checker import find_faults
 from .harness import TIMEOUT_SECONDS, ServerProcess, open_channel
+from .history import History, Kind, details_of
 from .resources import children, cpu_seconds, peak_bytes
 from .scale import SCALE
 from .stored import Body, read_stored
+from .talks import said_of
 
 BATCH = 250
-"""Memories or documents per call. Refusing a call costs as much as the smallest call; ten times the
-load of such calls would take all the server's time."""
+"""Memories, documents or messages per call. Refusing a call costs as much as the smallest call; ten
+times the load of such calls would take all the server's time."""
 
 CHANNELS = 4
 FACTOR = 10
@@ -43,7 +47,7 @@ class Measured(NamedTuple):
 class Crowd:
     """Callers that store batches, each in its own sessions so that none are evicted.
 
-    Every other batch is one of documents.
+    A third of them are of documents, and a third of messages.
     """
 
     def __init__(self, history: History, channels: list[grpc.aio.Channel]) -> None:
@@ -57,7 +61,7 @@ class Crowd:
 
     async def call(self) -> None:
         number, channel = next(self._numbers), next(self._channels)
-        store = self._put if number % 2 else self._store
+        store = (self._store, self._put, self._append)[number % 3]
         if await store(number, channel):
             self.answered.append(time.monotonic())
 
@@ -76,7 +80,7 @@ class Crowd:
         return call.answer is not None
 
     async def _put(self, number: int, channel: grpc.aio.Channel) -> bool:
-        journal = self._history.journal(f"{number}", f"crowd-{number}")
+        journal = self._history.document_journal(f"{number}", f"crowd-{number}")
         texts = {f"fact {n}": f"document {number}-{n}" for n in range(BATCH)}
         puts = [
             document_pb2.PutDocumentRequest(
@@ -88,17 +92,43 @@ class Crowd:
             session_id=journal.session_id,
             writes=[document_pb2.DocumentWrite(put=put) for put in puts],
         )
-        try:
-            documents = DocumentServiceStub(channel)
-            await documents.BatchWriteDocuments(batch, timeout=TIMEOUT_SECONDS)
-        except grpc.aio.AioRpcError as error:
-            self._history.end_of_documents(error.code().name)
-            self.refusals.append(details_of(error))
+        answer = await self._made(
+            DocumentServiceStub(channel).BatchWriteDocuments, batch, "documents"
+        )
+        if answer is None:
             return False
-        self._history.end_of_documents(None)
         bodies = {((journal.caller,), key): Body("text", t.encode()) for key, t in texts.items()}
         journal.add_puts(self._history.now(), bodies)
         return True
+
+    async def _append(self, number: int, channel: grpc.aio.Channel) -> bool:
+        calls = self._history.shared_conversations(f"{number}", f"crowd-{number}")
+        messages = [
+            conversation_pb2.Message(parts=[{"text": f"message {number}-{n}"}])
+            for n in range(BATCH)
+        ]
+        request = conversation_pb2.AppendMessagesRequest(
+            session_id=calls.session_id, conversation_id="talk", messages=messages
+        )
+        conversations = ConversationServiceStub(channel)
+        answer = await self._made(conversations.AppendMessages, request, "conversations")
+        if answer is None:
+            return False
+        bodies = tuple(said_of(message).body for message in messages)
+        revision = answer.conversation.revision
+        calls.appends.append(Append("talk", bodies, revision, self._history.now()))
+        return True
+
+    async def _made(self, method: Callable[..., Awaitable[Any]], request: Any, kind: Kind) -> Any:
+        """The answer; None where it is refused."""
+        try:
+            answer = await method(request, timeout=TIMEOUT_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            self._history.end_of(kind, error.code().name)
+            self.refusals.append(details_of(error))
+            return None
+        self._history.end_of(kind, None)
+        return answer
 
     async def in_turn(self, end: float) -> None:
         """Call repeatedly until a moment."""
@@ -178,7 +208,7 @@ async def test_ten_times_the_load_is_refused_at_once_and_the_rest_is_done(
     fault_report(f"overload, {database_kind}: {goodput:.2f} of peak", FACTOR, history, faults)
     assert not faults
     assert set(history.codes) == {"RESOURCE_EXHAUSTED"}
-    assert history.documents
+    assert history.answered.keys() == {"documents", "conversations"}
     delays = retry_delays(crowd.refusals)
     assert len(delays) == history.codes["RESOURCE_EXHAUSTED"]
     assert min(delays) >= 0.5

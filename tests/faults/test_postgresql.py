@@ -16,9 +16,9 @@ from tests.roles import as_superuser
 from memoryd.database.tenancy import NO_TENANT
 from memoryd.v1 import memory_pb2 as pb
 
-from .checker import History
-from .harness import VARIABLES, acknowledgements
-from .load import Load, until
+from .harness import VARIABLES, acknowledgements, until
+from .history import History
+from .load import Load
 from .nodes import ROLE, Node
 from .scale import SCALE
 
@@ -60,7 +60,7 @@ def fill_disk(node: Node, database: str) -> None:
         + "".join(
             f"CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON {table}"
             " FOR EACH STATEMENT EXECUTE FUNCTION full_disk();"
-            for table in ("memories", "documents")
+            for table in ("memories", "documents", "conversations", "messages")
         ),
         database,
     )

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from .checker import History, find_faults, up_to
-from .harness import VARIABLES, acknowledgements, assert_continues
+from .checker import find_faults
+from .harness import VARIABLES, acknowledgements
+from .history import History, up_to
 from .load import Load
 from .nodes import Node
+from .restored import assert_continues
 from .stored import read_stored
 
 pytestmark = pytest.mark.parametrize("database_kind", ["postgresql"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,13 +12,14 @@ import pytest
 from tests.conftest import CommandLine, Tables
 
 from memoryd.client import open_channel
-from memoryd.v1 import document_pb2, session_pb2
+from memoryd.v1 import conversation_pb2, document_pb2, session_pb2
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import History, find_faults
+from .checker import find_faults
 from .harness import ServerProcess, acknowledgements
 from .harness import open_channel as grpc_channel
+from .history import History
 from .load import Load
 from .scale import SCALE
 
@@ -59,13 +61,13 @@ async def test_servers_restarted_in_turn_fail_no_call(
     addresses = [await server.start() for server in servers]
     history = History()
     # The client library's own channel: it balances, and retries what is safe to retry. An earlier
-    # release knows no documents.
-    with_documents = addresses[:1] if EARLIER_PYTHON else addresses
+    # release knows nothing but memories.
+    of_this_release = addresses[:1] if EARLIER_PYTHON else addresses
     async with (
         open_channel(f"ipv4:{','.join(addresses)}") as channel,
-        open_channel(f"ipv4:{','.join(with_documents)}") as documents,
+        open_channel(f"ipv4:{','.join(of_this_release)}") as others,
     ):
-        async with Load(history, [channel] * 4, document_channels=[documents]) as load:
+        async with Load(history, [channel] * 4, other_channels=[others]) as load:
             for server in servers * SCALE.restarts:
                 await acknowledgements(history, 50)
                 await server.stop()
@@ -83,7 +85,7 @@ async def test_servers_restarted_in_turn_fail_no_call(
 
 
 @pytest.mark.parametrize("database_kind", ["postgresql"])
-async def test_what_the_other_server_erases_is_gone_with_its_documents(
+async def test_what_the_other_server_erases_is_gone_with_what_it_does_not_know(
     serve, other_command_line, database_url
 ):
     running = await serve()
@@ -98,13 +100,21 @@ async def test_what_the_other_server_erases_is_gone_with_its_documents(
             document_pb2.PutDocumentRequest(document=document, search_texts=[document.text])
         )
 
+    async def append(text: str) -> conversation_pb2.Conversation:
+        message = conversation_pb2.Message(parts=[{"text": text}])
+        request = conversation_pb2.AppendMessagesRequest(
+            **session, conversation_id="talk", messages=[message], request_id=str(uuid.uuid4())
+        )
+        return (await running.conversations.AppendMessages(request)).conversation
+
     async def found() -> list[str]:
         results = (await running.documents.SearchDocuments(search)).results
         return [result.document.key for result in results]
 
     async with grpc_channel(await other.start()) as channel:
         memory = MemoryServiceStub(channel)
-        last = await put("before")
+        await put("before")
+        last = await append("before")
         assert (await memory.StoreMemory(store)).memory.revision == last.revision + 1
         last = await put("later")
         assert sorted(await found()) == ["before", "later"]
@@ -112,9 +122,13 @@ async def test_what_the_other_server_erases_is_gone_with_its_documents(
         assert await found() == []
         listed = await running.documents.ListDocuments(document_pb2.ListDocumentsRequest(**session))
         assert not listed.documents
+        held = conversation_pb2.ListConversationsRequest(**session)
+        assert not (await running.conversations.ListConversations(held)).conversations
         last_again = await put("again")
         assert last_again.revision > last.revision
         assert await found() == ["again"]
+        assert (await append("again")).message_count == 1
         there = await running.sessions.GetSession(session_pb2.GetSessionRequest(**session))
-        assert (there.document_count, there.memory_count) == (1, 0)
+        counts = (there.document_count, there.memory_count, there.conversation_count)
+        assert counts == (1, 0, 1)
     await other.stop()

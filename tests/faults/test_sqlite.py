@@ -23,13 +23,14 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from sqlalchemy.engine import make_url
 
 from memoryd.database.migrate import HEAD, REVISIONS, migrate
-from memoryd.v1 import document_pb2
+from memoryd.v1 import conversation_pb2, document_pb2
 from memoryd.v1 import memory_pb2 as pb
+from memoryd.v1.conversation_pb2_grpc import ConversationServiceStub
 from memoryd.v1.document_pb2_grpc import DocumentServiceStub
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
-from .checker import History
 from .harness import SESSIONS, ServerProcess, acknowledgements, is_whole, open_channel
+from .history import History
 from .load import Load, connected
 from .scale import SCALE
 
@@ -43,6 +44,22 @@ def store_request(content: str) -> pb.StoreMemoryRequest:
 def put_request(text: str) -> document_pb2.PutDocumentRequest:
     document = document_pb2.Document(session_id="user-0", key="plan", text=text)
     return document_pb2.PutDocumentRequest(document=document, search_texts=[text])
+
+
+def append_request(text: str) -> conversation_pb2.AppendMessagesRequest:
+    return conversation_pb2.AppendMessagesRequest(
+        session_id="user-0",
+        conversation_id="talk",
+        messages=[conversation_pb2.Message(parts=[{"text": text}])],
+    )
+
+
+async def assert_message(channel: grpc.aio.Channel, text: str) -> None:
+    """Fail unless the message of `append_request` is read."""
+    listed = await ConversationServiceStub(channel).ListMessages(
+        conversation_pb2.ListMessagesRequest(session_id="user-0", conversation_id="talk")
+    )
+    assert [message.parts[0].text for message in listed.messages] == [text]
 
 
 async def assert_document(channel: grpc.aio.Channel, text: str) -> None:
@@ -135,6 +152,9 @@ async def test_a_full_disk_refuses_writes_until_there_is_room_and_breaks_nothing
                 await DocumentServiceStub(channels[0]).ListDocuments(
                     document_pb2.ListDocumentsRequest(session_id=SESSIONS[-1])
                 )
+                await ConversationServiceStub(channels[0]).ListConversations(
+                    conversation_pb2.ListConversationsRequest(session_id=SESSIONS[-1])
+                )
                 assert is_whole(url)
                 disk.clear(server)
             await acknowledgements(history, 100)
@@ -167,6 +187,7 @@ async def test_a_read_only_file_is_read_and_its_writes_are_refused(
     async with open_channel(await server.start()) as channel:
         stored = await MemoryServiceStub(channel).StoreMemory(store_request("prefers e-mail"))
         await DocumentServiceStub(channel).PutDocument(put_request("a letter"))
+        await ConversationServiceStub(channel).AppendMessages(append_request("hello"))
     await server.stop()
     # For root no file is read-only, so SQLite opens it in read-only mode.
     only_read = f"sqlite+aiosqlite:///file:{database_path}?mode=ro&uri=true"
@@ -180,10 +201,12 @@ async def test_a_read_only_file_is_read_and_its_writes_are_refused(
         )
         assert [each.memory.memory_id for each in found.results] == [stored.memory.memory_id]
         await assert_document(channel, "a letter")
+        await assert_message(channel, "hello")
         documents = DocumentServiceStub(channel)
         for call in (
             memory.StoreMemory(store_request("likes tea")),
             documents.PutDocument(put_request("an invoice")),
+            ConversationServiceStub(channel).AppendMessages(append_request("goodbye")),
         ):
             code, _ = await refused_with(call)
             assert code == "UNAVAILABLE"
@@ -213,8 +236,10 @@ async def test_the_service_waits_for_another_writer_and_survives_its_death(
     async with open_channel(await server.start()) as channel:
         memory = MemoryServiceStub(channel)
         documents = DocumentServiceStub(channel)
+        conversations = ConversationServiceStub(channel)
         await memory.StoreMemory(store_request("prefers e-mail"))
         await documents.PutDocument(put_request("a letter"))
+        await conversations.AppendMessages(append_request("hello"))
         other = await asyncio.create_subprocess_exec(
             sys.executable, "-c", script, str(database_path), stdout=asyncio.subprocess.PIPE
         )
@@ -222,17 +247,22 @@ async def test_the_service_waits_for_another_writer_and_survives_its_death(
         for call in (
             memory.StoreMemory(store_request("likes tea")),
             documents.PutDocument(put_request("an invoice")),
+            conversations.AppendMessages(append_request("goodbye")),
         ):
             code, _ = await refused_with(call)
             assert code == "UNAVAILABLE"
         await assert_document(channel, "a letter")
+        await assert_message(channel, "hello")
         listed = await memory.ListMemories(pb.ListMemoriesRequest(session_id="user-0"))
         assert [found.content for found in listed.memories] == ["prefers e-mail"]
         other.kill()
         await other.wait()
         stored = await memory.StoreMemory(store_request("likes tea"))
-        assert stored.memory.revision == 3
-        assert (await documents.PutDocument(put_request("an invoice"))).revision == 4
+        assert stored.memory.revision == 4
+        assert (await documents.PutDocument(put_request("an invoice"))).revision == 5
+        appended = await conversations.AppendMessages(append_request("goodbye"))
+        assert appended.conversation.revision == 6
+        assert appended.conversation.message_count == 2
     await server.stop()
     assert "nothing can be written: " in server.process.log
     assert "database is locked" in server.process.log

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
 
 import grpc
 import pytest
 
-from memoryd.v1 import document_pb2
+from memoryd.v1 import conversation_pb2, document_pb2
 from memoryd.v1 import memory_pb2 as pb
+from memoryd.v1.conversation_pb2_grpc import ConversationServiceStub
 
-from .checker import History
-from .harness import VARIABLES, acknowledgements
-from .load import Load, until
+from .harness import VARIABLES, acknowledgements, until
+from .history import History
+from .load import Load
 from .nodes import Node
 from .scale import SCALE
 
@@ -34,10 +36,19 @@ def put_request(text: str, session_id: str = SESSION) -> document_pb2.PutDocumen
     return document_pb2.PutDocumentRequest(document=document, search_texts=["kept"])
 
 
+def append_request(text: str, session_id: str = SESSION) -> conversation_pb2.AppendMessagesRequest:
+    return conversation_pb2.AppendMessagesRequest(
+        session_id=session_id,
+        conversation_id="talk",
+        messages=[conversation_pb2.Message(message_id=text.lower(), raw_json=json.dumps(text))],
+    )
+
+
 async def keep(running, text: str, session_id: str = SESSION) -> None:
-    """As a memory and as a document."""
+    """As a memory, as a document and as a message."""
     await running.memory.StoreMemory(store_request(text, session_id))
     await running.documents.PutDocument(put_request(text, session_id))
+    await running.conversations.AppendMessages(append_request(text, session_id))
 
 
 # Failover
@@ -62,6 +73,9 @@ async def test_no_acknowledged_write_is_lost_with_the_primary(serve, pair, fault
             assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await running.documents.PutDocument(put_request("to a standby", "elsewhere"))
+            assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await running.conversations.AppendMessages(append_request("lost", "elsewhere"))
             assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
             await asyncio.to_thread(pair.promote)
             promoted = time.monotonic()
@@ -89,17 +103,45 @@ async def test_a_commit_that_the_standby_does_not_confirm_is_not_acknowledged(se
     refused = await asyncio.gather(
         running.memory.StoreMemory(store_request("not confirmed")),
         running.documents.PutDocument(put_request("not confirmed", "elsewhere")),
+        running.conversations.AppendMessages(append_request("not-confirmed", "third")),
         return_exceptions=True,
     )
     for error in refused:
         assert isinstance(error, grpc.aio.AioRpcError)
         assert error.code() == grpc.StatusCode.UNAVAILABLE
     await asyncio.to_thread(pair.standby.thaw)
-    await keep(running, "confirmed again")
+    await keep(running, "confirmed-again")
     await asyncio.to_thread(pair.replicate, synchronously=False)
 
 
 # Reading from the standby
+
+
+ROWS = ("list", "export", "documents", "sent", "searched", "messages", "sent messages")
+"""Of `contents`, what comes from rows each time."""
+
+
+UPPER_CASE = """
+UPDATE messages SET body = convert_to(replace(convert_from(body, 'UTF8'), 'first', 'FIRST'), 'UTF8')
+"""
+
+
+async def said(conversations: ConversationServiceStub, session_id: str) -> dict[str, list[str]]:
+    """The messages in the results of calls about conversations."""
+    key = {"session_id": session_id}
+    talks = await conversations.ListConversations(conversation_pb2.ListConversationsRequest(**key))
+    sent = conversations.ExportMessages(conversation_pb2.ExportMessagesRequest(**key))
+    messages = [message async for one in sent for message in one.messages]
+    shown: list[conversation_pb2.Message] = []
+    for talk in talks.conversations:
+        named = {**key, "conversation_id": talk.conversation_id}
+        there = await conversations.ListMessages(conversation_pb2.ListMessagesRequest(**named))
+        assert there.messages[-1].message_id == talk.head_message_id
+        shown += there.messages
+    return {
+        "messages": sorted(json.loads(message.raw_json) for message in shown),
+        "sent messages": sorted(json.loads(message.raw_json) for message in messages),
+    }
 
 
 async def contents(running, session_id: str = SESSION) -> dict[str, list[str]]:
@@ -114,6 +156,7 @@ async def contents(running, session_id: str = SESSION) -> dict[str, list[str]]:
         document_pb2.SearchDocumentsRequest(**key, query="kept")
     )
     return {
+        **await said(running.conversations, session_id),
         "list": sorted(m.content for m in listed.memories),
         "export": sorted([m.content async for m in exported]),
         "retrieve": sorted(r.memory.content for r in retrieved.results),
@@ -124,8 +167,7 @@ async def contents(running, session_id: str = SESSION) -> dict[str, list[str]]:
 
 
 def everywhere(*shown: str) -> dict[str, list[str]]:
-    calls = ("list", "export", "retrieve", "documents", "sent", "searched")
-    return {call: sorted(shown) for call in calls}
+    return {call: sorted(shown) for call in (*ROWS, "retrieve")}
 
 
 async def test_a_standby_serves_rows_only_if_it_has_caught_up(serve, pair):
@@ -146,12 +188,13 @@ async def test_a_standby_serves_rows_only_if_it_has_caught_up(serve, pair):
     # A change that the service does not see shows which server returns the rows.
     pair.primary.sql("UPDATE memories SET content = 'FIRST'", database)
     pair.primary.sql("UPDATE documents SET body = 'FIRST'", database)
+    pair.primary.sql(UPPER_CASE, database)
     assert await contents(here) == await contents(there) == everywhere("first")
 
     # Every caller of any server sees what any server has acknowledged.
     await keep(here, "second")
     shown = await contents(there)
-    for call in ("list", "export", "documents", "sent", "searched"):
+    for call in ROWS:
         assert shown[call] == ["FIRST", "second"], call
     assert shown["retrieve"] == ["first", "second"]  # it already knew the first's revision
     await keep(there, "elsewhere", "user-456")
@@ -161,7 +204,7 @@ async def test_a_standby_serves_rows_only_if_it_has_caught_up(serve, pair):
 
     await asyncio.to_thread(pair.catch_up)
     shown = await contents(there)
-    assert shown["list"] == shown["documents"] == ["FIRST", "second"]
+    assert all(shown[call] == ["FIRST", "second"] for call in ROWS)
 
 
 @pytest.mark.parametrize("loss", ["stop", "freeze"])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from .checker import History, find_faults
+from .checker import find_faults
 from .earlier import EarlierRelease
 from .harness import SESSIONS, VARIABLES, acknowledgements
+from .history import History
 from .load import Load
 
 EARLIER_WRITES = 20

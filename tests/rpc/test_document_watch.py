@@ -7,6 +7,9 @@ from datetime import timedelta
 
 import grpc
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+from tests.roles import as_superuser
 from tests.rpc.test_documents import MIB, batch, delete, get, put, revisions, seconds
 from tests.rpc.test_watch import listeners
 
@@ -59,6 +62,43 @@ async def test_every_change_is_told_once_in_order(documents):
         assert told[2].document == changed
         assert told[2].change == UPDATED
     assert changes(found)[-3:] == [(3, CREATED, "b"), (4, DELETED, "a"), (5, CREATED, "a")]
+
+
+SUPERSEDE = (
+    """
+    INSERT INTO document_history (tenant, session_id, revision, namespace, key, change, recorded_at,
+        created_at, updated_at, kind, size, sha256, labels, body)
+    SELECT tenant, session_id, revision, namespace, key, change, updated_at,
+        created_at, updated_at, kind, size, sha256, labels, body
+    FROM documents
+    """,
+    "UPDATE documents SET revision = 2, change = 'updated'",
+    "UPDATE sessions SET revision = 2",
+)
+
+WAITING = """
+SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+    AND wait_event_type = 'Lock' AND query LIKE '%sessions LEFT OUTER JOIN%document_history%'
+"""
+"""How many read what was superseded."""
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+async def test_what_is_superseded_while_changes_are_read_is_told_once(
+    documents, tables, database_url
+):
+    await documents.PutDocument(put("a"))
+    engine = create_async_engine(as_superuser(database_url))
+    async with engine.begin() as connection, asyncio.timeout(60):
+        await connection.execute(text("LOCK TABLE document_history"))
+        watching = asyncio.create_task(events(documents, 3))
+        while await tables.rows(WAITING) != [(1,)]:  # noqa: ASYNC110  no event to await
+            await asyncio.sleep(0.01)
+        for statement in SUPERSEDE:
+            await connection.execute(text(statement))
+    await engine.dispose()
+    await documents.PutDocument(put("a", text="3"))
+    assert changes(await watching) == [(1, CREATED, "a"), (2, UPDATED, "a"), (3, UPDATED, "a")]
 
 
 @pytest.mark.notified

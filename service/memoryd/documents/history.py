@@ -54,21 +54,22 @@ def read_changes(
     another than the one that had the revision.
     """
     key = {**session._asdict(), "after": after}
-    # First what is current, as in the history of memories.
+    # First what is current, as in the history of memories. A version that is superseded between the
+    # two reads is in both.
     current = newer_rows(statements.fetch(connection, _CURRENT, key), after)
     revision = until = current.revision
     if after > revision:
         raise out_of_range(after)
-    found = [_event(row) for row in current.rows]
+    found = {event.revision: event for event in map(_event, current.rows)}
     if len(found) == READ_LIMIT:
-        until = found[-1].revision
+        until = max(found)
     superseded = newer_rows(
         statements.fetch(connection, _SUPERSEDED, {**key, "until": until}), after
     ).rows
     if len(superseded) == READ_LIMIT:
         until = _event(superseded[-1]).revision
-    found += map(_event, superseded)
-    events = sorted(event for event in found if event.revision <= until)
+    found |= {event.revision: event for event in map(_event, superseded)}
+    events = [found[at] for at in sorted(found) if at <= until]
     fitting = _fitting(events)
     if len(fitting) < len(events):
         until = fitting[-1].revision

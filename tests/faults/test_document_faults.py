@@ -9,8 +9,9 @@ import pytest
 from memoryd.domain.records import Change
 from memoryd.v1 import document_pb2 as pb
 
-from .checker import History, find_faults, up_to
+from .checker import find_faults
 from .harms import HARMS
+from .history import History, up_to
 from .promises import Broken
 from .stored import Body, DocumentVersion, Name, Stored, Version
 
@@ -29,7 +30,7 @@ class Story:
 
     def __init__(self) -> None:
         self.history = History()
-        self.journal = self.history.journal(CALLER, SESSION)
+        self.journal = self.history.document_journal(CALLER, SESSION)
         self.versions: list[DocumentVersion] = []
         self.memories: list[Version] = []
         self.events = self.history.watch_documents(SESSION).events
@@ -60,7 +61,7 @@ class Story:
 
     def put(self, name: Name, text: str) -> None:
         self.time += 1
-        is_new = name not in self.journal.last.documents
+        is_new = name not in self.journal.held
         change = pb.DOCUMENT_CHANGE_CREATED if is_new else pb.DOCUMENT_CHANGE_UPDATED
         self._change(name, body(text), change)
         self.journal.add_puts(self.time, {name: body(text)})
@@ -68,7 +69,7 @@ class Story:
     def delete(self, name: Name) -> None:
         self.time += 1
         self._change(name, None, pb.DOCUMENT_CHANGE_DELETED)
-        documents = {**self.journal.last.documents}
+        documents = {**self.journal.held}
         del documents[name]
         self.journal.add(self.time, documents, revisions=1)
 
@@ -143,8 +144,8 @@ def test_a_write_that_used_two_revisions_is_found(story):
     story.change(1, revision=4)  # that of a deletion: what is before it may be gone
     story.memories[0] = story.memories[0]._replace(revision=3)
     assert story.broken() == set()
-    last = story.journal.last
-    story.journal.states[-1] = last._replace(revisions=last.revisions - 1)
+    last = story.journal.states[-1]
+    story.journal.states[-1] = replace(last, revisions=last.revisions - 1)
     assert story.broken() == {Broken.GAP}
 
 
