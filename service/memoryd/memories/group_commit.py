@@ -36,8 +36,10 @@ if TYPE_CHECKING:
     from memoryd.memories.writes import Outcome, Write
 
 ANALYSE_AFTER = (100, 1_000, 10_000)
-"""After how many memories that it has inserted a process has the tables analysed. PostgreSQL's own
-turn comes within a minute; until then a plan may read a whole session for each key, and stays."""
+"""After how many rows of a kind that it has inserted a process has the tables analysed.
+
+PostgreSQL's own turn comes within a minute; until then a plan may read a whole session for each
+key, and stays. So it is with a table that was empty when another one had become large."""
 
 MAX_WAIT_SECONDS = 1.0
 """How long a caller's write may have to wait for its transaction, as far as that can be foreseen.
@@ -93,7 +95,8 @@ class GroupCommit:
         """How much was in them."""
         self._obstacle: str | None = None
         """Why the last transaction could not be written."""
-        self._inserted = 0
+        self._inserted: Counter[str] = Counter()
+        """By kind."""
         self._analysing: asyncio.Task[None] | None = None
         self._worker = asyncio.create_task(self._work(), name="group commit")
 
@@ -253,8 +256,9 @@ class GroupCommit:
         for news in plan.news:
             self._cache.take_in(watched.get(news.session), news)
         self._notify(plan.changed)
-        before, self._inserted = self._inserted, self._inserted + plan.inserted
-        if any(before < count <= self._inserted for count in ANALYSE_AFTER):
+        before, inserted = self._inserted.copy(), self._inserted
+        inserted.update(plan.inserted)
+        if any(before[kind] < n <= inserted[kind] for kind in inserted for n in ANALYSE_AFTER):
             self._analysing = asyncio.create_task(self._analyse(), name="analyse")
         return outcomes
 

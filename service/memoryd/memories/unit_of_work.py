@@ -7,6 +7,7 @@ given out in commit order. The unique index on live contents stands behind it al
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from memoryd.conversations.changes import ConversationChanges
@@ -115,11 +116,14 @@ class UnitOfWork:
                 )
 
     @property
-    def inserted(self) -> int:
-        """How many memories, documents, conversations and messages are new."""
-        others = (self._documents, self._conversations)
-        of_others = sum(changes.inserted for changes in others if changes is not None)
-        return of_others + sum(len(work.added) for work in self._work.values())
+    def inserted(self) -> Counter[str]:
+        """How many memories and documents are new, and how many conversations and messages."""
+        counted = Counter(memories=sum(len(work.added) for work in self._work.values()))
+        if self._documents is not None:
+            counted["documents"] = self._documents.inserted
+        if self._conversations is not None:
+            counted["conversations"] = self._conversations.inserted
+        return counted
 
     def _lock(self, writes: Sequence[Write]) -> None:
         """Lock the sessions, in one order for all, and make those that stores need."""
