@@ -27,7 +27,10 @@ LARGE_BYTES = 64 * 1024
 
 
 class LargeAnswers:
-    """Makes large answers one by one, and leaves other calls as much time as each takes."""
+    """Makes large answers one by one, and leaves other calls as much time as each takes.
+
+    All services share one, since they share the event loop.
+    """
 
     def __init__(self) -> None:
         self._making = asyncio.Lock()

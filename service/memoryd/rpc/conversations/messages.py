@@ -14,6 +14,7 @@ from memoryd.v1 import conversation_pb2
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from memoryd.conversations.windows import MessagePage
     from memoryd.conversations.writes import Appended
     from memoryd.domain.conversations import Conversation, ConversationEvent, Message, Summary
     from memoryd.domain.records import Session
@@ -86,6 +87,32 @@ def append_response(appended: Appended) -> conversation_pb2.AppendMessagesRespon
         conversation=brief_message(appended.conversation),
     )
     answer.truncated = _shorten(answer.messages, answer.conversation)
+    return answer
+
+
+def pop_response(popped: Iterable[Message]) -> conversation_pb2.PopMessagesResponse:
+    return conversation_pb2.PopMessagesResponse(messages=map(message_message, popped))
+
+
+def window_response(page: MessagePage, next_token: str) -> conversation_pb2.ListMessagesResponse:
+    answer = conversation_pb2.ListMessagesResponse(
+        messages=map(message_message, page.messages), next_page_token=next_token
+    )
+    if page.summary is not None:
+        answer.summary.CopyFrom(summary_message(page.summary))
+    return answer
+
+
+def export_response(
+    conversation: Conversation, messages: Iterable[Message], *, is_first: bool
+) -> conversation_pb2.ExportMessagesResponse:
+    """`is_first`: of those on the conversation, which tells all of it."""
+    answer = conversation_pb2.ExportMessagesResponse(messages=map(message_message, messages))
+    if is_first:
+        answer.conversation.CopyFrom(conversation_message(conversation))
+    else:
+        answer.conversation.session_id = conversation.session.session_id
+        answer.conversation.conversation_id = conversation.conversation_id
     return answer
 
 
