@@ -141,24 +141,18 @@ class ConversationService:
         await self._store.delete(write)
         return conversation_pb2.DeleteConversationResponse()
 
-    async def append(
-        self, write: AppendMessages, call: Call
-    ) -> conversation_pb2.AppendMessagesResponse | bytes:
+    async def append(self, write: AppendMessages, call: Call) -> bytes:
         del call
         appended = await self._store.append(write)
         make = partial(convert.append_response, appended)
         return await self._answers.make(_size_of(appended.messages), make)
 
-    async def pop(
-        self, write: PopMessages, call: Call
-    ) -> conversation_pb2.PopMessagesResponse | bytes:
+    async def pop(self, write: PopMessages, call: Call) -> bytes:
         del call
         popped = await self._store.pop(write)
         return await self._answers.make(_size_of(popped), partial(convert.pop_response, popped))
 
-    async def list_messages(
-        self, listing: MessageListing, call: Call
-    ) -> conversation_pb2.ListMessagesResponse | bytes:
+    async def list_messages(self, listing: MessageListing, call: Call) -> bytes:
         page = await self._store.messages(
             listing.of.session,
             listing.of.conversation_id,
@@ -185,9 +179,7 @@ class ConversationService:
                         yield convert.event_message(session, event)
                     position = event.revision
 
-    async def export(
-        self, named: Named, call: Call
-    ) -> AsyncIterator[conversation_pb2.ExportMessagesResponse | bytes]:
+    async def export(self, named: Named, call: Call) -> AsyncIterator[bytes]:
         last = None
         async for conversation, messages in self._store.export(
             named.session, named.conversation_id, now=self._clock(), timeout=call.time_remaining
