@@ -229,6 +229,18 @@ async def test_a_retry_gets_the_first_answer(conversations, refused):
     assert len(await ids(conversations)) == 4
 
 
+@pytest.mark.parametrize("with_etag", [False, True], ids=["any state", "a state"])
+async def test_a_retry_of_what_changed_nothing_gets_its_answer_on_another_server(serve, with_etag):
+    here, there = [(await serve()).conversations for _ in range(2)]
+    made = await here.AppendMessages(append(said("a", "1")))
+    etag = made.conversation.etag if with_etag else ""
+    again = append(said("a", "1"), request_id=str(uuid.uuid4()), expected_etag=etag)
+    first = await there.AppendMessages(again)
+    assert first.conversation == made.conversation
+    await here.AppendMessages(append(said("b", "2")))
+    assert await here.AppendMessages(again) == first
+
+
 async def head(conversations, **values):
     return await conversations.GetConversation(get(**values))
 
