@@ -118,7 +118,7 @@ bench: .venv/.installed ## measure parts, and the service compared with a bare e
 bench-access: .venv/.installed ## measure what keys cost a call, on and off in one run (ARGS="--rounds 7")
 	GRPC_VERBOSITY=NONE $(RUN) python benchmarks/access.py $(ARGS)
 
-bench-peers: .venv/.installed build/peers-venv/.installed ## measure LangGraph's stores and mem0 compared with the service (ARGS, PEERS_PYTHON)
+bench-peers: .venv/.installed build/peers-venv/.installed ## measure LangGraph, mem0 and the OpenAI Agents SDK compared with the service (ARGS, PEERS_PYTHON)
 	GRPC_VERBOSITY=NONE $(RUN) python benchmarks/peers.py build/peers-venv/bin/python $(ARGS)
 
 # LangGraph's store on SQLite needs a Python whose sqlite3 loads extensions; set PEERS_PYTHON to one.

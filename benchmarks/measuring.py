@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import work
 from connections import TIMEOUT_SECONDS
+from conversation_work import fill_conversations
 from document_work import fill_documents
 from loop import accounted, drive
 from texts import CONTENT_BYTES, METADATA, Texts
@@ -167,9 +168,9 @@ async def measure_changed(
 
 
 async def fill(target: Target, *, vectors: bool = True) -> list[tuple[str, str]]:
-    """Store the memories, documents and sessions to read; with `vectors`, wait for vectors.
+    """Store what is read: memories, documents, conversations, sessions.
 
-    Returns session and memory of what may be read by id.
+    With `vectors`, wait for vectors. Returns session and memory of what may be read by id.
     """
     (store, *_) = target.connections.calls(SERVICE, "BatchStoreMemories")
     texts = Texts()
@@ -186,6 +187,7 @@ async def fill(target: Target, *, vectors: bool = True) -> list[tuple[str, str]]
             if count == work.SMALL:
                 ids += [(session_id, stored.memory.memory_id) for stored in answer.responses]
     await fill_documents(target.connections)
+    await fill_conversations(target.connections, texts)
     if vectors:
         await await_vectors(target)
     return ids

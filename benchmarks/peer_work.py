@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from harness import Process, Server
 from loop import accounted, drive
-from texts import METADATA, SEED, Texts
+from texts import DIALOGUE_MESSAGES, DIALOGUES, LAST, METADATA, SEED, Texts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -240,13 +240,96 @@ class Mem0:
         )
 
 
+class AgentsSession:
+    """A conversation for each session of the OpenAI Agents SDK, in SQLAlchemy's tables."""
+
+    def __init__(self, url: str) -> None:
+        from agents.extensions.memory import SQLAlchemySession  # noqa: PLC0415  one peer
+        from sqlalchemy import make_url  # noqa: PLC0415  in the peers' environment alone
+        from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415  the same
+
+        engine = create_async_engine(make_url(url).set(drivername="postgresql+asyncpg"))
+        self._session = lambda name: SQLAlchemySession(name, engine=engine)
+        self._tables = SQLAlchemySession("", engine=engine, create_tables=True)
+        texts = Texts(SEED)
+        self._exchanges = itertools.cycle([_items(texts) for _ in range(VALUES)])
+        self._numbers = itertools.count()
+
+    async def fill(self) -> None:
+        await self._tables.get_items()
+        for number in range(DIALOGUES):
+            items = [next(self._exchanges) for _ in range(DIALOGUE_MESSAGES // 2)]
+            await self._session(f"dialogue-{number}").add_items([*itertools.chain(*items)])
+
+    def work(self) -> dict[str, Work]:
+        return {"append": self._append, "window": self._window}
+
+    async def _append(self, _caller: int) -> None:
+        session = self._session(f"run-{next(self._numbers) % STORE_SESSIONS}")
+        await session.add_items(next(self._exchanges))
+
+    async def _window(self, _caller: int) -> None:
+        session = self._session(f"dialogue-{next(self._numbers) % DIALOGUES}")
+        _require(len(await session.get_items(limit=LAST)) == LAST)
+
+
+class Checkpoints:
+    """LangGraph's checkpoints, each of a state that has two messages.
+
+    That of a thread has all of its messages, which are written again with each checkpoint; here a
+    checkpoint costs what the first of a thread does.
+    """
+
+    def __init__(self, saver: Any) -> None:
+        from langchain_core.messages import AIMessage, HumanMessage  # noqa: PLC0415  one peer
+
+        self._saver = saver
+        texts = Texts(SEED)
+        said = [texts.exchange() for _ in range(VALUES)]
+        self._states = itertools.cycle(
+            [
+                [
+                    HumanMessage(question, id=str(uuid.uuid4())),
+                    AIMessage(answer, id=str(uuid.uuid4())),
+                ]
+                for question, answer in said
+            ]
+        )
+        self._numbers = itertools.count()
+
+    async def fill(self) -> None:
+        await self._saver.setup()
+
+    def work(self) -> dict[str, Work]:
+        return {"append": self._put}
+
+    async def _put(self, _caller: int) -> None:
+        from langgraph.checkpoint.base import empty_checkpoint  # noqa: PLC0415  one peer
+
+        number = next(self._numbers)
+        thread = {"thread_id": f"run-{number % STORE_SESSIONS}", "checkpoint_ns": ""}
+        checkpoint = empty_checkpoint()
+        checkpoint["channel_values"] = {"messages": next(self._states)}
+        checkpoint["channel_versions"] = versions = {"messages": f"{number:032}.0"}
+        metadata = {"source": "loop", "step": number, "parents": {}}
+        await self._saver.aput({"configurable": thread}, checkpoint, metadata, versions)
+
+
+def _items(texts: Texts) -> list[dict[str, str]]:
+    """Two messages as the OpenAI Agents SDK has them."""
+    question, answer = texts.exchange()
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
 def _require(found: object) -> None:
     """Check that a call found something, since otherwise it did no work."""
     if not found:
         raise SystemExit("the peer found nothing")
 
 
-async def opened(system: str, url: str, stack: AsyncExitStack) -> LangGraph | Mem0:
+async def opened(
+    system: str, url: str, stack: AsyncExitStack
+) -> LangGraph | Mem0 | AgentsSession | Checkpoints:
     """Open a peer by name, on its own database or folder."""
     name, _, variant = system.partition(" ")
     indexed = variant == "index"
@@ -266,6 +349,13 @@ async def opened(system: str, url: str, stack: AsyncExitStack) -> LangGraph | Me
             file = f"{url}/store.db"
             made = AsyncSqliteStore.from_conn_string(file, index=index if indexed else None)
             return LangGraph(await stack.enter_async_context(made), indexed=indexed)
+        case "SQLAlchemySession":
+            return AgentsSession(url)
+        case "AsyncPostgresSaver":
+            from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver  # noqa: PLC0415
+
+            saver = AsyncPostgresSaver.from_conn_string(url)
+            return Checkpoints(await stack.enter_async_context(saver))
         case "mem0":
             folder = Path(os.environ["MEM0_DIR"])
             if variant == "Qdrant":

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import statistics
@@ -50,9 +51,15 @@ LOADS = {
     "doc_get": (1, 64),
     "doc_top": (1, 64),
     "doc_search": (1, 16),
+    "append": (1, 64),
+    "window": (1, 64),
 }
 """The works, and the numbers of concurrent callers. LangGraph has a namespace a session; with
 an index, it embeds the content that memoryd has as a search text."""
+RIVALS = {"append": ("SQLAlchemySession", "AsyncPostgresSaver"), "window": ("SQLAlchemySession",)}
+"""The OpenAI Agents SDK's conversations in SQLAlchemy's tables, and LangGraph's checkpoints."""
+RIVALS_GOAL = 1.0
+"""Calls a second of memoryd, over those of a rival."""
 INSTEAD = {"store_stream": "store"}
 """What peers do in the place of a work: they share no stream, and store one by one."""
 PEERS = {
@@ -62,6 +69,8 @@ PEERS = {
     "AsyncSqliteStore index": "",
     "mem0 pgvector": "mem0",
     "mem0 Qdrant": "",
+    "SQLAlchemySession": "agents",
+    "AsyncPostgresSaver": "langgraph_saver",
 }
 """Each with its database; None means a folder."""
 ONE_CALLER = ("mem0",)
@@ -271,6 +280,20 @@ def lead_in_batches(found: Rounds) -> None:
             print(verdict(what, share, BATCHES_GOAL, at_least=True))
 
 
+def lead_in_conversations(found: Rounds) -> None:
+    """Compare appends and windows with what conversations are kept in otherwise."""
+    for work, rivals in RIVALS.items():
+        for callers, system in itertools.product(LOADS[work], rivals):
+            own, their = (
+                [figures["rate"] for figures in found[work, name, callers]]
+                for name in ("memoryd on postgresql", system)
+            )
+            if own and their:
+                shares = [one / other for one, other in zip(own, their, strict=True)]
+                what = f"{WORK[work].label}: calls a second, × {system}, callers: {callers}"
+                print(verdict(what, statistics.median(shares), RIVALS_GOAL, at_least=True))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -294,6 +317,7 @@ def main() -> None:
         lead(found)
     if {"doc_batch", "doc_batch_texts"} <= {*given.work}:
         lead_in_batches(found)
+    lead_in_conversations(found)
     rows = [
         {"work": work, "system": system, "callers": callers, "rounds": rounds}
         for (work, system, callers), rounds in found.items()

@@ -11,6 +11,12 @@ DOCUMENT_BYTES = 1024
 """Of a document as JSON."""
 VOCABULARY = 5_000
 QUERY_WORDS = 6
+ANSWER_CONTENTS = 4
+"""How many contents the answer to something said has."""
+DIALOGUES, DIALOGUE_MESSAGES = 16, 1_000
+"""Conversations to read from, and how many messages are in each."""
+LAST = 20
+"""How many of the newest messages are read."""
 METADATA = {"source": "chat", "turn": 17}
 
 
@@ -41,6 +47,10 @@ class Texts:
         room = DOCUMENT_BYTES - len(json.dumps(found))
         found["notes"] = "".join(self.content() for _ in range(room // CONTENT_BYTES + 1))[:room]
         return found
+
+    def exchange(self) -> tuple[str, str]:
+        """What a user says, and what is answered."""
+        return self.content(), " ".join(self.content() for _ in range(ANSWER_CONTENTS))
 
     def query(self) -> str:
         return " ".join(self._chance.choices(self._words, k=QUERY_WORDS))

@@ -32,6 +32,7 @@ SHOWN = 15
 PROFILED = (
     *("store", "batch", "get", "top_small", "query"),
     *("doc_put", "doc_batch", "doc_get", "doc_search", "sessions"),
+    *("append", "window"),
 )
 OURS = "memoryd/"
 ELSEWHERE = "outside of memoryd"

@@ -1,4 +1,7 @@
-"""The calls that are measured; memories have 100 bytes, documents 1,024."""
+"""The calls that are measured.
+
+Memories have 100 bytes, documents 1,024, the two messages of an append 100 and 403.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,12 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from conversation_work import CONVERSATION_SERVICE, ConversationRequests
 from document_work import DOCUMENT_SERVICE, SESSION_SERVICE, DocumentRequests
 from texts import METADATA, SEED, Texts
 
 from memoryd.client.messages import new_request_id
-from memoryd.v1 import document_pb2, session_pb2
+from memoryd.v1 import conversation_pb2, document_pb2, session_pb2
 from memoryd.v1 import memory_pb2 as pb
 
 if TYPE_CHECKING:
@@ -109,6 +113,16 @@ WORK = {
             session_pb2.ListSessionsRequest, session_pb2.ListSessionsResponse, (1, 64),
             service=SESSION_SERVICE,
         ),
+        Work(
+            "append", "AppendMessages of 2", "AppendMessages",
+            conversation_pb2.AppendMessagesRequest, conversation_pb2.AppendMessagesResponse,
+            (1, 64), service=CONVERSATION_SERVICE,
+        ),
+        Work(
+            "window", "ListMessages, 20 of 1,000", "ListMessages",
+            conversation_pb2.ListMessagesRequest, conversation_pb2.ListMessagesResponse,
+            (1, 64), service=CONVERSATION_SERVICE,
+        ),
     )
 }  # fmt: skip
 
@@ -155,6 +169,7 @@ class Requests:
         self._ids = ids
         self._texts = Texts(SEED + 1)
         self._documents = DocumentRequests(self._texts)
+        self._conversations = ConversationRequests(self._texts)
         self._chance = random.Random(SEED)  # noqa: S311  repeatable, not secret
         self._runs = 0
 
@@ -188,6 +203,8 @@ class Requests:
                 request = question(large_session(number), self._texts.query())
             case "query_changed":
                 request = question(growing_session(number), self._texts.query())
+            case "append" | "window":
+                request = self._conversations.make(name, target, number)
             case _:
                 request = self._documents.make(name, target, number)
         return request

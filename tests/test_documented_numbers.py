@@ -15,6 +15,7 @@ STATED = [
     ("limits", "domain.content:MAX_RAW_CHARS", "{:,} as sent"),
     ("limits", "domain.metadata:MAX_METADATA_DEPTH", "{} containers deep"),
     ("limits", "memories.group_commit:MAX_WAIT_SECONDS", "writes in {:g} second at"),
+    ("limits", "memories.group_commit:LARGE_WRITES", "64 KiB that are committed or next | – ({})"),
     ("limits", "retrieval.loading:MOST_LOADED", "{:,} characters that are not in memory"),
     ("limits", "rpc.endpoint:ENDS_SECONDS", "such end within {:g} seconds"),
     ("limits", "rpc.endpoint:MOST_ENDS", "At the {}th such end"),

@@ -38,6 +38,7 @@ from memoryd.rpc import core_server, reflection
 from memoryd.rpc.access import Anyone, Gate
 from memoryd.rpc.admin.service import AccessService
 from memoryd.rpc.aio_server import aio_server
+from memoryd.rpc.answer_size import LargeAnswers
 from memoryd.rpc.auditing import Auditor
 from memoryd.rpc.conversations.promotion import Promotions
 from memoryd.rpc.conversations.service import ConversationService
@@ -380,8 +381,9 @@ class Server:
         pipeline.add_service(
             SESSION_SERVICE, SessionService(sessions, self._store, clock).methods()
         )
+        answers = LargeAnswers()
         documents = DocumentService(
-            self._documents, self._document_feed, self._document_search, clock=clock
+            self._documents, self._document_feed, self._document_search, answers, clock=clock
         )
         pipeline.add_service(DOCUMENT_SERVICE, documents.methods())
         conversations = ConversationStore(
@@ -391,7 +393,9 @@ class Server:
         pipeline.add_service(
             CONVERSATION_SERVICE,
             {
-                **ConversationService(conversations, self._conversation_feed, clock).methods(),
+                **ConversationService(
+                    conversations, self._conversation_feed, answers, clock
+                ).methods(),
                 **promotions.methods(),
             },
         )

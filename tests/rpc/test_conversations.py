@@ -7,7 +7,10 @@ import uuid
 
 import grpc
 import pytest
+from tests.locks import writes_blocked
 
+from memoryd.conversations.writes import BYTES_A_WEIGHT
+from memoryd.memories.group_commit import LARGE_WRITES
 from memoryd.v1 import conversation_pb2 as pb
 from memoryd.v1 import session_pb2
 
@@ -17,6 +20,10 @@ INVALID = grpc.StatusCode.INVALID_ARGUMENT
 EXISTS = grpc.StatusCode.ALREADY_EXISTS
 NAME = {"session_id": "s", "conversation_id": "c"}
 MIB = 1024 * 1024
+MANY = 12
+"""Large appends, of `LARGE` bytes each."""
+LARGE = 100_000
+WEIGHT = 2 + LARGE // BYTES_A_WEIGHT
 
 
 def said(text="hello", message_id="", role=pb.ROLE_USER, **values):
@@ -227,6 +234,47 @@ async def test_a_retry_gets_the_first_answer(conversations, refused):
     answer = await conversations.AppendMessages(late)
     assert await conversations.AppendMessages(late) == answer  # its etag is stale by now
     assert len(await ids(conversations)) == 4
+
+
+@pytest.mark.parametrize("with_etag", [False, True], ids=["any state", "a state"])
+async def test_a_retry_of_what_changed_nothing_gets_its_answer_on_another_server(serve, with_etag):
+    here, there = [(await serve()).conversations for _ in range(2)]
+    made = await here.AppendMessages(append(said("a", "1")))
+    etag = made.conversation.etag if with_etag else ""
+    again = append(said("a", "1"), request_id=str(uuid.uuid4()), expected_etag=etag)
+    first = await there.AppendMessages(again)
+    assert first.conversation == made.conversation
+    await here.AppendMessages(append(said("b", "2")))
+    assert await here.AppendMessages(again) == first
+
+
+async def test_a_small_append_waits_for_few_large_ones(running, database_url, eventually):
+    # A lock on PostgreSQL needs a session.
+    before = (await running.conversations.AppendMessages(append(said()))).conversation.revision
+
+    async def write(text):
+        answer = await running.conversations.AppendMessages(append(said(text)), timeout=60)
+        return answer.conversation.revision - before
+
+    def waiting():
+        return running.server.waiting_writes("default")
+
+    async with writes_blocked(database_url):
+        calls = [asyncio.create_task(write("x" * LARGE)) for _ in range(MANY)]
+
+        async def large_wait():
+            return waiting() >= (MANY - LARGE_WRITES) * WEIGHT
+
+        await eventually(large_wait)
+        calls.append(asyncio.create_task(write("hello")))
+
+        async def small_waits():
+            return waiting() % WEIGHT
+
+        await eventually(small_waits)
+    *large, small = await asyncio.gather(*calls)
+    assert small <= 2 * LARGE_WRITES + 1
+    assert sorted([*large, small]) == [*range(1, MANY + 2)]
 
 
 async def head(conversations, **values):

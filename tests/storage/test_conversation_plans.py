@@ -19,6 +19,7 @@ from tests.storage import test_plans as plans
 from memoryd.database.tables import conversation_branches, conversations, messages, sessions
 from memoryd.database.types import UtcDateTime
 from memoryd.v1 import conversation_pb2 as pb
+from memoryd.v1 import memory_pb2
 
 ROWS = 100_000
 """Messages of one conversation, and again of many others."""
@@ -256,3 +257,16 @@ async def rows_read(engine, statement):
         for node in plans.nodes(parsed[0]["Plan"])
         if node.get("Relation Name") == "messages"
     )
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+async def test_messages_are_analysed_though_the_memories_before_them_were(
+    memory, conversations, engine
+):
+    requests = [
+        memory_pb2.StoreMemoryRequest(session_id="s", content=f"fact {n}") for n in range(100)
+    ]
+    await memory.BatchStoreMemories(memory_pb2.BatchStoreMemoriesRequest(requests=requests))
+    await plans.until_analysed(engine, "memories", rows=100)
+    await conversations.AppendMessages(append(*(said(f"message {n}") for n in range(100))))
+    await plans.until_analysed(engine, "messages", rows=100)

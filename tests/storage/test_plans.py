@@ -690,8 +690,13 @@ async def test_a_new_table_is_analysed_before_it_is_large(memory, engine):
         for n in range(100)
     ]
     await memory.BatchStoreMemories(pb.BatchStoreMemoriesRequest(requests=requests))
-    rows = sa.text("SELECT reltuples FROM pg_class WHERE relname = 'memories'")
+    await until_analysed(engine, "memories", rows=100)
+
+
+async def until_analysed(engine: AsyncEngine, table: str, *, rows: int) -> None:
+    """Wait until the planner knows of so many rows; -1: the table was never analysed."""
+    known = sa.text("SELECT reltuples FROM pg_class WHERE relname = :table")
     async with asyncio.timeout(30), engine.connect() as connection:
-        while (await connection.execute(rows)).scalar_one() < 0:  # never analysed
+        while (await connection.execute(known, {"table": table})).scalar_one() < rows:
             await asyncio.sleep(0.05)
             await connection.rollback()

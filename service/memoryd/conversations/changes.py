@@ -52,7 +52,7 @@ from memoryd.domain.quotas import Usage
 from memoryd.domain.records import Change, Session, expiry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
         Named,
         PromoteMessages,
     )
-    from memoryd.database.dialect import Dialect, Insertion
+    from memoryd.database.dialect import Dialect, Insertion, Update
     from memoryd.domain.conversations import Message, Tip
     from memoryd.domain.records import Stored
     from memoryd.sessions.revisions import Revisions
@@ -80,11 +80,15 @@ class ConversationChanges:
         dialect: Dialect,
         now: datetime,
         revisions: Mapping[Session, Revisions],
+        may_have_answered: Callable[[Session, str], bool] = lambda *_: True,
     ) -> None:
-        """`revisions`: those of the sessions that writes are about."""
+        """`revisions`: those of the sessions that writes are about.
+
+        `may_have_answered`: whether a session may have answered to a `request_id`.
+        """
         self._now = now
         self._revisions = revisions
-        self._rows = WorkingSet(connection, dialect, now)
+        self._rows = WorkingSet(connection, dialect, now, may_have_answered)
         self._trees = self._rows.trees
 
     def load(self, writes: Sequence[ConversationWrite]) -> None:
@@ -100,8 +104,13 @@ class ConversationChanges:
         """How many conversations and messages are new."""
         return self._rows.inserted
 
-    def save(self) -> list[Insertion]:
-        """Write what has changed; give the rows that are still to be inserted."""
+    @property
+    def answered(self) -> Iterable[tuple[Session, str]]:
+        """The `request_id`s with new answers."""
+        return self._rows.answered
+
+    def save(self) -> list[Insertion | Update]:
+        """Give what is still to be written."""
         return self._rows.save()
 
     def state(self, write: ConversationWrite) -> None:

@@ -17,7 +17,7 @@ from memoryd.conversations.writes import (
     PromoteMessages,
     SetSummary,
 )
-from memoryd.database.dialect import Insertion, columns_of
+from memoryd.database.dialect import Insertion, Update, columns_of
 from memoryd.database.keyed import fetch_keyed
 from memoryd.database.tables import (
     conversation_history,
@@ -30,7 +30,7 @@ from memoryd.domain.records import Change, Session
 from memoryd.sessions.lock import SHARD_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection, Select
@@ -63,7 +63,14 @@ class _Rows:
 class WorkingSet:
     """The conversations that writes are about. Their sessions are locked."""
 
-    def __init__(self, connection: Connection, dialect: Dialect, now: datetime) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        dialect: Dialect,
+        now: datetime,
+        may_have_answered: Callable[[Session, str], bool],
+    ) -> None:
+        self._may_have_answered = may_have_answered
         self.connection = connection
         self.dialect = dialect
         self.now = now
@@ -93,7 +100,7 @@ class WorkingSet:
         requests = {
             (*write.of.session, write.retry.request_id)
             for write in writes
-            if isinstance(write, AppendMessages | PopMessages) and write.retry.request_id
+            if isinstance(write, AppendMessages | PopMessages) and self._may_be_retry(write)
         }
         for found in fetch_keyed(
             self.connection, self.dialect, _by_request(self.dialect), _REQUEST_KEY, requests
@@ -101,6 +108,14 @@ class WorkingSet:
             tenant, session_id, request_id, *answered = found
             reply = replies.Reply(*answered)
             self._replies[Session(tenant, session_id), request_id] = reply
+
+    def _may_be_retry(self, write: AppendMessages | PopMessages) -> bool:
+        of, request_id = write.of, write.retry.request_id
+        if not request_id:
+            return False
+        # A call that changes nothing raises no revision, so another process does not know of its
+        # answer. Its retry changes nothing either, but would be refused for a former etag.
+        return bool(of.etag) or self._may_have_answered(of.session, request_id)
 
     def _take_in(self, statement: Select[Any], names: Iterable[tuple[str, str, str]]) -> None:
         wanted = sorted(names)
@@ -170,16 +185,15 @@ class WorkingSet:
         """Keep an answer for a retry."""
         self._replies[session, request_id] = reply
 
-    def save(self) -> list[Insertion]:
-        """Write what has changed; give the rows that are still to be inserted."""
+    def save(self) -> list[Insertion | Update]:
+        """Give what is still to be written."""
         return [*self._save_rows(), *self._history(), *self._answers()]
 
     def flush(self) -> None:
         """Write what has changed, for what goes by the rows of the database."""
-        for insertion in self._save_rows():
-            self.dialect.insert_many(self.connection, *insertion)
+        self.dialect.write(self.connection, self._save_rows())
 
-    def _save_rows(self) -> list[Insertion]:
+    def _save_rows(self) -> list[Insertion | Update]:
         added: list[Row] = []
         updated: defaultdict[bool, list[Row]] = defaultdict(list)
         for of_session in self._sessions.values():
@@ -194,16 +208,23 @@ class WorkingSet:
                     added.append(values)
                     of_session.stored.add(conversation_id)
             of_session.changed.clear()
-        for changed in updated.values():
-            self.dialect.update_many(self.connection, conversations, rows.NAME, changed)
-        insertions = [Insertion(conversations, columns_of(added), {})] if added else []
-        return [*insertions, *self.trees.insertions()]
+        pending: list[Insertion | Update] = [
+            Update(conversations, rows.NAME, changed) for changed in updated.values()
+        ]
+        if added:
+            pending.append(Insertion(conversations, columns_of(added), {}))
+        return [*pending, *self.trees.insertions()]
 
     def _history(self) -> list[Insertion]:
         if not self._gone:
             return []
         recorded = {"recorded_at": self.now}
         return [Insertion(conversation_history, columns_of(self._gone), recorded)]
+
+    @property
+    def answered(self) -> Iterable[tuple[Session, str]]:
+        """The `request_id`s with new answers."""
+        return (place for place, reply in self._replies.items() if reply.is_new)
 
     def _answers(self) -> list[Insertion]:
         new = [

@@ -103,7 +103,12 @@ class AppendMessages(OnConversation):
 
     @property
     def weight(self) -> int:
-        return 1 + sum(1 + len(item.body) // BYTES_A_WEIGHT for item in self.items)
+        return 1 + sum(map(_weight, self.items))
+
+    @property
+    def heaviest(self) -> int:
+        """The weight of the heaviest message."""
+        return max(map(_weight, self.items), default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +182,10 @@ class ExpireConversation(OnConversation):
 
     makes_session = False
     weight = REMOVAL_WEIGHT
+
+
+def _weight(item: NewMessage) -> int:
+    return 1 + len(item.body) // BYTES_A_WEIGHT
 
 
 class Candidate(NamedTuple):

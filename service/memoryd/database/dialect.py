@@ -10,7 +10,7 @@ from sqlalchemy import inspect
 from memoryd.database.tenancy import TenantContext
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Column, ColumnElement, Connection, FromClause, Select, Table
@@ -53,6 +53,14 @@ class Insertion(NamedTuple):
     columns: Columns
     common: Row
     """What each row also has."""
+
+
+class Update(NamedTuple):
+    """Rows of one table that change, as `Dialect.update_many` takes them."""
+
+    table: Table
+    key: Sequence[str]
+    rows: Sequence[Row]
 
 
 class RowSecurity(NamedTuple):
@@ -176,13 +184,21 @@ class Dialect(ABC):
         rows: Sequence[Row],
         *,
         notification: Notification | None = None,
-        along: Sequence[Insertion] = (),
+        along: Sequence[Insertion | Update] = (),
     ) -> None:
         """Set the columns of each row other than its key, where the key is equal.
 
-        A notification goes along as `notify` has it, and insertions into other tables as
-        `insert_many` has them, without round trips of their own.
+        A notification goes along as `notify` has it, and what is written to other rows as `write`
+        has it, without round trips of their own. None of it sees the rest.
         """
+
+    def write(self, connection: Connection, pending: Iterable[Insertion | Update]) -> None:
+        """Insert and update rows."""
+        for one in pending:
+            if isinstance(one, Update):
+                self.update_many(connection, *one)
+            else:
+                self.insert_many(connection, *one)
 
     @abstractmethod
     def delete_many(

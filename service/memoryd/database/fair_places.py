@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -48,9 +49,15 @@ class FairPlaces:
         except asyncio.CancelledError:
             if turn.cancelled():
                 self._line.remove(tenant, turn)
-            else:
+            elif turn.exception() is None:
                 self._give_back()
             raise
+
+    def turn_away(self, error: Exception) -> None:
+        """Have those in line fail."""
+        for turn in self._line.take(sys.maxsize, most_tenants=sys.maxsize):
+            if not turn.done():
+                turn.set_exception(error)
 
     def _give_back(self) -> None:
         for turn in self._line.take(1, most_tenants=1):

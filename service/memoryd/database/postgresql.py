@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from memoryd.database import row_security, statements
-from memoryd.database.dialect import NOTHING, Dialect, Keys, RowSecurity, columns_of
+from memoryd.database.dialect import NOTHING, Dialect, Keys, RowSecurity, Update, columns_of
 from memoryd.database.failover import HostFailover
 from memoryd.database.obstacles import postgresql_obstacle
 from memoryd.database.pools import AsyncPool
@@ -229,14 +229,22 @@ class PostgresDialect(Dialect):
         rows: Sequence[Row],
         *,
         notification: Notification | None = None,
-        along: Sequence[Insertion] = (),
+        along: Sequence[Insertion | Update] = (),
     ) -> None:
         names = tuple(rows[0])
-        shapes = tuple((i.table, tuple(i.columns), tuple(i.common)) for i in along)
-        statement = _update_unnest(table, tuple(key), names, notification is not None, shapes)
+        shapes: list[_Shape] = []
         parameters = _values(table, columns_of(rows))
-        for place, insertion in enumerate(along):
-            parameters |= _inserted(*insertion, prefix=_ALONG.format(place))
+        for place, one in enumerate(along):
+            prefix = _ALONG.format(place)
+            if isinstance(one, Update):
+                shapes.append((one.table, tuple(one.rows[0]), tuple(one.key), True))
+                parameters |= _values(one.table, columns_of(one.rows), prefix)
+            else:
+                shapes.append((one.table, tuple(one.columns), tuple(one.common), False))
+                parameters |= _inserted(*one, prefix=prefix)
+        statement = _update_unnest(
+            table, tuple(key), names, notification is not None, tuple(shapes)
+        )
         if notification is not None:
             parameters |= notification._asdict()
         statements.execute(connection, statement, parameters)
@@ -324,7 +332,10 @@ _NOTIFY = select(func.pg_notify(bindparam("channel", type_=Text), _payload))
 
 
 _ALONG = "along_{}"
-"""Of insertions that go along, the name of each by its place."""
+"""Of what goes along, the name of each by its place."""
+
+_Shape = tuple["Table", tuple[str, ...], tuple[str, ...], bool]
+"""Of what goes along: its table, the columns, those in common; of an update the key, and True."""
 
 
 @cache
@@ -353,20 +364,29 @@ def _update_unnest(
     key: tuple[str, ...],
     names: tuple[str, ...],
     notifying: bool,  # noqa: FBT001  a cache key
-    along: tuple[tuple[Table, tuple[str, ...], tuple[str, ...]], ...],
+    along: tuple[_Shape, ...],
 ) -> Any:
-    values = _unnest([table.c[name] for name in names], "value")
-    statement: Any = (
+    statement = _updating(table, key, names, "value")
+    if notifying:
+        statement = _NOTIFY.add_cte(statement.cte("updated"))
+    for place, (other, columns, special, is_update) in enumerate(along):
+        prefix = _ALONG.format(place)
+        goes_along = (
+            _updating(other, special, columns, prefix)
+            if is_update
+            else _insert_unnest(other, columns, special, False, prefix)  # noqa: FBT003  a cache key
+        )
+        statement = statement.add_cte(goes_along.cte(prefix))
+    return statement
+
+
+def _updating(table: Table, key: tuple[str, ...], names: tuple[str, ...], prefix: str) -> Any:
+    values = _unnest([table.c[name] for name in names], prefix)
+    return (
         update(table)
         .where(*(table.c[name] == values.c[name] for name in key))
         .values({name: _typed(values, table.c[name]) for name in names if name not in key})
     )
-    if notifying:
-        statement = _NOTIFY.add_cte(statement.cte("updated"))
-    for place, shape in enumerate(along):
-        prefix = _ALONG.format(place)
-        statement = statement.add_cte(_insert_unnest(*shape, False, prefix).cte(prefix))  # noqa: FBT003  a cache key
-    return statement
 
 
 @cache

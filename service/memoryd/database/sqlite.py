@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.sql.functions import Function
 
-    from memoryd.database.dialect import Columns, Insertion, Notification, Row
+    from memoryd.database.dialect import Columns, Insertion, Notification, Row, Update
     from memoryd.database.options import DatabaseOptions
     from memoryd.database.pools import Pool
 
@@ -160,10 +160,9 @@ class SqliteDialect(Dialect):
         rows: Sequence[Row],
         *,
         notification: Notification | None = None,
-        along: Sequence[Insertion] = (),
+        along: Sequence[Insertion | Update] = (),
     ) -> None:
-        for insertion in along:
-            self.insert_many(connection, *insertion)
+        self.write(connection, along)
         names = tuple(rows[0])
         statements.execute_each(
             connection,

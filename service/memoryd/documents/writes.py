@@ -35,6 +35,11 @@ class WriteDocuments:
     def weight(self) -> int:
         return sum(map(_weight, self.items))
 
+    @property
+    def heaviest(self) -> int:
+        """The weight of the heaviest document."""
+        return max(map(_weight, self.items), default=0)
+
 
 @dataclass(frozen=True, slots=True)
 class ExpireDocument:

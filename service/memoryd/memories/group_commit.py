@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from memoryd.database.batch_loader import until_quiet
+from memoryd.database.fair_places import FairPlaces
 from memoryd.database.fair_queue import QUANTUM, FairQueue
 from memoryd.database.tables import schema
 from memoryd.database.tenancy import MAX_TENANTS, NO_TENANT
@@ -21,7 +22,7 @@ from memoryd.domain.errors import DatabaseUnavailable, MemorydError, Overloaded,
 from memoryd.memories.known_sessions import KnownSessions
 from memoryd.memories.ranker import Ranker
 from memoryd.memories.unit_of_work import UnitOfWork
-from memoryd.memories.writes import sessions_of, tenant_of, weight_of
+from memoryd.memories.writes import is_large, sessions_of, tenant_of, weight_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,13 +37,19 @@ if TYPE_CHECKING:
     from memoryd.memories.writes import Outcome, Write
 
 ANALYSE_AFTER = (100, 1_000, 10_000)
-"""After how many memories that it has inserted a process has the tables analysed. PostgreSQL's own
-turn comes within a minute; until then a plan may read a whole session for each key, and stays."""
+"""After how many rows of a kind that it has inserted a process has the tables analysed.
+
+PostgreSQL's own turn comes within a minute; until then a plan may read a whole session for each
+key, and stays. So it is with a table that was empty when another one had become large."""
 
 MAX_WAIT_SECONDS = 1.0
 """How long a caller's write may have to wait for its transaction, as far as that can be foreseen.
 Where more come than can be written, those that are let in are then done well before their
 deadlines; else all would wait until theirs had passed, and be written in vain."""
+
+LARGE_WRITES = 2
+"""How many large writes are in a transaction, or next for one; others wait in a line of their own.
+Many of them take seconds, in which small writes that come later would wait, or be refused."""
 
 _MEMORY = 0.8
 """How much of what was measured before a transaction still counts after it."""
@@ -80,6 +87,8 @@ class GroupCommit:
         self._queue_limit = queue_limit
         self._batch_limit = batch_limit
         self._waiting: FairQueue[_Waiting] = FairQueue()
+        self._large = FairPlaces(LARGE_WRITES)
+        """For large writes, so that small ones do not wait for many of them."""
         self._coming: Counter[str] = Counter()
         """Writes that are admitted and not submitted, by tenant."""
         self._all_coming = 0
@@ -93,13 +102,14 @@ class GroupCommit:
         """How much was in them."""
         self._obstacle: str | None = None
         """Why the last transaction could not be written."""
-        self._inserted = 0
+        self._inserted: Counter[str] = Counter()
+        """By kind."""
         self._analysing: asyncio.Task[None] | None = None
         self._worker = asyncio.create_task(self._work(), name="group commit")
 
     def waiting(self, tenant: str) -> int:
         """How many writes of a tenant wait for their transaction, by weight."""
-        return self._waiting.weight_of(tenant)
+        return self._waiting.weight_of(tenant) + self._large.line.weight_of(tenant)
 
     @contextmanager
     def admitted(self, tenant: str) -> Iterator[None]:
@@ -112,13 +122,7 @@ class GroupCommit:
         own = self._waiting.weight_of(tenant) + coming[tenant]
         # Until all of it is written, no other tenant gets further than a turn ahead of it.
         turns = (own + QUANTUM) * max(self._waiting.tenants + 1, len(coming) + 1)
-        waiting = min(self._waiting.weight + self._all_coming, turns)
-        if (
-            waiting > self._batch_limit
-            and self._written
-            and waiting * self._seconds / self._written > MAX_WAIT_SECONDS
-        ):
-            raise Overloaded(f"{waiting:,} writes are waiting, more than is soon done; try again")
+        self._check_wait(min(self._waiting.weight + self._all_coming, turns))
         coming[tenant] += 1
         self._all_coming += 1
         try:
@@ -134,7 +138,12 @@ class GroupCommit:
 
         Raises Overloaded, ShuttingDown, what Database raises, and what the domain has against it.
         """
-        return await self.begin(write)
+        if not is_large(write):
+            return await self.begin(write)
+        weight, tenant = weight_of(write), tenant_of(write)
+        self._check_room(self._large.line, tenant, weight)
+        async with self._large.place(tenant, weight):
+            return await self.begin(write)
 
     def begin(self, write: Write) -> asyncio.Future[Outcome]:
         """Give a future that is done once the write is committed; cancelled, it may not be.
@@ -143,16 +152,29 @@ class GroupCommit:
         """
         if self._closing:
             raise ShuttingDown
-        weight, tenant, waiting = weight_of(write), tenant_of(write), self._waiting
+        weight, tenant = weight_of(write), tenant_of(write)
+        self._check_room(self._waiting, tenant, weight)
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._waiting.add(tenant, (write, future), weight)
+        self._arrived.set()
+        return future
+
+    def _check_wait(self, waiting: int) -> None:
+        """Raise Overloaded where so much, by weight, is more than is soon written."""
+        if (
+            waiting > self._batch_limit
+            and self._written
+            and waiting * self._seconds / self._written > MAX_WAIT_SECONDS
+        ):
+            raise Overloaded(f"{waiting:,} writes are waiting, more than is soon done; try again")
+
+    def _check_room(self, waiting: FairQueue[Any], tenant: str, weight: int) -> None:
+        """Raise Overloaded where too much waits for a further write."""
         if waiting.weight and waiting.weight + weight > self._queue_limit:
             # A tenant that has waiting less than its share is let in all the same.
             own, share = waiting.weight_of(tenant), self._queue_limit // (waiting.tenants + 1)
             if own + weight > share:
                 raise Overloaded(f"{waiting.weight:,} writes are waiting, the limit; try again")
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        waiting.add(tenant, (write, future), weight)
-        self._arrived.set()
-        return future
 
     async def close(self) -> None:
         """Commit what is waiting, and take no more."""
@@ -189,6 +211,7 @@ class GroupCommit:
             # What waits behind these would only wait for the same.
             for _, future in (*batch, *self._waiting):
                 _settle(future, error)
+            self._large.turn_away(error)
         except MemorydError as error:
             for _, future in batch:
                 _settle(future, error)
@@ -253,8 +276,9 @@ class GroupCommit:
         for news in plan.news:
             self._cache.take_in(watched.get(news.session), news)
         self._notify(plan.changed)
-        before, self._inserted = self._inserted, self._inserted + plan.inserted
-        if any(before < count <= self._inserted for count in ANALYSE_AFTER):
+        before, inserted = self._inserted.copy(), self._inserted
+        inserted.update(plan.inserted)
+        if any(before[kind] < n <= inserted[kind] for kind in inserted for n in ANALYSE_AFTER):
             self._analysing = asyncio.create_task(self._analyse(), name="analyse")
         return outcomes
 

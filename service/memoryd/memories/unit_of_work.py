@@ -7,6 +7,7 @@ given out in commit order. The unique index on live contents stands behind it al
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from memoryd.conversations.changes import ConversationChanges
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from memoryd.database.dialect import Dialect, Insertion
+    from memoryd.database.dialect import Dialect, Insertion, Update
     from memoryd.domain.quotas import Account, Quotas
     from memoryd.domain.records import Session
 
@@ -91,6 +92,10 @@ class UnitOfWork:
     def remember(self) -> None:
         """Keep what the next plan can use; to be called when this one is committed."""
         self._memories.remember()
+        if self._conversations is not None:
+            for session, request_id in self._conversations.answered:
+                if (known := self._known[session]) is not None:
+                    known.add_request(request_id)
         for session, work in self._work.items():
             known = self._known[session]
             if known is not None:
@@ -115,11 +120,14 @@ class UnitOfWork:
                 )
 
     @property
-    def inserted(self) -> int:
-        """How many memories, documents, conversations and messages are new."""
-        others = (self._documents, self._conversations)
-        of_others = sum(changes.inserted for changes in others if changes is not None)
-        return of_others + sum(len(work.added) for work in self._work.values())
+    def inserted(self) -> Counter[str]:
+        """How many memories and documents are new, and how many conversations and messages."""
+        counted = Counter(memories=sum(len(work.added) for work in self._work.values()))
+        if self._documents is not None:
+            counted["documents"] = self._documents.inserted
+        if self._conversations is not None:
+            counted["conversations"] = self._conversations.inserted
+        return counted
 
     def _lock(self, writes: Sequence[Write]) -> None:
         """Lock the sessions, in one order for all, and make those that stores need."""
@@ -154,9 +162,13 @@ class UnitOfWork:
             self._documents.load(of_documents)
         if of_conversations := [write for write in of_conversations if write.session in locked]:
             self._conversations = ConversationChanges(
-                self._connection, self._dialect, self._now, self._work
+                *(self._connection, self._dialect, self._now, self._work), self._may_have_answered
             )
             self._conversations.load(of_conversations)
+
+    def _may_have_answered(self, session: Session, request_id: str) -> bool:
+        known = self._known[session]
+        return known is None or known.may_have_answered(request_id)
 
     def _stores_of(self, writes: Sequence[Write]) -> Iterator[Store]:
         """What is stored along with other things, in sessions that are there."""
@@ -225,14 +237,14 @@ class UnitOfWork:
         return nothing, works
 
     def _save(self) -> None:
-        inserted = self._memories.save()
+        pending: list[Insertion | Update] = [*self._memories.save()]
         if self._documents is not None:
-            inserted += self._documents.save()
+            pending += self._documents.save()
         if self._conversations is not None:
-            inserted += self._conversations.save()
-        self._save_sessions(inserted)
+            pending += self._conversations.save()
+        self._save_sessions(pending)
 
-    def _save_sessions(self, inserted: Sequence[Insertion]) -> None:
+    def _save_sessions(self, pending: Sequence[Insertion | Update]) -> None:
         documents, conversations = self._documents, self._conversations
         changed = {
             session: self._work[session].totals(
@@ -242,10 +254,9 @@ class UnitOfWork:
             for session in self.changed
         }
         if changed:
-            raise_revisions(self._connection, self._dialect, changed, self._now, inserted)
+            raise_revisions(self._connection, self._dialect, changed, self._now, pending)
         else:  # such as the request id of a batch that found nothing to delete
-            for insertion in inserted:
-                self._dialect.insert_many(self._connection, *insertion)
+            self._dialect.write(self._connection, pending)
         self._memories.save_ranks()
         save_accounts(self._connection, self._dialect, self._accounts.values())
         drop_unused(self._connection, self._dialect, self._new - changed.keys())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from memoryd.conversations.writes import (
+    AppendMessages,
     ConversationOutcome,
     ConversationWrite,
     OnConversation,
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from memoryd.domain.records import Capacity, Memory, MemoryEdit, NewMemory, Session, Stored
+
+LARGE_WEIGHT = 8
+"""What is heavier than so many small writes is large: a body of 64 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,3 +132,12 @@ def weight_of(write: Write) -> int:
             return write.weight
         case _:
             return 1
+
+
+def is_large(write: Write) -> bool:
+    """Whether something in it is so large that few such writes are to be under way at once."""
+    match write:
+        case WriteDocuments() | AppendMessages():
+            return write.heaviest > LARGE_WEIGHT
+        case _:
+            return False

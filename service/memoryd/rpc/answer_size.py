@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-MessageT = TypeVar("MessageT", bound=Message)
+AnswerT = TypeVar("AnswerT", bound=Message | bytes)
 RecordT = TypeVar("RecordT")
 PositionT = TypeVar("PositionT")
 
@@ -27,23 +27,31 @@ LARGE_BYTES = 64 * 1024
 
 
 class LargeAnswers:
-    """Makes large answers one by one, and leaves other calls as much time as each takes."""
+    """Makes large answers one by one, and leaves other calls as much time as each takes.
+
+    All services share one, since they share the event loop.
+    """
 
     def __init__(self) -> None:
         self._making = asyncio.Lock()
 
-    async def make(self, size: int, make: Callable[[], MessageT]) -> MessageT | bytes:
+    async def make(self, size: int, make: Callable[[], AnswerT]) -> AnswerT | bytes:
         """Make an answer of about so many bytes, encoded where it is large."""
         if size <= LARGE_BYTES:
             return make()
         await self._making.acquire()
         begun = time.perf_counter()
         try:
-            return make().SerializeToString()
+            return encoded(make())
         finally:
             # To send it takes about as long again.
             pause = 3 * (time.perf_counter() - begun)
             asyncio.get_running_loop().call_later(pause, self._making.release)
+
+
+def encoded(answer: Message | bytes) -> bytes:
+    """Leave alone what is encoded already."""
+    return answer if isinstance(answer, bytes) else answer.SerializeToString()
 
 
 class _Field(Protocol):

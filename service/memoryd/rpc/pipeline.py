@@ -25,6 +25,7 @@ from memoryd.domain.errors import (
     UnknownMethod,
 )
 from memoryd.rpc.access import Anyone
+from memoryd.rpc.answer_size import encoded
 from memoryd.rpc.call import OFFLOAD_BYTES, VALIDATION_THREADS, Call, offloaded
 from memoryd.rpc.limits import ConcurrencyLimiter, RetryDelays
 from memoryd.rpc.methods import validated
@@ -271,11 +272,6 @@ class _Method:
         return validated(self.row, request, call)
 
 
-def _encoded(answer: Any) -> bytes:
-    """Leave alone what a handler has encoded already."""
-    return answer if type(answer) is bytes else answer.SerializeToString()
-
-
 def _unary(method: _Method, admitted: Admission) -> Serve:
     handle, places, weight = method.row.handle, method.places.calls, method.row.weight
     holds = method.row.holds
@@ -285,7 +281,7 @@ def _unary(method: _Method, admitted: Admission) -> Serve:
             record = await method.read(context, serving)
         if call.record is not None:
             await serving.accepted()
-        return _encoded(await handle(record, call))
+        return encoded(await handle(record, call))
 
     async def serve(context: WireCall) -> bytes:
         async with method.serving(context) as serving:
@@ -356,9 +352,7 @@ async def _send(
                 last_revision = answer.revision
             try:
                 with reaching_caller():
-                    await stream.within(
-                        limits.stream_stall_seconds, context.write(_encoded(answer))
-                    )
+                    await stream.within(limits.stream_stall_seconds, context.write(encoded(answer)))
             except Late:
                 raise StreamStalled(last_revision) from None
     except MemorydError as error:

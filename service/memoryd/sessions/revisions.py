@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from memoryd.database.dialect import Dialect, Insertion, Row
+    from memoryd.database.dialect import Dialect, Insertion, Row, Update
     from memoryd.domain.quotas import Usage
     from memoryd.domain.records import Session
     from memoryd.sessions.lock import LockedSession
@@ -97,9 +97,9 @@ def raise_revisions(
     dialect: Dialect,
     changed: Mapping[Session, Totals],
     now: datetime,
-    along: Sequence[Insertion] = (),
+    along: Sequence[Insertion | Update] = (),
 ) -> None:
-    """Set sessions to what they are now, insert what goes along, and notify other processes."""
+    """Set sessions to what they are now, write what goes along, and notify other processes."""
     if changed:
         rows = [row_after(session, totals, now) for session, totals in sorted(changed.items())]
         news = notification(changed)

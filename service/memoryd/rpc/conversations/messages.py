@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 from memoryd.domain.conversations import estimated_tokens
 from memoryd.domain.records import Change
 from memoryd.rpc.answer_size import MAX_ANSWER_BYTES, RESPONSE_FRAMING_BYTES
-from memoryd.rpc.memories.messages import timestamp
+from memoryd.rpc.encoding import LENGTH, tag, varint
+from memoryd.rpc.memories.messages import fill_time, timestamp
 from memoryd.rpc.structs import fill_struct
 from memoryd.v1 import conversation_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from google.protobuf.message import Message as AnyMessage
+
+    from memoryd.conversations.windows import MessagePage
     from memoryd.conversations.writes import Appended
     from memoryd.domain.conversations import Conversation, ConversationEvent, Message, Summary
     from memoryd.domain.records import Session
@@ -25,6 +29,20 @@ _PROTO_CHANGE = {
     Change.DELETED: conversation_pb2.CONVERSATION_CHANGE_DELETED,
     Change.EXPIRED: conversation_pb2.CONVERSATION_CHANGE_EXPIRED,
 }
+
+_MESSAGES: dict[type[AnyMessage], bytes] = {
+    answer: bytes([tag(answer, "messages", LENGTH)])
+    for answer in (
+        conversation_pb2.AppendMessagesResponse,
+        conversation_pb2.PopMessagesResponse,
+        conversation_pb2.ListMessagesResponse,
+        conversation_pb2.ExportMessagesResponse,
+    )
+}
+"""What stands before each message of an answer."""
+
+Encoded = tuple[bytes, bytes]
+"""A message in two parts: its body, and the rest."""
 
 
 def conversation_message(row: Conversation) -> conversation_pb2.Conversation:
@@ -68,34 +86,70 @@ def summary_message(summary: Summary) -> conversation_pb2.Summary:
     )
 
 
-def message_message(message: Message) -> conversation_pb2.Message:
-    """A message that was read with its body."""
-    answer = conversation_pb2.Message.FromString(message.body or b"")
-    answer.message_id = message.message_id
-    answer.parent_message_id = message.parent_id
-    answer.token_count = message.tokens
-    answer.token_count_estimated = message.is_estimated
-    answer.create_time.CopyFrom(timestamp(message.created_at))
-    answer.revision = message.revision
-    return answer
-
-
-def append_response(appended: Appended) -> conversation_pb2.AppendMessagesResponse:
-    answer = conversation_pb2.AppendMessagesResponse(
-        messages=map(message_message, appended.messages),
-        conversation=brief_message(appended.conversation),
+def encoded_message(message: Message) -> Encoded:
+    """A message that was read with its body, which is kept as it is encoded."""
+    rest = conversation_pb2.Message(
+        message_id=message.message_id,
+        parent_message_id=message.parent_id,
+        token_count=message.tokens,
+        token_count_estimated=message.is_estimated,
+        revision=message.revision,
     )
-    answer.truncated = _shorten(answer.messages, answer.conversation)
-    return answer
+    fill_time(rest.create_time, message.created_at)
+    return message.body or b"", rest.SerializeToString()
+
+
+def append_response(appended: Appended) -> bytes:
+    """An AppendMessagesResponse."""
+    conversation = brief_message(appended.conversation)
+    messages, is_cut = _fitting(appended.messages, conversation)
+    return _response(
+        messages,
+        conversation_pb2.AppendMessagesResponse(conversation=conversation, truncated=is_cut),
+    )
+
+
+def pop_response(popped: Iterable[Message]) -> bytes:
+    """A PopMessagesResponse."""
+    return _response(map(encoded_message, popped), conversation_pb2.PopMessagesResponse())
+
+
+def window_response(page: MessagePage, next_token: str) -> bytes:
+    """A ListMessagesResponse."""
+    rest = conversation_pb2.ListMessagesResponse(next_page_token=next_token)
+    if page.summary is not None:
+        rest.summary.CopyFrom(summary_message(page.summary))
+    return _response(map(encoded_message, page.messages), rest)
+
+
+def export_response(
+    conversation: Conversation, messages: Iterable[Message], *, is_first: bool
+) -> bytes:
+    """An ExportMessagesResponse; the first on a conversation tells all of it."""
+    rest = conversation_pb2.ExportMessagesResponse()
+    if is_first:
+        rest.conversation.CopyFrom(conversation_message(conversation))
+    else:
+        rest.conversation.session_id = conversation.session.session_id
+        rest.conversation.conversation_id = conversation.conversation_id
+    return _response(map(encoded_message, messages), rest)
+
+
+def _response(messages: Iterable[Encoded], rest: AnyMessage) -> bytes:
+    """An answer of encoded messages, and of a message that has what it has besides them."""
+    field = _MESSAGES[type(rest)]
+    parts: list[bytes] = []
+    for body, other in messages:
+        parts += (field, varint(len(body) + len(other)), body, other)
+    parts.append(rest.SerializeToString())
+    return b"".join(parts)
 
 
 def event_message(
     session: Session, event: ConversationEvent
 ) -> conversation_pb2.WatchConversationsResponse:
     answer = conversation_pb2.WatchConversationsResponse(
-        change=_PROTO_CHANGE[event.change],
-        messages=map(message_message, event.messages),
-        revision=event.revision,
+        change=_PROTO_CHANGE[event.change], revision=event.revision
     )
     if event.conversation is not None:
         answer.conversation.CopyFrom(brief_message(event.conversation))
@@ -103,7 +157,8 @@ def event_message(
         answer.conversation.session_id = session.session_id
         answer.conversation.conversation_id = event.conversation_id
         answer.conversation.revision = event.revision
-    answer.truncated = _shorten(answer.messages, answer.conversation)
+    messages, answer.truncated = _fitting(event.messages, answer.conversation)
+    answer.messages.extend(map(conversation_pb2.Message.FromString, map(b"".join, messages)))
     return answer
 
 
@@ -115,24 +170,30 @@ def brief_message(row: Conversation) -> conversation_pb2.Conversation:
     return message
 
 
-def _shorten(
-    messages: Iterable[conversation_pb2.Message], conversation: conversation_pb2.Conversation
-) -> bool:
-    """Take what is large from the last messages of an answer that is too large; say whether."""
+def _fitting(
+    messages: Iterable[Message], conversation: conversation_pb2.Conversation
+) -> tuple[list[Encoded], bool]:
+    """Encode messages, the last ones without what is large if all would be too large together.
+
+    Says whether that is so.
+    """
     room, is_cut = MAX_ANSWER_BYTES - conversation.ByteSize() - RESPONSE_FRAMING_BYTES, False
+    fitting: list[Encoded] = []
     for message in messages:
-        size = message.ByteSize() + RESPONSE_FRAMING_BYTES
-        if size > room:
+        body, rest = encoded_message(message)
+        if len(body) + len(rest) + RESPONSE_FRAMING_BYTES > room:
             is_cut = True
+            short = conversation_pb2.Message.FromString(body)
             for field in ("parts", "raw_json", "metadata"):
-                message.ClearField(field)
-            size = message.ByteSize() + RESPONSE_FRAMING_BYTES
-        room -= size
-    return is_cut
+                short.ClearField(field)
+            body = short.SerializeToString()
+        room -= len(body) + len(rest) + RESPONSE_FRAMING_BYTES
+        fitting.append((body, rest))
+    return fitting, is_cut
 
 
 def body_of(message: conversation_pb2.Message) -> bytes:
-    """What the caller set of a message but its id, as it is kept: `message_message` reads it."""
+    """What the caller set of a message but its id, as it is kept; see `encoded_message`."""
     kept = conversation_pb2.Message()
     kept.CopyFrom(message)
     kept.DiscardUnknownFields()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from memoryd.conversations.listing import position_of
@@ -14,7 +15,7 @@ from memoryd.rpc.methods import BULK_WEIGHT, SEARCH_WEIGHT, WRITE_WEIGHT, Method
 from memoryd.v1 import conversation_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from datetime import datetime
 
     from memoryd.conversations.store import ConversationStore
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
         Named,
         PopMessages,
     )
-    from memoryd.domain.conversations import ConversationEvent
+    from memoryd.domain.conversations import ConversationEvent, Message
+    from memoryd.rpc.answer_size import LargeAnswers
     from memoryd.rpc.call import Call
     from memoryd.rpc.conversations.requests import Listing, MessageListing, Watch
     from memoryd.sessions.feed import ChangeFeed
@@ -36,10 +38,12 @@ class ConversationService:
         self,
         store: ConversationStore,
         feed: ChangeFeed[ConversationEvent],
+        answers: LargeAnswers,
         clock: Callable[[], datetime],
     ) -> None:
         self._store = store
         self._feed = feed
+        self._answers = answers
         self._clock = clock
 
     def methods(self) -> Mapping[str, Method[Any]]:
@@ -137,20 +141,18 @@ class ConversationService:
         await self._store.delete(write)
         return conversation_pb2.DeleteConversationResponse()
 
-    async def append(
-        self, write: AppendMessages, call: Call
-    ) -> conversation_pb2.AppendMessagesResponse:
+    async def append(self, write: AppendMessages, call: Call) -> bytes:
         del call
-        return convert.append_response(await self._store.append(write))
+        appended = await self._store.append(write)
+        make = partial(convert.append_response, appended)
+        return await self._answers.make(_size_of(appended.messages), make)
 
-    async def pop(self, write: PopMessages, call: Call) -> conversation_pb2.PopMessagesResponse:
+    async def pop(self, write: PopMessages, call: Call) -> bytes:
         del call
         popped = await self._store.pop(write)
-        return conversation_pb2.PopMessagesResponse(messages=map(convert.message_message, popped))
+        return await self._answers.make(_size_of(popped), partial(convert.pop_response, popped))
 
-    async def list_messages(
-        self, listing: MessageListing, call: Call
-    ) -> conversation_pb2.ListMessagesResponse:
+    async def list_messages(self, listing: MessageListing, call: Call) -> bytes:
         page = await self._store.messages(
             listing.of.session,
             listing.of.conversation_id,
@@ -160,14 +162,9 @@ class ConversationService:
             now=self._clock(),
             timeout=call.time_remaining(),
         )
-        answer = conversation_pb2.ListMessagesResponse(
-            messages=map(convert.message_message, page.messages)
-        )
-        if page.summary is not None:
-            answer.summary.CopyFrom(convert.summary_message(page.summary))
-        if page.next_position is not None:
-            answer.next_page_token = listing.token_at(page.next_position)
-        return answer
+        token = "" if page.next_position is None else listing.token_at(page.next_position)
+        make = partial(convert.window_response, page, token)
+        return await self._answers.make(_size_of(page.messages), make)
 
     async def watch(
         self, watch: Watch, call: Call
@@ -182,21 +179,18 @@ class ConversationService:
                         yield convert.event_message(session, event)
                     position = event.revision
 
-    async def export(
-        self, named: Named, call: Call
-    ) -> AsyncIterator[conversation_pb2.ExportMessagesResponse]:
+    async def export(self, named: Named, call: Call) -> AsyncIterator[bytes]:
         last = None
         async for conversation, messages in self._store.export(
             named.session, named.conversation_id, now=self._clock(), timeout=call.time_remaining
         ):
-            answer = conversation_pb2.ExportMessagesResponse(
-                messages=map(convert.message_message, messages)
-            )
-            if conversation.conversation_id == last:
-                answer.conversation.session_id = conversation.session.session_id
-                answer.conversation.conversation_id = last
-            else:
-                answer.conversation.CopyFrom(convert.conversation_message(conversation))
+            is_first = conversation.conversation_id != last
             last = conversation.conversation_id
             call.counts("exported_messages", len(messages))
-            yield answer
+            make = partial(convert.export_response, conversation, messages, is_first=is_first)
+            yield await self._answers.make(_size_of(messages), make)
+
+
+def _size_of(messages: Sequence[Message]) -> int:
+    """About what messages take of an answer, in bytes."""
+    return sum(message.size for message in messages)

@@ -11,7 +11,7 @@ from memoryd.documents.filters import place_of
 from memoryd.domain.audit import Audited
 from memoryd.domain.principals import Scope
 from memoryd.rpc import page_token
-from memoryd.rpc.answer_size import RESPONSE_FRAMING_BYTES, LargeAnswers, fill, fill_page
+from memoryd.rpc.answer_size import RESPONSE_FRAMING_BYTES, fill, fill_page
 from memoryd.rpc.documents import messages as convert
 from memoryd.rpc.documents import plain, requests
 from memoryd.rpc.memories.messages import timestamp
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from memoryd.domain.documents import Document, DocumentEvent
     from memoryd.domain.records import Session
     from memoryd.retrieval.document_search import DocumentSearch
+    from memoryd.rpc.answer_size import LargeAnswers
     from memoryd.rpc.call import Call
     from memoryd.rpc.documents.requests import (
         Export,
@@ -50,6 +51,7 @@ class DocumentService:
         store: DocumentStore,
         feed: ChangeFeed[DocumentEvent],
         search: DocumentSearch,
+        answers: LargeAnswers,
         *,
         clock: Callable[[], datetime],
     ) -> None:
@@ -57,7 +59,7 @@ class DocumentService:
         self._feed = feed
         self._search = search
         self._clock = clock
-        self._answers = LargeAnswers()
+        self._answers = answers
 
     def methods(self) -> Mapping[str, Method[Any]]:
         """The table of this service."""
