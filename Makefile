@@ -102,15 +102,16 @@ format: .venv/.installed ## format the Python code
 	$(RUN) ruff check --fix
 	$(RUN) ruff format
 
-generate: .venv/.installed ## generate the stubs under service/ from protos/
+generate: .venv/.installed ## generate the stubs and the server's rules under service/ from protos/
 	$(RUN) python protos/generate.py stubs service
+	$(RUN) python protos/generate.py descriptors service/memoryd/rpc/rules.binpb
 
 # Refused where something breaks, so that what was served once goes only on purpose.
 UNBROKEN = $(RUN) buf breaking protos --against protos/baseline.binpb
 
 baseline: .venv/.installed ## make the current protos the contract that must not break (BREAK=1: even if they break it)
 	$(if $(BREAK),,$(UNBROKEN))
-	$(RUN) python protos/generate.py baseline protos/baseline.binpb
+	$(RUN) python protos/generate.py descriptors protos/baseline.binpb
 
 image: build/memoryd.binpb ## write build/memoryd.binpb: the protos with imports and comments, for tools that read descriptors
 

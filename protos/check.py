@@ -17,6 +17,7 @@ from protovalidate._gen.buf.validate import validate_pb
 
 PROTOS = Path(__file__).resolve().parent
 SERVICE = PROTOS.parent / "service"
+RULES = SERVICE / "memoryd" / "rpc" / "rules.binpb"
 BASELINE = PROTOS / "baseline.binpb"
 VALIDATE = "buf/validate/validate.proto"
 
@@ -84,11 +85,13 @@ def generate(kind: str, out: Path) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder)
-        baseline = fresh / BASELINE.name
+        descriptors = fresh / "descriptors.binpb"
         generate("stubs", fresh)
-        generate("baseline", baseline)
-        problems = drift(fresh) + strangers(baseline.read_bytes())
-        if not filecmp.cmp(baseline, BASELINE, shallow=False):
+        generate("descriptors", descriptors)
+        problems = drift(fresh) + strangers(descriptors.read_bytes())
+        if not filecmp.cmp(descriptors, RULES, shallow=False):
+            problems.append(f"service/{RULES.relative_to(SERVICE)} is out of date: `make generate`")
+        if not filecmp.cmp(descriptors, BASELINE, shallow=False):
             problems.append("protos/baseline.binpb is not what is served: `make baseline`")
     if problems:
         sys.exit("\n".join(problems))

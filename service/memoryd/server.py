@@ -35,7 +35,7 @@ from memoryd.memories.sweeper import Sweeper
 from memoryd.recall.embedders.embedder import EmbedderUnavailable, load
 from memoryd.retrieval.document_search import DocumentSearch
 from memoryd.retrieval.lazy import LazyRetrieval
-from memoryd.rpc import core_server
+from memoryd.rpc import core_server, rules
 from memoryd.rpc.access import Anyone, Gate
 from memoryd.rpc.admin.service import AccessService
 from memoryd.rpc.aio_server import aio_server
@@ -384,7 +384,10 @@ class Server:
 
     def _add_reflection(self) -> None:
         named = (*SERVICES, HEALTH_SERVICE.full_name, reflection.SERVICE_NAME)
-        answer = reflection.aio.ReflectionServicer(named).ServerReflectionInfo
+        # The protos as they are written, rules and all; the stubs have none.
+        for service in (HEALTH_SERVICE, REFLECTION_SERVICE):
+            rules.POOL.AddSerializedFile(service.file.serialized_pb)
+        answer = reflection.aio.ReflectionServicer(named, rules.POOL).ServerReflectionInfo
         is_open = self._settings.reflection is Reflection.ON
         needs = Anyone.UNKNOWN if is_open else Anyone.KNOWN
         row: Method[Any] = Method(as_it_is, answer, needs, Audited.IN_ALL, is_plain=is_any)

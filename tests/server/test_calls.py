@@ -263,6 +263,8 @@ async def test_reflection_describes_every_service_and_its_messages(running):
         for answer in files
     ]
     assert [file.service[0].name for file in described] == ours
+    # As they are written, with the rules that the stubs do not have.
+    assert all("buf/validate/validate.proto" in file.dependency for file in described)
 
 
 async def test_reflection_refuses_bytes_that_are_not_a_request(running, refusal):

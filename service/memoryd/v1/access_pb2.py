@@ -22,14 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
-from memoryd.v1 import rules_pb2 as memoryd_dot_v1_dot_rules__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17memoryd/v1/access.proto\x12\nmemoryd.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16memoryd/v1/rules.proto\"\x0f\n\rWhoAmIRequest\"\x96\x01\n\x0eWhoAmIResponse\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\x10\n\x08sessions\x18\x05 \x03(\t\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9f\x02\n\x06\x41piKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\x10\n\x08sessions\x18\x05 \x03(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_used_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xec\x01\n\x13\x43reateApiKeyRequest\x12\x1c\n\x06tenant\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\xb0\xb5\x18\x01\xd8\x01\x01\x12 \n\x04name\x18\x02 \x01(\tB\x12\xe2\x41\x01\x02\xbaH\x0br\t\x10\x01\x18\x80\x01\xa8\xb5\x18\x01\x12\x1e\n\x06scopes\x18\x03 \x03(\tB\x0e\xe2\x41\x01\x02\xbaH\x07\x92\x01\x04\x08\x01\x10 \x12\x1a\n\x08sessions\x18\x04 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10@\x12\x32\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\xbaH\x05\xaa\x01\x02*\x00H\x00\x12\x17\n\rnever_expires\x18\x06 \x01(\x08H\x00\x42\x0c\n\nexpiration\"X\n\x14\x43reateApiKeyResponse\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12#\n\x07\x61pi_key\x18\x03 \x01(\x0b\x32\x12.memoryd.v1.ApiKey\"b\n\x12ListApiKeysRequest\x12\x1c\n\x06tenant\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\xb0\xb5\x18\x01\xd8\x01\x01\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x03 \x01(\t\"T\n\x13ListApiKeysResponse\x12$\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x12.memoryd.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"I\n\x13RevokeApiKeyRequest\x12\x1c\n\x06tenant\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\xb0\xb5\x18\x01\xd8\x01\x01\x12\x14\n\x06key_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"\x86\x01\n\x13RotateApiKeyRequest\x12\x1c\n\x06tenant\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\xb0\xb5\x18\x01\xd8\x01\x01\x12\x14\n\x06key_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12;\n\x07overlap\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\xbaH\x0c\xaa\x01\t\"\x05\x08\x80\x9a\x9e\x01\x32\x00\"\xb6\x01\n\x06Tenant\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x64isabled\x18\x03 \x01(\x08\x12\x35\n\x11tokens_not_before\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x06quotas\x18\x05 \x01(\x0b\x32\x12.memoryd.v1.Quotas\"\xa9\x03\n\x06Quotas\x12&\n\x10\x63\x61lls_per_second\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00H\x00\x88\x01\x01\x12\x1d\n\x07streams\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00H\x01\x88\x01\x01\x12\x1a\n\x04keys\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00H\x02\x88\x01\x01\x12\x1e\n\x08memories\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x03\x88\x01\x01\x12\x1e\n\x08sessions\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x04\x88\x01\x01\x12\x1b\n\x05\x62ytes\x18\x06 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x05\x88\x01\x01\x12\x1f\n\tdocuments\x18\x07 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x06\x88\x01\x01\x12#\n\rconversations\x18\x08 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x07\x88\x01\x01\x12\x1e\n\x08messages\x18\t \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x08\x88\x01\x01\x42\x13\n\x11_calls_per_secondB\n\n\x08_streamsB\x07\n\x05_keysB\x0b\n\t_memoriesB\x0b\n\t_sessionsB\x08\n\x06_bytesB\x0c\n\n_documentsB\x10\n\x0e_conversationsB\x0b\n\t_messages\"D\n\x12ListTenantsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x02 \x01(\t\"S\n\x13ListTenantsResponse\x12#\n\x07tenants\x18\x01 \x03(\x0b\x32\x12.memoryd.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb3\x01\n\x13UpdateTenantRequest\x12\x1d\n\x06tenant\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xb0\xb5\x18\x01\x12\x15\n\x08\x64isabled\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x35\n\x11tokens_not_before\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x06quotas\x18\x04 \x01(\x0b\x32\x12.memoryd.v1.QuotasB\x0b\n\t_disabled\"\xa6\x01\n\x16ListAuditEventsRequest\x12\x1c\n\x06tenant\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\xb0\xb5\x18\x01\xd8\x01\x01\x12\x13\n\x0b\x61ll_tenants\x18\x02 \x01(\x08\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\tpage_size\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x05 \x01(\t\"`\n\x17ListAuditEventsResponse\x12,\n\x0c\x61udit_events\x18\x01 \x03(\x0b\x32\x16.memoryd.v1.AuditEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb0\x03\n\nAuditEvent\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12\x11\n\tprincipal\x18\x05 \x01(\t\x12\x18\n\x10principal_tenant\x18\x06 \x01(\t\x12\x0e\n\x06key_id\x18\x07 \x01(\t\x12\x0c\n\x04peer\x18\x08 \x01(\t\x12\x0e\n\x06method\x18\t \x01(\t\x12\x0c\n\x04\x63ode\x18\n \x01(\t\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12\x12\n\nrequest_id\x18\x0c \x01(\t\x12\x12\n\nreceipt_id\x18\r \x01(\t\x12\x0e\n\x06target\x18\x0e \x01(\t\x12\x14\n\x0csession_refs\x18\x0f \x03(\t\x12\x32\n\x06\x63ounts\x18\x10 \x03(\x0b\x32\".memoryd.v1.AuditEvent.CountsEntry\x12\x15\n\rprevious_hash\x18\x11 \x01(\t\x12\x0c\n\x04hash\x18\x12 \x01(\t\x1a-\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"/\n\x0fGetUsageRequest\x12\x1c\n\x06tenant\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\xb0\xb5\x18\x01\xd8\x01\x01\"h\n\x10GetUsageResponse\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\"\n\x06quotas\x18\x02 \x01(\x0b\x32\x12.memoryd.v1.Quotas\x12 \n\x05usage\x18\x03 \x01(\x0b\x32\x11.memoryd.v1.Usage\"\x95\x01\n\x05Usage\x12\x0f\n\x07streams\x18\x02 \x01(\x05\x12\x0c\n\x04keys\x18\x03 \x01(\x05\x12\x10\n\x08memories\x18\x04 \x01(\x03\x12\x10\n\x08sessions\x18\x05 \x01(\x03\x12\r\n\x05\x62ytes\x18\x06 \x01(\x03\x12\x11\n\tdocuments\x18\x07 \x01(\x03\x12\x15\n\rconversations\x18\x08 \x01(\x03\x12\x10\n\x08messages\x18\t \x01(\x03\x32\xdc\x05\n\rAccessService\x12\x44\n\x06WhoAmI\x12\x19.memoryd.v1.WhoAmIRequest\x1a\x1a.memoryd.v1.WhoAmIResponse\"\x03\x90\x02\x01\x12Q\n\x0c\x43reateApiKey\x12\x1f.memoryd.v1.CreateApiKeyRequest\x1a .memoryd.v1.CreateApiKeyResponse\x12S\n\x0bListApiKeys\x12\x1e.memoryd.v1.ListApiKeysRequest\x1a\x1f.memoryd.v1.ListApiKeysResponse\"\x03\x90\x02\x01\x12\x43\n\x0cRevokeApiKey\x12\x1f.memoryd.v1.RevokeApiKeyRequest\x1a\x12.memoryd.v1.ApiKey\x12Q\n\x0cRotateApiKey\x12\x1f.memoryd.v1.RotateApiKeyRequest\x1a .memoryd.v1.CreateApiKeyResponse\x12S\n\x0bListTenants\x12\x1e.memoryd.v1.ListTenantsRequest\x1a\x1f.memoryd.v1.ListTenantsResponse\"\x03\x90\x02\x01\x12\x43\n\x0cUpdateTenant\x12\x1f.memoryd.v1.UpdateTenantRequest\x1a\x12.memoryd.v1.Tenant\x12_\n\x0fListAuditEvents\x12\".memoryd.v1.ListAuditEventsRequest\x1a#.memoryd.v1.ListAuditEventsResponse\"\x03\x90\x02\x01\x12J\n\x08GetUsage\x12\x1b.memoryd.v1.GetUsageRequest\x1a\x1c.memoryd.v1.GetUsageResponse\"\x03\x90\x02\x01\x42\x35\n\x0e\x63om.memoryd.v1P\x01Z\x14memoryd/v1;memorydv1\xaa\x02\nMemoryd.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17memoryd/v1/access.proto\x12\nmemoryd.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n\rWhoAmIRequest\"\x96\x01\n\x0eWhoAmIResponse\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\x10\n\x08sessions\x18\x05 \x03(\t\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9f\x02\n\x06\x41piKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12\x10\n\x08sessions\x18\x05 \x03(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_used_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb8\x01\n\x13\x43reateApiKeyRequest\x12\x10\n\x06tenant\x18\x01 \x01(\tB\x00\x12\x12\n\x04name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06scopes\x18\x03 \x03(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x08sessions\x18\x04 \x03(\tB\x00\x12*\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00H\x00\x12\x17\n\rnever_expires\x18\x06 \x01(\x08H\x00\x42\x0c\n\nexpiration\"X\n\x14\x43reateApiKeyResponse\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12#\n\x07\x61pi_key\x18\x03 \x01(\x0b\x32\x12.memoryd.v1.ApiKey\"O\n\x12ListApiKeysRequest\x12\x10\n\x06tenant\x18\x01 \x01(\tB\x00\x12\x13\n\tpage_size\x18\x02 \x01(\x05\x42\x00\x12\x12\n\npage_token\x18\x03 \x01(\t\"T\n\x13ListApiKeysResponse\x12$\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x12.memoryd.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"=\n\x13RevokeApiKeyRequest\x12\x10\n\x06tenant\x18\x01 \x01(\tB\x00\x12\x14\n\x06key_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"k\n\x13RotateApiKeyRequest\x12\x10\n\x06tenant\x18\x01 \x01(\tB\x00\x12\x14\n\x06key_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12,\n\x07overlap\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00\"\xb6\x01\n\x06Tenant\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x64isabled\x18\x03 \x01(\x08\x12\x35\n\x11tokens_not_before\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x06quotas\x18\x05 \x01(\x0b\x32\x12.memoryd.v1.Quotas\"\xea\x02\n\x06Quotas\x12\x1f\n\x10\x63\x61lls_per_second\x18\x01 \x01(\x05\x42\x00H\x00\x88\x01\x01\x12\x16\n\x07streams\x18\x02 \x01(\x05\x42\x00H\x01\x88\x01\x01\x12\x13\n\x04keys\x18\x03 \x01(\x05\x42\x00H\x02\x88\x01\x01\x12\x17\n\x08memories\x18\x04 \x01(\x03\x42\x00H\x03\x88\x01\x01\x12\x17\n\x08sessions\x18\x05 \x01(\x03\x42\x00H\x04\x88\x01\x01\x12\x14\n\x05\x62ytes\x18\x06 \x01(\x03\x42\x00H\x05\x88\x01\x01\x12\x18\n\tdocuments\x18\x07 \x01(\x03\x42\x00H\x06\x88\x01\x01\x12\x1c\n\rconversations\x18\x08 \x01(\x03\x42\x00H\x07\x88\x01\x01\x12\x17\n\x08messages\x18\t \x01(\x03\x42\x00H\x08\x88\x01\x01\x42\x13\n\x11_calls_per_secondB\n\n\x08_streamsB\x07\n\x05_keysB\x0b\n\t_memoriesB\x0b\n\t_sessionsB\x08\n\x06_bytesB\x0c\n\n_documentsB\x10\n\x0e_conversationsB\x0b\n\t_messages\"=\n\x12ListTenantsRequest\x12\x13\n\tpage_size\x18\x01 \x01(\x05\x42\x00\x12\x12\n\npage_token\x18\x02 \x01(\t\"S\n\x13ListTenantsResponse\x12#\n\x07tenants\x18\x01 \x03(\x0b\x32\x12.memoryd.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xaa\x01\n\x13UpdateTenantRequest\x12\x14\n\x06tenant\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x08\x64isabled\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x35\n\x11tokens_not_before\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x06quotas\x18\x04 \x01(\x0b\x32\x12.memoryd.v1.QuotasB\x0b\n\t_disabled\"\x93\x01\n\x16ListAuditEventsRequest\x12\x10\n\x06tenant\x18\x01 \x01(\tB\x00\x12\x13\n\x0b\x61ll_tenants\x18\x02 \x01(\x08\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\tpage_size\x18\x04 \x01(\x05\x42\x00\x12\x12\n\npage_token\x18\x05 \x01(\t\"`\n\x17ListAuditEventsResponse\x12,\n\x0c\x61udit_events\x18\x01 \x03(\x0b\x32\x16.memoryd.v1.AuditEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb0\x03\n\nAuditEvent\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12\x11\n\tprincipal\x18\x05 \x01(\t\x12\x18\n\x10principal_tenant\x18\x06 \x01(\t\x12\x0e\n\x06key_id\x18\x07 \x01(\t\x12\x0c\n\x04peer\x18\x08 \x01(\t\x12\x0e\n\x06method\x18\t \x01(\t\x12\x0c\n\x04\x63ode\x18\n \x01(\t\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12\x12\n\nrequest_id\x18\x0c \x01(\t\x12\x12\n\nreceipt_id\x18\r \x01(\t\x12\x0e\n\x06target\x18\x0e \x01(\t\x12\x14\n\x0csession_refs\x18\x0f \x03(\t\x12\x32\n\x06\x63ounts\x18\x10 \x03(\x0b\x32\".memoryd.v1.AuditEvent.CountsEntry\x12\x15\n\rprevious_hash\x18\x11 \x01(\t\x12\x0c\n\x04hash\x18\x12 \x01(\t\x1a-\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"#\n\x0fGetUsageRequest\x12\x10\n\x06tenant\x18\x01 \x01(\tB\x00\"h\n\x10GetUsageResponse\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\"\n\x06quotas\x18\x02 \x01(\x0b\x32\x12.memoryd.v1.Quotas\x12 \n\x05usage\x18\x03 \x01(\x0b\x32\x11.memoryd.v1.Usage\"\x95\x01\n\x05Usage\x12\x0f\n\x07streams\x18\x02 \x01(\x05\x12\x0c\n\x04keys\x18\x03 \x01(\x05\x12\x10\n\x08memories\x18\x04 \x01(\x03\x12\x10\n\x08sessions\x18\x05 \x01(\x03\x12\r\n\x05\x62ytes\x18\x06 \x01(\x03\x12\x11\n\tdocuments\x18\x07 \x01(\x03\x12\x15\n\rconversations\x18\x08 \x01(\x03\x12\x10\n\x08messages\x18\t \x01(\x03\x32\xdc\x05\n\rAccessService\x12\x44\n\x06WhoAmI\x12\x19.memoryd.v1.WhoAmIRequest\x1a\x1a.memoryd.v1.WhoAmIResponse\"\x03\x90\x02\x01\x12Q\n\x0c\x43reateApiKey\x12\x1f.memoryd.v1.CreateApiKeyRequest\x1a .memoryd.v1.CreateApiKeyResponse\x12S\n\x0bListApiKeys\x12\x1e.memoryd.v1.ListApiKeysRequest\x1a\x1f.memoryd.v1.ListApiKeysResponse\"\x03\x90\x02\x01\x12\x43\n\x0cRevokeApiKey\x12\x1f.memoryd.v1.RevokeApiKeyRequest\x1a\x12.memoryd.v1.ApiKey\x12Q\n\x0cRotateApiKey\x12\x1f.memoryd.v1.RotateApiKeyRequest\x1a .memoryd.v1.CreateApiKeyResponse\x12S\n\x0bListTenants\x12\x1e.memoryd.v1.ListTenantsRequest\x1a\x1f.memoryd.v1.ListTenantsResponse\"\x03\x90\x02\x01\x12\x43\n\x0cUpdateTenant\x12\x1f.memoryd.v1.UpdateTenantRequest\x1a\x12.memoryd.v1.Tenant\x12_\n\x0fListAuditEvents\x12\".memoryd.v1.ListAuditEventsRequest\x1a#.memoryd.v1.ListAuditEventsResponse\"\x03\x90\x02\x01\x12J\n\x08GetUsage\x12\x1b.memoryd.v1.GetUsageRequest\x1a\x1c.memoryd.v1.GetUsageResponse\"\x03\x90\x02\x01\x42\x35\n\x0e\x63om.memoryd.v1P\x01Z\x14memoryd/v1;memorydv1\xaa\x02\nMemoryd.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,60 +35,18 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'memoryd.v1.access_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\016com.memoryd.v1P\001Z\024memoryd/v1;memorydv1\252\002\nMemoryd.V1'
-  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['tenant']._loaded_options = None
-  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['tenant']._serialized_options = b'\272H\tr\004\260\265\030\001\330\001\001'
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['name']._loaded_options = None
-  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\272H\013r\t\020\001\030\200\001\250\265\030\001'
+  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['scopes']._loaded_options = None
-  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['scopes']._serialized_options = b'\342A\001\002\272H\007\222\001\004\010\001\020 '
-  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['sessions']._loaded_options = None
-  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['sessions']._serialized_options = b'\272H\005\222\001\002\020@'
-  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['ttl']._loaded_options = None
-  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['ttl']._serialized_options = b'\272H\005\252\001\002*\000'
-  _globals['_LISTAPIKEYSREQUEST'].fields_by_name['tenant']._loaded_options = None
-  _globals['_LISTAPIKEYSREQUEST'].fields_by_name['tenant']._serialized_options = b'\272H\tr\004\260\265\030\001\330\001\001'
-  _globals['_LISTAPIKEYSREQUEST'].fields_by_name['page_size']._loaded_options = None
-  _globals['_LISTAPIKEYSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
-  _globals['_REVOKEAPIKEYREQUEST'].fields_by_name['tenant']._loaded_options = None
-  _globals['_REVOKEAPIKEYREQUEST'].fields_by_name['tenant']._serialized_options = b'\272H\tr\004\260\265\030\001\330\001\001'
+  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['scopes']._serialized_options = b'\342A\001\002'
   _globals['_REVOKEAPIKEYREQUEST'].fields_by_name['key_id']._loaded_options = None
   _globals['_REVOKEAPIKEYREQUEST'].fields_by_name['key_id']._serialized_options = b'\342A\001\002'
-  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['tenant']._loaded_options = None
-  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['tenant']._serialized_options = b'\272H\tr\004\260\265\030\001\330\001\001'
   _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['key_id']._loaded_options = None
   _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['key_id']._serialized_options = b'\342A\001\002'
-  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['overlap']._loaded_options = None
-  _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['overlap']._serialized_options = b'\272H\014\252\001\t\"\005\010\200\232\236\0012\000'
-  _globals['_QUOTAS'].fields_by_name['calls_per_second']._loaded_options = None
-  _globals['_QUOTAS'].fields_by_name['calls_per_second']._serialized_options = b'\272H\004\032\002(\000'
-  _globals['_QUOTAS'].fields_by_name['streams']._loaded_options = None
-  _globals['_QUOTAS'].fields_by_name['streams']._serialized_options = b'\272H\004\032\002(\000'
-  _globals['_QUOTAS'].fields_by_name['keys']._loaded_options = None
-  _globals['_QUOTAS'].fields_by_name['keys']._serialized_options = b'\272H\004\032\002(\000'
-  _globals['_QUOTAS'].fields_by_name['memories']._loaded_options = None
-  _globals['_QUOTAS'].fields_by_name['memories']._serialized_options = b'\272H\004\"\002(\000'
-  _globals['_QUOTAS'].fields_by_name['sessions']._loaded_options = None
-  _globals['_QUOTAS'].fields_by_name['sessions']._serialized_options = b'\272H\004\"\002(\000'
-  _globals['_QUOTAS'].fields_by_name['bytes']._loaded_options = None
-  _globals['_QUOTAS'].fields_by_name['bytes']._serialized_options = b'\272H\004\"\002(\000'
-  _globals['_QUOTAS'].fields_by_name['documents']._loaded_options = None
-  _globals['_QUOTAS'].fields_by_name['documents']._serialized_options = b'\272H\004\"\002(\000'
-  _globals['_QUOTAS'].fields_by_name['conversations']._loaded_options = None
-  _globals['_QUOTAS'].fields_by_name['conversations']._serialized_options = b'\272H\004\"\002(\000'
-  _globals['_QUOTAS'].fields_by_name['messages']._loaded_options = None
-  _globals['_QUOTAS'].fields_by_name['messages']._serialized_options = b'\272H\004\"\002(\000'
-  _globals['_LISTTENANTSREQUEST'].fields_by_name['page_size']._loaded_options = None
-  _globals['_LISTTENANTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_UPDATETENANTREQUEST'].fields_by_name['tenant']._loaded_options = None
-  _globals['_UPDATETENANTREQUEST'].fields_by_name['tenant']._serialized_options = b'\342A\001\002\272H\006r\004\260\265\030\001'
-  _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['tenant']._loaded_options = None
-  _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['tenant']._serialized_options = b'\272H\tr\004\260\265\030\001\330\001\001'
-  _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['page_size']._loaded_options = None
-  _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_UPDATETENANTREQUEST'].fields_by_name['tenant']._serialized_options = b'\342A\001\002'
   _globals['_AUDITEVENT_COUNTSENTRY']._loaded_options = None
   _globals['_AUDITEVENT_COUNTSENTRY']._serialized_options = b'8\001'
-  _globals['_GETUSAGEREQUEST'].fields_by_name['tenant']._loaded_options = None
-  _globals['_GETUSAGEREQUEST'].fields_by_name['tenant']._serialized_options = b'\272H\tr\004\260\265\030\001\330\001\001'
   _globals['_ACCESSSERVICE'].methods_by_name['WhoAmI']._loaded_options = None
   _globals['_ACCESSSERVICE'].methods_by_name['WhoAmI']._serialized_options = b'\220\002\001'
   _globals['_ACCESSSERVICE'].methods_by_name['ListApiKeys']._loaded_options = None
@@ -101,48 +57,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ACCESSSERVICE'].methods_by_name['ListAuditEvents']._serialized_options = b'\220\002\001'
   _globals['_ACCESSSERVICE'].methods_by_name['GetUsage']._loaded_options = None
   _globals['_ACCESSSERVICE'].methods_by_name['GetUsage']._serialized_options = b'\220\002\001'
-  _globals['_WHOAMIREQUEST']._serialized_start=190
-  _globals['_WHOAMIREQUEST']._serialized_end=205
-  _globals['_WHOAMIRESPONSE']._serialized_start=208
-  _globals['_WHOAMIRESPONSE']._serialized_end=358
-  _globals['_APIKEY']._serialized_start=361
-  _globals['_APIKEY']._serialized_end=648
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=651
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=887
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=889
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=977
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=979
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1077
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1079
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1163
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1165
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1238
-  _globals['_ROTATEAPIKEYREQUEST']._serialized_start=1241
-  _globals['_ROTATEAPIKEYREQUEST']._serialized_end=1375
-  _globals['_TENANT']._serialized_start=1378
-  _globals['_TENANT']._serialized_end=1560
-  _globals['_QUOTAS']._serialized_start=1563
-  _globals['_QUOTAS']._serialized_end=1988
-  _globals['_LISTTENANTSREQUEST']._serialized_start=1990
-  _globals['_LISTTENANTSREQUEST']._serialized_end=2058
-  _globals['_LISTTENANTSRESPONSE']._serialized_start=2060
-  _globals['_LISTTENANTSRESPONSE']._serialized_end=2143
-  _globals['_UPDATETENANTREQUEST']._serialized_start=2146
-  _globals['_UPDATETENANTREQUEST']._serialized_end=2325
-  _globals['_LISTAUDITEVENTSREQUEST']._serialized_start=2328
-  _globals['_LISTAUDITEVENTSREQUEST']._serialized_end=2494
-  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_start=2496
-  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_end=2592
-  _globals['_AUDITEVENT']._serialized_start=2595
-  _globals['_AUDITEVENT']._serialized_end=3027
-  _globals['_AUDITEVENT_COUNTSENTRY']._serialized_start=2982
-  _globals['_AUDITEVENT_COUNTSENTRY']._serialized_end=3027
-  _globals['_GETUSAGEREQUEST']._serialized_start=3029
-  _globals['_GETUSAGEREQUEST']._serialized_end=3076
-  _globals['_GETUSAGERESPONSE']._serialized_start=3078
-  _globals['_GETUSAGERESPONSE']._serialized_end=3182
-  _globals['_USAGE']._serialized_start=3185
-  _globals['_USAGE']._serialized_end=3334
-  _globals['_ACCESSSERVICE']._serialized_start=3337
-  _globals['_ACCESSSERVICE']._serialized_end=4069
+  _globals['_WHOAMIREQUEST']._serialized_start=137
+  _globals['_WHOAMIREQUEST']._serialized_end=152
+  _globals['_WHOAMIRESPONSE']._serialized_start=155
+  _globals['_WHOAMIRESPONSE']._serialized_end=305
+  _globals['_APIKEY']._serialized_start=308
+  _globals['_APIKEY']._serialized_end=595
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=598
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=782
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=784
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=872
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=874
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=953
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=955
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1039
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1041
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1102
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_start=1104
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_end=1211
+  _globals['_TENANT']._serialized_start=1214
+  _globals['_TENANT']._serialized_end=1396
+  _globals['_QUOTAS']._serialized_start=1399
+  _globals['_QUOTAS']._serialized_end=1761
+  _globals['_LISTTENANTSREQUEST']._serialized_start=1763
+  _globals['_LISTTENANTSREQUEST']._serialized_end=1824
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=1826
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=1909
+  _globals['_UPDATETENANTREQUEST']._serialized_start=1912
+  _globals['_UPDATETENANTREQUEST']._serialized_end=2082
+  _globals['_LISTAUDITEVENTSREQUEST']._serialized_start=2085
+  _globals['_LISTAUDITEVENTSREQUEST']._serialized_end=2232
+  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_start=2234
+  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_end=2330
+  _globals['_AUDITEVENT']._serialized_start=2333
+  _globals['_AUDITEVENT']._serialized_end=2765
+  _globals['_AUDITEVENT_COUNTSENTRY']._serialized_start=2720
+  _globals['_AUDITEVENT_COUNTSENTRY']._serialized_end=2765
+  _globals['_GETUSAGEREQUEST']._serialized_start=2767
+  _globals['_GETUSAGEREQUEST']._serialized_end=2802
+  _globals['_GETUSAGERESPONSE']._serialized_start=2804
+  _globals['_GETUSAGERESPONSE']._serialized_end=2908
+  _globals['_USAGE']._serialized_start=2911
+  _globals['_USAGE']._serialized_end=3060
+  _globals['_ACCESSSERVICE']._serialized_start=3063
+  _globals['_ACCESSSERVICE']._serialized_end=3795
 # @@protoc_insertion_point(module_scope)

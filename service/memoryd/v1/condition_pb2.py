@@ -22,12 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amemoryd/v1/condition.proto\x12\nmemoryd.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1cgoogle/protobuf/struct.proto\"\x91\x01\n\tCondition\x12\x1c\n\x04path\x18\x01 \x03(\tB\x0e\xe2\x41\x01\x02\xbaH\x07\x92\x01\x04\x08\x01\x10\x08\x12\x33\n\x02op\x18\x02 \x01(\x0e\x32\x17.memoryd.v1.ConditionOpB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x31\n\x05value\x18\x03 \x01(\x0b\x32\x16.google.protobuf.ValueB\n\xe2\x41\x01\x02\xbaH\x03\xd8\x01\x03*\x8d\x02\n\x0b\x43onditionOp\x12\x1c\n\x18\x43ONDITION_OP_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43ONDITION_OP_EQ\x10\x01\x12\x13\n\x0f\x43ONDITION_OP_NE\x10\x02\x12\x13\n\x0f\x43ONDITION_OP_GT\x10\x03\x12\x14\n\x10\x43ONDITION_OP_GTE\x10\x04\x12\x13\n\x0f\x43ONDITION_OP_LT\x10\x05\x12\x14\n\x10\x43ONDITION_OP_LTE\x10\x06\x12\x13\n\x0f\x43ONDITION_OP_IN\x10\x07\x12\x17\n\x13\x43ONDITION_OP_NOT_IN\x10\x08\x12\x19\n\x15\x43ONDITION_OP_CONTAINS\x10\t\x12\x17\n\x13\x43ONDITION_OP_EXISTS\x10\nB5\n\x0e\x63om.memoryd.v1P\x01Z\x14memoryd/v1;memorydv1\xaa\x02\nMemoryd.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amemoryd/v1/condition.proto\x12\nmemoryd.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1cgoogle/protobuf/struct.proto\"w\n\tCondition\x12\x12\n\x04path\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\x12)\n\x02op\x18\x02 \x01(\x0e\x32\x17.memoryd.v1.ConditionOpB\x04\xe2\x41\x01\x02\x12+\n\x05value\x18\x03 \x01(\x0b\x32\x16.google.protobuf.ValueB\x04\xe2\x41\x01\x02*\x8d\x02\n\x0b\x43onditionOp\x12\x1c\n\x18\x43ONDITION_OP_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43ONDITION_OP_EQ\x10\x01\x12\x13\n\x0f\x43ONDITION_OP_NE\x10\x02\x12\x13\n\x0f\x43ONDITION_OP_GT\x10\x03\x12\x14\n\x10\x43ONDITION_OP_GTE\x10\x04\x12\x13\n\x0f\x43ONDITION_OP_LT\x10\x05\x12\x14\n\x10\x43ONDITION_OP_LTE\x10\x06\x12\x13\n\x0f\x43ONDITION_OP_IN\x10\x07\x12\x17\n\x13\x43ONDITION_OP_NOT_IN\x10\x08\x12\x19\n\x15\x43ONDITION_OP_CONTAINS\x10\t\x12\x17\n\x13\x43ONDITION_OP_EXISTS\x10\nB5\n\x0e\x63om.memoryd.v1P\x01Z\x14memoryd/v1;memorydv1\xaa\x02\nMemoryd.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,13 +35,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\016com.memoryd.v1P\001Z\024memoryd/v1;memorydv1\252\002\nMemoryd.V1'
   _globals['_CONDITION'].fields_by_name['path']._loaded_options = None
-  _globals['_CONDITION'].fields_by_name['path']._serialized_options = b'\342A\001\002\272H\007\222\001\004\010\001\020\010'
+  _globals['_CONDITION'].fields_by_name['path']._serialized_options = b'\342A\001\002'
   _globals['_CONDITION'].fields_by_name['op']._loaded_options = None
-  _globals['_CONDITION'].fields_by_name['op']._serialized_options = b'\342A\001\002\272H\007\202\001\004\020\001 \000'
+  _globals['_CONDITION'].fields_by_name['op']._serialized_options = b'\342A\001\002'
   _globals['_CONDITION'].fields_by_name['value']._loaded_options = None
-  _globals['_CONDITION'].fields_by_name['value']._serialized_options = b'\342A\001\002\272H\003\330\001\003'
-  _globals['_CONDITIONOP']._serialized_start=283
-  _globals['_CONDITIONOP']._serialized_end=552
-  _globals['_CONDITION']._serialized_start=135
-  _globals['_CONDITION']._serialized_end=280
+  _globals['_CONDITION'].fields_by_name['value']._serialized_options = b'\342A\001\002'
+  _globals['_CONDITIONOP']._serialized_start=227
+  _globals['_CONDITIONOP']._serialized_end=496
+  _globals['_CONDITION']._serialized_start=105
+  _globals['_CONDITION']._serialized_end=224
 # @@protoc_insertion_point(module_scope)

@@ -22,16 +22,14 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
-from memoryd.v1 import rules_pb2 as memoryd_dot_v1_dot_rules__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18memoryd/v1/session.proto\x12\nmemoryd.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16memoryd/v1/rules.proto\"\x98\x05\n\x07Session\x12\"\n\nsession_id\x18\x01 \x01(\tB\x0e\xe2\x41\x02\x02\x05\xbaH\x06r\x04\x88\xb5\x18\x01\x12\"\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x0c\xbaH\tr\x07\x18\xff\x01\xa8\xb5\x18\x01\x12L\n\x06labels\x18\x03 \x03(\x0b\x32\x1f.memoryd.v1.Session.LabelsEntryB\x1b\xbaH\x18\x9a\x01\x15\x10@\"\x06r\x04\xe8\xb5\x18\x01*\tr\x07\x18\xff\x01\xa8\xb5\x18\x01\x12.\n\x05state\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructB\x06\xbaH\x03\xd8\x01\x03\x12&\n\x0cmemory_limit\x18\x05 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xa0\x8d\x06(\nH\x01\x88\x01\x01\x12\x39\n\nmemory_ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\xbaH\x05\xaa\x01\x02*\x00H\x00\x12\x1f\n\x15memories_never_expire\x18\x07 \x01(\x08H\x00\x12\x1a\n\x0cmemory_count\x18\x08 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1c\n\x0e\x64ocument_count\x18\t \x01(\x03\x42\x04\xe2\x41\x01\x03\x12 \n\x12\x63onversation_count\x18\n \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08revision\x18\r \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x0e \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x13\n\x11memory_expirationB\x0f\n\r_memory_limit\"\xee\x01\n\x13ListSessionsRequest\x12\'\n\x11session_id_prefix\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\xe0\xb5\x18\x01\xd8\x01\x01\x12\x45\n\x06labels\x18\x02 \x03(\x0b\x32+.memoryd.v1.ListSessionsRequest.LabelsEntryB\x08\xbaH\x05\x9a\x01\x02\x10@\x12\x1a\n\tpage_size\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"V\n\x14ListSessionsResponse\x12%\n\x08sessions\x18\x01 \x03(\x0b\x32\x13.memoryd.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"6\n\x11GetSessionRequest\x12!\n\nsession_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x88\xb5\x18\x01\"\x90\x01\n\x14UpdateSessionRequest\x12\x30\n\x07session\x18\x01 \x01(\x0b\x32\x13.memoryd.v1.SessionB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x15\n\rallow_missing\x18\x03 \x01(\x08\"\x8c\x01\n\x14MergeSessionsRequest\x12(\n\x11source_session_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x88\xb5\x18\x01\x12(\n\x11target_session_id\x18\x02 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x88\xb5\x18\x01\x12 \n\nrequest_id\x18\x03 \x01(\tB\x0c\xbaH\tr\x04\x98\xb5\x18\x01\xd8\x01\x01\"\xac\x01\n\x15MergeSessionsResponse\x12\x16\n\x0emoved_memories\x18\x01 \x01(\x03\x12\x17\n\x0fmerged_memories\x18\x02 \x01(\x03\x12\x17\n\x0fmoved_documents\x18\x03 \x01(\x03\x12\x1b\n\x13moved_conversations\x18\x04 \x01(\x03\x12,\n\tconflicts\x18\x05 \x03(\x0b\x32\x19.memoryd.v1.MergeConflict\"H\n\rMergeConflict\x12\x11\n\tnamespace\x18\x01 \x03(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x03 \x01(\t2\xcd\x02\n\x0eSessionService\x12V\n\x0cListSessions\x12\x1f.memoryd.v1.ListSessionsRequest\x1a .memoryd.v1.ListSessionsResponse\"\x03\x90\x02\x01\x12\x45\n\nGetSession\x12\x1d.memoryd.v1.GetSessionRequest\x1a\x13.memoryd.v1.Session\"\x03\x90\x02\x01\x12\x46\n\rUpdateSession\x12 .memoryd.v1.UpdateSessionRequest\x1a\x13.memoryd.v1.Session\x12T\n\rMergeSessions\x12 .memoryd.v1.MergeSessionsRequest\x1a!.memoryd.v1.MergeSessionsResponseB5\n\x0e\x63om.memoryd.v1P\x01Z\x14memoryd/v1;memorydv1\xaa\x02\nMemoryd.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18memoryd/v1/session.proto\x12\nmemoryd.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcf\x04\n\x07Session\x12\x19\n\nsession_id\x18\x01 \x01(\tB\x05\xe2\x41\x02\x02\x05\x12\x16\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x00\x12\x31\n\x06labels\x18\x03 \x03(\x0b\x32\x1f.memoryd.v1.Session.LabelsEntryB\x00\x12(\n\x05state\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructB\x00\x12\x1b\n\x0cmemory_limit\x18\x05 \x01(\x05\x42\x00H\x01\x88\x01\x01\x12\x31\n\nmemory_ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x00H\x00\x12\x1f\n\x15memories_never_expire\x18\x07 \x01(\x08H\x00\x12\x1a\n\x0cmemory_count\x18\x08 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1c\n\x0e\x64ocument_count\x18\t \x01(\x03\x42\x04\xe2\x41\x01\x03\x12 \n\x12\x63onversation_count\x18\n \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08revision\x18\r \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x0e \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x13\n\x11memory_expirationB\x0f\n\r_memory_limit\"\xcb\x01\n\x13ListSessionsRequest\x12\x1b\n\x11session_id_prefix\x18\x01 \x01(\tB\x00\x12=\n\x06labels\x18\x02 \x03(\x0b\x32+.memoryd.v1.ListSessionsRequest.LabelsEntryB\x00\x12\x13\n\tpage_size\x18\x03 \x01(\x05\x42\x00\x12\x14\n\npage_token\x18\x04 \x01(\tB\x00\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"V\n\x14ListSessionsResponse\x12%\n\x08sessions\x18\x01 \x03(\x0b\x32\x13.memoryd.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"-\n\x11GetSessionRequest\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x8a\x01\n\x14UpdateSessionRequest\x12*\n\x07session\x18\x01 \x01(\x0b\x32\x13.memoryd.v1.SessionB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x15\n\rallow_missing\x18\x03 \x01(\x08\"n\n\x14MergeSessionsRequest\x12\x1f\n\x11source_session_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1f\n\x11target_session_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\nrequest_id\x18\x03 \x01(\tB\x00\"\xac\x01\n\x15MergeSessionsResponse\x12\x16\n\x0emoved_memories\x18\x01 \x01(\x03\x12\x17\n\x0fmerged_memories\x18\x02 \x01(\x03\x12\x17\n\x0fmoved_documents\x18\x03 \x01(\x03\x12\x1b\n\x13moved_conversations\x18\x04 \x01(\x03\x12,\n\tconflicts\x18\x05 \x03(\x0b\x32\x19.memoryd.v1.MergeConflict\"H\n\rMergeConflict\x12\x11\n\tnamespace\x18\x01 \x03(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x03 \x01(\t2\xcd\x02\n\x0eSessionService\x12V\n\x0cListSessions\x12\x1f.memoryd.v1.ListSessionsRequest\x1a .memoryd.v1.ListSessionsResponse\"\x03\x90\x02\x01\x12\x45\n\nGetSession\x12\x1d.memoryd.v1.GetSessionRequest\x1a\x13.memoryd.v1.Session\"\x03\x90\x02\x01\x12\x46\n\rUpdateSession\x12 .memoryd.v1.UpdateSessionRequest\x1a\x13.memoryd.v1.Session\x12T\n\rMergeSessions\x12 .memoryd.v1.MergeSessionsRequest\x1a!.memoryd.v1.MergeSessionsResponseB5\n\x0e\x63om.memoryd.v1P\x01Z\x14memoryd/v1;memorydv1\xaa\x02\nMemoryd.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,17 +40,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSION_LABELSENTRY']._loaded_options = None
   _globals['_SESSION_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_SESSION'].fields_by_name['session_id']._loaded_options = None
-  _globals['_SESSION'].fields_by_name['session_id']._serialized_options = b'\342A\002\002\005\272H\006r\004\210\265\030\001'
-  _globals['_SESSION'].fields_by_name['display_name']._loaded_options = None
-  _globals['_SESSION'].fields_by_name['display_name']._serialized_options = b'\272H\tr\007\030\377\001\250\265\030\001'
-  _globals['_SESSION'].fields_by_name['labels']._loaded_options = None
-  _globals['_SESSION'].fields_by_name['labels']._serialized_options = b'\272H\030\232\001\025\020@\"\006r\004\350\265\030\001*\tr\007\030\377\001\250\265\030\001'
-  _globals['_SESSION'].fields_by_name['state']._loaded_options = None
-  _globals['_SESSION'].fields_by_name['state']._serialized_options = b'\272H\003\330\001\003'
-  _globals['_SESSION'].fields_by_name['memory_limit']._loaded_options = None
-  _globals['_SESSION'].fields_by_name['memory_limit']._serialized_options = b'\272H\010\032\006\030\240\215\006(\n'
-  _globals['_SESSION'].fields_by_name['memory_ttl']._loaded_options = None
-  _globals['_SESSION'].fields_by_name['memory_ttl']._serialized_options = b'\272H\005\252\001\002*\000'
+  _globals['_SESSION'].fields_by_name['session_id']._serialized_options = b'\342A\002\002\005'
   _globals['_SESSION'].fields_by_name['memory_count']._loaded_options = None
   _globals['_SESSION'].fields_by_name['memory_count']._serialized_options = b'\342A\001\003'
   _globals['_SESSION'].fields_by_name['document_count']._loaded_options = None
@@ -67,48 +55,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSION'].fields_by_name['revision']._serialized_options = b'\342A\001\003'
   _globals['_LISTSESSIONSREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_LISTSESSIONSREQUEST_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_LISTSESSIONSREQUEST'].fields_by_name['session_id_prefix']._loaded_options = None
-  _globals['_LISTSESSIONSREQUEST'].fields_by_name['session_id_prefix']._serialized_options = b'\272H\tr\004\340\265\030\001\330\001\001'
-  _globals['_LISTSESSIONSREQUEST'].fields_by_name['labels']._loaded_options = None
-  _globals['_LISTSESSIONSREQUEST'].fields_by_name['labels']._serialized_options = b'\272H\005\232\001\002\020@'
-  _globals['_LISTSESSIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
-  _globals['_LISTSESSIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
-  _globals['_LISTSESSIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
-  _globals['_LISTSESSIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003(\200\010'
   _globals['_GETSESSIONREQUEST'].fields_by_name['session_id']._loaded_options = None
-  _globals['_GETSESSIONREQUEST'].fields_by_name['session_id']._serialized_options = b'\342A\001\002\272H\006r\004\210\265\030\001'
+  _globals['_GETSESSIONREQUEST'].fields_by_name['session_id']._serialized_options = b'\342A\001\002'
   _globals['_UPDATESESSIONREQUEST'].fields_by_name['session']._loaded_options = None
-  _globals['_UPDATESESSIONREQUEST'].fields_by_name['session']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
+  _globals['_UPDATESESSIONREQUEST'].fields_by_name['session']._serialized_options = b'\342A\001\002'
   _globals['_MERGESESSIONSREQUEST'].fields_by_name['source_session_id']._loaded_options = None
-  _globals['_MERGESESSIONSREQUEST'].fields_by_name['source_session_id']._serialized_options = b'\342A\001\002\272H\006r\004\210\265\030\001'
+  _globals['_MERGESESSIONSREQUEST'].fields_by_name['source_session_id']._serialized_options = b'\342A\001\002'
   _globals['_MERGESESSIONSREQUEST'].fields_by_name['target_session_id']._loaded_options = None
-  _globals['_MERGESESSIONSREQUEST'].fields_by_name['target_session_id']._serialized_options = b'\342A\001\002\272H\006r\004\210\265\030\001'
-  _globals['_MERGESESSIONSREQUEST'].fields_by_name['request_id']._loaded_options = None
-  _globals['_MERGESESSIONSREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\tr\004\230\265\030\001\330\001\001'
+  _globals['_MERGESESSIONSREQUEST'].fields_by_name['target_session_id']._serialized_options = b'\342A\001\002'
   _globals['_SESSIONSERVICE'].methods_by_name['ListSessions']._loaded_options = None
   _globals['_SESSIONSERVICE'].methods_by_name['ListSessions']._serialized_options = b'\220\002\001'
   _globals['_SESSIONSERVICE'].methods_by_name['GetSession']._loaded_options = None
   _globals['_SESSIONSERVICE'].methods_by_name['GetSession']._serialized_options = b'\220\002\001'
-  _globals['_SESSION']._serialized_start=256
-  _globals['_SESSION']._serialized_end=920
-  _globals['_SESSION_LABELSENTRY']._serialized_start=837
-  _globals['_SESSION_LABELSENTRY']._serialized_end=882
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=923
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=1161
-  _globals['_LISTSESSIONSREQUEST_LABELSENTRY']._serialized_start=837
-  _globals['_LISTSESSIONSREQUEST_LABELSENTRY']._serialized_end=882
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1163
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1249
-  _globals['_GETSESSIONREQUEST']._serialized_start=1251
-  _globals['_GETSESSIONREQUEST']._serialized_end=1305
-  _globals['_UPDATESESSIONREQUEST']._serialized_start=1308
-  _globals['_UPDATESESSIONREQUEST']._serialized_end=1452
-  _globals['_MERGESESSIONSREQUEST']._serialized_start=1455
-  _globals['_MERGESESSIONSREQUEST']._serialized_end=1595
-  _globals['_MERGESESSIONSRESPONSE']._serialized_start=1598
-  _globals['_MERGESESSIONSRESPONSE']._serialized_end=1770
-  _globals['_MERGECONFLICT']._serialized_start=1772
-  _globals['_MERGECONFLICT']._serialized_end=1844
-  _globals['_SESSIONSERVICE']._serialized_start=1847
-  _globals['_SESSIONSERVICE']._serialized_end=2180
+  _globals['_SESSION']._serialized_start=203
+  _globals['_SESSION']._serialized_end=794
+  _globals['_SESSION_LABELSENTRY']._serialized_start=711
+  _globals['_SESSION_LABELSENTRY']._serialized_end=756
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=797
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=1000
+  _globals['_LISTSESSIONSREQUEST_LABELSENTRY']._serialized_start=711
+  _globals['_LISTSESSIONSREQUEST_LABELSENTRY']._serialized_end=756
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1002
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1088
+  _globals['_GETSESSIONREQUEST']._serialized_start=1090
+  _globals['_GETSESSIONREQUEST']._serialized_end=1135
+  _globals['_UPDATESESSIONREQUEST']._serialized_start=1138
+  _globals['_UPDATESESSIONREQUEST']._serialized_end=1276
+  _globals['_MERGESESSIONSREQUEST']._serialized_start=1278
+  _globals['_MERGESESSIONSREQUEST']._serialized_end=1388
+  _globals['_MERGESESSIONSRESPONSE']._serialized_start=1391
+  _globals['_MERGESESSIONSRESPONSE']._serialized_end=1563
+  _globals['_MERGECONFLICT']._serialized_start=1565
+  _globals['_MERGECONFLICT']._serialized_end=1637
+  _globals['_SESSIONSERVICE']._serialized_start=1640
+  _globals['_SESSIONSERVICE']._serialized_end=1973
 # @@protoc_insertion_point(module_scope)
