@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test torture test-pgbouncer test-earlier-release test-later-schema test-aio fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline image bench bench-access bench-peers bench-recall bench-relevance profile lock docs examples example-node example-go clean FORCE
+.PHONY: help install serve test torture test-pgbouncer test-earlier-release test-later-schema test-aio resolve-clients install-clients fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline image bench bench-access bench-peers bench-recall bench-relevance profile lock docs examples example-node example-go clean FORCE
 
 # make PYTHON=python3.13 install
 CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
@@ -67,6 +67,13 @@ test-later-schema: .venv/.installed ## run the tests of all calls on a schema of
 test-aio: .venv/.installed ## run the tests of calls and strangers with gRPC's own server for asyncio (ARGS)
 	TEST_GRPC_SERVER=aio $(RUN) pytest -n auto --dist worksteal $(or $(ARGS),tests/rpc tests/server)
 
+# Not part of `test`: they ask the package index for others' current releases.
+resolve-clients: .venv/.installed ## see that the client leaves other packages their current releases
+	$(RUN) python -m tests.neighbours resolve
+
+install-clients: .venv/.installed ## install the client beside each of them, and call a server from the same process
+	GRPC_VERBOSITY=NONE $(RUN) python -m tests.neighbours install
+
 fuzz: fuzz-requests fuzz-calls fuzz-frames fuzz-settings ## look for harmful input (FUZZ_SECONDS=600, FUZZ_EXAMPLES=20000)
 
 fuzz-requests: .venv/.installed
@@ -89,7 +96,7 @@ lint-python: .venv/.installed
 	$(RUN) mypy
 	$(RUN) lint-imports --no-logo
 
-lint-protos: .venv/.installed
+lint-protos: .venv/.installed build/stubs-venv/.installed
 	$(RUN) buf lint protos
 	$(UNBROKEN)
 	$(RUN) python protos/check.py
@@ -102,9 +109,16 @@ format: .venv/.installed ## format the Python code
 	$(RUN) ruff check --fix
 	$(RUN) ruff format
 
-generate: .venv/.installed ## generate the stubs and the server's rules under service/ from protos/
+generate: .venv/.installed build/stubs-venv/.installed ## generate the stubs and the server's rules under service/ from protos/
 	$(RUN) python protos/generate.py stubs service
 	$(RUN) python protos/generate.py descriptors service/memoryd/rpc/rules.binpb
+
+# The stubs' compiler; it is published for Python up to 3.13: set STUBS_PYTHON to one.
+build/stubs-venv/.installed: constraints-stubs.txt | .venv/.installed
+	$(or $(STUBS_PYTHON),.venv/bin/python) -m venv --clear --without-pip build/stubs-venv
+	.venv/bin/python -I -m pip --python build/stubs-venv/bin/python --disable-pip-version-check install --quiet --no-user \
+		--require-hashes --no-deps --only-binary :all: --requirement constraints-stubs.txt
+	@touch $@
 
 # Refused where something breaks, so that what was served once goes only on purpose.
 UNBROKEN = $(RUN) buf breaking protos --against protos/baseline.binpb
@@ -188,6 +202,7 @@ lock: .venv/.tools ## pin again what pyproject.toml requires (UPGRADE=1: the new
 	$(LOCK) --all-extras --output-file constraints.txt
 	$(LOCK) --extra server --extra aws --extra semantic --constraints constraints.txt --output-file constraints-server.txt
 	$(PIN) --group docs --output-file constraints-docs.txt
+	$(PIN) --group stubs --output-file constraints-stubs.txt
 	$(PIN) benchmarks/peers-requirements.in --output-file benchmarks/peers-requirements.txt
 
 clean: ## remove everything that make made: .venv, caches, builds

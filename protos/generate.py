@@ -8,12 +8,14 @@ Imports lie beside the protos, so that every language's tools find them, except 
 which comes with each of those tools.
 
 The stubs have no rules: a process has one buf/validate/validate.proto, which belongs to whoever
-else is in it. The server reads the rules from descriptors.
+else is in it. The server reads the rules from descriptors. The stubs' compiler is old, and stands
+in build/stubs-venv: stubs work with protobuf and grpcio of its own age and younger.
 """
 
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -29,28 +31,28 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 PROTOS = Path(__file__).resolve().parent
+COMPILER = PROTOS.parent / "build" / "stubs-venv" / "bin" / "python"
 RULES = {"buf/validate/validate.proto", "memoryd/v1/rules.proto"}
 """The files that only rules need."""
 
 DESCRIPTORS = {"image": ("--include_source_info",), "descriptors": ()}
 
 
-def run_protoc(*arguments: str) -> None:
-    status = protoc.main(["protoc", *arguments])
-    if status:
-        sys.exit(status)
-
-
 def write_descriptors(out: str, *options: str) -> None:
     own = (PROTOS / "memoryd").rglob("*.proto")
-    run_protoc(
-        f"--proto_path={PROTOS}",
-        f"--proto_path={Path(next(iter(grpc_tools.__path__))) / '_proto'}",
-        f"--descriptor_set_out={out}",
-        "--include_imports",
-        *options,
-        *sorted(str(path.relative_to(PROTOS)) for path in own),
+    status = protoc.main(
+        [
+            "protoc",
+            f"--proto_path={PROTOS}",
+            f"--proto_path={Path(next(iter(grpc_tools.__path__))) / '_proto'}",
+            f"--descriptor_set_out={out}",
+            "--include_imports",
+            *options,
+            *sorted(str(path.relative_to(PROTOS)) for path in own),
+        ],
     )
+    if status:
+        sys.exit(status)
 
 
 def without_rules(image: bytes) -> Message:
@@ -95,9 +97,18 @@ def write_stubs(out: str) -> None:
         own = [file for file in files.file if file.name.startswith("memoryd/")]
         given = f"--descriptor_set_in={path}"
         names = sorted(file.name for file in own)
-        run_protoc(given, f"--python_out={out}", f"--mypy_out={out}", *names)
+        compile_stubs(given, f"--python_out={out}", f"--mypy_out={out}", *names)
         names = sorted(file.name for file in own if file.service)
-        run_protoc(given, f"--grpc_python_out={out}", f"--mypy_grpc_out={out}", *names)
+        compile_stubs(given, f"--grpc_python_out={out}", f"--mypy_grpc_out={out}", *names)
+
+
+def compile_stubs(*arguments: str) -> None:
+    if not COMPILER.exists():
+        sys.exit(f"There is no {COMPILER}, which compiles the stubs: `make generate` makes it")
+    plugins = (f"--plugin={path}" for path in Path(sys.executable).parent.glob("protoc-gen-mypy*"))
+    command = [COMPILER, "-m", "grpc_tools.protoc", *plugins, *arguments]
+    if status := subprocess.run(command, check=False).returncode:  # noqa: S603  our own
+        sys.exit(status)
 
 
 def main() -> None:

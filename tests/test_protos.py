@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,20 @@ def test_no_option_has_an_extension_inside_braces(name):
     """Loaders for JavaScript cannot parse it; a path in parentheses says the same."""
     code = re.sub(r"//.*", "", (PROTOS / name).read_text())
     assert not re.search(r"\[\s*[a-z_]\w*(\.\w+)+\s*\]\s*[:{]", code)
+
+
+def test_the_client_asks_for_no_more_than_its_stubs_need():
+    root = PROTOS.parent
+    asked = tomllib.loads((root / "pyproject.toml").read_text())["project"]["dependencies"]
+    stubs = [*(root / "service").rglob("*_pb2.py"), *(root / "service").rglob("*_pb2_grpc.py")]
+    said = {
+        found
+        for stub in stubs
+        for found in re.findall(
+            r"(?m)^(# Protobuf Python Version: |GRPC_GENERATED_VERSION = ')([\d.]+)",
+            stub.read_text(),
+        )
+    }
+    (grpcio,) = (version for name, version in said if name.startswith("GRPC"))
+    (protobuf,) = (version for name, version in said if not name.startswith("GRPC"))
+    assert {f"grpcio>={grpcio}", f"protobuf>={protobuf}"} < set(asked)
