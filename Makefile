@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test torture test-pgbouncer test-earlier-release test-later-schema test-http test-aio fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline bench bench-access bench-peers bench-recall bench-relevance profile lock docs examples example-node example-go clean FORCE
+.PHONY: help install serve test torture test-pgbouncer test-earlier-release test-later-schema test-http test-aio resolve-clients install-clients fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline image bench bench-access bench-peers bench-recall bench-relevance profile lock docs examples example-node example-go clean FORCE
 
 # make PYTHON=python3.13 install
 CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
@@ -70,6 +70,13 @@ test-http: .venv/.installed ## run the tests of all calls over HTTP (ARGS)
 test-aio: .venv/.installed ## run the tests of calls and strangers with gRPC's own server for asyncio (ARGS)
 	TEST_GRPC_SERVER=aio $(RUN) pytest -n auto --dist worksteal $(or $(ARGS),tests/rpc tests/server)
 
+# Not part of `test`: they ask the package index for others' current releases.
+resolve-clients: .venv/.installed ## see that the client leaves other packages their current releases
+	$(RUN) python -m tests.neighbours resolve
+
+install-clients: .venv/.installed ## install the client beside each of them, and call a server from the same process
+	GRPC_VERBOSITY=NONE $(RUN) python -m tests.neighbours install
+
 fuzz: fuzz-requests fuzz-calls fuzz-frames fuzz-settings ## look for harmful input (FUZZ_SECONDS=600, FUZZ_EXAMPLES=20000)
 
 fuzz-requests: .venv/.installed
@@ -92,9 +99,9 @@ lint-python: .venv/.installed
 	$(RUN) mypy
 	$(RUN) lint-imports --no-logo
 
-lint-protos: .venv/.installed .venv/image.binpb
-	$(RUN) buf lint .venv/image.binpb --config protos/buf.yaml
-	$(RUN) buf breaking .venv/image.binpb --path memoryd --against protos/baseline.binpb --config protos/buf.yaml
+lint-protos: .venv/.installed build/stubs-venv/.installed
+	$(RUN) buf lint protos
+	$(UNBROKEN)
 	$(RUN) python protos/check.py
 
 lint-docker: .venv/.installed
@@ -105,11 +112,25 @@ format: .venv/.installed ## format the Python code
 	$(RUN) ruff check --fix
 	$(RUN) ruff format
 
-generate: .venv/.installed ## generate the stubs under service/ from protos/
+generate: .venv/.installed build/stubs-venv/.installed ## generate the stubs and the server's rules under service/ from protos/
 	$(RUN) python protos/generate.py stubs service
+	$(RUN) python protos/generate.py descriptors service/memoryd/rpc/rules.binpb
 
-baseline: .venv/.installed .venv/image.binpb ## make the current protos the contract that must not break
-	$(RUN) buf build .venv/image.binpb --exclude-source-info --output protos/baseline.binpb
+# The stubs' compiler; it is published for Python up to 3.13: set STUBS_PYTHON to one.
+build/stubs-venv/.installed: constraints-stubs.txt | .venv/.installed
+	$(or $(STUBS_PYTHON),.venv/bin/python) -m venv --clear --without-pip build/stubs-venv
+	.venv/bin/python -I -m pip --python build/stubs-venv/bin/python --disable-pip-version-check install --quiet --no-user \
+		--require-hashes --no-deps --only-binary :all: --requirement constraints-stubs.txt
+	@touch $@
+
+# Refused where something breaks, so that what was served once goes only on purpose.
+UNBROKEN = $(RUN) buf breaking protos --against protos/baseline.binpb
+
+baseline: .venv/.installed ## make the current protos the contract that must not break (BREAK=1: even if they break it)
+	$(if $(BREAK),,$(UNBROKEN))
+	$(RUN) python protos/generate.py descriptors protos/baseline.binpb
+
+image: build/memoryd.binpb ## write build/memoryd.binpb: the protos with imports and comments, for tools that read descriptors
 
 bench: .venv/.installed ## measure parts, and the service compared with a bare echo (ARGS="--rounds 7", ARGS=--long)
 	$(RUN) python benchmarks/parts.py
@@ -139,9 +160,9 @@ bench-relevance: .venv/.installed ## measure and fit relevance (LOCOMO=..., BEAM
 	@test -n "$(LOCOMO)" -a -n "$(BEAM)" -a -n "$(FRIENDS)" || { echo 'say where the data is: make bench-relevance LOCOMO=... BEAM=... FRIENDS=...' >&2; exit 1; }
 	$(RUN) python benchmarks/relevance.py --locomo "$(LOCOMO)" --beam "$(BEAM)" --friends "$(FRIENDS)" $(ARGS)
 
-docs: .venv/.installed .venv/image.binpb build/docs-venv/.installed ## build the site of docs/ and of the API in build/site; a broken link fails
+docs: build/memoryd.binpb build/docs-venv/.installed ## build the site of docs/ and of the API in build/site; a broken link fails
 	@rm -rf docs/api build/site
-	$(RUN) python docs/reference.py .venv/image.binpb docs/api
+	$(RUN) python docs/reference.py build/memoryd.binpb docs/api
 	build/docs-venv/bin/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going -c docs . build/site
 	@echo 'The site is build/site/index.html'
 
@@ -155,36 +176,37 @@ build/docs-venv/.installed: constraints-docs.txt | .venv/.installed
 # Not part of `test`, since they need toolchains that are not Python packages.
 examples: example-node example-go ## run the examples in Node and Go, each with its own server
 
-example-node: .venv/.installed build/memoryd.binpb
+example-node: .venv/.installed
 	@command -v npm >/dev/null || { echo 'there is no npm: install Node 20 or newer' >&2; exit 1; }
 	cd examples/node && npm ci --ignore-scripts --no-audit --no-fund
-	$(RUN) python examples/check.py node examples/node/agent.mjs {address} build/memoryd.binpb
+	$(RUN) python examples/check.py node examples/node/agent.mjs {address}
 
 # With the packages of a distribution in GOPATH. Debian's are golang-go, golang-google-grpc-dev,
 # golang-github-golang-protobuf-1-5-dev, protoc-gen-go and protoc-gen-go-grpc.
 GOPATH_SYSTEM ?= /usr/share/gocode
 GO_EXAMPLE := build/example-go/src/memoryd.example
 
-example-go: .venv/.installed build/memoryd.binpb
+example-go: .venv/.installed
 	@command -v go protoc-gen-go protoc-gen-go-grpc >/dev/null && test -d "$(GOPATH_SYSTEM)" || \
 		{ echo 'install Go, its gRPC package, protoc-gen-go and protoc-gen-go-grpc, or say where packages are: GOPATH_SYSTEM=...' >&2; exit 1; }
 	rm -rf build/example-go
 	mkdir -p $(GO_EXAMPLE)
 	cp examples/go/main.go $(GO_EXAMPLE)/
-	$(RUN) buf generate build/memoryd.binpb --template examples/go/buf.gen.yaml --path memoryd --path buf --output $(GO_EXAMPLE)
+	$(RUN) buf generate protos --template examples/go/buf.gen.yaml --path protos/memoryd --path protos/buf --output $(GO_EXAMPLE)
 	GO111MODULE=off GOPATH="$(CURDIR)/build/example-go:$(GOPATH_SYSTEM)" go build -o build/example-go/agent memoryd.example
 	$(RUN) python examples/check.py build/example-go/agent {address}
 
-# The protos with all imports, from which clients in other languages generate code.
-build/memoryd.binpb: .venv/image.binpb
+# Always rebuilt, since a proto may have been removed.
+build/memoryd.binpb: .venv/.installed FORCE
 	@mkdir -p build
-	cp .venv/image.binpb $@
+	$(RUN) python protos/generate.py image $@
 
 lock: .venv/.installed ## pin again what pyproject.toml requires (UPGRADE=1: the newest versions)
 	$(LOCK) --all-extras --output-file constraints.txt
 	$(LOCK) --extra server --extra semantic --constraints constraints.txt --excludes deploy/unused.txt --output-file constraints-server.txt
 	$(LOCK) --extra aws --constraints constraints.txt --output-file constraints-aws.txt
 	$(PIN) --group docs --output-file constraints-docs.txt
+	$(PIN) --group stubs --output-file constraints-stubs.txt
 	$(PIN) benchmarks/peers-requirements.in --output-file benchmarks/peers-requirements.txt
 
 clean: ## remove everything that make made: .venv, caches, builds
@@ -237,9 +259,5 @@ endif
 		$(PIP) --quiet --isolated --no-index --no-build-isolation --editable ".[$$extras]" || \
 		{ echo 'constraints.txt may lack what pyproject.toml asks for: make lock' >&2; exit 1; }
 	@touch $@
-
-# The protos with comments and imports, for buf. Always rebuilt, since a proto may have been removed.
-.venv/image.binpb: .venv/.installed FORCE
-	$(RUN) python protos/generate.py image $@
 
 FORCE:

@@ -1,4 +1,4 @@
-"""Check that the stubs under service/ are what `make generate` makes of the protos as they are now.
+"""Check that whatever is made of the protos, and the protos of others, are as they are now.
 
 python protos/check.py
 """
@@ -9,10 +9,17 @@ import filecmp
 import subprocess
 import sys
 import tempfile
+from importlib import metadata
 from pathlib import Path
+
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet, FileOptions
+from protovalidate._gen.buf.validate import validate_pb
 
 PROTOS = Path(__file__).resolve().parent
 SERVICE = PROTOS.parent / "service"
+RULES = SERVICE / "memoryd" / "rpc" / "rules.binpb"
+BASELINE = PROTOS / "baseline.binpb"
+VALIDATE = "buf/validate/validate.proto"
 
 
 def stubs(folder: Path) -> set[Path]:
@@ -26,7 +33,7 @@ def stubs(folder: Path) -> set[Path]:
 
 
 def drift(fresh: Path) -> list[str]:
-    """Say of every file that differs from the fresh ones how it does."""
+    """Say of every stub that differs from the fresh ones how it does."""
     wanted, found = stubs(fresh), stubs(SERVICE)
     changed = {
         stub
@@ -34,21 +41,60 @@ def drift(fresh: Path) -> list[str]:
         if not filecmp.cmp(fresh / stub, SERVICE / stub, shallow=False)
     }
     return sorted(
-        [f"service/{stub} is out of date" for stub in changed]
-        + [f"service/{stub} is missing" for stub in wanted - found]
+        [f"service/{stub} is out of date: `make generate`" for stub in changed]
+        + [f"service/{stub} is missing: `make generate`" for stub in wanted - found]
         + [f"service/{stub} has no proto any more: delete it" for stub in found - wanted]
     )
 
 
+def strangers(image: bytes) -> list[str]:
+    """Say which protos of others are not those of the installed packages.
+
+    Options of files, which only say where stubs of other languages go, differ with how a package
+    was made.
+    """
+    files = FileDescriptorSet.FromString(image).file
+    ours = {file.name: file for file in files}
+    problems = []
+    for path in sorted(PROTOS.rglob("*.proto")):
+        name = str(path.relative_to(PROTOS))
+        if path.is_relative_to(PROTOS / "memoryd"):
+            continue
+        if name == VALIDATE:
+            package = "protovalidate's source archive"
+            theirs = FileDescriptorProto.FromString(validate_pb.desc().proto.to_binary())
+            ours[name].options.CopyFrom(FileOptions())
+            theirs.options.CopyFrom(FileOptions())
+            same = ours[name] == theirs
+        else:
+            package = "googleapis-common-protos"
+            theirs = metadata.distribution(package).locate_file(name)
+            same = path.read_text() == theirs.read_text()
+        if not same:
+            problems.append(f"protos/{name} is another release's: copy it from {package}")
+    return problems
+
+
+def generate(kind: str, out: Path) -> None:
+    command = [sys.executable, PROTOS / "generate.py", kind, out]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own
+    if run.returncode:
+        sys.exit(run.stderr)
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, PROTOS / "generate.py", "stubs", folder]
-        run = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own
-        if run.returncode:
-            sys.exit(run.stderr)
-        problems = drift(Path(folder))
+        fresh = Path(folder)
+        descriptors = fresh / "descriptors.binpb"
+        generate("stubs", fresh)
+        generate("descriptors", descriptors)
+        problems = drift(fresh) + strangers(descriptors.read_bytes())
+        if not filecmp.cmp(descriptors, RULES, shallow=False):
+            problems.append(f"service/{RULES.relative_to(SERVICE)} is out of date: `make generate`")
+        if not filecmp.cmp(descriptors, BASELINE, shallow=False):
+            problems.append("protos/baseline.binpb is not what is served: `make baseline`")
     if problems:
-        sys.exit("\n".join([*problems, "The stubs do not fit the protos: `make generate`"]))
+        sys.exit("\n".join(problems))
 
 
 if __name__ == "__main__":

@@ -1,79 +1,122 @@
-"""Generate the Python stubs, and the image that buf lints.
+"""Generate the Python stubs, and the protos as descriptors.
 
-python protos/generate.py stubs OUT     modules and type stubs, below OUT
-python protos/generate.py image FILE    a FileDescriptorSet with imports and source info
+    python protos/generate.py stubs OUT          modules and type stubs, below OUT
+    python protos/generate.py image FILE         a FileDescriptorSet with imports and comments
+    python protos/generate.py descriptors FILE   the same without comments
 
-Imports come from installed packages, so that nothing is fetched: google/api and google/rpc from
-googleapis-common-protos, google/protobuf from grpcio-tools, and buf/validate from protovalidate,
-which carries that file as a descriptor only.
+Imports lie beside the protos, so that every language's tools find them, except for google/protobuf,
+which comes with each of those tools.
+
+The stubs have no rules: a process has one buf/validate/validate.proto, which belongs to whoever
+else is in it. The server reads the rules from descriptors. The stubs' compiler is old, and stands
+in build/stubs-venv: stubs work with protobuf and grpcio of its own age and younger.
 """
 
 from __future__ import annotations
 
+import re
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import google.rpc
 import grpc_tools
-from google.protobuf import (
-    descriptor_pb2,
-    descriptor_pool,
-    duration_pb2,
-    field_mask_pb2,
-    timestamp_pb2,
-)
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
 from grpc_tools import protoc
-from protovalidate._gen.buf.validate import validate_pb
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
 
 PROTOS = Path(__file__).resolve().parent
-VALIDATE = "buf/validate/validate.proto"
+COMPILER = PROTOS.parent / "build" / "stubs-venv" / "bin" / "python"
+RULES = {"buf/validate/validate.proto", "memoryd/v1/rules.proto"}
+"""The files that only rules need."""
+
+DESCRIPTORS = {"image": ("--include_source_info",), "descriptors": ()}
 
 
-def validate_descriptors() -> bytes:
-    """A FileDescriptorSet of buf/validate/validate.proto and what it imports."""
-    pool = descriptor_pool.DescriptorPool()
-    files = descriptor_pb2.FileDescriptorSet()
-    for known in (descriptor_pb2, duration_pb2, field_mask_pb2, timestamp_pb2):
-        known.DESCRIPTOR.CopyToProto(files.file.add())
-    files.file.add().ParseFromString(validate_pb.desc().proto.to_binary())
-    for file in files.file:
-        pool.Add(file)  # fails here, with a name, if an import is missing
-    return files.SerializeToString(deterministic=True)
-
-
-def run_protoc(*arguments: str) -> None:
-    with tempfile.NamedTemporaryFile(suffix=".binpb") as known:
-        known.write(validate_descriptors())
-        known.flush()
-        status = protoc.main(
-            [
-                "protoc",
-                f"--descriptor_set_in={known.name}",
-                f"--proto_path={PROTOS}",
-                f"--proto_path={Path(next(iter(google.rpc.__path__))).parents[1]}",
-                f"--proto_path={Path(next(iter(grpc_tools.__path__))) / '_proto'}",
-                *arguments,
-            ],
-        )
+def write_descriptors(out: str, *options: str) -> None:
+    own = (PROTOS / "memoryd").rglob("*.proto")
+    status = protoc.main(
+        [
+            "protoc",
+            f"--proto_path={PROTOS}",
+            f"--proto_path={Path(next(iter(grpc_tools.__path__))) / '_proto'}",
+            f"--descriptor_set_out={out}",
+            "--include_imports",
+            *options,
+            *sorted(str(path.relative_to(PROTOS)) for path in own),
+        ],
+    )
     if status:
         sys.exit(status)
 
 
-def own_protos() -> list[str]:
-    return sorted(str(path.relative_to(PROTOS)) for path in PROTOS.rglob("*.proto"))
+def without_rules(image: bytes) -> Message:
+    """Give the same files less rules, and less what only rules need."""
+    pool = DescriptorPool()
+    for file in FileDescriptorSet.FromString(image).file:
+        pool.Add(file)
+    # Of this pool, in which the options of rules have names.
+    kind = pool.FindMessageTypeByName(FileDescriptorSet.DESCRIPTOR.full_name)
+    files: Any = GetMessageClass(kind).FromString(image)
+    kept = [file for file in files.file if file.name not in RULES]
+    del files.file[:]
+    for file in kept:
+        imports = [name for name in file.dependency if name not in RULES]
+        del file.dependency[:]
+        file.dependency.extend(imports)
+        remove_rules(file)
+        files.file.append(file)
+    return files
+
+
+def remove_rules(part: Any) -> None:
+    """Remove rules from part of a descriptor, at any depth."""
+    for field, value in part.ListFields():
+        if field.is_extension and field.file.name in RULES:
+            part.ClearExtension(field)
+        elif field.full_name == "google.protobuf.FieldDescriptorProto.json_name":
+            # Where no proto gives one, stubs made from a proto have none either.
+            if value == re.sub("_(.?)", lambda found: found[1].upper(), part.name):
+                part.ClearField(field.name)
+        elif field.message_type is not None:
+            for each in value if field.is_repeated else (value,):
+                remove_rules(each)
+
+
+def write_stubs(out: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "image.binpb"
+        write_descriptors(str(path), *DESCRIPTORS["image"])
+        files: Any = without_rules(path.read_bytes())
+        path.write_bytes(files.SerializeToString(deterministic=True))
+        own = [file for file in files.file if file.name.startswith("memoryd/")]
+        given = f"--descriptor_set_in={path}"
+        names = sorted(file.name for file in own)
+        compile_stubs(given, f"--python_out={out}", f"--mypy_out={out}", *names)
+        names = sorted(file.name for file in own if file.service)
+        compile_stubs(given, f"--grpc_python_out={out}", f"--mypy_grpc_out={out}", *names)
+
+
+def compile_stubs(*arguments: str) -> None:
+    if not COMPILER.exists():
+        sys.exit(f"There is no {COMPILER}, which compiles the stubs: `make generate` makes it")
+    plugins = (f"--plugin={path}" for path in Path(sys.executable).parent.glob("protoc-gen-mypy*"))
+    command = [COMPILER, "-m", "grpc_tools.protoc", *plugins, *arguments]
+    if status := subprocess.run(command, check=False).returncode:  # noqa: S603  our own
+        sys.exit(status)
 
 
 def main() -> None:
     match sys.argv[1:]:
         case ["stubs", out]:
-            run_protoc(f"--python_out={out}", f"--mypy_out={out}", *own_protos(), VALIDATE)
-            own = own_protos()
-            services = [name for name in own if "\nservice " in (PROTOS / name).read_text()]
-            run_protoc(f"--grpc_python_out={out}", f"--mypy_grpc_out={out}", *services)
-        case ["image", out]:
-            options = ("--include_imports", "--include_source_info")
-            run_protoc(f"--descriptor_set_out={out}", *options, *own_protos())
+            write_stubs(out)
+        case [("image" | "descriptors") as kind, out]:
+            write_descriptors(out, *DESCRIPTORS[kind])
         case _:
             sys.exit(__doc__)
 

@@ -1,19 +1,18 @@
 // One turn of an agent: retrieve what matters, answer, store what was learned.
 //
-//     node agent.mjs localhost:50051 DESCRIPTORS [SESSION]
-//
-// DESCRIPTORS is the file that `make build/memoryd.binpb` writes: the services and their messages,
-// whose fields have the names that the protos give them.
+//     node agent.mjs localhost:50051 [SESSION]
 
 import { randomUUID } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 
 import grpc from "@grpc/grpc-js";
 import protoLoader from "@grpc/proto-loader";
 
-const [target, descriptors, sessionId = "ada"] = process.argv.slice(2);
-const definition = protoLoader.loadFileDescriptorSetFromBuffer(readFileSync(descriptors), {
+const [target, sessionId = "ada"] = process.argv.slice(2);
+const definition = protoLoader.loadSync("memoryd/v1/memory.proto", {
+  includeDirs: [fileURLToPath(new URL("../../protos", import.meta.url))],
+  keepCase: true,
   enums: String,
   longs: Number,
   defaults: true,

@@ -34,7 +34,7 @@ from memoryd.memories.sweeper import Sweeper
 from memoryd.recall.embedders.embedder import EmbedderUnavailable, load
 from memoryd.retrieval.document_search import DocumentSearch
 from memoryd.retrieval.lazy import LazyRetrieval
-from memoryd.rpc import core_server, reflection
+from memoryd.rpc import core_server, reflection, rules
 from memoryd.rpc.access import Anyone, Gate
 from memoryd.rpc.admin.service import AccessService
 from memoryd.rpc.aio_server import aio_server
@@ -415,9 +415,13 @@ class Server:
 
     def _add_reflection(self) -> None:
         its_own = [service.full_name for service in reflection.SERVICES]
+        # The protos as they are written, rules and all; the stubs have none.
+        for service in (HEALTH_SERVICE, *reflection.SERVICES):
+            rules.POOL.AddSerializedFile(service.file.serialized_pb)
         is_open = self._settings.reflection is Reflection.ON
         needs = Anyone.UNKNOWN if is_open else Anyone.KNOWN
-        table = reflection.methods([*SERVICES, HEALTH_SERVICE.full_name, *its_own], needs)
+        names = [*SERVICES, HEALTH_SERVICE.full_name, *its_own]
+        table = reflection.methods(names, rules.POOL, needs)
         for service in reflection.SERVICES:
             self._pipeline.add_service(service, table, Lane.REFLECTION)
 

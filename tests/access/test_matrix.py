@@ -18,16 +18,15 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tests.access.guarded import Caller, Guarded, Refusal, conversation, outcome
 
-from buf.validate import validate_pb2
 from memoryd.access.api_key import new_key
 from memoryd.domain.principals import Scope
+from memoryd.rpc import rules
 from memoryd.server import SERVICES
 from memoryd.v1 import (
     access_pb2,
     conversation_pb2,
     document_pb2,
     memory_pb2,
-    rules_pb2,
     session_pb2,
     tool_config_pb2,
 )
@@ -169,9 +168,14 @@ def session_fields(kind: Descriptor, path: tuple[str, ...] = ()) -> Iterator[tup
 
 
 def names_session(field: FieldDescriptor) -> bool:
-    rules = field.GetOptions().Extensions[validate_pb2.field]
-    own = rules.repeated.items if field.is_repeated else rules
-    return bool(own.string.Extensions[rules_pb2.session_id])
+    ruled = rules.POOL.FindMessageTypeByName(field.containing_type.full_name)
+    kind = rules.POOL.FindMessageTypeByName("google.protobuf.FieldOptions")
+    written = ruled.fields_by_name[field.name].GetOptions().SerializeToString()
+    options: Any = GetMessageClass(kind).FromString(written)
+    own = options.Extensions[rules.POOL.FindExtensionByName("buf.validate.field")]
+    own = own.repeated.items if field.is_repeated else own
+    session_id = rules.POOL.FindExtensionByName("memoryd.v1.session_id")
+    return bool(own.string.Extensions[session_id])
 
 
 def request_for(method: MethodDescriptor, session: str, *, place: int | None = None) -> Message:

@@ -121,6 +121,8 @@ def test_every_package_is_named_in_the_build() -> None:
     parents = {name.partition(".")[0] for name in folders}
     migrations = {"memoryd.migrations", "memoryd.migrations.versions"}
     assert set(build["packages"]) == folders | parents | migrations
+    # A name of another package's would be taken from it.
+    assert parents == {"memoryd"}
 
 
 async def test_models_and_migrations_do_not_differ(database: Database) -> None:

@@ -47,13 +47,16 @@ _service = descriptor_pool.Default().FindServiceByName
 SERVICES = tuple(_service(f"{package}.ServerReflection") for package in (_V1, _V1_ALPHA))
 
 
-def methods(names: Sequence[str], needs: Scope | Anyone) -> dict[str, Method[Any]]:
+def methods(
+    names: Sequence[str], pool: descriptor_pool.DescriptorPool, needs: Scope | Anyone
+) -> dict[str, Method[Any]]:
     """The table of either service.
 
     names: those of the services that there are.
+    pool: where they are described.
     needs: who may ask.
     """
-    answer = reflection.aio.ReflectionServicer(names).ServerReflectionInfo
+    answer = reflection.aio.ReflectionServicer(names, pool).ServerReflectionInfo
     row: Method[Any] = Method(_question, answer, needs, Audited.IN_ALL, is_plain=is_any)
     return {"ServerReflectionInfo": row}
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import protovalidate
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from memoryd.domain.errors import InvalidRequest, Violation
+from memoryd.rpc import rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,7 +38,7 @@ NO_DURATION = (
 )
 NO_TIMESTAMP = "must be a time from the year 1 to 9999, with nanos from 0 to 999,999,999"
 
-_validator = protovalidate.Validator()
+_validator = rules.validator()
 
 
 class Violations:

@@ -5,7 +5,7 @@ import warnings
 
 from memoryd.v1 import conversation_pb2 as memoryd_dot_v1_dot_conversation__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.66.2'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in memoryd/v1/conversation_pb2_grpc.py depends on'
+        + f' but the generated code in memoryd/v1/conversation_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class ConversationServiceStub:
+class ConversationServiceStub(object):
     """Keeps the dialogues of a session, message by message, in the order in which they were appended.
 
     The messages of a conversation form a tree. Its head is the message that an append follows; the messages from the
@@ -119,7 +119,7 @@ class ConversationServiceStub:
                 _registered_method=True)
 
 
-class ConversationServiceServicer:
+class ConversationServiceServicer(object):
     """Keeps the dialogues of a session, message by message, in the order in which they were appended.
 
     The messages of a conversation form a tree. Its head is the message that an append follows; the messages from the
@@ -339,7 +339,7 @@ def add_ConversationServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class ConversationService:
+class ConversationService(object):
     """Keeps the dialogues of a session, message by message, in the order in which they were appended.
 
     The messages of a conversation form a tree. Its head is the message that an append follows; the messages from the

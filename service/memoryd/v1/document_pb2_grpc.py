@@ -5,7 +5,7 @@ import warnings
 
 from memoryd.v1 import document_pb2 as memoryd_dot_v1_dot_document__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.66.2'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in memoryd/v1/document_pb2_grpc.py depends on'
+        + f' but the generated code in memoryd/v1/document_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class DocumentServiceStub:
+class DocumentServiceStub(object):
     """Keeps documents: exact bytes under a namespace and a key of a session, for the stores of frameworks, for scratch pads
     and files. Nothing is sanitised, merged or evicted.
 
@@ -105,7 +105,7 @@ class DocumentServiceStub:
                 _registered_method=True)
 
 
-class DocumentServiceServicer:
+class DocumentServiceServicer(object):
     """Keeps documents: exact bytes under a namespace and a key of a session, for the stores of frameworks, for scratch pads
     and files. Nothing is sanitised, merged or evicted.
 
@@ -289,7 +289,7 @@ def add_DocumentServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class DocumentService:
+class DocumentService(object):
     """Keeps documents: exact bytes under a namespace and a key of a session, for the stores of frameworks, for scratch pads
     and files. Nothing is sanitised, merged or evicted.
 

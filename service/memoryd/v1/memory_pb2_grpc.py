@@ -5,7 +5,7 @@ import warnings
 
 from memoryd.v1 import memory_pb2 as memoryd_dot_v1_dot_memory__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.66.2'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in memoryd/v1/memory_pb2_grpc.py depends on'
+        + f' but the generated code in memoryd/v1/memory_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class MemoryServiceStub:
+class MemoryServiceStub(object):
     """Stores the memories of conversational agents: one sentence or paragraph each, grouped in sessions that the caller
     names.
 
@@ -122,7 +122,7 @@ class MemoryServiceStub:
                 _registered_method=True)
 
 
-class MemoryServiceServicer:
+class MemoryServiceServicer(object):
     """Stores the memories of conversational agents: one sentence or paragraph each, grouped in sessions that the caller
     names.
 
@@ -368,7 +368,7 @@ def add_MemoryServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class MemoryService:
+class MemoryService(object):
     """Stores the memories of conversational agents: one sentence or paragraph each, grouped in sessions that the caller
     names.
 

@@ -5,7 +5,7 @@ import warnings
 
 from memoryd.v1 import tool_config_pb2 as memoryd_dot_v1_dot_tool__config__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.66.2'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in memoryd/v1/tool_config_pb2_grpc.py depends on'
+        + f' but the generated code in memoryd/v1/tool_config_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class ToolConfigServiceStub:
+class ToolConfigServiceStub(object):
     """Serves the configuration of the agents' tools: `rag`, `memory`, `escalation`, `attachment` (on by default), `crm`,
     `billing`, `inventory` (off by default).
 
@@ -84,7 +84,7 @@ class ToolConfigServiceStub:
                 _registered_method=True)
 
 
-class ToolConfigServiceServicer:
+class ToolConfigServiceServicer(object):
     """Serves the configuration of the agents' tools: `rag`, `memory`, `escalation`, `attachment` (on by default), `crm`,
     `billing`, `inventory` (off by default).
 
@@ -205,7 +205,7 @@ def add_ToolConfigServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class ToolConfigService:
+class ToolConfigService(object):
     """Serves the configuration of the agents' tools: `rag`, `memory`, `escalation`, `attachment` (on by default), `crm`,
     `billing`, `inventory` (off by default).
 
