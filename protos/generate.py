@@ -3,6 +3,8 @@
     python protos/generate.py stubs OUT          modules and type stubs, below OUT
     python protos/generate.py image FILE         a FileDescriptorSet with imports and comments
     python protos/generate.py descriptors FILE   the same without comments
+    python protos/generate.py rules FILE         the same as reflection answers them: without the
+                                                 names in JSON, by which tools print the fields
 
 Imports lie beside the protos, so that every language's tools find them, except for google/protobuf,
 which comes with each of those tools.
@@ -88,6 +90,22 @@ def remove_rules(part: Any) -> None:
                 remove_rules(each)
 
 
+def write_rules(out: str) -> None:
+    write_descriptors(out)
+    files = FileDescriptorSet.FromString(Path(out).read_bytes())
+    for file in files.file:
+        remove_json_names(file)
+    Path(out).write_bytes(files.SerializeToString(deterministic=True))
+
+
+def remove_json_names(part: Any) -> None:
+    """Remove them from part of a descriptor, at any depth."""
+    for message in (*getattr(part, "message_type", ()), *getattr(part, "nested_type", ())):
+        remove_json_names(message)
+    for field in (*getattr(part, "field", ()), *part.extension):
+        field.ClearField("json_name")
+
+
 def write_stubs(out: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "image.binpb"
@@ -115,6 +133,8 @@ def main() -> None:
     match sys.argv[1:]:
         case ["stubs", out]:
             write_stubs(out)
+        case ["rules", out]:
+            write_rules(out)
         case [("image" | "descriptors") as kind, out]:
             write_descriptors(out, *DESCRIPTORS[kind])
         case _:

@@ -5,8 +5,6 @@ MemorydError
 │   ├── RequestIdReused
 │   └── LiteralSecret         a secret itself, where only its place is accepted
 ├── MalformedMessage          bytes that are no message of the type
-│   ├── MalformedBody         a body whose frames or compression cannot be read
-│   ├── MalformedJson         JSON that is no message of the type
 │   └── NoMessage             a call that ends without its request
 ├── MessageTooLarge
 ├── RequestIncomplete         a request that does not come to its end in time
@@ -113,20 +111,12 @@ class LiteralSecret(InvalidRequest):
 
 
 class MalformedMessage(MemorydError):
-    def __init__(self, message_type: str) -> None:
+    def __init__(self, message_type: str, problem: str | None = None) -> None:
+        """`problem` says more than that the bytes are no such message."""
         super().__init__(
-            f"the bytes received are no {message_type}; encode it with the proto of this service"
+            problem
+            or f"the bytes received are no {message_type}; encode it with the proto of this service"
         )
-
-
-class MalformedJson(MalformedMessage):
-    def __init__(self, message_type: str, why: str) -> None:
-        MemorydError.__init__(self, f"the JSON received is no {message_type}: {why}")
-
-
-class MalformedBody(MalformedMessage):
-    def __init__(self, what: str) -> None:
-        MemorydError.__init__(self, f"the body of the request {what}")
 
 
 class NoMessage(MalformedMessage):

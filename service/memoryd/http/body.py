@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from memoryd.domain.errors import MalformedBody, MessageTooLarge
+from memoryd.domain.errors import MessageTooLarge
+from memoryd.http.frames import malformed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -37,13 +38,13 @@ class Body:
     async def exactly(self, count: int) -> bytes | None:
         """So many bytes; None where the body has ended before them.
 
-        Raises MessageTooLarge, and MalformedBody where it ends among them.
+        Raises MessageTooLarge, and MalformedMessage where it ends among them.
         """
         self._check(count)
         while len(self._held) < count:
             if not await self._more():
                 if self._held:
-                    raise MalformedBody("ends within a message")
+                    raise malformed("ends within a message")
                 return None
         found = bytes(self._held[:count])
         del self._held[:count]

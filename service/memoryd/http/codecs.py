@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from google.protobuf import json_format
 from google.protobuf.message_factory import GetMessageClass
 
-from memoryd.domain.errors import MalformedJson
+from memoryd.domain.errors import MalformedMessage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ PROTO, JSON = "proto", "json"
 class Codec(NamedTuple):
     name: str
     decode: Callable[[bytes], bytes]
-    """Gives the bytes of a request in protobuf. Raises MalformedJson."""
+    """Gives the bytes of a request in protobuf. Raises MalformedMessage."""
     encode: Callable[[bytes], bytes]
     """Makes an answer of its bytes in protobuf."""
 
@@ -37,17 +37,22 @@ def codec_of(name: str, method: MethodDescriptor) -> Codec | None:
 
     def decode(data: bytes) -> bytes:
         if not data.lstrip().startswith(b"{"):
-            raise MalformedJson(method.input_type.full_name, "it is no object")
+            raise _malformed(method, "it is no object")
         try:
             message = json_format.Parse(data, request())
         except (json_format.ParseError, UnicodeDecodeError) as error:
-            raise MalformedJson(method.input_type.full_name, _said(error)) from None
+            raise _malformed(method, _said(error)) from None
         return message.SerializeToString()
 
     def encode(data: bytes) -> bytes:
         return json_format.MessageToJson(response.FromString(data), indent=None).encode()
 
     return Codec(JSON, decode, encode)
+
+
+def _malformed(method: MethodDescriptor, why: str) -> MalformedMessage:
+    name = method.input_type.full_name
+    return MalformedMessage(name, f"the JSON received is no {name}: {why}")
 
 
 def _said(error: Exception) -> str:

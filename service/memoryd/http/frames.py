@@ -11,7 +11,7 @@ import gzip
 import struct
 import zlib
 
-from memoryd.domain.errors import MalformedBody, MessageTooLarge
+from memoryd.domain.errors import MalformedMessage, MessageTooLarge
 
 HEAD_BYTES = 5
 COMPRESSED = 0b1
@@ -25,6 +25,11 @@ COMPRESS_FROM_BYTES = 1024
 _LEVEL = 4
 _GZIP_WINDOW = 31
 """zlib's number for the format of gzip."""
+
+
+def malformed(what: str) -> MalformedMessage:
+    """The error of a body that cannot be read."""
+    return MalformedMessage("request", f"the body of the request {what}")
 
 
 def frame(flags: int, data: bytes) -> bytes:
@@ -42,14 +47,14 @@ def compress(data: bytes) -> bytes:
 
 
 def decompress(data: bytes, most: int) -> bytes:
-    """Raises MessageTooLarge for what becomes more than `most` bytes, and MalformedBody."""
+    """Raises MessageTooLarge for what becomes more than `most` bytes, and MalformedMessage."""
     stream = zlib.decompressobj(_GZIP_WINDOW)
     try:
         found = stream.decompress(data, most + 1)
     except zlib.error:
-        raise MalformedBody("is said to be compressed with gzip and is not") from None
+        raise malformed("is said to be compressed with gzip and is not") from None
     if len(found) > most:
         raise MessageTooLarge(len(found), most)
     if not stream.eof:
-        raise MalformedBody("is compressed with gzip and not complete")
+        raise malformed("is compressed with gzip and not complete")
     return found

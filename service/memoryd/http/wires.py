@@ -18,7 +18,6 @@ from google.protobuf import descriptor_pool, json_format
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import status_pb2
 
-from memoryd.domain.errors import MalformedBody
 from memoryd.http import frames
 from memoryd.http.body import Held
 from memoryd.http.frames import GZIP, IDENTITY
@@ -124,7 +123,7 @@ class Wire(ABC):
         """The next message as it is; None: there are no more. See `decoded`."""
 
     def decoded(self, message: bytes) -> bytes:
-        """Raises MalformedJson."""
+        """Raises MalformedMessage."""
         return self._codec.decode(message)
 
     def encoded(self, answer: bytes) -> bytes:
@@ -145,10 +144,10 @@ class Wire(ABC):
         flags, length = frames.head_of(head)
         data = await body.exactly(length) if length else b""
         if data is None:
-            raise MalformedBody("ends within a message")
+            raise frames.malformed("ends within a message")
         if flags & frames.COMPRESSED:
             if not self._is_compressed:
-                raise MalformedBody("has a compressed message, and no header says by what")
+                raise frames.malformed("has a compressed message, and no header says by what")
             data = frames.decompress(data, self._most)
         return flags, data
 
@@ -263,7 +262,7 @@ class GrpcWebText(GrpcWeb):
             try:
                 data = binascii.a2b_base64(await body.all_of_it())
             except binascii.Error:
-                raise MalformedBody("is said to be base64 and is not") from None
+                raise frames.malformed("is said to be base64 and is not") from None
             self._decoded = Held(data, self._most)
         return await super().next_message(self._decoded)
 

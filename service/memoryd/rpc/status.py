@@ -62,14 +62,6 @@ _TABLE: dict[type[errors.MemorydError], tuple[grpc.StatusCode, Reason.ValueType]
         grpc.StatusCode.INVALID_ARGUMENT,
         error_reason_pb2.ERROR_REASON_MALFORMED_MESSAGE,
     ),
-    errors.MalformedBody: (
-        grpc.StatusCode.INVALID_ARGUMENT,
-        error_reason_pb2.ERROR_REASON_MALFORMED_MESSAGE,
-    ),
-    errors.MalformedJson: (
-        grpc.StatusCode.INVALID_ARGUMENT,
-        error_reason_pb2.ERROR_REASON_MALFORMED_MESSAGE,
-    ),
     errors.NoMessage: (
         grpc.StatusCode.INVALID_ARGUMENT,
         error_reason_pb2.ERROR_REASON_NO_MESSAGE,
