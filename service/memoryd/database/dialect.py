@@ -84,6 +84,8 @@ class Dialect(ABC):
     """What differs between databases; by default, what a database has no need of does nothing."""
 
     name: ClassVar[str]
+    locks_rows: ClassVar[bool] = False
+    """Whether writers wait for each other row by row."""
     driver_errors: tuple[type[Exception], ...]
     """What the driver raises where SQLAlchemy does not wrap it."""
 

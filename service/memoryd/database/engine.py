@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -13,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from memoryd.database.again import BeginAgain
 from memoryd.database.dialect import UTF8
 from memoryd.database.embedded import claimed, connect_name, create
 from memoryd.database.migrate import HEAD, SchemaState, migrate, schema_state
@@ -127,7 +128,7 @@ class Database:
     ) -> T:
         """Run `body`, about rows of some tenants, in a transaction of its own.
 
-        It is committed when this returns.
+        It is committed when this returns. A body that raises BeginAgain runs once more.
         """
         self._require_schema()
         return await self._run(self._write(self._writer, body, tenants), timeout)
@@ -321,7 +322,9 @@ class Database:
                 raise DatabaseUnavailable("a commit has not ended its transaction")
             return result
 
-        return await self._on_schema(pool, transaction)
+        while True:
+            with suppress(BeginAgain):
+                return await self._on_schema(pool, transaction)
 
     async def _on_schema(self, pool: Pool, body: Callable[[Connection], T]) -> T:
         """Run a body on a connection that knows the schema as it is."""

@@ -58,6 +58,7 @@ these there is only the plan by the index."""
 
 class PostgresDialect(Dialect):
     name = "postgresql"
+    locks_rows = True
 
     # Classes and codes of https://www.postgresql.org/docs/current/errcodes-appendix.html
     _UNAVAILABLE_CLASSES = (

@@ -245,6 +245,7 @@ class GroupCommit:
 
     async def _transaction(self, writes: Sequence[Write]) -> Sequence[Outcome | MemorydError]:
         unranked: dict[Session, float] = {}
+        absent: set[Session] = set()
 
         def body(connection: Connection) -> tuple[list[Outcome | MemorydError], UnitOfWork]:
             plan = UnitOfWork(
@@ -254,6 +255,7 @@ class GroupCommit:
                 self._known,
                 quotas_of=self._quotas_of,
                 on_unranked=unranked.update,
+                absent=absent,
             )
             return plan.apply(writes), plan
 

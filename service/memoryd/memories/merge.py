@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from memoryd.documents.merging import MovedDocuments
     from memoryd.domain.records import Memory, Session
     from memoryd.memories.merged_versions import Measured
-    from memoryd.sessions.lock import LockedSession
 
 MAX_MERGED = 10_000
 """Memories of the source that one merge takes, deleted ones and earlier versions included; and
@@ -88,7 +87,11 @@ class Merged(NamedTuple):
 class MergeWork:
     """Both sessions, locked in the order of all writers; the decisions are those of a store."""
 
-    def __init__(self, connection: Connection, dialect: Dialect, now: datetime) -> None:
+    def __init__(
+        self, connection: Connection, dialect: Dialect, now: datetime, absent: set[Session]
+    ) -> None:
+        """`absent`: see `lock_or_create`."""
+        self._absent = absent
         self._connection = connection
         self._dialect = dialect
         self._now = now
@@ -104,7 +107,14 @@ class MergeWork:
         metadata is too large; then nothing may be committed.
         """
         source, target = wanted.source, wanted.target
-        locked, new = self._lock(source, target)
+        locked, new = lock_or_create(
+            self._connection,
+            self._dialect,
+            [source, target],
+            {target},
+            self._now,
+            absent=self._absent,
+        )
         answered = self._answered(wanted)
         if answered is not None:
             return answered
@@ -141,25 +151,6 @@ class MergeWork:
         self._remember_answer(wanted, merged)
         deletion.erase(self._connection, self._dialect, source)
         return merged
-
-    def _lock(
-        self, source: Session, target: Session
-    ) -> tuple[dict[Session, LockedSession], set[Session]]:
-        """Lock both, and make the target.
-
-        One by one, in their order: if another writer makes the target meanwhile, this one waits for
-        it before it has a lock that the other may want next.
-        """
-        locked: dict[Session, LockedSession] = {}
-        made: set[Session] = set()
-        for session in sorted((source, target)):
-            needed = {session} & {target}
-            rows_of_it, new = lock_or_create(
-                self._connection, self._dialect, [session], needed, self._now
-            )
-            locked |= rows_of_it
-            made |= new
-        return locked, made
 
     def _check_size(self, source: Session) -> Measured:
         """Measure the versions of the source. Raises SessionTooLarge."""

@@ -348,8 +348,9 @@ class MemoryStore:
         metadata is too large.
         """
         source, target = wanted.source, wanted.target
+        absent: set[Session] = set()
         merged = await self._database.write(
-            lambda c: MergeWork(c, self._database.dialect, now).merge(wanted),
+            lambda c: MergeWork(c, self._database.dialect, now, absent).merge(wanted),
             tenants=(source.tenant,),
         )
         self.cache.forget(source)

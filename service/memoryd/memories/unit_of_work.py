@@ -57,10 +57,11 @@ class UnitOfWork:
         *,
         quotas_of: Callable[[str], Quotas] | None = None,
         on_unranked: Callable[[Mapping[Session, float]], None] = lambda _: None,
+        absent: set[Session] | None = None,
     ) -> None:
         """`quotas_of` gives those of a tenant; None: what is done needs none of a quota.
 
-        `on_unranked`: see Crowding.
+        `on_unranked`: see Crowding; `absent`: see `lock_or_create`.
         """
         self._quotas_of = quotas_of
         self._accounts: Mapping[str, Account] = {}
@@ -71,6 +72,7 @@ class UnitOfWork:
         self._work: dict[Session, SessionWork] = {}
         self._known: dict[Session, KnownSession | None] = {}
         """What the sessions may have; None where that is unknown."""
+        self._absent = absent
         self._new: set[Session] = set()
         """Sessions that have had no change before."""
         self._memories = MemoryChanges(
@@ -138,7 +140,7 @@ class UnitOfWork:
         others = (*of_documents, *of_conversations)
         storing |= {write.session for write in others if write.makes_session}
         locked, self._new = lock_or_create(
-            self._connection, self._dialect, wanted, storing, self._now
+            self._connection, self._dialect, wanted, storing, self._now, absent=self._absent
         )
         self._accounts = self._open_accounts({session.tenant for session in locked})
         for session, row in locked.items():
