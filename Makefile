@@ -115,6 +115,7 @@ format: .venv/.installed ## format the Python code
 generate: .venv/.installed build/stubs-venv/.installed ## generate the stubs and the server's rules under service/ from protos/
 	$(RUN) python protos/generate.py stubs service
 	$(RUN) python protos/generate.py rules service/memoryd/rpc/rules.binpb
+	$(RUN) python protos/generate.py openapi service/memoryd/http/openapi.json
 
 # The stubs' compiler; it is published for Python up to 3.13: set STUBS_PYTHON to one.
 build/stubs-venv/.installed: constraints-stubs.txt | .venv/.installed

@@ -18,6 +18,7 @@ from protovalidate._gen.buf.validate import validate_pb
 PROTOS = Path(__file__).resolve().parent
 SERVICE = PROTOS.parent / "service"
 RULES = SERVICE / "memoryd" / "rpc" / "rules.binpb"
+OPENAPI = SERVICE / "memoryd" / "http" / "openapi.json"
 BASELINE = PROTOS / "baseline.binpb"
 VALIDATE = "buf/validate/validate.proto"
 
@@ -90,9 +91,14 @@ def main() -> None:
         generate("descriptors", descriptors)
         rules = fresh / "rules.binpb"
         generate("rules", rules)
+        api = fresh / "openapi.json"
+        generate("openapi", api)
         problems = drift(fresh) + strangers(descriptors.read_bytes())
         if not filecmp.cmp(rules, RULES, shallow=False):
             problems.append(f"service/{RULES.relative_to(SERVICE)} is out of date: `make generate`")
+        if not filecmp.cmp(api, OPENAPI, shallow=False):
+            name = OPENAPI.relative_to(SERVICE)
+            problems.append(f"service/{name} is out of date: `make generate`")
         if not filecmp.cmp(descriptors, BASELINE, shallow=False):
             problems.append("protos/baseline.binpb is not what is served: `make baseline`")
     if problems:

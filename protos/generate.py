@@ -5,6 +5,7 @@
     python protos/generate.py descriptors FILE   the same without comments
     python protos/generate.py rules FILE         the same as reflection answers them: without the
                                                  names in JSON, by which tools print the fields
+    python protos/generate.py openapi FILE       the unary calls over HTTP, as OpenAPI
 
 Imports lie beside the protos, so that every language's tools find them, except for google/protobuf,
 which comes with each of those tools.
@@ -16,6 +17,7 @@ in build/stubs-venv: stubs work with protobuf and grpcio of its own age and youn
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -24,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc_tools
+import openapi
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
@@ -106,6 +109,14 @@ def remove_json_names(part: Any) -> None:
         field.ClearField("json_name")
 
 
+def write_openapi(out: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        image = Path(folder) / "image.binpb"
+        write_descriptors(str(image), *DESCRIPTORS["image"])
+        found = openapi.description(image.read_bytes())
+    Path(out).write_text(json.dumps(found, ensure_ascii=False, separators=(",", ":")) + "\n")
+
+
 def write_stubs(out: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "image.binpb"
@@ -135,6 +146,8 @@ def main() -> None:
             write_stubs(out)
         case ["rules", out]:
             write_rules(out)
+        case ["openapi", out]:
+            write_openapi(out)
         case [("image" | "descriptors") as kind, out]:
             write_descriptors(out, *DESCRIPTORS[kind])
         case _:

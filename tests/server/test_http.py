@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import h11
+import jsonschema
 import pytest
 from google.protobuf import descriptor_pool
 from google.rpc import error_details_pb2
@@ -386,6 +387,53 @@ async def test_probes_tell_whether_it_serves(http, running):
     assert (ready.status, ready.json["status"]) == (503, "NOT_SERVING")
     assert ready.json["reason"] == "the server stops"
     assert (await get(http, "/livez")).status == 200
+
+
+# Its description
+
+
+async def test_every_call_that_is_no_stream_is_described(http):
+    described = (await get(http, "/openapi.json")).json
+    methods = {
+        f"/{service}/{method.name}": method
+        for service in SERVICES
+        for method in descriptor_pool.Default().FindServiceByName(service).methods
+        if not method.client_streaming and not method.server_streaming
+    }
+    assert described["paths"].keys() == methods.keys()
+    names = described["components"]["schemas"].keys()
+    referred = set(re.findall(r'"\$ref": "#/components/schemas/([^"]+)"', json.dumps(described)))
+    assert referred <= names
+    for path, method in methods.items():
+        called = described["paths"][path]["post"]
+        schema = called["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+        assert schema.endswith(f"/{method.input_type.full_name}")
+        assert called["description"], path
+
+
+async def test_requests_and_answers_are_as_they_are_described(http):
+    described = (await get(http, "/openapi.json")).json
+
+    def check(message: str, value: object) -> None:
+        schema = described["components"]["schemas"][message]
+        kind = {**schema, "components": described["components"], "additionalProperties": False}
+        jsonschema.Draft202012Validator(kind).validate(value)
+
+    metadata = {"a": [1, None, {"b": "c"}]}
+    full = FACT | {"metadata": metadata, "tags": ["x"], "importance": 0.5, "ttl": "60.5s"}
+    check("memoryd.v1.StoreMemoryRequest", full)
+    check("memoryd.v1.StoreMemoryResponse", (await call(http, "StoreMemory", full)).json)
+    for wrong in ({"importance": "much"}, {"ttl": 60}, {"session": "s"}, {"tags": "x"}):
+        with pytest.raises(jsonschema.ValidationError):
+            check("memoryd.v1.StoreMemoryRequest", full | wrong)
+    asked = {"sessionId": "s", "query": "how to reach them"}
+    check("memoryd.v1.RetrieveMemoriesRequest", asked)
+    answer = (await call(http, "RetrieveMemories", asked)).json
+    assert answer["results"]
+    check("memoryd.v1.RetrieveMemoriesResponse", answer)
+    tools = "/memoryd.v1.ToolConfigService/GetToolConfig"
+    check("memoryd.v1.ToolConfig", (await call(http, tools, {"tool": "rag"})).json)
+    check("Error", (await call(http, "StoreMemory", {})).json)
 
 
 # Strangers

@@ -6,12 +6,14 @@ a method without side effects: https://connectrpc.com/docs/protocol/.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
 import re
 from functools import lru_cache
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qs
 
@@ -36,6 +38,11 @@ if TYPE_CHECKING:
     Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
     Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
     App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_PROBES = frozenset({"/livez", "/readyz"})
+_DESCRIPTION = "/openapi.json"
+_PAGES = _PROBES | {_DESCRIPTION}
+_FILE = Path(__file__).with_name("openapi.json")
 
 _CALL = re.compile(rb"/[\w.]+/\w+", re.ASCII)
 _CONNECT_STREAM = "application/connect+"
@@ -124,14 +131,17 @@ class Application:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]
-        if path in {"/livez", "/readyz"}:  # by any name: probes use the machine's address
-            if method not in {"GET", "HEAD"}:
-                raise Refused(
-                    405, "unimplemented", f"{path} is read by GET", [(b"allow", b"GET, HEAD")]
-                )
+        if path in _PAGES and method not in {"GET", "HEAD"}:
+            raise Refused(
+                405, "unimplemented", f"{path} is read by GET", [(b"allow", b"GET, HEAD")]
+            )
+        if path in _PROBES:  # by any name: probes use the machine's address
             await self._tell_state(path, send)
             return
         self._check_host(scope)
+        if path == _DESCRIPTION:
+            await _answer_json(send, 200, await asyncio.to_thread(_FILE.read_bytes))
+            return
         raw_path = scope["raw_path"]
         # That there is no such method is said to who calls it, not to who looks for a page.
         if raw_path in self._handlers or (method == "POST" and _CALL.fullmatch(raw_path)):
@@ -308,7 +318,12 @@ def _header(scope: Scope, name: bytes) -> str:
 async def _answer(
     send: Send, status: int, found: Mapping[str, str], headers: Headers | None = None
 ) -> None:
-    body = json.dumps(found).encode()
+    await _answer_json(send, status, json.dumps(found).encode(), headers)
+
+
+async def _answer_json(
+    send: Send, status: int, body: bytes, headers: Headers | None = None
+) -> None:
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
