@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from memoryd.cli import call_commands
+
 app = typer.Typer(
     help="memoryd: the memory and tool configuration of conversational agents, over gRPC.",
     no_args_is_help=True,
@@ -311,6 +313,9 @@ def verify(
     from memoryd.cli import audit as command
 
     command.verify(database_url, expect=expect, as_json=as_json)
+
+
+call_commands.add_to(app)
 
 
 def main() -> None:

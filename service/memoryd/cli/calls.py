@@ -1,0 +1,171 @@
+"""Commands that call a server, as a client does, and print what it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from google.protobuf import json_format
+
+from memoryd.cli.running import fail
+from memoryd.client import (
+    TLS,
+    MemoryClient,
+    MemorydError,
+    SessionClient,
+    ToolConfigClient,
+    open_channel,
+)
+from memoryd.v1 import memory_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import grpc.aio
+    from google.protobuf.message import Message
+
+TARGET_VARIABLE = "MEMORYD_TARGET"
+DEFAULT_TARGET = "127.0.0.1:50051"
+
+_CHANGE = "MEMORY_CHANGE_"
+_TYPE = "CONTENT_TYPE_"
+_OUTCOME = "STORE_OUTCOME_"
+
+
+class Place(NamedTuple):
+    """Which server is called, and how its answers are printed."""
+
+    target: str | None
+    ca: str | None
+    """The file of the CA that its certificate is of; None: without TLS."""
+    as_json: bool
+
+    def run(self, work: Callable[[grpc.aio.Channel], Awaitable[None]]) -> None:
+        """Do some calls; end the process with a message where one is refused."""
+        try:
+            asyncio.run(self._run(work))
+        except (MemorydError, ValueError) as error:
+            fail(str(error))
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
+
+    async def _run(self, work: Callable[[grpc.aio.Channel], Awaitable[None]]) -> None:
+        target = self.target or os.environ.get(TARGET_VARIABLE) or DEFAULT_TARGET
+        tls = None if self.ca is None else TLS(ca=self.ca)
+        async with open_channel(target, tls=tls) as channel:
+            await work(channel)
+
+    def show(self, message: Message, line: str) -> None:
+        """Print an answer: as one line of JSON, or as a line for people."""
+        if self.as_json:
+            line = json_format.MessageToJson(message, indent=None)
+        print(line, flush=True)
+
+
+def store(place: Place, session_id: str, content: str, **fields: Any) -> None:
+    metadata = fields.pop("metadata")
+    given = {name: value for name, value in fields.items() if value}
+    if metadata:
+        given["metadata"] = _object(metadata)
+
+    async def work(channel: grpc.aio.Channel) -> None:
+        memory = MemoryClient(channel=channel)
+        answer = await memory.store(session_id, content, **given)
+        outcome = _name(memory_pb2.StoreOutcome.Name(answer.outcome), _OUTCOME)
+        place.show(answer, f"{outcome} {answer.memory.memory_id}")
+        await memory.close()
+
+    place.run(work)
+
+
+def retrieve(place: Place, session_id: str, query: str, *, limit: int) -> None:
+    async def work(channel: grpc.aio.Channel) -> None:
+        answer = await MemoryClient(channel=channel).retrieve(session_id, query, limit=limit)
+        for one in answer.results:
+            place.show(one, f"{one.score:.3f}  {_flat(one.memory.content)}")
+
+    place.run(work)
+
+
+def list_all(place: Place, session_id: str, *, deleted: bool) -> None:
+    async def work(channel: grpc.aio.Channel) -> None:
+        found = MemoryClient(channel=channel).list(session_id, show_deleted=deleted)
+        async for one in found:
+            kind = _name(memory_pb2.ContentType.Name(one.content_type), _TYPE)
+            gone = "deleted  " if one.HasField("delete_time") else ""
+            place.show(one, f"{one.memory_id}  {kind:<10}  {gone}{_flat(one.content)}")
+
+    place.run(work)
+
+
+def sessions(place: Place, prefix: str) -> None:
+    async def work(channel: grpc.aio.Channel) -> None:
+        async for one in SessionClient(channel=channel).list(prefix):
+            changed = one.update_time.ToJsonString()
+            place.show(one, f"{one.session_id}  {one.memory_count:,} memories  {changed}")
+
+    place.run(work)
+
+
+def watch(place: Place, session_id: str, *, start_revision: int) -> None:
+    async def work(channel: grpc.aio.Channel) -> None:
+        changes = MemoryClient(channel=channel).watch(session_id, start_revision)
+        async with aclosing(changes):
+            async for event in changes:
+                change = _name(memory_pb2.MemoryChange.Name(event.change), _CHANGE)
+                text = _flat(event.memory.content) or event.memory.memory_id
+                place.show(event, f"{event.revision}  {change:<8}  {text}")
+
+    place.run(work)
+
+
+def erase(place: Place, session_id: str, *, is_sure: bool) -> None:
+    if not is_sure:
+        if not sys.stdin.isatty():
+            fail(f"this removes all of {session_id} for good; say --yes")
+        print(f"This removes all of {session_id} for good. Type its name to go on: ", end="")
+        if input() != session_id:
+            fail("nothing is erased")
+
+    async def work(channel: grpc.aio.Channel) -> None:
+        answer = await MemoryClient(channel=channel).erase(session_id)
+        rows = sum(answer.erased_rows.values())
+        place.show(answer, f"erased {answer.erased_memories:,} memories, {rows:,} rows in all")
+
+    place.run(work)
+
+
+def tools(place: Place, tool: str) -> None:
+    async def work(channel: grpc.aio.Channel) -> None:
+        client = ToolConfigClient(channel=channel)
+        if tool:
+            config = await client.get(tool)
+            place.show(config, json_format.MessageToJson(config, indent=2))
+            return
+        for one in (await client.list_tools()).tools:
+            place.show(one, f"{one.tool:<11} {'on' if one.enabled else 'off'}")
+
+    place.run(work)
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        fail(f"--metadata: no JSON: {error}")
+    if not isinstance(found, dict):
+        fail("--metadata: expected a JSON object, such as '{\"order\": 4711}'")
+    return found
+
+
+def _name(name: str, prefix: str) -> str:
+    return name.removeprefix(prefix).lower()
+
+
+def _flat(text: str) -> str:
+    """On one line, whatever is in it."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

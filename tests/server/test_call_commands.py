@@ -1,0 +1,124 @@
+"""The commands that call a server: what they print, and how they fail."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+SESSION = "user-123"
+
+
+@pytest.fixture
+def database_kind() -> str:
+    """All of this lies before the database."""
+    return "sqlite"
+
+
+@pytest.fixture
+def served(command_line, database_url):
+    """Run a command against a server; it fails unless another exit code is expected."""
+    server = command_line.serve(MEMORYD_DATABASE_URL=database_url)
+    target = server.address()
+
+    def run(*arguments: str, code: int = 0, **variables: str) -> str:
+        done = command_line.run(*arguments, MEMORYD_TARGET=target, **variables)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stderr if code else done.stdout
+
+    run.target = target
+    return run
+
+
+def test_a_memory_is_stored_and_found(served):
+    assert served("store", SESSION, "prefers e-mail", "--type", "preference").startswith("created ")
+    assert served("store", SESSION, "Prefers E-MAIL.", "--type", "preference").startswith("merged ")
+    named = ("--key", "order", "--tag", "a", "--tag", "b", "--importance", "0.9")
+    served("store", SESSION, "order 4711 is late", *named, "--metadata", '{"order": 4711}')
+    assert "prefers e-mail" in served("retrieve", SESSION, "how to reach them")
+    listed = served("list", SESSION).splitlines()
+    assert [line.split("  ", 1)[1] for line in listed] == [
+        "preference  prefers e-mail",
+        "context     order 4711 is late",
+    ]
+    assert served("sessions", "user-").startswith(f"{SESSION}  2 memories  20")
+    assert not served("sessions", "nobody")
+
+
+def test_json_has_all_of_an_answer(served):
+    stored = json.loads(served("store", SESSION, "a fact", "--tag", "x", "--json"))
+    assert stored["outcome"] == "STORE_OUTCOME_CREATED"
+    (listed,) = map(json.loads, served("list", SESSION, "--json").splitlines())
+    assert (listed["content"], listed["tags"]) == ("a fact", ["x"])
+    (found,) = map(json.loads, served("retrieve", SESSION, "--limit", "1", "--json").splitlines())
+    assert found["memory"]["memoryId"] == listed["memoryId"]
+    (session,) = map(json.loads, served("sessions", "--json").splitlines())
+    assert session["memoryCount"] == "1"
+
+
+def test_a_watch_goes_on_until_it_is_interrupted(served, command_line):
+    served("store", SESSION, "first\x1b[31m\nline")
+    watching = command_line.start("watch", SESSION, MEMORYD_TARGET=served.target)
+    watching.wait_for(lambda: watching.output.count("\n") == 1)
+    served("store", SESSION, "second")
+    watching.wait_for(lambda: watching.output.count("\n") == 2)
+    assert watching.output.splitlines() == ["1  created   first [31m line", "2  created   second"]
+    watching._process.send_signal(signal.SIGINT)  # noqa: SLF001  as a terminal does
+    assert watching.wait() == 130
+    assert "Traceback" not in watching.log
+
+
+def test_nothing_is_erased_unless_one_is_sure(served):
+    served("store", SESSION, "a fact")
+    assert "--yes" in served("erase", SESSION, code=1)
+    assert served("list", SESSION)
+    assert served("erase", SESSION, "--yes").startswith("erased 1 memories, ")
+    assert not served("list", SESSION)
+
+
+def test_the_tools_are_shown(served):
+    assert "rag         on" in served("tools").splitlines()
+    assert json.loads(served("tools", "rag", "--json"))["tool"] == "rag"
+    assert "search_k" in served("tools", "rag") or "searchK" in served("tools", "rag")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("store", "", "a fact"), "session_id"),
+        (("store", SESSION, "a fact", "--type", "prefrence"), "content_type"),
+        (("store", SESSION, "a fact", "--metadata", "{"), "--metadata"),
+        (("store", SESSION, "a fact", "--metadata", "[]"), "--metadata"),
+        (("retrieve", SESSION, "--limit", "-1"), "limit"),
+        (("tools", "hammer"), "inventory"),
+        (("list", SESSION, "--target", "127.0.0.1:1"), "127.0.0.1:1"),
+        (("list", SESSION, "--ca", "nowhere.pem"), "nowhere.pem"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(served, arguments, said):
+    assert said in served(*arguments, code=1)
+
+
+def test_a_key_is_shown(command_line):
+    made = command_line.run(
+        "keys", "create", "--tenant", "acme", "--name", "n", "--scope", "reader"
+    )
+    target = {"MEMORYD_TARGET": command_line.serve(MEMORYD_AUTH="required").address()}
+    assert "UNAUTHENTICATED" in command_line.run("list", SESSION, **target).stderr
+    key = {"MEMORYD_API_KEY": made.stdout.strip()}
+    assert command_line.run("list", SESSION, **target, **key).returncode == 0
+    refused = command_line.run("store", SESSION, "a fact", **target, **key)
+    assert "PERMISSION_DENIED" in refused.stderr
+
+
+def test_no_command_that_reads_makes_a_file(command_line):
+    before = sorted(command_line.folder.iterdir())
+    for arguments in (
+        *(("list", SESSION), ("retrieve", SESSION), ("sessions",), ("watch", SESSION), ("tools",)),
+        *(("--version",), ("--help",), ("health",)),
+    ):
+        nobody = ("--target", "127.0.0.1:1") if arguments[0] in {"list", "retrieve"} else ()
+        command_line.run(*arguments, *nobody, MEMORYD_TARGET="127.0.0.1:1", MEMORYD_PORT="1")
+    assert sorted(command_line.folder.iterdir()) == before
