@@ -421,6 +421,7 @@ async def serve(
         **PATIENT,
         "MEMORYD_DATABASE_URL": database_url,
         "MEMORYD_PORT": "0",
+        "MEMORYD_HTTP_PORT": "0",
         "MEMORYD_GRPC_SERVER": GRPC_SERVER,
     }
     if database_url.startswith("postgresql") and (
@@ -582,7 +583,11 @@ class CommandLine:
         """Start a command that goes on until it is ended."""
         folder = self.folder / f"process-{len(self._started)}"
         folder.mkdir()
-        own = {"MEMORYD_PORT": "0", "MEMORYD_GRPC_SERVER": GRPC_SERVER}
+        own = {
+            "MEMORYD_PORT": "0",
+            "MEMORYD_HTTP_PORT": "0",
+            "MEMORYD_GRPC_SERVER": GRPC_SERVER,
+        }
         environ = self.environ | PATIENT | own | variables
         command = [self._python, "-m", "memoryd", *arguments]
         if open_files is not None:

@@ -66,6 +66,7 @@ from memoryd.sessions.feed import ChangeFeed
 from memoryd.sessions.store import SessionStore
 from memoryd.sessions.usage import TenantUsage
 from memoryd.settings.service import (
+    NO_HTTP,
     PROBE_HOST,
     Environment,
     GrpcServerKind,
@@ -448,8 +449,7 @@ class Server:
         address = await self._endpoint.start(self._settings.port)
         http_port = settings.port_for_http(int(address.rpartition(":")[2]))
         if http_port is not None:
-            self._http = self._http_endpoint()
-            self.http_address = await self._http.start(http_port)
+            await self._start_http(http_port)
         if self._probed is not None:
             await self._probed.start(self._settings.health_port)
         await self.health.start()
@@ -458,6 +458,18 @@ class Server:
         if self._auditor is not None:
             self._auditor.start()
         return address
+
+    async def _start_http(self, port: int) -> None:
+        endpoint = self._http_endpoint()
+        try:
+            self.http_address = await endpoint.start(port)
+        except OSError as error:
+            if self._settings.http_port:
+                raise
+            # Nobody has asked for it, and who upgrades may have another server there.
+            _log.warning(NO_HTTP, error, self._settings.variable("http_port"))
+            return
+        self._http = endpoint
 
     async def _start_access(self) -> None:
         settings = self._settings

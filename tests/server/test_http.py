@@ -8,6 +8,8 @@ import contextlib
 import gzip
 import json
 import re
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -540,6 +542,37 @@ def test_where_it_is_off_none_of_it_is_loaded(command_line, port):
     assert loaded & {"uvicorn", "h11"} == ({"uvicorn", "h11"} if port == "0" else set())
     assert "starlette" not in loaded  # no page may call
     assert server.stop() == 0
+
+
+@contextlib.contextmanager
+def taken_port() -> Iterator[int]:
+    """A port that another process listens on, where the one before is free."""
+    with contextlib.ExitStack() as held:
+        while True:
+            other = held.enter_context(socket.create_server(("127.0.0.1", 0)))
+            port = other.getsockname()[1]
+            with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port - 1)):
+                break
+        yield port
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_where_another_process_has_the_next_port_only_http_is_missing(
+    command_line, database_url, workers
+):
+    """Who upgrades may have another server there, and has not asked for HTTP."""
+    with taken_port() as taken:
+        variables = {"MEMORYD_PORT": str(taken - 1), "MEMORYD_HTTP_PORT": ""}
+        server = command_line.serve(
+            "--workers", workers, MEMORYD_DATABASE_URL=database_url, **variables
+        )
+        server.address()
+        assert "memoryd http on" not in server.output
+        warning = f"HTTP is not served: cannot listen on 127.0.0.1:{taken}"
+        assert server.log.count(warning) == 1
+        assert "set MEMORYD_HTTP_PORT to a free port, or to off" in server.log
+        assert server.stop() == 0
 
 
 def test_the_line_that_says_where_it_is_served_is_true(command_line):

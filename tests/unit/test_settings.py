@@ -56,6 +56,36 @@ def dotenv(tmp_path: Path) -> WriteDotenv:
     return write
 
 
+@pytest.mark.parametrize(
+    ("given", "port"),
+    [
+        ({}, 50052),
+        ({"PORT": "0"}, 0),
+        ({"PORT": "65535"}, 0),
+        ({"HEALTH_PORT": "50052"}, 50053),
+        ({"HTTP_PORT": "8080"}, 8080),
+        ({"HTTP_PORT": "0"}, 0),
+        ({"HTTP_PORT": "OFF"}, None),
+    ],
+)
+def test_http_has_the_next_port_unless_another_is_given(given, port) -> None:
+    settings = load({f"MEMORYD_{name}": value for name, value in given.items()})
+    assert settings.port_for_http(settings.port or 40000) == port
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("HTTP_PORT", value) for value in ("50051", "65536", "-1", "on", "8080/tcp")),
+        *(("HTTP_ALLOWED_HOSTS", value) for value in ("a b", "http://a", "a:80", "a/b")),
+        *(("HTTP_ALLOWED_ORIGINS", value) for value in ("example.com", "https://a/b", "null")),
+    ],
+)
+def test_what_http_cannot_be_set_to_is_refused(name, value) -> None:
+    with pytest.raises(SettingsError, match=f"MEMORYD_{name}"):
+        load({f"MEMORYD_{name}": value})
+
+
 def test_the_defaults() -> None:
     settings = load()
     assert settings.database_url.get_secret_value() == "sqlite+aiosqlite:///memoryd.db"

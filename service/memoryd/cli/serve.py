@@ -9,12 +9,13 @@ import os
 import signal
 import sys
 from contextlib import ExitStack
+from logging import getLogger
 from typing import TYPE_CHECKING, Any
 
 from memoryd.cli.running import check_certificate, configuration, logging, run, secrets
 from memoryd.domain.principals import AuthMode
 from memoryd.settings.field_types import HTTP_OFF
-from memoryd.settings.service import PROBE_HOST, Environment, TlsVersion
+from memoryd.settings.service import NO_HTTP, PROBE_HOST, Environment, TlsVersion
 from memoryd.tools.checks import require_secrets
 from memoryd.workers import READY, Workers, reserved_port
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 STOP_MARGIN_SECONDS = 15.0
 """How long a worker may take to end after its calls have drained."""
+
+_log = getLogger(__name__)
 
 NO_TLS_1_2 = "ECDHE-PSK-AES128-CBC-SHA"
 """The list of ciphers by which gRPC refuses the handshake of TLS 1.2: its only one needs a key that
@@ -151,7 +154,13 @@ async def _serve_with_workers(settings: Settings, migrating: BaseProcess | None)
         address = settings.address(port)
         http_port = settings.port_for_http(port)
         if http_port is not None:
-            http_port = reserved.enter_context(reserved_port(settings.host, http_port))
+            try:
+                http_port = reserved.enter_context(reserved_port(settings.host, http_port))
+            except OSError as error:
+                if settings.http_port:
+                    raise
+                http_port = None
+                _log.warning(NO_HTTP, error, settings.variable("http_port"))
         http_address = None if http_port is None else settings.address(http_port)
         workers = Workers(
             _command("worker"),

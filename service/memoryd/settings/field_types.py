@@ -119,7 +119,7 @@ def _http_port(value: object) -> str:
     return text
 
 
-_HOST_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}|\[?[0-9A-Fa-f:.]{2,45}\]?|\*")
+_HOST_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}|\[?(?:[0-9A-Fa-f.]*:){2,}[0-9A-Fa-f.]*\]?|\*")
 _ORIGIN = re.compile(
     r"[a-z][a-z0-9+.-]*://(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?|\*"
 )

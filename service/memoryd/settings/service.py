@@ -118,6 +118,9 @@ CLIENT_VARIABLES: Final = frozenset({"MEMORYD_TARGET", "MEMORYD_API_KEY"})
 PROBE_HOST: Final = "127.0.0.1"
 """Where the port for probes listens: it is plaintext, so only this machine reaches it."""
 
+NO_HTTP: Final = "HTTP is not served: %s; set %s to a free port, or to off"
+"""The warning where another process has the port."""
+
 DEFAULT_SECRET_NAMES: Final = (
     *("env://CRM_*", "env://BILLING_*", "env://INVENTORY_*", "env://*_API_KEY"),
     "secretsmanager://aws/memoryd/*",
@@ -159,7 +162,9 @@ class Settings(SettingsModel):
         default="",
         description=(
             "The port for HTTP, at the same host: the Connect protocol, gRPC-Web and probes. "
-            "Empty: the one after MEMORYD_PORT, or any free one where that is 0; off: none."
+            "Empty: the one after MEMORYD_PORT that is not MEMORYD_HEALTH_PORT, or any free one "
+            "where that is 0; where another process has it, HTTP is not served, and a warning says "
+            "so. off: none."
         ),
     )
     http_allowed_origins: Origins = Field(
@@ -634,7 +639,8 @@ class Settings(SettingsModel):
             return None
         if self.http_port:
             return int(self.http_port)
-        return port + 1 if self.port and port < MOST_PORT else 0
+        following = port + 2 if self.health_port == port + 1 else port + 1
+        return following if self.port and following <= MOST_PORT else 0
 
     @property
     def http_hosts(self) -> frozenset[str]:
