@@ -60,7 +60,10 @@ def test_json_has_all_of_an_answer(served):
 
 def test_a_watch_goes_on_until_it_is_interrupted(served, command_line):
     served("store", SESSION, "first\x1b[31m\nline")
+    # Else a command that was started in the background would ignore it, as this process may.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     watching = command_line.start("watch", SESSION, MEMORYD_TARGET=served.target)
+    signal.signal(signal.SIGINT, before)
     watching.wait_for(lambda: watching.output.count("\n") == 1)
     served("store", SESSION, "second")
     watching.wait_for(lambda: watching.output.count("\n") == 2)
