@@ -316,11 +316,11 @@ async def test_two_sweepers_take_each_memory_once(serve, clock, tables):
     count = BATCH + 100
     await store_many(servers[0].memory, count, ttl=timedelta(hours=1))
     clock.move(timedelta(hours=1))
-    for span in (timedelta(), timedelta(days=8), timedelta()):
+    for span in (timedelta(), timedelta(days=8)):
         clock.move(span)
         await asyncio.gather(*(servers[n % 2].server.sweeper.run_once() for n in range(4)))
-    # What the first sweeper left to the second.
-    await servers[0].server.sweeper.run_once()
+        # What each left to the others, who were past that step.
+        await servers[0].server.sweeper.run_once()
     assert await tables.rows("SELECT count(*) FROM memories") == [(0,)]
     assert await tables.rows("SELECT DISTINCT revision FROM sessions") == [(300,)]
     assert await tables.rows("SELECT change, count(*) FROM memory_history GROUP BY change") == [
