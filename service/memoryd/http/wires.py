@@ -135,7 +135,7 @@ class Wire(ABC):
 
     @abstractmethod
     def end(self, failure: Failure | None, trailers: Metadata) -> bytes:
-        """The last frame."""
+        """What comes last: of a stream its last frame."""
 
     async def _next_frame(self, body: Body) -> tuple[int, bytes] | None:
         head = await body.exactly(frames.HEAD_BYTES)
@@ -169,7 +169,11 @@ class ConnectUnary(Wire):
         return self._codec.encode(answer)
 
     def end(self, failure: Failure | None, trailers: Metadata) -> bytes:
-        raise NotImplementedError  # it has one message and no frames
+        """What a refusal says in the place of an answer."""
+        del trailers  # they are headers
+        return (
+            b"" if failure is None else json.dumps(failure.as_json(), ensure_ascii=False).encode()
+        )
 
     def whole(
         self, answer: bytes, failure: Failure | None, trailers: Metadata
@@ -186,7 +190,7 @@ class ConnectUnary(Wire):
                 )
         if failure is not None:
             status, content_type = HTTP_STATUS[failure.code], "application/json"
-            answer = json.dumps(failure.as_json(), ensure_ascii=False).encode()
+            answer = self.end(failure, trailers)
         elif self._compresses and len(answer) >= frames.COMPRESS_FROM_BYTES:
             answer = frames.compress(answer)
             headers.append((self.ENCODING, GZIP.encode()))
