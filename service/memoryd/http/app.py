@@ -57,7 +57,7 @@ _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
 _EXPOSED = (
     *("grpc-status", "grpc-message", "grpc-status-details-bin"),
-    *("connect-content-encoding", "trailer-x-request-id"),
+    *("connect-content-encoding", "x-request-id", "trailer-x-request-id"),
 )
 """The headers that a page may read."""
 _PREFLIGHT_SECONDS = 7200
