@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +19,7 @@ from memoryd.client import (
     ToolConfigClient,
     open_channel,
 )
+from memoryd.client.connection import target_from
 from memoryd.v1 import memory_pb2
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import grpc.aio
     from google.protobuf.message import Message
 
-TARGET_VARIABLE = "MEMORYD_TARGET"
 DEFAULT_TARGET = "127.0.0.1:50051"
 
 _CHANGE = "MEMORY_CHANGE_"
@@ -54,7 +53,7 @@ class Place(NamedTuple):
             raise SystemExit(130) from None
 
     async def _run(self, work: Callable[[grpc.aio.Channel], Awaitable[None]]) -> None:
-        target = self.target or os.environ.get(TARGET_VARIABLE) or DEFAULT_TARGET
+        target = target_from(self.target) or DEFAULT_TARGET
         tls = None if self.ca is None else TLS(ca=self.ca)
         async with open_channel(target, tls=tls) as channel:
             await work(channel)

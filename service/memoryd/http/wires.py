@@ -21,6 +21,7 @@ from google.rpc import status_pb2
 from memoryd.http import frames
 from memoryd.http.body import Held
 from memoryd.http.frames import GZIP, IDENTITY
+from memoryd.rpc.serving import DETAILS_TRAILER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,8 +51,6 @@ HTTP_STATUS = {
     grpc.StatusCode.UNAUTHENTICATED: 401,
 }
 """Connect's, at https://connectrpc.com/docs/protocol/#error-codes."""
-
-DETAILS_TRAILER = "grpc-status-details-bin"
 
 
 class Failure(NamedTuple):
