@@ -138,12 +138,17 @@ class Crowd:
     async def at_a_rate(self, rate: float, end: float) -> None:
         """Start this many calls per second, regardless of earlier ones, and until one is refused.
 
-        A busy machine takes longer to have too many calls at once.
+        A busy machine takes longer to have too many calls at once, and where its peak was measured
+        in a slow second, ten times that is no overload: after the end, the rate doubles each second.
         """
-        begin, calls = time.monotonic(), []
+        calls, due, last = [], 0.0, time.monotonic()
         async with asyncio.timeout(TIMEOUT_SECONDS):
             while (now := time.monotonic()) < end or not self.refusals:
-                while len(calls) < (now - begin) * rate:
+                if now >= end:
+                    rate *= 2 ** (now - last)
+                due += (now - last) * rate
+                last = now
+                while len(calls) < due:
                     calls.append(asyncio.create_task(self.call()))
                 await asyncio.sleep(0.005)
         await asyncio.gather(*calls)
