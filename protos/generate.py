@@ -3,6 +3,7 @@
     python protos/generate.py stubs OUT          modules and type stubs, below OUT
     python protos/generate.py image FILE         a FileDescriptorSet with imports and comments
     python protos/generate.py descriptors FILE   the same without comments
+    python protos/generate.py client FILE        the image as clients need it: without rules
     python protos/generate.py rules FILE         the same as reflection answers them: without the
                                                  names in JSON, by which tools print the fields
     python protos/generate.py openapi FILE       the unary calls over HTTP, as OpenAPI
@@ -117,12 +118,17 @@ def write_openapi(out: str) -> None:
     Path(out).write_text(json.dumps(found, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
+def write_client_image(out: str) -> Any:
+    write_descriptors(out, *DESCRIPTORS["image"])
+    files: Any = without_rules(Path(out).read_bytes())
+    Path(out).write_bytes(files.SerializeToString(deterministic=True))
+    return files
+
+
 def write_stubs(out: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "image.binpb"
-        write_descriptors(str(path), *DESCRIPTORS["image"])
-        files: Any = without_rules(path.read_bytes())
-        path.write_bytes(files.SerializeToString(deterministic=True))
+        files = write_client_image(str(path))
         own = [file for file in files.file if file.name.startswith("memoryd/")]
         given = f"--descriptor_set_in={path}"
         names = sorted(file.name for file in own)
@@ -144,6 +150,8 @@ def main() -> None:
     match sys.argv[1:]:
         case ["stubs", out]:
             write_stubs(out)
+        case ["client", out]:
+            write_client_image(out)
         case ["rules", out]:
             write_rules(out)
         case ["openapi", out]:
