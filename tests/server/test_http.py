@@ -165,7 +165,7 @@ async def test_another_content_type_is_refused_with_those_that_are_taken(http, p
 
 async def test_an_unknown_method_is_refused_as_over_grpc(http):
     refused = await call(http, "/memoryd.v1.MemoryService/Forget", {})
-    assert (refused.status, refused.json["code"]) == (501, "unimplemented")
+    assert (refused.status, refused.json["code"]) == (404, "unimplemented")
 
 
 @pytest.mark.parametrize("path", ["/", "/x", "/a/b/c", "/index.html", "/%ff/%ff", "/../etc"])

@@ -17,13 +17,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qs
 
+import grpc
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import MethodOptions
 
 from memoryd.http.call import HttpCall
 from memoryd.http.codecs import JSON, PROTO, codec_of
 from memoryd.http.frames import GZIP, IDENTITY
-from memoryd.http.wires import ConnectGet, ConnectStream, ConnectUnary, GrpcWeb, GrpcWebText
+from memoryd.http.wires import (
+    ConnectAbsent,
+    ConnectGet,
+    ConnectStream,
+    ConnectUnary,
+    Failure,
+    GrpcWeb,
+    GrpcWebText,
+)
 from memoryd.rpc.receiving import RECEIVE_MARGIN_BYTES
 
 if TYPE_CHECKING:
@@ -172,7 +181,13 @@ class Application:
         handler, method = self._handlers.get(path), method_at(path)
         if handler is None or method is None:
             handler, method = self._unknown, None
-        wire, timeout = self._wire(scope, method), timeout_of(scope)
+        wire = self._wire(scope, method)
+        try:
+            _check_compression(wire.compressed_by)
+            timeout = timeout_of(scope)
+        except Refused as refused:
+            await _refuse(send, wire, refused)
+            return
         await HttpCall(scope, receive, send, wire, timeout=timeout, most=self._most).serve(handler)
 
     def _wire(self, scope: Scope, method: MethodDescriptor | None) -> Wire:
@@ -198,12 +213,14 @@ class Application:
                 f"the content type of this method is one of {types}, {_GRPC_WEB}+proto",
                 [(b"accept-post", types.encode())],
             )
-        return form.kind(
+        kind = ConnectAbsent if method is None and form.kind is ConnectUnary else form.kind
+        return kind(
             codec,
             content_type,
-            compressed_by=_compression(_header(scope, form.compressed_by)),
+            compressed_by=_header(scope, form.compressed_by),
             takes=_header(scope, form.takes),
             most=self._most,
+            takes_one=method is None or not method.client_streaming,
         )
 
     def _get(self, scope: Scope, method: MethodDescriptor) -> Wire:
@@ -234,9 +251,10 @@ class Application:
             message,
             codec,
             f"application/{name}",
-            compressed_by=_compression(query.get("compression", "")),
+            compressed_by=query.get("compression", ""),
             takes=_header(scope, b"accept-encoding"),
             most=self._most,
+            takes_one=True,
         )
 
 
@@ -305,14 +323,23 @@ def timeout_of(scope: Scope) -> float | None:
     return int(found[1]) * _UNITS[found[2]]
 
 
-def _compression(name: str) -> str:
-    if name in {"", IDENTITY, GZIP}:
-        return name
-    raise Refused(501, "unimplemented", "requests are compressed by gzip, or not at all")
+def _check_compression(name: str) -> None:
+    if name not in {"", IDENTITY, GZIP}:
+        raise Refused(501, "unimplemented", "requests are compressed by gzip, or not at all")
 
 
 def _header(scope: Scope, name: bytes) -> str:
     return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+
+
+async def _refuse(send: Send, wire: Wire, refused: Refused) -> None:
+    """Refuse what is a call, in its own form. Raises Refused where that is any request's."""
+    if isinstance(wire, ConnectUnary):
+        raise refused
+    status, headers = wire.head()
+    end = wire.end(Failure(grpc.StatusCode[refused.code.upper()], refused.message), ())
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": end})
 
 
 async def _answer(

@@ -26,11 +26,11 @@ class Body:
         self._is_complete = False
         self._watching: asyncio.Task[None] | None = None
 
-    async def all_of_it(self) -> bytes:
-        """Raises MessageTooLarge."""
+    async def all_of_it(self, most: int | None = None) -> bytes:
+        """`most`: bytes, where they are not those of one message. Raises MessageTooLarge."""
         while await self._more():
-            self._check(len(self._held))
-        self._check(len(self._held))
+            self._check(len(self._held), most)
+        self._check(len(self._held), most)
         found = bytes(self._held)
         self._held.clear()
         return found
@@ -54,9 +54,9 @@ class Body:
         if self._watching is not None:
             self._watching.cancel()
 
-    def _check(self, size: int) -> None:
-        if size > self._most:
-            raise MessageTooLarge(size, self._most)
+    def _check(self, size: int, most: int | None = None) -> None:
+        if size > (most or self._most):
+            raise MessageTooLarge(size, most or self._most)
 
     async def _more(self) -> bool:
         """Take what comes next; False: nothing more does."""

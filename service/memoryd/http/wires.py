@@ -100,14 +100,26 @@ class Wire(ABC):
     """The header that says how an answer is compressed."""
 
     def __init__(
-        self, codec: Codec, content_type: str, *, compressed_by: str, takes: str, most: int
+        self,
+        codec: Codec,
+        content_type: str,
+        *,
+        compressed_by: str,
+        takes: str,
+        most: int,
+        takes_one: bool,
     ) -> None:
-        """`compressed_by`: what the request is compressed by; `takes`: what the caller takes."""
+        """`compressed_by`: what the request is compressed by; `takes`: what the caller takes.
+
+        `most`: bytes of a message; `takes_one`: whether the method takes one message only.
+        """
+        self.compressed_by = compressed_by
         self._codec = codec
         self._content_type = content_type
         self._is_compressed = compressed_by == GZIP
         self._compresses = GZIP in (one.partition(";")[0].strip() for one in takes.split(","))
         self._most = most
+        self._takes_one = takes_one
 
     def head(self) -> tuple[int, Headers]:
         """How an answer of several frames begins."""
@@ -135,6 +147,17 @@ class Wire(ABC):
     @abstractmethod
     def end(self, failure: Failure | None, trailers: Metadata) -> bytes:
         """What comes last: of a stream its last frame."""
+
+    async def _next_framed(self, body: Body, end: int) -> bytes | None:
+        """The next message of frames; a frame with the flag `end` is no message."""
+        found = await self._next_frame(body)
+        if found is None or found[0] & end:
+            return None
+        if self._takes_one:
+            more = await self._next_frame(body)
+            if more is not None and not more[0] & end:
+                raise frames.malformed("has more than one message, and the method takes one")
+        return found[1]
 
     async def _next_frame(self, body: Body) -> tuple[int, bytes] | None:
         head = await body.exactly(frames.HEAD_BYTES)
@@ -201,6 +224,17 @@ class ConnectUnary(Wire):
         return status, headers, answer
 
 
+class ConnectAbsent(ConnectUnary):
+    """Of a method that there is not, which its status tells those between as well."""
+
+    def whole(
+        self, answer: bytes, failure: Failure | None, trailers: Metadata
+    ) -> tuple[int, Headers, bytes]:
+        status, headers, body = super().whole(answer, failure, trailers)
+        is_absent = failure is not None and failure.code is grpc.StatusCode.UNIMPLEMENTED
+        return 404 if is_absent else status, headers, body
+
+
 class ConnectGet(ConnectUnary):
     """The message stands in the address."""
 
@@ -223,8 +257,7 @@ class ConnectStream(Wire):
     ENCODING = b"connect-content-encoding"
 
     async def next_message(self, body: Body) -> bytes | None:
-        found = await self._next_frame(body)
-        return None if found is None or found[0] & frames.END_OF_CONNECT else found[1]
+        return await self._next_framed(body, frames.END_OF_CONNECT)
 
     def end(self, failure: Failure | None, trailers: Metadata) -> bytes:
         metadata: dict[str, list[str]] = {}
@@ -243,8 +276,7 @@ class GrpcWeb(Wire):
     ENCODING = b"grpc-encoding"
 
     async def next_message(self, body: Body) -> bytes | None:
-        found = await self._next_frame(body)
-        return None if found is None or found[0] & frames.END_OF_GRPC_WEB else found[1]
+        return await self._next_framed(body, frames.END_OF_GRPC_WEB)
 
     def end(self, failure: Failure | None, trailers: Metadata) -> bytes:
         code = grpc.StatusCode.OK if failure is None else failure.code
@@ -263,7 +295,8 @@ class GrpcWebText(GrpcWeb):
     async def next_message(self, body: Body) -> bytes | None:
         if self._decoded is None:
             try:
-                data = binascii.a2b_base64(await body.all_of_it())
+                most = _BASE64_RATIO * (self._most + frames.HEAD_BYTES)
+                data = binascii.a2b_base64(await body.all_of_it(int(most)))
             except binascii.Error:
                 raise frames.malformed("is said to be base64 and is not") from None
             self._decoded = Held(data, self._most)
@@ -275,5 +308,8 @@ class GrpcWebText(GrpcWeb):
     def end(self, failure: Failure | None, trailers: Metadata) -> bytes:
         return base64.b64encode(super().end(failure, trailers))
 
+
+_BASE64_RATIO = 1.4
+"""How much longer a text is at the most than its bytes, by line breaks too."""
 
 _UNQUOTED = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
