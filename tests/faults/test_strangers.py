@@ -14,6 +14,7 @@ from functools import partial
 
 import grpc
 import pytest
+from tests import http_client, http_strangers
 from tests.conftest import DATABASES
 
 from memoryd.v1 import memory_pb2 as pb
@@ -88,6 +89,23 @@ class Victim(ServerProcess):
     @property
     def port(self) -> int:
         return int(self.address.rpartition(":")[2])
+
+    @property
+    def http_address(self) -> str:
+        (line,) = re.findall(r"^memoryd http on http://(.*)$", self.process.output, re.MULTILINE)
+        return line
+
+    async def fill(self, session_id: str) -> None:
+        """Give a session 1,000 memories, a megabyte in all."""
+        async with open_channel(self.address) as channel:
+            stub = MemoryServiceStub(channel)
+            for first in range(0, 1000, 100):
+                items = [
+                    pb.StoreMemoryRequest(session_id=session_id, content=f"{n} " + "fact " * 200)
+                    for n in range(first, first + 100)
+                ]
+                request = pb.BatchStoreMemoriesRequest(requests=items)
+                await stub.BatchStoreMemories(request, timeout=TIMEOUT_SECONDS, wait_for_ready=True)
 
     def is_healthy(self) -> bool:
         """Run the health check of a container."""
@@ -214,6 +232,30 @@ async def test_unfinished_requests_of_the_largest_size_take_bounded_memory(start
     assert not caller.codes
     assert peak_bytes(victim.process.pid) - before < MOST_BYTES
     await victim.assert_serves()
+
+
+# Over HTTP
+
+
+@pytest.mark.parametrize("name", [*http_strangers.FLOODS, *http_strangers.HOLDS])
+async def test_strangers_over_http_harm_no_other_caller(start, name):
+    victim = await start(MEMORYD_REQUEST_SECONDS="1")
+    await victim.fill("stranger")
+    before = resources_of(victim.process.pid, victim.port).rss_bytes
+    attack = {**http_strangers.FLOODS, **http_strangers.HOLDS}[name]
+    async with victim.called() as caller, underway(attack, victim.http_address):
+        await asyncio.sleep(2)
+        await answers(caller, CALLS_MEANWHILE)
+        assert await asyncio.to_thread(victim.is_healthy)
+        # Whoever comes by HTTP is served too.
+        answer = await http_client.get(victim.http_address, "/readyz")
+        assert answer.status == 200
+        stored = {"sessionId": "ada", "content": "prefers e-mail"}
+        assert (await http_client.call(victim.http_address, "StoreMemory", stored)).status == 200
+    assert not caller.codes
+    assert peak_bytes(victim.process.pid) - before < MOST_BYTES
+    await victim.assert_serves()
+    assert "unhandled" not in victim.process.log
 
 
 @pytest.mark.parametrize(

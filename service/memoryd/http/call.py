@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from memoryd.database.fair_places import FairPlaces
-from memoryd.http.body import Body
+from memoryd.http.body import MOST_BYTES, Body, Room
 from memoryd.http.wires import ConnectUnary, Failure
 from memoryd.rpc.call import OFFLOAD_BYTES, VALIDATION_THREADS, offloaded
 
@@ -28,6 +28,8 @@ _BINARY_SUFFIX = "-bin"
 
 _converting = FairPlaces(VALIDATION_THREADS)
 """For what is large, to be made of JSON or compressed in a thread."""
+
+_room = Room(MOST_BYTES)
 
 
 class HttpCall:
@@ -49,7 +51,7 @@ class HttpCall:
         self._receive = receive
         self._send = send
         self._wire = wire
-        self._body = Body(receive, self._note_gone, most)
+        self._body = Body(receive, self._note_gone, most, _room)
         self._deadline = None if timeout is None else loop.time() + timeout
         self._metadata = tuple(_metadata(scope["headers"]))
         self._trailing: tuple[tuple[str, str | bytes], ...] = ()

@@ -12,6 +12,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
@@ -34,6 +35,22 @@ BACKLOG = 2048
 """Connections that the kernel holds until they are taken."""
 
 
+class _Flow(FlowControl):
+    """Reads no further requests while there are some already.
+
+    Else each that is answered would let in more of them than it takes out.
+    """
+
+    def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
+        super().__init__(transport)
+        self._connection = connection
+
+    def resume_reading(self) -> None:
+        if self.read_paused and self._connection.has_next_request():
+            return
+        super().resume_reading()
+
+
 class Connection(H11Protocol):
     """One connection of a caller, which may not idle."""
 
@@ -42,6 +59,7 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
+        self.flow = _Flow(transport, self)
         # What a call has to know of its connection.
         self.app_state = {
             "tls": transport.get_extra_info("ssl_object"),
@@ -52,6 +70,11 @@ class Connection(H11Protocol):
             transport.abort()
             return
         self._end_after(HEAD_SECONDS)
+
+    def has_next_request(self) -> bool:
+        """Whether one is there, in part at least, while another is answered."""
+        is_answering = self.cycle is not None and not self.cycle.response_complete
+        return is_answering and not self.cycle.more_body and bool(self.conn.trailing_data[0])
 
     def data_received(self, data: bytes) -> None:
         is_new = self.cycle is None or self.cycle.response_complete
