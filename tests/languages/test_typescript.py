@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import socket
 from contextlib import asynccontextmanager
 
-import pytest
-
 from memoryd.access.api_key import new_key
 from memoryd.v1 import memory_pb2 as pb
 
-from .programs import ROOT, STOCK, built, counting, tool
+from .programs import BESIDE, ROOT, STOCK, built, counting, tool
 
 PACKAGE = ROOT / "clients" / "typescript"
 
@@ -148,15 +147,31 @@ async def test_it_shows_its_key(serve):
     assert said == "false true"
 
 
-@pytest.mark.parametrize("name", [".", "./node", "./web", "./v1/memory", "./google/rpc/status"])
-def test_every_way_into_the_package_is_packed_with_its_types(name):
+async def test_what_is_packed_is_what_is_used():
     built("page.js")
+    program = await asyncio.create_subprocess_exec(
+        tool("npm"),
+        *("pack", "--dry-run", "--json", "--silent"),
+        cwd=PACKAGE,
+        stdout=asyncio.subprocess.PIPE,
+        env=os.environ | {"PATH": f"{BESIDE}:{os.environ['PATH']}"},
+    )
+    output, _ = await program.communicate()
+    (packed,) = json.loads(output)
+    files = {one["path"] for one in packed["files"]}
+    assert {"LICENSE", "README.md", "package.json"} <= files
+    for name in (".", "./node", "./web", "./v1/memory", "./google/rpc/status"):
+        assert exported(name) <= files
+    rest = files - {"LICENSE", "README.md", "package.json"}
+    assert all(name.startswith("dist/") and name.endswith((".js", ".d.ts")) for name in rest)
+
+
+def exported(name: str) -> set[str]:
+    """The files that an import of the package leads to: code and types."""
     exports = json.loads((PACKAGE / "package.json").read_text())["exports"]
-    pattern = name if name in exports else f"{name.rpartition('/')[0]}/*"
-    for path in exports[pattern].values():
-        file = PACKAGE / path.replace("*", name.rpartition("/")[2])
-        assert file.is_file()
-        assert file.is_relative_to(PACKAGE / "dist")
+    folder, _, last = name.rpartition("/")
+    pattern = name if name in exports else f"{folder}/*"
+    return {path.removeprefix("./").replace("*", last) for path in exports[pattern].values()}
 
 
 def test_the_lock_file_has_hashes_and_no_address():
