@@ -42,7 +42,7 @@ for module in modules:
     importlib.import_module(module)
 
 from memoryd.client import (
-    ConversationClient, DocumentClient, MemoryClient, Put, StoreOutcome, open_channel
+    ConversationClient, DocumentClient, MemoryClient, Put, open_channel
 )
 
 
@@ -51,7 +51,7 @@ async def main():
         memories = MemoryClient(channel=channel)
         fact = "I prefer e-mail over the phone."
         stored = await memories.store("ada", fact, metadata={"said": [1, None]}, tags=["mail"])
-        print("stored:", StoreOutcome.Name(stored.outcome))
+        print("stored:", f"STORE_OUTCOME_{stored.outcome.upper()}")
         document = await DocumentClient(channel=channel).put("ada", Put("k", text="a note"))
         assert document.revision, document
         said = await ConversationClient(channel=channel).append("ada", "c", user="Hello")
