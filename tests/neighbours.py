@@ -42,8 +42,9 @@ for module in modules:
     importlib.import_module(module)
 
 from memoryd.client import (
-    ConversationClient, DocumentClient, MemoryClient, Put, open_channel
+    ConversationClient, DocumentClient, MemoryClient, Put, answers, open_channel, sync
 )
+from memoryd.client.answering import Answer
 
 
 async def main():
@@ -58,6 +59,11 @@ async def main():
         assert said.messages[0].role, said
         for result in (await memories.retrieve("ada", "by e-mail?")).results:
             print("remembered:", result.memory.content)
+        with sync.MemoryClient(address) as others:
+            assert others.get("ada", stored.memory.memory_id) == stored.memory, stored
+    for kind in vars(answers).values():
+        if isinstance(kind, type) and issubclass(kind, Answer) and "_message" in vars(kind):
+            assert kind.from_proto(kind().proto) == kind(), kind
 
 
 asyncio.run(main())

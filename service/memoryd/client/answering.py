@@ -112,25 +112,23 @@ _plans: dict[Any, _Plan] = {}
 
 
 def _plan(kind: Any) -> _Plan:
-    optional = {field.name for field in fields(kind) if field.default is None}
-    found = {
-        name: _access(descriptor, may_be_none=name in optional)
-        for name, descriptor in kind._message.DESCRIPTOR.fields_by_name.items()  # noqa: SLF001  our own
-    }
+    descriptors = kind._message.DESCRIPTOR.fields_by_name  # noqa: SLF001  our own
+    found = {field.name: _access(descriptors[field.name], field.default) for field in fields(kind)}
     return _Plan(
         tuple((vars(kind)[name].__set__, read) for name, (read, _) in found.items()),
         {name: write for name, (_, write) in found.items()},
     )
 
 
-def _access(field: FieldDescriptor, *, may_be_none: bool) -> tuple[_Read, _Write]:
+def _access(field: FieldDescriptor, default: object) -> tuple[_Read, _Write]:
+    """`default`: that of the dataclass; descriptors say what is repeated in a way of their age."""
     name = field.name
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         return _map(name, *_conversion(field.message_type.fields_by_name["value"]))
     to_python, to_proto = _conversion(field)
-    if field.is_repeated:
+    if default == ():
         return _repeated(name, to_python, to_proto)
-    return _single(field, to_python, to_proto, may_be_none=may_be_none)
+    return _single(field, to_python, to_proto, may_be_none=default is None)
 
 
 def _map(name: str, to_python: Any, to_proto: Any) -> tuple[_Read, _Write]:
