@@ -171,6 +171,26 @@ async def test_what_is_no_longer_kept_is_not_resumed(serve):
         assert event.revision
 
 
+async def test_an_outage_that_lasts_is_warned_of_once(serve, caplog):
+    running = await serve()
+    port = running.address.rpartition(":")[2]
+    async with MemoryClient(running.address, options=OFTEN) as memory:
+        await memory.store("s", "fact")
+        async with aclosing(memory.watch("s")) as watch:
+            await anext(watch)
+            following = asyncio.create_task(anext(watch))
+            await running.server.stop()
+
+            def warnings():
+                return [one for one in caplog.records if one.levelname == "WARNING"]
+
+            await until(lambda: [one for one in warnings() if one.name == resumption.__name__])
+            await serve(MEMORYD_PORT=port)
+            await memory.store("s", "another")
+            assert (await following).memory.content == "another"
+    assert len([one for one in warnings() if one.name == resumption.__name__]) == 1
+
+
 @pytest.mark.parametrize(
     ("error", "is_resumed"),
     [

@@ -23,6 +23,9 @@ FIRST_PAUSE_SECONDS = 0.2
 
 LONGEST_PAUSE_SECONDS = 5.0
 
+LASTING = 3
+"""Failures in a row from which an outage is warned of."""
+
 _PASSING = (Unavailable, Cancelled, ResourceExhausted)
 
 _log = logging.getLogger(__name__)
@@ -41,6 +44,8 @@ class Resumption:
         self._clock = asyncio.get_running_loop().time
         self._end = None if seconds is None else self._clock() + seconds
         self._pause = FIRST_PAUSE_SECONDS
+        self._failures = 0
+        """In a row."""
         self._was_open = False
 
     def left(self) -> float | None:
@@ -50,7 +55,7 @@ class Resumption:
     def opened(self) -> None:
         """The service has taken the watch."""
         self._was_open = True
-        self._pause = FIRST_PAUSE_SECONDS
+        self._pause, self._failures = FIRST_PAUSE_SECONDS, 0
 
     def read(self, response: Any) -> None:
         is_snapshot = (
@@ -73,7 +78,10 @@ class Resumption:
             raise DeadlineExceeded(
                 error.code, "the watch broke off, and its time is over"
             ) from error
-        _log.info("a watch broke off and is resumed in %.1f s: %s", pause, error)
+        # A server that restarts, or ends what was idle, is back at once; say what lasts, once.
+        self._failures += 1
+        level = logging.WARNING if self._failures == LASTING else logging.INFO
+        _log.log(level, "a watch broke off, and is tried again until it goes on: %s", error)
         await asyncio.sleep(pause)
         self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
 
