@@ -60,7 +60,7 @@ async def main():
         for result in (await memories.retrieve("ada", "by e-mail?")).results:
             print("remembered:", result.memory.content)
         with sync.MemoryClient(address) as others:
-            assert others.get("ada", stored.memory.memory_id) == stored.memory, stored
+            assert others.get("ada", stored.memory.memory_id).content == fact, stored
     for kind in vars(answers).values():
         if isinstance(kind, type) and issubclass(kind, Answer) and "_message" in vars(kind):
             assert kind.from_proto(kind().proto) == kind(), kind
