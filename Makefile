@@ -112,10 +112,11 @@ format: .venv/.installed ## format the Python code
 	$(RUN) ruff check --fix
 	$(RUN) ruff format
 
-generate: .venv/.installed build/stubs-venv/.installed ## generate the stubs and the server's rules under service/ from protos/
+generate: .venv/.installed build/stubs-venv/.installed ## generate what is made of protos/: the stubs, the client's dataclasses, the rules, OpenAPI
 	$(RUN) python protos/generate.py stubs service
 	$(RUN) python protos/generate.py rules service/memoryd/rpc/rules.binpb
 	$(RUN) python protos/generate.py openapi service/memoryd/http/openapi.json
+	$(RUN) python protos/generate.py answers service/memoryd/client/answers.py
 
 # The stubs' compiler; it is published for Python up to 3.13: set STUBS_PYTHON to one.
 build/stubs-venv/.installed: constraints-stubs.txt | .venv/.installed

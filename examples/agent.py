@@ -57,7 +57,7 @@ async def remember(memory: MemoryClient, session: str, fact: str) -> str:
     except MemorydError as error:
         # The message names the field and the remedy; the agent goes on.
         return f"not stored: {error.message}"
-    return "new" if stored.outcome == StoreOutcome.STORE_OUTCOME_CREATED else "known"
+    return "new" if stored.outcome == StoreOutcome.CREATED else "known"
 
 
 async def converse(target: str, session: str) -> None:

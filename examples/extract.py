@@ -26,7 +26,6 @@ from memoryd.client import (
     Put,
     ResourceExhausted,
     Role,
-    StoreOutcome,
     Unavailable,
     open_channel,
 )
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from memoryd.client import Conversation, Message
-    from memoryd.v1.conversation_pb2 import WatchConversationsResponse
+    from memoryd.client.answers import WatchConversationsResponse
 
 PLACE = ("extractor",)
 """The namespace of the worker's document."""
@@ -106,9 +105,9 @@ class Worker:
         return window.messages
 
     async def _learn(self, conversation: Conversation, message: Message) -> None:
-        if message.role != Role.ROLE_USER:
+        if message.role is not Role.USER:
             return
-        said = "\n".join(part.text for part in message.parts if part.HasField("text"))
+        said = "\n".join(part.text for part in message.parts if part.text)
         episode = conversation.conversation_id
         for fact in facts(said):
             try:
@@ -128,15 +127,14 @@ class Worker:
             except InvalidArgument as error:
                 print(f"not stored: {error.message}", flush=True)  # nor would it be another time
             else:
-                outcome = StoreOutcome.Name(stored.outcome).removeprefix("STORE_OUTCOME_").lower()
-                print(f"{outcome}: {fact.key}: {fact.content}", flush=True)
+                print(f"{stored.outcome}: {fact.key}: {fact.content}", flush=True)
 
     async def _load(self) -> int:
         try:
             document = await self._documents.get(self._session, KEY, namespace=PLACE)
         except NotFound:
             return 0
-        return int(document.text)
+        return int(document.text or 0)
 
     async def _save(self, revision: int) -> None:
         await self._documents.put(self._session, Put(KEY, PLACE, text=str(revision)))

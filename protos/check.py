@@ -17,8 +17,12 @@ from protovalidate._gen.buf.validate import validate_pb
 
 PROTOS = Path(__file__).resolve().parent
 SERVICE = PROTOS.parent / "service"
-RULES = SERVICE / "memoryd" / "rpc" / "rules.binpb"
-OPENAPI = SERVICE / "memoryd" / "http" / "openapi.json"
+MADE = {
+    "rules": SERVICE / "memoryd" / "rpc" / "rules.binpb",
+    "openapi": SERVICE / "memoryd" / "http" / "openapi.json",
+    "answers": SERVICE / "memoryd" / "client" / "answers.py",
+}
+"""What `protos/generate.py` makes besides the stubs, by its name for it."""
 BASELINE = PROTOS / "baseline.binpb"
 VALIDATE = "buf/validate/validate.proto"
 
@@ -89,16 +93,12 @@ def main() -> None:
         descriptors = fresh / "descriptors.binpb"
         generate("stubs", fresh)
         generate("descriptors", descriptors)
-        rules = fresh / "rules.binpb"
-        generate("rules", rules)
-        api = fresh / "openapi.json"
-        generate("openapi", api)
         problems = drift(fresh) + strangers(descriptors.read_bytes())
-        if not filecmp.cmp(rules, RULES, shallow=False):
-            problems.append(f"service/{RULES.relative_to(SERVICE)} is out of date: `make generate`")
-        if not filecmp.cmp(api, OPENAPI, shallow=False):
-            name = OPENAPI.relative_to(SERVICE)
-            problems.append(f"service/{name} is out of date: `make generate`")
+        for kind, path in MADE.items():
+            generate(kind, fresh / path.name)
+            if not filecmp.cmp(fresh / path.name, path, shallow=False):
+                name = path.relative_to(SERVICE)
+                problems.append(f"service/{name} is out of date: `make generate`")
         if not filecmp.cmp(descriptors, BASELINE, shallow=False):
             problems.append("protos/baseline.binpb is not what is served: `make baseline`")
     if problems:

@@ -7,6 +7,7 @@
     python protos/generate.py rules FILE         the same as reflection answers them: without the
                                                  names in JSON, by which tools print the fields
     python protos/generate.py openapi FILE       the unary calls over HTTP, as OpenAPI
+    python protos/generate.py answers FILE       the dataclasses of the Python client
 
 Imports lie beside the protos, so that every language's tools find them, except for google/protobuf,
 which comes with each of those tools.
@@ -26,6 +27,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import answers
 import grpc_tools
 import openapi
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
@@ -110,19 +112,26 @@ def remove_json_names(part: Any) -> None:
         field.ClearField("json_name")
 
 
-def write_openapi(out: str) -> None:
+def image_with_comments() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder) / "image.binpb"
         write_descriptors(str(image), *DESCRIPTORS["image"])
-        found = openapi.description(image.read_bytes())
+        return image.read_bytes()
+
+
+def write_openapi(out: str) -> None:
+    found = openapi.description(image_with_comments())
     Path(out).write_text(json.dumps(found, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
 def write_client_image(out: str) -> Any:
-    write_descriptors(out, *DESCRIPTORS["image"])
-    files: Any = without_rules(Path(out).read_bytes())
+    files: Any = without_rules(image_with_comments())
     Path(out).write_bytes(files.SerializeToString(deterministic=True))
     return files
+
+
+def write_answers(out: str) -> None:
+    Path(out).write_text(answers.module(image_with_comments()))
 
 
 def write_stubs(out: str) -> None:
@@ -156,6 +165,8 @@ def main() -> None:
             write_rules(out)
         case ["openapi", out]:
             write_openapi(out)
+        case ["answers", out]:
+            write_answers(out)
         case [("image" | "descriptors") as kind, out]:
             write_descriptors(out, *DESCRIPTORS[kind])
         case _:

@@ -72,8 +72,8 @@ _ERROR = {
 _SCHEMAS = "#/components/schemas/"
 _REFERENCE = re.compile(rf'"{_SCHEMAS}([^"]+)"')
 
-_MESSAGE, _ENUM, _SERVICE = 4, 5, 6
-_FIELD, _NESTED, _VALUE, _METHOD = 2, 3, 2, 2
+MESSAGE, ENUM, _SERVICE = 4, 5, 6
+FIELD, _NESTED, VALUE, _METHOD = 2, 3, 2, 2
 """Numbers of fields of descriptors, by which the places of comments are named."""
 
 
@@ -94,14 +94,14 @@ class Comments:
 def schemas(file: FileDescriptorProto) -> Iterator[tuple[str, dict[str, Any]]]:
     comments = Comments(file)
     for place, message in enumerate(file.message_type):
-        yield from _of_message(message, file.package, comments, (_MESSAGE, place))
+        yield from _of_message(message, file.package, comments, (MESSAGE, place))
     for place, enum in enumerate(file.enum_type):
         yield (
             f"{file.package}.{enum.name}",
             {
                 "type": "string",
                 "enum": [value.name for value in enum.value],
-                **comments.of(_ENUM, place),
+                **comments.of(ENUM, place),
             },
         )
 
@@ -115,7 +115,7 @@ def _of_message(
     for place, field in enumerate(message.field):
         properties[field.json_name] = {
             **_of_field(field, entries),
-            **comments.of(*path, _FIELD, place),
+            **comments.of(*path, FIELD, place),
         }
         behaviours = field.options.Extensions[field_behavior_pb2.field_behavior]
         if field_behavior_pb2.REQUIRED in behaviours:

@@ -42,8 +42,9 @@ for module in modules:
     importlib.import_module(module)
 
 from memoryd.client import (
-    ConversationClient, DocumentClient, MemoryClient, Put, StoreOutcome, open_channel
+    ConversationClient, DocumentClient, MemoryClient, Put, answers, open_channel, sync
 )
+from memoryd.client.answering import Answer
 
 
 async def main():
@@ -51,13 +52,18 @@ async def main():
         memories = MemoryClient(channel=channel)
         fact = "I prefer e-mail over the phone."
         stored = await memories.store("ada", fact, metadata={"said": [1, None]}, tags=["mail"])
-        print("stored:", StoreOutcome.Name(stored.outcome))
+        print("stored:", f"STORE_OUTCOME_{stored.outcome.upper()}")
         document = await DocumentClient(channel=channel).put("ada", Put("k", text="a note"))
         assert document.revision, document
         said = await ConversationClient(channel=channel).append("ada", "c", user="Hello")
         assert said.messages[0].role, said
         for result in (await memories.retrieve("ada", "by e-mail?")).results:
             print("remembered:", result.memory.content)
+        with sync.MemoryClient(address) as others:
+            assert others.get("ada", stored.memory.memory_id).content == fact, stored
+    for kind in vars(answers).values():
+        if isinstance(kind, type) and issubclass(kind, Answer) and "_message" in vars(kind):
+            assert kind.from_proto(kind().proto) == kind(), kind
 
 
 asyncio.run(main())

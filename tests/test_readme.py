@@ -14,6 +14,7 @@ from memoryd.tools.settings import tool_settings_table
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
+PYTHON = (ROOT / "docs" / "python.md").read_text()
 SETTINGS = (ROOT / "docs" / "settings.md").read_text()
 ADDRESS = "localhost:50051"
 
@@ -51,11 +52,12 @@ def test_the_commands_of_a_document_print_its_output(command_line, address, docu
         assert VARIES.sub("…", output) == VARIES.sub("…", printed)
 
 
-def test_the_python_example_prints_the_memory(command_line, address, tmp_path):
-    (example,) = blocks(README, "python")
+@pytest.mark.parametrize("document", [README, PYTHON], ids=["README", "python"])
+def test_the_python_example_prints_the_memory(command_line, address, tmp_path, document):
+    example = blocks(document, "python")[0]
     file = tmp_path / "example.py"
     file.write_text(example.replace(ADDRESS, address))
-    assert command_line.shell(f"'{sys.executable}' '{file}'") == "prefers e-mail\n"
+    assert command_line.shell(f"'{sys.executable}' '{file}'") == "- prefers e-mail\n"
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,6 @@ from google.rpc import error_details_pb2, status_pb2
 from memoryd import client
 from memoryd.client import (
     ContentType,
-    Memory,
     MemoryClient,
     MemorydError,
     NewMemory,
@@ -43,12 +42,14 @@ from memoryd.client import errors as client_errors
 from memoryd.client import memories as client_memories
 from memoryd.client import tools as client_tools
 from memoryd.v1 import (
+    access_pb2,
     conversation_pb2,
     document_pb2,
     memory_pb2,
     session_pb2,
     tool_config_pb2,
 )
+from memoryd.v1.memory_pb2 import Memory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
@@ -64,6 +65,7 @@ METHODS = {
     for file in (
         *(memory_pb2.DESCRIPTOR, session_pb2.DESCRIPTOR),
         *(document_pb2.DESCRIPTOR, conversation_pb2.DESCRIPTOR, tool_config_pb2.DESCRIPTOR),
+        access_pb2.DESCRIPTOR,
     )
     for service in file.services_by_name.values()
     for method in service.methods
@@ -184,6 +186,7 @@ class Rig:
     sessions: client.SessionClient
     documents: client.DocumentClient
     conversations: client.ConversationClient
+    access: client.AccessClient
 
     @property
     def conversation(self) -> client.ConversationHandle:
@@ -197,6 +200,7 @@ async def rig() -> AsyncIterator[Rig]:
         kinds = (
             *(MemoryClient, ToolConfigClient),
             *(client.SessionClient, client.DocumentClient, client.ConversationClient),
+            client.AccessClient,
         )
         yield Rig(scripted, address, *(kind(channel=channel) for kind in kinds))
 
@@ -253,7 +257,7 @@ SENT: list[tuple[Callable[[Rig], Any], str, dict[str, Any]]] = [
                 NewMemory(
                     "t",
                     "b",
-                    content_type=ContentType.CONTENT_TYPE_FACT,
+                    content_type=ContentType.FACT,
                     metadata={},
                     request_id=MEMORY_ID,
                 ),
@@ -289,7 +293,7 @@ SENT: list[tuple[Callable[[Rig], Any], str, dict[str, Any]]] = [
             page_size=7,
             page_token=PAGE_2,
             show_deleted=True,
-            content_types=["fact", ContentType.CONTENT_TYPE_USER_INFO],
+            content_types=["fact", ContentType.USER_INFO],
             min_importance=0,
             metadata={"speaker": "Ann"},
             created_after=NOON,
@@ -721,7 +725,7 @@ SENT: list[tuple[Callable[[Rig], Any], str, dict[str, Any]]] = [
             (
                 lambda rig: rig.conversation.promote(
                     ["m1"],
-                    roles=["user", client.Role.ROLE_TOOL],
+                    roles=["user", client.Role.TOOL],
                     exclude_message_ids=["m2"],
                     content_type="fact",
                     importance=0,
@@ -827,6 +831,59 @@ SENT: list[tuple[Callable[[Rig], Any], str, dict[str, Any]]] = [
             "update_mask": "labels,ttl",
         },
     ),
+    (lambda rig: rig.access.who_am_i(), "WhoAmI", {}),
+    (
+        lambda rig: rig.access.create_key(
+            "bot", ["agent"], tenant="t", sessions=["user-*"], ttl=timedelta(days=1)
+        ),
+        "CreateApiKey",
+        {
+            "tenant": "t",
+            "name": "bot",
+            "scopes": ["agent"],
+            "sessions": ["user-*"],
+            "ttl": "86400s",
+        },
+    ),
+    (
+        lambda rig: rig.access.create_key("bot", ["agent"], never_expires=True),
+        "CreateApiKey",
+        {"name": "bot", "scopes": ["agent"], "never_expires": True},
+    ),
+    (
+        lambda rig: rig.access.keys(tenant="t", page_size=7),
+        "ListApiKeys",
+        {"tenant": "t", "page_size": 7},
+    ),
+    (
+        lambda rig: rig.access.revoke_key("k", tenant="t"),
+        "RevokeApiKey",
+        {"tenant": "t", "key_id": "k"},
+    ),
+    (
+        lambda rig: rig.access.rotate_key("k", overlap=timedelta(hours=1)),
+        "RotateApiKey",
+        {"key_id": "k", "overlap": "3600s"},
+    ),
+    (lambda rig: rig.access.tenants(page_size=7), "ListTenants", {"page_size": 7}),
+    (
+        lambda rig: rig.access.update_tenant(
+            "t", disabled=False, tokens_not_before=NOON, quotas={"memories": 5, "streams": 0}
+        ),
+        "UpdateTenant",
+        {
+            "tenant": "t",
+            "disabled": False,
+            "tokens_not_before": "2030-01-01T10:30:00Z",
+            "quotas": {"memories": "5", "streams": 0},
+        },
+    ),
+    (
+        lambda rig: rig.access.audit_events(all_tenants=True, since=NOON, page_size=7),
+        "ListAuditEvents",
+        {"all_tenants": True, "since": "2030-01-01T10:30:00Z", "page_size": 7},
+    ),
+    (lambda rig: rig.access.usage(tenant="t"), "GetUsage", {"tenant": "t"}),
 ]
 
 
@@ -850,10 +907,12 @@ def test_every_rpc_has_its_method() -> None:
 
 async def test_answers_are_the_messages_that_the_server_sent(rig: Rig) -> None:
     answer = memory_pb2.StoreMemoryResponse(
-        memory=Memory(memory_id=MEMORY_ID), outcome=client.StoreOutcome.STORE_OUTCOME_MERGED
+        memory=Memory(memory_id=MEMORY_ID), outcome=memory_pb2.STORE_OUTCOME_MERGED
     )
     rig.server.will_answer("StoreMemory", answer)
-    assert await rig.memory.store("s", "c") == answer
+    stored = await rig.memory.store("s", "c")
+    assert stored.proto == answer
+    assert (stored.memory.memory_id, stored.outcome) == (MEMORY_ID, "merged")
 
 
 async def test_each_store_gets_its_own_request_id(rig: Rig) -> None:
@@ -1132,7 +1191,7 @@ async def test_an_answer_may_be_larger_than_a_request(rig: Rig) -> None:
     page = memory_pb2.ListMemoriesResponse(memories=[Memory(content=LARGE)] * 1_000)
     assert page.ByteSize() > client.MAX_REQUEST_BYTES
     rig.server.will_answer("ListMemories", page)
-    assert await rig.memory.list_page("s") == page
+    assert (await rig.memory.list_page("s")).proto == page
 
 
 # Retries
@@ -1159,6 +1218,7 @@ REPEATED = {
     *("GetConversation", "ListConversations", "ListMessages", "ExportMessages"),
     "WatchConversations",
     *("AppendMessages", "RewriteMessages", "PopMessages"),
+    *("WhoAmI", "ListApiKeys", "ListTenants", "ListAuditEvents", "GetUsage"),
 }
 ONE_CALL_EACH = {method: call for call, method, _ in SENT}
 
@@ -1267,7 +1327,7 @@ async def test_a_broken_stream_yields_what_came_then_the_error(rig: Rig) -> None
     memories = [Memory(content="a"), Memory(content="b")]
     rig.server.will_answer("ExportMemories", *memories, AWAY)
     export = rig.memory.export("s")
-    assert [await anext(export), await anext(export)] == memories
+    assert [(await anext(export)).proto, (await anext(export)).proto] == memories
     with pytest.raises(client.Unavailable):
         await anext(export)
     assert len(rig.server.calls) == 1
@@ -1489,7 +1549,7 @@ async def test_the_life_of_a_memory(address: str) -> None:
     async with MemoryClient(address) as memory:
         stored = await memory.store("user-123", "prefers e-mail", content_type="preference")
         memory_id = stored.memory.memory_id
-        assert stored.outcome == client.StoreOutcome.STORE_OUTCOME_CREATED
+        assert stored.outcome == client.StoreOutcome.CREATED
         assert await memory.get("user-123", memory_id) == stored.memory
 
         updated = await memory.update(
@@ -1581,6 +1641,7 @@ def test_the_public_names() -> None:
         *("Blob", "Context", "Conversation", "ConversationClient", "ConversationHandle", "File"),
         *("ConversationChange", "Message", "NewMessage", "NewPart", "Part", "Role"),
         *("ToolCall", "ToolResult", "Window"),
+        *("AccessClient", "ApiKey", "AuditEvent", "RetrievedMemory", "Tenant"),
         "DEFAULT_TIMEOUT",
         "MAX_REQUEST_BYTES",
         "MAX_RESPONSE_BYTES",
@@ -1624,6 +1685,6 @@ def test_the_client_imports_no_other_module_of_memoryd() -> None:
         *("arguments", "channel", "connection", "credentials", "errors", "memories", "messages"),
         *("documents", "sessions", "store_stream", "tls", "tools"),
         *("context", "conversation_calls", "conversations", "new_messages", "promotion"),
-        "windows",
+        *("windows", "access", "answering", "answers", "prompts", "resumption"),
     )
     assert set(ours) == {"memoryd", "memoryd.client", *(f"memoryd.client.{part}" for part in parts)}

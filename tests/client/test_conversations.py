@@ -47,7 +47,7 @@ def texts(messages):
 
 async def test_a_conversation_goes_on(conversation):
     answer = await conversation.append(user="Where is my order?", assistant="On its way.")
-    assert [message.role for message in answer.messages] == [Role.ROLE_USER, Role.ROLE_ASSISTANT]
+    assert [message.role for message in answer.messages] == [Role.USER, Role.ASSISTANT]
     again = await conversation.append(assistant="Anything else?", user="No.", system="Bye.")
     assert (await conversation.get()) == again.conversation
     window = await conversation.window()
@@ -61,7 +61,7 @@ async def test_a_conversation_goes_on(conversation):
     second = window.messages[1]
     later = await conversation.window(after_message_id=second.message_id)
     assert later.messages == window.messages[2:]
-    everything = await conversation.window(since=second.create_time.ToDatetime(UTC))
+    everything = await conversation.window(since=second.create_time)
     assert everything.messages == window.messages
     assert texts(await conversation.pop()) == ["Bye."]
     assert texts(await conversation.pop(2)) == ["Anything else?", "No."]
@@ -93,13 +93,13 @@ async def test_messages_of_every_kind_come_back(conversation):
         NewMessage("tool", parts=[ToolResult(call_id="2", json="[]"), Part(text="")]),
         {"raw_json": '{"type": "message"}', "raw_format": "openai.item"},
         {"parts": [{"blob": {"mime_type": "a/b", "data": b"\0"}}, {"tool_call": {}}]},
-        Message(role=Role.ROLE_DEVELOPER, parts=[Part(text="be kind")]),
+        Message(role=Role.DEVELOPER, parts=[Part(text="be kind")]),
     ]
     kept = (await conversation.append(given)).messages
     first = kept[0]
     assert (first.message_id, first.author, first.turn_id) == ("m1", "Ann", "t1")
     assert (first.token_count, first.metadata["n"]) == (7, 1)
-    assert first.occur_time.ToDatetime(UTC) == moment
+    assert first.occur_time == moment
     assert list(first.parts) == [
         Part(text="Look:"),
         Part(text="more"),
@@ -117,12 +117,12 @@ async def test_messages_of_every_kind_come_back(conversation):
         Part(text=""),
     ]
     assert (kept[4].raw_json, kept[4].raw_format) == ('{"type": "message"}', "openai.item")
-    assert kept[4].role == Role.ROLE_UNSPECIFIED
+    assert kept[4].role == Role.UNSPECIFIED
     assert list(kept[5].parts) == [
         Part(blob=Blob(mime_type="a/b", data=b"\0")),
         Part(tool_call=ToolCall()),
     ]
-    assert kept[6].role == Role.ROLE_DEVELOPER
+    assert kept[6].role == Role.DEVELOPER
     # What is read can be appended again: the branch has it.
     again = await conversation.append(kept)
     assert again.messages == kept
@@ -250,7 +250,7 @@ async def test_changes_are_watched_from_a_revision(client, conversation):
     await client.conversation("user-123", "support-2").append(user="c")
     watching = client.watch("user-123")
     event = await anext(watching)
-    assert event.change == ConversationChange.CONVERSATION_CHANGE_CREATED
+    assert event.change == ConversationChange.CREATED
     assert (event.messages, event.revision) == (first.messages, first.conversation.revision)
     assert texts((await anext(watching)).messages) == ["c"]
     await watching.aclose()
@@ -258,7 +258,7 @@ async def test_changes_are_watched_from_a_revision(client, conversation):
     await conversation.append(user="d")
     assert texts((await anext(resumed)).messages) == ["d"]
     await conversation.delete()
-    assert (await anext(resumed)).change == ConversationChange.CONVERSATION_CHANGE_DELETED
+    assert (await anext(resumed)).change == ConversationChange.DELETED
     await resumed.aclose()
 
 
@@ -311,7 +311,7 @@ async def test_what_is_set_of_a_conversation(client, conversation, clock):
     patched = await conversation.append(state_patch={"step": None, "next": "b"})
     assert dict(patched.conversation.state) == {"next": "b"}
     ending = await conversation.update(expire_time=clock() + timedelta(minutes=1))
-    assert ending.HasField("expire_time")
+    assert ending.expire_time is not None
     with pytest.raises(EtagMismatch):
         await conversation.update(display_name="", etag=made.etag)
     assert not (await conversation.update(display_name="")).display_name
@@ -441,7 +441,7 @@ async def test_a_context_needs_room(conversation, max_chars):
     ("message", "line"),
     [
         (Message(parts=[Part(text="a"), Part(thinking="b"), Part(text="c")]), "unknown: a\nc"),
-        (Message(author="Ann", role=Role.ROLE_USER, parts=[Part(text="a")]), "Ann: a"),
+        (Message(author="Ann", role=Role.USER, parts=[Part(text="a")]), "Ann: a"),
         (
             Message(parts=[Part(tool_result=ToolResult(text="a", is_error=True))]),
             "unknown: [error: a]",

@@ -15,7 +15,6 @@ from memoryd.client import (
     Put,
     Remove,
 )
-from memoryd.v1 import document_pb2 as pb
 
 
 @pytest.fixture
@@ -37,7 +36,7 @@ async def test_documents_there_and_back(client):
     kept = [one.document async for one in client.revisions("s", "k", namespace=["a", "b"])]
     assert kept == [changed, made]
     answer = await client.get_many("s", [(["a", "b"], "k"), ((), "none")])
-    assert [one.HasField("document") for one in answer.entries] == [True, False]
+    assert [one.document is not None for one in answer.entries] == [True, False]
     await client.delete("s", "k", namespace=["a", "b"], etag=changed.etag)
     await client.delete("s", "k", namespace=["a", "b"], allow_missing=True)
     with pytest.raises(NotFound):
@@ -54,7 +53,7 @@ async def test_many_documents(client):
         *("k2", "k4", "k6", "k1", "k3", "k5"),
     ]
     odd = client.list("s", ["n1"], conditions=[Condition(["n"], "gt", 1)], with_bodies=False)
-    assert [(one.key, one.json) async for one in odd] == [("k3", ""), ("k5", "")]
+    assert [(one.key, one.json) async for one in odd] == [("k3", None), ("k5", None)]
     assert [one.key async for one in client.list("s", labels={"n": "4"})] == ["k4"]
     assert [one async for one in client.namespaces("s", page_size=1)] == [("n0",), ("n1",)]
     assert [one async for one in client.namespaces(session_id_prefix="", max_depth=1)] == [
@@ -63,7 +62,7 @@ async def test_many_documents(client):
     assert [one.key async for one in client.export("s", ["n0"])] == ["k2", "k4", "k6"]
     watching = client.watch("s", 7)
     event = await anext(watching)
-    assert (event.change, event.document.key) == (pb.DOCUMENT_CHANGE_DELETED, "k0")
+    assert (event.change, event.document.key) == ("deleted", "k0")
     await watching.aclose()
     assert await client.delete_all("s", ["n0"]) == 3
     assert await client.delete_all("s", force=True) == 6
@@ -75,7 +74,7 @@ async def test_a_ttl_is_refreshed(client, clock):
     clock.move(timedelta(seconds=30))
     refreshed = await client.get("s", "k", refresh_ttl=True)
     assert refreshed.etag == made.etag
-    assert refreshed.expire_time.ToDatetime() > made.expire_time.ToDatetime()
+    assert refreshed.expire_time > made.expire_time
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ async def test_sessions_are_set_read_and_listed(running):
         )
         assert await sessions.get("user-2") == made
         assert (made.display_name, made.memory_limit, made.state["step"]) == ("Ada", 20, 3)
-        assert made.memory_ttl.ToTimedelta() == timedelta(days=7)
+        assert made.memory_ttl == timedelta(days=7)
         assert [s.session_id async for s in sessions.list(page_size=1)] == ["user-1", "user-2"]
         assert [s.session_id async for s in sessions.list(labels={"team": "x"})] == ["user-2"]
         assert [s.session_id async for s in sessions.list("user-1")] == ["user-1"]
@@ -33,8 +33,8 @@ async def test_sessions_are_set_read_and_listed(running):
             "user-2", labels={}, clear=["memory_limit", "memory_ttl"], etag=made.etag
         )
         assert (changed.display_name, dict(changed.labels)) == ("Ada", {})
-        assert not changed.HasField("memory_limit")
-        assert changed.WhichOneof("memory_expiration") is None
+        assert changed.memory_limit is None
+        assert (changed.memory_ttl, changed.memories_never_expire) == (None, False)
         merged = await sessions.merge("user-1", "user-2")
         assert merged.moved_memories == 1
         assert (await sessions.get("user-2")).memory_count == 1

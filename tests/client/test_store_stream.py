@@ -72,7 +72,7 @@ async def test_stores_under_way_at_once_share_a_stream(serve, connect, calls):
     memory = connect(running.address)
     stored = await store_facts(memory, 250)
     assert [answer.memory.content for answer in stored] == [f"fact {n}" for n in range(250)]
-    assert {answer.outcome for answer in stored} == {client.StoreOutcome.STORE_OUTCOME_CREATED}
+    assert {answer.outcome for answer in stored} == {client.StoreOutcome.CREATED}
     for answer in stored[::50]:
         assert await memory.get(SESSION, answer.memory.memory_id) == answer.memory
     assert sorted(await contents(memory)) == sorted(f"fact {n}" for n in range(250))
@@ -171,7 +171,7 @@ async def test_an_answer_is_whole_where_a_message_has_no_room_for_it(running, co
     merged = await asyncio.gather(*(memory.store(f"user-{n}", "fact") for n in range(60)))
     assert {answer.memory.content for answer in merged} == {"fact"}
     assert {len(answer.memory.metadata["list"]) for answer in merged} == {8_000}
-    assert {answer.outcome for answer in merged} == {client.StoreOutcome.STORE_OUTCOME_MERGED}
+    assert {answer.outcome for answer in merged} == {client.StoreOutcome.MERGED}
     assert {answer.memory.revision for answer in merged} == {2}
 
 

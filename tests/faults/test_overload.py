@@ -139,7 +139,7 @@ class Crowd:
         """Start this many calls per second, regardless of earlier ones, and until one is refused.
 
         A busy machine takes longer to have too many calls at once, and where its peak was measured
-        in a slow second, ten times that is no overload: after the end, the rate doubles each second.
+        in a slow second, ten times that is none: after the end, the rate doubles each second.
         """
         calls, due, last = [], 0.0, time.monotonic()
         async with asyncio.timeout(TIMEOUT_SECONDS):

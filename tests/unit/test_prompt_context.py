@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from memoryd.client import Message, Part, ToolResult
+from memoryd.client import Memory, Message, Part, RetrievedMemory, ToolResult
+from memoryd.client.answers import Summary
 from memoryd.client.context import (
     MESSAGES_HEADING,
     conversation_within,
@@ -14,8 +15,6 @@ from memoryd.client.context import (
     with_memories,
 )
 from memoryd.client.windows import Window
-from memoryd.v1.conversation_pb2 import Summary
-from memoryd.v1.memory_pb2 import Memory, RetrievedMemory
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
 MESSAGES = st.lists(

@@ -266,6 +266,21 @@ audit_app = typer.Typer(
 app.add_typer(audit_app, name="audit")
 
 
+@app.command()
+def doctor(
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,  # noqa: FBT002  typer's way of a flag
+) -> None:
+    """Look at what a server depends on, and say what to change; also while servers run.
+
+    Settings, TLS, the database and its schema, rights, row-level security, clocks, indexes, disk.
+    Exit 1 where there is a problem.
+    """
+    from memoryd.cli import doctor as command
+
+    command.doctor(database_url, as_json=as_json)
+
+
 @audit_app.callback()
 def audit(  # noqa: PLR0917  typer takes them by name
     context: typer.Context,

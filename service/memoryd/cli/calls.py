@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from google.protobuf import json_format
 
@@ -20,19 +20,16 @@ from memoryd.client import (
     open_channel,
 )
 from memoryd.client.connection import target_from
-from memoryd.v1 import memory_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     import grpc.aio
-    from google.protobuf.message import Message
+
+    from memoryd.client.answering import Answer
+    from memoryd.client.answers import ToolName
 
 DEFAULT_TARGET = "127.0.0.1:50051"
-
-_CHANGE = "MEMORY_CHANGE_"
-_TYPE = "CONTENT_TYPE_"
-_OUTCOME = "STORE_OUTCOME_"
 
 
 class Place(NamedTuple):
@@ -58,10 +55,10 @@ class Place(NamedTuple):
         async with open_channel(target, tls=tls) as channel:
             await work(channel)
 
-    def show(self, message: Message, line: str) -> None:
+    def show(self, answer: Answer[Any], line: str) -> None:
         """Print an answer: as one line of JSON, or as a line for people."""
         if self.as_json:
-            line = json_format.MessageToJson(message, indent=None)
+            line = json_format.MessageToJson(answer.proto, indent=None)
         print(line, flush=True)
 
 
@@ -74,8 +71,7 @@ def store(place: Place, session_id: str, content: str, **fields: Any) -> None:
     async def work(channel: grpc.aio.Channel) -> None:
         memory = MemoryClient(channel=channel)
         answer = await memory.store(session_id, content, **given)
-        outcome = _name(memory_pb2.StoreOutcome.Name(answer.outcome), _OUTCOME)
-        place.show(answer, f"{outcome} {answer.memory.memory_id}")
+        place.show(answer, f"{answer.outcome} {answer.memory.memory_id}")
         await memory.close()
 
     place.run(work)
@@ -94,9 +90,9 @@ def list_all(place: Place, session_id: str, *, deleted: bool) -> None:
     async def work(channel: grpc.aio.Channel) -> None:
         found = MemoryClient(channel=channel).list(session_id, show_deleted=deleted)
         async for one in found:
-            kind = _name(memory_pb2.ContentType.Name(one.content_type), _TYPE)
-            gone = "deleted  " if one.HasField("delete_time") else ""
-            place.show(one, f"{one.memory_id}  {kind:<10}  {gone}{_flat(one.content)}")
+            gone = "deleted  " if one.delete_time else ""
+            line = f"{one.memory_id}  {one.content_type:<10}  {gone}{_flat(one.content)}"
+            place.show(one, line)
 
     place.run(work)
 
@@ -104,7 +100,7 @@ def list_all(place: Place, session_id: str, *, deleted: bool) -> None:
 def sessions(place: Place, prefix: str) -> None:
     async def work(channel: grpc.aio.Channel) -> None:
         async for one in SessionClient(channel=channel).list(prefix):
-            changed = one.update_time.ToJsonString()
+            changed = one.proto.update_time.ToJsonString()
             place.show(one, f"{one.session_id}  {one.memory_count:,} memories  {changed}")
 
     place.run(work)
@@ -115,9 +111,8 @@ def watch(place: Place, session_id: str, *, start_revision: int) -> None:
         changes = MemoryClient(channel=channel).watch(session_id, start_revision)
         async with aclosing(changes):
             async for event in changes:
-                change = _name(memory_pb2.MemoryChange.Name(event.change), _CHANGE)
                 text = _flat(event.memory.content) or event.memory.memory_id
-                place.show(event, f"{event.revision}  {change:<8}  {text}")
+                place.show(event, f"{event.revision}  {event.change:<8}  {text}")
 
     place.run(work)
 
@@ -142,8 +137,8 @@ def tools(place: Place, tool: str) -> None:
     async def work(channel: grpc.aio.Channel) -> None:
         client = ToolConfigClient(channel=channel)
         if tool:
-            config = await client.get(tool)
-            place.show(config, json_format.MessageToJson(config, indent=2))
+            config = await client.get(cast("ToolName", tool))
+            place.show(config, json_format.MessageToJson(config.proto, indent=2))
             return
         for one in (await client.list_tools()).tools:
             place.show(one, f"{one.tool:<11} {'on' if one.enabled else 'off'}")
@@ -159,10 +154,6 @@ def _object(text: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         fail("--metadata: expected a JSON object, such as '{\"order\": 4711}'")
     return found
-
-
-def _name(name: str, prefix: str) -> str:
-    return name.removeprefix(prefix).lower()
 
 
 def _flat(text: str) -> str:

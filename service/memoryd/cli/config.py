@@ -69,23 +69,34 @@ def check(database_url: str | None) -> None:
 
 
 async def _check(settings: Settings, base: Mapping[str, ToolConfig]) -> None:
-    await check_exposure(exposure_of(settings), settings.variable)
-    if settings.auth_file:
-        await asyncio.to_thread(load_auth_file, Path(settings.auth_file))
-    providers = secrets()
-    if settings.environment is Environment.PRODUCTION:
-        await require_secrets(base, providers)
+    await require_sound(settings, base)
     async with _tool_configs(settings, base) as tools:
-        warnings = [
-            f"{warning.path}: {warning.description}"
-            for config in tools.of(DEFAULT_TENANT)
-            for warning in await warnings_of(config, providers)
-        ]
+        warnings = await warnings_about(tools)
         print(f"overrides: {_overrides(tools, DEFAULT_TENANT)}")
-    warnings += [f".env: {name} {'; '.join(why)}" for name, why in references_to_nothing().items()]
     for warning in warnings:
         print(f"warning: {warning}")
     print(f"no problems; warnings: {len(warnings)}")
+
+
+async def require_sound(settings: Settings, base: Mapping[str, ToolConfig]) -> None:
+    """Raise SettingsError, MemorydError or ValueError where a server would not start so."""
+    await check_exposure(exposure_of(settings), settings.variable)
+    if settings.auth_file:
+        await asyncio.to_thread(load_auth_file, Path(settings.auth_file))
+    if settings.environment is Environment.PRODUCTION:
+        await require_secrets(base, secrets())
+
+
+async def warnings_about(tools: ToolConfigs) -> list[str]:
+    """What a server would start with and warn of."""
+    providers = secrets()
+    warnings = [
+        f"{warning.path}: {warning.description}"
+        for config in tools.of(DEFAULT_TENANT)
+        for warning in await warnings_of(config, providers)
+    ]
+    unset = references_to_nothing().items()
+    return warnings + [f".env: {name} {'; '.join(why)}" for name, why in unset]
 
 
 @asynccontextmanager
@@ -93,16 +104,29 @@ async def _tool_configs(
     settings: Settings, base: Mapping[str, ToolConfig]
 ) -> AsyncIterator[ToolConfigs]:
     """The tools' configuration, with the database's overrides if it answers."""
+    async with database_of(settings) as database:
+        yield await tools_in(database, settings, base)
+
+
+@asynccontextmanager
+async def database_of(settings: Settings) -> AsyncIterator[Database]:
+    """The database, which is not made where it is not there."""
     options = DatabaseOptions(pgbouncer=settings.database_pgbouncer, must_exist=True)
     database = Database(settings.database_url.get_secret_value(), options)
     try:
-        tools = tool_configs_of(database, settings, base)
-        # A file that does not exist yet is no reason to complain.
-        if not await asyncio.to_thread(settings.has_new_file):
-            await tools.refresh()
-        yield tools
+        yield database
     finally:
         await database.close()
+
+
+async def tools_in(
+    database: Database, settings: Settings, base: Mapping[str, ToolConfig]
+) -> ToolConfigs:
+    tools = tool_configs_of(database, settings, base)
+    # A file that does not exist yet is no reason to complain.
+    if not await asyncio.to_thread(settings.has_new_file):
+        await tools.refresh()
+    return tools
 
 
 def _overrides(tools: ToolConfigs, tenant: str) -> str:

@@ -6,10 +6,13 @@
 
 Arguments are plain Python: `metadata` is a mapping of JSON values, times are aware datetimes,
 durations are timedeltas. An argument that is not given stays unset, and the service's default
-applies. Methods return the messages of `memoryd.v1`; their type stubs document every field.
+applies. Methods return the frozen dataclasses of `memoryd.client.answers`, in the same terms; the
+`proto` of each is the message of `memoryd.v1` that it was made from.
 
 `api_key` or `token_provider` say who calls, `tls` how the connection is encrypted. Without
 arguments the variables MEMORYD_TARGET and MEMORYD_API_KEY count.
+
+`memoryd.client.sync` has the same clients for programs without an event loop.
 
 A call that the service refuses raises a subclass of `MemorydError`; `memoryd.client.errors` lists
 them. An argument that cannot be sent raises a ValueError or TypeError that names it, before
@@ -17,6 +20,33 @@ anything is sent. Calls that are safe to retry are retried, with back-off, while
 unavailable and their deadline allows.
 """
 
+from memoryd.client.access import AccessClient
+from memoryd.client.answers import (
+    ApiKey,
+    AuditEvent,
+    Blob,
+    ConditionOp,
+    ContentType,
+    Conversation,
+    ConversationChange,
+    Document,
+    DocumentChange,
+    File,
+    Memory,
+    MemoryChange,
+    Message,
+    Part,
+    Provenance,
+    RetrievedMemory,
+    Role,
+    Session,
+    StoreOutcome,
+    Tenant,
+    ToolCall,
+    ToolConfig,
+    ToolConfigChange,
+    ToolResult,
+)
 from memoryd.client.channel import (
     DEFAULT_TIMEOUT,
     MAX_REQUEST_BYTES,
@@ -54,22 +84,6 @@ from memoryd.client.sessions import SessionClient
 from memoryd.client.tls import TLS
 from memoryd.client.tools import ToolConfigClient
 from memoryd.client.windows import Window
-from memoryd.v1.condition_pb2 import ConditionOp
-from memoryd.v1.conversation_pb2 import (
-    Blob,
-    Conversation,
-    ConversationChange,
-    File,
-    Message,
-    Part,
-    Role,
-    ToolCall,
-    ToolResult,
-)
-from memoryd.v1.document_pb2 import Document, DocumentChange
-from memoryd.v1.memory_pb2 import ContentType, Memory, MemoryChange, StoreOutcome
-from memoryd.v1.session_pb2 import Session
-from memoryd.v1.tool_config_pb2 import Provenance, ToolConfig, ToolConfigChange
 
 __all__ = [
     "DEFAULT_TIMEOUT",
@@ -77,7 +91,10 @@ __all__ = [
     "MAX_RESPONSE_BYTES",
     "TLS",
     "Aborted",
+    "AccessClient",
     "AlreadyExists",
+    "ApiKey",
+    "AuditEvent",
     "Blob",
     "Cancelled",
     "Condition",
@@ -117,11 +134,13 @@ __all__ = [
     "Remove",
     "Resource",
     "ResourceExhausted",
+    "RetrievedMemory",
     "Role",
     "Session",
     "SessionClient",
     "SettingValue",
     "StoreOutcome",
+    "Tenant",
     "ToolCall",
     "ToolConfig",
     "ToolConfigChange",

@@ -200,27 +200,27 @@ def data(name: str, value: object) -> bytes:
     raise TypeError(f"{name}: expected bytes, not {shown(value)}")
 
 
-def content_type(name: str, given: ContentTypes.ValueType | str | None) -> ContentTypes.ValueType:
+def content_type(name: str, given: str | None) -> ContentTypes.ValueType:
     if given is None:
         return ContentType.CONTENT_TYPE_UNSPECIFIED
     return ContentType.ValueType(_member(name, given, _CONTENT_TYPES))
 
 
-def condition_op(name: str, given: ConditionOps.ValueType | str) -> ConditionOps.ValueType:
+def condition_op(name: str, given: str) -> ConditionOps.ValueType:
     known = given.lower() if isinstance(given, str) else given
     return ConditionOp.ValueType(_member(name, known, _CONDITION_OPS))
 
 
-def role(name: str, given: Roles.ValueType | str | None) -> Roles.ValueType:
+def role(name: str, given: str | None) -> Roles.ValueType:
     if given is None:
         return Role.ROLE_UNSPECIFIED
     return Role.ValueType(_member(name, given, _ROLES))
 
 
 def _member(name: str, given: object, known: Mapping[str, int]) -> int:
-    """The number of an enum's value, which callers may give by its name."""
+    """The number of an enum's value, which callers give by its name."""
     if not isinstance(given, str):
-        return int32(name, given)
+        raise TypeError(f"{name}: expected one of {', '.join(known)}, not {shown(given)}")
     try:
         return known[given]
     except KeyError:

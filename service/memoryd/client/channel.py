@@ -1,10 +1,11 @@
-"""The channel to the service, how it repeats calls, and how both clients make calls over it."""
+"""The channel to the service, how it repeats calls, and how all clients make calls over it."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from abc import ABC, abstractmethod
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import grpc
@@ -19,9 +20,11 @@ from memoryd.client.connection import (
     connect,
     target_from,
 )
-from memoryd.client.credentials import AUTHORIZATION, Tries
-from memoryd.client.errors import DeadlineExceeded, error_from
+from memoryd.client.credentials import AUTHORIZATION, Tokens, Tries
+from memoryd.client.errors import DeadlineExceeded, MemorydError, error_from
+from memoryd.client.resumption import Resumption
 from memoryd.v1 import (
+    access_pb2,
     conversation_pb2,
     document_pb2,
     memory_pb2,
@@ -32,8 +35,8 @@ from memoryd.v1 import (
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 
+    from memoryd.client.answering import Answer
     from memoryd.client.credentials import TokenProvider
-    from memoryd.client.errors import MemorydError
     from memoryd.client.tls import TLS
 
 DEFAULT_TIMEOUT = 5.0
@@ -55,6 +58,7 @@ _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 _Stub = TypeVar("_Stub")
 _Item = TypeVar("_Item")
+_Answer = TypeVar("_Answer", bound="Answer[Any]")
 
 
 def open_channel(
@@ -105,6 +109,7 @@ and the like are not retried: the first try may have succeeded, so the caller ha
 
 def _repeated_methods() -> Iterator[dict[str, str]]:
     files = (
+        access_pb2.DESCRIPTOR,
         memory_pb2.DESCRIPTOR,
         session_pb2.DESCRIPTOR,
         document_pb2.DESCRIPTOR,
@@ -248,6 +253,15 @@ class Client(ClosedOnExit, ABC, Generic[_Stub]):
     ) -> _Response:
         return await self._call_within(method, request, self._limit(timeout))
 
+    async def _answer(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[_Request, Any],
+        request: _Request,
+        kind: type[_Answer],
+        timeout: float | None,
+    ) -> _Answer:
+        return kind.from_proto(await self._call(method, request, timeout))
+
     def _limit(self, timeout: float | None) -> float | None:
         """How many seconds a call may take; None: any."""
         return self._timeout if timeout is None else args.seconds("timeout", timeout)
@@ -310,24 +324,72 @@ class Client(ClosedOnExit, ABC, Generic[_Stub]):
 
     def _stream(
         self,
-        method: grpc.aio.UnaryStreamMultiCallable[_Request, _Response],
+        method: grpc.aio.UnaryStreamMultiCallable[_Request, Any],
         request: _Request,
+        kind: type[_Answer],
         timeout: float | None,
-    ) -> AsyncGenerator[_Response, None]:
-        return self._responses(method, request, args.seconds("timeout", timeout))
+    ) -> AsyncGenerator[_Answer, None]:
+        return self._answers(method, request, kind, args.seconds("timeout", timeout))
+
+    async def _answers(
+        self,
+        method: grpc.aio.UnaryStreamMultiCallable[_Request, Any],
+        request: _Request,
+        kind: type[_Answer],
+        timeout: float | None,
+    ) -> AsyncGenerator[_Answer, None]:
+        async with aclosing(self._responses(method, request, timeout)) as responses:
+            async for response in responses:
+                yield kind.from_proto(response)
+
+    def _watch(
+        self,
+        method: grpc.aio.UnaryStreamMultiCallable[Any, Any],
+        request: Any,
+        kind: type[_Answer],
+        timeout: float | None,
+    ) -> AsyncGenerator[_Answer, None]:
+        return self._changes(method, request, kind, args.seconds("timeout", timeout))
+
+    async def _changes(
+        self,
+        method: grpc.aio.UnaryStreamMultiCallable[Any, Any],
+        request: Any,
+        kind: type[_Answer],
+        timeout: float | None,
+    ) -> AsyncGenerator[_Answer, None]:
+        renews = isinstance(self._credential, Tokens)
+        resumption = Resumption(request, timeout, renews=renews)
+        while True:
+            responses = self._responses(method, request, resumption.left(), resumption.opened)
+            try:
+                async with aclosing(responses):
+                    async for response in responses:
+                        resumption.read(response)
+                        yield kind.from_proto(response)
+            except MemorydError as error:
+                await resumption.after(error)
+            else:
+                return
 
     async def _responses(
         self,
         method: grpc.aio.UnaryStreamMultiCallable[_Request, _Response],
         request: _Request,
         timeout: float | None,
+        opened: Callable[[], None] | None = None,
     ) -> AsyncGenerator[_Response, None]:
+        """`opened` is called once the service has taken the call."""
         tries = self._tries(timeout)
         has_begun = False
         while True:
             left = await tries.next()
             call = method(request, timeout=left, metadata=self._metadata)
             try:
+                if opened is not None:
+                    await call.initial_metadata()
+                    if not call.done():
+                        opened()
                 async for response in call:
                     has_begun = True
                     yield response

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from memoryd.v1.conversation_pb2 import Role
+from memoryd.client.answers import Role
+from memoryd.client.prompts import cut, line_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from memoryd.client.answers import Message, Part, RetrievedMemory
     from memoryd.client.windows import Window
-    from memoryd.v1.conversation_pb2 import Message, Part
-    from memoryd.v1.memory_pb2 import RetrievedMemory
 
 DEFAULT_CHARACTERS = 16_000
 """Of a prompt: about 4,000 tokens."""
@@ -31,7 +31,6 @@ MEMORIES_HEADING = "What is known:"
 MESSAGES_HEADING = "The conversation:"
 
 _BREAK = "\n\n"
-_CUT = "…"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ class Context:
     @property
     def text(self) -> str:
         """All three as plain text, for a prompt."""
-        memories = [f"- {result.memory.content}" for result in self.memories]
+        memories = list(map(line_of_memory, self.memories))
         parts = (
             (SUMMARY_HEADING, [self.summary] if self.summary else []),
             (MEMORIES_HEADING, memories),
@@ -65,9 +64,10 @@ def tokens_within(max_chars: int) -> int:
 def conversation_within(max_chars: int, window: Window) -> Context:
     """Summary and messages of a context, without memories. At least one message if there is one."""
     newest = "\n".join([MESSAGES_HEADING, *map(line_of, window.messages[-1:])])
-    summary = _cut(
+    summary = cut(
         window.summary.text if window.summary else "",
-        min(int(max_chars * SUMMARY_SHARE), max_chars - len(newest + _BREAK)),
+        min(int(max_chars * SUMMARY_SHARE), max_chars - len(newest + _BREAK))
+        - len(f"{SUMMARY_HEADING}\n"),
     )
     room = int(max_chars * CONVERSATION_SHARE) - len(Context(summary, (), ()).text)
     room -= len(_BREAK + MESSAGES_HEADING)
@@ -80,13 +80,6 @@ def conversation_within(max_chars: int, window: Window) -> Context:
     return Context(summary, window.messages[_turn_from(window.messages, first) :], ())
 
 
-def _cut(summary: str, room: int) -> str:
-    room -= len(f"{SUMMARY_HEADING}\n")
-    if len(summary) <= room:
-        return summary
-    return summary[: room - len(_CUT)] + _CUT if room > len(_CUT) else ""
-
-
 def _turn_from(messages: Sequence[Message], first: int) -> int:
     """Where the next whole turn begins, as in a window with `complete_turns`; or `first`."""
     if first == 0:
@@ -94,7 +87,7 @@ def _turn_from(messages: Sequence[Message], first: int) -> int:
     for place in range(first, len(messages)):
         message, before = messages[place], messages[place - 1]
         is_inside = message.turn_id and message.turn_id == before.turn_id
-        if not is_inside and not any(part.HasField("tool_result") for part in message.parts):
+        if not is_inside and not any(part.tool_result for part in message.parts):
             return place
     return first
 
@@ -115,10 +108,10 @@ def with_memories(
     memories: list[RetrievedMemory] = []
     room = memory_room(max_chars, context)
     for result in results:
-        metadata = dict(result.memory.metadata.items())
+        metadata = result.memory.metadata
         if (metadata.get("episode"), metadata.get("message_id")) in shown:
             continue
-        room -= len(f"\n- {result.memory.content}")
+        room -= len("\n" + line_of_memory(result))
         if room < 0:
             break
         memories.append(result)
@@ -127,23 +120,22 @@ def with_memories(
 
 def line_of(message: Message) -> str:
     """A message as a line of text, or several."""
-    role = Role.Name(message.role).removeprefix("ROLE_").lower() if message.role else ""
+    role = "" if message.role is Role.UNSPECIFIED else message.role
     said = "\n".join(filter(None, map(_text_of, message.parts))) or message.raw_json
     return f"{message.author or role or 'unknown'}: {said}"
 
 
 def _text_of(part: Part) -> str:
     """What a model reads of a part: thoughts are left out, files and bytes are named."""
-    match part.WhichOneof("part"):
-        case "text":
-            return part.text
-        case "tool_call":
-            return f"[calls {part.tool_call.name}({part.tool_call.arguments_json})]"
-        case "tool_result":
-            result = part.tool_result.text or part.tool_result.json
-            return f"[error: {result}]" if part.tool_result.is_error else f"[result: {result}]"
-        case "blob":
-            return f"[{part.blob.mime_type}]"
-        case "file":
-            return f"[{part.file.name or part.file.uri}]"
+    if part.text:
+        return part.text
+    if call := part.tool_call:
+        return f"[calls {call.name}({call.arguments_json})]"
+    if result := part.tool_result:
+        said = result.text or result.json
+        return f"[error: {said}]" if result.is_error else f"[result: {said}]"
+    if part.blob:
+        return f"[{part.blob.mime_type}]"
+    if part.file:
+        return f"[{part.file.name or part.file.uri}]"
     return ""

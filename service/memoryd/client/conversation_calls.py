@@ -8,6 +8,16 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from memoryd.client import arguments as args
 from memoryd.client import context as contexts
+from memoryd.client.answers import (
+    AppendMessagesResponse,
+    Conversation,
+    ExportMessagesResponse,
+    Message,
+    PromoteMessagesResponse,
+    RetrieveMemoriesResponse,
+    Summary,
+    WatchConversationsResponse,
+)
 from memoryd.client.channel import Client
 from memoryd.client.errors import NotFound
 from memoryd.client.messages import request_id_or_new
@@ -15,7 +25,6 @@ from memoryd.client.new_messages import new_messages
 from memoryd.client.promotion import promote_request
 from memoryd.client.windows import Window, name_of, window_request
 from memoryd.v1 import conversation_pb2, memory_pb2
-from memoryd.v1.conversation_pb2 import Conversation
 from memoryd.v1.conversation_pb2_grpc import ConversationServiceStub
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
@@ -31,7 +40,6 @@ if TYPE_CHECKING:
     from memoryd.client.new_messages import NewMessage, Said
     from memoryd.client.promotion import PromoteOptions
     from memoryd.client.windows import WindowOptions
-    from memoryd.v1.conversation_pb2 import Message
     from memoryd.v1.conversation_pb2_grpc import ConversationServiceAsyncStub
 
 
@@ -75,12 +83,12 @@ class ConversationCalls(Client["ConversationServiceAsyncStub"]):
         Raises InvalidArgument, AlreadyExists.
         """
         request = conversation_pb2.CreateConversationRequest(
-            conversation=Conversation(
+            conversation=conversation_pb2.Conversation(
                 **name_of(session_id, conversation_id),
                 **_values(values),
             )
         )
-        return await self._call(self._stub.CreateConversation, request, timeout)
+        return await self._answer(self._stub.CreateConversation, request, Conversation, timeout)
 
     async def get(
         self, session_id: str, conversation_id: str, *, timeout: float | None = None
@@ -89,7 +97,7 @@ class ConversationCalls(Client["ConversationServiceAsyncStub"]):
         request = conversation_pb2.GetConversationRequest(
             **name_of(session_id, conversation_id),
         )
-        return await self._call(self._stub.GetConversation, request, timeout)
+        return await self._answer(self._stub.GetConversation, request, Conversation, timeout)
 
     async def update(
         self,
@@ -106,7 +114,7 @@ class ConversationCalls(Client["ConversationServiceAsyncStub"]):
         """
         fields = _values(values)
         request = conversation_pb2.UpdateConversationRequest(
-            conversation=Conversation(
+            conversation=conversation_pb2.Conversation(
                 **name_of(session_id, conversation_id),
                 etag=args.text("etag", etag),
                 **fields,
@@ -114,7 +122,7 @@ class ConversationCalls(Client["ConversationServiceAsyncStub"]):
             # A mask that names nothing stands for the populated fields: here, for none.
             update_mask=FieldMask(paths=list(fields)),
         )
-        return await self._call(self._stub.UpdateConversation, request, timeout)
+        return await self._answer(self._stub.UpdateConversation, request, Conversation, timeout)
 
     def list(
         self,
@@ -134,9 +142,7 @@ class ConversationCalls(Client["ConversationServiceAsyncStub"]):
             page_size=args.int32("page_size", page_size),
             **args.one_text(session_id=session_id, session_id_prefix=session_id_prefix),
         )
-        return self._pages(
-            self._stub.ListConversations, request, lambda page: page.conversations, timeout
-        )
+        return self._pages(self._stub.ListConversations, request, _conversations_of, timeout)
 
     async def delete(
         self,
@@ -169,7 +175,7 @@ class ConversationCalls(Client["ConversationServiceAsyncStub"]):
         request_id: str | None = None,
         timeout: float | None = None,
         **said: Unpack[Said],
-    ) -> conversation_pb2.AppendMessagesResponse:
+    ) -> AppendMessagesResponse:
         """Append up to 1,000 messages after the head: all or none, in order.
 
         Give texts by role, in their order (`user="Hello"`), or `messages`: each a NewMessage, a
@@ -187,7 +193,9 @@ class ConversationCalls(Client["ConversationServiceAsyncStub"]):
             expected_etag=args.text("etag", etag),
             request_id=request_id_or_new(request_id),
         )
-        return await self._call(self._stub.AppendMessages, request, timeout)
+        return await self._answer(
+            self._stub.AppendMessages, request, AppendMessagesResponse, timeout
+        )
 
     def messages(
         self,
@@ -204,7 +212,7 @@ class ConversationCalls(Client["ConversationServiceAsyncStub"]):
         """
         request = window_request(session_id, conversation_id, which)
         request.page_size = args.int32("page_size", page_size)
-        return self._pages(self._stub.ListMessages, request, lambda page: page.messages, timeout)
+        return self._pages(self._stub.ListMessages, request, _messages_of, timeout)
 
     async def window(
         self,
@@ -225,9 +233,9 @@ class ConversationCalls(Client["ConversationServiceAsyncStub"]):
         messages: list[Message] = []
         summary = None
         async for page in pages:
-            messages += page.messages
+            messages += _messages_of(page)
             if page.HasField("summary"):
-                summary = page.summary
+                summary = Summary.from_proto(page.summary)
         return Window(messages, summary)
 
     async def context(
@@ -271,7 +279,9 @@ class ConversationCalls(Client["ConversationServiceAsyncStub"]):
         if request.max_chars <= 0:
             return context
         memories = MemoryServiceStub(self._channel)
-        answer = await self._call(memories.RetrieveMemories, request, timeout)
+        answer = await self._answer(
+            memories.RetrieveMemories, request, RetrieveMemoriesResponse, timeout
+        )
         return contexts.with_memories(room, context, answer.results, conversation_id)
 
     async def _window_of_tokens(
@@ -313,7 +323,8 @@ class ConversationCalls(Client["ConversationServiceAsyncStub"]):
             expected_etag=args.text("etag", etag),
             request_id=request_id_or_new(request_id),
         )
-        return (await self._call(self._stub.PopMessages, request, timeout)).messages
+        popped = await self._call(self._stub.PopMessages, request, timeout)
+        return tuple(_messages_of(popped))
 
     async def rewrite(
         self,
@@ -326,7 +337,7 @@ class ConversationCalls(Client["ConversationServiceAsyncStub"]):
         request_id: str | None = None,
         timeout: float | None = None,
         **said: Unpack[Said],
-    ) -> conversation_pb2.AppendMessagesResponse:
+    ) -> AppendMessagesResponse:
         """Let these messages, given as to `append`, follow a message of any branch.
 
         Empty `after_message_id`: they begin the conversation. What followed stays as a branch.
@@ -341,7 +352,9 @@ class ConversationCalls(Client["ConversationServiceAsyncStub"]):
             expected_etag=args.text("etag", etag),
             request_id=request_id_or_new(request_id),
         )
-        return await self._call(self._stub.RewriteMessages, request, timeout)
+        return await self._answer(
+            self._stub.RewriteMessages, request, AppendMessagesResponse, timeout
+        )
 
     async def fork(
         self,
@@ -365,7 +378,7 @@ class ConversationCalls(Client["ConversationServiceAsyncStub"]):
             new_conversation_id=args.text("new_conversation_id", new_conversation_id),
             expected_etag=args.text("etag", etag),
         )
-        return await self._call(self._stub.ForkConversation, request, timeout)
+        return await self._answer(self._stub.ForkConversation, request, Conversation, timeout)
 
     async def set_head(
         self,
@@ -382,7 +395,7 @@ class ConversationCalls(Client["ConversationServiceAsyncStub"]):
             message_id=args.text("message_id", message_id),
             expected_etag=args.text("etag", etag),
         )
-        return await self._call(self._stub.SetHead, request, timeout)
+        return await self._answer(self._stub.SetHead, request, Conversation, timeout)
 
     async def set_summary(
         self,
@@ -410,7 +423,7 @@ class ConversationCalls(Client["ConversationServiceAsyncStub"]):
             ),
             expected_etag=args.text("etag", etag),
         )
-        return await self._call(self._stub.SetSummary, request, timeout)
+        return await self._answer(self._stub.SetSummary, request, Conversation, timeout)
 
     async def promote(
         self,
@@ -420,7 +433,7 @@ class ConversationCalls(Client["ConversationServiceAsyncStub"]):
         *,
         timeout: float | None = None,
         **options: Unpack[PromoteOptions],
-    ) -> conversation_pb2.PromoteMessagesResponse:
+    ) -> PromoteMessagesResponse:
         """Store texts of messages as memories of the session, word for word: all or none.
 
         Give `message_ids`, or `since_last=True`. To promote a message again stores nothing twice.
@@ -430,7 +443,9 @@ class ConversationCalls(Client["ConversationServiceAsyncStub"]):
         ResourceExhausted.
         """
         request = promote_request(session_id, conversation_id, message_ids, options)
-        return await self._call(self._stub.PromoteMessages, request, timeout)
+        return await self._answer(
+            self._stub.PromoteMessages, request, PromoteMessagesResponse, timeout
+        )
 
     def watch(
         self,
@@ -439,21 +454,24 @@ class ConversationCalls(Client["ConversationServiceAsyncStub"]):
         *,
         conversation_id: str = "",
         timeout: float | None = None,
-    ) -> AsyncGenerator[conversation_pb2.WatchConversationsResponse, None]:
+    ) -> AsyncGenerator[WatchConversationsResponse, None]:
         """Iterate over the changes after a revision, then over every change as it commits.
 
         One event for each call, with the messages that it appended; of every conversation of the
-        session, or of one. It ends as `MemoryClient.watch` does.
+        session, or of one. It resumes by itself, and ends, as
+        `MemoryClient.watch` does.
         """
         request = conversation_pb2.WatchConversationsRequest(
             **name_of(session_id, conversation_id),
             start_revision=args.int64("start_revision", start_revision),
         )
-        return self._stream(self._stub.WatchConversations, request, timeout)
+        return self._watch(
+            self._stub.WatchConversations, request, WatchConversationsResponse, timeout
+        )
 
     def export(
         self, session_id: str, conversation_id: str = "", *, timeout: float | None = None
-    ) -> AsyncGenerator[conversation_pb2.ExportMessagesResponse, None]:
+    ) -> AsyncGenerator[ExportMessagesResponse, None]:
         """Iterate over the messages of all branches, some at a time, as one stream.
 
         Of one conversation, or of every conversation of the session. A message comes after the one
@@ -462,7 +480,17 @@ class ConversationCalls(Client["ConversationServiceAsyncStub"]):
         Raises NotFound.
         """
         request = conversation_pb2.ExportMessagesRequest(**name_of(session_id, conversation_id))
-        return self._stream(self._stub.ExportMessages, request, timeout)
+        return self._stream(self._stub.ExportMessages, request, ExportMessagesResponse, timeout)
+
+
+def _conversations_of(page: conversation_pb2.ListConversationsResponse) -> Iterable[Conversation]:
+    return map(Conversation.from_proto, page.conversations)
+
+
+def _messages_of(
+    page: conversation_pb2.ListMessagesResponse | conversation_pb2.PopMessagesResponse,
+) -> Iterable[Message]:
+    return map(Message.from_proto, page.messages)
 
 
 def _values(given: ConversationValues) -> dict[str, Any]:

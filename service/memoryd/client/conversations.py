@@ -13,13 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
     from typing import Unpack
 
-    from memoryd.client.context import Context
-    from memoryd.client.conversation_calls import ConversationValues
-    from memoryd.client.messages import JsonValue
-    from memoryd.client.new_messages import NewMessage, Said
-    from memoryd.client.promotion import PromoteOptions
-    from memoryd.client.windows import Window, WindowOptions
-    from memoryd.v1.conversation_pb2 import (
+    from memoryd.client.answers import (
         AppendMessagesResponse,
         Conversation,
         ExportMessagesResponse,
@@ -27,6 +21,12 @@ if TYPE_CHECKING:
         PromoteMessagesResponse,
         WatchConversationsResponse,
     )
+    from memoryd.client.context import Context
+    from memoryd.client.conversation_calls import ConversationValues
+    from memoryd.client.messages import JsonValue
+    from memoryd.client.new_messages import NewMessage, Said
+    from memoryd.client.promotion import PromoteOptions
+    from memoryd.client.windows import Window, WindowOptions
 
 
 class ChangeOptions(TypedDict, total=False):

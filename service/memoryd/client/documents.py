@@ -6,10 +6,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from memoryd.client import arguments as args
+from memoryd.client.answers import (
+    BatchGetDocumentsResponse,
+    BatchWriteDocumentsResponse,
+    Document,
+    DocumentRevision,
+    MoveDocumentsResponse,
+    SearchDocumentsResponse,
+    WatchDocumentsResponse,
+)
 from memoryd.client.channel import Client
 from memoryd.client.messages import condition_messages, request_id_or_new
 from memoryd.v1 import document_pb2
-from memoryd.v1.document_pb2 import Document, DocumentName
+from memoryd.v1.document_pb2 import DocumentName
 from memoryd.v1.document_pb2_grpc import DocumentServiceStub
 
 if TYPE_CHECKING:
@@ -84,7 +93,7 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
         request = _put_request(args.instance("put", put, Put), "")
         request.document.session_id = args.text("session_id", session_id)
         request.request_id = request_id_or_new(request_id)
-        return await self._call(self._stub.PutDocument, request, timeout)
+        return await self._answer(self._stub.PutDocument, request, Document, timeout)
 
     async def write_many(
         self,
@@ -93,7 +102,7 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
         *,
         request_id: str | None = None,
         timeout: float | None = None,
-    ) -> document_pb2.BatchWriteDocumentsResponse:
+    ) -> BatchWriteDocumentsResponse:
         """Write up to 1,000 documents in order: all or none.
 
         Raises what `put` and `delete` raise, naming `writes[i]`.
@@ -108,7 +117,9 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
             else:
                 put = _put_request(args.instance(place, write, Put), f"{place}.")
                 request.writes.add(put=put)
-        return await self._call(self._stub.BatchWriteDocuments, request, timeout)
+        return await self._answer(
+            self._stub.BatchWriteDocuments, request, BatchWriteDocumentsResponse, timeout
+        )
 
     async def get(
         self,
@@ -126,7 +137,7 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
             key=args.text("key", key),
             refresh_ttl=args.flag("refresh_ttl", refresh_ttl),
         )
-        return await self._call(self._stub.GetDocument, request, timeout)
+        return await self._answer(self._stub.GetDocument, request, Document, timeout)
 
     async def get_many(
         self,
@@ -135,7 +146,7 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
         *,
         refresh_ttl: bool = False,
         timeout: float | None = None,
-    ) -> document_pb2.BatchGetDocumentsResponse:
+    ) -> BatchGetDocumentsResponse:
         """Read up to 1,000 documents, each named by its namespace and key, in their order.
 
         An entry of what is absent has no document.
@@ -148,7 +159,9 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
             ],
             refresh_ttl=args.flag("refresh_ttl", refresh_ttl),
         )
-        return await self._call(self._stub.BatchGetDocuments, request, timeout)
+        return await self._answer(
+            self._stub.BatchGetDocuments, request, BatchGetDocumentsResponse, timeout
+        )
 
     async def delete(
         self,
@@ -191,7 +204,7 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
         target: Name,
         *,
         timeout: float | None = None,
-    ) -> document_pb2.MoveDocumentsResponse:
+    ) -> MoveDocumentsResponse:
         """Give a document another name: all of it goes along, and its etag changes.
 
         Raises NotFound, AlreadyExists where there is a document with the name.
@@ -207,7 +220,7 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
         target: Iterable[str],
         *,
         timeout: float | None = None,
-    ) -> document_pb2.MoveDocumentsResponse:
+    ) -> MoveDocumentsResponse:
         """Let one namespace take the place of another, for every document at and below it.
 
         At most 10,000 documents: all or none. Raises NotFound where there is none, AlreadyExists
@@ -222,12 +235,12 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
 
     async def _move(
         self, session_id: str, source: DocumentName, target: DocumentName, timeout: float | None
-    ) -> document_pb2.MoveDocumentsResponse:
+    ) -> MoveDocumentsResponse:
         request = document_pb2.MoveDocumentsRequest(
             session_id=args.text("session_id", session_id), to=target
         )
         getattr(request, "from").CopyFrom(source)  # a word of Python's
-        return await self._call(self._stub.MoveDocuments, request, timeout)
+        return await self._answer(self._stub.MoveDocuments, request, MoveDocumentsResponse, timeout)
 
     def list(
         self,
@@ -253,7 +266,7 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
             view=view,
             page_size=args.int32("page_size", page_size),
         )
-        return self._pages(self._stub.ListDocuments, request, lambda page: page.documents, timeout)
+        return self._pages(self._stub.ListDocuments, request, _documents_of, timeout)
 
     def namespaces(
         self,
@@ -289,7 +302,7 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
         skip: int = 0,
         refresh_ttl: bool = False,
         timeout: float | None = None,
-    ) -> document_pb2.SearchDocumentsResponse:
+    ) -> SearchDocumentsResponse:
         """Find documents of one session, or of all whose ids begin with a prefix.
 
         With a query the best ones come first, with a score, and then those without search texts;
@@ -304,7 +317,9 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
             refresh_ttl=args.flag("refresh_ttl", refresh_ttl),
             **args.one_text(session_id=session_id, session_id_prefix=session_id_prefix),
         )
-        return await self._call(self._stub.SearchDocuments, request, timeout)
+        return await self._answer(
+            self._stub.SearchDocuments, request, SearchDocumentsResponse, timeout
+        )
 
     def revisions(
         self,
@@ -314,7 +329,7 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
         namespace: Iterable[str] = (),
         page_size: int = 0,
         timeout: float | None = None,
-    ) -> AsyncGenerator[document_pb2.DocumentRevision, None]:
+    ) -> AsyncGenerator[DocumentRevision, None]:
         """Iterate over the versions of a document that are kept, the newest first."""
         request = document_pb2.ListDocumentRevisionsRequest(
             session_id=args.text("session_id", session_id),
@@ -322,9 +337,7 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
             key=args.text("key", key),
             page_size=args.int32("page_size", page_size),
         )
-        return self._pages(
-            self._stub.ListDocumentRevisions, request, lambda page: page.revisions, timeout
-        )
+        return self._pages(self._stub.ListDocumentRevisions, request, _revisions_of, timeout)
 
     def watch(
         self,
@@ -333,17 +346,17 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
         *,
         namespace_prefix: Iterable[str] = (),
         timeout: float | None = None,
-    ) -> AsyncGenerator[document_pb2.WatchDocumentsResponse, None]:
+    ) -> AsyncGenerator[WatchDocumentsResponse, None]:
         """Iterate over the changes after a revision, then over every change as it commits.
 
-        It ends as `MemoryClient.watch` does.
+        It resumes by itself, and ends, as `MemoryClient.watch` does.
         """
         request = document_pb2.WatchDocumentsRequest(
             session_id=args.text("session_id", session_id),
             namespace_prefix=args.texts("namespace_prefix", namespace_prefix),
             start_revision=args.int64("start_revision", start_revision),
         )
-        return self._stream(self._stub.WatchDocuments, request, timeout)
+        return self._watch(self._stub.WatchDocuments, request, WatchDocumentsResponse, timeout)
 
     def export(
         self,
@@ -363,7 +376,7 @@ class DocumentClient(Client["DocumentServiceAsyncStub"]):
             namespace_prefix=args.texts("namespace_prefix", namespace_prefix),
             filter=_filter(labels, conditions),
         )
-        return self._stream(self._stub.ExportDocuments, request, timeout)
+        return self._stream(self._stub.ExportDocuments, request, Document, timeout)
 
 
 def _name(place: str, name: Name) -> DocumentName:
@@ -379,7 +392,7 @@ def _put_request(put: Put, place: str) -> document_pb2.PutDocumentRequest:
     """`place` precedes the names of arguments in errors."""
     if sum(body is not None for body in (put.json, put.text, put.data)) != 1:
         raise ValueError(f"{place}json, text or data: give exactly one of them")
-    document = Document(
+    document = document_pb2.Document(
         namespace=args.texts(f"{place}namespace", put.namespace),
         key=args.text(f"{place}key", put.key),
         labels=args.labels(f"{place}labels", put.labels),
@@ -419,3 +432,11 @@ def _filter(
 
 def _namespaces_of(page: document_pb2.ListNamespacesResponse) -> Iterable[tuple[str, ...]]:
     return (tuple(namespace.labels) for namespace in page.namespaces)
+
+
+def _documents_of(page: document_pb2.ListDocumentsResponse) -> Iterable[Document]:
+    return map(Document.from_proto, page.documents)
+
+
+def _revisions_of(page: document_pb2.ListDocumentRevisionsResponse) -> Iterable[DocumentRevision]:
+    return map(DocumentRevision.from_proto, page.revisions)

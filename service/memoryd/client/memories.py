@@ -8,6 +8,18 @@ from typing import TYPE_CHECKING
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from memoryd.client import arguments as args
+from memoryd.client.answers import (
+    BatchStoreMemoriesResponse,
+    EraseSessionResponse,
+    FindSimilarMemoriesResponse,
+    ListMemoriesResponse,
+    Memory,
+    MemoryRevision,
+    PurgeMemoriesResponse,
+    RetrieveMemoriesResponse,
+    StoreMemoryResponse,
+    WatchMemoriesResponse,
+)
 from memoryd.client.channel import FIRST_PAUSE_SECONDS, Client
 from memoryd.client.messages import (
     NewMemory,
@@ -18,7 +30,6 @@ from memoryd.client.messages import (
 )
 from memoryd.client.store_stream import Stores
 from memoryd.v1 import memory_pb2
-from memoryd.v1.memory_pb2 import Memory
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
 if TYPE_CHECKING:
@@ -28,8 +39,8 @@ if TYPE_CHECKING:
 
     import grpc.aio
 
+    from memoryd.client.answers import ContentTypeName
     from memoryd.client.messages import Filter, JsonValue
-    from memoryd.v1.memory_pb2 import ContentType
     from memoryd.v1.memory_pb2_grpc import MemoryServiceAsyncStub
 
 
@@ -47,7 +58,7 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
         session_id: str,
         content: str,
         *,
-        content_type: ContentType.ValueType | str | None = None,
+        content_type: ContentTypeName | None = None,
         importance: float | None = None,
         metadata: Mapping[str, JsonValue] | None = None,
         ttl: timedelta | None = None,
@@ -57,7 +68,7 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
         tags: Collection[str] = (),
         request_id: str | None = None,
         timeout: float | None = None,
-    ) -> memory_pb2.StoreMemoryResponse:
+    ) -> StoreMemoryResponse:
         """Store one memory; it is committed when this returns. The arguments are NewMemory's.
 
         The response's `outcome` says whether the memory is new, was merged into an existing one or
@@ -84,7 +95,7 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
         request = store_request(new)
         # A stream shows the credential that is there when it opens.
         left = await self._tries(self._limit(timeout)).next()
-        return await self._stores.store(request, left)
+        return StoreMemoryResponse.from_proto(await self._stores.store(request, left))
 
     @cached_property
     def _stores(self) -> Stores:
@@ -101,7 +112,7 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
 
     async def store_many(
         self, memories: Iterable[NewMemory], *, timeout: float | None = None
-    ) -> memory_pb2.BatchStoreMemoriesResponse:
+    ) -> BatchStoreMemoriesResponse:
         """Store up to 1,000 memories of any sessions: all or none. Results have the same order.
 
         Raises InvalidArgument, whose violations name `requests[i].field`, and ResourceExhausted,
@@ -114,7 +125,9 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
             for index, new in enumerate(args.items("memories", memories))
         ]
         batch = memory_pb2.BatchStoreMemoriesRequest(requests=requests)
-        return await self._call(self._stub.BatchStoreMemories, batch, timeout)
+        return await self._answer(
+            self._stub.BatchStoreMemories, batch, BatchStoreMemoriesResponse, timeout
+        )
 
     async def get(
         self,
@@ -132,7 +145,7 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
             session_id=args.text("session_id", session_id),
             **args.one_text(memory_id=memory_id, key=key),
         )
-        return await self._call(self._stub.GetMemory, request, timeout)
+        return await self._answer(self._stub.GetMemory, request, Memory, timeout)
 
     def list(
         self,
@@ -150,7 +163,7 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
         request = list_request(
             session_id, show_deleted=show_deleted, page_size=page_size, which=which
         )
-        return self._pages(self._stub.ListMemories, request, lambda page: page.memories, timeout)
+        return self._pages(self._stub.ListMemories, request, _memories_of, timeout)
 
     async def list_page(
         self,
@@ -161,7 +174,7 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
         page_token: str = "",
         timeout: float | None = None,
         **which: Unpack[Filter],
-    ) -> memory_pb2.ListMemoriesResponse:
+    ) -> ListMemoriesResponse:
         """Read one page, in creation order: the first, or the one that `page_token` names.
 
         `page_size`: 0 is 50, at most 1,000. The response's `next_page_token` is empty on the last
@@ -174,7 +187,7 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
             page_token=page_token,
             which=which,
         )
-        return await self._call(self._stub.ListMemories, request, timeout)
+        return await self._answer(self._stub.ListMemories, request, ListMemoriesResponse, timeout)
 
     async def retrieve(
         self,
@@ -191,7 +204,7 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
         exclude_memory_ids: Iterable[str] = (),
         timeout: float | None = None,
         **which: Unpack[Filter],
-    ) -> memory_pb2.RetrieveMemoriesResponse:
+    ) -> RetrieveMemoriesResponse:
         """Find the memories that an agent should see now, best first.
 
         With a `query` they are ranked by relevance to it. Without one they are ranked by effective
@@ -218,7 +231,9 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
             max_chars=args.int32("max_chars", max_chars),
             exclude_memory_ids=args.texts("exclude_memory_ids", exclude_memory_ids),
         )
-        return await self._call(self._stub.RetrieveMemories, request, timeout)
+        return await self._answer(
+            self._stub.RetrieveMemories, request, RetrieveMemoriesResponse, timeout
+        )
 
     async def find_similar(
         self,
@@ -230,7 +245,7 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
         min_similarity: float | None = None,
         limit: int = 0,
         timeout: float | None = None,
-    ) -> memory_pb2.FindSimilarMemoriesResponse:
+    ) -> FindSimilarMemoriesResponse:
         """Find near duplicates of a text or a memory, nearest first.
 
         `max_distance`: how many bits of the semantic hashes may differ, 0-64; None: 10, unless
@@ -245,7 +260,9 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
             limit=args.int32("limit", limit),
             **args.one_text(content=content, memory_id=memory_id),
         )
-        return await self._call(self._stub.FindSimilarMemories, request, timeout)
+        return await self._answer(
+            self._stub.FindSimilarMemories, request, FindSimilarMemoriesResponse, timeout
+        )
 
     async def update(
         self,
@@ -253,7 +270,7 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
         memory_id: str,
         *,
         content: str | None = None,
-        content_type: ContentType.ValueType | str | None = None,
+        content_type: ContentTypeName | None = None,
         importance: float | None = None,
         metadata: Mapping[str, JsonValue] | None = None,
         tags: Iterable[str] | None = None,
@@ -283,7 +300,7 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
             "expire_time": expire_time or never_expires or None,
         }
         request = memory_pb2.UpdateMemoryRequest(
-            memory=Memory(
+            memory=memory_pb2.Memory(
                 session_id=args.text("session_id", session_id),
                 memory_id=args.text("memory_id", memory_id),
                 content=args.optional_text("content", content) or "",
@@ -297,7 +314,7 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
             update_mask=FieldMask(paths=[path for path, to in changes.items() if to is not None]),
             ttl=args.duration("ttl", ttl),
         )
-        return await self._call(self._stub.UpdateMemory, request, timeout)
+        return await self._answer(self._stub.UpdateMemory, request, Memory, timeout)
 
     async def delete(
         self,
@@ -319,7 +336,7 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
             etag=args.text("etag", etag),
             **args.one_text(memory_id=memory_id, key=key),
         )
-        return await self._call(self._stub.DeleteMemory, request, timeout)
+        return await self._answer(self._stub.DeleteMemory, request, Memory, timeout)
 
     async def undelete(
         self, session_id: str, memory_id: str, *, timeout: float | None = None
@@ -333,7 +350,7 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
             session_id=args.text("session_id", session_id),
             memory_id=args.text("memory_id", memory_id),
         )
-        return await self._call(self._stub.UndeleteMemory, request, timeout)
+        return await self._answer(self._stub.UndeleteMemory, request, Memory, timeout)
 
     def revisions(
         self,
@@ -342,7 +359,7 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
         *,
         page_size: int = 0,
         timeout: float | None = None,
-    ) -> AsyncGenerator[memory_pb2.MemoryRevision, None]:
+    ) -> AsyncGenerator[MemoryRevision, None]:
         """Iterate over the versions of a memory that are kept, newest first.
 
         Pages are fetched as they are read; `timeout` applies to each page.
@@ -354,9 +371,7 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
             memory_id=args.text("memory_id", memory_id),
             page_size=args.int32("page_size", page_size),
         )
-        return self._pages(
-            self._stub.ListMemoryRevisions, request, lambda page: page.revisions, timeout
-        )
+        return self._pages(self._stub.ListMemoryRevisions, request, _revisions_of, timeout)
 
     async def rollback(
         self, session_id: str, memory_id: str, revision: int, *, timeout: float | None = None
@@ -372,7 +387,7 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
             memory_id=args.text("memory_id", memory_id),
             revision=args.int64("revision", revision),
         )
-        return await self._call(self._stub.RollbackMemory, request, timeout)
+        return await self._answer(self._stub.RollbackMemory, request, Memory, timeout)
 
     async def purge(
         self,
@@ -381,7 +396,7 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
         force: bool = False,
         timeout: float | None = None,
         **which: Unpack[Filter],
-    ) -> memory_pb2.PurgeMemoriesResponse:
+    ) -> PurgeMemoriesResponse:
         """Delete all matching memories for good, also soft-deleted and expired ones.
 
         Without a condition every memory of the session matches. Without `force` nothing is
@@ -392,30 +407,28 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
             filter=memory_filter(which),
             force=args.flag("force", force),
         )
-        return await self._call(self._stub.PurgeMemories, request, timeout)
+        return await self._answer(self._stub.PurgeMemories, request, PurgeMemoriesResponse, timeout)
 
-    async def erase(
-        self, session_id: str, *, timeout: float | None = None
-    ) -> memory_pb2.EraseSessionResponse:
+    async def erase(self, session_id: str, *, timeout: float | None = None) -> EraseSessionResponse:
         """Erase the session at once: its rows in every table. Returns a receipt."""
         request = memory_pb2.EraseSessionRequest(session_id=args.text("session_id", session_id))
-        return await self._call(self._stub.EraseSession, request, timeout)
+        return await self._answer(self._stub.EraseSession, request, EraseSessionResponse, timeout)
 
     def watch(
         self, session_id: str, start_revision: int = 0, *, timeout: float | None = None
-    ) -> AsyncGenerator[memory_pb2.WatchMemoriesResponse, None]:
+    ) -> AsyncGenerator[WatchMemoriesResponse, None]:
         """Iterate over the changes after a revision, then over every change as it commits.
 
-        Only an error ends it: Unavailable when the server stops (watch again from the last
-        `revision` read), OutOfRange when changes since then are no longer kept (list again),
-        ResourceExhausted when the caller reads too slowly. `timeout`: seconds to watch in all;
-        None: no limit.
+        A watch that breaks off, because the server stops or the caller reads too slowly, resumes by
+        itself: no change is missed, and none comes twice. Only an error ends it: OutOfRange when
+        changes since the last one read are no longer kept (list again), Unavailable when no server
+        takes it in the first place. `timeout`: seconds to watch in all; None: no limit.
         """
         request = memory_pb2.WatchMemoriesRequest(
             session_id=args.text("session_id", session_id),
             start_revision=args.int64("start_revision", start_revision),
         )
-        return self._stream(self._stub.WatchMemories, request, timeout)
+        return self._watch(self._stub.WatchMemories, request, WatchMemoriesResponse, timeout)
 
     def export(
         self,
@@ -434,4 +447,12 @@ class MemoryClient(Client["MemoryServiceAsyncStub"]):
             filter=memory_filter(which),
             show_deleted=args.flag("show_deleted", show_deleted),
         )
-        return self._stream(self._stub.ExportMemories, request, timeout)
+        return self._stream(self._stub.ExportMemories, request, Memory, timeout)
+
+
+def _memories_of(page: memory_pb2.ListMemoriesResponse) -> Iterable[Memory]:
+    return map(Memory.from_proto, page.memories)
+
+
+def _revisions_of(page: memory_pb2.ListMemoryRevisionsResponse) -> Iterable[MemoryRevision]:
+    return map(MemoryRevision.from_proto, page.revisions)

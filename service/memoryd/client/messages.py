@@ -11,14 +11,14 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from memoryd.client import arguments as args
 from memoryd.v1 import condition_pb2, memory_pb2
-from memoryd.v1.memory_pb2 import ContentType, MemoryFilter
+from memoryd.v1.memory_pb2 import MemoryFilter
 from memoryd.v1.tool_config_pb2 import ToolConfig
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
     from datetime import datetime, timedelta
 
-    from memoryd.v1.condition_pb2 import ConditionOp
+    from memoryd.client.answers import ConditionOpName, ContentTypeName
 
 JsonValue: TypeAlias = (
     "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
@@ -46,8 +46,8 @@ class NewMemory:
     """1-255 characters of `A-Z a-z 0-9 . _ : @ -`, a letter or digit first, no `..`."""
     content: str
     """1-16,384 characters after sanitising."""
-    content_type: ContentType.ValueType | str | None = None
-    """`user_info`, `preference`, `fact` or `context`, or the enum's value. None: `context`."""
+    content_type: ContentTypeName | None = None
+    """`user_info`, `preference`, `fact` or `context`. None: `context`."""
     importance: float | None = None
     """0.0-1.0. None: 0.5."""
     metadata: Mapping[str, JsonValue] | None = None
@@ -74,9 +74,8 @@ class Condition:
 
     path: Sequence[str] | str
     """The keys that lead to the value, from the outermost object on; a text is one key. 1-8."""
-    op: ConditionOp.ValueType | str
-    """`eq`, `ne`, `gt`, `gte`, `lt`, `lte`, `in`, `not_in`, `contains` or `exists`, or the enum's
-    value."""
+    op: ConditionOpName
+    """`eq`, `ne`, `gt`, `gte`, `lt`, `lte`, `in`, `not_in`, `contains` or `exists`."""
     value: JsonValue
     """What the value there is compared with; a list for `in` and `not_in`, a bool for `exists`."""
 
@@ -84,7 +83,7 @@ class Condition:
 class Filter(TypedDict, total=False):
     """Conditions on memories, as keyword arguments; a memory must meet all that are given."""
 
-    content_types: Iterable[ContentType.ValueType | str]
+    content_types: Iterable[ContentTypeName]
     """Any of these; at least one."""
     min_importance: float
     """Effective importance, at least this. 0.0-1.0."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 from google.protobuf.descriptor import FieldDescriptor
 
 from memoryd.client import arguments as args
-from memoryd.v1.conversation_pb2 import Blob, File, Message, Part, ToolCall, ToolResult
+from memoryd.client.answers import Blob, File, Message, Part, ToolCall, ToolResult
+from memoryd.v1 import conversation_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message as AnyMessage
 
+    from memoryd.client.answers import RoleName
     from memoryd.client.messages import JsonValue
-    from memoryd.v1.conversation_pb2 import Role
 
 NewPart: TypeAlias = "str | Part | ToolCall | ToolResult | Blob | File | Mapping[str, Any]"
-"""A part of a message: a text, a message of `memoryd.v1`, or the fields of a Part as a dict, such
+"""A part of a message: a text, a Part or what is in one, or the fields of a Part as a dict, such
 as `{"thinking": "…"}` or `{"tool_call": {"call_id": "1", "name": "find"}}`."""
 
 
@@ -39,8 +40,8 @@ class Said(TypedDict, total=False):
 class NewMessage:
     """A message to append. It has a `text`, `parts` or `raw_json`, and at most 1 MiB."""
 
-    role: Role.ValueType | str | None = None
-    """`user`, `assistant`, `system`, `developer` or `tool`, or the enum's value."""
+    role: RoleName | None = None
+    """`user`, `assistant`, `system`, `developer` or `tool`."""
     text: str = ""
     """If given, its first part."""
     parts: Iterable[NewPart] = ()
@@ -65,18 +66,18 @@ class NewMessage:
 
 _FIELDS = [field.name for field in fields(NewMessage)]
 
-_KINDS: dict[type[AnyMessage], str] = {
+_KINDS: dict[type, str] = {
     ToolCall: "tool_call",
     ToolResult: "tool_result",
     Blob: "blob",
     File: "file",
 }
-"""Messages that are the whole of a part, with their fields of Part."""
+"""What is the whole of a part, with its field of Part."""
 
 
 def new_messages(
     given: Iterable[NewMessage | Message | Mapping[str, Any]], said: Said
-) -> list[Message]:
+) -> list[conversation_pb2.Message]:
     """What a call appends: the messages given, or the texts given by role."""
     args.only_known(said, Said, "role")
     listed = [
@@ -86,12 +87,14 @@ def new_messages(
     if listed and said:
         raise ValueError(f"messages and {', '.join(said)}: give one of them, for their order")
     return listed or [
-        Message(role=args.role(role, role), parts=[Part(text=args.text(role, text))])
+        conversation_pb2.Message(role=args.role(role, role), parts=[_text(role, text)])
         for role, text in said.items()
     ]
 
 
-def _message(place: str, given: NewMessage | Message | Mapping[str, Any]) -> Message:
+def _message(
+    place: str, given: NewMessage | Message | Mapping[str, Any]
+) -> conversation_pb2.Message:
     """`place` names the argument in errors."""
     if isinstance(given, Mapping):
         given = NewMessage(**args.fields_of(place, given, _FIELDS))
@@ -101,25 +104,28 @@ def _message(place: str, given: NewMessage | Message | Mapping[str, Any]) -> Mes
         raise TypeError(
             f"{place}: expected a NewMessage, a dict or a Message, not {args.shown(given)}"
         )
-    message = Message()
-    message.CopyFrom(given)
+    message = conversation_pb2.Message()
+    try:
+        message.CopyFrom(given.proto)
+    except (TypeError, ValueError) as error:  # of one that the caller has made
+        raise type(error)(f"{place}: {error}") from error
     if message.token_count_estimated:
         # It was read from the service; with the estimate it would have another body than there.
         message.ClearField("token_count")
     return message
 
 
-def _of_values(place: str, new: NewMessage) -> Message:
+def _of_values(place: str, new: NewMessage) -> conversation_pb2.Message:
     """`place` precedes the names of arguments in errors."""
     text = args.text(f"{place}text", new.text)
     parts = args.items(f"{place}parts", new.parts)
-    return Message(
+    return conversation_pb2.Message(
         message_id=args.text(f"{place}message_id", new.message_id),
         role=args.role(f"{place}role", new.role),
         author=args.text(f"{place}author", new.author),
         turn_id=args.text(f"{place}turn_id", new.turn_id),
         parts=[
-            *([Part(text=text)] if text else []),
+            *([_text(f"{place}text", text)] if text else []),
             *(_part(f"{place}parts[{index}]", each) for index, each in enumerate(parts)),
         ],
         raw_json=args.text(f"{place}raw_json", new.raw_json),
@@ -130,30 +136,33 @@ def _of_values(place: str, new: NewMessage) -> Message:
     )
 
 
-def _part(place: str, given: Any) -> Part:
-    match given:
-        case str():
-            return Part(text=args.text(place, given))
-        case Part():
-            return given
-        case Mapping():
-            if len(given) != 1:
-                raise ValueError(f"{place}: give exactly one of {', '.join(_names_of(Part))}")
-            part = Part()
-            _fill(place, part, given)
-            return part
-    part = Part()
-    kind = _KINDS.get(type(given))
-    if kind is None:
+def _text(place: str, text: object) -> conversation_pb2.Part:
+    return conversation_pb2.Part(text=args.text(place, text))
+
+
+def _part(place: str, given: Any) -> conversation_pb2.Part:
+    if isinstance(given, str):
+        return _text(place, given)
+    if type(given) in _KINDS:
+        given = {_KINDS[type(given)]: given}
+    elif isinstance(given, Part):
+        given = _values_of(given)
+    elif not isinstance(given, Mapping):
         raise TypeError(
             f"{place}: expected a str, a dict, or a Part or what is in one, not {args.shown(given)}"
         )
-    getattr(part, kind).CopyFrom(given)
+    if len(given) != 1:
+        names = ", ".join(field.name for field in fields(Part))
+        raise ValueError(f"{place}: give exactly one of {names}")
+    part = conversation_pb2.Part()
+    _fill(place, part, given)
     return part
 
 
-def _names_of(kind: type[AnyMessage]) -> list[str]:
-    return list(kind.DESCRIPTOR.fields_by_name)
+def _values_of(given: Any) -> dict[str, Any]:
+    """The fields of a dataclass that have a value."""
+    values = {field.name: getattr(given, field.name) for field in fields(given)}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _fill(place: str, message: AnyMessage, given: Mapping[str, Any]) -> None:
@@ -171,7 +180,7 @@ def _fill(place: str, message: AnyMessage, given: Mapping[str, Any]) -> None:
             case _:
                 inner = getattr(message, name)
                 inner.SetInParent()
-                if isinstance(value, Mapping):
-                    _fill(at, inner, value)
-                else:
-                    inner.CopyFrom(args.instance(at, value, type(inner)))
+                kind = next(kind for kind, field in _KINDS.items() if field == name)
+                if not isinstance(value, Mapping):
+                    value = _values_of(args.instance(at, value, kind))  # noqa: PLW2901  the same, as a dict
+                _fill(at, inner, value)

@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime, timedelta
 
-    from memoryd.v1.conversation_pb2 import Role
-    from memoryd.v1.memory_pb2 import ContentType
+    from memoryd.client.answers import ContentTypeName, RoleName
 
 
 class PromoteOptions(TypedDict, total=False):
@@ -21,11 +20,11 @@ class PromoteOptions(TypedDict, total=False):
 
     since_last: bool
     """In place of ids: the messages of the head's branch that no such call has gone over yet."""
-    roles: Iterable[Role.ValueType | str]
+    roles: Iterable[RoleName]
     """Only messages of these roles; none: of any."""
     exclude_message_ids: Iterable[str]
     """Messages to leave out. At most 1,000."""
-    content_type: ContentType.ValueType | str | None
+    content_type: ContentTypeName | None
     """As of NewMemory, as the others."""
     importance: float | None
     ttl: timedelta | None

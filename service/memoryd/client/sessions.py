@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from memoryd.client import arguments as args
+from memoryd.client.answers import MergeSessionsResponse, Session
 from memoryd.client.channel import Client
 from memoryd.client.messages import request_id_or_new
 from memoryd.v1 import session_pb2
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     import grpc.aio
 
     from memoryd.client.messages import JsonValue
-    from memoryd.v1.session_pb2 import Session
     from memoryd.v1.session_pb2_grpc import SessionServiceAsyncStub
 
 
@@ -49,7 +49,7 @@ class SessionClient(Client["SessionServiceAsyncStub"]):
             labels=args.labels("labels", labels),
             page_size=args.int32("page_size", page_size),
         )
-        return self._pages(self._stub.ListSessions, request, lambda page: page.sessions, timeout)
+        return self._pages(self._stub.ListSessions, request, _sessions_of, timeout)
 
     async def get(self, session_id: str, *, timeout: float | None = None) -> Session:
         """Read one session.
@@ -57,7 +57,7 @@ class SessionClient(Client["SessionServiceAsyncStub"]):
         Raises NotFound where nothing was ever stored in it or set for it, or it was erased.
         """
         request = session_pb2.GetSessionRequest(session_id=args.text("session_id", session_id))
-        return await self._call(self._stub.GetSession, request, timeout)
+        return await self._answer(self._stub.GetSession, request, Session, timeout)
 
     async def update(
         self,
@@ -104,7 +104,7 @@ class SessionClient(Client["SessionServiceAsyncStub"]):
             update_mask=FieldMask(paths=[*values, *args.texts("clear", clear)]),
             allow_missing=args.flag("allow_missing", allow_missing),
         )
-        return await self._call(self._stub.UpdateSession, request, timeout)
+        return await self._answer(self._stub.UpdateSession, request, Session, timeout)
 
     async def merge(
         self,
@@ -113,7 +113,7 @@ class SessionClient(Client["SessionServiceAsyncStub"]):
         *,
         request_id: str | None = None,
         timeout: float | None = None,
-    ) -> session_pb2.MergeSessionsResponse:
+    ) -> MergeSessionsResponse:
         """Make everything of the source the target's; the source is then as if erased.
 
         Without a `request_id` the call gets its own, so that it is safe to retry.
@@ -126,4 +126,8 @@ class SessionClient(Client["SessionServiceAsyncStub"]):
             target_session_id=args.text("target_session_id", target_session_id),
             request_id=request_id_or_new(request_id),
         )
-        return await self._call(self._stub.MergeSessions, request, timeout)
+        return await self._answer(self._stub.MergeSessions, request, MergeSessionsResponse, timeout)
+
+
+def _sessions_of(page: session_pb2.ListSessionsResponse) -> Iterable[Session]:
+    return map(Session.from_proto, page.sessions)

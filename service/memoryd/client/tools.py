@@ -5,18 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memoryd.client import arguments as args
+from memoryd.client.answers import (
+    ListToolsResponse,
+    ToolConfig,
+    ToolConfigRevision,
+    ValidateToolConfigResponse,
+    WatchToolConfigsResponse,
+)
 from memoryd.client.channel import Client
 from memoryd.client.messages import tool_config
 from memoryd.v1 import tool_config_pb2
 from memoryd.v1.tool_config_pb2_grpc import ToolConfigServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Iterable, Mapping
 
     import grpc.aio
 
+    from memoryd.client.answers import ToolName
     from memoryd.client.messages import SettingValue
-    from memoryd.v1.tool_config_pb2 import ToolConfig
     from memoryd.v1.tool_config_pb2_grpc import ToolConfigServiceAsyncStub
 
 
@@ -31,14 +38,14 @@ class ToolConfigClient(Client["ToolConfigServiceAsyncStub"]):
     def _stub_over(self, channel: grpc.aio.Channel) -> ToolConfigServiceAsyncStub:
         return ToolConfigServiceStub(channel)
 
-    async def list_tools(
-        self, *, timeout: float | None = None
-    ) -> tool_config_pb2.ListToolsResponse:
+    async def list_tools(self, *, timeout: float | None = None) -> ListToolsResponse:
         """List the seven tools, whether each is enabled, and warnings about its configuration."""
-        return await self._call(self._stub.ListTools, tool_config_pb2.ListToolsRequest(), timeout)
+        return await self._answer(
+            self._stub.ListTools, tool_config_pb2.ListToolsRequest(), ListToolsResponse, timeout
+        )
 
     async def get(
-        self, tool: str, *, instance: bool = False, timeout: float | None = None
+        self, tool: ToolName, *, instance: bool = False, timeout: float | None = None
     ) -> ToolConfig:
         """Read a tool's effective configuration; the settings are under its name: `.rag.search_k`.
 
@@ -47,11 +54,11 @@ class ToolConfigClient(Client["ToolConfigServiceAsyncStub"]):
         request = tool_config_pb2.GetToolConfigRequest(
             tool=args.text("tool", tool), layer=_layer(instance)
         )
-        return await self._call(self._stub.GetToolConfig, request, timeout)
+        return await self._answer(self._stub.GetToolConfig, request, ToolConfig, timeout)
 
     async def update(
         self,
-        tool: str,
+        tool: ToolName,
         settings: Mapping[str, SettingValue] | None = None,
         *,
         enabled: bool | None = None,
@@ -76,11 +83,11 @@ class ToolConfigClient(Client["ToolConfigServiceAsyncStub"]):
             reason=args.text("reason", reason),
             layer=_layer(instance),
         )
-        return await self._call(self._stub.UpdateToolConfig, request, timeout)
+        return await self._answer(self._stub.UpdateToolConfig, request, ToolConfig, timeout)
 
     async def reset(
         self,
-        tool: str,
+        tool: ToolName,
         *paths: str,
         reason: str = "",
         instance: bool = False,
@@ -93,17 +100,17 @@ class ToolConfigClient(Client["ToolConfigServiceAsyncStub"]):
             reason=args.text("reason", reason),
             layer=_layer(instance),
         )
-        return await self._call(self._stub.ResetToolConfig, request, timeout)
+        return await self._answer(self._stub.ResetToolConfig, request, ToolConfig, timeout)
 
     async def validate(
         self,
-        tool: str,
+        tool: ToolName,
         settings: Mapping[str, SettingValue] | None = None,
         *,
         enabled: bool | None = None,
         instance: bool = False,
         timeout: float | None = None,
-    ) -> tool_config_pb2.ValidateToolConfigResponse:
+    ) -> ValidateToolConfigResponse:
         """Check these values; the response lists `violations` and `warnings`. Changes nothing.
 
         Settings that are not given have their current values.
@@ -112,29 +119,29 @@ class ToolConfigClient(Client["ToolConfigServiceAsyncStub"]):
         request = tool_config_pb2.ValidateToolConfigRequest(
             tool_config=config, layer=_layer(instance)
         )
-        return await self._call(self._stub.ValidateToolConfig, request, timeout)
+        return await self._answer(
+            self._stub.ValidateToolConfig, request, ValidateToolConfigResponse, timeout
+        )
 
     def revisions(
         self,
-        tool: str,
+        tool: ToolName,
         *,
         page_size: int = 0,
         instance: bool = False,
         timeout: float | None = None,
-    ) -> AsyncGenerator[tool_config_pb2.ToolConfigRevision, None]:
+    ) -> AsyncGenerator[ToolConfigRevision, None]:
         """Iterate over a tool's changes, newest first; `timeout` applies to each page."""
         request = tool_config_pb2.ListToolConfigRevisionsRequest(
             tool=args.text("tool", tool),
             page_size=args.int32("page_size", page_size),
             layer=_layer(instance),
         )
-        return self._pages(
-            self._stub.ListToolConfigRevisions, request, lambda page: page.revisions, timeout
-        )
+        return self._pages(self._stub.ListToolConfigRevisions, request, _revisions_of, timeout)
 
     async def rollback(
         self,
-        tool: str,
+        tool: ToolName,
         revision: int,
         *,
         reason: str = "",
@@ -151,25 +158,30 @@ class ToolConfigClient(Client["ToolConfigServiceAsyncStub"]):
             reason=args.text("reason", reason),
             layer=_layer(instance),
         )
-        return await self._call(self._stub.RollbackToolConfig, request, timeout)
+        return await self._answer(self._stub.RollbackToolConfig, request, ToolConfig, timeout)
 
     def watch(
         self, start_revision: int = 0, *, timeout: float | None = None
-    ) -> AsyncGenerator[tool_config_pb2.WatchToolConfigsResponse, None]:
+    ) -> AsyncGenerator[WatchToolConfigsResponse, None]:
         """Iterate over a snapshot of all tools, then over every change as it commits.
 
-        With a `start_revision` there is no snapshot, only the changes after it. Only an error ends
-        it: Unavailable when the server stops (watch again from the last `revision` read),
-        OutOfRange when changes since then are no longer kept. `timeout`: seconds to watch in all;
-        None: no limit.
+        With a `start_revision` there is no snapshot, only the changes after it. It resumes by
+        itself, and ends, as `MemoryClient.watch` does; until the first change is read it resumes
+        with another snapshot. `timeout`: seconds to watch in all; None: no limit.
         """
         request = tool_config_pb2.WatchToolConfigsRequest(
             start_revision=args.int64("start_revision", start_revision)
         )
-        return self._stream(self._stub.WatchToolConfigs, request, timeout)
+        return self._watch(self._stub.WatchToolConfigs, request, WatchToolConfigsResponse, timeout)
 
 
 def _layer(instance: bool) -> tool_config_pb2.Layer.ValueType:  # noqa: FBT001  checked here
     if args.flag("instance", instance):
         return tool_config_pb2.LAYER_INSTANCE
     return tool_config_pb2.LAYER_UNSPECIFIED
+
+
+def _revisions_of(
+    page: tool_config_pb2.ListToolConfigRevisionsResponse,
+) -> Iterable[ToolConfigRevision]:
+    return map(ToolConfigRevision.from_proto, page.revisions)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from memoryd.v1.conversation_pb2 import Message, Summary
+    from memoryd.client.answers import Message, Summary
 
 
 class WindowOptions(TypedDict, total=False):

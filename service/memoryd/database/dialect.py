@@ -111,6 +111,30 @@ class Dialect(ABC):
         """Whether the database itself keeps statements to their tenants."""
         return RowSecurity(has_it=False)
 
+    def missing_rights(self, connection: Connection, tables: Collection[str]) -> list[str]:
+        """What the role may not do with the tables, though serving needs it: `DELETE on memories`.
+
+        Where a file is the database, its rights decide.
+        """
+        del connection
+        return []
+
+    @abstractmethod
+    def unusable_indexes(self, connection: Connection, names: Collection[str]) -> list[str]:
+        """Which of these indexes are missing, or not built to the end."""
+
+    @abstractmethod
+    def size(self, connection: Connection) -> int:
+        """Give the bytes that the database takes."""
+
+    def damage(self, connection: Connection) -> str:
+        """What the database finds damaged in its files, if it looks by itself when it is asked.
+
+        Reads all of an embedded database.
+        """
+        del connection
+        return ""
+
     def on_connect(self, connection: DBAPIConnection, options: DatabaseOptions) -> None:
         """Set up a new connection."""
 

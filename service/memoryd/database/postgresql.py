@@ -22,6 +22,7 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
+    text,
     true,
     tuple_,
     update,
@@ -54,6 +55,25 @@ PLANNER_SETTINGS = dict.fromkeys(
 """Every statement looks rows up by a key that an index has. Over a table that has no statistics
 yet, or whose plan was kept from when it was small, the planner would rather read all of it; without
 these there is only the plan by the index."""
+
+
+_MISSING_RIGHTS = text(
+    """
+    SELECT p.name || ' on ' || t.name FROM unnest(CAST(:tables AS TEXT[])) AS t(name)
+    CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS p(name)
+    WHERE NOT has_table_privilege(to_regclass(quote_ident(t.name)), p.name) ORDER BY 1
+    """
+)
+
+_UNUSABLE = text(
+    """
+    SELECT w.name FROM unnest(CAST(:names AS TEXT[])) AS w(name)
+    LEFT JOIN pg_index i ON i.indexrelid = to_regclass(quote_ident(w.name))
+    WHERE (i.indisvalid AND i.indisready) IS NOT TRUE ORDER BY 1
+    """
+)
+
+_SIZE = text("SELECT pg_database_size(current_database())")
 
 
 class PostgresDialect(Dialect):
@@ -138,6 +158,17 @@ class PostgresDialect(Dialect):
             bypassing_role=row_security.bypassing_role(connection) or "",
             is_on=not row_security.unprotected(connection),
         )
+
+    def missing_rights(self, connection: Connection, tables: Collection[str]) -> list[str]:
+        found = connection.execute(_MISSING_RIGHTS, {"tables": sorted(tables)})
+        return list(found.scalars())
+
+    def unusable_indexes(self, connection: Connection, names: Collection[str]) -> list[str]:
+        return list(connection.execute(_UNUSABLE, {"names": sorted(names)}).scalars())
+
+    def size(self, connection: Connection) -> int:
+        size: int = connection.execute(_SIZE).scalar_one()
+        return size
 
     def begin_write(self, connection: Connection, options: DatabaseOptions) -> None:
         if options.pgbouncer:  # startup parameters do not pass through it

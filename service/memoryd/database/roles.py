@@ -18,21 +18,31 @@ def check_role(state: RowSecurity, variable: Callable[[str], str], *, may_refuse
 
     `variable` gives the name of a setting's variable. Raises ValueError, with the remedies.
     """
+    problem = role_problem(state, variable)
+    if problem and state.bypassing_role and may_refuse:
+        raise ValueError(problem)
+    if problem:
+        _log.warning(problem)
+
+
+def role_problem(state: RowSecurity, variable: Callable[[str], str]) -> str:
+    """Why the database lets a statement see every tenant, and the remedies; empty if it does not.
+
+    `variable` gives the name of a setting's variable.
+    """
     if not state.has_it:
-        return
+        return ""
     if state.bypassing_role:
-        message = (
+        return (
             f"row-level security does not hold for the role {state.bypassing_role!r} of"
             f" {variable('database_url')}, which is a superuser or has BYPASSRLS, so the database"
             " does not keep tenants apart; serve with another role"
             f" (docs/postgresql.md), or set {variable('rls')}=off"
         )
-        if may_refuse:
-            raise ValueError(message)
-        _log.warning(message)
-    elif not state.is_on:
-        _log.warning(
+    if not state.is_on:
+        return (
             "row-level security is not on, so the database does not keep tenants apart; run"
-            " `memoryd migrate` once no server of an earlier release is running, or set %s=off",
-            variable("rls"),
+            " `memoryd migrate` once no server of an earlier release is running, or set"
+            f" {variable('rls')}=off"
         )
+    return ""

@@ -34,7 +34,7 @@ from memoryd.database.pools import ThreadedPool
 from memoryd.domain.metadata import to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from sqlalchemy import ColumnElement, Connection, Select, Table
     from sqlalchemy.engine import URL
@@ -84,6 +84,20 @@ class SqliteDialect(Dialect):
         arguments, named = url.get_dialect()().create_connect_args(url)
         with closing(connect(*arguments, **named)) as connection:
             connection.execute("PRAGMA schema_version")
+
+    def unusable_indexes(self, connection: Connection, names: Collection[str]) -> list[str]:
+        found = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'index'")
+        return sorted({*names} - {*found.scalars()})
+
+    def size(self, connection: Connection) -> int:
+        pages: int = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        bytes_each: int = connection.exec_driver_sql("PRAGMA page_size").scalar_one()
+        return pages * bytes_each
+
+    def damage(self, connection: Connection) -> str:
+        # Of the first thing found: https://www.sqlite.org/pragma.html#pragma_integrity_check
+        found = str(connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar_one())
+        return "" if found == "ok" else found
 
     def begin_write(self, connection: Connection, options: DatabaseOptions) -> None:
         # Takes the writer's place at once, instead of failing when a read turns into a write.

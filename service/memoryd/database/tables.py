@@ -42,6 +42,17 @@ ONLY_ON = "only_on"
 RANKED = "deleted_at IS NULL AND eviction_rank IS NOT NULL"
 """Which memories the indexes for eviction have."""
 
+
+def index_names(database: str) -> list[str]:
+    """The indexes that a database has, by the name of its dialect."""
+    return [
+        str(index.name)
+        for table in schema.tables.values()
+        for index in table.indexes
+        if index.info.get(ONLY_ON, database) == database
+    ]
+
+
 sessions = Table(
     "sessions",
     schema,
