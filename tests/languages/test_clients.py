@@ -47,6 +47,7 @@ class Program:
 NODE = "javascript/node.mjs"
 PROGRAMS = {
     "Python, `memoryd.client`": Program("grpc", ("python", "python/memoryd_client.py")),
+    "Python, `memoryd.client.sync`": Program("grpc", ("python", "python/memoryd_sync.py")),
     "Python, grpcio for asyncio": Program("grpc", ("python", "python/grpcio_aio.py")),
     "Python, grpcio": Program("grpc", ("python", "python/grpcio_sync.py")),
     "TypeScript, `memoryd/node`": Program("http", ("node", NODE, "memoryd")),
