@@ -110,6 +110,8 @@ async def unread_then_held(
 
 FACT = json.dumps({"sessionId": "stranger", "content": "a fact"}).encode()
 OWN = json.dumps({"sessionId": "stranger"}).encode()
+SILENT = json.dumps({"sessionId": "silent"}).encode()
+"""Of a session in which nothing happens: what is held is a stream, not what it brings."""
 LARGE = json.dumps({"sessionId": "stranger", "content": "x" * (LARGEST_BYTES - 100)}).encode()
 BOMB = gzip.compress(b" " * 64 * 2**20, 9)
 CHUNKS = b"1\r\n{\r\n" * 5_000
@@ -154,7 +156,9 @@ HOLDS: Mapping[str, Attack] = {
         64,
         partial(until_closed, request(WATCH + STREAM, framed(LARGE)[:-1], length=len(LARGE) + 5)),
     ),
-    "watches": partial(on_many, 500, partial(until_closed, request(WATCH + STREAM, framed(OWN)))),
+    "watches": partial(
+        on_many, 500, partial(until_closed, request(WATCH + STREAM, framed(SILENT)))
+    ),
     "unread answers": partial(
         on_many, 100, partial(unread_then_held, request(LIST + JSON, OWN) * 50)
     ),
