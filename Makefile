@@ -205,6 +205,7 @@ build/memoryd.binpb: .venv/.installed FORCE
 lock: .venv/.installed ## pin again what pyproject.toml requires (UPGRADE=1: the newest versions)
 	$(LOCK) --all-extras --output-file constraints.txt
 	$(LOCK) --extra server --extra semantic --constraints constraints.txt --excludes deploy/unused.txt --output-file constraints-server.txt
+	$(LOCK) --extra telemetry --constraints constraints.txt --output-file constraints-telemetry.txt
 	$(LOCK) --extra aws --constraints constraints.txt --output-file constraints-aws.txt
 	$(PIN) --group docs --output-file constraints-docs.txt
 	$(PIN) --group stubs --output-file constraints-stubs.txt

@@ -225,7 +225,16 @@ class Database:
     @property
     def connections_in_use(self) -> int:
         """How many are checked out of the pools."""
-        return sum(pool.in_use for pool in {self._reader, self._writer, self._writer_apart})
+        return sum(pool.in_use for pool in self._pools)
+
+    @property
+    def connections_idle(self) -> int:
+        """How many are open and not checked out."""
+        return sum(pool.idle for pool in self._pools)
+
+    @property
+    def _pools(self) -> set[Pool]:
+        return {self._reader, self._writer, self._writer_apart}
 
     async def scrub(self) -> None:
         """Leave nothing of what was erased in an embedded database's files.
@@ -280,8 +289,7 @@ class Database:
             await self._scrubbing.stop()
         while self._under_way:
             await asyncio.gather(*self._under_way, return_exceptions=True)
-        pools = {self._reader, self._writer, self._writer_apart}
-        await asyncio.gather(*(pool.close() for pool in pools))
+        await asyncio.gather(*(pool.close() for pool in self._pools))
 
     async def _snapshot(self, body: Callable[[Connection], T], tenants: Collection[str]) -> T:
         scoped = self._scoped(body, tenants, in_transaction=True)

@@ -11,7 +11,7 @@ import logging
 import time
 from collections import Counter
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from memoryd.database.batch_loader import until_quiet
 from memoryd.database.fair_places import FairPlaces
@@ -22,7 +22,8 @@ from memoryd.domain.errors import DatabaseUnavailable, MemorydError, Overloaded,
 from memoryd.memories.known_sessions import KnownSessions
 from memoryd.memories.ranker import Ranker
 from memoryd.memories.unit_of_work import UnitOfWork
-from memoryd.memories.writes import is_large, sessions_of, tenant_of, weight_of
+from memoryd.memories.writes import Store, is_large, sessions_of, tenant_of, weight_of
+from memoryd.telemetry.instruments import SILENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,9 +33,10 @@ if TYPE_CHECKING:
 
     from memoryd.database.engine import Database
     from memoryd.domain.quotas import Quotas
-    from memoryd.domain.records import Session
+    from memoryd.domain.records import Session, Stored
     from memoryd.memories.cache import SessionCache
     from memoryd.memories.writes import Outcome, Write
+    from memoryd.telemetry.instruments import Instruments
 
 ANALYSE_AFTER = (100, 1_000, 10_000)
 """After how many rows of a kind that it has inserted a process has the tables analysed.
@@ -77,8 +79,10 @@ class GroupCommit:
         queue_limit: int,
         batch_limit: int,
         quotas_of: Callable[[str], Quotas],
+        instruments: Instruments = SILENT,
     ) -> None:
         """`quotas_of` gives those of a tenant."""
+        self._instruments = instruments
         self._quotas_of = quotas_of
         self._database = database
         self._clock = clock
@@ -106,6 +110,11 @@ class GroupCommit:
         """By kind."""
         self._analysing: asyncio.Task[None] | None = None
         self._worker = asyncio.create_task(self._work(), name="group commit")
+
+    @property
+    def all_waiting(self) -> int:
+        """How much waits for its transaction, by weight."""
+        return self._waiting.weight + self._large.line.weight
 
     def waiting(self, tenant: str) -> int:
         """How many writes of a tenant wait for their transaction, by weight."""
@@ -224,14 +233,26 @@ class GroupCommit:
         else:
             self._note(None)
             self._measure(sum(weight_of(write) for write, _ in batch), time.perf_counter() - begun)
+            self._count(batch, outcomes)
             for (_, future), outcome in zip(batch, outcomes, strict=True):
                 _settle(future, outcome)
 
     def _measure(self, written: int, seconds: float) -> None:
         """Learn from a transaction how soon others are done."""
+        self._instruments.write_seconds.observe(seconds)
+        self._instruments.write_items.observe(written)
         if 2 * written > self._batch_limit:  # small ones say little of what large ones take
             self._seconds = self._seconds * _MEMORY + seconds
             self._written = self._written * _MEMORY + written
+
+    def _count(self, batch: Sequence[_Waiting], outcomes: Sequence[Outcome | MemorydError]) -> None:
+        """Count the memories that were stored."""
+        instruments = self._instruments
+        for (write, _), outcome in zip(batch, outcomes, strict=True):
+            if isinstance(write, Store) and not isinstance(outcome, MemorydError):
+                tenant = instruments.told_apart(tenant_of(write))
+                for stored in cast("tuple[Stored, ...]", outcome):
+                    instruments.stores.add(1, stored.outcome.value, tenant)
 
     def _note(self, obstacle: str | None) -> None:
         """Log for the operator what callers do not see: a full disk, a lock; and its end."""

@@ -67,6 +67,8 @@ class EmbeddingWorker:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embedder")
         self._pending = 0
         """In characters."""
+        self.backlog = 0
+        """How many memories wait for their vector."""
         self._making = asyncio.Lock()
         """Held for a batch, so that a query waits for one at most."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -126,6 +128,7 @@ class EmbeddingWorker:
         if self._pending + characters > MAX_PENDING:
             return None
         self._pending += characters
+        self.backlog += len(wanted)
         return self._begin(self._make(wanted, characters, made), "vectors")
 
     async def lacking(self) -> int:
@@ -168,16 +171,20 @@ class EmbeddingWorker:
     async def _make(
         self, wanted: Sequence[Unembedded], characters: int, made: Callable[[Vectors], None]
     ) -> None:
+        left = len(wanted)
         try:
             for batch in parts(wanted, BATCH, BATCH_CHARACTERS):
                 async with self._making:
                     vectors = await self._embed(batch)
                 self._made(batch, vectors, made)
+                left -= len(batch)
+                self.backlog -= len(batch)
         except Exception:  # noqa: BLE001  whatever it is, it has no caller
             if not self._closed:
                 _log.exception(FAILED)
         finally:
             self._pending -= characters
+            self.backlog -= left
 
     def _made(
         self,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from memoryd.rpc.call import WireCall
     from memoryd.rpc.limits import RetryDelays
     from memoryd.rpc.status import Status
+    from memoryd.telemetry.instruments import Instruments
 
 log = logging.getLogger("memoryd.access")
 
@@ -39,6 +40,11 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
 """Nothing that could be taken for another field of a log line."""
 TRANSIT_SECONDS = 0.1
 """How much earlier than here a deadline may pass at the caller, who then cancels."""
+
+UNKNOWN_METHOD = "UNKNOWN"
+"""What the log has in place of a method that does not exist, whose name is a stranger's."""
+OTHER_METHOD = "_OTHER"
+"""What metrics and spans have there."""
 
 DETAILS_TRAILER = "grpc-status-details-bin"
 
@@ -49,8 +55,8 @@ class Serving:
     """One call: entered at its beginning, and at its end refused, if it failed, and logged."""
 
     __slots__ = (
-        *("_auditor", "_context", "_gate", "_how", "_needs", "_path", "_reason", "_refusal"),
-        *("_returns", "_started", "call"),
+        *("_auditor", "_context", "_gate", "_how", "_instruments", "_needs", "_path", "_reason"),
+        *("_refusal", "_returns", "_started", "call"),
     )
 
     def __init__(  # noqa: PLR0917  built in one place
@@ -61,6 +67,7 @@ class Serving:
         returns: RetryDelays,
         auditor: Auditor | None,
         how: Audited | None,
+        instruments: Instruments,
         context: WireCall,
     ) -> None:
         """`needs`: what the method needs of its caller; `how` it is audited, if it is."""
@@ -70,6 +77,7 @@ class Serving:
         self._returns = returns
         self._auditor = auditor
         self._how = how
+        self._instruments = instruments
         self._context = context
         self._reason = ""
         self._refusal: MemorydError | None = None
@@ -113,7 +121,9 @@ class Serving:
                 code = grpc.StatusCode.CANCELLED
         finally:
             code = _timed(self.call, code)
-            _log(self.call, code, self._started)
+            seconds = time.perf_counter() - self._started
+            self._instruments.calls.observe(seconds, measured_as(self._path), code.name)
+            _log(self.call, code, seconds)
             if self._auditor is not None:
                 self._leave_line(self._auditor, code)
 
@@ -131,7 +141,7 @@ class Serving:
 
     def _refused_with(self, error: Exception) -> Status:
         """Give the status that ends the call."""
-        self._reason = reason_of(error) if isinstance(error, MemorydError) else INTERNAL
+        self._reason = _reason_of(error)
         return self.status_of(error)
 
     def status_of(self, error: Exception) -> Status:
@@ -142,6 +152,9 @@ class Serving:
         if isinstance(error, Overloaded):
             error.retry_after = self._returns.give()
         status = status_of(error, call.request_id)
+        instruments = self._instruments
+        tenant = instruments.told_apart(call.principal.tenant)
+        instruments.refusals.add(1, _reason_of(error), tenant)
         if status.code is grpc.StatusCode.INTERNAL:
             log.error(
                 "unhandled exception",
@@ -196,13 +209,22 @@ def _timed(call: Call, code: grpc.StatusCode) -> grpc.StatusCode:
     return code
 
 
-def _log(call: Call, code: grpc.StatusCode, started: float) -> None:
+def measured_as(path: str) -> str:
+    """The method as OpenTelemetry's conventions have it, by the path that the log has."""
+    return OTHER_METHOD if path == UNKNOWN_METHOD else path[1:]
+
+
+def _reason_of(error: Exception) -> str:
+    return reason_of(error) if isinstance(error, MemorydError) else INTERNAL
+
+
+def _log(call: Call, code: grpc.StatusCode, seconds: float) -> None:
     if not log.isEnabledFor(logging.INFO):
         return
     fields = {
         "method": call.method,
         "code": code.name,
-        "ms": round((time.perf_counter() - started) * 1000, 3),
+        "ms": round(seconds * 1000, 3),
         "request_id": call.request_id,
     }
     principal = call.principal
