@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -98,6 +99,7 @@ if TYPE_CHECKING:
     from memoryd.settings.service import Settings
     from memoryd.telemetry.gauges import Gauge, Place
     from memoryd.telemetry.instruments import Counter
+    from memoryd.telemetry.otel import Tracing
     from memoryd.tools.secrets import Secrets
     from memoryd.tools.settings import ToolConfig
 
@@ -117,6 +119,9 @@ SERVICES = tuple(
         *(TOOL_SERVICE, ACCESS_SERVICE),
     )
 )
+
+LEAST_FLUSH_SECONDS = 1.0
+"""How long traces may take to be sent at the end, where the drain has left less."""
 
 DROP_SECONDS = 3600.0
 """Between two looks for lines of the audit that were kept long enough."""
@@ -201,10 +206,12 @@ class Server:
         *,
         clock: Callable[[], datetime] = utc_now,
         worker: Place | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         """Build the service. Needs a running event loop.
 
         `worker`: where it meets other workers, which share its port; None: it serves alone.
+        `tracing` traces calls, and is closed with the server; None: they are not traced.
 
         Raises OSError where it cannot meet them, ValueError for an SQLite database without a file
         or with a standby, and for an embedder that is not available.
@@ -214,6 +221,7 @@ class Server:
         # Nobody could ask for what is counted where HTTP is not served.
         self._telemetry = Telemetry(worker, is_on=settings.port_for_http(settings.port) is not None)
         instruments = self._telemetry.instruments
+        self._tracing = tracing
         self._url = settings.database_url.get_secret_value()
         options = database_options(settings)
         self.database = Database(self._url, options)
@@ -291,6 +299,7 @@ class Server:
         self._pipeline = CallPipeline(
             *(limits_of(settings), self._store.admitted_write, self._gate, self._auditor),
             instruments=instruments,
+            tracer=tracing,
         )
         self._add_services(clock)
         self._shares_port = worker is not None
@@ -631,9 +640,10 @@ class Server:
 
     async def stop(self) -> None:
         """Accept no new calls, drain those under way, write pending accesses, close everything."""
+        seconds = self._settings.drain_seconds
+        end = time.monotonic() + seconds
         await self.health.stop()
         await self._pipeline.close()
-        seconds = self._settings.drain_seconds
         draining = asyncio.create_task(self._endpoint.stop(seconds))
         draining_http = asyncio.create_task(self._http.stop(seconds)) if self._http else None
         for task in (self._sweeping, self._dropping):
@@ -666,8 +676,13 @@ class Server:
         await self.database.close()
         if self._standby is not None:
             await self._standby.close()
+        await self._close_tracing(end - time.monotonic())
         if self._sweeping is not None:  # it had started
             _log.info("stopped")
+
+    async def _close_tracing(self, seconds: float) -> None:
+        if self._tracing is not None:
+            await self._tracing.close(max(seconds, LEAST_FLUSH_SECONDS))
 
 
 def _standby_of(settings: Settings, options: DatabaseOptions, primary: Database) -> Database | None:

@@ -19,6 +19,7 @@ from memoryd.domain.principals import AuthMode
 from memoryd.settings.field_types import HTTP_OFF
 from memoryd.settings.service import NO_HTTP, PROBE_HOST, Environment, TlsVersion
 from memoryd.telemetry.gauges import Place
+from memoryd.telemetry.tracing import tracing_of
 from memoryd.tools.checks import require_secrets
 from memoryd.workers import READY, Workers, reserved_port
 
@@ -97,7 +98,8 @@ async def _serve(
         await require_secrets(tools, providers)
     if migrating is not None:
         await _end_migration(migrating)
-    server = Server(settings, tools, providers, worker=worker)
+    tracing = tracing_of(os.environ)
+    server = Server(settings, tools, providers, worker=worker, tracing=tracing)
     async with server.database.claimed():
         try:
             address = await server.start()

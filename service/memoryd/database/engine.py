@@ -25,9 +25,11 @@ from memoryd.database.tenancy import NO_TENANT, drop_context, put_context
 from memoryd.database.urls import UrlError, connect_seconds, driver_url
 from memoryd.domain.errors import DatabaseUnavailable, DeadlineExceeded, SchemaMismatch
 from memoryd.domain.metadata import from_json, to_json
+from memoryd.telemetry import spans
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
+    from contextlib import AbstractContextManager
     from typing import Any
 
     from sqlalchemy import Connection
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
     from memoryd.database.pools import Pool
 
 T = TypeVar("T")
+
+READ, TRANSACTION = "database read", "database transaction"
+"""Parts of a call that is traced."""
 
 _GIVING_UP_SECONDS = 0.1
 """How much longer than its limit a caller waits for the driver to give up."""
@@ -71,6 +76,8 @@ class Database:
         self._encoding = UTF8
         self.dialect = _dialect_of(parsed)
         self.is_embedded = self.dialect.name == "sqlite"
+        self.traced_as = {"db.system.name": self.dialect.name}
+        """What is noted of every use of it, where calls are traced."""
         common: dict[str, Any] = {
             "on_connect": lambda connection: self.dialect.on_connect(connection, self._options),
             "pool_timeout": self._options.timeout_seconds,
@@ -117,7 +124,8 @@ class Database:
         """Run `body` in autocommit, about rows of some tenants: one statement sees one state."""
         self._require_schema()
         scoped = self._scoped(body, tenants, in_transaction=False)
-        return await self._run(self._on_schema(self._reader, scoped), timeout)
+        with self.traced_read():
+            return await self._run(self._on_schema(self._reader, scoped), timeout)
 
     async def write(
         self,
@@ -131,7 +139,8 @@ class Database:
         It is committed when this returns. A body that raises BeginAgain runs once more.
         """
         self._require_schema()
-        return await self._run(self._write(self._writer, body, tenants), timeout)
+        with self._traced_transaction():
+            return await self._run(self._write(self._writer, body, tenants), timeout)
 
     async def write_apart(
         self,
@@ -145,7 +154,8 @@ class Database:
         On an embedded database it does, since there every writer waits for all.
         """
         self._require_schema()
-        return await self._run(self._write(self._writer_apart, body, tenants), timeout)
+        with self._traced_transaction():
+            return await self._run(self._write(self._writer_apart, body, tenants), timeout)
 
     async def snapshot(self, body: Callable[[Connection], T], *, tenants: Collection[str]) -> T:
         """Run `body` in a transaction whose statements all see one state.
@@ -213,6 +223,13 @@ class Database:
     async def row_security(self) -> RowSecurity:
         """Whether the database itself keeps statements to their tenants."""
         return await self.read(self.dialect.row_security, tenants=NO_TENANT)
+
+    def traced_read(self) -> AbstractContextManager[object]:
+        """Note a read as a part of the call under way, where that is traced."""
+        return spans.part(READ, self.traced_as, is_database=True)
+
+    def _traced_transaction(self) -> AbstractContextManager[object]:
+        return spans.part(TRANSACTION, self.traced_as, is_database=True)
 
     def _schema_state(self, connection: Connection) -> SchemaState:
         self._encoding = self.dialect.encoding(connection)

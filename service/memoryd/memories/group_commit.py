@@ -11,9 +11,10 @@ import logging
 import time
 from collections import Counter
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from memoryd.database.batch_loader import until_quiet
+from memoryd.database.engine import TRANSACTION
 from memoryd.database.fair_places import FairPlaces
 from memoryd.database.fair_queue import QUANTUM, FairQueue
 from memoryd.database.tables import schema
@@ -23,6 +24,7 @@ from memoryd.memories.known_sessions import KnownSessions
 from memoryd.memories.ranker import Ranker
 from memoryd.memories.unit_of_work import UnitOfWork
 from memoryd.memories.writes import Store, is_large, sessions_of, tenant_of, weight_of
+from memoryd.telemetry import spans
 from memoryd.telemetry.instruments import SILENT
 
 if TYPE_CHECKING:
@@ -58,7 +60,14 @@ _MEMORY = 0.8
 
 _log = logging.getLogger(__name__)
 
-_Waiting = tuple["Write", asyncio.Future[Any]]
+
+class _Waiting(NamedTuple):
+    write: Write
+    future: asyncio.Future[Any]
+    traced: spans.Part | None
+    """The call that it is a part of, if that is traced."""
+    since: int
+    """When it began to wait, if it is."""
 
 
 class GroupCommit:
@@ -151,11 +160,14 @@ class GroupCommit:
             return await self.begin(write)
         weight, tenant = weight_of(write), tenant_of(write)
         self._check_room(self._large.line, tenant, weight)
+        since = spans.now()
         async with self._large.place(tenant, weight):
-            return await self.begin(write)
+            return await self.begin(write, since=since)
 
-    def begin(self, write: Write) -> asyncio.Future[Outcome]:
+    def begin(self, write: Write, *, since: int = 0) -> asyncio.Future[Outcome]:
         """Give a future that is done once the write is committed; cancelled, it may not be.
+
+        `since`: when it began to wait, if that was before.
 
         Raises Overloaded and ShuttingDown; the rest of what `submit` raises is the future's.
         """
@@ -164,7 +176,10 @@ class GroupCommit:
         weight, tenant = weight_of(write), tenant_of(write)
         self._check_room(self._waiting, tenant, weight)
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._waiting.add(tenant, (write, future), weight)
+        traced = spans.current()
+        if traced is not None:
+            since = since or spans.now()
+        self._waiting.add(tenant, _Waiting(write, future, traced, since), weight)
         self._arrived.set()
         return future
 
@@ -209,33 +224,35 @@ class GroupCommit:
 
     def _next_batch(self) -> list[_Waiting]:
         taken = self._waiting.take(self._batch_limit, most_tenants=MAX_TENANTS)
-        return [item for item in taken if not item[1].done()]  # else the caller has gone
+        return [item for item in taken if not item.future.done()]  # else the caller has gone
 
     async def _commit(self, batch: list[_Waiting]) -> None:
-        begun = time.perf_counter()
+        begun, begun_at = time.perf_counter(), spans.now()
         try:
-            outcomes = await self._transaction([write for write, _ in batch])
+            outcomes = await self._transaction([item.write for item in batch])
         except DatabaseUnavailable as error:
             self._note(error.cause)
             # What waits behind these would only wait for the same.
-            for _, future in (*batch, *self._waiting):
-                _settle(future, error)
+            for item in (*batch, *self._waiting):
+                _settle(item.future, error)
             self._large.turn_away(error)
         except MemorydError as error:
-            for _, future in batch:
-                _settle(future, error)
+            for item in batch:
+                _settle(item.future, error)
         except Exception as error:  # noqa: BLE001  whatever it is, it belongs to one of the callers
             if len(batch) == 1:
-                _settle(batch[0][1], error)
+                _settle(batch[0].future, error)
                 return
             for item in batch:
                 await self._commit([item])
         else:
             self._note(None)
-            self._measure(sum(weight_of(write) for write, _ in batch), time.perf_counter() - begun)
+            written = sum(weight_of(item.write) for item in batch)
+            self._measure(written, time.perf_counter() - begun)
             self._count(batch, outcomes)
-            for (_, future), outcome in zip(batch, outcomes, strict=True):
-                _settle(future, outcome)
+            self._trace(batch, written, begun_at)
+            for item, outcome in zip(batch, outcomes, strict=True):
+                _settle(item.future, outcome)
 
     def _measure(self, written: int, seconds: float) -> None:
         """Learn from a transaction how soon others are done."""
@@ -248,11 +265,25 @@ class GroupCommit:
     def _count(self, batch: Sequence[_Waiting], outcomes: Sequence[Outcome | MemorydError]) -> None:
         """Count the memories that were stored."""
         instruments = self._instruments
-        for (write, _), outcome in zip(batch, outcomes, strict=True):
-            if isinstance(write, Store) and not isinstance(outcome, MemorydError):
-                tenant = instruments.told_apart(tenant_of(write))
+        for item, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(item.write, Store) and not isinstance(outcome, MemorydError):
+                tenant = instruments.told_apart(tenant_of(item.write))
                 for stored in cast("tuple[Stored, ...]", outcome):
                     instruments.stores.add(1, stored.outcome.value, tenant)
+
+    def _trace(self, batch: Sequence[_Waiting], written: int, begun: int) -> None:
+        """Note in each call that is traced how long it waited, and the transaction it shared."""
+        ended = 0
+        for item in batch:
+            if item.traced is None:
+                continue
+            ended = ended or spans.now()
+            about: spans.Attributes = {
+                **self._database.traced_as,
+                "memoryd.write_transaction.items": written,
+            }
+            item.traced.note(spans.QUEUE, {}, begun=item.since, ended=begun)
+            item.traced.note(TRANSACTION, about, begun=begun, ended=ended, is_database=True)
 
     def _note(self, obstacle: str | None) -> None:
         """Log for the operator what callers do not see: a full disk, a lock; and its end."""

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from memoryd.rpc.open_streams import OpenStream
     from memoryd.rpc.request_stream import RequestStream
     from memoryd.telemetry.instruments import Instruments
+    from memoryd.telemetry.spans import Tracer
 
     Admission = Callable[[str], AbstractContextManager[object]]
     Serve = Callable[[WireCall], Coroutine[Any, Any, bytes | None]]
@@ -117,9 +118,12 @@ class CallPipeline:
         admitted_write: Admission,
         gate: Gate,
         auditor: Auditor | None = None,
+        *,
         instruments: Instruments = SILENT,
+        tracer: Tracer | None = None,
     ) -> None:
-        """`auditor` writes lines of calls; None: there is no audit."""
+        """`auditor` writes lines of calls; None: there is no audit. `tracer`: likewise."""
+        self._tracer = tracer
         self._instruments = instruments
         self._limits = limits
         self._validating = FairPlaces(VALIDATION_THREADS)
@@ -206,7 +210,8 @@ class CallPipeline:
         self, path: str, needs: Scope | Anyone, how: Audited | None, context: WireCall
     ) -> Serving:
         gate, returns, auditor = self._gate, self._returns, self._auditor
-        return Serving(path, needs, gate, returns, auditor, how, self._instruments, context)
+        measured = self._instruments, self._tracer
+        return Serving(path, needs, gate, returns, auditor, how, *measured, context)
 
     async def _serve_unknown(self, context: WireCall) -> bytes:
         how = self._how(Audited.IN_ALL)

@@ -20,6 +20,7 @@ from memoryd.rpc.call import Call, enter
 from memoryd.rpc.call_record import CallRecord
 from memoryd.rpc.limits import client_of, tenants_share
 from memoryd.rpc.status import INTERNAL, reason_of, status_of
+from memoryd.telemetry import spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from memoryd.rpc.limits import RetryDelays
     from memoryd.rpc.status import Status
     from memoryd.telemetry.instruments import Instruments
+    from memoryd.telemetry.spans import TracedCall, Tracer
 
 log = logging.getLogger("memoryd.access")
 
@@ -56,7 +58,7 @@ class Serving:
 
     __slots__ = (
         *("_auditor", "_context", "_gate", "_how", "_instruments", "_needs", "_path", "_reason"),
-        *("_refusal", "_returns", "_started", "call"),
+        *("_refusal", "_returns", "_started", "_traced", "_tracer", "call"),
     )
 
     def __init__(  # noqa: PLR0917  built in one place
@@ -68,6 +70,7 @@ class Serving:
         auditor: Auditor | None,
         how: Audited | None,
         instruments: Instruments,
+        tracer: Tracer | None,
         context: WireCall,
     ) -> None:
         """`needs`: what the method needs of its caller; `how` it is audited, if it is."""
@@ -78,6 +81,8 @@ class Serving:
         self._auditor = auditor
         self._how = how
         self._instruments = instruments
+        self._tracer = tracer
+        self._traced: TracedCall | None = None
         self._context = context
         self._reason = ""
         self._refusal: MemorydError | None = None
@@ -86,6 +91,9 @@ class Serving:
         self._started = time.perf_counter()
         context = self._context
         metadata = context.invocation_metadata()
+        if self._tracer is not None:
+            self._traced = self._tracer.begin(measured_as(self._path), metadata or ())
+            spans.enter(self._traced)
         request_id = _request_id(metadata)
         try:
             principal = await self._gate.principal_of(context, metadata, self._needs)
@@ -123,7 +131,11 @@ class Serving:
             code = _timed(self.call, code)
             seconds = time.perf_counter() - self._started
             self._instruments.calls.observe(seconds, measured_as(self._path), code.name)
-            _log(self.call, code, seconds)
+            trace_id = ""
+            if self._traced is not None:
+                self._traced.end(code.name, self._reason)
+                trace_id = self._traced.trace_id
+            _log(self.call, code, seconds, trace_id)
             if self._auditor is not None:
                 self._leave_line(self._auditor, code)
 
@@ -218,7 +230,7 @@ def _reason_of(error: Exception) -> str:
     return reason_of(error) if isinstance(error, MemorydError) else INTERNAL
 
 
-def _log(call: Call, code: grpc.StatusCode, seconds: float) -> None:
+def _log(call: Call, code: grpc.StatusCode, seconds: float, trace_id: str) -> None:
     if not log.isEnabledFor(logging.INFO):
         return
     fields = {
@@ -227,6 +239,8 @@ def _log(call: Call, code: grpc.StatusCode, seconds: float) -> None:
         "ms": round(seconds * 1000, 3),
         "request_id": call.request_id,
     }
+    if trace_id:
+        fields["trace_id"] = trace_id
     principal = call.principal
     if principal.method is not AuthMethod.OFF:
         fields |= {"tenant": principal.tenant, "principal": principal.name}
