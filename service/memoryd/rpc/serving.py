@@ -93,7 +93,8 @@ class Serving:
         metadata = context.invocation_metadata()
         if self._tracer is not None:
             self._traced = self._tracer.begin(measured_as(self._path), metadata or ())
-            spans.enter(self._traced)
+            if self._traced is not None:
+                spans.enter(self._traced)
         request_id = _request_id(metadata)
         try:
             principal = await self._gate.principal_of(context, metadata, self._needs)

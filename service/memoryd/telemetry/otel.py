@@ -13,6 +13,8 @@ from opentelemetry.propagate import get_global_textmap
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 
 from memoryd.telemetry import spans
@@ -56,23 +58,49 @@ def exporter_of(environ: Mapping[str, str]) -> SpanExporter:
     raise ValueError(f"OTEL_EXPORTER_OTLP_PROTOCOL: {GRPC} or {HTTP}, not {protocol!r}")
 
 
-def provider_of(environ: Mapping[str, str], exporter: SpanExporter) -> TracerProvider:
-    """Make what samples spans and hands them on, as the variables say."""
+def tracing_with(environ: Mapping[str, str], exporter: SpanExporter) -> Tracing:
+    """Make what samples calls and hands their spans on, as the variables say."""
     about = {SERVICE_VERSION: version(_NAME)}
     named = environ.get("OTEL_SERVICE_NAME") or f"{SERVICE_NAME}=" in environ.get(
         "OTEL_RESOURCE_ATTRIBUTES", ""
     )
     if not named:
         about[SERVICE_NAME] = _NAME
-    provider = TracerProvider(resource=Resource.create(about), shutdown_on_exit=False)
+    ids = TraceIds()
+    provider = TracerProvider(
+        resource=Resource.create(about), id_generator=ids, shutdown_on_exit=False
+    )
     provider.add_span_processor(BatchSpanProcessor(exporter))
-    return provider
+    return Tracing(provider, ids)
+
+
+class TraceIds(RandomIdGenerator):
+    """Random ids, the next of which can be known before there is a span."""
+
+    def __init__(self) -> None:
+        self._next: int | None = None
+
+    def next_trace_id(self) -> int:
+        """The id of the next trace. On the event loop alone, which begins all traces."""
+        if self._next is None:
+            self._next = super().generate_trace_id()
+        return self._next
+
+    def generate_trace_id(self) -> int:
+        found, self._next = self.next_trace_id(), None
+        return found
+
+    def drop(self) -> None:
+        """Make no trace of the next id."""
+        self._next = None
 
 
 class Tracing:
     """Traces calls. Spans are sent by a thread of the library's."""
 
-    def __init__(self, provider: TracerProvider) -> None:
+    def __init__(self, provider: TracerProvider, ids: TraceIds) -> None:
+        self._ids = ids
+        self._sampler = provider.sampler
         self._provider = provider
         self._tracer = provider.get_tracer(_NAME, version(_NAME))
         self._propagator = get_global_textmap()
@@ -80,12 +108,12 @@ class Tracing:
         self._alone = Context()
 
     def begin(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> _TracedCall | None:
-        context = self._alone
-        carried = {
-            key: value for key, value in metadata if key in self._fields and isinstance(value, str)
-        }
+        context, fields = self._alone, self._fields
+        carried = {key: value for key, value in metadata if key in fields}
         if carried:
             context = self._propagator.extract(carried, context)
+        elif not self._is_sampled(method):
+            return None
         span = self._tracer.start_span(
             method,
             context=context,
@@ -93,6 +121,15 @@ class Tracing:
             attributes={"rpc.system.name": "grpc", "rpc.method": method},
         )
         return _TracedCall(self, span) if span.is_recording() else None
+
+    def _is_sampled(self, method: str) -> bool:
+        """Ask the sampler of a new trace, for a third of what a span costs that is not."""
+        ids = self._ids
+        trace_id = ids.next_trace_id()
+        if self._sampler.should_sample(self._alone, trace_id, method).decision is not Decision.DROP:
+            return True
+        ids.drop()
+        return False
 
     def started(
         self, name: str, parent: Span, attributes: Attributes, *, is_database: bool, at: int

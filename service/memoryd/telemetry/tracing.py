@@ -48,4 +48,4 @@ def tracing_of(environ: Mapping[str, str]) -> Tracing | None:
             "OTEL_… variables ask for traces, and OpenTelemetry is not installed: install"
             " memoryd[telemetry], or set OTEL_TRACES_EXPORTER=none"
         ) from error
-    return otel.Tracing(otel.provider_of(environ, exporter))
+    return otel.tracing_with(environ, exporter)
