@@ -89,8 +89,11 @@ class _Families(Collector):
         for value in metric.known:
             if value not in seen:
                 series = {**series, (value, *[""] * (len(labels) - 1)): [0.0]}
+        nothing = [0.0] * (len(metric.buckets) + 2)
+        if metric.beside:
+            series = {(*key[:-1], metric.beside): nothing for key in series} | series
         if not labels and not series:
-            series = {(): [0.0] * (len(metric.buckets) + 2)}
+            series = {(): nothing}
         if metric.kind is Kind.COUNTER:
             counter = CounterMetricFamily(metric.name, metric.help, labels=labels)
             for key, numbers in sorted(series.items()):

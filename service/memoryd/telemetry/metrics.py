@@ -41,6 +41,9 @@ class Metric(NamedTuple):
     """The upper bounds, of a histogram."""
     known: tuple[str, ...] = ()
     """Values of the first label that are told of before there is anything to count."""
+    beside: str = ""
+    """A value of the last label that is told of wherever there is another: an alert sees only
+    what grows, not what begins."""
     workers: Of = Of.SUM
     unit: str = ""
 
@@ -58,6 +61,7 @@ CALLS = Metric(
     "How long calls took, over gRPC and over HTTP; of a stream, from its beginning to its end.",
     ("rpc_method", "rpc_response_status_code"),
     buckets=RPC_SECONDS,
+    beside="INTERNAL",
     unit="seconds",
 )
 STORES = Metric(
