@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import threading
 from concurrent import futures
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc
@@ -83,6 +86,29 @@ def _received(span: Any, resource: dict[str, Any]) -> Received:
         resource,
         len(span.events),
     )
+
+
+def start_http() -> tuple[Collector, ThreadingHTTPServer]:
+    """Start one that takes OTLP over HTTP."""
+    collector = Collector()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            if self.headers["content-encoding"] == "gzip":
+                body = gzip.decompress(body)
+            collector.Export(pb.ExportTraceServiceRequest.FromString(body), None)
+            self.send_response(200)
+            self.send_header("content-type", "application/x-protobuf")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: what it gets is kept."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    collector.address = f"127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return collector, server
 
 
 def start() -> tuple[Collector, grpc.Server]:

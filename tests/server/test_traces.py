@@ -12,6 +12,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from sqlalchemy import make_url
 from tests import collector as collectors
 from tests.collector import Collector
 from tests.http_client import call
@@ -64,7 +65,9 @@ def connected(address: str) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(address, [("grpc.enable_http_proxy", 0)])
 
 
-async def test_a_call_is_a_span_with_its_parts(command_line, collector, variables, database_kind):
+async def test_a_call_is_a_span_with_its_parts(
+    command_line, collector, variables, database_kind, database_url
+):
     embedder, place = f"{__name__}:Whole", str(Path(__file__).parents[2])
     server = command_line.serve(MEMORYD_EMBEDDER=embedder, PYTHONPATH=place, **variables)
     address = await asyncio.to_thread(server.address)
@@ -85,23 +88,25 @@ async def test_a_call_is_a_span_with_its_parts(command_line, collector, variable
     }
     assert whole.resource["service.name"] == "memoryd"
     parts = {part.name: part for part in collector.parts(whole)}
-    waiting, transaction = parts["write queue"], parts["database transaction"]
+    waiting = parts["write queue"]
+    (transaction,) = (part for name, part in parts.items() if name.startswith("transaction"))
     assert waiting.kind == INTERNAL
     assert transaction.kind == CLIENT
-    assert transaction.attributes == {
-        "db.system.name": database_kind,
-        "memoryd.write_transaction.items": 1,
-    }
+    about = {"db.system.name": database_kind, "memoryd.write_transaction.items": 1}
+    if database_kind == "postgresql":
+        about["db.namespace"] = make_url(database_url).database
+    assert transaction.attributes == {**about, "db.operation.name": "transaction"}
+    assert transaction.name == f"transaction {about.get('db.namespace', '')}".rstrip()
     assert whole.begun <= waiting.begun <= waiting.ended <= transaction.begun
     assert transaction.begun < transaction.ended <= whole.ended
 
     (whole,) = collector.named(RETRIEVE)
     (retrieval,) = [part for part in collector.parts(whole) if part.name == "retrieval"]
-    names = {part.name for part in collector.parts(retrieval)}
-    assert names == {"database read", "embedding"}
+    names = {part.name.split()[0] for part in collector.parts(retrieval)}
+    assert names == {"read", "embedding"}
     assert whole.begun <= retrieval.begun < retrieval.ended <= whole.ended
     (listing,) = collector.named("memoryd.v1.MemoryService/ListMemories")
-    assert "database read" in {part.name for part in collector.parts(listing)}
+    assert "read" in {part.name.split()[0] for part in collector.parts(listing)}
     assert len(stored.memories) == 1
     # What is done for all calls, such as the sweeper's work, belongs to none.
     ids = {span.span_id for span in collector.spans}
@@ -155,6 +160,21 @@ class TestOnOneDatabase:
         assert unknown.attributes["error.type"] == "UNIMPLEMENTED"
         assert not any(span.events for span in collector.spans)
         assert not any(b"Hidden" in export for export in collector.raw)
+
+    async def test_spans_go_over_http_where_the_variables_say_so(self, command_line, variables):
+        collector, server = collectors.start_http()
+        variables |= {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{collector.address}",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        }
+        process = command_line.serve(**variables)
+        address = await asyncio.to_thread(process.address)
+        async with connected(address) as channel:
+            await MemoryServiceStub(channel).StoreMemory(store("a"))
+        assert await asyncio.to_thread(process.stop) == 0
+        server.shutdown()
+        server.server_close()
+        assert len(collector.named(STORE)) == 1
 
     async def test_the_variables_name_the_service(self, command_line, collector, variables):
         named = {"OTEL_SERVICE_NAME": "memory-of-shop", "OTEL_RESOURCE_ATTRIBUTES": "zone=b"}

@@ -353,6 +353,17 @@ async def test_one_scrape_tells_of_all_workers_and_of_those_that_died(
     assert not [*metrics_folder.iterdir()]
 
 
+def test_workers_that_cannot_meet_say_what_to_do(command_line, database_url, tmp_path):
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    variables = {"MEMORYD_DATABASE_URL": database_url, "TMPDIR": str(folder)}
+    done = command_line.run("serve", "--workers", "2", MEMORYD_PORT="0", **variables)
+    assert done.returncode == 1
+    assert "workers cannot meet at" in done.stderr
+    assert "set TMPDIR" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 async def test_workers_without_a_parent_leave_no_files(
     command_line, database_url, eventually, metrics_folder
 ):

@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-READ, TRANSACTION = "database read", "database transaction"
-"""Parts of a call that is traced."""
-
 _GIVING_UP_SECONDS = 0.1
 """How much longer than its limit a caller waits for the driver to give up."""
 
@@ -76,8 +73,9 @@ class Database:
         self._encoding = UTF8
         self.dialect = _dialect_of(parsed)
         self.is_embedded = self.dialect.name == "sqlite"
-        self.traced_as = {"db.system.name": self.dialect.name}
-        """What is noted of every use of it, where calls are traced."""
+        self._traced_read = self._traced_as("read")
+        self.traced_transaction = self._traced_as("transaction")
+        """The name and attributes of a transaction that is a part of a traced call."""
         common: dict[str, Any] = {
             "on_connect": lambda connection: self.dialect.on_connect(connection, self._options),
             "pool_timeout": self._options.timeout_seconds,
@@ -139,7 +137,7 @@ class Database:
         It is committed when this returns. A body that raises BeginAgain runs once more.
         """
         self._require_schema()
-        with self._traced_transaction():
+        with spans.part(*self.traced_transaction, is_database=True):
             return await self._run(self._write(self._writer, body, tenants), timeout)
 
     async def write_apart(
@@ -154,7 +152,7 @@ class Database:
         On an embedded database it does, since there every writer waits for all.
         """
         self._require_schema()
-        with self._traced_transaction():
+        with spans.part(*self.traced_transaction, is_database=True):
             return await self._run(self._write(self._writer_apart, body, tenants), timeout)
 
     async def snapshot(self, body: Callable[[Connection], T], *, tenants: Collection[str]) -> T:
@@ -224,12 +222,17 @@ class Database:
         """Whether the database itself keeps statements to their tenants."""
         return await self.read(self.dialect.row_security, tenants=NO_TENANT)
 
+    def _traced_as(self, operation: str) -> tuple[str, spans.Attributes]:
+        """As OpenTelemetry's conventions for databases have it; an SQLite file goes unnamed."""
+        about = {"db.system.name": self.dialect.name, "db.operation.name": operation}
+        name = self._driver_url.database
+        if self.is_embedded or not name:
+            return operation, about
+        return f"{operation} {name}", {**about, "db.namespace": name}
+
     def traced_read(self) -> AbstractContextManager[object]:
         """Note a read as a part of the call under way, where that is traced."""
-        return spans.part(READ, self.traced_as, is_database=True)
-
-    def _traced_transaction(self) -> AbstractContextManager[object]:
-        return spans.part(TRANSACTION, self.traced_as, is_database=True)
+        return spans.part(*self._traced_read, is_database=True)
 
     def _schema_state(self, connection: Connection) -> SchemaState:
         self._encoding = self.dialect.encoding(connection)

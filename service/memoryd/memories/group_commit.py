@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from memoryd.database.batch_loader import until_quiet
-from memoryd.database.engine import TRANSACTION
 from memoryd.database.fair_places import FairPlaces
 from memoryd.database.fair_queue import QUANTUM, FairQueue
 from memoryd.database.tables import schema
@@ -274,16 +273,17 @@ class GroupCommit:
     def _trace(self, batch: Sequence[_Waiting], written: int, begun: int) -> None:
         """Note in each call that is traced how long it waited, and the transaction it shared."""
         ended = 0
+        name, attributes = self._database.traced_transaction
         for item in batch:
             if item.traced is None:
                 continue
             ended = ended or spans.now()
             about: spans.Attributes = {
-                **self._database.traced_as,
+                **attributes,
                 "memoryd.write_transaction.items": written,
             }
             item.traced.note(spans.QUEUE, {}, begun=item.since, ended=begun)
-            item.traced.note(TRANSACTION, about, begun=begun, ended=ended, is_database=True)
+            item.traced.note(name, about, begun=begun, ended=ended, is_database=True)
 
     def _note(self, obstacle: str | None) -> None:
         """Log for the operator what callers do not see: a full disk, a lock; and its end."""

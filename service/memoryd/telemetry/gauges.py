@@ -72,7 +72,13 @@ class Siblings:
     async def start(self) -> None:
         """Answer the others. Raises OSError where the socket cannot be made."""
         self._place.socket.unlink(missing_ok=True)  # of the worker that was here before
-        self._server = await asyncio.start_unix_server(self._answer, self._place.socket)
+        try:
+            self._server = await asyncio.start_unix_server(self._answer, self._place.socket)
+        except OSError as error:  # such as for a name that is too long
+            raise OSError(
+                f"workers cannot meet at {self._place.socket}: {error};"
+                " set TMPDIR to a folder with a shorter name that can be written to"
+            ) from error
 
     async def stop(self) -> None:
         if self._server is not None:
