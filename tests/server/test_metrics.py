@@ -136,6 +136,10 @@ async def test_calls_over_both_doors_are_counted_by_the_same_names(running):
     assert found.value(count, rpc_method="_OTHER", rpc_response_status_code="UNIMPLEMENTED") == 4
     assert found.value(f"{CALLS}_sum", rpc_method=STORE) > 0
     assert "Hidden" not in found.text
+    # There before the first defect, which an alert would miss as the beginning of a series.
+    defects = {"rpc_method": STORE, "rpc_response_status_code": "INTERNAL"}
+    assert defects in found.labels(count)
+    assert found.value(count, **defects) == 0
     refusals = {
         labels["reason"]: found.value("memoryd_refusals_total", **labels)
         for labels in found.labels("memoryd_refusals_total")

@@ -188,7 +188,8 @@ class TestOnOneDatabase:
 
     async def test_a_collector_that_is_away_holds_up_nothing(self, command_line, variables):
         variables |= {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://user:c4n4ry@127.0.0.1:9",
+            "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
             "MEMORYD_DRAIN_SECONDS": "0.2",
         }
         server = command_line.serve(**variables)
@@ -196,8 +197,22 @@ class TestOnOneDatabase:
         async with connected(address) as channel:
             for number in range(20):
                 await MemoryServiceStub(channel).StoreMemory(store(f"{number}"))
+        await asyncio.to_thread(server.wait_for, lambda: "traces are lost" in server.log)
         assert await asyncio.to_thread(server.stop) == 0
         assert server.log.count(STORE) == 20
+        assert server.log.count("traces are lost") == 1
+        assert "c4n4ry" not in server.log
+
+    async def test_nothing_is_sent_where_the_exporter_is_none(
+        self, command_line, collector, variables
+    ):
+        server = command_line.serve(**variables, OTEL_TRACES_EXPORTER="none")
+        address = await asyncio.to_thread(server.address)
+        async with connected(address) as channel:
+            await MemoryServiceStub(channel).StoreMemory(store("a"))
+        assert await asyncio.to_thread(server.stop) == 0
+        assert collector.raw == []
+        assert "trace_id" not in server.log
 
 
 ASKED = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -12,7 +13,7 @@ from opentelemetry.context import Context
 from opentelemetry.propagate import get_global_textmap
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
@@ -20,9 +21,9 @@ from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 from memoryd.telemetry import spans
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.trace import Span
 
     from memoryd.telemetry.spans import Attributes
@@ -36,6 +37,8 @@ _FAULTS = frozenset(
 """Statuses that are errors of the server, by OpenTelemetry's conventions for gRPC."""
 
 _NAME = "memoryd"
+
+_log = logging.getLogger(__name__)
 
 
 def exporter_of(environ: Mapping[str, str]) -> SpanExporter:
@@ -70,8 +73,40 @@ def tracing_with(environ: Mapping[str, str], exporter: SpanExporter) -> Tracing:
     provider = TracerProvider(
         resource=Resource.create(about), id_generator=ids, shutdown_on_exit=False
     )
-    provider.add_span_processor(BatchSpanProcessor(exporter))
+    provider.add_span_processor(BatchSpanProcessor(Noting(exporter)))
     return Tracing(provider, ids)
+
+
+class Noting(SpanExporter):
+    """Sends spans by another exporter, and notes for the operator when that fails, and its end.
+
+    The library's own records name the address, which may hold a password.
+    """
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+        self._fails = False
+        logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        result = self._exporter.export(spans)
+        fails = result is not SpanExportResult.SUCCESS
+        if fails != self._fails:
+            self._fails = fails
+            if fails:
+                _log.warning(
+                    "traces are lost: the collector that OTEL_EXPORTER_OTLP_ENDPOINT names does"
+                    " not take them"
+                )
+            else:
+                _log.warning("traces are sent again")
+        return result
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self._exporter.force_flush(timeout_millis)
 
 
 class TraceIds(RandomIdGenerator):
