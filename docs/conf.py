@@ -33,15 +33,22 @@ NAVIGATION = {
     "Look up": [
         "settings",
         "documents",
+        "conversations",
+        "http",
         "limits",
         "api/memory",
         "api/session",
         "api/document",
+        "api/conversation",
+        "api/condition",
         "api/tool_config",
         "api/error_reason",
         "../CHANGELOG",
     ],
-    "Run": ["access", "deploy", "tls", "postgresql", "backup", "alerts", "performance"],
+    "Run": [
+        *("access", "deploy", "tls", "postgresql", "backup", "telemetry", "alerts"),
+        "performance",
+    ],
     "Contribute": ["../CONTRIBUTING", "../SECURITY"],
 }
 """Every page, in the order of the site's menu. A page that is missing fails the build."""
