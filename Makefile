@@ -77,7 +77,9 @@ test-alerts: $(PROMTOOL) ## run the tests of the alert rules (PROMTOOL=/path/to/
 build/promtool/usr/bin/promtool:
 	@command -v apt-get >/dev/null || { echo 'there is no promtool: install Prometheus, or say where it is: make test-alerts PROMTOOL=...' >&2; exit 1; }
 	@mkdir -p build/promtool
-	cd build/promtool && apt-get --quiet=2 download prometheus && dpkg-deb --extract prometheus_*.deb .
+	cd build/promtool && { apt-get --quiet=2 download prometheus || \
+		{ apt-get --quiet=2 update && apt-get --quiet=2 download prometheus; }; }
+	dpkg-deb --extract build/promtool/prometheus_*.deb build/promtool
 
 test-aio: .venv/.installed ## run the tests of calls and strangers with gRPC's own server for asyncio (ARGS)
 	TEST_GRPC_SERVER=aio $(RUN) pytest -n auto --dist worksteal $(or $(ARGS),tests/rpc tests/server)

@@ -8,6 +8,7 @@ import pytest
 from tests.http_client import get
 from tests.scrapes import scrape
 
+from memoryd.access.api_key import new_key
 from memoryd.telemetry.metrics import MOST_TENANTS
 from memoryd.v1 import memory_pb2 as pb
 
@@ -78,3 +79,20 @@ async def test_beyond_so_many_tenants_none_is_told_and_no_count_is_lost(guarded)
     found = await scrape(http, key)
     assert tenants(found) == {None}
     assert found.value(STORES, outcome="created") == MOST_TENANTS + 3
+
+
+async def test_a_scrape_with_a_key_is_answered_while_the_database_is_away(
+    guard, tables, eventually
+):
+    guarded = await guard(MEMORYD_AUTH_STALE_SECONDS="0")
+    http, key = guarded.server.http_address, new_key().text
+    await tables.execute("ALTER TABLE api_keys RENAME TO away")
+    await tables.execute("UPDATE access_head SET revision = revision + 1")
+
+    async def is_answered() -> bool:
+        shown = {"authorization": f"Bearer {key}"}
+        return (await get(http, "/metrics", headers=shown)).status == 200
+
+    await eventually(is_answered)  # until then it is known for none
+    assert tenants(await scrape(http, key)) == {None}
+    await tables.execute("ALTER TABLE away RENAME TO api_keys")

@@ -13,6 +13,7 @@ from memoryd.domain.errors import (
     CredentialExpired,
     CredentialMalformed,
     CredentialMissing,
+    DatabaseUnavailable,
     MemorydError,
     ScopeMissing,
 )
@@ -79,7 +80,8 @@ class Gate:
     async def may_know_tenants(self, call: Caller) -> bool:
         """Whether a caller may see which tenants there are.
 
-        Raises what `principal_of` raises of a credential that is shown.
+        While the database is away, whoever it does not know for sure may not. Raises what
+        `principal_of` raises of a credential that is shown and no good.
         """
         if self._mode is AuthMode.OFF:
             return True  # there is one, whose name everybody knows
@@ -88,7 +90,7 @@ class Gate:
             return False
         try:
             principal = await self._required(call, metadata, Anyone.KNOWN)
-        except CredentialMissing:
+        except (CredentialMissing, DatabaseUnavailable):
             return False
         return Scope.INSTANCE_ADMIN in principal.scopes
 
