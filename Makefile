@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test torture test-pgbouncer test-earlier-release test-later-schema test-http test-aio resolve-clients install-clients fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline image bench bench-access bench-peers bench-recall bench-relevance profile lock docs clients test-languages examples example-node example-go clean FORCE
+.PHONY: help install serve test torture test-pgbouncer test-earlier-release test-later-schema test-http test-aio resolve-clients install-clients fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline image bench bench-access bench-peers bench-recall bench-relevance profile lock docs clients test-languages examples example-node example-go clean test-alerts bench-telemetry FORCE
 
 # make PYTHON=python3.13 install
 CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
@@ -66,6 +66,20 @@ test-later-schema: .venv/.installed ## run the tests of all calls on a schema of
 
 test-http: .venv/.installed ## run the tests of all calls over HTTP (ARGS)
 	TEST_OVER_HTTP=1 $(RUN) pytest -n auto --dist worksteal tests/rpc -m 'not grpc' $(ARGS)
+
+# Prometheus's own tool comes with distributions, not as a Python package; Debian's is unpacked where there is none.
+PROMTOOL ?= $(or $(shell command -v promtool),build/promtool/usr/bin/promtool)
+
+test-alerts: $(PROMTOOL) ## run the tests of the alert rules (PROMTOOL=/path/to/promtool)
+	$(PROMTOOL) check config deploy/prometheus/prometheus.yml
+	$(PROMTOOL) test rules deploy/prometheus/alerts_test.yml
+
+build/promtool/usr/bin/promtool:
+	@command -v apt-get >/dev/null || { echo 'there is no promtool: install Prometheus, or say where it is: make test-alerts PROMTOOL=...' >&2; exit 1; }
+	@mkdir -p build/promtool
+	cd build/promtool && { apt-get --quiet=2 download prometheus || \
+		{ apt-get --quiet=2 update && apt-get --quiet=2 download prometheus; }; }
+	dpkg-deb --extract build/promtool/prometheus_*.deb build/promtool
 
 test-aio: .venv/.installed ## run the tests of calls and strangers with gRPC's own server for asyncio (ARGS)
 	TEST_GRPC_SERVER=aio $(RUN) pytest -n auto --dist worksteal $(or $(ARGS),tests/rpc tests/server)
@@ -140,6 +154,9 @@ bench: .venv/.installed ## measure parts, and the service compared with a bare e
 
 bench-access: .venv/.installed ## measure what keys cost a call, on and off in one run (ARGS="--rounds 7")
 	GRPC_VERBOSITY=NONE $(RUN) python benchmarks/access.py $(ARGS)
+
+bench-telemetry: .venv/.installed ## measure what metrics and traces cost a call, on and off in one run (ARGS="--rounds 7")
+	GRPC_VERBOSITY=NONE $(RUN) python benchmarks/telemetry.py $(ARGS)
 
 bench-peers: .venv/.installed build/peers-venv/.installed ## measure LangGraph, mem0 and the OpenAI Agents SDK compared with the service (ARGS, PEERS_PYTHON)
 	GRPC_VERBOSITY=NONE $(RUN) python benchmarks/peers.py build/peers-venv/bin/python $(ARGS)
@@ -267,6 +284,7 @@ build/memoryd.binpb: .venv/.installed FORCE
 lock: .venv/.locker ## pin again what pyproject.toml requires (UPGRADE=1: the newest versions)
 	$(LOCK) --all-extras --output-file constraints.txt
 	$(LOCK) --extra server --extra semantic --constraints constraints.txt --excludes deploy/unused.txt --output-file constraints-server.txt
+	$(LOCK) --extra telemetry --constraints constraints.txt --output-file constraints-telemetry.txt
 	$(LOCK) --extra aws --constraints constraints.txt --output-file constraints-aws.txt
 	$(PIN) --group docs --output-file constraints-docs.txt
 	$(PIN) --group stubs --output-file constraints-stubs.txt

@@ -3,32 +3,30 @@
 make bench-access
 python benchmarks/access.py [--seconds 2] [--rounds 7] [--work get store] [--callers 64]
 
-Processor time is the server process's, as the kernel counts it. `all` has keys, quotas of calls and
+`all` has keys, quotas of calls and
 of what is stored, the audit, and on PostgreSQL a role that row-level security holds for.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
-import statistics
 import subprocess
 import sys
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import asyncpg
 import uvloop
 from connections import connected
-from harness import KINDS, Database, database, memoryd
-from measuring import Target, fill, measure, prepare_requests
+from harness import Database, database, memoryd
+from measuring import Target, fill
 from sqlalchemy import make_url
-from work import WORK, Requests
+from variants import Variant, compare
+from work import Requests
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from contextlib import AsyncExitStack
 
 VARIABLES = {"MEMORY_MAX_ENTRIES": "1000", "MEMORYD_LOG_LEVEL": "error"}
 SERVER_ROLE = "memoryd_server"
@@ -51,18 +49,16 @@ def new_key(kept_in: Database, tenant: str = "default", scope: str = "operator")
 
 
 @dataclass(frozen=True)
-class Variant:
+class Access(Variant):
     """A way to serve."""
 
-    name: str
-    variables: Mapping[str, str]
     is_walled: bool = False
     """Whether row-level security holds for the server, where the database has it."""
 
 
-OFF = Variant("off", {"MEMORYD_AUTH": "off"})
-KEYS = Variant("keys", {"MEMORYD_AUTH": "required", "MEMORYD_AUDIT": "off"})
-ALL = Variant(
+OFF = Access("off", {"MEMORYD_AUTH": "off"})
+KEYS = Access("keys", {"MEMORYD_AUTH": "required", "MEMORYD_AUDIT": "off"})
+ALL = Access(
     "all",
     {
         "MEMORYD_AUTH": "required",
@@ -86,7 +82,7 @@ async def as_server_role(kept_in: Database) -> Database:
     return replace(kept_in, url=url.render_as_string(hide_password=False))
 
 
-async def bring_up(stack: AsyncExitStack, kind: str, variant: Variant) -> tuple[Target, Requests]:
+async def bring_up(stack: AsyncExitStack, kind: str, variant: Access) -> tuple[Target, Requests]:
     kept_in = stack.enter_context(database(kind))
     key = "" if variant is OFF else new_key(kept_in)
     if variant.is_walled and kind == "postgresql":
@@ -97,44 +93,6 @@ async def bring_up(stack: AsyncExitStack, kind: str, variant: Variant) -> tuple[
     return target, Requests(await fill(target, vectors=False))
 
 
-async def compare(kind: str, options: argparse.Namespace) -> None:
-    async with AsyncExitStack() as stack:
-        servers = [await bring_up(stack, kind, variant) for variant in VARIANTS]
-        for name in options.work:
-            costs: list[list[float]] = [[] for _ in VARIANTS]
-            for number in range(options.rounds):
-                turns = list(zip(servers, costs, strict=True))
-                for (target, requests), taken in turns if number % 2 else turns[::-1]:
-                    sent = prepare_requests(WORK[name], requests, options.seconds)
-                    sample = await measure(
-                        target,
-                        WORK[name],
-                        sent,
-                        callers=options.callers,
-                        seconds=options.seconds,
-                    )
-                    taken.append(sample.cpu)
-            line = f"{WORK[name].label:32}{kind:12}{statistics.median(costs[0]):9,.0f}"
-            for taken in costs[1:]:
-                ratios = [on / off for off, on in zip(costs[0], taken, strict=True)]
-                spread = f"({min(ratios):.2f}–{max(ratios):.2f})"
-                line += f"{statistics.median(taken):9,.0f}{statistics.median(ratios):8.3f} {spread}"
-            print(line, flush=True)
-
-
-async def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of a round")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--work", nargs="+", default=["get", "store"], choices=list(WORK))
-    parser.add_argument("--callers", type=int, default=64)
-    options = parser.parse_args()
-    header = "".join(f"{variant.name:>9}{'÷ off':>20}" for variant in VARIANTS[1:])
-    print(f"{'CPU µs a call':32}{'':12}{'off':>9}{header}")
-    for kind in KINDS:
-        await compare(kind, options)
-
-
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())
+        runner.run(compare(__doc__, VARIANTS, bring_up))

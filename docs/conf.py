@@ -53,7 +53,10 @@ NAVIGATION = {
         "api/error_reason",
         "../CHANGELOG",
     ],
-    "Run": ["access", "deploy", "tls", "postgresql", "backup", "alerts", "performance"],
+    "Run": [
+        *("access", "deploy", "tls", "postgresql", "backup", "telemetry", "alerts"),
+        "performance",
+    ],
     "Contribute": ["../CONTRIBUTING", "../SECURITY"],
 }
 """Every page, in the order of the site's menu. A page that is missing fails the build."""

@@ -26,6 +26,7 @@ STATED = [
     ("limits", "rpc.memories.requests:MAX_RESULTS", "results of a retrieval | {},"),
     ("limits", "rpc.memories.store_stream:MAX_UNANSWERED", "– ({:,}; 8 MiB)"),
     ("limits", "rpc.sizes:MAX_STREAM_MESSAGE", "`StreamStoreMemories` | {} memories"),
+    ("telemetry", "telemetry.metrics:MOST_TENANTS", "**At most {} tenants.**"),
     ("limits", "rpc.pipeline:HEALTH_CHECKS", "({:,}; 50,"),
     ("limits", "rpc.pipeline:REFLECTION_IDLE_SECONDS", "asks nothing for {:g} seconds"),
     ("limits", "rpc.pipeline:REFLECTION_STREAMS", "(1,000; {},"),

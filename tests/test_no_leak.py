@@ -30,8 +30,10 @@ from memoryd.tools.settings import TOOLS, load_configuration
 from memoryd.v1 import conversation_pb2, document_pb2, memory_pb2, session_pb2, tool_config_pb2
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
+from . import collector as collectors
 from .aws_stub import SecretsManagerStub, secrets_manager
 from .roles import as_superuser
+from .scrapes import scrape
 
 CANARY = "c4n4ry"
 """The start of every planted secret."""
@@ -288,6 +290,7 @@ def rows(url: str) -> list[str | bytes]:
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_a_server_shows_no_secret(aws, command_line, database_url, log_format):
+    collector, receiving = collectors.start()
     (command_line.folder / ".env").write_text(DOTENV.partition("OTHER")[0])
     server = command_line.serve(
         **planted(aws, database_url),
@@ -298,8 +301,14 @@ def test_a_server_shows_no_secret(aws, command_line, database_url, log_format):
         PYTHONASYNCIODEBUG="1",
         GRPC_VERBOSITY="debug",
         GRPC_TRACE="all",
+        OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{collector.address}",
+        OTEL_EXPORTER_OTLP_HEADERS=f"x-key={CANARY}-collector",
+        OTEL_BSP_SCHEDULE_DELAY="100",
     )
     caller = drive_everything(server.address())
+    http = server.output.partition("memoryd http on http://")[2].splitlines()[0]
+    caller.seen.append(asyncio.run(scrape(http)).text)
+    asyncio.run(collector.until(len(SERVICES)))
     for service in SERVICES:
         for method in service.methods:
             codes = caller.codes[f"/{service.full_name}/{method.name}"]
@@ -308,6 +317,8 @@ def test_a_server_shows_no_secret(aws, command_line, database_url, log_format):
     assert "keys" in aws.asked
     assert server.abort() != 0
     assert "Fatal Python error" in server.log  # faulthandler's
+    receiving.stop(None).wait()
+    caller.seen += collector.raw
     assert_nothing_shown([*caller.seen, server.log, server.output, *rows(database_url)])
 
 

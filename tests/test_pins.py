@@ -17,6 +17,7 @@ PINNED = {
     "constraints.txt": tuple(EXTRAS),
     "constraints-server.txt": ("server", "semantic"),
     "constraints-aws.txt": ("aws",),
+    "constraints-telemetry.txt": ("telemetry",),
 }
 
 

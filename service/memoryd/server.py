@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -73,6 +74,9 @@ from memoryd.settings.service import (
     Reflection,
     TlsVersion,
 )
+from memoryd.telemetry import metrics
+from memoryd.telemetry.instruments import SILENT
+from memoryd.telemetry.scraping import Telemetry
 from memoryd.tools.checks import warnings_of
 from memoryd.tools.configs import ToolConfigs
 from memoryd.tools.secrets import SecretReference, SecretUnavailableError
@@ -93,6 +97,9 @@ if TYPE_CHECKING:
     from memoryd.rpc.pipeline import Handler
     from memoryd.rpc.tls import Tls
     from memoryd.settings.service import Settings
+    from memoryd.telemetry.gauges import Gauge, Place
+    from memoryd.telemetry.instruments import Counter
+    from memoryd.telemetry.otel import Tracing
     from memoryd.tools.secrets import Secrets
     from memoryd.tools.settings import ToolConfig
 
@@ -113,6 +120,9 @@ SERVICES = tuple(
     )
 )
 
+LEAST_FLUSH_SECONDS = 1.0
+"""How long traces may take to be sent at the end, where the drain has left less."""
+
 DROP_SECONDS = 3600.0
 """Between two looks for lines of the audit that were kept long enough."""
 
@@ -131,6 +141,7 @@ def sweeper_of(
     notify: Callable[[Iterable[Session]], None] = lambda _: None,
     clock: Callable[[Connection], datetime] | None = None,
     usage: TenantUsage | None = None,
+    swept: Counter = SILENT.swept,
 ) -> Sweeper:
     """Build the sweeper of a database, by the database's clock unless another is given.
 
@@ -143,6 +154,7 @@ def sweeper_of(
         cleanup_days=tools.cleanup_days,
         retention=timedelta(hours=settings.deleted_retention_hours),
         usage=usage or TenantUsage(database, utc_now, None),
+        swept=swept,
     )
 
 
@@ -193,15 +205,23 @@ class Server:
         secrets: Secrets,
         *,
         clock: Callable[[], datetime] = utc_now,
-        shares_port: bool = False,
+        worker: Place | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
-        """Build the service. Needs a running event loop; `shares_port` with other workers.
+        """Build the service. Needs a running event loop.
 
-        Raises ValueError for an SQLite database without a file or with a standby, and for an
-        embedder that is not available.
+        `worker`: where it meets other workers, which share its port; None: it serves alone.
+        `tracing` traces calls, and is closed with the server; None: they are not traced.
+
+        Raises OSError where it cannot meet them, ValueError for an SQLite database without a file
+        or with a standby, and for an embedder that is not available.
         """
         self._settings = settings
         self._clock = clock
+        # Nobody could ask for what is counted where HTTP is not served.
+        self._telemetry = Telemetry(worker, is_on=settings.port_for_http(settings.port) is not None)
+        instruments = self._telemetry.instruments
+        self._tracing = tracing
         self._url = settings.database_url.get_secret_value()
         options = database_options(settings)
         self.database = Database(self._url, options)
@@ -234,6 +254,7 @@ class Server:
             batch_limit=settings.write_batch_limit,
             cache_bytes=settings.session_cache_bytes,
             quotas_of=self._keyring.quotas_of,
+            instruments=instruments,
         )
         self._documents = DocumentStore(
             self.database, self._store.reads, self._store.write_documents
@@ -260,6 +281,7 @@ class Server:
             notify=self._notify,
             clock=None if clock is utc_now else lambda _: clock(),
             usage=self._usage,
+            swept=instruments.swept,
         )
         self._sweeping: asyncio.Task[None] | None = None
         self._role_is_unknown = False
@@ -275,14 +297,16 @@ class Server:
         )
         self._dropping: asyncio.Task[None] | None = None
         self._pipeline = CallPipeline(
-            limits_of(settings), self._store.admitted_write, self._gate, self._auditor
+            *(limits_of(settings), self._store.admitted_write, self._gate, self._auditor),
+            instruments=instruments,
+            tracer=tracing,
         )
         self._add_services(clock)
-        self._channel_options = channel_options(settings, shares_port=shares_port)
+        self._shares_port = worker is not None
+        self._channel_options = channel_options(settings, shares_port=self._shares_port)
         self._tls = tls_of(settings)
         self._endpoint = self._main_endpoint(settings)
         self._probed = self._endpoint_for_probes() if settings.health_port else None
-        self._shares_port = shares_port
         self._http: HttpEndpoint | None = None
         self.http_address: str | None = None
         """Where HTTP is served, once the server has started; None: nowhere."""
@@ -325,6 +349,8 @@ class Server:
             self._pipeline.handlers,
             self._pipeline.unknown,
             problem=lambda: self.health.problem,
+            scrape=self._telemetry.scrape,
+            may_know_tenants=self._gate.may_know_tenants,
             hosts=settings.http_hosts,
             origins=settings.http_allowed_origins,
             message_bytes=settings.max_message_bytes,
@@ -447,6 +473,7 @@ class Server:
         await self._warn()
         self._listener.start()
         address = await self._endpoint.start(self._settings.port)
+        await self._telemetry.start(self._gauges)
         http_port = settings.port_for_http(int(address.rpartition(":")[2]))
         if http_port is not None:
             await self._start_http(http_port)
@@ -563,6 +590,25 @@ class Server:
         """Drop the lines of the audit that were kept long enough; answer how many."""
         return await self._audit.drop(self._clock(), timedelta(days=self._settings.audit_days))
 
+    def _gauges(self) -> list[Gauge]:
+        """What is measured when a scrape asks for it."""
+        pools = [self.database] if self._standby is None else [self.database, self._standby]
+        streams = self._pipeline.open_streams.by_method
+        return [
+            (metrics.QUEUE.name, (), self._store.all_waiting_writes),
+            (metrics.DATABASE_UP.name, (), float(self.health.database_is_up)),
+            (metrics.CONNECTIONS.name, ("used",), sum(p.connections_in_use for p in pools)),
+            (metrics.CONNECTIONS.name, ("idle",), sum(p.connections_idle for p in pools)),
+            (metrics.CACHE_BYTES.name, (), self.kept_bytes),
+            (metrics.BACKLOG.name, (), self._retrieval.backlog),
+            *((metrics.STREAMS.name, (method,), count) for method, count in streams.items()),
+            (
+                metrics.AUDIT_LAG.name,
+                (),
+                0.0 if self._auditor is None else self._auditor.lag_seconds,
+            ),
+        ]
+
     @property
     def watchers(self) -> int:
         """How many streams follow a session."""
@@ -594,9 +640,10 @@ class Server:
 
     async def stop(self) -> None:
         """Accept no new calls, drain those under way, write pending accesses, close everything."""
+        seconds = self._settings.drain_seconds
+        end = time.monotonic() + seconds
         await self.health.stop()
         await self._pipeline.close()
-        seconds = self._settings.drain_seconds
         draining = asyncio.create_task(self._endpoint.stop(seconds))
         draining_http = asyncio.create_task(self._http.stop(seconds)) if self._http else None
         for task in (self._sweeping, self._dropping):
@@ -612,6 +659,7 @@ class Server:
         await draining
         if draining_http is not None:
             await draining_http
+        await self._telemetry.stop()
         if self._probed is not None:
             await self._probed.stop(0)
         if self._tls is not None:
@@ -628,8 +676,13 @@ class Server:
         await self.database.close()
         if self._standby is not None:
             await self._standby.close()
+        await self._close_tracing(end - time.monotonic())
         if self._sweeping is not None:  # it had started
             _log.info("stopped")
+
+    async def _close_tracing(self, seconds: float) -> None:
+        if self._tracing is not None:
+            await self._tracing.close(max(seconds, LEAST_FLUSH_SECONDS))
 
 
 def _standby_of(settings: Settings, options: DatabaseOptions, primary: Database) -> Database | None:

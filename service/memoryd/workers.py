@@ -41,15 +41,18 @@ class Workers:
 
     def __init__(
         self,
-        command: Sequence[str],
+        command_of: Callable[[int], Sequence[str]],
         environ: Mapping[str, str],
         count: int,
         *,
         stop_timeout_seconds: float,
         ready: Callable[[], None],
     ) -> None:
-        """Call `ready` once all are; kill those that do not stop within `stop_timeout_seconds`."""
-        self._command = command
+        """Run the command of each number, and call `ready` once all are.
+
+        Those that do not stop within `stop_timeout_seconds` are killed.
+        """
+        self._command_of = command_of
         self._environ = environ
         self._count = count
         self._stop_timeout_seconds = stop_timeout_seconds
@@ -102,7 +105,7 @@ class Workers:
         """Run a worker to its end. Returns how long it served, None if never, and its exit code."""
         try:
             process = await asyncio.create_subprocess_exec(
-                *self._command,
+                *self._command_of(number),
                 env=self._environ,
                 stdin=asyncio.subprocess.PIPE,  # only this process has the other end
                 stdout=asyncio.subprocess.PIPE,

@@ -11,6 +11,7 @@ import pytest
 from google.protobuf import descriptor_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from tests.locks import postgres, writes_blocked
+from tests.scrapes import scrape
 
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1 import tool_config_pb2 as tool_pb
@@ -409,8 +410,9 @@ async def test_a_call_is_logged_with_the_code_that_its_caller_sees(
     assert logged() == {name: code.name for name, code in codes.items()}
 
 
-async def test_an_answer_too_large_for_its_client_is_not_logged_as_an_error(command_line):
-    server = command_line.serve()
+@pytest.mark.parametrize("kind", ["core", "aio"])
+async def test_an_answer_too_large_for_its_client_is_not_logged_as_an_error(command_line, kind):
+    server = command_line.serve(MEMORYD_GRPC_SERVER=kind)
     address = await asyncio.to_thread(server.address)
     text = "x" * 16_000
     options = [("grpc.max_receive_message_length", 64 * 1024)]
@@ -427,7 +429,16 @@ async def test_an_answer_too_large_for_its_client_is_not_logged_as_an_error(comm
 
         for _ in range(20):
             await asyncio.gather(*(refused() for _ in range(20)))
+        http = server.output.partition("memoryd http on http://")[2].splitlines()[0]
+        found = await scrape(http)
     await asyncio.to_thread(server.stop)
-    assert server.log.count("ListMemories") >= 400
+    lines = [line for line in server.log.splitlines() if "ListMemories" in line]
+    served = [line for line in lines if "code=OK" in line]
+    assert len(served) == 400  # each once: the server has done its part
     assert "Traceback" not in server.log
     assert " error " not in server.log
+    assert " warning " not in server.log
+    listing = {"rpc_method": "memoryd.v1.MemoryService/ListMemories"}
+    counted = "rpc_server_call_duration_seconds_count"
+    assert found.value(counted, **listing, rpc_response_status_code="OK") == 400
+    assert found.value(counted, **listing) == 400

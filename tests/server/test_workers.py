@@ -10,9 +10,10 @@ import re
 import signal
 import socket
 import sys
+import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import grpc
@@ -21,6 +22,7 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from tests.http_client import get
 from tests.roles import as_superuser
+from tests.scrapes import scrape
 
 from memoryd import workers
 from memoryd.v1 import memory_pb2 as pb
@@ -30,7 +32,7 @@ from memoryd.v1.tool_config_pb2_grpc import ToolConfigServiceStub
 from memoryd.workers import MOST_DEATHS, Workers, WorkersFailed, reserved_port
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 CONNECTIONS = 16
@@ -290,12 +292,102 @@ def test_an_error_in_every_worker_stops_the_start(command_line, database_url):
     assert done.stdout == ""
 
 
+# Metrics
+
+
+@pytest.fixture
+def metrics_folder() -> Iterator[Path]:
+    """Where the workers' folders are; a socket's name has to be short."""
+    with tempfile.TemporaryDirectory(prefix="t-") as folder:
+        yield Path(folder)
+
+
+def http_of(server: Any) -> str:
+    return server.output.partition("memoryd http on http://")[2].splitlines()[0]
+
+
+async def test_one_scrape_tells_of_all_workers_and_of_those_that_died(
+    command_line, database_url, eventually, metrics_folder
+):
+    server = command_line.serve(
+        "--workers", "2", MEMORYD_DATABASE_URL=database_url, TMPDIR=str(metrics_folder)
+    )
+    address = await asyncio.to_thread(server.address)
+    http = http_of(server)
+    stores, watching = "memoryd_stores_total", "memoryd.v1.MemoryService/WatchMemories"
+    async with connections(address) as channels:
+        for number, channel in enumerate(channels):
+            await store(channel, f"content {number}")
+        watches = [
+            MemoryServiceStub(c).WatchMemories(pb.WatchMemoriesRequest(session_id="user-123"))
+            for c in channels
+        ]
+        for watch in watches:
+            await watch.read()
+        # Whichever answers, it tells of both.
+        for _ in range(CONNECTIONS):
+            found = await scrape(http)
+            assert found.value(stores, outcome="created") == len(channels)
+            assert found.value("memoryd_streams", method=watching) == len(channels)
+            assert found.value("memoryd_database_up") == 1
+            processes = found.labels("process_cpu_seconds_total")
+            assert sorted(labels["worker"] for labels in processes) == ["0", "1"]
+
+    counted = "rpc_server_call_duration_seconds_count"
+    calls = (await scrape(http)).value(counted)
+    os.kill(min(children(server.pid)), signal.SIGKILL)
+
+    async def replaced() -> bool:
+        return server.log.count(" serving") == 3
+
+    await eventually(replaced)
+    found = await scrape(http)
+    assert found.value(stores, outcome="created") == len(channels)
+    assert found.value(counted) >= calls
+    async with connections(address) as channels:
+        for number, channel in enumerate(channels):
+            await store(channel, f"content {number} of a replaced worker")
+    assert (await scrape(http)).value(stores, outcome="created") == 2 * len(channels)
+    assert [*metrics_folder.iterdir()]
+    assert await asyncio.to_thread(server.stop) == 0
+    assert not [*metrics_folder.iterdir()]
+
+
+def test_workers_that_cannot_meet_say_what_to_do(command_line, database_url, tmp_path):
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    variables = {"MEMORYD_DATABASE_URL": database_url, "TMPDIR": str(folder)}
+    done = command_line.run("serve", "--workers", "2", MEMORYD_PORT="0", **variables)
+    assert done.returncode == 1
+    assert "workers cannot meet at" in done.stderr
+    assert "set TMPDIR" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+async def test_workers_without_a_parent_leave_no_files(
+    command_line, database_url, eventually, metrics_folder
+):
+    server = command_line.serve(
+        "--workers", "2", MEMORYD_DATABASE_URL=database_url, TMPDIR=str(metrics_folder)
+    )
+    await asyncio.to_thread(server.address)
+    assert [*metrics_folder.iterdir()]
+    before = children(server.pid)
+    server.kill()
+
+    async def all_ended() -> bool:
+        return not any(runs(pid) for pid in before)
+
+    await eventually(all_ended)
+    assert not [*metrics_folder.iterdir()]
+
+
 # The supervisor alone, with workers that serve nothing
 
 
 def of_script(script: str, *, count: int = 2, ready: Callable[[], None] = lambda: None) -> Workers:
     return Workers(
-        [sys.executable, "-c", script],
+        lambda _: [sys.executable, "-c", script],
         dict(os.environ),
         count,
         stop_timeout_seconds=30,
@@ -319,7 +411,7 @@ async def test_a_worker_that_does_not_stop_in_time_is_killed():
     )
     stopping = asyncio.Event()
     stubborn = Workers(
-        [sys.executable, "-c", script],
+        lambda _: [sys.executable, "-c", script],
         dict(os.environ),
         2,
         stop_timeout_seconds=0.1,
@@ -330,7 +422,9 @@ async def test_a_worker_that_does_not_stop_in_time_is_killed():
 
 
 async def test_a_worker_that_cannot_be_started_stops_the_start(tmp_path):
-    nowhere = Workers([f"{tmp_path}/none"], {}, 2, stop_timeout_seconds=30, ready=lambda: None)
+    nowhere = Workers(
+        lambda _: [f"{tmp_path}/none"], {}, 2, stop_timeout_seconds=30, ready=lambda: None
+    )
     with pytest.raises(WorkersFailed, match="could not start"):
         await nowhere.run(asyncio.Event())
 

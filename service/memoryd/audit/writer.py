@@ -21,6 +21,7 @@ from memoryd.sessions.refs import ensure_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from sqlalchemy import Connection
 
@@ -58,6 +59,8 @@ class AuditWriter:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._waiting: deque[_Waiting] = deque()
+        self._writing: Sequence[_Waiting] = ()
+        """What the transaction under way writes."""
         self._arrived = asyncio.Event()
         self._urgent = asyncio.Event()
         """Set where somebody waits for a line."""
@@ -70,6 +73,12 @@ class AuditWriter:
         self._lost = 0
         """Lines that were lost since lines could last be written."""
         self._worker = asyncio.create_task(self._work(), name="audit")
+
+    @property
+    def oldest(self) -> datetime | None:
+        """Of when the oldest line is that is not written; None: all are."""
+        first = self._writing or self._waiting
+        return first[0][0].time if first else None
 
     async def write(self, event: Event) -> None:
         """Return once the line is committed. Raises AuditUnavailable; then it may be all the same.
@@ -129,11 +138,14 @@ class AuditWriter:
         batch = [item for item in batch if item[1] is None or not item[1].done()]
         if not batch:
             return True
+        self._writing = batch
         try:
             await self._commit([event for event, _ in batch])
         except Exception as error:  # noqa: BLE001  whatever it is, nothing may be lost for it
             self._fail(batch, error)
             return False
+        finally:
+            self._writing = []
         self._note_success()
         for _, future in batch:
             if future is not None and not future.done():

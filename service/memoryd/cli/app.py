@@ -79,11 +79,11 @@ def serve(  # noqa: PLR0917  typer takes them by name
 
 
 @app.command(hidden=True)
-def worker() -> None:
+def worker(number: int, folder: Annotated[Path, typer.Option()]) -> None:
     """Serve as one of several processes, started by `serve`, until standard input ends."""
     from memoryd.cli import serve as command
 
-    command.work()
+    command.work(number, folder)
 
 
 @app.command()

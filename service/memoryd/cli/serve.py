@@ -6,22 +6,27 @@ import asyncio
 import gc
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 from contextlib import ExitStack
 from logging import getLogger
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from memoryd.cli.running import check_certificate, configuration, logging, run, secrets
 from memoryd.domain.principals import AuthMode
 from memoryd.settings.field_types import HTTP_OFF
 from memoryd.settings.service import NO_HTTP, PROBE_HOST, Environment, TlsVersion
+from memoryd.telemetry.gauges import Place
+from memoryd.telemetry.tracing import tracing_of
 from memoryd.tools.checks import require_secrets
 from memoryd.workers import READY, Workers, reserved_port
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
     from multiprocessing.process import BaseProcess
+    from pathlib import Path
 
     from memoryd.server import Server
     from memoryd.settings.service import Settings
@@ -54,12 +59,15 @@ def serve(*, migrate_first: bool, **flags: object) -> None:
             run(_serve(settings, tools, migrating))
 
 
-def work() -> None:
-    """Serve as one of several workers, until SIGTERM or the end of standard input."""
+def work(number: int, folder: Path) -> None:
+    """Serve as one of several workers, until SIGTERM or the end of standard input.
+
+    They meet in a folder.
+    """
     settings, tools = configuration()
     _set_library_variables(settings)
     with logging(settings):
-        run(_serve(settings, tools, is_worker=True))
+        run(_serve(settings, tools, worker=Place(folder, str(number))))
 
 
 def _set_library_variables(settings: Settings) -> None:
@@ -80,17 +88,18 @@ async def _serve(
     tools: Mapping[str, ToolConfig],
     migrating: BaseProcess | None = None,
     *,
-    is_worker: bool = False,
+    worker: Place | None = None,
 ) -> None:
     from memoryd.server import Server  # the parent of workers does without
 
-    stopping = _stop_event(on_end_of_input=is_worker)
+    stopping = _stop_event(parent_has=worker.folder if worker is not None else None)
     providers = secrets()
     if settings.environment is Environment.PRODUCTION:
         await require_secrets(tools, providers)
     if migrating is not None:
         await _end_migration(migrating)
-    server = Server(settings, tools, providers, shares_port=is_worker)
+    tracing = tracing_of(os.environ)
+    server = Server(settings, tools, providers, worker=worker, tracing=tracing)
     async with server.database.claimed():
         try:
             address = await server.start()
@@ -98,7 +107,7 @@ async def _serve(
             gc.collect()
             gc.freeze()
             sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-            announced_by = None if is_worker else settings
+            announced_by = None if worker is not None else settings
             announcing = asyncio.create_task(_announce(server, address, announced_by))
             await _first_of(server.failed(), stopping.wait())
             announcing.cancel()
@@ -148,6 +157,7 @@ async def _serve_with_workers(settings: Settings, migrating: BaseProcess | None)
     if migrating is not None:
         await _end_migration(migrating)
     with ExitStack() as reserved:
+        folder = reserved.enter_context(_meeting_place())
         port = reserved.enter_context(reserved_port(settings.host, settings.port))
         if settings.health_port:
             reserved.enter_context(reserved_port(PROBE_HOST, settings.health_port))
@@ -163,7 +173,7 @@ async def _serve_with_workers(settings: Settings, migrating: BaseProcess | None)
                 _log.warning(NO_HTTP, error, settings.variable("http_port"))
         http_address = None if http_port is None else settings.address(http_port)
         workers = Workers(
-            _command("worker"),
+            lambda number: _command("worker", str(number), "--folder", folder),
             _environment_of_worker(settings, port, http_port),
             settings.workers,
             stop_timeout_seconds=settings.drain_seconds + STOP_MARGIN_SECONDS,
@@ -172,8 +182,23 @@ async def _serve_with_workers(settings: Settings, migrating: BaseProcess | None)
         await workers.run(stopping)
 
 
-def _stop_event(*, on_end_of_input: bool = False) -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set, and the end of standard input if asked for."""
+def _meeting_place() -> TemporaryDirectory[str]:
+    """A folder where workers keep what they count, and ask each other. Raises OSError."""
+    try:
+        # Its files are removed by who made them; a name of a socket has about 100 characters.
+        return TemporaryDirectory(prefix="memoryd-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise OSError(
+            f"the workers' metrics need a temporary folder: {error.strerror}; set TMPDIR to a"
+            " folder that can be written to"
+        ) from error
+
+
+def _stop_event(*, parent_has: Path | None = None) -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set, and for a worker the end of standard input.
+
+    Then its parent is gone, and can no longer remove the folder that it has for its workers.
+    """
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -182,16 +207,18 @@ def _stop_event(*, on_end_of_input: bool = False) -> asyncio.Event:
     def input_ended() -> None:
         loop.remove_reader(sys.stdin)
         stopping.set()
+        if parent_has is not None:
+            shutil.rmtree(parent_has, ignore_errors=True)
 
-    if on_end_of_input:
+    if parent_has is not None:
         loop.add_reader(sys.stdin, input_ended)
     return stopping
 
 
-def _command(name: str) -> list[str]:
+def _command(*arguments: str) -> list[str]:
     """A command of this program, run by the same interpreter in the same way."""
     own = len(sys.orig_argv) - len(sys.argv[1:])
-    return [sys.executable, *sys.orig_argv[1:own], name]
+    return [sys.executable, *sys.orig_argv[1:own], *arguments]
 
 
 def _environment_of_worker(settings: Settings, port: int, http_port: int | None) -> dict[str, str]:

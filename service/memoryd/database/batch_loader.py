@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from memoryd.database.fair_queue import FairQueue
 from memoryd.database.tenancy import MAX_TENANTS
+from memoryd.telemetry import spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -79,8 +80,11 @@ class BatchLoader(Generic[K, T]):
         waiting.append(future)
         self._timeouts.append(timeout)
         if self._under_way is None:
-            self._under_way = asyncio.create_task(self._work(), name="group read")
-        return await future
+            self._under_way = asyncio.create_task(
+                self._work(), name="group read", context=spans.detached()
+            )
+        with self._database.traced_read():
+            return await future
 
     async def _work(self) -> None:
         """Read until nothing is waiting."""

@@ -25,9 +25,11 @@ from memoryd.database.tenancy import NO_TENANT, drop_context, put_context
 from memoryd.database.urls import UrlError, connect_seconds, driver_url
 from memoryd.domain.errors import DatabaseUnavailable, DeadlineExceeded, SchemaMismatch
 from memoryd.domain.metadata import from_json, to_json
+from memoryd.telemetry import spans
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
+    from contextlib import AbstractContextManager
     from typing import Any
 
     from sqlalchemy import Connection
@@ -71,6 +73,9 @@ class Database:
         self._encoding = UTF8
         self.dialect = _dialect_of(parsed)
         self.is_embedded = self.dialect.name == "sqlite"
+        self._traced_read = self._traced_as("read")
+        self.traced_transaction = self._traced_as("transaction")
+        """The name and attributes of a transaction that is a part of a traced call."""
         common: dict[str, Any] = {
             "on_connect": lambda connection: self.dialect.on_connect(connection, self._options),
             "pool_timeout": self._options.timeout_seconds,
@@ -117,7 +122,8 @@ class Database:
         """Run `body` in autocommit, about rows of some tenants: one statement sees one state."""
         self._require_schema()
         scoped = self._scoped(body, tenants, in_transaction=False)
-        return await self._run(self._on_schema(self._reader, scoped), timeout)
+        with self.traced_read():
+            return await self._run(self._on_schema(self._reader, scoped), timeout)
 
     async def write(
         self,
@@ -131,7 +137,8 @@ class Database:
         It is committed when this returns. A body that raises BeginAgain runs once more.
         """
         self._require_schema()
-        return await self._run(self._write(self._writer, body, tenants), timeout)
+        with spans.part(*self.traced_transaction, is_database=True):
+            return await self._run(self._write(self._writer, body, tenants), timeout)
 
     async def write_apart(
         self,
@@ -145,7 +152,8 @@ class Database:
         On an embedded database it does, since there every writer waits for all.
         """
         self._require_schema()
-        return await self._run(self._write(self._writer_apart, body, tenants), timeout)
+        with spans.part(*self.traced_transaction, is_database=True):
+            return await self._run(self._write(self._writer_apart, body, tenants), timeout)
 
     async def snapshot(self, body: Callable[[Connection], T], *, tenants: Collection[str]) -> T:
         """Run `body` in a transaction whose statements all see one state.
@@ -214,6 +222,18 @@ class Database:
         """Whether the database itself keeps statements to their tenants."""
         return await self.read(self.dialect.row_security, tenants=NO_TENANT)
 
+    def _traced_as(self, operation: str) -> tuple[str, spans.Attributes]:
+        """As OpenTelemetry's conventions for databases have it; an SQLite file goes unnamed."""
+        about = {"db.system.name": self.dialect.name, "db.operation.name": operation}
+        name = self._driver_url.database
+        if self.is_embedded or not name:
+            return operation, about
+        return f"{operation} {name}", {**about, "db.namespace": name}
+
+    def traced_read(self) -> AbstractContextManager[object]:
+        """Note a read as a part of the call under way, where that is traced."""
+        return spans.part(*self._traced_read, is_database=True)
+
     def _schema_state(self, connection: Connection) -> SchemaState:
         self._encoding = self.dialect.encoding(connection)
         return SchemaState.NOT_UTF8 if self._encoding != UTF8 else _schema_state(connection)
@@ -225,7 +245,16 @@ class Database:
     @property
     def connections_in_use(self) -> int:
         """How many are checked out of the pools."""
-        return sum(pool.in_use for pool in {self._reader, self._writer, self._writer_apart})
+        return sum(pool.in_use for pool in self._pools)
+
+    @property
+    def connections_idle(self) -> int:
+        """How many are open and not checked out."""
+        return sum(pool.idle for pool in self._pools)
+
+    @property
+    def _pools(self) -> set[Pool]:
+        return {self._reader, self._writer, self._writer_apart}
 
     async def scrub(self) -> None:
         """Leave nothing of what was erased in an embedded database's files.
@@ -280,8 +309,7 @@ class Database:
             await self._scrubbing.stop()
         while self._under_way:
             await asyncio.gather(*self._under_way, return_exceptions=True)
-        pools = {self._reader, self._writer, self._writer_apart}
-        await asyncio.gather(*(pool.close() for pool in pools))
+        await asyncio.gather(*(pool.close() for pool in self._pools))
 
     async def _snapshot(self, body: Callable[[Connection], T], tenants: Collection[str]) -> T:
         scoped = self._scoped(body, tenants, in_transaction=True)

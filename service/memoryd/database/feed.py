@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from memoryd.domain.errors import ShuttingDown
+from memoryd.telemetry import spans
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -104,7 +105,9 @@ class Feed(ABC, Generic[KeyT, EventT]):
         place = (key, after, self.news(key)[0])
         task = self._reads.get(place)
         if task is None:
-            task = self._reads[place] = asyncio.create_task(self._bounded(key, after))
+            task = self._reads[place] = asyncio.create_task(
+                self._bounded(key, after), context=spans.detached()
+            )
             task.add_done_callback(lambda read: self._end(place, read))
         changes = await asyncio.shield(task)
         if changes.revision != self.known_revision(key):

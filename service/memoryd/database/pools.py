@@ -41,6 +41,11 @@ class Pool(Protocol):
         """Connections that are checked out."""
         ...
 
+    @property
+    def idle(self) -> int:
+        """Connections that are open and not checked out."""
+        ...
+
     async def run(self, body: Callable[[Connection], T]) -> T:
         """Give a body a connection; if this is cancelled, what it was doing is given up."""
         ...
@@ -88,6 +93,10 @@ class AsyncPool:
     @property
     def in_use(self) -> int:
         return cast("QueuePool", self._engine.sync_engine.pool).checkedout()
+
+    @property
+    def idle(self) -> int:
+        return cast("QueuePool", self._engine.sync_engine.pool).checkedin()
 
     async def run(self, body: Callable[[Connection], T]) -> T:
         def work() -> T:
@@ -147,6 +156,10 @@ class ThreadedPool:
     @property
     def in_use(self) -> int:
         return cast("QueuePool", self._engine.pool).checkedout()
+
+    @property
+    def idle(self) -> int:
+        return cast("QueuePool", self._engine.pool).checkedin()
 
     async def run(self, body: Callable[[Connection], T]) -> T:
         statement = _Interruptible()

@@ -21,10 +21,12 @@ import grpc
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import MethodOptions
 
-from memoryd.http.call import HttpCall
+from memoryd.domain.errors import MemorydError
+from memoryd.http.call import HttpCall, HttpCaller
 from memoryd.http.codecs import JSON, PROTO, codec_of
 from memoryd.http.frames import GZIP, IDENTITY
 from memoryd.http.wires import (
+    HTTP_STATUS,
     ConnectAbsent,
     ConnectGet,
     ConnectStream,
@@ -34,6 +36,7 @@ from memoryd.http.wires import (
     GrpcWebText,
 )
 from memoryd.rpc.receiving import RECEIVE_MARGIN_BYTES
+from memoryd.rpc.status import status_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
@@ -41,16 +44,20 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import MethodDescriptor
 
     from memoryd.http.wires import Headers, Wire
+    from memoryd.rpc.call import Caller
     from memoryd.rpc.pipeline import Handler
 
     Scope = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
     Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+    Scrape = Callable[..., Awaitable[tuple[bytes, str]]]
+    """Given what the scraper accepts and `with_tenants`, the body and its content type."""
     App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _PROBES = frozenset({"/livez", "/readyz"})
 _DESCRIPTION = "/openapi.json"
-_PAGES = _PROBES | {_DESCRIPTION}
+_METRICS = "/metrics"
+_PAGES = _PROBES | {_DESCRIPTION, _METRICS}
 _FILE = Path(__file__).with_name("openapi.json")
 
 _CALL = re.compile(rb"/[\w.]+/\w+", re.ASCII)
@@ -121,10 +128,14 @@ class Application:
         unknown: Handler,
         *,
         problem: Callable[[], str | None],
+        scrape: Scrape,
+        may_know_tenants: Callable[[Caller], Awaitable[bool]],
         hosts: Collection[str],
         message_bytes: int,
     ) -> None:
         """`problem`: why the service does not serve, if so; `hosts`: by which it may be named."""
+        self._scrape = scrape
+        self._may_know_tenants = may_know_tenants
         self._handlers = handlers
         self._unknown = unknown
         self._problem = problem
@@ -147,9 +158,12 @@ class Application:
         if path in _PROBES:  # by any name: probes use the machine's address
             await self._tell_state(path, send)
             return
+        if path == _METRICS:  # likewise: they are scraped by address
+            await self._tell_metrics(scope, send)
+            return
         self._check_host(scope)
         if path == _DESCRIPTION:
-            await _answer_json(send, 200, await asyncio.to_thread(_FILE.read_bytes))
+            await _answer_body(send, 200, await asyncio.to_thread(_FILE.read_bytes))
             return
         raw_path = scope["raw_path"]
         # That there is no such method is said to who calls it, not to who looks for a page.
@@ -166,6 +180,18 @@ class Application:
             await _answer(send, 200, {"status": "SERVING"})
         else:
             await _answer(send, 503, {"status": "NOT_SERVING", "reason": problem})
+
+    async def _tell_metrics(self, scope: Scope, send: Send) -> None:
+        try:
+            with_tenants = await self._may_know_tenants(HttpCaller(scope))
+        except MemorydError as error:
+            status = status_of(error, "")
+            failure = Failure(status.code, status.message)
+            raise Refused(HTTP_STATUS[status.code], failure.name, failure.message) from None
+        body, content_type = await self._scrape(
+            _header(scope, b"accept"), with_tenants=with_tenants
+        )
+        await _answer_body(send, 200, body, content_type=content_type)
 
     def _check_host(self, scope: Scope) -> None:
         given = _header(scope, b"host")
@@ -263,12 +289,22 @@ def application(
     unknown: Handler,
     *,
     problem: Callable[[], str | None],
+    scrape: Scrape,
+    may_know_tenants: Callable[[Caller], Awaitable[bool]],
     hosts: Collection[str],
     origins: Collection[str],
     message_bytes: int,
 ) -> App:
     """As `Application`, which pages of these origins may call."""
-    app = Application(handlers, unknown, problem=problem, hosts=hosts, message_bytes=message_bytes)
+    app = Application(
+        handlers,
+        unknown,
+        problem=problem,
+        scrape=scrape,
+        may_know_tenants=may_know_tenants,
+        hosts=hosts,
+        message_bytes=message_bytes,
+    )
     if not origins:
         return app
     from starlette.middleware.cors import CORSMiddleware  # noqa: PLC0415  few need it
@@ -345,14 +381,19 @@ async def _refuse(send: Send, wire: Wire, refused: Refused) -> None:
 async def _answer(
     send: Send, status: int, found: Mapping[str, str], headers: Headers | None = None
 ) -> None:
-    await _answer_json(send, status, json.dumps(found).encode(), headers)
+    await _answer_body(send, status, json.dumps(found).encode(), headers)
 
 
-async def _answer_json(
-    send: Send, status: int, body: bytes, headers: Headers | None = None
+async def _answer_body(
+    send: Send,
+    status: int,
+    body: bytes,
+    headers: Headers | None = None,
+    *,
+    content_type: str = "application/json",
 ) -> None:
     headers = [
-        (b"content-type", b"application/json"),
+        (b"content-type", content_type.encode()),
         (b"content-length", str(len(body)).encode()),
         *(headers or ()),
     ]

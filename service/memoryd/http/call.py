@@ -32,38 +32,12 @@ _converting = FairPlaces(VALIDATION_THREADS)
 _room = Room(MOST_BYTES)
 
 
-class HttpCall:
-    """What a handler knows of its call: see `WireCall`."""
+class HttpCaller:
+    """Who sends a request: see `Caller`."""
 
-    def __init__(
-        self,
-        scope: Mapping[str, Any],
-        receive: Callable[[], Awaitable[Any]],
-        send: Callable[[Any], Awaitable[None]],
-        wire: Wire,
-        *,
-        timeout: float | None,
-        most: int,
-    ) -> None:
-        """`timeout`: seconds the caller waits; `most`: bytes of a message."""
-        loop = asyncio.get_running_loop()
+    def __init__(self, scope: Mapping[str, Any]) -> None:
         self._scope = scope
-        self._receive = receive
-        self._send = send
-        self._wire = wire
-        self._body = Body(receive, self._note_gone, most, _room)
-        self._deadline = None if timeout is None else loop.time() + timeout
         self._metadata = tuple(_metadata(scope["headers"]))
-        self._trailing: tuple[tuple[str, str | bytes], ...] = ()
-        self._failure: Failure | None = None
-        self._aborted: asyncio.Future[None] = loop.create_future()
-        self._has_begun = False
-        self._is_gone = False
-        self._has_gap = False
-        """Whether a message is missing that the caller would be told of as sent."""
-        self._task: asyncio.Task[Any] | None = None
-
-    # What handlers use
 
     def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]]:
         return self._metadata
@@ -81,6 +55,39 @@ class HttpCall:
             "transport_security_type": [b"ssl"],
             "x509_pem_cert": [ssl.DER_cert_to_PEM_cert(certificate).encode()],
         }
+
+
+class HttpCall(HttpCaller):
+    """What a handler knows of its call: see `WireCall`."""
+
+    def __init__(
+        self,
+        scope: Mapping[str, Any],
+        receive: Callable[[], Awaitable[Any]],
+        send: Callable[[Any], Awaitable[None]],
+        wire: Wire,
+        *,
+        timeout: float | None,
+        most: int,
+    ) -> None:
+        """`timeout`: seconds the caller waits; `most`: bytes of a message."""
+        super().__init__(scope)
+        loop = asyncio.get_running_loop()
+        self._receive = receive
+        self._send = send
+        self._wire = wire
+        self._body = Body(receive, self._note_gone, most, _room)
+        self._deadline = None if timeout is None else loop.time() + timeout
+        self._trailing: tuple[tuple[str, str | bytes], ...] = ()
+        self._failure: Failure | None = None
+        self._aborted: asyncio.Future[None] = loop.create_future()
+        self._has_begun = False
+        self._is_gone = False
+        self._has_gap = False
+        """Whether a message is missing that the caller would be told of as sent."""
+        self._task: asyncio.Task[Any] | None = None
+
+    # What handlers use
 
     def time_remaining(self) -> float | None:
         if self._deadline is None:

@@ -17,6 +17,7 @@ from memoryd.domain.importance import MAX_LEVEL
 from memoryd.domain.records import Accesses
 from memoryd.memories.rows import PRIMARY_KEY
 from memoryd.sessions.lock import SHARD_KEY, lock_sessions
+from memoryd.telemetry import spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -62,7 +63,9 @@ class AccessTracker:
             before = counted.get(memory.memory_id)
             counted[memory.memory_id] = Accesses(1 if before is None else before.times + 1, now)
         if self._counted and self._flusher is None:
-            self._flusher = asyncio.create_task(self._flush_soon(), name="access tracking")
+            self._flusher = asyncio.create_task(
+                self._flush_soon(), name="access tracking", context=spans.detached()
+            )
 
     async def close(self) -> None:
         """Write what has gathered."""

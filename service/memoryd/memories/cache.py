@@ -7,8 +7,9 @@ looked up each time, and only where they have moved are rows read, those that ch
 from __future__ import annotations
 
 import asyncio
+import collections
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from memoryd.memories.cached_session import (
 )
 from memoryd.memories.rows import COLUMNS, memory_of
 from memoryd.sessions.lock import SHARD_KEY, Counters
+from memoryd.telemetry.instruments import SILENT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from memoryd.domain.records import Memory, Session
     from memoryd.memories.cached_session import SessionNews
     from memoryd.sessions.replica import SessionReads
+    from memoryd.telemetry.instruments import Counter
 
 RELOAD_CHANGES = 500
 MOST_CHANGES = 5_000
@@ -57,6 +60,9 @@ kept, so that one call does not drive all other sessions out."""
 
 ERASED_SECONDS = 60.0
 """Between two looks for kept sessions that another process has erased."""
+
+HIT, UPDATE, MISS = "hit", "update", "miss"
+"""How a session that is asked for is found: as it is, behind, or not at all."""
 
 
 def _in_session(table: Any) -> Any:
@@ -97,8 +103,16 @@ _ACCESSED = select(memories.c.id, memories.c.access_count, memories.c.last_acces
 class SessionCache:
     """The sessions that were asked for last, as far as there is room."""
 
-    def __init__(self, reads: SessionReads, *, max_bytes: int) -> None:
+    def __init__(
+        self,
+        reads: SessionReads,
+        *,
+        max_bytes: int,
+        requests: Counter = SILENT.cache_requests,
+    ) -> None:
+        """`requests` counts sessions that are asked for, by what had to be read."""
         self._reads = reads
+        self._requests = requests
         self._kept = RecentSessions(max_bytes)
         self._forgetting = asyncio.create_task(self._forget_erased(), name="cached")
 
@@ -180,7 +194,10 @@ class SessionCache:
         if cached is None:
             cached = CachedSession(session)
             self._kept.add(cached)
-        if cached.is_behind(counters):
+        if not cached.is_behind(counters):
+            self._requests.add(1, HIT)
+        else:
+            self._requests.add(1, MISS if cached.counters is NOWHERE else UPDATE)
             async with cached.refreshing:
                 if cached.is_behind(counters):
                     await self._refresh(cached, counters, now, timeout)
@@ -362,7 +379,7 @@ class RecentSessions:
         """Who asked for each last."""
         self._of: dict[str, OrderedDict[Session, None]] = {}
         """Those of each caller, the longest unused first."""
-        self._taken: Counter[str] = Counter()
+        self._taken: collections.Counter[str] = collections.Counter()
         """What those of each caller take."""
 
     def __iter__(self) -> Iterator[Session]:

@@ -11,7 +11,7 @@ import logging
 import time
 from collections import Counter
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from memoryd.database.batch_loader import until_quiet
 from memoryd.database.fair_places import FairPlaces
@@ -22,7 +22,9 @@ from memoryd.domain.errors import DatabaseUnavailable, MemorydError, Overloaded,
 from memoryd.memories.known_sessions import KnownSessions
 from memoryd.memories.ranker import Ranker
 from memoryd.memories.unit_of_work import UnitOfWork
-from memoryd.memories.writes import is_large, sessions_of, tenant_of, weight_of
+from memoryd.memories.writes import Store, is_large, sessions_of, tenant_of, weight_of
+from memoryd.telemetry import spans
+from memoryd.telemetry.instruments import SILENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,9 +34,10 @@ if TYPE_CHECKING:
 
     from memoryd.database.engine import Database
     from memoryd.domain.quotas import Quotas
-    from memoryd.domain.records import Session
+    from memoryd.domain.records import Session, Stored
     from memoryd.memories.cache import SessionCache
     from memoryd.memories.writes import Outcome, Write
+    from memoryd.telemetry.instruments import Instruments
 
 ANALYSE_AFTER = (100, 1_000, 10_000)
 """After how many rows of a kind that it has inserted a process has the tables analysed.
@@ -56,7 +59,14 @@ _MEMORY = 0.8
 
 _log = logging.getLogger(__name__)
 
-_Waiting = tuple["Write", asyncio.Future[Any]]
+
+class _Waiting(NamedTuple):
+    write: Write
+    future: asyncio.Future[Any]
+    traced: spans.Part | None
+    """The call that it is a part of, if that is traced."""
+    since: int
+    """When it began to wait, if it is."""
 
 
 class GroupCommit:
@@ -77,8 +87,10 @@ class GroupCommit:
         queue_limit: int,
         batch_limit: int,
         quotas_of: Callable[[str], Quotas],
+        instruments: Instruments = SILENT,
     ) -> None:
         """`quotas_of` gives those of a tenant."""
+        self._instruments = instruments
         self._quotas_of = quotas_of
         self._database = database
         self._clock = clock
@@ -106,6 +118,11 @@ class GroupCommit:
         """By kind."""
         self._analysing: asyncio.Task[None] | None = None
         self._worker = asyncio.create_task(self._work(), name="group commit")
+
+    @property
+    def all_waiting(self) -> int:
+        """How much waits for its transaction, by weight."""
+        return self._waiting.weight + self._large.line.weight
 
     def waiting(self, tenant: str) -> int:
         """How many writes of a tenant wait for their transaction, by weight."""
@@ -142,11 +159,14 @@ class GroupCommit:
             return await self.begin(write)
         weight, tenant = weight_of(write), tenant_of(write)
         self._check_room(self._large.line, tenant, weight)
+        since = spans.now()
         async with self._large.place(tenant, weight):
-            return await self.begin(write)
+            return await self.begin(write, since=since)
 
-    def begin(self, write: Write) -> asyncio.Future[Outcome]:
+    def begin(self, write: Write, *, since: int = 0) -> asyncio.Future[Outcome]:
         """Give a future that is done once the write is committed; cancelled, it may not be.
+
+        `since`: when it began to wait, if that was before.
 
         Raises Overloaded and ShuttingDown; the rest of what `submit` raises is the future's.
         """
@@ -155,7 +175,10 @@ class GroupCommit:
         weight, tenant = weight_of(write), tenant_of(write)
         self._check_room(self._waiting, tenant, weight)
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._waiting.add(tenant, (write, future), weight)
+        traced = spans.current()
+        if traced is not None:
+            since = since or spans.now()
+        self._waiting.add(tenant, _Waiting(write, future, traced, since), weight)
         self._arrived.set()
         return future
 
@@ -200,38 +223,67 @@ class GroupCommit:
 
     def _next_batch(self) -> list[_Waiting]:
         taken = self._waiting.take(self._batch_limit, most_tenants=MAX_TENANTS)
-        return [item for item in taken if not item[1].done()]  # else the caller has gone
+        return [item for item in taken if not item.future.done()]  # else the caller has gone
 
     async def _commit(self, batch: list[_Waiting]) -> None:
-        begun = time.perf_counter()
+        begun, begun_at = time.perf_counter(), spans.now()
         try:
-            outcomes = await self._transaction([write for write, _ in batch])
+            outcomes = await self._transaction([item.write for item in batch])
         except DatabaseUnavailable as error:
             self._note(error.cause)
             # What waits behind these would only wait for the same.
-            for _, future in (*batch, *self._waiting):
-                _settle(future, error)
+            for item in (*batch, *self._waiting):
+                _settle(item.future, error)
             self._large.turn_away(error)
         except MemorydError as error:
-            for _, future in batch:
-                _settle(future, error)
+            for item in batch:
+                _settle(item.future, error)
         except Exception as error:  # noqa: BLE001  whatever it is, it belongs to one of the callers
             if len(batch) == 1:
-                _settle(batch[0][1], error)
+                _settle(batch[0].future, error)
                 return
             for item in batch:
                 await self._commit([item])
         else:
             self._note(None)
-            self._measure(sum(weight_of(write) for write, _ in batch), time.perf_counter() - begun)
-            for (_, future), outcome in zip(batch, outcomes, strict=True):
-                _settle(future, outcome)
+            written = sum(weight_of(item.write) for item in batch)
+            self._measure(written, time.perf_counter() - begun)
+            self._count(batch, outcomes)
+            self._trace(batch, written, begun_at)
+            for item, outcome in zip(batch, outcomes, strict=True):
+                _settle(item.future, outcome)
 
     def _measure(self, written: int, seconds: float) -> None:
         """Learn from a transaction how soon others are done."""
+        self._instruments.write_seconds.observe(seconds)
+        self._instruments.write_items.observe(written)
         if 2 * written > self._batch_limit:  # small ones say little of what large ones take
             self._seconds = self._seconds * _MEMORY + seconds
             self._written = self._written * _MEMORY + written
+
+    def _count(self, batch: Sequence[_Waiting], outcomes: Sequence[Outcome | MemorydError]) -> None:
+        """Count the memories that were stored."""
+        instruments = self._instruments
+        for item, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(item.write, Store) and not isinstance(outcome, MemorydError):
+                tenant = instruments.told_apart(tenant_of(item.write))
+                for stored in cast("tuple[Stored, ...]", outcome):
+                    instruments.stores.add(1, stored.outcome.value, tenant)
+
+    def _trace(self, batch: Sequence[_Waiting], written: int, begun: int) -> None:
+        """Note in each call that is traced how long it waited, and the transaction it shared."""
+        ended = 0
+        name, attributes = self._database.traced_transaction
+        for item in batch:
+            if item.traced is None:
+                continue
+            ended = ended or spans.now()
+            about: spans.Attributes = {
+                **attributes,
+                "memoryd.write_transaction.items": written,
+            }
+            item.traced.note(spans.QUEUE, {}, begun=item.since, ended=begun)
+            item.traced.note(name, about, begun=begun, ended=ended, is_database=True)
 
     def _note(self, obstacle: str | None) -> None:
         """Log for the operator what callers do not see: a full disk, a lock; and its end."""

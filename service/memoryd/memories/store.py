@@ -26,6 +26,7 @@ from memoryd.memories.versions import read_versions
 from memoryd.memories.writes import Delete, Rollback, Store, Undelete, Update
 from memoryd.sessions.lock import lock_sessions
 from memoryd.sessions.replica import SessionReads
+from memoryd.telemetry.instruments import SILENT
 
 if TYPE_CHECKING:
     import asyncio
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from memoryd.memories.deletion import MemoryKey
     from memoryd.memories.merge import Merge, Merged
     from memoryd.memories.versions import Versions
+    from memoryd.telemetry.instruments import Instruments
 
 MAX_PAGE_BYTES = 3 * 1024 * 1024
 """A page ends early rather than grow over what a gRPC client receives by default, 4 MiB."""
@@ -86,13 +88,16 @@ class MemoryStore:
         batch_limit: int,
         cache_bytes: int,
         quotas_of: Callable[[str], Quotas] = lambda _: Quotas(),
+        instruments: Instruments = SILENT,
     ) -> None:
         """`quotas_of` gives those of a tenant."""
         self._database = database
         self._notify = notify
         self.reads = SessionReads(database, standby)
         """Reads of sessions, of other kinds of things as well."""
-        self.cache = SessionCache(self.reads, max_bytes=cache_bytes)
+        self.cache = SessionCache(
+            self.reads, max_bytes=cache_bytes, requests=instruments.cache_requests
+        )
         """Sessions in memory."""
         self._commits = GroupCommit(
             database,
@@ -102,6 +107,7 @@ class MemoryStore:
             queue_limit=queue_limit,
             batch_limit=batch_limit,
             quotas_of=quotas_of,
+            instruments=instruments,
         )
         self._by_id: BatchLoader[MemoryKey, Memory] = BatchLoader(database, self._read_by_id)
         self._by_key: BatchLoader[MemoryKey, Memory] = BatchLoader(database, self._read_by_key)
@@ -112,6 +118,11 @@ class MemoryStore:
         Raises Overloaded where it would have to wait for too long.
         """
         return self._commits.admitted(tenant)
+
+    @property
+    def all_waiting_writes(self) -> int:
+        """How much waits for its transaction, by weight."""
+        return self._commits.all_waiting
 
     def waiting_writes(self, tenant: str) -> int:
         """How many writes of a tenant wait for their transaction, by weight."""

@@ -37,6 +37,7 @@ from memoryd.memories.unit_of_work import UnitOfWork
 from memoryd.memories.writes import Expire, Retire
 from memoryd.sessions import retention
 from memoryd.sessions.counting import Portion, fill_counts
+from memoryd.telemetry.instruments import SILENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
     from memoryd.database.engine import Database
     from memoryd.sessions.usage import TenantUsage
+    from memoryd.telemetry.instruments import Counter
 
 BATCH = 500
 """Rows that one transaction takes."""
@@ -122,7 +124,9 @@ class Sweeper:
         cleanup_days: Callable[[Connection], tuple[int, Mapping[str, int]]],
         retention: timedelta,
         usage: TenantUsage,
+        swept: Counter = SILENT.swept,
     ) -> None:
+        self._swept = swept
         self._usage = usage
         self._database = database
         self._notify = notify
@@ -139,9 +143,7 @@ class Sweeper:
                     await self.run_once()
                     thorough_at = time.monotonic() + THOROUGH_SECONDS
                 else:
-                    await self._repeat(self._expire)
-                    await self._repeat(self._expire_documents)
-                    await self._repeat(self._expire_conversations, CONVERSATIONS_AT_ONCE)
+                    await self._expire_all()
                     await self._usage.recount_due()
                     await self._database.scrub()
             except MemorydError as error:
@@ -156,15 +158,11 @@ class Sweeper:
         The last one is what an erasure that was cut short still owes.
         """
         swept = Swept(
-            expired=await self._repeat(self._expire),
-            expired_documents=await self._repeat(self._expire_documents),
-            expired_conversations=await self._repeat(
-                self._expire_conversations, CONVERSATIONS_AT_ONCE
-            ),
-            retired=await self._repeat(self._retire),
-            purged=await self._repeat(self._purge),
-            requests=await self._repeat_for("table", self._drop_requests, REQUESTS),
-            history=await self._repeat_for("history", self._drop_history, HISTORIES),
+            **await self._expire_all(),
+            retired=await self._repeat("unused_memory", self._retire),
+            purged=await self._repeat("purged_memory", self._purge),
+            requests=await self._repeat_for("request", "table", self._drop_requests, REQUESTS),
+            history=await self._repeat_for("history", "history", self._drop_history, HISTORIES),
             recounted=await self._usage.recount_due(),
             counted=await self._count_sessions(),
         )
@@ -174,8 +172,19 @@ class Sweeper:
         await self._database.scrub()
         return swept
 
+    async def _expire_all(self) -> dict[str, int]:
+        """Take the steps that announce what has expired."""
+        return {
+            "expired": await self._repeat("expired_memory", self._expire),
+            "expired_documents": await self._repeat("expired_document", self._expire_documents),
+            "expired_conversations": await self._repeat(
+                "expired_conversation", self._expire_conversations, CONVERSATIONS_AT_ONCE
+            ),
+        }
+
     async def _repeat(
         self,
+        kind: str,
         step: Callable[[Connection, datetime], tuple[int, Iterable[Session]]],
         batch: int = BATCH,
     ) -> int:
@@ -188,6 +197,7 @@ class Sweeper:
         while True:
             count, changed = await self._database.write(body, tenants=EVERY_TENANT)
             self._notify(changed)
+            self._swept.add(count, kind)
             total += count
             if count < batch:
                 return total
@@ -211,10 +221,14 @@ class Sweeper:
             after = portion.last
 
     async def _repeat_for(
-        self, name: str, step: Callable[..., tuple[int, Iterable[Session]]], items: Iterable[object]
+        self,
+        kind: str,
+        name: str,
+        step: Callable[..., tuple[int, Iterable[Session]]],
+        items: Iterable[object],
     ) -> int:
         """Repeat a step for each of some items, which it takes by this name."""
-        return sum([await self._repeat(partial(step, **{name: item})) for item in items])
+        return sum([await self._repeat(kind, partial(step, **{name: item})) for item in items])
 
     def _expire(self, connection: Connection, now: datetime) -> tuple[int, Iterable[Session]]:
         found = removal.expired(connection, now, BATCH)

@@ -19,6 +19,7 @@ from memoryd.domain.errors import MemorydError, RevisionOutOfRange, SearchTextsT
 from memoryd.domain.records import Session
 from memoryd.retrieval.heavy import Turns, has_failed, in_thread_to_its_end, no_check
 from memoryd.sessions.lock import read_counters
+from memoryd.telemetry import spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -131,6 +132,7 @@ class DocumentSearch:
         """About what is kept takes."""
         return self._bytes
 
+    @spans.as_part(spans.RETRIEVAL)
     async def search(
         self,
         whose: Session | TenantRange,
@@ -361,7 +363,9 @@ class DocumentSearch:
         while self._bytes > self._max_bytes and self._kept:
             self._forget(next(iter(self._kept)))
         if self._kept and (self._forgetting is None or has_failed(self._forgetting)):
-            self._forgetting = asyncio.create_task(self._forget_erased(), name="searched")
+            self._forgetting = asyncio.create_task(
+                self._forget_erased(), name="searched", context=spans.detached()
+            )
 
     def _forget(self, session: Session) -> None:
         kept = self._kept.pop(session, None)

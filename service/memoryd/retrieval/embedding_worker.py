@@ -22,9 +22,11 @@ from memoryd.memories.vectors import (
 )
 from memoryd.recall.embedders.embedder import adds_up_words
 from memoryd.retrieval.heavy import parts
+from memoryd.telemetry import spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from contextvars import Context
 
     from numpy.typing import NDArray
 
@@ -67,6 +69,8 @@ class EmbeddingWorker:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embedder")
         self._pending = 0
         """In characters."""
+        self.backlog = 0
+        """How many memories wait for their vector."""
         self._making = asyncio.Lock()
         """Held for a batch, so that a query waits for one at most."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -81,7 +85,8 @@ class EmbeddingWorker:
     async def of(self, text: str) -> NDArray[np.float32] | None:
         """The vector of a text; None where the embedder fails."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._attempt, text)
+        with spans.part(spans.EMBEDDING):
+            return await loop.run_in_executor(self._thread, self._attempt, text)
 
     def _attempt(self, text: str) -> NDArray[np.float32] | None:
         try:
@@ -119,13 +124,16 @@ class EmbeddingWorker:
         is_little = len(wanted) <= INLINE and characters <= INLINE_CHARACTERS
         if is_little and not self._pending and adds_up_words(self.embedder):
             try:
-                self._made(wanted, self._embedded(wanted), made)
+                with spans.part(spans.EMBEDDING):
+                    vectors = self._embedded(wanted)
+                self._made(wanted, vectors, made)
             except Exception:  # noqa: BLE001  it may be anybody's class
                 _log.exception(FAILED)
             return None
         if self._pending + characters > MAX_PENDING:
             return None
         self._pending += characters
+        self.backlog += len(wanted)
         return self._begin(self._make(wanted, characters, made), "vectors")
 
     async def lacking(self) -> int:
@@ -159,8 +167,10 @@ class EmbeddingWorker:
         self._keep_now.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _begin(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
-        task = asyncio.create_task(work, name=name)
+    def _begin(
+        self, work: Coroutine[None, None, None], name: str, context: Context | None = None
+    ) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -168,16 +178,20 @@ class EmbeddingWorker:
     async def _make(
         self, wanted: Sequence[Unembedded], characters: int, made: Callable[[Vectors], None]
     ) -> None:
+        left = len(wanted)
         try:
             for batch in parts(wanted, BATCH, BATCH_CHARACTERS):
                 async with self._making:
                     vectors = await self._embed(batch)
                 self._made(batch, vectors, made)
+                left -= len(batch)
+                self.backlog -= len(batch)
         except Exception:  # noqa: BLE001  whatever it is, it has no caller
             if not self._closed:
                 _log.exception(FAILED)
         finally:
             self._pending -= characters
+            self.backlog -= left
 
     def _made(
         self,
@@ -193,7 +207,7 @@ class EmbeddingWorker:
         )
         if not self._unkept:
             self._keep_now.clear()
-            self._begin(self._keep_behind(), "keep vectors")
+            self._begin(self._keep_behind(), "keep vectors", spans.detached())
         self._unkept |= _as_kept(batch, vectors)
         if len(self._unkept) >= BATCH or self._closed:
             self._keep_now.set()
@@ -203,7 +217,8 @@ class EmbeddingWorker:
 
     async def _embed(self, batch: Sequence[Unembedded]) -> Floats16:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._embedded, batch)
+        with spans.part(spans.EMBEDDING):
+            return await loop.run_in_executor(self._thread, self._embedded, batch)
 
     async def _keep(self, kept: Mapping[MemoryKey, Vector]) -> int:
         name, dialect = self.embedder.name, self._database.dialect

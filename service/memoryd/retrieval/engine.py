@@ -21,6 +21,7 @@ from memoryd.recall.text import analyser
 from memoryd.retrieval.heavy import has_failed, no_check
 from memoryd.retrieval.loading import INLINE_WORK
 from memoryd.retrieval.query import Result, Retrieved, Similar, by_importance
+from memoryd.telemetry import spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -73,6 +74,7 @@ class Retrieval:
         self._warming: asyncio.Task[None] | None = None
         self._half_life_days = half_life_days
 
+    @spans.as_part(spans.RETRIEVAL)
     async def important(
         self,
         sessions: Sequence[Session],
@@ -122,6 +124,7 @@ class Retrieval:
         views = [self._sessions.view(one) for one in cached]
         return [view.by_importance(now, self._half_life_days) for view in views]
 
+    @spans.as_part(spans.RETRIEVAL)
     async def relevant(
         self,
         sessions: Sequence[Session],
@@ -175,6 +178,7 @@ class Retrieval:
                     results.append(Result(of_session.encoded(place), importance, found))
                 return Retrieved(results, _revisions(sessions, cached))
 
+    @spans.as_part(spans.RETRIEVAL)
     async def similar(
         self,
         session: Session,
@@ -262,7 +266,10 @@ class Retrieval:
     ) -> tuple[Query, Meaning | None]:
         """A query and its meaning, where that is made on the spot."""
         query = understand(text, indexes)
-        return query, None if self._vectors is None else meaning_of(query, self._vectors.embedder)
+        if self._vectors is None:
+            return query, None
+        with spans.part(spans.EMBEDDING):
+            return query, meaning_of(query, self._vectors.embedder)
 
 
 def _tops(

@@ -48,6 +48,11 @@ class LazyRetrieval:
             self._retrieval = await asyncio.shield(self._loading)  # it is others' too
         return self._retrieval
 
+    @property
+    def backlog(self) -> int:
+        """How many memories wait for their vector."""
+        return 0 if self._vectors is None else self._vectors.backlog
+
     async def aclose(self) -> None:
         """Give up what is not begun, and keep what is made."""
         if self._loading is not None:

@@ -13,6 +13,7 @@ from memoryd.domain.errors import (
     CredentialExpired,
     CredentialMalformed,
     CredentialMissing,
+    DatabaseUnavailable,
     MemorydError,
     ScopeMissing,
 )
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from memoryd.access.certificates import Certificates
     from memoryd.access.keyring import Keyring
     from memoryd.access.tokens import Tokens
-    from memoryd.rpc.call import WireCall
+    from memoryd.rpc.call import Caller
 
     Metadata: TypeAlias = Iterable[tuple[str, str | bytes]] | None
 
@@ -59,6 +60,7 @@ class Gate:
     """Decides on each call by its metadata, and by the certificate of its connection."""
 
     def __init__(self, mode: AuthMode, keyring: Keyring) -> None:
+        self._mode = mode
         self._keyring = keyring
         self._buckets = CallBuckets(time.monotonic)
         self._tokens: Tokens | None = None
@@ -74,6 +76,23 @@ class Gate:
         Raises CredentialMissing and its like, TenantDisabled, ScopeMissing, and DatabaseUnavailable
         where the credential is not known and the database is away.
         """
+
+    async def may_know_tenants(self, call: Caller) -> bool:
+        """Whether a caller may see which tenants there are.
+
+        While the database is away, whoever it does not know for sure may not. Raises what
+        `principal_of` raises of a credential that is shown and no good.
+        """
+        if self._mode is AuthMode.OFF:
+            return True  # there is one, whose name everybody knows
+        metadata = call.invocation_metadata()
+        if credential_of(metadata) is None and self._certificates is None:
+            return False
+        try:
+            principal = await self._required(call, metadata, Anyone.KNOWN)
+        except (CredentialMissing, DatabaseUnavailable):
+            return False
+        return Scope.INSTANCE_ADMIN in principal.scopes
 
     def charge(self, principal: Principal, weight: int) -> None:
         """Count a call of a tenant. Raises QuotaExceeded."""
@@ -102,14 +121,12 @@ class Gate:
         if principal.method is not AuthMethod.OFF:
             self._keyring.check_tenant(principal)
 
-    async def _off(self, call: WireCall, metadata: Metadata, needs: Scope | Anyone) -> Principal:
+    async def _off(self, call: Caller, metadata: Metadata, needs: Scope | Anyone) -> Principal:
         del call, metadata
         _check_scope(self._everybody, needs)
         return self._everybody
 
-    async def _required(
-        self, call: WireCall, metadata: Metadata, needs: Scope | Anyone
-    ) -> Principal:
+    async def _required(self, call: Caller, metadata: Metadata, needs: Scope | Anyone) -> Principal:
         if needs is Anyone.UNKNOWN:
             return NO_ONE
         certificate = None
@@ -138,9 +155,7 @@ class Gate:
             return self._keyring.principal_of(text)
         return tokens.known(text) or await tokens.principal_of(text)
 
-    async def _observed(
-        self, call: WireCall, metadata: Metadata, needs: Scope | Anyone
-    ) -> Principal:
+    async def _observed(self, call: Caller, metadata: Metadata, needs: Scope | Anyone) -> Principal:
         observed = ObservedPrincipal(*await self._off(call, metadata, needs))
         try:
             observed.real = await self._required(call, metadata, needs)

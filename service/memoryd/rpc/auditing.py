@@ -39,6 +39,12 @@ class Auditor:
         self._writer = writer
         self._gathering: asyncio.Task[None] | None = None
 
+    @property
+    def lag_seconds(self) -> float:
+        """The age of the oldest line that is not written; 0: all are."""
+        oldest = self._writer.oldest
+        return 0.0 if oldest is None else max((self._clock() - oldest).total_seconds(), 0.0)
+
     def start(self) -> None:
         """Write refusals when their minute is over."""
         self._gathering = asyncio.create_task(self._gather(), name="refusals")

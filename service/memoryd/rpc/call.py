@@ -32,8 +32,8 @@ VALIDATION_THREADS = 2
 """Apart from the threads of other work, and few: each takes turns with the event loop."""
 
 
-class WireCall(Protocol):
-    """A call as gRPC has it: of `grpc.aio.ServicerContext`, what is used."""
+class Caller(Protocol):
+    """Who calls, as far as the call itself shows it."""
 
     def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None: ...
 
@@ -41,6 +41,10 @@ class WireCall(Protocol):
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
         """What TLS says of the connection, such as names in a client's certificate."""
+
+
+class WireCall(Caller, Protocol):
+    """A call as gRPC has it: of `grpc.aio.ServicerContext`, what is used."""
 
     def time_remaining(self) -> float | None: ...
 

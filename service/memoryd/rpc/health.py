@@ -81,6 +81,11 @@ class HealthMonitor:
             return None
         return "the server stops" if self._stopping else self._problem or "the server starts"
 
+    @property
+    def database_is_up(self) -> bool:
+        """Whether all was well at the last look, also while the server stops."""
+        return self._problem is None
+
     def methods(self) -> Mapping[str, Method[Any]]:
         """The table of `grpc.health.v1.Health`."""
         return {

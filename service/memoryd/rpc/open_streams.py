@@ -73,6 +73,8 @@ class OpenStreams:
         self._limit = limit
         self._count: Counter[str] = Counter()
         """By tenant."""
+        self.by_method: Counter[str] = Counter()
+        """How many are under way of each method that has had any."""
         self._open: set[OpenStream] = set()
         self._checking: asyncio.Task[None] | None = None
 
@@ -90,7 +92,9 @@ class OpenStreams:
         return self._count[tenant]
 
     @contextmanager
-    def opened(self, principal: Principal, needs: Scope | Anyone) -> Iterator[OpenStream]:
+    def opened(
+        self, principal: Principal, needs: Scope | Anyone, method: str
+    ) -> Iterator[OpenStream]:
         """Hold a stream. Raises QuotaExceeded where its tenant has as many as it may."""
         tenant, limit = principal.tenant, self._limit(principal)
         if limit and self._count[tenant] >= limit:
@@ -98,10 +102,12 @@ class OpenStreams:
         stream = OpenStream(principal, needs)
         self._open.add(stream)
         self._count[tenant] += 1
+        self.by_method[method] += 1
         try:
             yield stream
         finally:
             self._open.discard(stream)
+            self.by_method[method] -= 1
             self._count[tenant] -= 1
             if not self._count[tenant]:
                 del self._count[tenant]

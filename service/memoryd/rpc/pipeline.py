@@ -32,7 +32,8 @@ from memoryd.rpc.methods import validated
 from memoryd.rpc.open_streams import Late, OpenStreams
 from memoryd.rpc.receiving import SLOW_BYTES, RequestReader, places_in
 from memoryd.rpc.request_stream import RequestStreams
-from memoryd.rpc.serving import Serving, reaching_caller
+from memoryd.rpc.serving import UNKNOWN_METHOD, Serving, measured_as, reaching_caller
+from memoryd.telemetry.instruments import SILENT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from memoryd.rpc.methods import Method
     from memoryd.rpc.open_streams import OpenStream
     from memoryd.rpc.request_stream import RequestStream
+    from memoryd.telemetry.instruments import Instruments
+    from memoryd.telemetry.spans import Tracer
 
     Admission = Callable[[str], AbstractContextManager[object]]
     Serve = Callable[[WireCall], Coroutine[Any, Any, bytes | None]]
@@ -56,8 +59,6 @@ QUIET_SECONDS = 0.05
 """Without a new call, after which a server that stops expects no more."""
 REFUSING_SECONDS = 1.0
 """How long it goes on to refuse callers that keep calling."""
-UNKNOWN_METHOD = "UNKNOWN"
-"""What the log has in place of a method that does not exist, whose name is a stranger's."""
 
 HEALTH_CHECKS = 1_000
 """The most checks of health under way, half of them of one client."""
@@ -117,8 +118,13 @@ class CallPipeline:
         admitted_write: Admission,
         gate: Gate,
         auditor: Auditor | None = None,
+        *,
+        instruments: Instruments = SILENT,
+        tracer: Tracer | None = None,
     ) -> None:
-        """`auditor` writes lines of calls; None: there is no audit."""
+        """`auditor` writes lines of calls; None: there is no audit. `tracer`: likewise."""
+        self._tracer = tracer
+        self._instruments = instruments
         self._limits = limits
         self._validating = FairPlaces(VALIDATION_THREADS)
         self._auditor = auditor
@@ -203,7 +209,9 @@ class CallPipeline:
     def _serving(
         self, path: str, needs: Scope | Anyone, how: Audited | None, context: WireCall
     ) -> Serving:
-        return Serving(path, needs, self._gate, self._returns, self._auditor, how, context)
+        gate, returns, auditor = self._gate, self._returns, self._auditor
+        measured = self._instruments, self._tracer
+        return Serving(path, needs, gate, returns, auditor, how, *measured, context)
 
     async def _serve_unknown(self, context: WireCall) -> bytes:
         how = self._how(Audited.IN_ALL)
@@ -232,7 +240,7 @@ class _Method:
         self.places = places
         self.serving = serving
         """Enters a call."""
-        self._path = path
+        self.path = path
         self._decode = GetMessageClass(proto.input_type).FromString
         self._max_bytes = limits.message_bytes
 
@@ -268,7 +276,7 @@ class _Method:
         try:
             request = self._decode(data)
         except DecodeError:
-            raise MalformedMessage(f"request of {self._path}") from None
+            raise MalformedMessage(f"request of {self.path}") from None
         return validated(self.row, request, call)
 
 
@@ -303,6 +311,7 @@ def _streaming(
 ) -> Serve:
     """`streams` is for a method that takes a stream of requests."""
     handle, places, needs = method.row.handle, method.places.streams, method.row.needs
+    name = measured_as(method.path)
 
     async def serve(context: WireCall) -> None:
         async with method.serving(context) as serving:
@@ -310,7 +319,7 @@ def _streaming(
             async with AsyncExitStack() as held:
                 places.take(call.client)
                 held.callback(places.give_back, call.client)
-                stream = held.enter_context(open_streams.opened(call.principal, needs))
+                stream = held.enter_context(open_streams.opened(call.principal, needs, name))
                 if method.row.holds is not None:
                     await held.enter_async_context(method.row.holds(call))
                 record: Any = (

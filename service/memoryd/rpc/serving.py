@@ -20,6 +20,7 @@ from memoryd.rpc.call import Call, enter
 from memoryd.rpc.call_record import CallRecord
 from memoryd.rpc.limits import client_of, tenants_share
 from memoryd.rpc.status import INTERNAL, reason_of, status_of
+from memoryd.telemetry import spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from memoryd.rpc.call import WireCall
     from memoryd.rpc.limits import RetryDelays
     from memoryd.rpc.status import Status
+    from memoryd.telemetry.instruments import Instruments
+    from memoryd.telemetry.spans import TracedCall, Tracer
 
 log = logging.getLogger("memoryd.access")
 
@@ -39,6 +42,11 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
 """Nothing that could be taken for another field of a log line."""
 TRANSIT_SECONDS = 0.1
 """How much earlier than here a deadline may pass at the caller, who then cancels."""
+
+UNKNOWN_METHOD = "UNKNOWN"
+"""What the log has in place of a method that does not exist, whose name is a stranger's."""
+OTHER_METHOD = "_OTHER"
+"""What metrics and spans have there."""
 
 DETAILS_TRAILER = "grpc-status-details-bin"
 
@@ -49,8 +57,8 @@ class Serving:
     """One call: entered at its beginning, and at its end refused, if it failed, and logged."""
 
     __slots__ = (
-        *("_auditor", "_context", "_gate", "_how", "_needs", "_path", "_reason", "_refusal"),
-        *("_returns", "_started", "call"),
+        *("_auditor", "_context", "_gate", "_how", "_instruments", "_needs", "_path", "_reason"),
+        *("_refusal", "_returns", "_started", "_traced", "_tracer", "call"),
     )
 
     def __init__(  # noqa: PLR0917  built in one place
@@ -61,6 +69,8 @@ class Serving:
         returns: RetryDelays,
         auditor: Auditor | None,
         how: Audited | None,
+        instruments: Instruments,
+        tracer: Tracer | None,
         context: WireCall,
     ) -> None:
         """`needs`: what the method needs of its caller; `how` it is audited, if it is."""
@@ -70,6 +80,9 @@ class Serving:
         self._returns = returns
         self._auditor = auditor
         self._how = how
+        self._instruments = instruments
+        self._tracer = tracer
+        self._traced: TracedCall | None = None
         self._context = context
         self._reason = ""
         self._refusal: MemorydError | None = None
@@ -78,6 +91,10 @@ class Serving:
         self._started = time.perf_counter()
         context = self._context
         metadata = context.invocation_metadata()
+        if self._tracer is not None:
+            self._traced = self._tracer.begin(measured_as(self._path), metadata or ())
+            if self._traced is not None:
+                spans.enter(self._traced)
         request_id = _request_id(metadata)
         try:
             principal = await self._gate.principal_of(context, metadata, self._needs)
@@ -113,7 +130,13 @@ class Serving:
                 code = grpc.StatusCode.CANCELLED
         finally:
             code = _timed(self.call, code)
-            _log(self.call, code, self._started)
+            seconds = time.perf_counter() - self._started
+            self._instruments.calls.observe(seconds, measured_as(self._path), code.name)
+            trace_id = ""
+            if self._traced is not None:
+                self._traced.end(code.name, self._reason)
+                trace_id = self._traced.trace_id
+            _log(self.call, code, seconds, trace_id)
             if self._auditor is not None:
                 self._leave_line(self._auditor, code)
 
@@ -131,7 +154,7 @@ class Serving:
 
     def _refused_with(self, error: Exception) -> Status:
         """Give the status that ends the call."""
-        self._reason = reason_of(error) if isinstance(error, MemorydError) else INTERNAL
+        self._reason = _reason_of(error)
         return self.status_of(error)
 
     def status_of(self, error: Exception) -> Status:
@@ -142,6 +165,9 @@ class Serving:
         if isinstance(error, Overloaded):
             error.retry_after = self._returns.give()
         status = status_of(error, call.request_id)
+        instruments = self._instruments
+        tenant = instruments.told_apart(call.principal.tenant)
+        instruments.refusals.add(1, _reason_of(error), tenant)
         if status.code is grpc.StatusCode.INTERNAL:
             log.error(
                 "unhandled exception",
@@ -196,15 +222,26 @@ def _timed(call: Call, code: grpc.StatusCode) -> grpc.StatusCode:
     return code
 
 
-def _log(call: Call, code: grpc.StatusCode, started: float) -> None:
+def measured_as(path: str) -> str:
+    """The method as OpenTelemetry's conventions have it, by the path that the log has."""
+    return OTHER_METHOD if path == UNKNOWN_METHOD else path[1:]
+
+
+def _reason_of(error: Exception) -> str:
+    return reason_of(error) if isinstance(error, MemorydError) else INTERNAL
+
+
+def _log(call: Call, code: grpc.StatusCode, seconds: float, trace_id: str) -> None:
     if not log.isEnabledFor(logging.INFO):
         return
     fields = {
         "method": call.method,
         "code": code.name,
-        "ms": round((time.perf_counter() - started) * 1000, 3),
+        "ms": round(seconds * 1000, 3),
         "request_id": call.request_id,
     }
+    if trace_id:
+        fields["trace_id"] = trace_id
     principal = call.principal
     if principal.method is not AuthMethod.OFF:
         fields |= {"tenant": principal.tenant, "principal": principal.name}

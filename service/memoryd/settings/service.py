@@ -161,10 +161,10 @@ class Settings(SettingsModel):
     http_port: HttpPort = Field(
         default="",
         description=(
-            "The port for HTTP, at the same host: the Connect protocol, gRPC-Web and probes. "
-            "Empty: the one after MEMORYD_PORT that is not MEMORYD_HEALTH_PORT, or any free one "
-            "where that is 0; where another process has it, HTTP is not served, and a warning says "
-            "so. off: none."
+            "The port for HTTP, at the same host: the Connect protocol, gRPC-Web, probes and "
+            "metrics. Empty: the one after MEMORYD_PORT that is not MEMORYD_HEALTH_PORT, or any "
+            "free one where that is 0; where another process has it, HTTP is not served, and a "
+            "warning says so. off: none."
         ),
     )
     http_allowed_origins: Origins = Field(
