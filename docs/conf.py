@@ -41,6 +41,7 @@ NAVIGATION = {
         "documents",
         "conversations",
         "http",
+        "python",
         "clients",
         "../clients/typescript/README",
         "limits",
