@@ -2,10 +2,14 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test torture test-pgbouncer test-earlier-release test-later-schema test-http test-aio resolve-clients install-clients fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline image bench bench-access bench-peers bench-recall bench-relevance profile lock docs clients test-languages examples example-node example-go clean test-alerts bench-telemetry FORCE
+.PHONY: help install serve test torture test-pgbouncer test-earlier-release test-later-schema test-http test-aio test-integrations resolve-clients install-clients fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline image bench bench-access bench-peers bench-recall bench-relevance profile lock docs clients test-languages examples example-node example-go clean test-alerts bench-telemetry FORCE
 
 # make PYTHON=python3.13 install
 CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
+
+# What is developed with; and the frameworks, which have an environment of their own.
+EXTRAS := aws dev minilm semantic server telemetry
+FRAMEWORKS := langchain langgraph
 
 # Tools find each other on the path: protoc its plugins, the README's examples grpcurl.
 RUN := PATH="$(CURDIR)/.venv/bin:$$PATH"
@@ -90,6 +94,18 @@ resolve-clients: .venv/.installed ## see that the client leaves other packages t
 
 install-clients: .venv/.installed ## install the client beside each of them, and call a server from the same process
 	GRPC_VERBOSITY=NONE $(RUN) python -m tests.neighbours install
+
+# Frameworks in an environment of their own: they ask for releases of packages that the server does not.
+test-integrations: .venv/.installed build/integrations-venv/.installed ## run the tests of memoryd.integrations with the frameworks themselves (ARGS)
+	build/integrations-venv/bin/python -m pytest -c tests/integrations/pytest.ini --rootdir . $(or $(ARGS),tests/integrations)
+
+build/integrations-venv/.installed: constraints-integrations.txt pyproject.toml | .venv/.installed
+	.venv/bin/python -m venv --clear --without-pip build/integrations-venv
+	.venv/bin/python -I -m pip --python build/integrations-venv/bin/python --disable-pip-version-check install --quiet --no-user \
+		--require-hashes --no-deps --requirement constraints-integrations.txt
+	.venv/bin/python -I -m pip --python build/integrations-venv/bin/python --disable-pip-version-check install --quiet --no-user \
+		--isolated --no-index --no-deps --no-build-isolation --editable .
+	@touch $@
 
 fuzz: fuzz-requests fuzz-calls fuzz-frames fuzz-settings ## look for harmful input (FUZZ_SECONDS=600, FUZZ_EXAMPLES=20000)
 
@@ -282,10 +298,11 @@ build/memoryd.binpb: .venv/.installed FORCE
 	$(RUN) python protos/generate.py image $@
 
 lock: .venv/.locker ## pin again what pyproject.toml requires (UPGRADE=1: the newest versions)
-	$(LOCK) --all-extras --output-file constraints.txt
+	$(LOCK) $(EXTRAS:%=--extra %) --output-file constraints.txt
 	$(LOCK) --extra server --extra semantic --constraints constraints.txt --excludes deploy/unused.txt --output-file constraints-server.txt
 	$(LOCK) --extra telemetry --constraints constraints.txt --output-file constraints-telemetry.txt
 	$(LOCK) --extra aws --constraints constraints.txt --output-file constraints-aws.txt
+	$(LOCK) $(FRAMEWORKS:%=--extra %) --group integrations --output-file constraints-integrations.txt
 	$(PIN) --group docs --output-file constraints-docs.txt
 	$(PIN) --group stubs --output-file constraints-stubs.txt
 	$(PIN) benchmarks/peers-requirements.in --output-file benchmarks/peers-requirements.txt
@@ -343,7 +360,7 @@ endif
 .venv/.installed: .venv/.tools pyproject.toml
 	@echo 'Installing what constraints.txt pins; the first time takes about half a minute'
 	@$(PIP) $(PINNED) --requirement constraints.txt
-	@extras=$$(.venv/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"], sep=",")') && \
+	@extras=$$(echo $(EXTRAS) | tr ' ' ,) && \
 		$(PIP) --quiet --isolated --no-index --no-build-isolation --editable ".[$$extras]" || \
 		{ echo 'constraints.txt may lack what pyproject.toml asks for: make lock' >&2; exit 1; }
 	@touch $@

@@ -20,7 +20,13 @@ from memoryd.v1.error_reason_pb2 import ErrorReason
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
     file.relative_to(ROOT)
-    for pattern in ("*.md", "docs/*.md", "examples/*.md", "clients/typescript/*.md")
+    for pattern in (
+        "*.md",
+        "docs/*.md",
+        "docs/integrations/*.md",
+        "examples/*.md",
+        "clients/typescript/*.md",
+    )
     for file in ROOT.glob(pattern)
 )
 

@@ -13,12 +13,25 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
+MODULES = {file.stem for file in (ROOT / "service/memoryd/integrations").glob("*.py")}
+FRAMEWORKS = tuple(extra for extra in EXTRAS if extra in MODULES)
 PINNED = {
-    "constraints.txt": tuple(EXTRAS),
+    "constraints.txt": tuple(extra for extra in EXTRAS if extra not in FRAMEWORKS),
+    "constraints-integrations.txt": FRAMEWORKS,
     "constraints-server.txt": ("server", "semantic"),
     "constraints-aws.txt": ("aws",),
     "constraints-telemetry.txt": ("telemetry",),
 }
+
+
+def test_every_extra_is_installed_somewhere():
+    makefile = (ROOT / "Makefile").read_text()
+    named = {
+        kind: tuple(re.search(rf"^{kind} := (.*)$", makefile, re.MULTILINE)[1].split())
+        for kind in ("EXTRAS", "FRAMEWORKS")
+    }
+    assert sorted(named["FRAMEWORKS"]) == sorted(FRAMEWORKS)
+    assert sorted(named["EXTRAS"]) == sorted(PINNED["constraints.txt"])
 
 
 def pins(file: str) -> dict[str, set[str]]:
@@ -41,7 +54,11 @@ def test_what_is_asked_for_is_pinned(file):
         assert all(version in requirement.specifier for version in versions), requirement
 
 
-@pytest.mark.parametrize("file", [file for file in PINNED if file != "constraints.txt"])
+APART = {"constraints.txt", "constraints-integrations.txt"}
+"""What is compared with, and what is installed apart from it."""
+
+
+@pytest.mark.parametrize("file", sorted(PINNED.keys() - APART))
 def test_what_serves_is_what_is_tested(file):
     everything = pins("constraints.txt")
     for name, versions in pins(file).items():

@@ -51,6 +51,17 @@ class Background:
         finally:
             future.cancel()  # where the wait itself was interrupted
 
+    async def wait(self, work: Coroutine[Any, Any, _R]) -> _R:
+        """Do some work in the loop, and wait for its result in the loop of the caller.
+
+        Raises what `run` raises. A caller that is cancelled cancels the work.
+        """
+        problem = self._problem()
+        if problem:
+            work.close()
+            raise RuntimeError(problem)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
     def _problem(self) -> str:
         if self._process != os.getpid():
             return "the client was made before the process forked: make one in the child"

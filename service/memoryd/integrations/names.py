@@ -1,0 +1,42 @@
+"""Session ids that adapters make of names of their frameworks."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MAX_SESSION_ID = 255
+"""Characters."""
+
+_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+def prefix_of(prefix: str) -> str:
+    """The prefix of an adapter's sessions. Raises ValueError for what is none."""
+    if not _PREFIX.fullmatch(prefix):
+        raise ValueError(
+            f"prefix: {prefix!r} is not 1-64 of A-Z a-z 0-9 _ -, a letter or digit first"
+        )
+    return prefix
+
+
+def session_id(prefix: str, labels: Iterable[str]) -> str:
+    """`prefix:label:label`, where every other byte than `A-Z a-z 0-9 _ -` of a label is `@HH`.
+
+    Raises ValueError where that has more than 255 characters.
+    """
+    found = ":".join([prefix, *map(_escaped, labels)])
+    if len(found) > MAX_SESSION_ID:
+        raise ValueError(
+            f"the session id {found[:40]}… has {len(found)} characters, more than {MAX_SESSION_ID}:"
+            " give shorter names, or fewer of them"
+        )
+    return found
+
+
+def _escaped(label: str) -> str:
+    return "".join(chr(byte) if byte in _PLAIN else f"@{byte:02X}" for byte in label.encode())
