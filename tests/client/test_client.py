@@ -1303,6 +1303,17 @@ async def test_a_deadline_on_a_connection_is_no_lack_of_one(running: Any) -> Non
     assert "no connection" not in raised.value.message
 
 
+async def test_a_refusal_has_the_id_of_its_call(running: Any, caplog: Any) -> None:
+    caplog.set_level("INFO")
+    async with client.MemoryClient(running.address) as memory:
+        for call in (memory.get("s", MEMORY_ID), memory.get("s", "no id"), memory.erase("../s")):
+            with pytest.raises(MemorydError) as raised:
+                await call
+            logged = [getattr(record, "request_id", "") for record in caplog.records]
+            assert raised.value.request_id in logged
+            assert raised.value.request_id in str(raised.value)
+
+
 async def test_an_unreachable_server_is_unavailable() -> None:
     async with serving(ScriptedServer()) as address:
         pass

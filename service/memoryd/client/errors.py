@@ -61,6 +61,7 @@ __all__ = [
 
 _DOMAIN = "memoryd"
 _STATUS_KEY = "grpc-status-details-bin"
+_REQUEST_ID_KEY = "x-request-id"
 
 _DETAIL_TYPES: dict[str, type[Message]] = {
     kind.DESCRIPTOR.full_name: kind
@@ -128,7 +129,8 @@ class MemorydError(Exception):
         self.retry_after = _retry_delay(details)
         """How long the server asks to wait before the call is tried again."""
         self.details = details
-        """The `google.rpc` messages of the status, of the types that this client knows."""
+        """The `google.rpc` messages of the status, of the types that this client knows; of the
+        call's id also where only a trailer has it."""
 
     def __str__(self) -> str:
         request = f" (request {self.request_id})" if self.request_id else ""
@@ -273,6 +275,8 @@ def error_from(failure: grpc.aio.AioRpcError | status_pb2.Status) -> MemorydErro
     if isinstance(failure, status_pb2.Status):
         failure = _ended_with(failure)
     details = tuple(_decode(failure))
+    if not any(_of(error_details_pb2.RequestInfo, details)):
+        details += tuple(_request_info(failure))
     kind = _BY_REASON.get(_error_info(details).reason) or _BY_CODE.get(failure.code(), MemorydError)
     error = kind(failure.code(), failure.details() or "", details)
     error.__cause__ = failure
@@ -298,6 +302,13 @@ def _decode(failure: grpc.aio.AioRpcError) -> Iterator[Message]:
                 if kind is not None:
                     with contextlib.suppress(DecodeError):
                         yield kind.FromString(packed.value)
+
+
+def _request_info(failure: grpc.aio.AioRpcError) -> Iterator[Message]:
+    """What the trailers say of the call, where the status does not."""
+    for key, value in failure.trailing_metadata() or ():
+        if key == _REQUEST_ID_KEY and isinstance(value, str):
+            yield error_details_pb2.RequestInfo(request_id=value)
 
 
 def _of(kind: type[_Detail], details: tuple[Message, ...]) -> Iterator[_Detail]:
