@@ -48,6 +48,7 @@ NAVIGATION = {
         "integrations/langgraph",
         "integrations/langchain",
         "integrations/openai_agents",
+        "integrations/anthropic",
         "limits",
         "api/memory",
         "api/session",
