@@ -28,6 +28,7 @@ include_patterns = [
     "*.md",
     "docs/*.md",
     "docs/api/*.md",
+    "docs/integrations/*.md",
     "examples/*.md",
     "clients/typescript/*.md",
 ]
