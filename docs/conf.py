@@ -50,6 +50,7 @@ NAVIGATION = {
         "integrations/langchain",
         "integrations/openai_agents",
         "integrations/anthropic",
+        "integrations/pydantic_ai",
         "limits",
         "api/memory",
         "api/session",
