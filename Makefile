@@ -9,7 +9,7 @@ CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11
 
 # What is developed with; and the frameworks, which have an environment of their own.
 EXTRAS := aws dev minilm semantic server telemetry
-FRAMEWORKS := langchain langgraph
+FRAMEWORKS := anthropic langchain langgraph openai_agents pydantic_ai
 
 # Tools find each other on the path: protoc its plugins, the README's examples grpcurl.
 RUN := PATH="$(CURDIR)/.venv/bin:$$PATH"

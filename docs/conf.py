@@ -28,6 +28,7 @@ include_patterns = [
     "*.md",
     "docs/*.md",
     "docs/api/*.md",
+    "docs/integrations/*.md",
     "examples/*.md",
     "clients/typescript/*.md",
 ]
@@ -47,6 +48,9 @@ NAVIGATION = {
         "integrations/index",
         "integrations/langgraph",
         "integrations/langchain",
+        "integrations/openai_agents",
+        "integrations/anthropic",
+        "integrations/pydantic_ai",
         "limits",
         "api/memory",
         "api/session",

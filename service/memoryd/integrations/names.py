@@ -1,4 +1,4 @@
-"""Session ids that adapters make of names of their frameworks."""
+"""Ids of sessions and conversations that adapters make of names of their frameworks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def session_id(prefix: str, labels: Iterable[str]) -> str:
     found = ":".join([prefix, *map(_escaped, labels)])
     if len(found) > MAX_SESSION_ID:
         raise ValueError(
-            f"the session id {found[:40]}… has {len(found)} characters, more than {MAX_SESSION_ID}:"
+            f"the id {found[:40]}… has {len(found)} characters, more than {MAX_SESSION_ID}:"
             " give shorter names, or fewer of them"
         )
     return found
