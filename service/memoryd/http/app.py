@@ -14,7 +14,7 @@ import re
 from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs
 
 import grpc
@@ -25,6 +25,7 @@ from memoryd.domain.errors import MemorydError
 from memoryd.http.call import HttpCall, HttpCaller
 from memoryd.http.codecs import JSON, PROTO, codec_of
 from memoryd.http.frames import GZIP, IDENTITY
+from memoryd.http.request import Refused, header
 from memoryd.http.wires import (
     HTTP_STATUS,
     ConnectAbsent,
@@ -39,17 +40,15 @@ from memoryd.rpc.receiving import RECEIVE_MARGIN_BYTES
 from memoryd.rpc.status import status_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from google.protobuf.descriptor import MethodDescriptor
 
+    from memoryd.http.request import Receive, Scope, Send
     from memoryd.http.wires import Headers, Wire
     from memoryd.rpc.call import Caller
     from memoryd.rpc.pipeline import Handler
 
-    Scope = MutableMapping[str, Any]
-    Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-    Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
     Scrape = Callable[..., Awaitable[tuple[bytes, str]]]
     """Given what the scraper accepts and `with_tenants`, the body and its content type."""
     App = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -78,19 +77,6 @@ _EXPOSED = (
 """The headers that a page may read."""
 _PREFLIGHT_SECONDS = 7200
 """For how long a browser need not ask again."""
-
-
-class Refused(Exception):
-    """A request that is no call."""
-
-    def __init__(
-        self, status: int, code: str, message: str, headers: Headers | None = None
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = message
-        self.headers = headers or []
 
 
 class _Form(NamedTuple):
@@ -188,13 +174,11 @@ class Application:
             status = status_of(error, "")
             failure = Failure(status.code, status.message)
             raise Refused(HTTP_STATUS[status.code], failure.name, failure.message) from None
-        body, content_type = await self._scrape(
-            _header(scope, b"accept"), with_tenants=with_tenants
-        )
+        body, content_type = await self._scrape(header(scope, b"accept"), with_tenants=with_tenants)
         await _answer_body(send, 200, body, content_type=content_type)
 
     def _check_host(self, scope: Scope) -> None:
-        given = _header(scope, b"host")
+        given = header(scope, b"host")
         if "*" not in self._hosts and not is_allowed(given, self._hosts):
             raise Refused(
                 421,
@@ -222,7 +206,7 @@ class Application:
             return self._get(scope, method)
         if scope["method"] != "POST":
             raise Refused(405, "unimplemented", "calls are made by POST", [(b"allow", b"POST")])
-        content_type = _header(scope, b"content-type").partition(";")[0].strip().lower()
+        content_type = header(scope, b"content-type").partition(";")[0].strip().lower()
         streams = method is not None and (method.client_streaming or method.server_streaming)
         form = _form_of(content_type)
         is_right = (
@@ -243,8 +227,8 @@ class Application:
         return kind(
             codec,
             content_type,
-            compressed_by=_header(scope, form.compressed_by),
-            takes=_header(scope, form.takes),
+            compressed_by=header(scope, form.compressed_by),
+            takes=header(scope, form.takes),
             most=self._most,
             takes_one=method is None or not method.client_streaming,
         )
@@ -278,7 +262,7 @@ class Application:
             codec,
             f"application/{name}",
             compressed_by=query.get("compression", ""),
-            takes=_header(scope, b"accept-encoding"),
+            takes=header(scope, b"accept-encoding"),
             most=self._most,
             takes_one=True,
         )
@@ -343,14 +327,14 @@ def method_at(path: bytes) -> MethodDescriptor | None:
 
 def timeout_of(scope: Scope) -> float | None:
     """How many seconds the caller waits. Raises Refused."""
-    milliseconds = _header(scope, b"connect-timeout-ms")
+    milliseconds = header(scope, b"connect-timeout-ms")
     if milliseconds:
         if _CONNECT_TIMEOUT.fullmatch(milliseconds):
             return int(milliseconds) / 1000
         raise Refused(
             400, "invalid_argument", "connect-timeout-ms is a number of at most 10 digits"
         )
-    given = _header(scope, b"grpc-timeout")
+    given = header(scope, b"grpc-timeout")
     if not given:
         return None
     found = _GRPC_TIMEOUT.fullmatch(given)
@@ -362,10 +346,6 @@ def timeout_of(scope: Scope) -> float | None:
 def _check_compression(name: str) -> None:
     if name not in {"", IDENTITY, GZIP}:
         raise Refused(501, "unimplemented", "requests are compressed by gzip, or not at all")
-
-
-def _header(scope: Scope, name: bytes) -> str:
-    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
 
 
 async def _refuse(send: Send, wire: Wire, refused: Refused) -> None:
