@@ -47,6 +47,7 @@ NAVIGATION = {
         "integrations/index",
         "integrations/langgraph",
         "integrations/langchain",
+        "integrations/mcp",
         "limits",
         "api/memory",
         "api/session",

@@ -11,7 +11,7 @@ import base64
 import binascii
 import json
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.descriptor import MethodDescriptor
 
+    from memoryd.http.mcp import McpDoor
     from memoryd.http.request import Receive, Scope, Send
     from memoryd.http.wires import Headers, Wire
     from memoryd.rpc.call import Caller
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 _PROBES = frozenset({"/livez", "/readyz"})
 _DESCRIPTION = "/openapi.json"
 _METRICS = "/metrics"
+_MCP = "/mcp"
 _PAGES = _PROBES | {_DESCRIPTION, _METRICS}
 _FILE = Path(__file__).with_name("openapi.json")
 
@@ -118,8 +120,10 @@ class Application:
         may_know_tenants: Callable[[Caller], Awaitable[bool]],
         hosts: Collection[str],
         message_bytes: int,
+        mcp: Callable[[], McpDoor],
     ) -> None:
         """`problem`: why the service does not serve, if so; `hosts`: by which it may be named."""
+        self._mcp = mcp
         self._scrape = scrape
         self._may_know_tenants = may_know_tenants
         self._handlers = handlers
@@ -150,6 +154,9 @@ class Application:
         self._check_host(scope)
         if path == _DESCRIPTION:
             await _answer_body(send, 200, await asyncio.to_thread(_FILE.read_bytes))
+            return
+        if path == _MCP:
+            await self._mcp().serve(scope, receive, send)
             return
         raw_path = scope["raw_path"]
         # That there is no such method is said to who calls it, not to who looks for a page.
@@ -278,8 +285,19 @@ def application(
     hosts: Collection[str],
     origins: Collection[str],
     message_bytes: int,
+    mcp_session: str,
 ) -> App:
-    """As `Application`, which pages of these origins may call."""
+    """As `Application`, which pages of these origins may call.
+
+    `mcp_session`: the name of the session of who calls by MCP.
+    """
+
+    @cache
+    def mcp() -> McpDoor:
+        from memoryd.http.mcp import McpDoor  # noqa: PLC0415  loads a client, which few need
+
+        return McpDoor(handlers, session=mcp_session, origins=origins, most=message_bytes)
+
     app = Application(
         handlers,
         unknown,
@@ -288,6 +306,7 @@ def application(
         may_know_tenants=may_know_tenants,
         hosts=hosts,
         message_bytes=message_bytes,
+        mcp=mcp,
     )
     if not origins:
         return app
