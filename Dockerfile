@@ -2,14 +2,14 @@ FROM python:3.13-slim AS build
 WORKDIR /src
 
 # Dependencies first: they change less often than the code. Everything is checked against its hash.
-COPY constraints.txt constraints-server.txt constraints-aws.txt constraints-telemetry.txt ./
+COPY constraints.txt constraints-server.txt constraints-aws.txt constraints-mcp.txt constraints-telemetry.txt ./
 RUN awk '/^[^ #]/ { wanted = /^(pip|setuptools)==/ } wanted' constraints.txt > tools.txt \
     && pip install --no-cache-dir --require-hashes --no-deps --only-binary :all: --requirement tools.txt \
     && python -m venv --without-pip /opt/memoryd \
     && pip --python /opt/memoryd/bin/python install --no-cache-dir \
         --require-hashes --no-deps --only-binary :all: \
         --requirement constraints-server.txt --requirement constraints-aws.txt \
-        --requirement constraints-telemetry.txt
+        --requirement constraints-mcp.txt --requirement constraints-telemetry.txt
 
 COPY LICENSE README.md pyproject.toml ./
 COPY migrations migrations

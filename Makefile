@@ -7,9 +7,10 @@
 # make PYTHON=python3.13 install
 CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
 
-# What is developed with; and the frameworks, which have an environment of their own.
-EXTRAS := aws dev minilm semantic server telemetry
-FRAMEWORKS := anthropic langchain langgraph openai_agents pydantic_ai
+# What is developed with; and the frameworks, which have an environment of their own. A server has
+# the SDK of MCP, and so has its client.
+EXTRAS := aws dev mcp minilm semantic server telemetry
+FRAMEWORKS := anthropic langchain langgraph mcp openai_agents pydantic_ai
 
 # Tools find each other on the path: protoc its plugins, the README's examples grpcurl.
 RUN := PATH="$(CURDIR)/.venv/bin:$$PATH"
@@ -301,6 +302,7 @@ lock: .venv/.locker ## pin again what pyproject.toml requires (UPGRADE=1: the ne
 	$(LOCK) $(EXTRAS:%=--extra %) --output-file constraints.txt
 	$(LOCK) --extra server --extra semantic --constraints constraints.txt --excludes deploy/unused.txt --output-file constraints-server.txt
 	$(LOCK) --extra telemetry --constraints constraints.txt --output-file constraints-telemetry.txt
+	$(LOCK) --extra mcp --constraints constraints.txt --output-file constraints-mcp.txt
 	$(LOCK) --extra aws --constraints constraints.txt --output-file constraints-aws.txt
 	$(LOCK) $(FRAMEWORKS:%=--extra %) --group integrations --output-file constraints-integrations.txt
 	$(PIN) --group docs --output-file constraints-docs.txt

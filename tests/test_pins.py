@@ -15,11 +15,16 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 MODULES = {file.stem for file in (ROOT / "service/memoryd/integrations").glob("*.py")}
 FRAMEWORKS = tuple(extra for extra in EXTRAS if extra in MODULES)
+SERVED = ("mcp",)
+"""Frameworks that a server loads too."""
 PINNED = {
-    "constraints.txt": tuple(extra for extra in EXTRAS if extra not in FRAMEWORKS),
+    "constraints.txt": tuple(
+        extra for extra in EXTRAS if extra not in FRAMEWORKS or extra in SERVED
+    ),
     "constraints-integrations.txt": FRAMEWORKS,
     "constraints-server.txt": ("server", "semantic"),
     "constraints-aws.txt": ("aws",),
+    "constraints-mcp.txt": ("mcp",),
     "constraints-telemetry.txt": ("telemetry",),
 }
 

@@ -13,6 +13,8 @@ if __name__ == "__main__" and not sys.flags.safe_path:
 def main() -> None:
     try:
         from memoryd.cli import app  # noqa: PLC0415  where what it needs may be missing
+
+        app.main()
     except ModuleNotFoundError as missing:
         if missing.name is None or missing.name.partition(".")[0] == "memoryd":
             raise
@@ -21,7 +23,6 @@ def main() -> None:
             " without: pip install 'memoryd[server]', with the extra `semantic` to find memories by"
             " their meaning too"
         )
-    app.main()
 
 
 if __name__ == "__main__":

@@ -354,6 +354,7 @@ class Server:
             hosts=settings.http_hosts,
             origins=settings.http_allowed_origins,
             message_bytes=settings.max_message_bytes,
+            mcp_session=settings.mcp_session,
         )
         return HttpEndpoint(
             app,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -14,23 +16,49 @@ ROOT = Path(__file__).parents[2]
 SERVING_PYTHON = os.environ.get("MEMORYD_SERVING_PYTHON", str(ROOT / ".venv/bin/python"))
 """A Python that has the server."""
 
-READY = "memoryd ready on "
+
+class Addresses(NamedTuple):
+    grpc: str
+    http: str
 
 
-@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
-def address(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A server on each database, for all tests; each test has sessions of its own."""
-    command = [SERVING_PYTHON, "-m", "tests.integrations.serve", request.param]
+@contextmanager
+def serving(kind: str, **variables: str) -> Iterator[Addresses]:
+    """A server with a new database of a kind."""
+    command = [SERVING_PYTHON, "-m", "tests.integrations.serve", kind]
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with subprocess.Popen(  # noqa: S603  our own
-        command, cwd=ROOT, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command,
+        cwd=ROOT,
+        env=environ | variables,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as server:
         assert server.stdout is not None
         assert server.stdin is not None
-        line = server.stdout.readline()
-        assert line.startswith(READY), "the server did not start"
-        yield line.removeprefix(READY).strip()
+        found = [server.stdout.readline().rpartition(" on ")[2].strip() for _ in Addresses._fields]
+        assert all(found), "the server did not start"
+        yield Addresses(*found)
         server.stdin.close()
+
+
+@pytest.fixture
+def served() -> Callable[..., AbstractContextManager[Addresses]]:
+    """Start a server of a test's own, on a kind of database and with variables."""
+    return serving
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def addresses(request: pytest.FixtureRequest) -> Iterator[Addresses]:
+    """A server on each database, for all tests; each test has sessions of its own."""
+    with serving(request.param) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def address(addresses: Addresses) -> str:
+    return addresses.grpc
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@
 
     python -m tests.integrations.serve sqlite|postgresql
 
-It prints the line in which the server says where it is ready.
+It prints the lines in which the server says where it is ready, for gRPC and for HTTP. What begins
+with MEMORYD_ in the environment is the server's.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-READY = "memoryd ready on "
+READY_LINES = 2
 
 
 def main() -> None:
@@ -23,7 +24,7 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         environ = os.environ | {
             "MEMORYD_PORT": "0",
-            "MEMORYD_HTTP_PORT": "off",
+            "MEMORYD_HTTP_PORT": "0",
             "MEMORYD_LOG_LEVEL": "warning",
             "MEMORYD_DATABASE_URL": f"sqlite+aiosqlite:///{folder / 'memoryd.db'}",
         }
@@ -45,7 +46,8 @@ def main() -> None:
         stack.callback(process.wait)
         stack.callback(process.terminate)
         assert process.stdout is not None
-        sys.stdout.write(process.stdout.readline())
+        for _ in range(READY_LINES):
+            sys.stdout.write(process.stdout.readline())
         sys.stdout.flush()
         sys.stdin.read()
 

@@ -19,10 +19,15 @@ Ca = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, an answer a line.")]
 
+SessionArgument = Annotated[
+    bool, typer.Option("--session-argument", help="Calls may name another session.")
+]
+ReadOnly = Annotated[bool, typer.Option("--read-only", help="Only tools that change nothing.")]
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to an application."""
-    for command in (store, retrieve, sessions, watch, erase, tools):
+    for command in (store, retrieve, sessions, watch, erase, tools, mcp):
         app.command()(command)
     app.command(name="list")(list_)
 
@@ -140,3 +145,27 @@ def tools(
     from memoryd.cli import calls
 
     calls.tools(_place(target, ca, as_json), tool)
+
+
+def mcp(  # noqa: PLR0917  typer takes them by name
+    session_id: Annotated[str | None, typer.Option(help="Whose memories: user-123.")] = None,
+    session_argument: SessionArgument = False,  # noqa: FBT002  typer's way of a flag
+    read_only: ReadOnly = False,  # noqa: FBT002  typer's way of a flag
+    no_delete: Annotated[bool, typer.Option("--no-delete", help="No tool that deletes.")] = False,  # noqa: FBT002  typer's way of a flag
+    target: Target = None,
+    ca: Ca = None,
+) -> None:
+    """Give a model a session's memories as tools, by the Model Context Protocol over stdio.
+
+    The variable MEMORYD_API_KEY has the key that is shown to the server.
+    """
+    from memoryd.cli import mcp as command
+
+    command.serve(
+        session_id,
+        target,
+        ca,
+        session_argument=session_argument,
+        read_only=read_only,
+        no_delete=no_delete,
+    )

@@ -19,7 +19,7 @@ from memoryd.client import (
     ToolConfigClient,
     open_channel,
 )
-from memoryd.client.connection import target_from
+from memoryd.client.connection import DEFAULT_TARGET, target_from
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from memoryd.client.answering import Answer
     from memoryd.client.answers import ToolName
-
-DEFAULT_TARGET = "127.0.0.1:50051"
 
 
 class Place(NamedTuple):

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 TARGET_VARIABLE = "MEMORYD_TARGET"
 
+DEFAULT_TARGET = "127.0.0.1:50051"
+"""Of the command line, where neither an option nor the variable names another."""
+
 _SERVER_NAME = "grpc.ssl_target_name_override"
 _PROXY = "grpc.enable_http_proxy"
 

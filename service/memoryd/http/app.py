@@ -11,10 +11,10 @@ import base64
 import binascii
 import json
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs
 
 import grpc
@@ -25,6 +25,7 @@ from memoryd.domain.errors import MemorydError
 from memoryd.http.call import HttpCall, HttpCaller
 from memoryd.http.codecs import JSON, PROTO, codec_of
 from memoryd.http.frames import GZIP, IDENTITY
+from memoryd.http.request import Refused, header
 from memoryd.http.wires import (
     HTTP_STATUS,
     ConnectAbsent,
@@ -39,17 +40,16 @@ from memoryd.rpc.receiving import RECEIVE_MARGIN_BYTES
 from memoryd.rpc.status import status_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from google.protobuf.descriptor import MethodDescriptor
 
+    from memoryd.http.mcp import McpDoor
+    from memoryd.http.request import Receive, Scope, Send
     from memoryd.http.wires import Headers, Wire
     from memoryd.rpc.call import Caller
     from memoryd.rpc.pipeline import Handler
 
-    Scope = MutableMapping[str, Any]
-    Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-    Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
     Scrape = Callable[..., Awaitable[tuple[bytes, str]]]
     """Given what the scraper accepts and `with_tenants`, the body and its content type."""
     App = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 _PROBES = frozenset({"/livez", "/readyz"})
 _DESCRIPTION = "/openapi.json"
 _METRICS = "/metrics"
+_MCP = "/mcp"
 _PAGES = _PROBES | {_DESCRIPTION, _METRICS}
 _FILE = Path(__file__).with_name("openapi.json")
 
@@ -78,19 +79,6 @@ _EXPOSED = (
 """The headers that a page may read."""
 _PREFLIGHT_SECONDS = 7200
 """For how long a browser need not ask again."""
-
-
-class Refused(Exception):
-    """A request that is no call."""
-
-    def __init__(
-        self, status: int, code: str, message: str, headers: Headers | None = None
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = message
-        self.headers = headers or []
 
 
 class _Form(NamedTuple):
@@ -132,8 +120,10 @@ class Application:
         may_know_tenants: Callable[[Caller], Awaitable[bool]],
         hosts: Collection[str],
         message_bytes: int,
+        mcp: Callable[[], McpDoor],
     ) -> None:
         """`problem`: why the service does not serve, if so; `hosts`: by which it may be named."""
+        self._mcp = mcp
         self._scrape = scrape
         self._may_know_tenants = may_know_tenants
         self._handlers = handlers
@@ -165,6 +155,9 @@ class Application:
         if path == _DESCRIPTION:
             await _answer_body(send, 200, await asyncio.to_thread(_FILE.read_bytes))
             return
+        if path == _MCP:
+            await self._mcp().serve(scope, receive, send)
+            return
         raw_path = scope["raw_path"]
         # That there is no such method is said to who calls it, not to who looks for a page.
         if raw_path in self._handlers or (method == "POST" and _CALL.fullmatch(raw_path)):
@@ -188,13 +181,11 @@ class Application:
             status = status_of(error, "")
             failure = Failure(status.code, status.message)
             raise Refused(HTTP_STATUS[status.code], failure.name, failure.message) from None
-        body, content_type = await self._scrape(
-            _header(scope, b"accept"), with_tenants=with_tenants
-        )
+        body, content_type = await self._scrape(header(scope, b"accept"), with_tenants=with_tenants)
         await _answer_body(send, 200, body, content_type=content_type)
 
     def _check_host(self, scope: Scope) -> None:
-        given = _header(scope, b"host")
+        given = header(scope, b"host")
         if "*" not in self._hosts and not is_allowed(given, self._hosts):
             raise Refused(
                 421,
@@ -222,7 +213,7 @@ class Application:
             return self._get(scope, method)
         if scope["method"] != "POST":
             raise Refused(405, "unimplemented", "calls are made by POST", [(b"allow", b"POST")])
-        content_type = _header(scope, b"content-type").partition(";")[0].strip().lower()
+        content_type = header(scope, b"content-type").partition(";")[0].strip().lower()
         streams = method is not None and (method.client_streaming or method.server_streaming)
         form = _form_of(content_type)
         is_right = (
@@ -243,8 +234,8 @@ class Application:
         return kind(
             codec,
             content_type,
-            compressed_by=_header(scope, form.compressed_by),
-            takes=_header(scope, form.takes),
+            compressed_by=header(scope, form.compressed_by),
+            takes=header(scope, form.takes),
             most=self._most,
             takes_one=method is None or not method.client_streaming,
         )
@@ -278,7 +269,7 @@ class Application:
             codec,
             f"application/{name}",
             compressed_by=query.get("compression", ""),
-            takes=_header(scope, b"accept-encoding"),
+            takes=header(scope, b"accept-encoding"),
             most=self._most,
             takes_one=True,
         )
@@ -294,8 +285,19 @@ def application(
     hosts: Collection[str],
     origins: Collection[str],
     message_bytes: int,
+    mcp_session: str,
 ) -> App:
-    """As `Application`, which pages of these origins may call."""
+    """As `Application`, which pages of these origins may call.
+
+    `mcp_session`: the name of the session of who calls by MCP.
+    """
+
+    @cache
+    def mcp() -> McpDoor:
+        from memoryd.http.mcp import McpDoor  # noqa: PLC0415  loads a client, which few need
+
+        return McpDoor(handlers, session=mcp_session, origins=origins, most=message_bytes)
+
     app = Application(
         handlers,
         unknown,
@@ -304,6 +306,7 @@ def application(
         may_know_tenants=may_know_tenants,
         hosts=hosts,
         message_bytes=message_bytes,
+        mcp=mcp,
     )
     if not origins:
         return app
@@ -343,14 +346,14 @@ def method_at(path: bytes) -> MethodDescriptor | None:
 
 def timeout_of(scope: Scope) -> float | None:
     """How many seconds the caller waits. Raises Refused."""
-    milliseconds = _header(scope, b"connect-timeout-ms")
+    milliseconds = header(scope, b"connect-timeout-ms")
     if milliseconds:
         if _CONNECT_TIMEOUT.fullmatch(milliseconds):
             return int(milliseconds) / 1000
         raise Refused(
             400, "invalid_argument", "connect-timeout-ms is a number of at most 10 digits"
         )
-    given = _header(scope, b"grpc-timeout")
+    given = header(scope, b"grpc-timeout")
     if not given:
         return None
     found = _GRPC_TIMEOUT.fullmatch(given)
@@ -362,10 +365,6 @@ def timeout_of(scope: Scope) -> float | None:
 def _check_compression(name: str) -> None:
     if name not in {"", IDENTITY, GZIP}:
         raise Refused(501, "unimplemented", "requests are compressed by gzip, or not at all")
-
-
-def _header(scope: Scope, name: bytes) -> str:
-    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
 
 
 async def _refuse(send: Send, wire: Wire, refused: Refused) -> None:

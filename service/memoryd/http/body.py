@@ -49,6 +49,10 @@ class Room:
             self._waiting.clear()
 
 
+ROOM = Room(MOST_BYTES)
+"""What the bodies of all requests share."""
+
+
 class Body:
     """Gives parts of the body, and says when the caller has gone."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from memoryd.database.fair_places import FairPlaces
-from memoryd.http.body import MOST_BYTES, Body, Room
+from memoryd.http.body import ROOM, Body
 from memoryd.http.wires import ConnectUnary, Failure
 from memoryd.rpc.call import OFFLOAD_BYTES, VALIDATION_THREADS, offloaded
 
@@ -28,8 +28,6 @@ _BINARY_SUFFIX = "-bin"
 
 _converting = FairPlaces(VALIDATION_THREADS)
 """For what is large, to be made of JSON or compressed in a thread."""
-
-_room = Room(MOST_BYTES)
 
 
 class HttpCaller:
@@ -57,7 +55,25 @@ class HttpCaller:
         }
 
 
-class HttpCall(HttpCaller):
+class WaitingCaller(HttpCaller):
+    """One who waits for an answer, and for how long."""
+
+    def __init__(self, scope: Mapping[str, Any], timeout: float | None) -> None:
+        """`timeout`: seconds; None: any time."""
+        super().__init__(scope)
+        self._deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        self._trailing: tuple[tuple[str, str | bytes], ...] = ()
+
+    def time_remaining(self) -> float | None:
+        if self._deadline is None:
+            return None
+        return max(self._deadline - asyncio.get_running_loop().time(), 0.0)
+
+    def set_trailing_metadata(self, metadata: Any, /) -> None:
+        self._trailing = tuple(metadata)
+
+
+class HttpCall(WaitingCaller):
     """What a handler knows of its call: see `WireCall`."""
 
     def __init__(
@@ -71,14 +87,12 @@ class HttpCall(HttpCaller):
         most: int,
     ) -> None:
         """`timeout`: seconds the caller waits; `most`: bytes of a message."""
-        super().__init__(scope)
+        super().__init__(scope, timeout)
         loop = asyncio.get_running_loop()
         self._receive = receive
         self._send = send
         self._wire = wire
-        self._body = Body(receive, self._note_gone, most, _room)
-        self._deadline = None if timeout is None else loop.time() + timeout
-        self._trailing: tuple[tuple[str, str | bytes], ...] = ()
+        self._body = Body(receive, self._note_gone, most, ROOM)
         self._failure: Failure | None = None
         self._aborted: asyncio.Future[None] = loop.create_future()
         self._has_begun = False
@@ -88,14 +102,6 @@ class HttpCall(HttpCaller):
         self._task: asyncio.Task[Any] | None = None
 
     # What handlers use
-
-    def time_remaining(self) -> float | None:
-        if self._deadline is None:
-            return None
-        return max(self._deadline - asyncio.get_running_loop().time(), 0.0)
-
-    def set_trailing_metadata(self, metadata: Any, /) -> None:
-        self._trailing = tuple(metadata)
 
     def code(self) -> grpc.StatusCode | None:
         return None if self._failure is None else self._failure.code

@@ -29,7 +29,7 @@ def session_id(prefix: str, labels: Iterable[str]) -> str:
 
     Raises ValueError where that has more than 255 characters.
     """
-    found = ":".join([prefix, *map(_escaped, labels)])
+    found = ":".join([prefix, *map(escaped, labels)])
     if len(found) > MAX_SESSION_ID:
         raise ValueError(
             f"the id {found[:40]}… has {len(found)} characters, more than {MAX_SESSION_ID}:"
@@ -38,5 +38,6 @@ def session_id(prefix: str, labels: Iterable[str]) -> str:
     return found
 
 
-def _escaped(label: str) -> str:
+def escaped(label: str) -> str:
+    """A label as it stands in session ids."""
     return "".join(chr(byte) if byte in _PLAIN else f"@{byte:02X}" for byte in label.encode())

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 from memoryd.database.urls import UrlError, check_url
-from memoryd.domain.principals import tenant_of
+from memoryd.domain.principals import is_session_id, tenant_of
 from memoryd.settings.model import Accepts, refusal
 
 
@@ -133,6 +133,20 @@ def _origins(value: object) -> tuple[str, ...]:
     return _names(value, _ORIGIN)
 
 
+_PRINCIPAL = "{principal}"
+
+
+def _session_template(text: str) -> str:
+    if is_session_id(text.replace(_PRINCIPAL, "x")) is None:
+        raise ValueError
+    return text
+
+
+SessionTemplate = Annotated[
+    str,
+    AfterValidator(_session_template),
+    Accepts(f"a session id, in which {_PRINCIPAL} stands for the caller's name"),
+]
 HttpPort = Annotated[
     str, BeforeValidator(_http_port), Accepts("nothing, off, or a number from 0 to 65535")
 ]

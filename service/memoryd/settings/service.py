@@ -35,6 +35,7 @@ from memoryd.settings.field_types import (
     ReadUrl,
     SecretNames,
     SecretReferences,
+    SessionTemplate,
     is_sqlite,
     lower_case,
 )
@@ -177,6 +178,14 @@ class Settings(SettingsModel):
             "By which names HTTP is served besides localhost, 127.0.0.1, ::1 and MEMORYD_HOST; "
             "requests that name another host are refused, since a page may have made that name one "
             "of this machine's."
+        ),
+    )
+    mcp_session: SessionTemplate = Field(
+        default="mcp:{principal}",
+        description=(
+            "The session whose memories a caller has at /mcp of HTTP. {principal}: the name of its "
+            "key, the subject of its token or the name in its certificate, in which other bytes "
+            "than A-Z a-z 0-9 _ - are written @HH."
         ),
     )
     tls_cert: PemFile = Field(
