@@ -98,7 +98,7 @@ install-clients: .venv/.installed ## install the client beside each of them, and
 
 # Frameworks in an environment of their own: they ask for releases of packages that the server does not.
 test-integrations: .venv/.installed build/integrations-venv/.installed ## run the tests of memoryd.integrations with the frameworks themselves (ARGS)
-	build/integrations-venv/bin/python -m pytest -c tests/integrations/pytest.ini --rootdir . $(or $(ARGS),tests/integrations)
+	build/integrations-venv/bin/python -m pytest -c tests/integrations/pytest.ini --rootdir . -n auto --dist worksteal $(or $(ARGS),tests/integrations)
 
 build/integrations-venv/.installed: constraints-integrations.txt pyproject.toml | .venv/.installed
 	.venv/bin/python -m venv --clear --without-pip build/integrations-venv
