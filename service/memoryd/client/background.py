@@ -15,6 +15,8 @@ from memoryd.client.errors import Cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+    from types import TracebackType
+    from typing import Self
 
 _R = TypeVar("_R")
 
@@ -83,6 +85,26 @@ def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Leave out what gRPC says where several loops turn: another one has read its event."""
     if not isinstance(context.get("exception"), BlockingIOError):
         loop.default_exception_handler(context)
+
+
+class Closing:
+    """A context manager that is closed in the end."""
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        """Give up what is open."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 _lock = threading.Lock()

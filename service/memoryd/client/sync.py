@@ -22,14 +22,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, ParamSpec
 
 from memoryd.client import access, channel, conversations, documents, memories, sessions, tools
 from memoryd.client import arguments as args
-from memoryd.client.background import Background, background
+from memoryd.client.background import Background, Closing, background
 from memoryd.client.channel import DEFAULT_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
     from datetime import datetime
-    from types import TracebackType
-    from typing import Self, TypeAlias
+    from typing import TypeAlias
 
     import grpc
     import grpc.aio
@@ -103,23 +102,12 @@ def _items(source: AsyncGenerator[_R, None], loop: Background) -> Generator[_R, 
         loop.run(source.aclose())
 
 
-class Channel(Facade["grpc.aio.Channel"]):
+class Channel(Closing, Facade["grpc.aio.Channel"]):
     """A channel for clients to share; `open_channel` opens it."""
 
     def close(self) -> None:
         """Close it; this cancels calls under way."""
         self._loop.run(_closed(self._inner))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 async def _closed(inner: grpc.aio.Channel) -> None:
@@ -153,7 +141,7 @@ def open_channel(
     return Channel(loop.run(opened()), loop)
 
 
-class _Client(Facade[_A_co]):
+class _Client(Closing, Facade[_A_co]):
     """A client of one service."""
 
     _kind: ClassVar[type[Any]]
@@ -205,17 +193,6 @@ class _Client(Facade[_A_co]):
         """Close the channel unless it is shared; this cancels calls under way."""
         inner: Any = self._inner
         self._loop.run(inner.close())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _awaited(provider: Any) -> Any:

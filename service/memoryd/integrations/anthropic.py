@@ -25,7 +25,7 @@ from memoryd.client import (
     NotFound,
     Put,
 )
-from memoryd.client.background import background
+from memoryd.client.background import Closing, background
 from memoryd.integrations.names import prefix_of, session_id
 
 if TYPE_CHECKING:
@@ -376,7 +376,7 @@ async def _answer(work: Coroutine[Any, Any, str]) -> str:
         raise ToolError(error.message) from error
 
 
-class MemorydMemoryTool(BetaAbstractMemoryTool):
+class MemorydMemoryTool(Closing, BetaAbstractMemoryTool):
     """The memory tool of a user, for any number of threads.
 
     Every method raises ToolError for what the model is to be told, and may raise what the clients
@@ -436,17 +436,6 @@ class MemorydMemoryTool(BetaAbstractMemoryTool):
     def close(self) -> None:
         """Close the connection; this ends commands under way."""
         self._loop.run(self._files.client.close())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class AsyncMemorydMemoryTool(BetaAsyncAbstractMemoryTool):

@@ -15,16 +15,15 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.stores import BaseStore
 
 from memoryd.client import Put, Remove
+from memoryd.client.background import Closing
 from memoryd.client.sync import DocumentClient
 from memoryd.integrations.batches import MAX_BATCH, batches, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from types import TracebackType
-    from typing import Self
 
 
-class MemorydByteStore(BaseStore[str, bytes]):
+class MemorydByteStore(Closing, BaseStore[str, bytes]):
     """A store of bytes by key, for any number of threads. Its async methods run in threads.
 
     Every method may raise what the clients of memoryd raise: `memoryd.client.MemorydError`.
@@ -80,14 +79,3 @@ class MemorydByteStore(BaseStore[str, bytes]):
     def close(self) -> None:
         """Close the connection; this ends calls under way."""
         self._documents.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -32,7 +32,7 @@ from langgraph.store.base import (
 )
 
 from memoryd.client import DocumentClient, Put, Remove
-from memoryd.client.background import background
+from memoryd.client.background import Closing, background
 from memoryd.integrations.batches import MAX_BATCH, batches, whole
 from memoryd.integrations.json_filters import conditions_of
 from memoryd.integrations.names import prefix_of, session_id
@@ -64,7 +64,7 @@ class _Partition(NamedTuple):
     session_id_prefix: str | None
 
 
-class MemorydStore(BaseStore):
+class MemorydStore(Closing, BaseStore):
     """A store of a LangGraph application, for threads and for any event loop.
 
     Every method may raise what the clients of memoryd raise: `memoryd.client.MemorydError`. The
@@ -127,17 +127,6 @@ class MemorydStore(BaseStore):
     def close(self) -> None:
         """Close the connection; this ends calls under way."""
         self._loop.run(self._client.close())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     async def __aenter__(self) -> Self:
         return self
