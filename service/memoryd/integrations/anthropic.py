@@ -26,12 +26,11 @@ from memoryd.client import (
     Put,
 )
 from memoryd.client.background import Closing, background
+from memoryd.client.connection import ClosedOnExit
 from memoryd.integrations.names import prefix_of, session_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
-    from types import TracebackType
-    from typing import Self
 
     from anthropic.types.beta import (
         BetaCacheControlEphemeralParam,
@@ -438,7 +437,7 @@ class MemorydMemoryTool(Closing, BetaAbstractMemoryTool):
         self._loop.run(self._files.client.close())
 
 
-class AsyncMemorydMemoryTool(BetaAsyncAbstractMemoryTool):
+class AsyncMemorydMemoryTool(ClosedOnExit, BetaAsyncAbstractMemoryTool):
     """The memory tool of a user, for any event loop.
 
     Its methods raise what those of MemorydMemoryTool do.
@@ -489,14 +488,3 @@ class AsyncMemorydMemoryTool(BetaAsyncAbstractMemoryTool):
     async def close(self) -> None:
         """Close the connection; this ends commands under way."""
         await self._loop.wait(self._files.client.close())
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()

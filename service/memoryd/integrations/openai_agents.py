@@ -30,13 +30,12 @@ from memoryd.client import (
     Unavailable,
 )
 from memoryd.client.background import background
+from memoryd.client.connection import ClosedOnExit
 from memoryd.integrations.names import prefix_of
 from memoryd.integrations.names import session_id as id_of
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
-    from types import TracebackType
-    from typing import Self
 
     from agents import TResponseInputItem
 
@@ -55,7 +54,7 @@ _MAYBE_DONE = (Cancelled, DeadlineExceeded, Internal, Unavailable)
 """Errors after which a change may have been committed."""
 
 
-class MemorydSession:
+class MemorydSession(ClosedOnExit):
     """The history of one conversation, for any event loop: a `Session` of the SDK.
 
     Every method may raise what the clients of memoryd raise: `memoryd.client.MemorydError`. Whoever
@@ -137,17 +136,6 @@ class MemorydSession:
     async def close(self) -> None:
         """Close the connection; this ends calls under way."""
         await self._loop.wait(self._client.close())
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
 
     async def _change(self, work: Coroutine[Any, Any, _R]) -> _R:
         """Wait until a change is done, however often the caller is cancelled meanwhile."""

@@ -26,13 +26,12 @@ from pydantic_ai.conversation_store import (
 
 from memoryd.client import AlreadyExists, Condition, DocumentClient, EtagMismatch, Put, Remove
 from memoryd.client.background import background
+from memoryd.client.connection import ClosedOnExit
 from memoryd.integrations.batches import MAX_BATCH, batches, whole
 from memoryd.integrations.names import prefix_of, session_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from types import TracebackType
-    from typing import Self
 
     from memoryd.client import Document
 
@@ -60,7 +59,7 @@ class _Stored(NamedTuple):
     before: list[str]
 
 
-class MemorydConversationStore(ConversationStore):
+class MemorydConversationStore(ClosedOnExit, ConversationStore):
     """The conversations of a user, for any event loop.
 
     Every method may raise what the clients of memoryd raise: `memoryd.client.MemorydError`.
@@ -144,17 +143,6 @@ class MemorydConversationStore(ConversationStore):
     async def close(self) -> None:
         """Close the connection; this ends calls under way."""
         await self._loop.wait(self._client.close())
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
 
     # What follows runs in the one loop of the clients.
 
