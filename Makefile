@@ -10,7 +10,7 @@ CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11
 # What is developed with; and the frameworks, which have an environment of their own. A server has
 # the SDK of MCP, and so has its client.
 EXTRAS := aws dev mcp minilm semantic server telemetry
-FRAMEWORKS := anthropic langchain langgraph mcp openai_agents pydantic_ai
+FRAMEWORKS := adk agent_framework anthropic langchain langgraph mcp openai_agents pydantic_ai strands
 
 # Tools find each other on the path: protoc its plugins, the README's examples grpcurl.
 RUN := PATH="$(CURDIR)/.venv/bin:$$PATH"

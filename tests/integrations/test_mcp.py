@@ -534,7 +534,7 @@ def test_a_command_that_cannot_work_says_why(without):
 
 def test_the_extra_alone_has_this_command_and_others_say_what_they_need():
     done = subprocess.run(
-        [sys.executable, "-m", "memoryd", "list", "ada"],
+        [sys.executable, "-m", "memoryd", "serve"],
         capture_output=True,
         text=True,
         timeout=60,
