@@ -114,6 +114,7 @@ SILENT = json.dumps({"sessionId": "silent"}).encode()
 """Of a session in which nothing happens: what is held is a stream, not what it brings."""
 LARGE = json.dumps({"sessionId": "stranger", "content": "x" * (LARGEST_BYTES - 100)}).encode()
 BOMB = gzip.compress(b" " * 64 * 2**20, 9)
+PACKED = gzip.compress(LARGE, 9)
 CHUNKS = b"1\r\n{\r\n" * 5_000
 
 FLOODS: Mapping[str, Attack] = {
@@ -127,6 +128,11 @@ FLOODS: Mapping[str, Attack] = {
         on_many,
         20,
         partial(until_closed, request(STORE + JSON + b"content-encoding: gzip\r\n", BOMB)),
+    ),
+    "packed bodies that become as large as they may": partial(
+        on_many,
+        100,
+        partial(until_closed, request(STORE + JSON + b"content-encoding: gzip\r\n", PACKED)),
     ),
     "bodies of tiny chunks": partial(
         on_many,

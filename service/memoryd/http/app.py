@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import MethodDescriptor
 
     from memoryd.http.mcp import McpDoor
-    from memoryd.http.request import Receive, Scope, Send
-    from memoryd.http.wires import Headers, Wire
+    from memoryd.http.request import Headers, Receive, Scope, Send
+    from memoryd.http.wires import Wire
     from memoryd.rpc.call import Caller
     from memoryd.rpc.pipeline import Handler
 

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from memoryd.database.fair_places import FairPlaces
-from memoryd.http.body import ROOM, Body
+from memoryd.http.body import Body
+from memoryd.http.request import client_of
 from memoryd.http.wires import ConnectUnary, Failure
 from memoryd.rpc.call import OFFLOAD_BYTES, VALIDATION_THREADS, offloaded
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from memoryd.http.wires import Wire
     from memoryd.rpc.pipeline import Handler
@@ -92,7 +93,7 @@ class HttpCall(WaitingCaller):
         self._receive = receive
         self._send = send
         self._wire = wire
-        self._body = Body(receive, self._note_gone, most, ROOM)
+        self._body = Body(scope, receive, self._note_gone, most)
         self._failure: Failure | None = None
         self._aborted: asyncio.Future[None] = loop.create_future()
         self._has_begun = False
@@ -124,7 +125,10 @@ class HttpCall(WaitingCaller):
                 reading.cancel()
         if self._failure is not None:
             raise grpc.aio.AbortError("the call is aborted")
-        message = reading.result()
+        try:
+            message = reading.result()
+        finally:
+            del reading  # as with `_served`: an error that it ends with refers to this frame
         return grpc.aio.EOF if message is None else message
 
     async def send_initial_metadata(self, metadata: Any, /) -> None:
@@ -146,7 +150,7 @@ class HttpCall(WaitingCaller):
     async def serve(self, handler: Handler) -> None:
         """Serve it, and answer. What ends it is answered too, unless the caller has gone."""
         loop = asyncio.get_running_loop()
-        task = self._task = loop.create_task(_work(handler.serve(self)))
+        task = self._task = loop.create_task(_served(handler, self))
         timer = None if self._deadline is None else loop.call_at(self._deadline, task.cancel)
         try:
             await asyncio.wait((task,))
@@ -157,6 +161,7 @@ class HttpCall(WaitingCaller):
             if timer is not None:
                 timer.cancel()
             self._body.close()
+            self._task = None  # its context has this call
         answer = self._outcome(task)
         if self._is_gone:
             return
@@ -182,11 +187,6 @@ class HttpCall(WaitingCaller):
             message = "the deadline has passed" if is_late else "the server stops"
             self._failure = self._failure or Failure(code, message, self._trailing)
             return None
-        error = task.exception()
-        if error is not None:
-            if self._failure is None:  # else it is refused
-                raise error
-            return None
         answer: bytes | None = task.result()
         return answer
 
@@ -207,6 +207,7 @@ class HttpCall(WaitingCaller):
     async def _begin(self) -> None:
         if not self._has_begun:
             self._has_begun = True
+            self._body.forget()  # the request
             status, headers = self._wire.head()
             await self._sent({"type": "http.response.start", "status": status, "headers": headers})
 
@@ -216,13 +217,14 @@ class HttpCall(WaitingCaller):
         await self._send(event)
 
     async def _read(self) -> bytes | None:
+        self._body.forget()  # what was read before
         message = await self._wire.next_message(self._body)
         return None if message is None else await self._converted(self._wire.decoded, message)
 
     async def _converted(self, convert: Callable[..., Any], data: bytes, *more: Any) -> Any:
         if len(data) <= OFFLOAD_BYTES:
             return convert(data, *more)
-        place = _converting.place(self._scope.get("client", ("",))[0])
+        place = _converting.place(client_of(self._scope))
         return await offloaded(place, convert, data, *more)
 
     def _note_gone(self) -> None:
@@ -231,8 +233,16 @@ class HttpCall(WaitingCaller):
             self._task.cancel()
 
 
-async def _work(work: Coroutine[Any, Any, Any]) -> Any:
-    return await work
+async def _served(handler: Handler, call: HttpCall) -> Any:
+    """What it answers; None where it refuses.
+
+    A task that ended with an error would refer to itself by way of what the error refers to, which
+    keeps all that its call held until it is found to be garbage.
+    """
+    try:
+        return await handler.serve(call)
+    except grpc.aio.AbortError:
+        return None
 
 
 def _metadata(headers: Iterable[tuple[bytes, bytes]]) -> Iterable[tuple[str, str | bytes]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import asynccontextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +19,14 @@ from memoryd.client import (
     SessionClient,
 )
 from memoryd.domain import errors
-from memoryd.http.body import ROOM, Body
+from memoryd.http.body import Body
 from memoryd.http.in_process import InProcessChannel
 from memoryd.http.request import Refused, header
 from memoryd.http.wires import HTTP_STATUS, Failure
 from memoryd.integrations.names import escaped
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import AsyncIterator, Collection, Mapping
 
     from memoryd.http.request import Receive, Scope, Send
     from memoryd.rpc.pipeline import Handler
@@ -81,11 +82,10 @@ class McpDoor:
         scope[_PLACE] = Place(
             MemoryClient(channel=channel), SessionClient(channel=channel), session_id
         )
-        body = await self._body(receive)
         manager = StreamableHTTPSessionManager(
             server, json_response=True, stateless=True, max_request_body_size=self._most
         )
-        async with manager.run():
+        async with self._body(scope, receive) as body, manager.run():
             await manager.handle_request(scope, _Replayed(body, receive), send)
 
     def _check_origin(self, scope: Mapping[str, Any]) -> None:
@@ -120,21 +120,26 @@ class McpDoor:
             self._server = module.server_of(module.Offer(), _place_of)
         return self._server
 
-    async def _body(self, receive: Receive) -> bytes:
+    @asynccontextmanager
+    async def _body(self, scope: Scope, receive: Receive) -> AsyncIterator[bytes]:
+        """Hold room for it, which is taken while it is worked on."""
         loop = asyncio.get_running_loop()
+        limit = asyncio.timeout(BODY_SECONDS)
+        body = Body(scope, receive, lambda: limit.reschedule(loop.time()), self._most)
         try:
-            async with asyncio.timeout(BODY_SECONDS) as limit:
-                body = Body(receive, lambda: limit.reschedule(loop.time()), self._most, ROOM)
-                try:
-                    return await body.all_of_it()
-                finally:
-                    body.close()
-        except errors.MessageTooLarge as error:
-            raise Refused(_TOO_LARGE, "resource_exhausted", str(error)) from None
-        except TimeoutError:
-            raise Refused(
-                408, "deadline_exceeded", f"the request has not come in {BODY_SECONDS:g} s"
-            ) from None
+            try:
+                async with limit:
+                    data = await body.all_of_it()
+            except errors.MessageTooLarge as error:
+                raise Refused(_TOO_LARGE, "resource_exhausted", str(error)) from None
+            except TimeoutError:
+                raise Refused(
+                    408, "deadline_exceeded", f"the request has not come in {BODY_SECONDS:g} s"
+                ) from None
+            body.stop_watching()  # whoever works on it sees where the caller goes
+            yield data
+        finally:
+            body.close()
 
 
 class _Replayed:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from memoryd.http.body import Body
     from memoryd.http.codecs import Codec
+    from memoryd.http.request import Headers
 
-Headers: TypeAlias = list[tuple[bytes, bytes]]
 Metadata: TypeAlias = "Iterable[tuple[str, str | bytes]]"
 
 HTTP_STATUS = {
@@ -164,14 +164,13 @@ class Wire(ABC):
         if head is None:
             return None
         flags, length = frames.head_of(head)
-        data = await body.exactly(length) if length else b""
+        is_packed = bool(flags & frames.COMPRESSED)
+        if is_packed and not self._is_compressed:
+            raise frames.malformed("has a compressed message, and no header says by what")
+        data = await body.exactly(length, is_packed=is_packed) if length else b""
         if data is None:
             raise frames.malformed("ends within a message")
-        if flags & frames.COMPRESSED:
-            if not self._is_compressed:
-                raise frames.malformed("has a compressed message, and no header says by what")
-            data = frames.decompress(data, self._most)
-        return flags, data
+        return flags, await body.unpacked(data) if is_packed else data
 
 
 class ConnectUnary(Wire):
@@ -184,8 +183,8 @@ class ConnectUnary(Wire):
         if self._is_read:
             return None
         self._is_read = True
-        data = await body.all_of_it()
-        return frames.decompress(data, self._most) if self._is_compressed and data else data
+        data = await body.all_of_it(is_packed=self._is_compressed)
+        return await body.unpacked(data) if self._is_compressed and data else data
 
     def encoded(self, answer: bytes) -> bytes:
         return self._codec.encode(answer)
@@ -248,7 +247,7 @@ class ConnectGet(ConnectUnary):
         self._is_read = True
         await body.all_of_it()  # so that it is seen where the caller goes
         data = self._message
-        return frames.decompress(data, self._most) if self._is_compressed and data else data
+        return await body.unpacked(data) if self._is_compressed and data else data
 
 
 class ConnectStream(Wire):
@@ -296,10 +295,11 @@ class GrpcWebText(GrpcWeb):
         if self._decoded is None:
             try:
                 most = _BASE64_RATIO * (self._most + frames.HEAD_BYTES)
-                data = binascii.a2b_base64(await body.all_of_it(int(most)))
+                text = await body.all_of_it(int(most), is_packed=self._is_compressed)
+                data = binascii.a2b_base64(text)
             except binascii.Error:
                 raise frames.malformed("is said to be base64 and is not") from None
-            self._decoded = Held(data, self._most)
+            self._decoded = Held(data, self._most, body)
         return await super().next_message(self._decoded)
 
     def encoded(self, answer: bytes) -> bytes:
