@@ -47,6 +47,7 @@ NAVIGATION = {
         "../clients/typescript/README",
         "integrations/index",
         "integrations/langgraph",
+        "integrations/langgraph_checkpoint",
         "integrations/langchain",
         "integrations/openai_agents",
         "integrations/anthropic",

@@ -32,16 +32,15 @@ from langgraph.store.base import (
 )
 
 from memoryd.client import DocumentClient, Put, Remove
-from memoryd.client.background import Closing, background
+from memoryd.client.background import background
 from memoryd.integrations.batches import MAX_BATCH, batches, whole
 from memoryd.integrations.json_filters import conditions_of
 from memoryd.integrations.names import prefix_of, session_id
+from memoryd.integrations.threads import Threaded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
-    from types import TracebackType
-    from typing import Self
 
     from langgraph.store.base import MatchCondition, Op, Result, TTLConfig
 
@@ -64,7 +63,7 @@ class _Partition(NamedTuple):
     session_id_prefix: str | None
 
 
-class MemorydStore(Closing, BaseStore):
+class MemorydStore(Threaded, BaseStore):
     """A store of a LangGraph application, for threads and for any event loop.
 
     Every method may raise what the clients of memoryd raise: `memoryd.client.MemorydError`. The
@@ -111,33 +110,14 @@ class MemorydStore(Closing, BaseStore):
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         """Do some operations: all reads see what was there before the writes."""
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return self._loop.run(self._batch(list(ops)))
-        raise asyncio.InvalidStateError(
-            "an event loop is running in this thread, and would stand still: await abatch, aget,"
-            " aput, asearch, adelete or alist_namespaces"
-        )
+        return self._run(self._batch(list(ops)))
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         """Do some operations: all reads see what was there before the writes."""
         return await self._loop.wait(self._batch(list(ops)))
 
-    def close(self) -> None:
-        """Close the connection; this ends calls under way."""
-        self._loop.run(self._client.close())
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._loop.wait(self._client.close())
+    async def _close(self) -> None:
+        await self._client.close()
 
     async def _batch(self, ops: list[Op]) -> list[Result]:
         results: list[Any] = [None] * len(ops)

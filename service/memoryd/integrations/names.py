@@ -12,6 +12,7 @@ MAX_SESSION_ID = 255
 """Characters."""
 
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+_ESCAPED = re.compile(rb"@([0-9A-F]{2})")
 _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -36,6 +37,14 @@ def session_id(prefix: str, labels: Iterable[str]) -> str:
             " give shorter names, or fewer of them"
         )
     return found
+
+
+def labels_of(prefix: str, session: str) -> list[str]:
+    """The labels that `session_id` made an id of."""
+    return [
+        _ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), label.encode()).decode()
+        for label in session.removeprefix(f"{prefix}:").split(":")
+    ]
 
 
 def escaped(label: str) -> str:
