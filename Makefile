@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test torture test-pgbouncer test-earlier-release test-later-schema test-http test-aio test-integrations resolve-clients install-clients fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline image bench bench-access bench-peers bench-recall bench-relevance profile lock docs clients test-languages examples example-node example-go clean test-alerts bench-telemetry FORCE
+.PHONY: help install serve test torture test-pgbouncer test-earlier-release test-later-schema test-http test-aio test-integrations resolve-frameworks test-oldest-frameworks test-newest-frameworks resolve-clients install-clients fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline image bench bench-access bench-peers bench-recall bench-relevance profile lock docs clients test-languages examples example-node example-go clean test-alerts bench-telemetry FORCE
 
 # make PYTHON=python3.13 install
 CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
@@ -97,8 +97,17 @@ install-clients: .venv/.installed ## install the client beside each of them, and
 	GRPC_VERBOSITY=NONE $(RUN) python -m tests.neighbours install
 
 # Frameworks in an environment of their own: they ask for releases of packages that the server does not.
+# MCP's SDK in both: the newest release stands beside the server alone.
+FRAMEWORK_TESTS := -m pytest -c tests/integrations/pytest.ini --rootdir . -n auto --dist worksteal
 test-integrations: .venv/.installed build/integrations-venv/.installed ## run the tests of memoryd.integrations with the frameworks themselves (ARGS)
-	build/integrations-venv/bin/python -m pytest -c tests/integrations/pytest.ini --rootdir . -n auto --dist worksteal $(or $(ARGS),tests/integrations)
+	build/integrations-venv/bin/python $(FRAMEWORK_TESTS) $(or $(ARGS),tests/integrations)
+	$(if $(ARGS),,.venv/bin/python $(FRAMEWORK_TESTS) -k "not extra_alone" tests/integrations/test_mcp.py)
+
+resolve-frameworks: .venv/.installed ## see that each framework's extra can be installed, in its oldest and its newest releases
+	.venv/bin/python -m tests.releases resolve $(FRAMEWORKS)
+
+test-oldest-frameworks test-newest-frameworks: test-%-frameworks: .venv/.installed
+	.venv/bin/python -m tests.releases $* $(FRAMEWORKS)
 
 build/integrations-venv/.installed: constraints-integrations.txt pyproject.toml | .venv/.installed
 	.venv/bin/python -m venv --clear --without-pip build/integrations-venv

@@ -260,9 +260,8 @@ def test_pruning_keeps_the_newest_and_what_it_is_made_of(saver, address, name):
     )
     saver.prune(["t"])  # the newest has no value of the channel d, which is made of the others
     assert ids(saver.list(config())) == ids(map(saver.get_tuple, (newest, middle, oldest)))
-    history = saver.get_delta_channel_history(config=newest, channels=["d"])
-    assert history["d"]["seed"] == ["snapshot"]
-    assert [write[2] for write in history["d"]["writes"]] == ["delta"]
+    assert saver.get_tuple(oldest).checkpoint["channel_values"]["d"] == ["snapshot"]
+    assert saver.get_tuple(middle).pending_writes == [("task", "d", "delta")]
     last = put(saver, {"a": ["last"], "d": ["all"]}, version="4")
     saver.prune(["t"])
     assert ids(saver.list(config())) == ids([saver.get_tuple(last)])

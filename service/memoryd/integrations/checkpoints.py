@@ -17,7 +17,6 @@ from langgraph.checkpoint.base import (
     CheckpointTuple,
     get_checkpoint_id,
     get_checkpoint_metadata,
-    writes_sort_key,
 )
 
 from memoryd.client import AlreadyExists, Put, Remove
@@ -265,7 +264,8 @@ class Checkpoints:
         namespace = name.namespace(WRITES, checkpoint_id)
         async for document in self._documents.list(name.session, namespace):
             header, (value,) = await self._loaded(await self._body(name, document))
-            order = writes_sort_key(header["path"], header["task"], header["place"])
+            # As a step applies them: https://github.com/langchain-ai/langgraph, writes_sort_key.
+            order = header["path"], header["task"], header["place"]
             found.append((order, (header["task"], header["channel"], value)))
         return [write for _, write in sorted(found, key=lambda each: each[0])]
 
