@@ -52,6 +52,7 @@ NAVIGATION = {
         "integrations/anthropic",
         "integrations/pydantic_ai",
         "integrations/mcp",
+        "integrations/openfeature",
         "limits",
         "api/memory",
         "api/session",
