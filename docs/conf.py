@@ -53,6 +53,7 @@ NAVIGATION = {
         "integrations/anthropic",
         "integrations/pydantic_ai",
         "integrations/mcp",
+        "integrations/openfeature",
         "limits",
         "api/memory",
         "api/session",

@@ -10,7 +10,8 @@
     python protos/generate.py answers FILE       the dataclasses of the Python client
 
 Imports lie beside the protos, so that every language's tools find them, except for google/protobuf,
-which comes with each of those tools.
+which comes with each of those tools. So do the protos of others that the server serves. Of these it
+has descriptors alone: stubs are for who calls by them, and may be another package's in its process.
 
 The stubs have no rules: a process has one buf/validate/validate.proto, which belongs to whoever
 else is in it. The server reads the rules from descriptors. The stubs' compiler is old, and stands
@@ -43,11 +44,15 @@ COMPILER = PROTOS.parent / "build" / "stubs-venv" / "bin" / "python"
 RULES = {"buf/validate/validate.proto", "memoryd/v1/rules.proto"}
 """The files that only rules need."""
 
+OWN = "memoryd"
+SERVED = (OWN, "flagd")
+"""The folders of protos that the server serves."""
+
 DESCRIPTORS = {"image": ("--include_source_info",), "descriptors": ()}
 
 
 def write_descriptors(out: str, *options: str) -> None:
-    own = (PROTOS / "memoryd").rglob("*.proto")
+    served = (path for folder in SERVED for path in (PROTOS / folder).rglob("*.proto"))
     status = protoc.main(
         [
             "protoc",
@@ -56,22 +61,23 @@ def write_descriptors(out: str, *options: str) -> None:
             f"--descriptor_set_out={out}",
             "--include_imports",
             *options,
-            *sorted(str(path.relative_to(PROTOS)) for path in own),
+            *sorted(str(path.relative_to(PROTOS)) for path in served),
         ],
     )
     if status:
         sys.exit(status)
 
 
-def without_rules(image: bytes) -> Message:
-    """Give the same files less rules, and less what only rules need."""
+def for_clients(image: bytes) -> Message:
+    """Give our files and what they import, less rules, and less what only rules need."""
     pool = DescriptorPool()
     for file in FileDescriptorSet.FromString(image).file:
         pool.Add(file)
     # Of this pool, in which the options of rules have names.
     kind = pool.FindMessageTypeByName(FileDescriptorSet.DESCRIPTOR.full_name)
     files: Any = GetMessageClass(kind).FromString(image)
-    kept = [file for file in files.file if file.name not in RULES]
+    others = tuple(f"{folder}/" for folder in SERVED if folder != OWN)
+    kept = [f for f in files.file if f.name not in RULES and not f.name.startswith(others)]
     del files.file[:]
     for file in kept:
         imports = [name for name in file.dependency if name not in RULES]
@@ -125,7 +131,7 @@ def write_openapi(out: str) -> None:
 
 
 def write_client_image(out: str) -> Any:
-    files: Any = without_rules(image_with_comments())
+    files: Any = for_clients(image_with_comments())
     Path(out).write_bytes(files.SerializeToString(deterministic=True))
     return files
 
@@ -138,7 +144,7 @@ def write_stubs(out: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "image.binpb"
         files = write_client_image(str(path))
-        own = [file for file in files.file if file.name.startswith("memoryd/")]
+        own = [file for file in files.file if file.name.startswith(f"{OWN}/")]
         given = f"--descriptor_set_in={path}"
         names = sorted(file.name for file in own)
         compile_stubs(given, f"--python_out={out}", f"--mypy_out={out}", *names)

@@ -17,10 +17,16 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
+    from google.protobuf.descriptor_pb2 import (
+        DescriptorProto,
+        FileDescriptorProto,
+        ServiceDescriptorProto,
+    )
 
 _Kind = FieldDescriptorProto.Type
 PACKAGE = "memoryd.v1"
+SERVED = (PACKAGE, "flagd.evaluation.v1", "flagd.evaluation.v2")
+"""The packages of what is served."""
 
 _INTEGERS_OF_64_BITS = {
     _Kind.TYPE_INT64,
@@ -158,8 +164,8 @@ def paths(file: FileDescriptorProto) -> Iterator[tuple[str, dict[str, Any]]]:
             if method.client_streaming or method.server_streaming:
                 continue
             called = {
-                "operationId": f"{service.name}_{method.name}",
-                "tags": [service.name],
+                "operationId": f"{_title(file, service)}_{method.name}",
+                "tags": [_title(file, service)],
                 "requestBody": {"required": True, "content": _content(method.input_type)},
                 "responses": {
                     "200": {"description": "The answer.", "content": _content(method.output_type)},
@@ -170,15 +176,21 @@ def paths(file: FileDescriptorProto) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"/{file.package}.{service.name}/{method.name}", {"post": called}
 
 
+def _title(file: FileDescriptorProto, service: ServiceDescriptorProto) -> str:
+    """Name a service as nothing else here is; our own, which are most, shortly."""
+    return service.name if file.package == PACKAGE else f"{file.package}.{service.name}"
+
+
 def _content(name: str) -> dict[str, Any]:
     schema = {"$ref": f"{_SCHEMAS}{name.removeprefix('.')}"}
     return {"application/json": {"schema": schema}}
 
 
 def used(files: Iterable[FileDescriptorProto]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The schemas of the package, and of the messages of others that these refer to."""
+    """The schemas of what is served, and of the messages of others that these refer to."""
     found = {name: schema for file in files for name, schema in schemas(file)}
-    wanted = [name for name in found if name.startswith(f"{PACKAGE}.")]
+    served = tuple(f"{package}." for package in SERVED)
+    wanted = [name for name in found if name.startswith(served)]
     seen = set(wanted)
     for name in wanted:  # which grows
         yield name, found[name]
@@ -191,9 +203,9 @@ def used(files: Iterable[FileDescriptorProto]) -> Iterator[tuple[str, dict[str, 
 def description(image: bytes) -> dict[str, Any]:
     """Describe what a FileDescriptorSet with comments has."""
     every = FileDescriptorSet.FromString(image).file
-    files = [file for file in every if file.package == PACKAGE]
+    files = [file for file in every if file.package in SERVED]
     tags = [
-        {"name": service.name, **Comments(file).of(_SERVICE, place)}
+        {"name": _title(file, service), **Comments(file).of(_SERVICE, place)}
         for file in files
         for place, service in enumerate(file.service)
     ]

@@ -31,6 +31,7 @@ from memoryd.v1 import conversation_pb2, document_pb2, memory_pb2, session_pb2, 
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
 from . import collector as collectors
+from . import flags
 from .aws_stub import SecretsManagerStub, secrets_manager
 from .roles import as_superuser
 from .scrapes import scrape
@@ -51,6 +52,7 @@ SERVICES = (
     session_pb2.DESCRIPTOR.services_by_name["SessionService"],
     document_pb2.DESCRIPTOR.services_by_name["DocumentService"],
     conversation_pb2.DESCRIPTOR.services_by_name["ConversationService"],
+    *(version.DESCRIPTOR.services_by_name["Service"] for version in (flags.v1, flags.v2)),
 )
 WITH_KEY = ("crm", "billing", "inventory")
 
@@ -145,8 +147,8 @@ def tool_configs() -> list[tool_config_pb2.ToolConfig]:
 def requests_of(method: MethodDescriptor) -> list[bytes]:
     """Requests from a caller: plausible, wrong, and not a message at all."""
     kind = GetMessageClass(method.input_type)
-    of_tools = method.containing_service is SERVICES[1]
-    messages = [kind(), *(tool_requests(kind) if of_tools else memory_requests(kind))]
+    requests_in = {"ToolConfigService": tool_requests, "Service": flag_requests}
+    messages = [kind(), *requests_in.get(method.containing_service.name, memory_requests)(kind)]
     return [*(message.SerializeToString() for message in messages), *GARBAGE]
 
 
@@ -175,6 +177,17 @@ def tool_requests(kind: type[Message]) -> list[Message]:
     return messages
 
 
+def flag_requests(kind: type[Message]) -> list[Message]:
+    if "context" not in kind.DESCRIPTOR.fields_by_name:
+        return []
+    context = {"targetingKey": f"{CANARY}-person", f"{CANARY}-name": [f"{CANARY}-item"]}
+    if "flag_key" not in kind.DESCRIPTOR.fields_by_name:
+        return [kind(context=context)]
+    keys = [key for tool in TOOLS for key in (tool, *(f"{tool}.{n}" for n in NAMES))]
+    return [kind(flag_key=key, context=context) for key in keys]
+
+
+NAMES = ("enabled", "api_key", "api_key_source", "has_api_key", "api_endpoint", "search_k")
 ITEM = {"session_id": "user-1", "content": "prefers letters"}
 TALK = {"session_id": "user-1", "conversation_id": "c"}
 BY_FIELD: dict[str, list[dict[str, Any]]] = {

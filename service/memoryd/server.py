@@ -47,6 +47,8 @@ from memoryd.rpc.core_server import CoreServer
 from memoryd.rpc.documents.service import DocumentService
 from memoryd.rpc.endpoint import Endpoint
 from memoryd.rpc.exposure import check_exposure
+from memoryd.rpc.flags.service import SERVICES as FLAG_SERVICES
+from memoryd.rpc.flags.service import FlagService
 from memoryd.rpc.health import NOT_HEALTH, HealthMonitor
 from memoryd.rpc.memories.requests import RequestParser
 from memoryd.rpc.memories.results import ENCODING
@@ -117,6 +119,7 @@ SERVICES = tuple(
     for service in (
         *(MEMORY_SERVICE, SESSION_SERVICE, DOCUMENT_SERVICE, CONVERSATION_SERVICE),
         *(TOOL_SERVICE, ACCESS_SERVICE),
+        *FLAG_SERVICES,
     )
 )
 
@@ -428,6 +431,9 @@ class Server:
             },
         )
         pipeline.add_service(TOOL_SERVICE, ToolConfigService(tools, self._secrets).methods())
+        flags = FlagService(tools, idle_seconds=settings.stream_idle_seconds)
+        for version in FLAG_SERVICES:
+            pipeline.add_service(version, flags.methods(version))
         access = AccessService(
             KeyAdministration(self.database, clock, self._keyring.quotas_of),
             TenantAdministration(self.database, clock),

@@ -16,6 +16,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from tests import flags
 from tests.access.guarded import Caller, Guarded, Refusal, conversation, outcome
 
 from memoryd.access.api_key import new_key
@@ -86,6 +87,12 @@ SCOPE_OF = {
             *("UpdateToolConfig", "ResetToolConfig", "RollbackToolConfig", "ValidateToolConfig"),
         ),
     },
+    "Service": {  # of flagd.evaluation, both versions
+        "tools:read": (
+            *("ResolveBoolean", "ResolveString", "ResolveInt", "ResolveFloat", "ResolveObject"),
+            *("ResolveAll", "EventStream"),
+        ),
+    },
     "AccessService": {
         "tenant:admin": (
             *("CreateApiKey", "ListApiKeys", "RevokeApiKey", "RotateApiKey"),
@@ -137,6 +144,11 @@ REQUESTS: dict[str, Message] = {
             tool="rag", rag=tool_config_pb2.RagSettings(search_k=7)
         )
     ),
+    "ResolveBoolean": flags.v1.ResolveBooleanRequest(flag_key="rag.enabled"),
+    "ResolveString": flags.v1.ResolveStringRequest(flag_key="crm.api_endpoint"),
+    "ResolveInt": flags.v1.ResolveIntRequest(flag_key="rag.search_k"),
+    "ResolveFloat": flags.v1.ResolveFloatRequest(flag_key="rag.search_k"),
+    "ResolveObject": flags.v1.ResolveObjectRequest(flag_key="rag"),
     "UpdateTenant": access_pb2.UpdateTenantRequest(tenant="acme"),
     "CreateApiKey": access_pb2.CreateApiKeyRequest(name="a key", scopes=["reader"]),
 }

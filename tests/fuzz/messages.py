@@ -19,6 +19,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from hypothesis import strategies as st
+from tests import flags
 
 from memoryd.rpc import page_token, reflection
 from memoryd.v1 import memory_pb2, session_pb2, tool_config_pb2
@@ -31,6 +32,7 @@ SERVICES = (
     "memoryd.v1.DocumentService",
     "memoryd.v1.ConversationService",
     "memoryd.v1.ToolConfigService",
+    *(version.DESCRIPTOR.services_by_name["Service"].full_name for version in (flags.v1, flags.v2)),
     "grpc.health.v1.Health",
     *(service.full_name for service in reflection.SERVICES),
 )
@@ -67,7 +69,7 @@ def path_of(method: MethodDescriptor) -> str:
 
 def is_endless(method: MethodDescriptor) -> bool:
     """Whether its answers end only when the caller leaves."""
-    return bool(method.server_streaming) and method.name.startswith("Watch")
+    return bool(method.server_streaming) and method.name.startswith(("Watch", "EventStream"))
 
 
 def filled(data: bytes, memory_ids: Sequence[str]) -> bytes:
@@ -100,6 +102,7 @@ _FILTER = memory_pb2.MemoryFilter(
     tags_all=["a"],
     key_prefix="a/",
 )
+_CONTEXT = {"targetingKey": "ada", "roles": ["a", {"b": None}]}
 _ONE = {"session_id": SESSION, "memory_id": MEMORY_IDS[0]}
 _TOOL_CONFIGS = (
     _config("rag", enabled=True, rag={"chunk_size": 400, "similarity_threshold": 0.5}),
@@ -221,6 +224,22 @@ VALID: Mapping[str, tuple[Message, ...]] = {
     ),
     "RollbackToolConfig": (tool_config_pb2.RollbackToolConfigRequest(tool="rag", revision=1),),
     "WatchToolConfigs": (tool_config_pb2.WatchToolConfigsRequest(),),
+    "ResolveAll": (flags.v1.ResolveAllRequest(context=_CONTEXT),),
+    "ResolveBoolean": (
+        flags.v1.ResolveBooleanRequest(flag_key="rag.enabled", context=_CONTEXT),
+        flags.v1.ResolveBooleanRequest(flag_key="escalation.notification_enabled"),
+    ),
+    "ResolveString": (flags.v1.ResolveStringRequest(flag_key="crm.api_endpoint"),),
+    "ResolveInt": (flags.v1.ResolveIntRequest(flag_key="attachment.max_file_size"),),
+    "ResolveFloat": (
+        flags.v1.ResolveFloatRequest(flag_key="rag.similarity_threshold"),
+        flags.v1.ResolveFloatRequest(flag_key="rag.chunk_size"),
+    ),
+    "ResolveObject": tuple(
+        flags.v1.ResolveObjectRequest(flag_key=key, context=_CONTEXT)
+        for key in ("crm", "escalation.keywords", "attachment.allowed_extensions")
+    ),
+    "EventStream": (flags.v1.EventStreamRequest(),),
     "Check": (health_pb2.HealthCheckRequest(service="memoryd.v1.MemoryService"),),
     "List": (GetMessageClass(health_pb2.DESCRIPTOR.message_types_by_name["HealthListRequest"])(),),
     "Watch": (health_pb2.HealthCheckRequest(),),
@@ -346,6 +365,7 @@ _NAMED: Mapping[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("tags", "tags_any", "tags_all"), st.sampled_from(("a", "b", "ü")) | texts),
     "request_id": st.sampled_from(("", REQUEST_ID, REQUEST_ID.upper())) | texts,
     "tool": st.sampled_from(_TOOLS) | texts,
+    "flag_key": st.sampled_from(("rag", "rag.enabled", "crm.api_key", "rag.search_k")) | texts,
     "api_key": st.sampled_from(
         ("env://NO_KEY", "env://CRM_NO_KEY", "env://", "vault://x", "secretsmanager://")
     )
@@ -416,7 +436,7 @@ def requests(draw: st.DrawFn, method: MethodDescriptor) -> Message:
         message = draw(anything)
     else:
         valid = draw(st.sampled_from(VALID[method.name]))
-        # Reflection's have one form in two packages.
+        # Reflection's and flagd's have one form in two packages.
         message = GetMessageClass(method.input_type).FromString(valid.SerializeToString())
         fields = list(message.DESCRIPTOR.fields)
         for field in draw(st.lists(st.sampled_from(fields), max_size=2)) if fields else ():

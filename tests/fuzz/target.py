@@ -48,7 +48,9 @@ from .messages import ALLOWED, METHODS, SESSION, VALID, filled, is_endless, path
 if TYPE_CHECKING:
     from memoryd.rpc.pipeline import Handler
 
-OURS = tuple(m for m in METHODS if m.containing_service.full_name.startswith("memoryd."))
+OURS = tuple(
+    m for m in METHODS if m.containing_service.full_name.startswith(("memoryd.", "flagd."))
+)
 MAX_BYTES = 4096
 TEXTS_SHARE = 0.7
 """The share of mutations within a text; random other bytes are rarely a message."""

@@ -1,13 +1,16 @@
-"""How errors look to a caller."""
+"""How errors look to a caller, and what lies in the database."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+from tests.roles import as_superuser
 
 
 @dataclass(frozen=True)
@@ -71,3 +74,17 @@ def refused() -> Callable[[Awaitable[object]], Awaitable[Refusal]]:
         return details[0] if details else None
 
     return refused
+
+
+@pytest.fixture
+async def sql(database_url: str) -> AsyncIterator[Callable]:
+    """Execute a statement directly in the database; return its rows, if any."""
+    engine = create_async_engine(as_superuser(database_url))
+
+    async def run(statement: str) -> list:
+        async with engine.begin() as connection:
+            result = await connection.execute(text(statement))
+            return list(result.all()) if result.returns_rows else []
+
+    yield run
+    await engine.dispose()

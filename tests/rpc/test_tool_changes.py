@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import closing
 
 import grpc
 import pytest
-from sqlalchemy import make_url, text
-from sqlalchemy.ext.asyncio import create_async_engine
-from tests.roles import as_superuser
+from sqlalchemy import make_url
 
 from memoryd.tools import configs as tool_configs
 from memoryd.tools import store as storage
@@ -73,20 +71,6 @@ async def until(condition: Callable) -> None:
     async with asyncio.timeout(TIMEOUT_SECONDS):
         while not await condition():  # noqa: ASYNC110  no event to await
             await asyncio.sleep(0.02)
-
-
-@pytest.fixture
-async def sql(database_url: str) -> AsyncIterator[Callable]:
-    """Execute a statement directly in the database; return its rows, if any."""
-    engine = create_async_engine(as_superuser(database_url))
-
-    async def run(statement: str) -> list:
-        async with engine.begin() as connection:
-            result = await connection.execute(text(statement))
-            return list(result.all()) if result.returns_rows else []
-
-    yield run
-    await engine.dispose()
 
 
 # Updating

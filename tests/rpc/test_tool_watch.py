@@ -7,9 +7,6 @@ from collections.abc import AsyncIterator, Callable
 
 import grpc
 import pytest
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import create_async_engine
-from tests.roles import as_superuser
 
 from memoryd.tools import configs as tool_configs
 from memoryd.tools import store as storage
@@ -85,19 +82,6 @@ async def watch() -> AsyncIterator[Callable[..., Watcher]]:
     yield start
     for watcher in watchers:
         await watcher.close()
-
-
-@pytest.fixture
-async def sql(database_url: str) -> AsyncIterator[Callable]:
-    """Execute a statement directly in the database."""
-    engine = create_async_engine(as_superuser(database_url))
-
-    async def run(statement: str) -> None:
-        async with engine.begin() as connection:
-            await connection.execute(text(statement))
-
-    yield run
-    await engine.dispose()
 
 
 async def test_a_snapshot_of_all_and_then_every_change_once(tools, watch):

@@ -249,18 +249,19 @@ async def test_reflection_describes_every_service_and_its_messages(running, vers
         *("AccessService", "ConversationService", "DocumentService", "MemoryService"),
         *("SessionService", "ToolConfigService"),
     ]
+    every = [
+        *(f"memoryd.v1.{name}" for name in ours),
+        *("flagd.evaluation.v1.Service", "flagd.evaluation.v2.Service"),
+        *REFLECTIONS,
+    ]
     requests = [
         reflection_pb2.ServerReflectionRequest(list_services=""),
-        *(
-            reflection_pb2.ServerReflectionRequest(file_containing_symbol=name)
-            for name in (*(f"memoryd.v1.{name}" for name in ours), *REFLECTIONS)
-        ),
+        *(reflection_pb2.ServerReflectionRequest(file_containing_symbol=name) for name in every),
     ]
     listed, *files = [answer async for answer in reflect(iter(requests))]
     assert {service.name for service in listed.list_services_response.service} == {
         "grpc.health.v1.Health",
-        *REFLECTIONS,
-        *(f"memoryd.v1.{name}" for name in ours),
+        *every,
     }
     described = [
         descriptor_pb2.FileDescriptorProto.FromString(
@@ -268,10 +269,7 @@ async def test_reflection_describes_every_service_and_its_messages(running, vers
         )
         for answer in files
     ]
-    assert [f"{file.package}.{file.service[0].name}" for file in described] == [
-        *(f"memoryd.v1.{name}" for name in ours),
-        *REFLECTIONS,
-    ]
+    assert [f"{file.package}.{file.service[0].name}" for file in described] == every
     # As they are written, with the rules that the stubs do not have.
     own = described[: len(ours)]
     assert all("buf/validate/validate.proto" in file.dependency for file in own)

@@ -30,6 +30,7 @@ SERVICES = (
     *("", "memoryd.v1.AccessService", "memoryd.v1.MemoryService"),
     "memoryd.v1.ConversationService",
     *("memoryd.v1.DocumentService", "memoryd.v1.SessionService", "memoryd.v1.ToolConfigService"),
+    *("flagd.evaluation.v1.Service", "flagd.evaluation.v2.Service"),
 )
 Status = health_pb2.HealthCheckResponse
 

@@ -18,6 +18,7 @@ import jsonschema
 import pytest
 from google.protobuf import descriptor_pool
 from google.rpc import error_details_pb2
+from tests import flags
 from tests.http_client import (
     JSON,
     ask,
@@ -32,6 +33,7 @@ from tests.http_client import (
 from memoryd.http import endpoint
 from memoryd.server import SERVICES
 from memoryd.v1 import memory_pb2 as pb
+from memoryd.v1 import tool_config_pb2 as tool_pb
 
 STORE = "/memoryd.v1.MemoryService/StoreMemory"
 LIST = "/memoryd.v1.MemoryService/ListMemories"
@@ -390,6 +392,31 @@ async def test_probes_tell_whether_it_serves(http, running):
     assert (ready.status, ready.json["status"]) == (503, "NOT_SERVING")
     assert ready.json["reason"] == "the server stops"
     assert (await get(http, "/livez")).status == 200
+
+
+# Flags
+
+
+async def test_flags_are_asked_for_and_watched_in_json(http, tools):
+    path = f"/{flags.v1.DESCRIPTOR.services_by_name['Service'].full_name}"
+    asked = {"flagKey": "rag.search_k", "context": {"targetingKey": "ada", "a": [1, {}]}}
+    found = await call(http, f"{path}/ResolveInt", asked)
+    assert found.json == {
+        "value": "5",
+        "reason": "STATIC",
+        "variant": "DEFAULT",
+        "metadata": {"revision": 0},
+    }
+    refused = await call(http, f"{path}/ResolveInt", {"flagKey": "rag.search"})
+    assert (refused.status, refused.json["code"]) == (404, "not_found")
+    async with exchange(http, f"{path}/EventStream", framed(b"{}"), CONNECT_JSON) as stream:
+        frames = stream.frames()
+        events = [json.loads((await anext(frames))[1]) for _ in range(2)]
+        assert [event["type"] for event in events] == ["configuration_change", "provider_ready"]
+        config = tool_pb.ToolConfig(tool="rag", rag={"search_k": 6})
+        await tools.UpdateToolConfig(tool_pb.UpdateToolConfigRequest(tool_config=config))
+        changed = json.loads((await anext(frames))[1])["data"]["flags"]
+    assert changed.keys() == {"rag", "rag.search_k"}
 
 
 # Its description

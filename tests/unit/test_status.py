@@ -44,6 +44,7 @@ ERRORS = (
     errors.TooManyBranches(1_000),
     errors.SearchTextsTooLarge(33_554_432),
     errors.ToolConfigRevisionNotFound("rag", 7),
+    errors.FlagNotFound("é" * 100_000),
     errors.ServiceNotFound("é" * 100_000),
     errors.MemoryAlreadyExists(MEMORY_ID),
     errors.MemoryNotDeleted(MEMORY_ID),

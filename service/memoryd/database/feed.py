@@ -157,3 +157,12 @@ class Subscription(Generic[KeyT, EventT]):
             self._read_at = (news[0], changes.revision) if changes.is_all else None
             if changes.events:
                 return changes.events
+
+    async def woken(self) -> None:
+        """Wait until there may be something new since the last time, or since the beginning.
+
+        For who knows by itself what there is. Raises ShuttingDown.
+        """
+        await self.wake.wait()
+        self.wake.clear()
+        self._feed.news(self._key)

@@ -23,6 +23,7 @@ MemorydError
 ├── ConversationNotFound
 ├── MessageNotFound           of a conversation, or of one of its branches
 ├── ToolConfigRevisionNotFound
+├── FlagNotFound              no setting has it as its key
 ├── ServiceNotFound           of a health check
 ├── MemoryAlreadyExists       another live memory holds the key or the content
 ├── DocumentAlreadyExists
@@ -298,6 +299,16 @@ class ToolConfigRevisionNotFound(MemorydError):
         )
         self.tool = tool
         self.revision = revision
+
+
+class FlagNotFound(MemorydError):
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            "no flag has this key; those there are have the names of tools and their settings, such"
+            " as rag.enabled and rag.search_k"
+        )
+        self.key = key
+        """As the caller wrote it: of any length."""
 
 
 class ServiceNotFound(MemorydError):

@@ -11,7 +11,7 @@ import base64
 import binascii
 import json
 import re
-from functools import cache, lru_cache
+from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -195,10 +195,8 @@ class Application:
             )
 
     async def _call(self, path: bytes, scope: Scope, receive: Receive, send: Send) -> None:
-        handler, method = self._handlers.get(path), method_at(path)
-        if handler is None or method is None:
-            handler, method = self._unknown, None
-        wire = self._wire(scope, method)
+        handler = self._handlers.get(path, self._unknown)
+        wire = self._wire(scope, handler.method)
         try:
             _check_compression(wire.compressed_by)
             timeout = timeout_of(scope)
@@ -332,16 +330,6 @@ def is_allowed(host: str, hosts: Collection[str]) -> bool:
         return str(ip_address(name)) in hosts
     except ValueError:
         return False
-
-
-@lru_cache
-def method_at(path: bytes) -> MethodDescriptor | None:
-    """The method that a path names."""
-    name = path[1:].decode().replace("/", ".")
-    try:
-        return descriptor_pool.Default().FindMethodByName(name)
-    except KeyError:
-        return None
 
 
 def timeout_of(scope: Scope) -> float | None:

@@ -101,6 +101,8 @@ class Handler(NamedTuple):
     """Serves a call, reads its requests itself, and returns the encoded answer if there is one."""
     answers_once: bool
     """Whether the method answers with one message; a stream of them it writes itself."""
+    method: MethodDescriptor | None = None
+    """What it is; None: a method that there is not."""
 
 
 class CallPipeline:
@@ -200,8 +202,7 @@ class CallPipeline:
                 serve = _unary(
                     method, self._admitted_write if row.waits_for_commit else nullcontext
                 )
-            answers_once = not proto.server_streaming
-            self.handlers[path.encode()] = Handler(serve, answers_once=answers_once)
+            self.handlers[path.encode()] = Handler(serve, not proto.server_streaming, proto)
 
     def _how(self, row: Audited) -> Audited | None:
         return None if self._auditor is None else self._auditor.decision_for(row)

@@ -1,4 +1,4 @@
-"""The rules of the protos, which only the server knows.
+"""The protos of what is served, with their rules, which only the server knows.
 
 The stubs have none, so that a client lives in one process with any release of
 buf/validate/validate.proto. The protos as they are written lie beside this module, as descriptors;

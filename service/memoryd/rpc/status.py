@@ -44,6 +44,7 @@ DOCUMENT_TYPE = "memoryd.v1.Document"
 CONVERSATION_TYPE = "memoryd.v1.Conversation"
 MESSAGE_TYPE = "memoryd.v1.Message"
 TOOL_CONFIG_REVISION_TYPE = "memoryd.v1.ToolConfigRevision"
+FLAG_TYPE = "flagd.Flag"
 SERVICE_TYPE = "grpc.Service"
 API_KEY_TYPE = "memoryd.v1.ApiKey"
 
@@ -165,6 +166,10 @@ _TABLE: dict[type[errors.MemorydError], tuple[grpc.StatusCode, Reason.ValueType]
     errors.ToolConfigRevisionNotFound: (
         grpc.StatusCode.NOT_FOUND,
         error_reason_pb2.ERROR_REASON_TOOL_CONFIG_REVISION_NOT_FOUND,
+    ),
+    errors.FlagNotFound: (
+        grpc.StatusCode.NOT_FOUND,
+        error_reason_pb2.ERROR_REASON_FLAG_NOT_FOUND,
     ),
     errors.ServiceNotFound: (
         grpc.StatusCode.NOT_FOUND,
@@ -355,6 +360,8 @@ def _resource(error: errors.MemorydError) -> tuple[str, str]:
             found = MESSAGE_TYPE, name
         case errors.ToolConfigRevisionNotFound(tool=tool, revision=revision):
             found = TOOL_CONFIG_REVISION_TYPE, f"{tool}/{revision}"
+        case errors.FlagNotFound(key=name):
+            found = FLAG_TYPE, name[:MAX_NAME_CHARACTERS]
         case errors.ServiceNotFound(service=name):
             found = SERVICE_TYPE, name[:MAX_NAME_CHARACTERS]
         case errors.KeyNotFound(key_id=name):

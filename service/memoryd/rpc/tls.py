@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from memoryd.certificates import CertificateFault
-from memoryd.rpc.pipeline import Handler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from memoryd.certificates import Found, TlsFiles, TlsPair
     from memoryd.rpc.call import WireCall
+    from memoryd.rpc.pipeline import Handler
 
 LOOK_SECONDS = 1.0
 """Between two looks at the files. A new state counts once two looks have found it, so that files
@@ -164,4 +164,4 @@ def over_tls_1_3(handler: Handler) -> Handler:
             )
         return await handler.serve(context)
 
-    return Handler(serve, handler.answers_once)
+    return handler._replace(serve=serve)

@@ -373,6 +373,12 @@ def _validate(
     return (None if faults else settings), faults
 
 
+def is_secret(model: type[ToolSettings], name: str) -> bool:
+    """Whether a name is that of a secret among a tool's settings."""
+    info = model.model_fields.get(name)
+    return info is not None and info.annotation is SecretReference
+
+
 def shown_settings(settings: ToolSettings) -> dict[str, Any]:
     """The settings as plain JSON, for callers; an empty text is left out.
 
@@ -380,7 +386,7 @@ def shown_settings(settings: ToolSettings) -> dict[str, Any]:
     """
     shown: dict[str, Any] = {}
     for name, value in settings.model_dump(mode="json").items():
-        if type(settings).model_fields[name].annotation is SecretReference:
+        if is_secret(type(settings), name):
             shown[f"has_{name}"] = bool(value)
             shown[f"{name}_source"] = value
         elif value != "":
@@ -412,8 +418,7 @@ def _references(
 ) -> Iterator[tuple[str, SecretReference]]:
     """The valid references to secrets among the values, by the setting's name."""
     for name, value in values.items():
-        info = model.model_fields.get(name)
-        if info is not None and info.annotation is SecretReference:
+        if is_secret(model, name):
             with suppress(ValueError):
                 yield name, secret_reference(value)
 

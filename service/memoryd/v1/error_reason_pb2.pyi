@@ -164,6 +164,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_TOO_MANY_BRANCHES: _ErrorReason.ValueType  # 54
     """FAILED_PRECONDITION. The conversation has as many branches as one may have."""
+    ERROR_REASON_FLAG_NOT_FOUND: _ErrorReason.ValueType  # 55
+    """NOT_FOUND. No setting of the tools is a flag of that key. `google.rpc.ResourceInfo` names it."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. `google.rpc.ErrorInfo.reason` carries the name of one of these values, in the domain
@@ -313,4 +315,6 @@ ERROR_REASON_MESSAGE_ALREADY_EXISTS: ErrorReason.ValueType  # 53
 """
 ERROR_REASON_TOO_MANY_BRANCHES: ErrorReason.ValueType  # 54
 """FAILED_PRECONDITION. The conversation has as many branches as one may have."""
+ERROR_REASON_FLAG_NOT_FOUND: ErrorReason.ValueType  # 55
+"""NOT_FOUND. No setting of the tools is a flag of that key. `google.rpc.ResourceInfo` names it."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -1,0 +1,1 @@
+"""The tools' settings in the protocol of flagd, for providers of OpenFeature."""
