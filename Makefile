@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test torture test-pgbouncer test-earlier-release test-later-schema test-http test-aio test-integrations resolve-frameworks test-oldest-frameworks test-newest-frameworks resolve-clients install-clients fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline image bench bench-access bench-peers bench-recall bench-relevance profile lock docs clients test-languages examples example-node example-go clean test-alerts bench-telemetry FORCE
+.PHONY: help install serve test torture test-pgbouncer test-earlier-release test-later-schema test-http test-aio test-integrations resolve-frameworks test-oldest-frameworks test-newest-frameworks resolve-clients install-clients fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline image bench bench-access bench-adapters bench-peers bench-recall bench-relevance profile lock docs clients test-languages examples example-node example-go clean test-alerts bench-telemetry FORCE
 
 # make PYTHON=python3.13 install
 CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
@@ -109,13 +109,18 @@ resolve-frameworks: .venv/.installed ## see that each framework's extra can be i
 test-oldest-frameworks test-newest-frameworks: test-%-frameworks: .venv/.installed
 	.venv/bin/python -m tests.releases $* $(FRAMEWORKS)
 
+# The client beside what the first prerequisite pins.
+define CLIENT_VENV
+.venv/bin/python -m venv --clear --without-pip $(@D)
+.venv/bin/python -I -m pip --python $(@D)/bin/python --disable-pip-version-check install --quiet --no-user \
+	--require-hashes --no-deps --requirement $<
+.venv/bin/python -I -m pip --python $(@D)/bin/python --disable-pip-version-check install --quiet --no-user \
+	--isolated --no-index --no-deps --no-build-isolation --editable .
+@touch $@
+endef
+
 build/integrations-venv/.installed: constraints-integrations.txt pyproject.toml | .venv/.installed
-	.venv/bin/python -m venv --clear --without-pip build/integrations-venv
-	.venv/bin/python -I -m pip --python build/integrations-venv/bin/python --disable-pip-version-check install --quiet --no-user \
-		--require-hashes --no-deps --requirement constraints-integrations.txt
-	.venv/bin/python -I -m pip --python build/integrations-venv/bin/python --disable-pip-version-check install --quiet --no-user \
-		--isolated --no-index --no-deps --no-build-isolation --editable .
-	@touch $@
+	$(CLIENT_VENV)
 
 fuzz: fuzz-requests fuzz-calls fuzz-frames fuzz-settings ## look for harmful input (FUZZ_SECONDS=600, FUZZ_EXAMPLES=20000)
 
@@ -193,6 +198,12 @@ build/peers-venv/.installed: benchmarks/peers-requirements.txt | .venv/.installe
 	build/peers-venv/bin/python -I -m pip --disable-pip-version-check install --quiet --no-user \
 		--require-hashes --no-deps --only-binary :all: --requirement benchmarks/peers-requirements.txt
 	@touch $@
+
+bench-adapters: .venv/.installed build/adapters-venv/.installed ## measure memoryd.integrations compared with the frameworks' own stores (ARGS)
+	GRPC_VERBOSITY=NONE $(RUN) python benchmarks/adapters.py build/adapters-venv/bin/python $(ARGS)
+
+build/adapters-venv/.installed: benchmarks/adapters-requirements.txt pyproject.toml | .venv/.installed
+	$(CLIENT_VENV)
 
 profile: .venv/.installed ## show where a server's time goes (ARGS="--kind sqlite --work get")
 	GRPC_VERBOSITY=NONE $(RUN) python benchmarks/where.py $(ARGS)
@@ -317,6 +328,7 @@ lock: .venv/.locker ## pin again what pyproject.toml requires (UPGRADE=1: the ne
 	$(PIN) --group docs --output-file constraints-docs.txt
 	$(PIN) --group stubs --output-file constraints-stubs.txt
 	$(PIN) benchmarks/peers-requirements.in --output-file benchmarks/peers-requirements.txt
+	$(LOCK) --extra adk --extra langgraph --extra openai_agents benchmarks/adapters-requirements.in --output-file benchmarks/adapters-requirements.txt
 
 clean: ## remove everything that make made: .venv, caches, builds
 	rm -rf .venv .fuzz .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist service/*.egg-info docs/api examples/node/node_modules \
