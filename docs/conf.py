@@ -52,6 +52,7 @@ NAVIGATION = {
         "integrations/anthropic",
         "integrations/pydantic_ai",
         "integrations/agent_framework",
+        "integrations/strands",
         "integrations/mcp",
         "limits",
         "api/memory",
