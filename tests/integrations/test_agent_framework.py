@@ -358,6 +358,16 @@ async def test_what_is_saved_again_after_an_error_is_saved_once(history, wire, n
         await again(history, hasty, messages)
 
 
+async def test_other_messages_after_an_error_are_saved_too(history, wire, name):
+    async with MemorydHistoryProvider(wire.address, user=name, timeout=5) as hasty:
+        task = await answer_held(history, wire, hasty, SAVED[0])
+        with pytest.raises(DeadlineExceeded):
+            await task
+        wire.release()
+        await hasty.save_messages("s1", [user("other")])
+        assert texts(await history.get_messages("s1")) == ["first", "certainly", "other"]
+
+
 async def test_who_is_cancelled_learns_it_once_the_save_is_done(history, wire, name):
     async with MemorydHistoryProvider(wire.address, user=name, timeout=60) as wired:
         task = await answer_held(history, wire, wired, SAVED[0])
@@ -545,6 +555,9 @@ async def test_memories_are_added_to_the_context(memories):
         "source_id": "memoryd",
         "origin_session_ids": ["monday"],
     }
+    context = await before(memories, user("Which tea is my favourite?"), session_id="monday")
+    (message,) = context.context_messages["memoryd"]
+    assert message.additional_properties["_attribution"] == {"source_id": "memoryd"}
 
 
 async def test_a_prompt_and_a_limit_of_ones_own(address, name):
