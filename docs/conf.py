@@ -52,6 +52,8 @@ NAVIGATION = {
         "integrations/openai_agents",
         "integrations/anthropic",
         "integrations/pydantic_ai",
+        "integrations/agent_framework",
+        "integrations/strands",
         "integrations/mcp",
         "integrations/openfeature",
         "limits",

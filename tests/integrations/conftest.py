@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from tests.integrations.wires import Wire
 
 ROOT = Path(__file__).parents[2]
 SERVING_PYTHON = os.environ.get("MEMORYD_SERVING_PYTHON", str(ROOT / ".venv/bin/python"))
@@ -59,6 +60,13 @@ def addresses(request: pytest.FixtureRequest) -> Iterator[Addresses]:
 @pytest.fixture(scope="session")
 def address(addresses: Addresses) -> str:
     return addresses.grpc
+
+
+@pytest.fixture
+async def wire(address: str) -> AsyncIterator[Wire]:
+    """A wire to the server."""
+    async with Wire(address) as wire:
+        yield wire
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from agents.memory import Session, SessionSettings
 from agents.testing import ScriptedModel, assistant_message, function_call
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.integrations.wires import Wire
 
 from memoryd.client import ConversationClient, DeadlineExceeded, InvalidArgument, SessionClient
 from memoryd.integrations.openai_agents import MemorydSession
@@ -254,12 +253,6 @@ CHANGES = {
     "pop": (lambda session: session.pop_item(), 1),
     "clear": (lambda session: session.clear_session(), 0),
 }
-
-
-@pytest.fixture
-async def wire(address):
-    async with Wire(address) as wire:
-        yield wire
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ import pytest
 PAGES = sorted((Path(__file__).parents[2] / "docs" / "integrations").glob("*.md"))
 ADDRESS = "localhost:50051"
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
+NAMED = re.compile(r'("users", |session_id=|user=|_scopes?(?:": |=)\[?)"(ada|embeddings)"')
+"""Whose data a program keeps."""
 MOST_LINES = 30
 
 
@@ -22,10 +24,7 @@ def test_the_program_of_a_page(page, address, tmp_path):
     assert len([line for line in program.splitlines() if line.strip()]) < MOST_LINES
     # Each run with names of its own, since the database is shared.
     name = uuid.uuid4().hex[:8]
-    for given in ("ada", "embeddings"):
-        program = program.replace(f'"users", "{given}"', f'"users", "{given}-{name}"')
-        program = program.replace(f'session_id="{given}"', f'session_id="{given}-{name}"')
-        program = program.replace(f'user="{given}"', f'user="{given}-{name}"')
+    program = NAMED.sub(rf'\1"\2-{name}"', program)
     file = tmp_path / "program.py"
     file.write_text(program.replace(ADDRESS, address))
     done = subprocess.run(  # noqa: S603  our own

@@ -19,10 +19,25 @@ class Wire:
         self._passing.set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._hold_from: bytes | None = None
+        self._refuse_from: bytes | None = None
 
     def hold(self) -> None:
         """Keep back what the server answers."""
         self._passing.clear()
+
+    def hold_from(self, sent: bytes) -> None:
+        """Keep back what the server answers once this is sent to it, within one message."""
+        self._hold_from = sent
+
+    def refuse_from(self, sent: bytes) -> None:
+        """Let nothing reach the server from when this is sent to it."""
+        self._refuse_from = sent
+
+    def accept(self) -> None:
+        """End all connections, and let new ones reach the server."""
+        self._refuse_from = None
+        self.cut()
 
     def release(self) -> None:
         """Let pass what was kept back."""
@@ -57,6 +72,11 @@ class Wire:
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65_536):
+            if self._refuse_from is not None and self._refuse_from in data:
+                return
+            if self._hold_from is not None and self._hold_from in data:
+                self._hold_from = None
+                self.hold()
             writer.write(data)
         writer.close()
 

@@ -64,6 +64,22 @@ class Background:
             raise RuntimeError(problem)
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
+    async def finish(self, work: Coroutine[Any, Any, _R]) -> _R:
+        """Do some work in the loop, and wait for its end, however often the caller is cancelled.
+
+        Raises what `wait` raises; CancelledError, where the caller was cancelled, in the end.
+        """
+        task = asyncio.ensure_future(self.wait(work))
+        cancelled: asyncio.CancelledError | None = None
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled from task.exception()
+        return task.result()
+
     def _problem(self) -> str:
         if self._process != os.getpid():
             return "the client was made before the process forked: make one in the child"

@@ -20,20 +20,17 @@ from memoryd.client import (
     Memory,
     MemoryClient,
     MemorydError,
-    NotFound,
     RetrievedMemory,
     SessionClient,
     Unavailable,
 )
+from memoryd.integrations.sessions import require_session
 
 if TYPE_CHECKING:
     from memoryd.client.answers import SimilarMemory
 
 DEFAULT_MAX_CHARS = 8_000
 """Of the memories of an answer, as JSON: about 2,000 tokens."""
-
-MEMORY_LIMIT = 100_000
-"""Of a session that a tool makes, so that nothing in it is evicted: the most that one may hold."""
 
 _Found = TypeVar("_Found", bound="Stored")
 
@@ -294,7 +291,7 @@ def _within(room: int, memories: Sequence[_Found]) -> list[_Found]:
 
 
 async def _store(place: Place, given: StoreArguments) -> StoreResult:
-    await _require_session(place)
+    await require_session(place.sessions, place.session_id)
     answer = await place.memories.store(
         place.session_id,
         given.content,
@@ -310,22 +307,6 @@ async def _store(place: Place, given: StoreArguments) -> StoreResult:
         replaced_memory_id=answer.replaced_memory_id or None,
         evicted_memory_ids=list(answer.evicted_memory_ids) or None,
     )
-
-
-async def _require_session(place: Place) -> None:
-    """Make the session where there is none, so that what it holds neither expires nor is evicted.
-
-    What is set for one that is there is its owner's.
-    """
-    try:
-        await place.sessions.get(place.session_id)
-    except NotFound:
-        await place.sessions.update(
-            place.session_id,
-            memories_never_expire=True,
-            memory_limit=MEMORY_LIMIT,
-            allow_missing=True,
-        )
 
 
 async def _search(place: Place, given: SearchArguments) -> SearchResult:

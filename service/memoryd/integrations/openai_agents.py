@@ -11,47 +11,26 @@ conversations of a user are one session of memoryd, so that erasing it removes a
 
 from __future__ import annotations
 
-import asyncio
 import json
 import uuid
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from agents.memory import SessionSettings
 
-from memoryd.client import (
-    Cancelled,
-    ConversationClient,
-    DeadlineExceeded,
-    Internal,
-    NewMessage,
-    NotFound,
-    Role,
-    Unavailable,
-)
+from memoryd.client import ConversationClient, NewMessage, NotFound, Role
 from memoryd.client.background import background
 from memoryd.client.connection import ClosedOnExit
 from memoryd.integrations.names import prefix_of
 from memoryd.integrations.names import session_id as id_of
+from memoryd.integrations.raw_messages import MAYBE_DONE, newest, of_format
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable
-
     from agents import TResponseInputItem
-
-    from memoryd.client import Message
-
-_R = TypeVar("_R")
 
 RAW_FORMAT = "openai.item"
 
-MAX_LAST = 2**31 - 1
-"""Messages that a window may be of."""
-
 _ROLES = {role.value: role for role in (Role.USER, Role.ASSISTANT, Role.SYSTEM, Role.DEVELOPER)}
-
-_MAYBE_DONE = (Cancelled, DeadlineExceeded, Internal, Unavailable)
-"""Errors after which a change may have been committed."""
 
 
 class MemorydSession(ClosedOnExit):
@@ -109,7 +88,7 @@ class MemorydSession(ClosedOnExit):
         """
         if limit is None and self.session_settings is not None:
             limit = self.session_settings.limit
-        return await self._loop.wait(self._items(limit))
+        return await self._loop.wait(newest(self._conversation, RAW_FORMAT, limit))
 
     async def add_items(self, items: list[TResponseInputItem]) -> None:
         """Add items: all or none, at most 1,000 of together 4 MiB.
@@ -120,52 +99,24 @@ class MemorydSession(ClosedOnExit):
         Raises TypeError and ValueError for what is no JSON, before anything is added.
         """
         if items:
-            await self._change(self._append([_message(item) for item in items]))
+            await self._loop.finish(self._append([_message(item) for item in items]))
 
     async def pop_item(self) -> TResponseInputItem | None:
         """Remove the newest item and return it; None where there is none."""
-        return await self._change(self._pop())
+        return await self._loop.finish(self._pop())
 
     async def clear_session(self) -> None:
         """Remove all items; it is no error if there are none.
 
         It is not repeated where its answer is lost: that would remove what others added since.
         """
-        await self._change(self._conversation.delete(allow_missing=True))
+        await self._loop.finish(self._conversation.delete(allow_missing=True))
 
     async def close(self) -> None:
         """Close the connection; this ends calls under way."""
         await self._loop.wait(self._client.close())
 
-    async def _change(self, work: Coroutine[Any, Any, _R]) -> _R:
-        """Wait until a change is done, however often the caller is cancelled meanwhile."""
-        change = asyncio.ensure_future(self._loop.wait(work))
-        cancelled: asyncio.CancelledError | None = None
-        while not change.done():
-            try:
-                await asyncio.wait([change])
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            raise cancelled from change.exception()
-        return change.result()
-
     # What follows runs in the one loop of the clients.
-
-    async def _items(self, limit: int | None) -> list[Any]:
-        wanted = MAX_LAST if limit is None else min(limit, MAX_LAST)
-        last = wanted
-        while last > 0:
-            try:
-                window = await self._conversation.window(last=None if limit is None else last)
-            except NotFound:
-                break
-            items = _items_of(window.messages)
-            # Messages of others do not count, so that it takes more to have enough.
-            if len(items) >= wanted or len(window.messages) < last:
-                return items[-wanted:]
-            last = min(2 * last, MAX_LAST)
-        return []
 
     async def _append(self, messages: list[NewMessage]) -> None:
         texts = [message.raw_json for message in messages]
@@ -173,14 +124,14 @@ class MemorydSession(ClosedOnExit):
         request_id = before[1] if before and before[0] == texts else str(uuid.uuid4())
         try:
             await self._conversation.append(messages, request_id=request_id)
-        except _MAYBE_DONE:
+        except MAYBE_DONE:
             self._in_doubt = texts, request_id
             raise
 
     async def _pop(self) -> Any:
         try:
             while popped := await self._conversation.pop():
-                if items := _items_of(popped):
+                if items := of_format(RAW_FORMAT, popped):
                     return items[0]
         except NotFound:
             pass
@@ -193,7 +144,3 @@ def _message(item: TResponseInputItem) -> NewMessage:
     return NewMessage(
         _ROLES.get(role) if isinstance(role, str) else None, raw_json=text, raw_format=RAW_FORMAT
     )
-
-
-def _items_of(messages: Iterable[Message]) -> list[Any]:
-    return [json.loads(each.raw_json) for each in messages if each.raw_format == RAW_FORMAT]
