@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,3 +42,8 @@ def session_id(prefix: str, labels: Iterable[str]) -> str:
 def escaped(label: str) -> str:
     """A label as it stands in session ids."""
     return "".join(chr(byte) if byte in _PLAIN else f"@{byte:02X}" for byte in label.encode())
+
+
+def unescaped(label: str) -> str:
+    """The label that stands so in a session id."""
+    return unquote_to_bytes(label.replace("@", "%")).decode()
