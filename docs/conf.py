@@ -51,6 +51,7 @@ NAVIGATION = {
         "integrations/openai_agents",
         "integrations/anthropic",
         "integrations/pydantic_ai",
+        "integrations/adk",
         "integrations/mcp",
         "limits",
         "api/memory",

@@ -26,6 +26,7 @@ def test_the_program_of_a_page(page, address, tmp_path):
         program = program.replace(f'"users", "{given}"', f'"users", "{given}-{name}"')
         program = program.replace(f'session_id="{given}"', f'session_id="{given}-{name}"')
         program = program.replace(f'user="{given}"', f'user="{given}-{name}"')
+        program = program.replace(f'"user_id": "{given}"', f'"user_id": "{given}-{name}"')
     file = tmp_path / "program.py"
     file.write_text(program.replace(ADDRESS, address))
     done = subprocess.run(  # noqa: S603  our own
