@@ -52,6 +52,7 @@ NAVIGATION = {
         "integrations/openai_agents",
         "integrations/anthropic",
         "integrations/pydantic_ai",
+        "integrations/adk",
         "integrations/agent_framework",
         "integrations/strands",
         "integrations/mcp",

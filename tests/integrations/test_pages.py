@@ -13,7 +13,9 @@ import pytest
 PAGES = sorted((Path(__file__).parents[2] / "docs" / "integrations").glob("*.md"))
 ADDRESS = "localhost:50051"
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
-NAMED = re.compile(r'("users", |session_id=|user=|_scopes?(?:": |=)\[?)"(ada|embeddings)"')
+NAMED = re.compile(
+    r'("users", |session_id=|user=|"user_id": |_scopes?(?:": |=)\[?)"(ada|embeddings)"'
+)
 """Whose data a program keeps."""
 MOST_LINES = 30
 

@@ -1,36 +1,45 @@
-"""Documents in as few calls as take them."""
+"""Documents and others in as few calls as take them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from memoryd.client import Put
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from memoryd.client import Remove
     from memoryd.client.answers import BatchGetDocumentsResponse, DocumentEntry
 
+_Item = TypeVar("_Item")
+
 MAX_BATCH = 1_000
-"""Documents in one call."""
+"""Documents in one call, or memories."""
 
 MAX_BATCH_BYTES = 2 * 1024 * 1024
 """Of bodies and search texts in one call of several writes; a call takes 4 MiB in all."""
 
 
 def batches(writes: Iterable[Put | Remove]) -> Iterator[list[Put | Remove]]:
-    batch: list[Put | Remove] = []
-    nbytes = 0
-    for write in writes:
-        size = _size(write)
-        if batch and (len(batch) == MAX_BATCH or nbytes + size > MAX_BATCH_BYTES):
-            yield batch
-            batch, nbytes = [], 0
-        batch.append(write)
-        nbytes += size
-    if batch:
-        yield batch
+    return chunks(writes, _size, room=MAX_BATCH_BYTES)
+
+
+def chunks(
+    items: Iterable[_Item], size_of: Callable[[_Item], int], *, room: int
+) -> Iterator[list[_Item]]:
+    """At most MAX_BATCH items each, and of together `room` unless it is one alone."""
+    chunk: list[_Item] = []
+    used = 0
+    for item in items:
+        size = size_of(item)
+        if chunk and (len(chunk) == MAX_BATCH or used + size > room):
+            yield chunk
+            chunk, used = [], 0
+        chunk.append(item)
+        used += size
+    if chunk:
+        yield chunk
 
 
 def whole(answer: BatchGetDocumentsResponse) -> Sequence[DocumentEntry]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -12,7 +13,6 @@ MAX_SESSION_ID = 255
 """Characters."""
 
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
-_ESCAPED = re.compile(rb"@([0-9A-F]{2})")
 _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -41,12 +41,14 @@ def session_id(prefix: str, labels: Iterable[str]) -> str:
 
 def labels_of(prefix: str, session: str) -> list[str]:
     """The labels that `session_id` made an id of."""
-    return [
-        _ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), label.encode()).decode()
-        for label in session.removeprefix(f"{prefix}:").split(":")
-    ]
+    return [unescaped(label) for label in session.removeprefix(f"{prefix}:").split(":")]
 
 
 def escaped(label: str) -> str:
     """A label as it stands in session ids."""
     return "".join(chr(byte) if byte in _PLAIN else f"@{byte:02X}" for byte in label.encode())
+
+
+def unescaped(label: str) -> str:
+    """The label that stands so in a session id."""
+    return unquote_to_bytes(label.replace("@", "%")).decode()
