@@ -33,6 +33,7 @@ from memoryd.client import (
 )
 from memoryd.client.background import background
 from memoryd.client.connection import ClosedOnExit
+from memoryd.integrations.batches import MAX_BATCH_BYTES, chunks
 from memoryd.integrations.names import prefix_of, session_id
 from memoryd.integrations.raw_messages import MAYBE_DONE, newest
 from memoryd.integrations.scopes import ScopedMemories
@@ -48,9 +49,6 @@ if TYPE_CHECKING:
 PREFIX = "agent_framework"
 
 RAW_FORMAT = "agent_framework.message"
-
-MAX_APPENDED, MAX_APPENDED_BYTES = 1_000, 2 * 1024 * 1024
-"""Messages of one call, and their JSON."""
 
 MAX_IN_DOUBT = 1_000
 """Conversations whose last save may have been done; of more the first are forgotten."""
@@ -195,7 +193,7 @@ class MemorydHistoryProvider(ClosedOnExit, HistoryProvider):
         if save is None or save.texts != texts:
             save = await self._begun(conversation, texts, messages)
         while save.left:
-            some = _first_of(save.left)
+            some = next(chunks(save.left, _size, room=MAX_BATCH_BYTES))
             try:
                 answer = await conversation.append(
                     [_new_message(message) for message in some],
@@ -379,6 +377,10 @@ def _json(message: Message) -> str:
         return json.dumps(json.dumps(values))
 
 
+def _size(message: Message) -> int:
+    return len(_json(message))  # all of it is ASCII
+
+
 def _message(kept: dict[str, Any] | str) -> Message:
     return Message.from_dict(json.loads(kept) if isinstance(kept, str) else kept)
 
@@ -390,14 +392,3 @@ def _new_message(message: Message) -> NewMessage:
 def _identity(message: Message) -> tuple[str | None, str, str]:
     contents = [content.to_dict() for content in message.contents]
     return message.message_id, message.role, json.dumps(contents, sort_keys=True)
-
-
-def _first_of(messages: list[Message]) -> list[Message]:
-    """As many as one call takes."""
-    count, nbytes = 0, 0
-    for message in messages[:MAX_APPENDED]:
-        nbytes += len(_json(message))  # all of it is ASCII
-        if count and nbytes > MAX_APPENDED_BYTES:
-            break
-        count += 1
-    return messages[:count]

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 _Item = TypeVar("_Item")
 
 MAX_BATCH = 1_000
-"""Documents in one call, or memories."""
+"""Documents in one call, memories or messages."""
 
 MAX_BATCH_BYTES = 2 * 1024 * 1024
-"""Of bodies and search texts in one call of several writes; a call takes 4 MiB in all."""
+"""Of bodies and search texts, or of messages, in one call of several; a call takes 4 MiB in all."""
 
 
 def batches(writes: Iterable[Put | Remove]) -> Iterator[list[Put | Remove]]:
