@@ -58,6 +58,9 @@ MAX_LABEL = 255
 MAX_INLINE = 1_024
 """Characters of a text that stands in the checkpoint itself, as numbers and truths do."""
 
+LARGE = 65_536
+"""Bytes of a body beyond which it is read in a thread."""
+
 PAGE = 20
 """Checkpoints that a list reads at once."""
 
@@ -277,6 +280,23 @@ class Checkpoints:
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         name = self._name(config)
+        # In a thread, since values may be large.
+        writes = await asyncio.to_thread(
+            self._puts_of, name, config, checkpoint, metadata, new_versions
+        )
+        for some in batches(writes):
+            await self._documents.write_many(name.session, some)
+        return name.config(checkpoint["id"])
+
+    def _puts_of(
+        self,
+        name: _Name,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> list[Put]:
+        """The documents of new values and, last, of the checkpoint."""
         metadata = get_checkpoint_metadata(config, metadata)
         values, versions = checkpoint["channel_values"], checkpoint["channel_versions"]
         inline = {channel: value for channel, value in values.items() if _is_inline(value)}
@@ -285,19 +305,16 @@ class Checkpoints:
             for channel in values
             if channel not in inline and channel in versions
         }
-        writes: list[Put | Remove] = []
+        puts: list[Put] = []
         for channel, version in new_versions.items():
             if channel in blobs:
-                body = await self._dumped({}, values[channel])
-                writes += _puts(name.namespace(BLOBS), _blob_key(channel, version), body, {})
+                body = self._dumped({}, values[channel])
+                puts += _puts(name.namespace(BLOBS), _blob_key(channel, version), body, {})
         header = {"parent": config["configurable"].get("checkpoint_id"), "blobs": blobs}
-        body = await self._dumped(header, {**checkpoint, "channel_values": inline}, metadata)
+        body = self._dumped(header, {**checkpoint, "channel_values": inline}, metadata)
         run = metadata.get("run_id")
         labels = {RUN: run[:MAX_LABEL]} if isinstance(run, str) else {}
-        writes += _puts(name.namespace(CHECKPOINTS), _key(checkpoint["id"]), body, labels)
-        for some in batches(writes):
-            await self._documents.write_many(name.session, some)
-        return name.config(checkpoint["id"])
+        return [*puts, *_puts(name.namespace(CHECKPOINTS), _key(checkpoint["id"]), body, labels)]
 
     async def put_writes(
         self,
@@ -308,13 +325,17 @@ class Checkpoints:
     ) -> None:
         name = self._name(config)
         namespace = name.namespace(WRITES, config["configurable"]["checkpoint_id"])
-        puts: dict[str, list[Put]] = {}
-        for index, (channel, value) in enumerate(writes):
-            place = WRITES_IDX_MAP.get(channel, index)
-            header = {"task": task_id, "path": task_path, "place": place, "channel": channel}
-            body = await self._dumped(header, value)
-            key = f"{task_id}:{place:+d}"
-            puts[key] = _puts(namespace, key, body, {}, if_absent=place >= 0)
+
+        def made() -> dict[str, list[Put]]:
+            found: dict[str, list[Put]] = {}
+            for index, (channel, value) in enumerate(writes):
+                place = WRITES_IDX_MAP.get(channel, index)
+                header = {"task": task_id, "path": task_path, "place": place, "channel": channel}
+                key, body = f"{task_id}:{place:+d}", self._dumped(header, value)
+                found[key] = _puts(namespace, key, body, {}, if_absent=place >= 0)
+            return found
+
+        puts = await asyncio.to_thread(made)
         for race in range(RACES + 1):
             try:
                 for some in batches(put for each in puts.values() for put in each):
@@ -417,11 +438,13 @@ class Checkpoints:
         ):
             await self._documents.write_many(name.session, some)
 
-    async def _dumped(self, header: Mapping[str, Any], *values: Any) -> bytes:
+    def _dumped(self, header: Mapping[str, Any], *values: Any) -> bytes:
         """Bytes of some values after a header, which is a line of JSON."""
-        return await asyncio.to_thread(_frame, self._serde.dumps_typed, header, values)
+        return _frame(self._serde.dumps_typed, header, values)
 
     async def _loaded(self, body: bytes) -> tuple[dict[str, Any], list[Any]]:
+        if len(body) <= LARGE:
+            return _unframed(self._serde.loads_typed, body)
         return await asyncio.to_thread(_unframed, self._serde.loads_typed, body)
 
 
