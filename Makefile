@@ -106,8 +106,11 @@ test-integrations: .venv/.installed build/integrations-venv/.installed ## run th
 resolve-frameworks: .venv/.installed ## see that each framework's extra can be installed, in its oldest and its newest releases
 	.venv/bin/python -m tests.releases resolve $(FRAMEWORKS)
 
-test-oldest-frameworks test-newest-frameworks: test-%-frameworks: .venv/.installed
-	.venv/bin/python -m tests.releases $* $(FRAMEWORKS)
+test-oldest-frameworks: .venv/.installed ## run those tests with the oldest releases of the frameworks that the extras allow
+	.venv/bin/python -m tests.releases oldest $(FRAMEWORKS)
+
+test-newest-frameworks: .venv/.installed ## the same with the newest, where these are not the pinned ones
+	.venv/bin/python -m tests.releases newest $(FRAMEWORKS)
 
 # The client beside what the first prerequisite pins.
 define CLIENT_VENV
