@@ -38,8 +38,9 @@ def compiled(which: str, extras: list[str], *more: str) -> str:
     return done.stdout
 
 
-def versions(requirements: str) -> dict[str, str]:
-    return dict(re.findall(r"(?m)^([\w.-]+)==([^\s;\\]+)", requirements))
+def releases(requirements: str) -> set[tuple[str, str]]:
+    """Names and versions; of a package there may be several, each for some Pythons."""
+    return set(re.findall(r"(?m)^([\w.-]+)==([^\s;\\]+)", requirements))
 
 
 def resolve(extras: list[str]) -> None:
@@ -51,14 +52,13 @@ def resolve(extras: list[str]) -> None:
     }
     for extra, name in names.items():
         assert name is not None, extra
-        found = [versions(compiled(which, [extra]))[name[1]] for which in RESOLUTIONS]
+        found = [dict(releases(compiled(which, [extra])))[name[1]] for which in RESOLUTIONS]
         print(f"{name[1]}: {' to '.join(found)}")  # noqa: T201
 
 
 def run(which: str, extras: list[str]) -> None:
     requirements = compiled(which, extras, "--group", "integrations")
-    found, pinned = versions(requirements), versions(PINS.read_text())
-    other = {name: version for name, version in found.items() if pinned.get(name) != version}
+    other = sorted(releases(requirements) - releases(PINS.read_text()))
     if which == "newest" and not other:
         print("the newest releases are the pinned ones")  # noqa: T201
         return
