@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from memoryd.http.in_process import InProcessChannel
 
 _CHANGING = (":write", ":erase")
+_NO_SESSION = frozenset({"ERROR_REASON_SESSION_NOT_FOUND", "ERROR_REASON_SESSION_NOT_ALLOWED"})
 
 
 class Visit:
@@ -130,10 +131,16 @@ class Visit:
         """The text of one block of a page, such as an event of a stream carries."""
         return self._renderer.part(template, block, self._common | values)
 
+    def status_of(self, error: MemorydError) -> int:
+        """The status of a page that shows an error in its place."""
+        return 404 if error.reason in _NO_SESSION else HTTP_STATUS[error.code]
+
     def refused(self, error: MemorydError) -> Response:
         """What the service says instead of a page."""
-        status = HTTP_STATUS.get(error.code, HTTPStatus.INTERNAL_SERVER_ERROR)
-        return self.page("refused.html", status=status, message=error.message, error=error)
+        message = error.message
+        if error.reason in _NO_SESSION:  # the same for one that there is
+            message = "There is no such session, or you may not see it."
+        return self.page("refused.html", status=self.status_of(error), message=message, error=error)
 
     def see(self, path: str) -> Response:
         """Go and look there, as after each change."""
