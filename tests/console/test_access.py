@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.async_api import Browser, Page, expect
 from tests.console.conftest import Site, enter
 from tests.console.crawl import crawl, fill
+from tests.languages.programs import ROOT
+
+AXE = ROOT / "clients" / "node_modules" / "axe-core" / "axe.min.js"
+"""Deque's rules for accessible pages; `make clients` installs them."""
 
 
 async def test_everything_but_what_is_live_works_without_scripts(site: Site, browser: Browser):
@@ -82,3 +87,28 @@ async def test_the_focus_stays_where_it_is_while_what_is_shown_changes(site: Sit
         await memories.store("ada", "the second")
         await expect(page.get_by_role("link", name="the second")).to_be_visible()
         await expect(page.get_by_role("link", name="the first")).to_be_focused()
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+async def test_axe_finds_nothing(site: Site, page: Page, scheme: str, width: int):
+    await fill(site, "prefers e-mail")
+    await page.emulate_media(color_scheme=scheme)
+    await page.set_viewport_size({"width": width, "height": 844})
+    found = []
+
+    async def look(path: str) -> None:
+        await page.evaluate(AXE.read_text())
+        result = await page.evaluate("axe.run()")
+        assert "color-contrast" in {each["id"] for each in result["passes"]}
+        found.extend(
+            (path, each["id"], [node["html"] for node in each["nodes"]])
+            for each in result["violations"]
+        )
+
+    async for path in crawl(page, site.origin):
+        await look(path)
+    # What nothing links to.
+    for path in ("/sign-in", "/sessions/none", "/?prefix=none", "/sessions/ada/purge?preview=1"):
+        await page.goto(path)
+        await look(path)
+    assert found == []
