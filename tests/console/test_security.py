@@ -135,6 +135,15 @@ async def test_over_tls_the_cookie_never_goes_in_the_clear(serve, tls_folder, pl
     await context.dispose()
 
 
+async def test_behind_a_proxy_that_speaks_tls_neither(guard, calling):
+    site = await guard()
+    caller = await calling(site)
+    headers = {"origin": site.origin.replace("http:", "https:")}
+    form = {"key": site.key}
+    answer = await caller.post("/sign-in", form=form, headers=headers, max_redirects=0)
+    assert "; secure" in answer.headers["set-cookie"].lower()
+
+
 async def cookie_of(caller: APIRequestContext) -> str:
     (cookie,) = (await caller.storage_state())["cookies"]
     return cookie["value"]
