@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from playwright.async_api import Page
 
-from memoryd.client import ConversationClient, DocumentClient, Put, SessionClient
+from memoryd.client import ConversationClient, DocumentClient, Put, SessionClient, ToolConfigClient
 
 from .conftest import Site
 
@@ -23,6 +23,9 @@ async def fill(site: Site, content: str) -> None:
     await SessionClient(**given).update("ada", display_name=content, labels={"label": content})
     await DocumentClient(**given).put(
         "ada", Put(content, [content], text=content, labels={"label": content})
+    )
+    await ToolConfigClient(**given).update(
+        "escalation", {"keywords": {content: 0.5}}, reason=content
     )
     conversations = ConversationClient(**given)
     await conversations.create("ada", "talk", display_name=content)
