@@ -135,12 +135,20 @@ class Visit:
         """The status of a page that shows an error in its place."""
         return 404 if error.reason in _NO_SESSION else HTTP_STATUS[error.code]
 
+    def message_of(self, error: MemorydError) -> str:
+        """What a page says of an error."""
+        if error.reason in _NO_SESSION:  # the same for one that there is
+            return "There is no such session, or you may not see it."
+        return error.message
+
     def refused(self, error: MemorydError) -> Response:
         """What the service says instead of a page."""
-        message = error.message
-        if error.reason in _NO_SESSION:  # the same for one that there is
-            message = "There is no such session, or you may not see it."
-        return self.page("refused.html", status=self.status_of(error), message=message, error=error)
+        return self.page(
+            "refused.html",
+            status=self.status_of(error),
+            message=self.message_of(error),
+            error=error,
+        )
 
     def see(self, path: str) -> Response:
         """Go and look there, as after each change."""

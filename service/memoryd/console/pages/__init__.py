@@ -1,8 +1,8 @@
 """The pages: each module has its routes, and its entry in the navigation where it has one."""
 
-from memoryd.console.pages import purge, session, sessions, tools
+from memoryd.console.pages import erase, purge, session, sessions, tools
 
-PAGES = (sessions, session, purge, tools)
+PAGES = (sessions, session, purge, tools, erase)
 """In the order of the navigation."""
 
 ROUTES = tuple(route for page in PAGES for route in page.ROUTES)
