@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING
 
 from playwright.async_api import Page, async_playwright, expect
 
-from memoryd.client import ConversationClient, DocumentClient, MemoryClient, Put, open_channel
+from memoryd.client import (
+    ConversationClient,
+    DocumentClient,
+    MemoryClient,
+    Put,
+    ToolConfigClient,
+    open_channel,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +37,10 @@ PAGES = {
     "deleted": f"/sessions/{ADA}?show=deleted",
     "conversation": f"/sessions/{ADA}/conversations/order-4711",
     "purge": f"/sessions/{ADA}/purge?type=context&preview=1",
+    "tools": "/tools",
+    "tool": "/tools/rag",
+    "revision": "/tools/rag/revisions/1",
+    "erase": f"/erase?session_id={ADA}",
 }
 """What is shown, by the names of the pictures."""
 
@@ -85,19 +96,39 @@ async def fill(target: str) -> None:
             assistant="It has left our warehouse, and arrives on Thursday.",
         )
         await conversations.append(ADA, "order-4711", user="Please tell me by e-mail when it has.")
+        tools = ToolConfigClient(channel=channel)
+        await tools.update("rag", {"search_k": 8}, reason="Answers were thin")
+        wider = {"search_k": 12, "similarity_threshold": 0.6}
+        await tools.update("rag", wider, reason="A trial until the end of March")
+        await tools.update("escalation", {"keywords": {"refund": 0.9, "urgent": 1.0}})
         documents = DocumentClient(channel=channel)
         await documents.put(ADA, Put("profile", ["crm"], json='{"tier": "gold"}'))
 
 
 async def shoot(page: Page, folder: Path) -> None:
     for name, path in PAGES.items():
-        for end, (width, height, scheme) in LOOKS.items():
-            await page.set_viewport_size({"width": width, "height": height})
-            await page.emulate_media(color_scheme=scheme)
-            await page.goto(path)
-            if await page.locator(".live").count():  # which it says a moment later
-                await expect(page.locator(".live")).to_have_text("Live")
-            await page.screenshot(path=folder / f"{name}{end}.png")
+        await page.goto(path)
+        await take(page, folder, name)
+    await page.goto("/tools/rag")
+    await page.get_by_role("textbox", name="search_k", exact=True).fill("10")
+    await page.get_by_label("Reason, kept").fill("The trial is over")
+    await page.get_by_role("button", name="Preview").click()
+    await take(page, folder, "preview")
+    await page.goto(PAGES["erase"])
+    await page.get_by_label("To confirm").fill(ADA)
+    await page.get_by_role("button", name="Erase for good").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Erased")
+    await take(page, folder, "receipt")
+
+
+async def take(page: Page, folder: Path, name: str) -> None:
+    """Take the pictures of what a page shows."""
+    for end, (width, height, scheme) in LOOKS.items():
+        await page.set_viewport_size({"width": width, "height": height})
+        await page.emulate_media(color_scheme=scheme)
+        if await page.locator(".live").count():  # which it says a moment later
+            await expect(page.locator(".live")).to_have_text("Live")
+        await page.screenshot(path=folder / f"{name}{end}.png")
 
 
 async def main(folder: Path) -> None:
