@@ -140,7 +140,15 @@ class Visit:
         message = error.message
         if error.reason in _NO_SESSION:  # the same for one that there is
             message = "There is no such session, or you may not see it."
-        return self.page("refused.html", status=self.status_of(error), message=message, error=error)
+        # Where htmx has asked for a part, all of the page gives way to this.
+        whole = {"hx-retarget": "main", "hx-reselect": "main", "hx-reswap": "outerHTML"}
+        return self.page(
+            "refused.html",
+            status=self.status_of(error),
+            headers=whole,
+            message=message,
+            error=error,
+        )
 
     def see(self, path: str) -> Response:
         """Go and look there, as after each change."""
