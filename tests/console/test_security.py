@@ -349,10 +349,10 @@ async def test_a_session_outside_the_rules_is_not_there(guard, calling):
     assert events.status == 404
 
 
-async def controls(page: Page, origin: str) -> set[str]:
+async def controls(page: Page, origin: str, begin: str = "/") -> set[str]:
     """The paths that forms of any page post to."""
     found: set[str] = set()
-    async for _ in crawl(page, origin):
+    async for _ in crawl(page, origin, begin):
         found |= set(
             await page.eval_on_selector_all(
                 "form[method=post]", "(forms) => forms.map((f) => f.getAttribute('action'))"
@@ -368,6 +368,7 @@ async def test_who_only_reads_sees_no_control(guard, browser: Browser):
     page = await browser.new_page(base_url=site.origin)
     await enter(page, site, key.key)
     assert await controls(page, site.origin) == {"/sign-out"}
+    assert await controls(page, site.origin, "/sessions/ada/purge?preview=1") == {"/sign-out"}
 
 
 async def test_a_console_that_only_reads_has_no_control(serve, browser: Browser, calling):

@@ -143,9 +143,12 @@ class Visit:
 
     def refused(self, error: MemorydError) -> Response:
         """What the service says instead of a page."""
+        # Where htmx has asked for a part, all of the page gives way to this.
+        whole = {"hx-retarget": "main", "hx-reselect": "main", "hx-reswap": "outerHTML"}
         return self.page(
             "refused.html",
             status=self.status_of(error),
+            headers=whole,
             message=self.message_of(error),
             error=error,
         )

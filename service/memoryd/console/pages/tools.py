@@ -6,9 +6,10 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 
 import grpc.aio
+from markupsafe import escape
 from starlette.exceptions import HTTPException
 
-from memoryd.client import EtagMismatch, InvalidArgument, MemorydError
+from memoryd.client import EtagMismatch, InvalidArgument, MemorydError, OutOfRange
 from memoryd.client.answers import ToolConfigRevision
 from memoryd.client.errors import error_from
 from memoryd.console.events import EventStream, event
@@ -255,7 +256,9 @@ async def _changes(visit: Visit, name: str, after: int) -> AsyncGenerator[str, N
             yield event("said", f"{changed} was changed", position=change.revision)
             yield event("changed", changed, position=change.revision)
     except grpc.aio.AioRpcError as refusal:
-        if error_from(refusal).code is grpc.StatusCode.OUT_OF_RANGE:
+        error = error_from(refusal)
+        yield event("said", f"Not live: {escape(error.message)}")
+        if isinstance(error, OutOfRange):  # what changed is no longer kept; the page looks anew
             yield event("changed", "", position=0)
     finally:
         call.cancel()
