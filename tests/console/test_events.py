@@ -72,7 +72,11 @@ async def test_a_browser_goes_on_from_what_it_has_seen(stored, listening):
         assert await listener.next() == {"event": "said", "data": "Live"}
         said, changed = await listener.next(), await listener.next()
         assert said["data"] == "A memory was created"
-        assert changed == {"event": "changed", "data": "was created", "id": str(revisions[1])}
+        assert changed == {
+            "event": "changed",
+            "data": "A memory was created",
+            "id": str(revisions[1]),
+        }
 
 
 async def test_a_revoked_key_hears_no_more(stored, listening):

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
+import grpc.aio
+from markupsafe import escape
 from starlette.responses import StreamingResponse
 
+from memoryd.client import OutOfRange
+from memoryd.client.errors import error_from
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from starlette.types import Send
 
@@ -31,3 +36,31 @@ def event(name: str, data: str, *, position: int | None = None) -> str:
     if position is not None:
         lines.append(f"id: {position}")
     return "\n".join(lines) + "\n\n"
+
+
+async def changes(
+    watch: Callable[[], Any],
+    word: Callable[[Any], str | None],
+    anew: Callable[[], Awaitable[int | None]],
+) -> AsyncGenerator[str, None]:
+    """Events of a watch: `changed`, for a page to load again what it shows, and `said`, for people.
+
+    `watch` begins it. `word`: what to say of a change; None: it is nothing to this page. `anew`:
+    from where to go on once what changed is no longer kept. The browser connects again where the
+    stream ends, so nothing is watched again here.
+    """
+    yield event("said", "Live")
+    call = watch()
+    try:
+        async for change in call:
+            text = word(change)
+            if text is not None:
+                yield event("said", text, position=change.revision)
+                yield event("changed", text, position=change.revision)
+    except grpc.aio.AioRpcError as refusal:
+        error = error_from(refusal)
+        yield event("said", f"Not live: {escape(error.message)}")
+        if isinstance(error, OutOfRange):  # the page looks anew
+            yield event("changed", "", position=await anew())
+    finally:
+        call.cancel()

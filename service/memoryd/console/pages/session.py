@@ -7,9 +7,6 @@ import json
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, urlencode
 
-import grpc.aio
-from markupsafe import escape
-
 from memoryd.client import (
     Conversation,
     Document,
@@ -17,10 +14,8 @@ from memoryd.client import (
     MemorydError,
     Message,
     NotFound,
-    OutOfRange,
 )
-from memoryd.client.errors import error_from
-from memoryd.console.events import EventStream, event
+from memoryd.console.events import EventStream, changes
 from memoryd.console.routes import Route
 from memoryd.v1 import conversation_pb2, document_pb2, memory_pb2
 from memoryd.v1.conversation_pb2_grpc import ConversationServiceStub
@@ -28,7 +23,7 @@ from memoryd.v1.document_pb2_grpc import DocumentServiceStub
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import Callable
     from typing import Any
 
     from starlette.responses import Response
@@ -226,28 +221,15 @@ async def events(visit: Visit) -> Response:
     after = int(seen) if seen.isascii() and seen.isdecimal() else 0
     # Refused before the stream begins, where the session is not there.
     await visit.sessions.get(session_id)
-    return EventStream(_changes(visit, watched, session_id, after))
-
-
-async def _changes(
-    visit: Visit, watched: _Watched, session_id: str, after: int
-) -> AsyncGenerator[str, None]:
-    """The browser connects again where the stream ends, so nothing is watched again here."""
-    yield event("said", "Live")
     request = watched.request(session_id=session_id, start_revision=after)
-    call = getattr(watched.stub(visit.channel), watched.method)(request)
-    try:
-        async for change in call:
-            name = _name_of(change)
-            yield event("said", f"{watched.word} {name}", position=change.revision)
-            yield event("changed", name, position=change.revision)
-    except grpc.aio.AioRpcError as refusal:
-        error = error_from(refusal)
-        yield event("said", f"Not live: {escape(error.message)}")
-        if isinstance(error, OutOfRange):  # what changed is no longer kept; the page looks anew
-            yield event("changed", "", position=await _revision(visit, session_id))
-    finally:
-        call.cancel()
+    watch = getattr(watched.stub(visit.channel), watched.method)
+    return EventStream(
+        changes(
+            lambda: watch(request),
+            lambda change: f"{watched.word} {_name_of(change)}",
+            lambda: _revision(visit, session_id),
+        )
+    )
 
 
 async def _revision(visit: Visit, session_id: str) -> int | None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 
-import grpc.aio
-from markupsafe import escape
 from starlette.exceptions import HTTPException
 
-from memoryd.client import EtagMismatch, InvalidArgument, MemorydError, OutOfRange
+from memoryd.client import EtagMismatch, InvalidArgument, MemorydError
 from memoryd.client.answers import ToolConfigRevision
-from memoryd.client.errors import error_from
-from memoryd.console.events import EventStream, event
+from memoryd.console.events import EventStream, changes
 from memoryd.console.routes import Entry, Route
 from memoryd.console.tool_settings import ENABLED, differences, read, settings_of
 from memoryd.tools.settings import SETTINGS_OF
@@ -20,7 +18,7 @@ from memoryd.v1 import tool_config_pb2
 from memoryd.v1.tool_config_pb2_grpc import ToolConfigServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import Mapping
 
     from starlette.responses import Response
 
@@ -240,33 +238,28 @@ async def events(visit: Visit) -> Response:
     seen = visit.request.headers.get("last-event-id", "") or visit.asked("after")
     after = int(seen) if seen.isascii() and seen.isdecimal() else 0
     await visit.tools.list_tools()  # refused before the stream begins
-    return EventStream(_changes(visit, visit.asked("of"), after))
-
-
-async def _changes(visit: Visit, name: str, after: int) -> AsyncGenerator[str, None]:
-    yield event("connected", "")
     request = tool_config_pb2.WatchToolConfigsRequest(start_revision=after)
-    call = ToolConfigServiceStub(visit.channel).WatchToolConfigs(request)
-    snapshot = tool_config_pb2.TOOL_CONFIG_CHANGE_SNAPSHOT
-    try:
-        async for change in call:
-            changed = change.tool_config.tool
-            if change.change == snapshot or (name and changed != name):
-                continue
-            yield event("said", f"{changed} was changed", position=change.revision)
-            yield event("changed", changed, position=change.revision)
-    except grpc.aio.AioRpcError as refusal:
-        error = error_from(refusal)
-        yield event("said", f"Not live: {escape(error.message)}")
-        if isinstance(error, OutOfRange):  # what changed is no longer kept; the page looks anew
-            yield event("changed", "", position=0)
-    finally:
-        call.cancel()
+    watch = ToolConfigServiceStub(visit.channel).WatchToolConfigs
+    return EventStream(
+        changes(partial(watch, request), partial(_word, visit.asked("of")), _beginning)
+    )
+
+
+def _word(name: str, change: tool_config_pb2.WatchToolConfigsResponse) -> str | None:
+    """What to say of a change to who looks at one tool, or at all where there is no name."""
+    changed = change.tool_config.tool
+    is_new = change.change == tool_config_pb2.TOOL_CONFIG_CHANGE_UPDATED
+    return f"{changed} was changed" if is_new and name in {"", changed} else None
+
+
+async def _beginning() -> int:
+    """Where a watch begins with how the tools are now."""
+    return 0
 
 
 def _held(visit: Visit, path: str) -> str:
     """What a form had when it was loaded."""
-    return visit.given(f"was:{path}").replace("\r\n", "\n")
+    return visit.given(f"was:{path}").replace("\r\n", "\n").strip()
 
 
 def _given(visit: Visit, config: ToolConfig) -> dict[str, str]:
