@@ -69,17 +69,13 @@ def test_workers_take_the_link_once_among_them(tmp_path):
     assert code != code_of("a secret", tmp_path / "another start")
 
 
-async def test_the_ready_lines_have_the_link(command_line, playwright):
+async def test_the_ready_lines_have_the_link(command_line, calling):
     server = command_line.serve()
     server.address()
     (link,) = re.findall("^memoryd console on (.*)$", server.output, re.MULTILINE)
     origin, _, once = link.partition("/sign-in?once=")
-    context = await playwright.request.new_context(
-        base_url=origin, extra_http_headers={"origin": origin}
-    )
-    answer = await context.post("/sign-in", form={"once": once})
+    answer = await (await calling(origin)).post("/sign-in", form={"once": once})
     assert "There is no session yet" in await answer.text()
-    await context.dispose()
 
 
 async def test_a_key_signs_in(guard, calling):
