@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, Page, expect
 from tests.console.conftest import Site, enter
+from tests.console.keyboard import tab_to
 
 from memoryd.client import ConversationClient, DocumentClient, Put
 
@@ -71,6 +72,14 @@ async def test_a_session_is_erased_after_a_look_and_its_name(ada: Site, page: Pa
     assert await contents(ada, "bob") == ["stays"]
     await page.goto("/erase?session_id=ada")
     await expect(page.get_by_role("alert")).to_contain_text("no such session")
+
+
+async def test_it_is_found_by_way_of_the_session(ada: Site, page: Page):
+    await page.goto("/sessions/ada")
+    await page.get_by_role("link", name="Erase session").click()
+    await expect(page.get_by_role("region", name="What would go")).to_be_visible()
+    await confirm(page, "ada")
+    assert not await contents(ada, "ada")
 
 
 @pytest.mark.parametrize("typed", ["", "Ada", "ada2", "bob"])
@@ -192,16 +201,18 @@ async def test_it_works_without_scripts_and_by_keyboard(
         base_url=ada.origin,
     )
     await enter(page, ada)
-    await page.get_by_role("link", name="Erase").press("Enter")
-    await page.get_by_label("Session", exact=True).focus()
+    await tab_to(page, page.get_by_role("link", name="Erase"))
+    await page.keyboard.press("Enter")
+    await tab_to(page, page.get_by_label("Session", exact=True))
     await page.keyboard.type("ada")
     await page.keyboard.press("Enter")
-    await page.get_by_label("To confirm").focus()
+    await tab_to(page, page.get_by_label("To confirm"))
     await page.keyboard.type("ada")
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("heading", level=1)).to_have_text("Erased")
     async with page.expect_download() as downloading:
-        await page.get_by_role("link", name="Download as JSON").press("Enter")
+        await tab_to(page, page.get_by_role("link", name="Download as JSON"))
+        await page.keyboard.press("Enter")
     await (await downloading.value).save_as(tmp_path / "receipt.json")
     assert json.loads((tmp_path / "receipt.json").read_text())["session_id"] == "ada"
     assert not await contents(ada, "ada")

@@ -7,6 +7,7 @@ import re
 import pytest
 from playwright.async_api import APIRequestContext, Browser, Page, expect
 from tests.console.conftest import enter
+from tests.console.keyboard import tab_to
 
 from memoryd.client import ToolConfigClient
 
@@ -329,16 +330,22 @@ async def test_it_works_without_scripts_and_by_keyboard_on_a_phone(browser: Brow
         java_script_enabled=False, viewport={"width": 390, "height": 844}, base_url=site.origin
     )
     await enter(page, site)
-    await page.goto("/tools")
-    await page.get_by_role("region", name="rag").get_by_role("link").press("Enter")
-    await field(page, "search_k").focus()
+    await tab_to(page, page.get_by_role("link", name="Tools"))
+    await page.keyboard.press("Enter")
+    await tab_to(page, page.get_by_role("region", name="rag").get_by_role("link"))
+    await page.keyboard.press("Enter")
+    await tab_to(page, page.get_by_label("enabled", exact=True))
+    await page.keyboard.press("Space")
+    await tab_to(page, field(page, "search_k"))
     await page.keyboard.press("Control+A")
     await page.keyboard.type("8")
     await page.keyboard.press("Enter")  # the form's first button, which shows what would change
-    await expect(change(page).locator("ins")).to_contain_text("8")
-    await page.get_by_role("button", name="Apply").press("Enter")
+    await expect(change(page).locator("ins")).to_contain_text(["off", "8"])
+    await tab_to(page, page.get_by_role("button", name="Apply"))
+    await page.keyboard.press("Enter")
     await expect(page.get_by_text("The change holds")).to_be_visible()
-    assert (await tools.get("rag")).rag.search_k == 8
+    config = await tools.get("rag")
+    assert (config.enabled, config.rag.search_k) == (False, 8)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
@@ -49,8 +50,7 @@ DONE = {
 
 
 async def overview(visit: Visit) -> Response:
-    listed = await visit.tools.list_tools()
-    configs = [await visit.tools.get(cast("ToolName", each.tool)) for each in listed.tools]
+    configs = await asyncio.gather(*(visit.tools.get(cast("ToolName", name)) for name in TITLES))
     return visit.page(
         "tools.html",
         tools=[(config, settings_of(config)) for config in configs],
