@@ -65,7 +65,11 @@ MEMORIES = (
 def served() -> Iterator[tuple[str, str]]:
     """Where a new server is, and the link to its console."""
     with tempfile.TemporaryDirectory() as folder:
-        environ = os.environ | {"MEMORYD_PORT": "0", "MEMORYD_HTTP_PORT": "0"}
+        environ = os.environ | {
+            "MEMORYD_PORT": "0",
+            "MEMORYD_HTTP_PORT": "0",
+            "MEMORYD_AUDIT": "changes",
+        }
         command = [Path(sys.executable).parent / "memoryd", "serve"]
         with subprocess.Popen(  # noqa: S603  our own command
             command, cwd=folder, env=environ, text=True, stdout=subprocess.PIPE,
