@@ -389,3 +389,18 @@ async def test_a_page_looks_anew_where_changes_are_no_longer_kept(signed_in: API
     text = await (await signed_in.get("/tools/events?after=1000000")).text()
     assert "data: Not live: " in text
     assert text.rstrip().endswith("event: changed\ndata: \nid: 0")
+
+
+@pytest.mark.parametrize("action", ["preview", "apply"])
+@pytest.mark.parametrize("value", ["\0", "é" * 300, "x" * 5000, "9" * 5000, "-1", "{", "[[", "nan"])
+async def test_what_nobody_means_is_refused(value, action, signed_in: APIRequestContext, tools):
+    text = await (await signed_in.get("/tools")).text()
+    token = re.search(r'name="csrf_token" value="([^"]+)"', text)[1]
+    for tool in TOOLS:
+        before = await tools.get(tool)
+        for path in before.provenance:
+            for reason in ("", value):
+                form = {path: value, f"was:{path}": "on", "etag": before.etag, "reason": reason}
+                form |= {"csrf_token": token, "action": action}
+                answer = await signed_in.post(f"/tools/{tool}/change", form=form)
+                assert answer.status < 500, (path, answer.status)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,7 +16,11 @@ from memoryd.client.errors import error_from
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
+    from starlette.requests import Request
     from starlette.types import Send
+
+
+_REVISION = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
 class EventStream(StreamingResponse):
@@ -36,6 +41,12 @@ def event(name: str, data: str, *, position: int | None = None) -> str:
     if position is not None:
         lines.append(f"id: {position}")
     return "\n".join(lines) + "\n\n"
+
+
+def revision_seen(request: Request) -> int:
+    """After which revision a browser wants events: what it has seen, or its page shows."""
+    seen = request.headers.get("last-event-id", "") or request.query_params.get("after", "")
+    return int(seen) if _REVISION.fullmatch(seen) else 0
 
 
 async def changes(

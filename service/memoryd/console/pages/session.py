@@ -15,7 +15,7 @@ from memoryd.client import (
     Message,
     NotFound,
 )
-from memoryd.console.events import EventStream, changes
+from memoryd.console.events import EventStream, changes, revision_seen
 from memoryd.console.routes import Route
 from memoryd.v1 import conversation_pb2, document_pb2, memory_pb2
 from memoryd.v1.conversation_pb2_grpc import ConversationServiceStub
@@ -180,10 +180,22 @@ async def document(visit: Visit) -> Response:
 def _body(found: Document) -> str:
     """What it holds, as text."""
     if found.json is not None:
-        return json.dumps(json.loads(found.json), indent=2, ensure_ascii=False)
+        return _indented(found.json)
     if found.text is not None:
         return found.text
     return base64.b64encode(found.data or b"").decode()
+
+
+def _indented(text: str) -> str:
+    """JSON in lines, if that changes nothing but white space; else as it is."""
+    try:
+        parsed = json.loads(text)
+        for separators in ((",", ":"), (", ", ": ")):
+            if json.dumps(parsed, separators=separators, ensure_ascii=False) == text:
+                return json.dumps(parsed, indent=2, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        pass
+    return text
 
 
 class _Watched(NamedTuple):
@@ -217,11 +229,9 @@ async def events(visit: Visit) -> Response:
     """What changes after a revision, for a page to load again what it shows."""
     session_id = visit.parts["session_id"]
     watched = _WATCHED.get(visit.asked("of"), _MEMORIES)
-    seen = visit.request.headers.get("last-event-id", "") or visit.asked("after")
-    after = int(seen) if seen.isascii() and seen.isdecimal() else 0
     # Refused before the stream begins, where the session is not there.
     await visit.sessions.get(session_id)
-    request = watched.request(session_id=session_id, start_revision=after)
+    request = watched.request(session_id=session_id, start_revision=revision_seen(visit.request))
     watch = getattr(watched.stub(visit.channel), watched.method)
     return EventStream(
         changes(

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from memoryd.client import EtagMismatch, InvalidArgument, MemorydError
 from memoryd.client.answers import ToolConfigRevision
-from memoryd.console.events import EventStream, changes
+from memoryd.console.events import EventStream, changes, revision_seen
 from memoryd.console.routes import Entry, Route
 from memoryd.console.tool_settings import ENABLED, differences, read, settings_of
 from memoryd.tools.settings import SETTINGS_OF
@@ -235,10 +235,8 @@ async def roll_back(visit: Visit) -> Response:
 
 async def events(visit: Visit) -> Response:
     """What changes after a revision, of one tool or of all, for a page to load again."""
-    seen = visit.request.headers.get("last-event-id", "") or visit.asked("after")
-    after = int(seen) if seen.isascii() and seen.isdecimal() else 0
     await visit.tools.list_tools()  # refused before the stream begins
-    request = tool_config_pb2.WatchToolConfigsRequest(start_revision=after)
+    request = tool_config_pb2.WatchToolConfigsRequest(start_revision=revision_seen(visit.request))
     watch = ToolConfigServiceStub(visit.channel).WatchToolConfigs
     return EventStream(
         changes(partial(watch, request), partial(_word, visit.asked("of")), _beginning)
