@@ -17,6 +17,7 @@ from memoryd.access.api_key import MalformedKey, digest_of, key_id_of
 from memoryd.access.keyring import Keyring
 from memoryd.audit.log import AuditLog
 from memoryd.audit.writer import AuditWriter
+from memoryd.console.door import ConsoleDoor
 from memoryd.conversations.history import read_changes as read_conversation_changes
 from memoryd.conversations.store import ConversationStore
 from memoryd.database.engine import Database
@@ -68,6 +69,7 @@ from memoryd.server_options import (
 from memoryd.sessions.feed import ChangeFeed
 from memoryd.sessions.store import SessionStore
 from memoryd.sessions.usage import TenantUsage
+from memoryd.settings.field_types import ConsoleMode
 from memoryd.settings.service import (
     NO_HTTP,
     PROBE_HOST,
@@ -313,6 +315,19 @@ class Server:
         self._http: HttpEndpoint | None = None
         self.http_address: str | None = None
         """Where HTTP is served, once the server has started; None: nowhere."""
+        self._console = ConsoleDoor(
+            self._pipeline.handlers,
+            secret=settings.console_secret.get_secret_value(),
+            asks_for_key=settings.auth is AuthMode.REQUIRED,
+            is_read_only=settings.console_mode is ConsoleMode.READ_ONLY,
+            folder=None if worker is None else worker.folder,
+            clock=clock,
+        )
+
+    @property
+    def console_path(self) -> str:
+        """Where the console is entered, below the address of HTTP."""
+        return self._console.path
 
     def _main_endpoint(self, settings: Settings) -> Endpoint:
         handlers, unknown = self._pipeline.handlers, self._pipeline.unknown
@@ -358,6 +373,7 @@ class Server:
             origins=settings.http_allowed_origins,
             message_bytes=settings.max_message_bytes,
             mcp_session=settings.mcp_session,
+            console=None if settings.console_mode is ConsoleMode.OFF else self._console.load,
         )
         return HttpEndpoint(
             app,

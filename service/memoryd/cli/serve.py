@@ -11,12 +11,15 @@ import signal
 import sys
 from contextlib import ExitStack
 from logging import getLogger
+from pathlib import Path
+from secrets import token_urlsafe
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from memoryd.cli.running import check_certificate, configuration, logging, run, secrets
+from memoryd.console.once import code_of, path_of
 from memoryd.domain.principals import AuthMode
-from memoryd.settings.field_types import HTTP_OFF
+from memoryd.settings.field_types import HTTP_OFF, ConsoleMode
 from memoryd.settings.service import NO_HTTP, PROBE_HOST, Environment, TlsVersion
 from memoryd.telemetry.gauges import Place
 from memoryd.telemetry.tracing import tracing_of
@@ -26,7 +29,6 @@ from memoryd.workers import READY, Workers, reserved_port
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
     from multiprocessing.process import BaseProcess
-    from pathlib import Path
 
     from memoryd.server import Server
     from memoryd.settings.service import Settings
@@ -131,14 +133,18 @@ async def _announce(server: Server, address: str, settings: Settings | None) -> 
     if settings is None:
         print(READY, flush=True)
     else:
-        _print_ready(address, server.http_address, settings)
+        _print_ready(address, server.http_address, server.console_path, settings)
 
 
-def _print_ready(address: str, http_address: str | None, settings: Settings) -> None:
+def _print_ready(
+    address: str, http_address: str | None, console_path: str, settings: Settings
+) -> None:
     print(f"memoryd ready on {address}")
     if http_address is not None:
         scheme = "https" if settings.tls_cert else "http"
         print(f"memoryd http on {scheme}://{http_address}")
+        if settings.console_mode is not ConsoleMode.OFF:
+            print(f"memoryd console on {scheme}://{http_address}{console_path}")
     credential = ""
     if settings.auth is AuthMode.REQUIRED:
         credential = ' -H "authorization: Bearer $KEY"'
@@ -172,12 +178,15 @@ async def _serve_with_workers(settings: Settings, migrating: BaseProcess | None)
                 http_port = None
                 _log.warning(NO_HTTP, error, settings.variable("http_port"))
         http_address = None if http_port is None else settings.address(http_port)
+        secret = settings.console_secret.get_secret_value() or token_urlsafe(32)
+        is_open = settings.auth is not AuthMode.REQUIRED
+        console_path = path_of(code_of(secret, Path(folder))) if is_open else "/"
         workers = Workers(
             lambda number: _command("worker", str(number), "--folder", folder),
-            _environment_of_worker(settings, port, http_port),
+            _environment_of_worker(settings, port, http_port, secret),
             settings.workers,
             stop_timeout_seconds=settings.drain_seconds + STOP_MARGIN_SECONDS,
-            ready=lambda: _print_ready(address, http_address, settings),
+            ready=lambda: _print_ready(address, http_address, console_path, settings),
         )
         await workers.run(stopping)
 
@@ -221,13 +230,16 @@ def _command(*arguments: str) -> list[str]:
     return [sys.executable, *sys.orig_argv[1:own], *arguments]
 
 
-def _environment_of_worker(settings: Settings, port: int, http_port: int | None) -> dict[str, str]:
+def _environment_of_worker(
+    settings: Settings, port: int, http_port: int | None, console_secret: str
+) -> dict[str, str]:
     """The environment that gives another process these settings, also those given by flags."""
     values = {
         "database_url": settings.database_url.get_secret_value(),
         "host": settings.host,
         "port": port,
         "http_port": HTTP_OFF if http_port is None else http_port,
+        "console_secret": console_secret,
         "log_level": settings.log_level,
         "log_format": settings.log_format,
     }

@@ -58,6 +58,8 @@ _PROBES = frozenset({"/livez", "/readyz"})
 _DESCRIPTION = "/openapi.json"
 _METRICS = "/metrics"
 _MCP = "/mcp"
+_CONSOLE = frozenset({"", "sessions", "recall", "tools", "erase", "sign-in", "sign-out", "static"})
+"""The first parts of the paths that are the console's."""
 _PAGES = _PROBES | {_DESCRIPTION, _METRICS}
 _FILE = Path(__file__).with_name("openapi.json")
 
@@ -121,8 +123,13 @@ class Application:
         hosts: Collection[str],
         message_bytes: int,
         mcp: Callable[[], McpDoor],
+        console: Callable[[], Awaitable[App]] | None,
     ) -> None:
-        """`problem`: why the service does not serve, if so; `hosts`: by which it may be named."""
+        """`problem`: why the service does not serve, if so; `hosts`: by which it may be named.
+
+        `console` loads what serves pages; None: there are none.
+        """
+        self._console = console
         self._mcp = mcp
         self._scrape = scrape
         self._may_know_tenants = may_know_tenants
@@ -162,6 +169,9 @@ class Application:
         # That there is no such method is said to who calls it, not to who looks for a page.
         if raw_path in self._handlers or (method == "POST" and _CALL.fullmatch(raw_path)):
             await self._call(raw_path, scope, receive, send)
+            return
+        if self._console is not None and path.split("/", 2)[1] in _CONSOLE:
+            await (await self._console())(scope, receive, send)
             return
         raise Refused(
             404, "not_found", "there is nothing here; calls go to /memoryd.v1.<Service>/<Method>"
@@ -284,6 +294,7 @@ def application(
     origins: Collection[str],
     message_bytes: int,
     mcp_session: str,
+    console: Callable[[], Awaitable[App]] | None,
 ) -> App:
     """As `Application`, which pages of these origins may call.
 
@@ -305,6 +316,7 @@ def application(
         hosts=hosts,
         message_bytes=message_bytes,
         mcp=mcp,
+        console=console,
     )
     if not origins:
         return app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import re
 from typing import Annotated
 
@@ -146,6 +147,38 @@ SessionTemplate = Annotated[
     str,
     AfterValidator(_session_template),
     Accepts(f"a session id, in which {_PRINCIPAL} stands for the caller's name"),
+]
+
+
+class ConsoleMode(enum.StrEnum):
+    """What the pages of the console may do."""
+
+    ON = "on"
+    READ_ONLY = "read-only"
+    OFF = "off"
+
+
+def _console(value: object) -> str:
+    text = str(value).strip().lower()
+    if text:
+        ConsoleMode(text)
+    return text
+
+
+LEAST_SECRET_CHARACTERS = 32
+
+
+def _console_secret(value: SecretStr) -> SecretStr:
+    if 0 < len(value.get_secret_value()) < LEAST_SECRET_CHARACTERS:
+        raise ValueError
+    return value
+
+
+Console = Annotated[str, BeforeValidator(_console), Accepts("nothing, on, read-only or off")]
+ConsoleSecret = Annotated[
+    SecretStr,
+    AfterValidator(_console_secret),
+    Accepts(f"at least {LEAST_SECRET_CHARACTERS} characters that nobody can guess, or nothing"),
 ]
 HttpPort = Annotated[
     str, BeforeValidator(_http_port), Accepts("nothing, off, or a number from 0 to 65535")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import importlib.util
 import re
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -24,6 +25,9 @@ from memoryd.settings.field_types import (
     HTTP_OFF,
     MOST_PORT,
     BootstrapKey,
+    Console,
+    ConsoleMode,
+    ConsoleSecret,
     DatabaseUrl,
     Embedder,
     Host,
@@ -178,6 +182,22 @@ class Settings(SettingsModel):
             "By which names HTTP is served besides localhost, 127.0.0.1, ::1 and MEMORYD_HOST; "
             "requests that name another host are refused, since a page may have made that name one "
             "of this machine's."
+        ),
+    )
+    console: Console = Field(
+        default="",
+        description=(
+            "Whether HTTP serves pages at / to look at what is stored: on, read-only (with nothing "
+            "that changes it), or off. Empty: on where MEMORYD_HOST is a loopback address, else "
+            "off."
+        ),
+    )
+    console_secret: ConsoleSecret = Field(
+        default=SecretStr(""),
+        description=(
+            "What the cookies of who has signed in to the console are encrypted with; the same for "
+            "all servers behind one address. Empty: a new one with each start, after which one has "
+            "to sign in again."
         ),
     )
     mcp_session: SessionTemplate = Field(
@@ -652,6 +672,12 @@ class Settings(SettingsModel):
         return following if self.port and following <= MOST_PORT else 0
 
     @property
+    def console_mode(self) -> ConsoleMode:
+        if self.console:
+            return ConsoleMode(self.console)
+        return ConsoleMode.ON if _is_loopback(self.host) else ConsoleMode.OFF
+
+    @property
     def http_hosts(self) -> frozenset[str]:
         """By which names HTTP is served."""
         own = {"localhost", "127.0.0.1", "::1", self.host.lower()}
@@ -660,6 +686,13 @@ class Settings(SettingsModel):
     def address(self, port: int) -> str:
         """The host with a port, as HOST:PORT."""
         return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def load_settings(
