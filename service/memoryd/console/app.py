@@ -76,6 +76,8 @@ class Console:
         once: OnceLink | None,
         clock: Callable[[], datetime],
         is_read_only: bool,
+        half_life_days: float,
+        grpc_port: int,
     ) -> None:
         """`once`: what signs in where no credential is asked for; None: credentials do."""
         self._handlers = handlers
@@ -83,6 +85,9 @@ class Console:
         self._once = once
         self._renderer = Renderer(clock)
         self._is_read_only = is_read_only
+        self._clock = clock
+        self._half_life_days = half_life_days
+        self._grpc_port = grpc_port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request for a page."""
@@ -163,6 +168,9 @@ class Console:
             renderer=self._renderer,
             is_read_only=self._is_read_only,
             navigation=NAVIGATION,
+            now=self._clock(),
+            half_life_days=self._half_life_days,
+            grpc_port=self._grpc_port,
         )
         try:
             return await route.page(visit)

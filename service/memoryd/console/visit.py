@@ -23,6 +23,7 @@ from memoryd.http.wires import HTTP_STATUS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from starlette.requests import Request
 
@@ -51,13 +52,22 @@ class Visit:
         renderer: Renderer,
         is_read_only: bool,
         navigation: Sequence[tuple[str, str]],
+        now: datetime,
+        half_life_days: float,
+        grpc_port: int,
     ) -> None:
-        """`parts`: of the path, by name; `form`: what was posted; `navigation`: names and paths."""
+        """`parts`: of the path, by name; `form`: what was posted; `navigation`: names and paths.
+
+        `half_life_days`: of importance; `grpc_port`: where the same is served over gRPC.
+        """
         self.request = request
         self.parts = parts
         self.who = who
         self.channel = channel
         self.is_read_only = is_read_only
+        self.now = now
+        self.half_life_days = half_life_days
+        self.grpc_port = grpc_port
         self._form = form
         self._signed_in = signed_in
         self._renderer = renderer
@@ -135,12 +145,16 @@ class Visit:
         """The status of a page that shows an error in its place."""
         return 404 if error.reason in _NO_SESSION else HTTP_STATUS[error.code]
 
+    def message_of(self, error: MemorydError) -> str:
+        """What a page says of an error."""
+        if error.reason in _NO_SESSION:  # the same for one that there is
+            return "There is no such session, or you may not see it."
+        return error.message
+
     def refused(self, error: MemorydError) -> Response:
         """What the service says instead of a page."""
-        message = error.message
-        if error.reason in _NO_SESSION:  # the same for one that there is
-            message = "There is no such session, or you may not see it."
-        return self.page("refused.html", status=self.status_of(error), message=message, error=error)
+        status, message = self.status_of(error), self.message_of(error)
+        return self.page("refused.html", status=status, message=message, error=error)
 
     def see(self, path: str) -> Response:
         """Go and look there, as after each change."""

@@ -1,8 +1,8 @@
 """The pages: each module has its routes, and its entry in the navigation where it has one."""
 
-from memoryd.console.pages import purge, session, sessions
+from memoryd.console.pages import memory, memory_edit, purge, recall, session, sessions
 
-PAGES = (sessions, session, purge)
+PAGES = (sessions, session, memory, memory_edit, purge, recall)
 """In the order of the navigation."""
 
 ROUTES = tuple(route for page in PAGES for route in page.ROUTES)
