@@ -96,6 +96,7 @@ class Console:
             response = await self._response(request, receive)
         except HTTPException as error:
             response = self._plain_page("problem.html", error.status_code, message=error.detail)
+            response.headers.update(error.headers or {})
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
         await response(scope, receive, send)

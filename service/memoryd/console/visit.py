@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from memoryd.http.in_process import InProcessChannel
 
 _CHANGING = (":write", ":erase")
-_NO_SESSION = frozenset({"ERROR_REASON_SESSION_NOT_FOUND", "ERROR_REASON_SESSION_NOT_ALLOWED"})
+_NO_SESSION = frozenset({"SESSION_NOT_FOUND", "SESSION_NOT_ALLOWED"})
 
 
 class Visit:

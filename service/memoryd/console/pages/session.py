@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, urlencode
 
 import grpc.aio
+from markupsafe import escape
 
 from memoryd.client import Conversation, Document, Memory, MemorydError, Message, OutOfRange
 from memoryd.client.errors import error_from
@@ -221,7 +222,7 @@ async def _changes(
     visit: Visit, watched: _Watched, session_id: str, after: int
 ) -> AsyncGenerator[str, None]:
     """The browser connects again where the stream ends, so nothing is watched again here."""
-    yield event("connected", "")
+    yield event("said", "Live")
     request = watched.request(session_id=session_id, start_revision=after)
     call = getattr(watched.stub(visit.channel), watched.method)(request)
     try:
@@ -230,7 +231,9 @@ async def _changes(
             yield event("said", f"{watched.word} {name}", position=change.revision)
             yield event("changed", name, position=change.revision)
     except grpc.aio.AioRpcError as refusal:
-        if isinstance(error_from(refusal), OutOfRange):
+        error = error_from(refusal)
+        yield event("said", f"Not live: {escape(error.message)}")
+        if isinstance(error, OutOfRange):  # what changed is no longer kept; the page looks anew
             found = await visit.sessions.get(session_id)
             yield event("changed", "", position=found.revision)
     finally:
