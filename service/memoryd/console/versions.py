@@ -42,7 +42,8 @@ def compared(before: str, after: str) -> list[Piece]:
     matcher = SequenceMatcher(None, old_keys, new_keys, autojunk=False)
     for tag, i, j, k, m in matcher.get_opcodes():
         if tag == "equal":
-            pieces.append(Piece("same", "".join(new[k:m])))
+            last = max(old[j - 1], new[m - 1], key=len)  # with the space before what was removed
+            pieces.append(Piece("same", "".join([*new[k : m - 1], last])))
             continue
         pieces += [
             Piece(kind, "".join(words))

@@ -158,6 +158,8 @@ class Both(NamedTuple):
 
 
 async def edit(visit: Visit) -> Response:
+    if not visit.may("memories:write"):
+        return await shown(visit, status=403, problem="You may look at this memory, not change it.")
     memory = await current(visit)
     if memory.delete_time is not None:
         return await shown(visit, problem="A deleted memory cannot be edited: undelete it first.")

@@ -82,7 +82,7 @@ class Card:
 
     @property
     def parts(self) -> list[Segment]:
-        return [*self.adding, *self.taking]
+        return sorted([*self.adding, *self.taking], key=lambda one: PARTS.index(one.part))
 
 
 @dataclass(frozen=True)
