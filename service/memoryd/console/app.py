@@ -283,10 +283,17 @@ async def _form(request: Request, receive: Receive) -> AsyncIterator[Mapping[str
     limit = asyncio.timeout(FORM_SECONDS)
     body = Body(request.scope, receive, lambda: limit.reschedule(loop.time()), FORM_BYTES)
     try:
+        yield await _read(body, limit)
+    finally:
+        body.close()
+
+
+async def _read(body: Body, limit: asyncio.Timeout) -> Mapping[str, list[str]]:
+    try:
         async with limit:
             data = await body.all_of_it()
         body.stop_watching()
-        yield parse_qs(data.decode(), keep_blank_values=True, max_num_fields=FORM_FIELDS)
+        return parse_qs(data.decode(), keep_blank_values=True, max_num_fields=FORM_FIELDS)
     except MessageTooLarge as error:
         raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error)) from None
     except TimeoutError:
@@ -295,8 +302,6 @@ async def _form(request: Request, receive: Receive) -> AsyncIterator[Mapping[str
         ) from None
     except ValueError:
         raise HTTPException(HTTPStatus.BAD_REQUEST, "The form cannot be read.") from None
-    finally:
-        body.close()
 
 
 def _static(name: str) -> Response:

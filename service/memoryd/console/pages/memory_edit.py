@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memoryd.client import EtagMismatch, InvalidArgument, MemorydError, NotFound
+from memoryd.client.arguments import struct
 from memoryd.console.pages.memory import current, shown
 from memoryd.console.pages.purge import TYPES
 from memoryd.console.pages.session import address
@@ -113,6 +114,12 @@ def _importance(text: str) -> float:
         raise Unreadable("importance", "Give a number from 0 to 1, such as 0.7.") from None
 
 
+def _type(text: str) -> str:
+    if text not in TYPES:
+        raise Unreadable("content_type", f"Choose one of {', '.join(TYPES)}.")
+    return text
+
+
 def _metadata(text: str) -> dict[str, Any]:
     try:
         found = json.loads(text or "{}")
@@ -122,6 +129,10 @@ def _metadata(text: str) -> dict[str, Any]:
         raise Unreadable("metadata", "This is nested too deep.") from None
     if not isinstance(found, dict):
         raise Unreadable("metadata", 'Metadata is a JSON object, such as {"source": "chat"}.')
+    try:
+        struct("metadata", found)
+    except ValueError as error:
+        raise Unreadable("metadata", str(error)) from None
     return found
 
 
@@ -134,7 +145,7 @@ def _time(text: str) -> datetime:
 
 _READERS: Mapping[str, Callable[[str], Any]] = {
     "content": str,
-    "content_type": str,
+    "content_type": _type,
     "importance": _importance,
     "tags": lambda text: [tag.strip() for tag in text.split("\n") if tag.strip()],
     "metadata": _metadata,
