@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test torture test-pgbouncer test-earlier-release test-later-schema test-http test-aio test-integrations resolve-frameworks test-oldest-frameworks test-newest-frameworks resolve-clients install-clients fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline image bench bench-access bench-peers bench-recall bench-relevance profile lock docs clients test-languages examples example-node example-go clean test-alerts bench-telemetry FORCE
+.PHONY: help install serve test torture test-pgbouncer test-earlier-release test-later-schema test-http test-aio test-integrations resolve-frameworks test-oldest-frameworks test-newest-frameworks resolve-clients install-clients fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline image bench bench-access bench-peers bench-recall bench-relevance profile lock docs clients test-languages examples example-node example-go clean test-alerts bench-telemetry screenshots FORCE
 
 # make PYTHON=python3.13 install
 CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
@@ -217,6 +217,10 @@ build/docs-venv/.installed: constraints-docs.txt | .venv/.installed
 	.venv/bin/python -I -m pip --python build/docs-venv/bin/python --disable-pip-version-check install --quiet --no-user \
 		--require-hashes --no-deps --only-binary :all: --requirement constraints-docs.txt
 	@touch $@
+
+screenshots: clients ## make the pictures of docs/console.md again, with Debian's chromium
+	@mkdir -p docs/console
+	$(RUN) python docs/screenshots.py docs/console
 
 clients: build/clients/.javascript build/clients/.debian ## build the client in TypeScript, and get what tests call from: Node, Chromium, curl
 

@@ -42,6 +42,7 @@ NAVIGATION = {
         "documents",
         "conversations",
         "http",
+        "console",
         "python",
         "clients",
         "../clients/typescript/README",

@@ -105,17 +105,18 @@ async def enter(page: Page, site: Site, key: str = "") -> None:
     await page.wait_for_url(f"{site.origin}/")
 
 
-Call = Callable[[Site], Awaitable[APIRequestContext]]
+Call = Callable[[Site | str], Awaitable[APIRequestContext]]
 
 
 @pytest.fixture
 async def calling(playwright: Playwright) -> AsyncIterator[Call]:
-    """Make callers who ask for pages of a site without a browser, and keep cookies."""
+    """Make callers who ask for pages of a site or an origin without a browser, and keep cookies."""
     contexts: list[APIRequestContext] = []
 
-    async def call(site: Site) -> APIRequestContext:
+    async def call(site: Site | str) -> APIRequestContext:
+        origin = site if isinstance(site, str) else site.origin
         context = await playwright.request.new_context(
-            base_url=site.origin, extra_http_headers={"origin": site.origin}
+            base_url=origin, extra_http_headers={"origin": origin}
         )
         contexts.append(context)
         return context

@@ -69,17 +69,13 @@ def test_workers_take_the_link_once_among_them(tmp_path):
     assert code != code_of("a secret", tmp_path / "another start")
 
 
-async def test_the_ready_lines_have_the_link(command_line, playwright):
+async def test_the_ready_lines_have_the_link(command_line, calling):
     server = command_line.serve()
     server.address()
     (link,) = re.findall("^memoryd console on (.*)$", server.output, re.MULTILINE)
     origin, _, once = link.partition("/sign-in?once=")
-    context = await playwright.request.new_context(
-        base_url=origin, extra_http_headers={"origin": origin}
-    )
-    answer = await context.post("/sign-in", form={"once": once})
+    answer = await (await calling(origin)).post("/sign-in", form={"once": once})
     assert "There is no session yet" in await answer.text()
-    await context.dispose()
 
 
 async def test_a_key_signs_in(guard, calling):
@@ -133,6 +129,15 @@ async def test_over_tls_the_cookie_never_goes_in_the_clear(serve, tls_folder, pl
     assert "; secure" in answer.headers["set-cookie"].lower()
     assert (await context.get("/", max_redirects=0)).status == 200
     await context.dispose()
+
+
+async def test_behind_a_proxy_that_speaks_tls_neither(guard, calling):
+    site = await guard()
+    caller = await calling(site)
+    headers = {"origin": site.origin.replace("http:", "https:")}
+    form = {"key": site.key}
+    answer = await caller.post("/sign-in", form=form, headers=headers, max_redirects=0)
+    assert "; secure" in answer.headers["set-cookie"].lower()
 
 
 async def cookie_of(caller: APIRequestContext) -> str:
@@ -340,10 +345,10 @@ async def test_a_session_outside_the_rules_is_not_there(guard, calling):
     assert events.status == 404
 
 
-async def controls(page: Page, origin: str) -> set[str]:
+async def controls(page: Page, origin: str, begin: str = "/") -> set[str]:
     """The paths that forms of any page post to."""
     found: set[str] = set()
-    async for _ in crawl(page, origin):
+    async for _ in crawl(page, origin, begin):
         found |= set(
             await page.eval_on_selector_all(
                 "form[method=post]", "(forms) => forms.map((f) => f.getAttribute('action'))"
@@ -359,6 +364,7 @@ async def test_who_only_reads_sees_no_control(guard, browser: Browser):
     page = await browser.new_page(base_url=site.origin)
     await enter(page, site, key.key)
     assert await controls(page, site.origin) == {"/sign-out"}
+    assert await controls(page, site.origin, "/sessions/ada/purge?preview=1") == {"/sign-out"}
 
 
 async def test_a_console_that_only_reads_has_no_control(serve, browser: Browser, calling):

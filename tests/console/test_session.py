@@ -123,6 +123,15 @@ async def test_what_is_no_date_is_said_in_its_place(site, signed_in: APIRequestC
     assert "A date is written as 2026-03-01." in await answer.text()
 
 
+async def test_a_session_that_is_erased_while_it_is_shown_is_gone(site, page: Page):
+    async with site.memories() as memories:
+        await memories.store("ada", "the first")
+        await page.goto("/sessions/ada")
+        await expect(page.get_by_role("status")).to_have_text("Live")
+        await memories.erase("ada")
+        await expect(page.get_by_role("alert")).to_contain_text("There is no such session")
+
+
 LISTEN = """(address) => new Promise((resolve) => {
     const seen = [];
     const source = new EventSource(address);

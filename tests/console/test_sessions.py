@@ -35,3 +35,24 @@ async def test_sessions_are_found_by_how_they_begin(site, page: Page):
 
 async def test_a_server_without_sessions_says_how_to_begin(page: Page):
     await expect(page.get_by_text("There is no session yet")).to_be_visible()
+
+
+async def test_what_begins_no_id_is_said_in_its_place(site, page: Page):
+    async with site.memories() as memories:
+        await memories.store("ada", "fact")
+    await page.goto("/")
+    await page.get_by_label("Begins with").fill("é")
+    await expect(page.get_by_role("alert")).to_be_visible()
+    await page.get_by_label("Begins with").fill("a")
+    await expect(page.locator("tbody tr")).to_have_count(1)
+
+
+async def test_sessions_have_pages(site, page: Page):
+    async with site.memories() as memories:
+        for number in range(51):
+            await memories.store(f"user-{number:02}", "fact")
+    await page.goto("/?prefix=user")
+    await expect(page.locator("tbody tr")).to_have_count(50)
+    await page.get_by_role("link", name="Next page").click()
+    await expect(page.locator("tbody tr")).to_have_count(1)
+    await expect(page.get_by_label("Begins with")).to_have_value("user")

@@ -135,10 +135,12 @@ def test_the_ready_line_has_the_address_and_a_working_call(command_line, databas
     server = command_line.serve(MEMORYD_DATABASE_URL=database_url)
     address = server.address()
     assert re.fullmatch(r"127\.0\.0\.1:[1-9][0-9]*", address)
-    server.wait_for(lambda: server.output.count("\n") == 3)
-    ready, http, example = server.output.splitlines()
+    server.wait_for(lambda: server.output.count("\n") == 4)
+    ready, http, console, example = server.output.splitlines()
     assert ready == f"memoryd ready on {address}"
     assert re.fullmatch(r"memoryd http on http://127\.0\.0\.1:[1-9][0-9]*", http)
+    origin = http.removeprefix("memoryd http on ")
+    assert re.fullmatch(rf"memoryd console on {origin}/sign-in\?once=[\w-]+", console)
     grpcurl = re.fullmatch(r"try: (grpcurl .*)", example)[1]
     assert address in shlex.split(grpcurl)
     answer = json.loads(command_line.shell(grpcurl))

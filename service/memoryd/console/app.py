@@ -227,7 +227,7 @@ class Console:
             COOKIE,
             self._cookies.sealed(key),
             max_age=int(LIFE.total_seconds()),
-            secure=request.url.scheme == "https",
+            secure=_is_encrypted(request),
             httponly=True,
             samesite="strict",
         )
@@ -268,6 +268,12 @@ def _check_origin(request: Request) -> None:
         raise HTTPException(
             HTTPStatus.FORBIDDEN, "This was posted from another site than this console."
         )
+
+
+def _is_encrypted(request: Request) -> bool:
+    """Whether the browser speaks TLS, if need be with a proxy."""
+    origin = header(request.scope, b"origin")
+    return request.url.scheme == "https" or origin.startswith("https://")
 
 
 @asynccontextmanager
@@ -325,7 +331,5 @@ def _to_sign_in(request: Request) -> Response:
 
 
 def _signed_out(request: Request, response: Response) -> Response:
-    response.delete_cookie(
-        COOKIE, secure=request.url.scheme == "https", httponly=True, samesite="strict"
-    )
+    response.delete_cookie(COOKIE, secure=_is_encrypted(request), httponly=True, samesite="strict")
     return response

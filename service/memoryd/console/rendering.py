@@ -59,12 +59,14 @@ class Renderer:
 def relative(time: datetime, now: datetime) -> str:
     """`3 min ago`, `in 2 days`, `just now`."""
     seconds = (time - now).total_seconds()
+    if seconds > 0:  # what lasts a day does so for its first minute, too
+        seconds += 59
     for name, length in _SPANS:
         count = int(abs(seconds) // length)
         if count:
             text = f"{count} {name}{'s' if count > 1 and name != 'min' else ''}"
             return f"in {text}" if seconds > 0 else f"{text} ago"
-    return "in a moment" if seconds > 0 else "just now"
+    return "just now"
 
 
 def number(count: int) -> str:

@@ -153,8 +153,15 @@ class Visit:
 
     def refused(self, error: MemorydError) -> Response:
         """What the service says instead of a page."""
-        status, message = self.status_of(error), self.message_of(error)
-        return self.page("refused.html", status=status, message=message, error=error)
+        # Where htmx has asked for a part, all of the page gives way to this.
+        whole = {"hx-retarget": "main", "hx-reselect": "main", "hx-reswap": "outerHTML"}
+        return self.page(
+            "refused.html",
+            status=self.status_of(error),
+            headers=whole,
+            message=self.message_of(error),
+            error=error,
+        )
 
     def see(self, path: str) -> Response:
         """Go and look there, as after each change."""

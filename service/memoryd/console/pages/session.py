@@ -10,7 +10,15 @@ from urllib.parse import quote, urlencode
 import grpc.aio
 from markupsafe import escape
 
-from memoryd.client import Conversation, Document, Memory, MemorydError, Message, OutOfRange
+from memoryd.client import (
+    Conversation,
+    Document,
+    Memory,
+    MemorydError,
+    Message,
+    NotFound,
+    OutOfRange,
+)
 from memoryd.client.errors import error_from
 from memoryd.console.events import EventStream, event
 from memoryd.console.routes import Route
@@ -32,6 +40,8 @@ ENTRY = None
 
 PAGE_SIZE = 50
 MESSAGES_PAGE_SIZE = 200
+PAGES_LOOKED_AT = 10
+"""Of 1,000 memories, for deleted ones, before one has to ask to look further."""
 
 
 class _Shown(NamedTuple):
@@ -96,9 +106,9 @@ async def _memories(visit: Visit, session_id: str) -> tuple[list[Memory], str]:
 
 
 async def _deleted(visit: Visit, session_id: str) -> tuple[list[Memory], str]:
-    """A page of all memories at a time, until one has deleted ones."""
+    """Those among a page of all memories, the first one that has any."""
     token = visit.asked("page")
-    while True:
+    for _ in range(PAGES_LOOKED_AT):
         found = await visit.memories.list_page(
             session_id, show_deleted=True, page_size=1000, page_token=token
         )
@@ -106,6 +116,7 @@ async def _deleted(visit: Visit, session_id: str) -> tuple[list[Memory], str]:
         token = found.next_page_token
         if deleted or not token:
             return deleted, token
+    return [], token
 
 
 async def _conversations(visit: Visit, session_id: str) -> tuple[list[Conversation], str]:
@@ -234,10 +245,17 @@ async def _changes(
         error = error_from(refusal)
         yield event("said", f"Not live: {escape(error.message)}")
         if isinstance(error, OutOfRange):  # what changed is no longer kept; the page looks anew
-            found = await visit.sessions.get(session_id)
-            yield event("changed", "", position=found.revision)
+            yield event("changed", "", position=await _revision(visit, session_id))
     finally:
         call.cancel()
+
+
+async def _revision(visit: Visit, session_id: str) -> int | None:
+    """Where to go on from; None: the session is gone."""
+    try:
+        return (await visit.sessions.get(session_id)).revision
+    except NotFound:
+        return None
 
 
 def _name_of(change: Any) -> str:

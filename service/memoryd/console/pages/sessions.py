@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memoryd.client import Session
+from memoryd.client import InvalidArgument, Session
 from memoryd.console.routes import Entry, Route
-from memoryd.v1.session_pb2 import ListSessionsRequest
+from memoryd.v1.session_pb2 import ListSessionsRequest, ListSessionsResponse
 from memoryd.v1.session_pb2_grpc import SessionServiceStub
 
 if TYPE_CHECKING:
@@ -24,9 +24,16 @@ async def sessions(visit: Visit) -> Response:
     request = ListSessionsRequest(
         session_id_prefix=prefix, page_size=PAGE_SIZE, page_token=visit.asked("page")
     )
-    found = await visit.answer(SessionServiceStub(visit.channel).ListSessions, request)
+    problem, status = "", 200
+    try:
+        found = await visit.answer(SessionServiceStub(visit.channel).ListSessions, request)
+    except InvalidArgument as error:
+        found = ListSessionsResponse()
+        problem, status = error.message, visit.status_of(error)
     return visit.page(
         "sessions.html",
+        status=status,
+        problem=problem,
         prefix=prefix,
         sessions=[Session.from_proto(each) for each in found.sessions],
         next_page=found.next_page_token,

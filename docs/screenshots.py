@@ -1,0 +1,119 @@
+"""Make the pictures of `docs/console.md`, of a server with made-up data.
+
+python docs/screenshots.py FOLDER
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from playwright.async_api import Page, async_playwright, expect
+
+from memoryd.client import ConversationClient, DocumentClient, MemoryClient, Put, open_channel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ADA = "customer:ada"
+
+PAGES = {
+    "sessions": "/",
+    "session": f"/sessions/{ADA}",
+    "deleted": f"/sessions/{ADA}?show=deleted",
+    "conversation": f"/sessions/{ADA}/conversations/order-4711",
+    "purge": f"/sessions/{ADA}/purge?type=context&preview=1",
+}
+"""What is shown, by the names of the pictures."""
+
+LOOKS = {"": (1280, 800, "light"), "-phone": (390, 844, "dark")}
+"""Width, height and colours, by the ends of the names."""
+
+MEMORIES = (
+    (
+        "Prefers e-mail to phone calls, since she is in meetings until late",
+        "preference",
+        0.8,
+        "contact",
+    ),
+    ("Lives in Riga, Latvia", "user_info", 0.9, "home"),
+    ("Order 4711 is on its way and arrives on Thursday", "fact", 0.6, "order"),
+    ("Has a cat that is called Minka", "user_info", 0.4, ""),
+    ("Asked how long returns are free of charge", "context", 0.3, "order"),
+)
+
+
+@contextmanager
+def served() -> Iterator[tuple[str, str]]:
+    """Where a new server is, and the link to its console."""
+    with tempfile.TemporaryDirectory() as folder:
+        environ = os.environ | {"MEMORYD_PORT": "0", "MEMORYD_HTTP_PORT": "0"}
+        command = [Path(sys.executable).parent / "memoryd", "serve"]
+        with subprocess.Popen(  # noqa: S603  our own command
+            command, cwd=folder, env=environ, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        ) as server:  # fmt: skip
+            ready, _, console = [next(server.stdout or iter(())).split()[-1] for _ in range(3)]
+            yield ready, console
+            server.terminate()
+
+
+async def fill(target: str) -> None:
+    async with open_channel(target) as channel:
+        memories = MemoryClient(channel=channel)
+        for content, kind, importance, tag in MEMORIES:
+            await memories.store(
+                ADA, content, content_type=kind, importance=importance, tags=[tag] if tag else ()
+            )
+        gone = await memories.store(ADA, "Wants a refund for order 4711", content_type="context")
+        await memories.delete(ADA, gone.memory.memory_id)
+        for name, content in (("bob", "Speaks Finnish"), ("chen", "Pays by invoice")):
+            await memories.store(f"customer:{name}", content, content_type="fact")
+        conversations = ConversationClient(channel=channel)
+        await conversations.create(ADA, "order-4711", display_name="Where is my order?")
+        await conversations.append(
+            ADA,
+            "order-4711",
+            user="Where is my order 4711?",
+            assistant="It has left our warehouse, and arrives on Thursday.",
+        )
+        await conversations.append(ADA, "order-4711", user="Please tell me by e-mail when it has.")
+        documents = DocumentClient(channel=channel)
+        await documents.put(ADA, Put("profile", ["crm"], json='{"tier": "gold"}'))
+
+
+async def shoot(page: Page, folder: Path) -> None:
+    for name, path in PAGES.items():
+        for end, (width, height, scheme) in LOOKS.items():
+            await page.set_viewport_size({"width": width, "height": height})
+            await page.emulate_media(color_scheme=scheme)
+            await page.goto(path)
+            if await page.locator(".live").count():  # which it says a moment later
+                await expect(page.locator(".live")).to_have_text("Live")
+            await page.screenshot(path=folder / f"{name}{end}.png")
+
+
+async def main(folder: Path) -> None:
+    with served() as (target, link):
+        await fill(target)
+        async with async_playwright() as playwright:
+            browser = await playwright.chromium.launch(
+                executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+            )
+            page = await browser.new_page(base_url=link.partition("/sign-in")[0])
+            await page.goto(link)
+            await page.get_by_role("button", name="Open the console").click()
+            await page.wait_for_url("**/")
+            await shoot(page, folder)
+            await browser.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1])))
