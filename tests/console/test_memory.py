@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from html import unescape
 
 import pytest
 from playwright.async_api import APIRequestContext, Browser, Page, expect
@@ -388,7 +389,7 @@ async def test_what_cannot_be_saved_stays_in_the_form(
     memory = await stored(site)
     answer = await posted(signed_in, memory, **{field: value})
     assert answer.status == 400
-    text = await answer.text()
+    text = unescape(await answer.text())
     assert 'role="alert"' in text
     assert says in text
     if field not in {"content", "content_type"}:

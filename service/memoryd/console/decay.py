@@ -156,8 +156,6 @@ class Mark(NamedTuple):
 
     kind: str
     x: float
-    y: float
-    """Of the curve there."""
     row: float
     """Where its name is."""
     anchor: str
@@ -244,9 +242,4 @@ class Drawing:
         x = self.x(at)
         edge = 60
         anchor = "start" if x < self.left + edge else "end" if x > self.right - edge else "middle"
-        return Mark(kind, x, self.y(decay_at(self.decay, at)), row, anchor, text)
-
-
-def decay_at(decay: Decay, seconds: float) -> float:
-    """The effective importance, also of what was given an expiry before it was stored."""
-    return decay.at(max(0.0, seconds))
+        return Mark(kind, x, row, anchor, text)

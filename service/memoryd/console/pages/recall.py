@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from memoryd.client import MemorydError, Session
 from memoryd.client.answers import RetrieveMemoriesResponse
@@ -12,6 +12,7 @@ from memoryd.console.copying import Place, as_curl, as_grpcurl, as_python
 from memoryd.console.pages.purge import TYPES
 from memoryd.console.pages.session import address
 from memoryd.console.routes import Entry, Route
+from memoryd.console.scores import PARTS, cards_of
 from memoryd.v1.memory_pb2 import RetrieveMemoriesRequest
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 from memoryd.v1.session_pb2 import ListSessionsRequest
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 
     from starlette.responses import Response
 
-    from memoryd.client.answers import RetrievedMemory
     from memoryd.client.messages import Filter
     from memoryd.console.copying import Copied
+    from memoryd.console.scores import Card
     from memoryd.console.visit import Visit
 
 ENTRY = Entry("Recall", "/recall")
@@ -33,56 +34,6 @@ METHOD = "memoryd.v1.MemoryService/RetrieveMemories"
 SUGGESTED = 50
 MOST_SESSIONS = 17
 """One, and as many further ones as the service ranks together with it."""
-
-
-class Part(NamedTuple):
-    """A part of a score, by its place in the breakdown and how it is drawn."""
-
-    name: str
-    label: str
-    series: int
-    says: str
-
-
-PARTS = (
-    Part("lexical", "words", 1, "words that the query and the memory share"),
-    Part("semantic", "meaning", 2, "what it means, where the server has an embedder"),
-    Part("importance", "importance", 3, "its effective importance"),
-    Part("context", "neighbours", 4, "how relevant its neighbours in its episode are"),
-    Part("temporal", "time", 5, "when it happened, where the query asks for a time"),
-    Part("form", "form", 6, "how much it says, and whether it has the kind of thing asked for"),
-    Part("speaker", "speaker", 7, "it was said by the one whom the query names"),
-    Part("diversity", "repeats", 8, "taken off where it repeats a better one"),
-)
-
-
-class Segment(NamedTuple):
-    """A part of one score, in percent of the widest bar of the answer."""
-
-    part: Part
-    value: float
-    x: float
-    width: float
-
-
-@dataclass(frozen=True)
-class Card:
-    """A result, and its score as a bar: what adds to it right of a line, what takes off left."""
-
-    rank: int
-    result: RetrievedMemory
-    adding: list[Segment]
-    taking: list[Segment]
-    zero: float
-    """Where the line is, in percent."""
-    end: float
-    """Where the score is."""
-    other_rank: int | None
-    """In the other setting's answer; None: it is not there."""
-
-    @property
-    def parts(self) -> list[Segment]:
-        return sorted([*self.adding, *self.taking], key=lambda one: PARTS.index(one.part))
 
 
 @dataclass(frozen=True)
@@ -165,18 +116,13 @@ async def recall(visit: Visit) -> Response:
     try:
         sessions, has_more = await _sessions(visit, named, is_prefix=is_prefix)
         asked = [await _ask(visit, sessions, query, setting) for setting in settings]
-        if has_two:
-            first, second = asked
-            asked = [_ranked(first, second), _ranked(second, first)]
-        else:
-            asked = [_ranked(asked[0], None)]
+        others = [*asked[1:], asked[0]] if has_two else [None]
+        asked = [_ranked(one, other) for one, other in zip(asked, others, strict=True)]
         suggested = [one.session_id for one in await _listed(visit, "", SUGGESTED)]
     except MemorydError as error:
-        asked, sessions, has_more, suggested = [], [], False, []
-        asked = [
-            Asked(one, problem=visit.message_of(error), status=visit.status_of(error))
-            for one in settings
-        ]
+        sessions, has_more, suggested = [], False, []
+        problem, status = visit.message_of(error), visit.status_of(error)
+        asked = [Asked(one, problem=problem, status=status) for one in settings]
     return visit.page(
         "recall.html",
         status=max(one.status for one in asked),
@@ -264,35 +210,9 @@ def _ranked(asked: Asked, other: Asked | None) -> Asked:
     """With cards, which say where the other setting has the same memory."""
     if asked.answer is None:
         return asked
-    elsewhere = {
-        result.memory.memory_id: rank
-        for rank, result in enumerate(other.answer.results if other and other.answer else (), 1)
-    }
-    values = [
-        [(part, getattr(result.breakdown, part.name)) for part in PARTS]
-        for result in asked.answer.results
-    ]
-    most = max((sum(v for _, v in each if v > 0) for each in values), default=0.0)
-    least = min((sum(v for _, v in each if v < 0) for each in values), default=0.0)
-    scale = 100 / (most - least or 1.0)
-    zero = -least * scale
-    cards = []
-    for rank, (result, each) in enumerate(zip(asked.answer.results, values, strict=True), 1):
-        adding: list[Segment] = []
-        taking: list[Segment] = []
-        right = left = zero
-        for part, value in each:
-            width = abs(value) * scale
-            if value > 0:
-                adding.append(Segment(part, value, right, width))
-                right += width
-            elif value < 0:
-                left -= width
-                taking.append(Segment(part, value, left, width))
-        end = zero + result.score * scale
-        other_rank = elsewhere.get(result.memory.memory_id)
-        cards.append(Card(rank, result, adding, taking, zero, end, other_rank))
-    return Asked(asked.setting, asked.answer, cards, asked.copied)
+    found = other.answer.results if other is not None and other.answer is not None else ()
+    ranks = {result.memory.memory_id: rank for rank, result in enumerate(found, 1)}
+    return replace(asked, cards=cards_of(asked.answer.results, ranks))
 
 
 ROUTES = (Route("GET", "/recall", recall),)
