@@ -42,6 +42,8 @@ _STEPS = (
     8760,
     17_520,
     87_600,
+    175_200,
+    438_000,
 )
 """Between times on the axis, in hours."""
 _POINTS = 96

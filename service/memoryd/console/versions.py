@@ -6,6 +6,8 @@ import json
 import re
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
 
 _words = re.compile(r"\w+\s*|[^\w\s]\s*|\s+").findall
 
-MOST_WORDS = 800
-"""Of two texts that are compared word by word, which may take the square of their length."""
+MOST_WORDS = 240
+"""Of what differs between two texts, to be compared word by word: it may take the cube of them."""
 
 
 class Piece(NamedTuple):
@@ -35,9 +37,25 @@ def compared(before: str, after: str) -> list[Piece]:
     if before == after:
         return [Piece("same", before)]
     old, new = _words(before), _words(after)
+    most = min(len(old), len(new))
+    begin = next((n for n in range(most) if old[n] != new[n]), most)
+    most -= begin
+    end = next((n for n in range(most) if old[-1 - n] != new[-1 - n]), most)
+    middle = _compared_words(old[begin : len(old) - end], new[begin : len(new) - end])
+    pieces = [
+        Piece("same", "".join(old[:begin])),
+        *middle,
+        Piece("same", "".join(old[len(old) - end :])),
+    ]
+    runs = groupby((piece for piece in pieces if piece.text), key=attrgetter("kind"))
+    return [Piece(kind, "".join(piece.text for piece in run)) for kind, run in runs]
+
+
+def _compared_words(old: list[str], new: list[str]) -> list[Piece]:
+    # The space after a word is no part of it here.
     old_keys, new_keys = [each.strip() for each in old], [each.strip() for each in new]
     if len(old) + len(new) > MOST_WORDS or old_keys == new_keys:
-        return [Piece("removed", before), Piece("added", after)]
+        return [Piece("removed", "".join(old)), Piece("added", "".join(new))]
     pieces: list[Piece] = []
     matcher = SequenceMatcher(None, old_keys, new_keys, autojunk=False)
     for tag, i, j, k, m in matcher.get_opcodes():
@@ -45,11 +63,7 @@ def compared(before: str, after: str) -> list[Piece]:
             last = max(old[j - 1], new[m - 1], key=len)  # with the space before what was removed
             pieces.append(Piece("same", "".join([*new[k : m - 1], last])))
             continue
-        pieces += [
-            Piece(kind, "".join(words))
-            for kind, words in (("removed", old[i:j]), ("added", new[k:m]))
-            if words
-        ]
+        pieces += [Piece("removed", "".join(old[i:j])), Piece("added", "".join(new[k:m]))]
     return pieces
 
 
