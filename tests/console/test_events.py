@@ -109,6 +109,15 @@ async def test_a_server_that_stops_ends_them(stored, listening):
         assert said["data"].startswith("Not live: ")
 
 
+@pytest.mark.parametrize("after", [10**18, 10**30, -1])
+async def test_what_is_no_revision_is_the_beginning(stored, listening, after):
+    async with listening(stored, after) as listener:
+        assert await listener.next() == {"event": "said", "data": "Live"}
+        async with stored.memories() as memories:
+            await memories.store("ada", "another")
+        assert (await listener.next())["data"] == "A memory was created"
+
+
 async def test_a_page_looks_anew_where_changes_are_no_longer_kept(stored, listening):
     async with listening(stored, 10**6) as listener:
         _, said, changed = await listener.rest()

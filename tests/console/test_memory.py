@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from html import unescape
+from urllib.parse import quote
 
 import pytest
 from playwright.async_api import APIRequestContext, Browser, Page, expect
 from tests.console.conftest import Site, enter
 from tests.console.test_access import press_until
-from tests.console.test_security import token_of
+from tests.console.test_security import HOSTILE, token_of
 
 from memoryd.client import Memory, MemoryClient, ToolConfigClient
 from memoryd.domain.importance import effective_importance
@@ -130,7 +131,7 @@ async def test_the_drawing_has_the_expiry(site: Site, page: Page):
     [
         ({"importance": 0.0}, "It is below the threshold"),
         ({"importance": 1.0, "ttl": timedelta(days=20_000)}, "It expires in 54 years"),
-        ({"importance": 1.0, "ttl": timedelta(seconds=1)}, "It expires in a moment"),
+        ({"importance": 1.0, "ttl": timedelta(seconds=1)}, "It expires in 1 min"),
     ],
 )
 async def test_every_memory_can_be_drawn(site: Site, signed_in, given: dict, says: str):
@@ -490,6 +491,37 @@ async def test_a_memory_outside_the_rules_is_not_there(guard, calling):
         text = await answer.text()
         assert "There is no such session, or you may not see it." in text
         assert memory.content not in text
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+async def test_what_nobody_means_is_refused(site: Site, signed_in, value: str):
+    memory = await stored(site)
+    within = quote(value, safe="")
+    paths = [f"/sessions/ada/memories/{within}", f"/sessions/ada/memories/{within}/edit"]
+    paths += [f"{path_of(memory)}?{name}={within}" for name in ("page", "by", "done")]
+    for name in ("session", "prefix", "query", "two", "b_limit", "limit", "importance_weight"):
+        paths.append(f"/recall?session=ada&two=1&{name}={within}")
+    for path in paths:
+        assert (await signed_in.get(path)).status < 500, path
+    token = await token_of(signed_in)
+    for action, names in {
+        "delete": ("etag",),
+        "undelete": ("none",),
+        "roll-back": ("revision",),
+        "edit": (
+            "etag",
+            "content",
+            "content_type",
+            "importance",
+            "tags",
+            "metadata",
+            "expire_time",
+        ),
+    }.items():
+        for name in names:
+            form = {name: value, "csrf_token": token}
+            answer = await signed_in.post(path_of(memory, action), form=form)
+            assert answer.status < 500, (action, name)
 
 
 @pytest.mark.parametrize("memory_id", ["none", "0199c0de-0000-7000-8000-000000000000"])

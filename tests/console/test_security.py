@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from datetime import timedelta
+from urllib.parse import quote
 
 import pytest
 from playwright.async_api import APIRequestContext, Browser, Page
@@ -397,6 +398,40 @@ async def test_a_page_is_counted_and_refused_as_calls_are(guard, calling):
 
 
 # Where it is
+
+
+HOSTILE = ("", "\0", "é" * 300, "x" * 5000, "../..", "9" * 30, "9" * 5000, "-1", "<script>", "%ff")
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+async def test_what_nobody_means_is_refused(signed_in, site: Site, value: str):
+    await fill(site, "prefers e-mail")
+    within = quote(value, safe="")
+    found = [
+        *(f"/sessions/{within}", f"/sessions/{within}/purge?preview=1"),
+        f"/sessions/ada/conversations/{within}",
+        f"/sessions/{within}/events",
+    ]
+    for path, names in {
+        "/": ("prefix", "page"),
+        "/sign-in": ("once", "after"),
+        "/sessions/ada": ("show", "page"),
+        "/sessions/ada/purge": ("preview", "type", "tags", "key_prefix", "before"),
+        "/sessions/ada/document": ("key", "namespace"),
+        "/sessions/ada/conversations/talk": ("page",),
+    }.items():
+        found += [f"{path}?preview=1&{name}={within}" for name in names]
+    for path in found:
+        answer = await signed_in.get(path)
+        assert answer.status < 500, path
+    token = await token_of(signed_in)
+    for path, names in {
+        "/sessions/ada/undelete": ("memory_id",),
+        "/sessions/ada/purge": ("type", "tags", "key_prefix", "before", "count"),
+    }.items():
+        for name in names:
+            answer = await signed_in.post(path, form={name: value, "csrf_token": token})
+            assert answer.status < 500, (path, name)
 
 
 async def test_there_may_be_no_console(serve, calling):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.async_api import APIRequestContext, Page, expect
 
 from memoryd.client import ConversationClient, DocumentClient, Put
@@ -75,6 +76,17 @@ async def test_documents_are_read(site, page: Page):
     await expect(page.get_by_role("row").last).to_contain_text("users / a/b")
     await page.get_by_role("link", name="profile/é").click()
     await expect(page.locator("pre")).to_contain_text('"name": "Ada"')
+
+
+@pytest.mark.parametrize(
+    "text", ['{"n":1.50}', '{"n": 1, "n": 2}', "[" * 30 + "]" * 30, '{"a": 1e400}', '"é\\u00e9"']
+)
+async def test_json_is_shown_as_it_is(site, page: Page, text: str):
+    documents = DocumentClient(channel=site.running.channel)
+    await documents.put("ada", Put("odd", json=text))
+    await page.goto("/sessions/ada/document?key=odd")
+    shown = await page.locator("pre").inner_text()
+    assert "".join(shown.split()) == "".join(text.split())
 
 
 async def test_a_long_session_has_pages(site, page: Page):

@@ -143,7 +143,7 @@ class Visit:
 
     def status_of(self, error: MemorydError) -> int:
         """The status of a page that shows an error in its place."""
-        return 404 if error.reason in _NO_SESSION else HTTP_STATUS[error.code]
+        return HTTPStatus.NOT_FOUND if error.reason in _NO_SESSION else HTTP_STATUS[error.code]
 
     def message_of(self, error: MemorydError) -> str:
         """What a page says of an error."""
@@ -155,10 +155,12 @@ class Visit:
         """What the service says instead of a page."""
         # Where htmx has asked for a part, all of the page gives way to this.
         whole = {"hx-retarget": "main", "hx-reselect": "main", "hx-reswap": "outerHTML"}
+        status = self.status_of(error)
         return self.page(
             "refused.html",
-            status=self.status_of(error),
+            status=status,
             headers=whole,
+            is_absent=status == HTTPStatus.NOT_FOUND,
             message=self.message_of(error),
             error=error,
         )

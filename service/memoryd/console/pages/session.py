@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -42,6 +43,9 @@ PAGE_SIZE = 50
 MESSAGES_PAGE_SIZE = 200
 PAGES_LOOKED_AT = 10
 """Of 1,000 memories, for deleted ones, before one has to ask to look further."""
+
+
+_REVISION = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
 class _Shown(NamedTuple):
@@ -185,10 +189,22 @@ async def document(visit: Visit) -> Response:
 def _body(found: Document) -> str:
     """What it holds, as text."""
     if found.json is not None:
-        return json.dumps(json.loads(found.json), indent=2, ensure_ascii=False)
+        return _indented(found.json)
     if found.text is not None:
         return found.text
     return base64.b64encode(found.data or b"").decode()
+
+
+def _indented(text: str) -> str:
+    """JSON in lines, if that changes nothing but white space; else as it is."""
+    try:
+        parsed = json.loads(text)
+        for separators in ((",", ":"), (", ", ": ")):
+            if json.dumps(parsed, separators=separators, ensure_ascii=False) == text:
+                return json.dumps(parsed, indent=2, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        pass
+    return text
 
 
 class _Watched(NamedTuple):
@@ -223,7 +239,7 @@ async def events(visit: Visit) -> Response:
     session_id = visit.parts["session_id"]
     watched = _WATCHED.get(visit.asked("of"), _MEMORIES)
     seen = visit.request.headers.get("last-event-id", "") or visit.asked("after")
-    after = int(seen) if seen.isascii() and seen.isdecimal() else 0
+    after = int(seen) if _REVISION.fullmatch(seen) else 0
     # Refused before the stream begins, where the session is not there.
     await visit.sessions.get(session_id)
     return EventStream(_changes(visit, watched, session_id, after))
