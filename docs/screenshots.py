@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,9 @@ from memoryd.client import (
     ToolConfigClient,
     open_channel,
 )
+from memoryd.server import Server
+from memoryd.tools.secrets import Secrets
+from memoryd.tools.settings import load_configuration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +40,7 @@ PAGES = {
     "session": f"/sessions/{ADA}",
     "deleted": f"/sessions/{ADA}?show=deleted",
     "conversation": f"/sessions/{ADA}/conversations/order-4711",
+    "recall": f"/recall?session={ADA}&query=E-mail+or+phone+calls%3F",
     "purge": f"/sessions/{ADA}/purge?type=context&preview=1",
     "tools": "/tools",
     "tool": "/tools/rag",
@@ -61,23 +66,58 @@ MEMORIES = (
 )
 
 
+class Clock:
+    """One that is moved."""
+
+    def __init__(self) -> None:
+        self.now = datetime.now(UTC) - timedelta(days=12)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+async def fill_earlier(folder: str) -> str:
+    """Store what has a past, and give the path of its page."""
+    environ = {
+        "MEMORYD_DATABASE_URL": f"sqlite+aiosqlite:///{folder}/memoryd.db",
+        "MEMORYD_PORT": "0",
+        "MEMORYD_HTTP_PORT": "off",
+    }
+    settings, tools = load_configuration(environ=environ, dotenv=None, flags={})
+    clock = Clock()
+    server = Server(settings, tools, Secrets.built_in(environ), clock=clock)
+    target = await server.start()
+    async with MemoryClient(target, timeout=60) as memories:
+        given = {"content_type": "preference", "ttl": timedelta(days=45)}
+        first = "Prefers e-mail to phone calls, since she is in meetings"
+        stored = await memories.store(ADA, first, importance=0.9, tags=["phone"], **given)
+        alike = "Prefers e-mails to phone calls, since she is in meetings until late"
+        await memories.store(ADA, alike, importance=0.5, **given)
+        clock.now += timedelta(days=5)
+        for _ in range(4):
+            await memories.retrieve(ADA, "How do I reach her?")
+        change = {"content": MEMORIES[0][0], "importance": 0.7, "tags": ["contact"]}
+        await memories.update(ADA, stored.memory.memory_id, **change)
+    await server.stop()
+    return f"/sessions/{ADA}/memories/{stored.memory.memory_id}"
+
+
 @contextmanager
-def served() -> Iterator[tuple[str, str]]:
+def served(folder: str) -> Iterator[tuple[str, str]]:
     """Where a new server is, and the link to its console."""
-    with tempfile.TemporaryDirectory() as folder:
-        environ = os.environ | {
-            "MEMORYD_PORT": "0",
-            "MEMORYD_HTTP_PORT": "0",
-            "MEMORYD_AUDIT": "changes",
-        }
-        command = [Path(sys.executable).parent / "memoryd", "serve"]
-        with subprocess.Popen(  # noqa: S603  our own command
-            command, cwd=folder, env=environ, text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        ) as server:  # fmt: skip
-            ready, _, console = [next(server.stdout or iter(())).split()[-1] for _ in range(3)]
-            yield ready, console
-            server.terminate()
+    environ = os.environ | {
+        "MEMORYD_PORT": "0",
+        "MEMORYD_HTTP_PORT": "0",
+        "MEMORYD_AUDIT": "changes",
+    }
+    command = [Path(sys.executable).parent / "memoryd", "serve"]
+    with subprocess.Popen(  # noqa: S603  our own command
+        command, cwd=folder, env=environ, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as server:  # fmt: skip
+        ready, _, console = [next(server.stdout or iter(())).split()[-1] for _ in range(3)]
+        yield ready, console
+        server.terminate()
 
 
 async def fill(target: str) -> None:
@@ -136,18 +176,20 @@ async def take(page: Page, folder: Path, name: str) -> None:
 
 
 async def main(folder: Path) -> None:
-    with served() as (target, link):
-        await fill(target)
-        async with async_playwright() as playwright:
-            browser = await playwright.chromium.launch(
-                executable_path=shutil.which("chromium"), args=["--no-sandbox"]
-            )
-            page = await browser.new_page(base_url=link.partition("/sign-in")[0])
-            await page.goto(link)
-            await page.get_by_role("button", name="Open the console").click()
-            await page.wait_for_url("**/")
-            await shoot(page, folder)
-            await browser.close()
+    with tempfile.TemporaryDirectory() as database:
+        PAGES["memory"] = await fill_earlier(database)
+        with served(database) as (target, link):
+            await fill(target)
+            async with async_playwright() as playwright:
+                browser = await playwright.chromium.launch(
+                    executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+                )
+                page = await browser.new_page(base_url=link.partition("/sign-in")[0])
+                await page.goto(link)
+                await page.get_by_role("button", name="Open the console").click()
+                await page.wait_for_url("**/")
+                await shoot(page, folder)
+                await browser.close()
 
 
 if __name__ == "__main__":

@@ -322,6 +322,7 @@ class Server:
             is_read_only=settings.console_mode is ConsoleMode.READ_ONLY,
             folder=None if worker is None else worker.folder,
             clock=clock,
+            half_life_days=settings.importance_half_life_days,
         )
 
     @property
@@ -497,7 +498,8 @@ class Server:
         self._listener.start()
         address = await self._endpoint.start(self._settings.port)
         await self._telemetry.start(self._gauges)
-        http_port = settings.port_for_http(int(address.rpartition(":")[2]))
+        port = self._console.grpc_port = int(address.rpartition(":")[2])
+        http_port = settings.port_for_http(port)
         if http_port is not None:
             await self._start_http(http_port)
         if self._probed is not None:

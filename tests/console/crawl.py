@@ -49,5 +49,4 @@ async def crawl(page: Page, origin: str, begin: str = "/") -> AsyncIterator[str]
         for link in links:
             parts = urlsplit(link)
             assert f"{parts.scheme}://{parts.netloc}" == origin, link
-            if "/memories/" not in parts.path:
-                waiting.append(parts._replace(scheme="", netloc="", fragment="").geturl())
+            waiting.append(parts._replace(scheme="", netloc="", fragment="").geturl())

@@ -76,6 +76,8 @@ class Console:
         once: OnceLink | None,
         clock: Callable[[], datetime],
         is_read_only: bool,
+        half_life_days: float,
+        grpc_port: int,
     ) -> None:
         """`once`: what signs in where no credential is asked for; None: credentials do."""
         self._handlers = handlers
@@ -83,6 +85,9 @@ class Console:
         self._once = once
         self._renderer = Renderer(clock)
         self._is_read_only = is_read_only
+        self._clock = clock
+        self._half_life_days = half_life_days
+        self._grpc_port = grpc_port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request for a page."""
@@ -164,6 +169,9 @@ class Console:
             renderer=self._renderer,
             is_read_only=self._is_read_only,
             navigation=NAVIGATION,
+            now=self._clock(),
+            half_life_days=self._half_life_days,
+            grpc_port=self._grpc_port,
         )
         try:
             return await route.page(visit)
@@ -281,10 +289,17 @@ async def _form(request: Request, receive: Receive) -> AsyncIterator[Mapping[str
     limit = asyncio.timeout(FORM_SECONDS)
     body = Body(request.scope, receive, lambda: limit.reschedule(loop.time()), FORM_BYTES)
     try:
+        yield await _read(body, limit)
+    finally:
+        body.close()
+
+
+async def _read(body: Body, limit: asyncio.Timeout) -> Mapping[str, list[str]]:
+    try:
         async with limit:
             data = await body.all_of_it()
         body.stop_watching()
-        yield parse_qs(data.decode(), keep_blank_values=True, max_num_fields=FORM_FIELDS)
+        return parse_qs(data.decode(), keep_blank_values=True, max_num_fields=FORM_FIELDS)
     except MessageTooLarge as error:
         raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error)) from None
     except TimeoutError:
@@ -293,8 +308,6 @@ async def _form(request: Request, receive: Receive) -> AsyncIterator[Mapping[str
         ) from None
     except ValueError:
         raise HTTPException(HTTPStatus.BAD_REQUEST, "The form cannot be read.") from None
-    finally:
-        body.close()
 
 
 def _static(name: str) -> Response:

@@ -30,6 +30,7 @@ class ConsoleDoor:
         is_read_only: bool,
         folder: Path | None,
         clock: Callable[[], datetime],
+        half_life_days: float,
     ) -> None:
         """`secret` encrypts cookies; empty: a new one.
 
@@ -42,7 +43,10 @@ class ConsoleDoor:
         self._secret = secret
         self._is_read_only = is_read_only
         self._clock = clock
+        self._half_life_days = half_life_days
         self._console: Console | None = None
+        self.grpc_port = 0
+        """Where gRPC is served, once it is; for pages that say how to call it."""
         self.path = "/" if code is None else path_of(code)
         """Where the console is entered; with what signs in once, where no credential is."""
 
@@ -57,5 +61,7 @@ class ConsoleDoor:
                 once=self._link,
                 clock=self._clock,
                 is_read_only=self._is_read_only,
+                half_life_days=self._half_life_days,
+                grpc_port=self.grpc_port,
             )
         return self._console

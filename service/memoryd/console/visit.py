@@ -23,6 +23,7 @@ from memoryd.http.wires import HTTP_STATUS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from starlette.requests import Request
 
@@ -51,13 +52,22 @@ class Visit:
         renderer: Renderer,
         is_read_only: bool,
         navigation: Sequence[tuple[str, str]],
+        now: datetime,
+        half_life_days: float,
+        grpc_port: int,
     ) -> None:
-        """`parts`: of the path, by name; `form`: what was posted; `navigation`: names and paths."""
+        """`parts`: of the path, by name; `form`: what was posted; `navigation`: names and paths.
+
+        `half_life_days`: of importance; `grpc_port`: where the same is served over gRPC.
+        """
         self.request = request
         self.parts = parts
         self.who = who
         self.channel = channel
         self.is_read_only = is_read_only
+        self.now = now
+        self.half_life_days = half_life_days
+        self.grpc_port = grpc_port
         self._form = form
         self._signed_in = signed_in
         self._renderer = renderer
@@ -126,10 +136,6 @@ class Visit:
         """A whole page; with htmx, which takes from it what it shows, too."""
         text = self._renderer.page(template, self._common | values)
         return HTMLResponse(text, status, headers=headers)
-
-    def part(self, template: str, block: str, **values: Any) -> str:
-        """The text of one block of a page, such as an event of a stream carries."""
-        return self._renderer.part(template, block, self._common | values)
 
     def status_of(self, error: MemorydError) -> int:
         """The status of a page that shows an error in its place."""

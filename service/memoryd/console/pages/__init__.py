@@ -1,8 +1,17 @@
 """The pages: each module has its routes, and its entry in the navigation where it has one."""
 
-from memoryd.console.pages import erase, purge, session, sessions, tools
+from memoryd.console.pages import (
+    erase,
+    memory,
+    memory_edit,
+    purge,
+    recall,
+    session,
+    sessions,
+    tools,
+)
 
-PAGES = (sessions, session, purge, tools, erase)
+PAGES = (sessions, session, memory, memory_edit, purge, recall, tools, erase)
 """In the order of the navigation."""
 
 ROUTES = tuple(route for page in PAGES for route in page.ROUTES)
