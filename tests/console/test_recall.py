@@ -90,7 +90,7 @@ async def test_the_bar_is_the_breakdown_of_the_score(site: Site, page: Page):
         assert sum(said.values()) == pytest.approx(each.score, abs=0.003)
         for label, value in said.items():
             series = {"words": 1, "meaning": 2, "importance": 3}[label]
-            segment = card.locator(f".stacked .part-{series}")
+            segment = card.locator(f".stacked .fill-{series}")
             width = float((await segment.get_attribute("width")).rstrip("%"))
             if abs(value) > 0.1:
                 scales.add(round(width / abs(value)))
