@@ -41,11 +41,6 @@ class Renderer:
     def page(self, template: str, values: dict[str, Any]) -> str:
         return self._environment.get_template(template).render(values)
 
-    def part(self, template: str, block: str, values: dict[str, Any]) -> str:
-        """One block of a template."""
-        found = self._environment.get_template(template)
-        return "".join(found.blocks[block](found.new_context(values)))
-
     def _when(self, time: datetime | None) -> Markup:
         """How far it is from now, with the exact time for who points at it."""
         if time is None:

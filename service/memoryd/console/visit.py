@@ -127,10 +127,6 @@ class Visit:
         text = self._renderer.page(template, self._common | values)
         return HTMLResponse(text, status, headers=headers)
 
-    def part(self, template: str, block: str, **values: Any) -> str:
-        """The text of one block of a page, such as an event of a stream carries."""
-        return self._renderer.part(template, block, self._common | values)
-
     def status_of(self, error: MemorydError) -> int:
         """The status of a page that shows an error in its place."""
         return HTTPStatus.NOT_FOUND if error.reason in _NO_SESSION else HTTP_STATUS[error.code]
