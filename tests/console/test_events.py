@@ -122,7 +122,7 @@ async def test_what_is_no_revision_is_the_beginning(stored, listening, after):
         assert (await listener.next())["data"] == "A memory was created"
 
 
-async def test_a_page_looks_anew_where_changes_are_no_longer_kept(stored, listening):
+async def test_a_page_loads_again_where_changes_are_no_longer_kept(stored, listening):
     async with listening(stored, 10**6) as listener:
         _, said, changed = await listener.rest()
         assert said["data"].startswith("Not live: ")

@@ -385,7 +385,7 @@ async def test_who_may_not_see_tools_is_told_what_it_takes(guard, browser: Brows
         await expect(page.get_by_role("alert")).to_contain_text("tools:read")
 
 
-async def test_a_page_looks_anew_where_changes_are_no_longer_kept(signed_in: APIRequestContext):
+async def test_a_page_loads_again_where_changes_are_no_longer_kept(signed_in: APIRequestContext):
     text = await (await signed_in.get("/tools/events?after=1000000")).text()
     assert "data: Not live: " in text
     assert text.rstrip().endswith("event: changed\ndata: \nid: 0")

@@ -538,7 +538,7 @@ async def test_a_stale_session(ours):
     final = await ours.get()
     assert final.state == {"k1": "v1", "k2": "v2"}
     assert len(final.events) == 2
-    # Read anew, it goes on.
+    # Read again, it goes on.
     await ours.append(final, stale)
     assert (await ours.get()).state["user:k3"] == "v3"
 

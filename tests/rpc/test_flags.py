@@ -266,7 +266,7 @@ async def test_after_an_event_calls_answer_by_the_change_also_of_another_server(
 
 
 class Keeper:
-    """Keeps what it has read until it is told of a change, as providers do."""
+    """Keeps what it has read until an event names a change, as providers do."""
 
     KEYS = ("rag.chunk_size", "rag.cache_ttl")
 

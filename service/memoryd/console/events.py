@@ -52,11 +52,11 @@ def revision_seen(request: Request) -> int:
 async def changes(
     watch: Callable[[], Any],
     word: Callable[[Any], str | None],
-    anew: Callable[[], Awaitable[int | None]],
+    restart: Callable[[], Awaitable[int | None]],
 ) -> AsyncGenerator[str, None]:
     """Events of a watch: `changed`, for a page to load again what it shows, and `said`, for people.
 
-    `watch` begins it. `word`: what to say of a change; None: it is nothing to this page. `anew`:
+    `watch` begins it. `word`: what to say of a change; None: it is nothing to this page. `restart`:
     from where to go on once what changed is no longer kept. The browser connects again where the
     stream ends, so nothing is watched again here.
     """
@@ -71,7 +71,7 @@ async def changes(
     except grpc.aio.AioRpcError as refusal:
         error = error_from(refusal)
         yield event("said", f"Not live: {escape(error.message)}")
-        if isinstance(error, OutOfRange):  # the page looks anew
-            yield event("changed", "", position=await anew())
+        if isinstance(error, OutOfRange):  # the page loads again
+            yield event("changed", "", position=await restart())
     finally:
         call.cancel()
