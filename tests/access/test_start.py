@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 
 import pytest
@@ -157,7 +158,7 @@ def test_the_ready_lines_call_works_with_a_key(command_line):
     made = command_line.run("keys", "create", *key).stdout.strip()
     server = command_line.serve(MEMORYD_AUTH="required")
     server.address()
-    server.wait_for(lambda: server.output.count("\n") == 3)
-    example = server.output.splitlines()[2].removeprefix("try: ")
+    server.wait_for(lambda: re.search(r"^try: .*\n", server.output, re.MULTILINE))
+    example = re.search(r"^try: (.*)$", server.output, re.MULTILINE)[1]
     assert "STORE_OUTCOME_CREATED" in command_line.shell(f"KEY={made}; {example}")
     assert server.stop() == 0
