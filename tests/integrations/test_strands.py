@@ -365,13 +365,13 @@ class Scripted(Model):
         self.asked = []
 
     def update_config(self, **_):
-        raise NotImplementedError
+        raise AssertionError("no agent here changes the model")
 
     def get_config(self):
         return {}
 
     def structured_output(self, *_, **__):
-        raise NotImplementedError
+        raise AssertionError("no agent here asks for structured output")
 
     async def stream(self, messages, *_, **__):
         self.asked.append(json.dumps(messages))
