@@ -86,7 +86,7 @@ def cases(conversation: Conversation, embedder: Embedder | None) -> list[Case]:
 
 def cues(seen: Signals) -> Floats:
     """Shape (cues, memories), in the order of `CUES`."""
-    return np.array([seen.cues.get(name, np.zeros(len(seen.corpus))) for name in CUES])
+    return np.array([seen.cue(name) for name in CUES])
 
 
 def fit(training: list[Case]) -> Weights:

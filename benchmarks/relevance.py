@@ -227,7 +227,7 @@ def _seen(
         parts = relevance_parts(found, weights_for(meaning if found.embedded else None))
         scores = np.sum([*parts.values()], axis=0)
     rows = evidence(found, np.arange(len(index)))
-    return rows, np.array(highest(scores, None, RESULTS), np.int64)
+    return rows, highest(scores, None, RESULTS)[0]
 
 
 def judged(every: Sequence[Asked], *, embedded: bool) -> Judged:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from memoryd.recall.episodes import Episodes
+from memoryd.recall.growing import Growing, Ragged
+from memoryd.recall.postings import BYTES as POSTING_BYTES
+from memoryd.recall.postings import Postings
 from memoryd.recall.weights import ENOUGH_MEMORIES
 
 if TYPE_CHECKING:
@@ -26,7 +28,9 @@ ROW = np.dtype(
         ("names", np.float32),
         ("of_self", np.float32),
         ("has_vector", np.bool_),
-        # How many different terms the content has, and a bit for each by its hash.
+        # Of all words and signs of the content in order, one hash; 0 where there are none.
+        ("statement", np.int64),
+        # How many different ones these are, and a bit for each by its hash.
         ("distinct", np.int32),
         ("signature", np.uint64),
     ]
@@ -36,9 +40,13 @@ ROW = np.dtype(
 # and of a term's IDF.
 _BYTES_A_KEY = 49 + 8 + 100 + 8
 
-_DERIVED_BYTES = 29 * 8
+_DERIVED_BYTES = 40 * 8
 """Of a memory: its places in the arrays that are made when asked for, a corpus' among them, and
 in the list of contents."""
+
+_MOST_APART = 2048
+"""So many terms of memories that came last, or an eighth of all, have postings of their own."""
+_APART = 8
 
 
 class SessionArrays:
@@ -53,23 +61,18 @@ class SessionArrays:
         """As they were given: the caller's own objects, so that only their places cost memory."""
         self._places: dict[str, int] = {}
         self._speakers: dict[str, int] = {}
+        """In lower case."""
         self._episodes: dict[str, int] = {}
         self._vocabulary: dict[str, int] = {}
         self._characters = 0
         """Of all the names held."""
-        self._frequencies = np.zeros(0, np.int32)
-        self.rows = np.zeros(0, ROW)
-        self.tokens = np.zeros(0, np.int64)
-        """The terms of all memories, one memory after the other."""
-        self.holders = np.zeros(0, np.int64)
-        """Which memory each token belongs to."""
-        self.lengths = np.zeros(0, np.int64)
-        """How many terms each memory has."""
-        self.ends = np.zeros(0, np.int64)
-        """Where in `tokens` those of each memory end."""
-        self._room = np.zeros((0, dimensions), np.float32)
-        self.vectors = self._room
-        """Shape (memories, dimensions); zeros where there is none. The first rows of the room."""
+        self._frequencies = Growing(np.int32)
+        self._rows = Growing(ROW)
+        self._terms = Ragged(np.int32)
+        self._pieces = Ragged(np.int64)
+        self._vectors = Growing(np.float32, dimensions)
+        self._postings: Postings | None = None
+        """Of the first memories, many or all of them."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -80,22 +83,49 @@ class SessionArrays:
     @property
     def nbytes(self) -> int:
         """What the index holds, in bytes; Python's own share is estimated, from above."""
-        arrays = (
-            *(self.rows, self.tokens, self.holders, self._room, self.lengths, self.ends),
-            self._frequencies,
-        )
+        arrays = (self._frequencies, self._rows, self._terms, self._pieces, self._vectors)
+        derived = len(self) * _DERIVED_BYTES + len(self.tokens) * POSTING_BYTES
         names = (self.ids, self._vocabulary, self._speakers, self._episodes)
         keys = sum(map(len, names)) * _BYTES_A_KEY + self._characters
-        return sum(array.nbytes for array in arrays) + len(self) * _DERIVED_BYTES + keys
+        return sum(array.nbytes for array in arrays) + derived + keys
+
+    @property
+    def rows(self) -> NDArray[np.void]:
+        """What is known of each memory, as `ROW` has it."""
+        return self._rows.values
+
+    @property
+    def tokens(self) -> NDArray[np.int32]:
+        """The numbers of the terms of all memories, one memory after the other."""
+        return self._terms.values
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """How many terms each memory has."""
+        return self._terms.lengths
+
+    @property
+    def ends(self) -> NDArray[np.int64]:
+        """Where in `tokens` those of each memory end."""
+        return self._terms.ends
+
+    @property
+    def vectors(self) -> NDArray[np.float32]:
+        """Shape (memories, dimensions); zeros where there is none."""
+        return self._vectors.values
 
     def place(self, memory_id: str) -> int:
         """Where in the arrays a memory stands. Raises `KeyError`."""
         return self._places[memory_id]
 
-    def own_numbers(self, place: int) -> NDArray[np.int64]:
+    def own_numbers(self, place: int) -> NDArray[np.int32]:
         """The numbers of the terms of a memory's content, in order."""
-        end = int(self.ends[place])
-        return self.tokens[end - int(self.rows["terms"][place]) : end]
+        held = self._terms.run(place)
+        return held[len(held) - int(self.rows["terms"][place]) :]
+
+    def pieces(self, place: int) -> NDArray[np.int64]:
+        """The hashes of the different words and signs of a memory's content."""
+        return self._pieces.run(place)
 
     @property
     def rarest_idf(self) -> float:
@@ -114,27 +144,43 @@ class SessionArrays:
     def frequency(self, term: str) -> int:
         """How many memories hold a term."""
         number = self._vocabulary.get(term)
-        return 0 if number is None else int(self._frequencies[number])
+        return 0 if number is None else int(self._frequencies.values[number])
 
     @property
     def speakers(self) -> set[str]:
         """Who said any of the memories, in lower case."""
         present = set(np.flatnonzero(np.bincount(self.rows["speaker"])).tolist())
-        return {name.lower() for name, number in self._speakers.items() if number in present}
+        return {name for name, number in self._speakers.items() if number in present}
 
-    def is_said_by(self, speaker: str) -> NDArray[np.float64]:
-        """1 for each memory of a speaker, given in lower case; else 0. Shape (memories,)."""
-        numbers = [number for name, number in self._speakers.items() if name.lower() == speaker]
-        return np.isin(self.rows["speaker"], numbers).astype(np.float64)
+    def speaker_number(self, speaker: str) -> int | None:
+        """The number of a speaker, given in lower case, unless none is known."""
+        return self._speakers.get(speaker)
 
-    def _held(self, place: int) -> NDArray[np.int64]:
-        end = int(self.ends[place])
-        return self.tokens[end - int(self.lengths[place]) : end]
+    @property
+    def postings(self) -> list[Postings]:
+        """Of all memories: of most of them, and where some came since, of these."""
+        known = self._postings
+        total = len(self.tokens)
+        if known is None or total - known.occurrences > max(_MOST_APART, total // _APART):
+            known = self._postings = self._posted(0, 0)
+        if known.memories == len(self):
+            return [known]
+        return [known, self._posted_since]
+
+    @cached_property
+    def _posted_since(self) -> Postings:
+        assert self._postings is not None  # noqa: S101  for the type checker: they are made first
+        return self._posted(self._postings.memories, self._postings.occurrences)
+
+    def _posted(self, first: int, start: int) -> Postings:
+        """Of the memories from one on, whose terms start there."""
+        contents = self.rows["terms"][first:]
+        return Postings(self.tokens[start:], self.ends[first:] - start, contents, first=first)
 
     @cached_property
     def idf(self) -> NDArray[np.float64]:
         """Of each term in this session."""
-        return inverse_document_frequency(self._frequencies, len(self))
+        return inverse_document_frequency(self._frequencies.values, len(self))
 
     @cached_property
     def extent(self) -> NDArray[np.float64]:
@@ -142,13 +188,10 @@ class SessionArrays:
 
         Shape (2, memories).
         """
-        information = np.bincount(self.holders, self.idf[self.tokens], minlength=len(self))
+        holders = np.repeat(np.arange(len(self)), self.lengths)
+        information = np.bincount(holders, self.idf[self.tokens], minlength=len(self))
         extent: NDArray[np.float64] = np.log1p(np.stack([self.rows["terms"], information]))
         return extent
-
-    @cached_property
-    def episodes(self) -> Episodes:
-        return Episodes(self.rows["episode"])
 
 
 def inverse_document_frequency(

@@ -44,7 +44,7 @@ def certainty(found: Signals, meaning: Meaning | None, places: NDArray[np.int64]
     rows = evidence(found, places)
     # A memory whose vector is not made yet is judged by its terms.
     sure = _logistic(rows[:TERMS], CERTAINTY_OF_TERMS)
-    if found.cosines is not None and meaning is not None:
+    if found.embedded and meaning is not None:
         known = found.corpus.has_vector
         compared = _logistic(rows, certainty_weights(meaning))
         sure = compared if known is None else np.where(known[places], compared, sure)
@@ -57,11 +57,12 @@ def evidence(found: Signals, places: NDArray[np.int64]) -> Floats:
     corpus = found.corpus
     rows = np.zeros((len(SIGNALS), len(places)))
     rows[0] = found.covered[places]
-    if corpus.in_episode is not None:
-        rows[1] = np.append(found.covered, 0.0)[corpus.neighbours[:, places]].max(axis=0)
+    if corpus.episodes.are_any:
+        near = corpus.episodes.neighbours[:, places]
+        rows[1] = np.append(found.covered, 0.0)[near].max(axis=0)
     rows[2] = (1.0 - found.known) * np.log1p(len(corpus))
-    if found.cosines is not None:
-        rows[3] = np.square(found.cosines[places].clip(0.0))
+    if found.embedded:
+        rows[3] = np.square(found.cosines(places).clip(0.0))
     return rows
 
 

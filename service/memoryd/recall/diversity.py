@@ -18,10 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from memoryd.recall.wording import plain, statement
-
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -32,6 +30,9 @@ if TYPE_CHECKING:
 
 NEAR_DUPLICATE = 0.6
 """Above this share of common words, numbers and signs (Jaccard) a memory nearly repeats another."""
+
+_MOST_APART = (1 - NEAR_DUPLICATE) / (1 + NEAR_DUPLICATE)
+"""Of two such, how many pieces only one has, as a share of the pieces of both, each counted."""
 
 PENALTY = 5.0
 """What a memory that says nothing new loses at most, in the unit of scores."""
@@ -53,22 +54,31 @@ class Repetition(NamedTuple):
 
 
 def choose(
-    scores: Floats, relevance: Floats, corpus: Corpus, candidates: Sequence[int], limit: int
+    scores: Floats,
+    relevance: Callable[[], Floats],
+    corpus: Corpus,
+    candidates: Sequence[int],
+    limit: int,
 ) -> list[tuple[int, float]]:
     """Choose up to `limit` of the candidates, given best first with their scores.
 
-    `relevance` is what the query has to do with it, of each 0 or above. Answers their places among
-    the candidates and what each lost, 0 or below; scores less that fall.
+    `relevance` answers what the query has to do with it, of each 0 or above. Answers their places
+    among the candidates and what each lost, 0 or below; scores less that fall.
     """
-    suspects = _suspects(corpus, candidates)
-    found = _repetition([corpus.content(candidates[place]) for place in suspects.tolist()])
+    unchanged = [(place, 0.0) for place in range(min(limit, len(scores)))]
+    rows = corpus.rows(candidates)
+    suspects = _suspects(rows)
+    if not len(suspects):
+        return unchanged
+    places = [candidates[place] for place in suspects.tolist()]
+    found = _repetition(rows["statement"][suspects], corpus.pieces(places))
     if not found.near.any():
-        return [(place, 0.0) for place in range(min(limit, len(scores)))]
+        return unchanged
     size = len(scores)
     every = Repetition(np.zeros((size, size), np.bool_), np.zeros((size, size)))
     within = np.ix_(suspects, suspects)
     every.same[within], every.near[within] = found
-    return chosen(scores, relevance, every, limit)
+    return chosen(scores, relevance(), every, limit)
 
 
 def chosen(
@@ -99,37 +109,30 @@ def _least(scores: Floats, relevance: Floats) -> Floats:
     return np.minimum(least + MARGIN, scores)
 
 
-def _suspects(corpus: Corpus, candidates: Sequence[int]) -> NDArray[np.int64]:
-    """Which candidates may repeat another; of others, terms alone tell that they do not.
+def _suspects(rows: NDArray[np.void]) -> NDArray[np.int64]:
+    """Which candidates may repeat another; of others, signatures tell that they do not.
 
-    Each bit that only one of two has set stands for at least one term that only this one has.
+    Each bit that only one of two has set stands for at least one piece that only this one has.
     """
-    signatures, sizes = corpus.signatures[candidates], corpus.distinct_terms[candidates]
-    alone = np.bitwise_count(signatures[:, np.newaxis] & ~signatures)
-    in_common = sizes[:, np.newaxis] - alone
-    possible = np.minimum(in_common, in_common.T)
-    union = sizes[:, np.newaxis] + sizes - possible
-    alike = possible >= NEAR_DUPLICATE * union  # as those without any term are
-    np.fill_diagonal(alike, val=False)
-    return np.flatnonzero(alike.any(axis=1))
+    signatures, sizes = rows["signature"], rows["distinct"]
+    apart = np.bitwise_count(signatures[:, np.newaxis] ^ signatures)
+    alike = apart <= _MOST_APART * (sizes[:, np.newaxis] + sizes)
+    if np.count_nonzero(alike) == len(rows):
+        return np.zeros(0, np.int64)  # each is alike itself alone
+    return np.flatnonzero(alike.sum(axis=1) > 1)
 
 
-def _repetition(texts: Sequence[str]) -> Repetition:
-    """What texts say of each other."""
-    said = [tuple(statement(plain(text))) for text in texts]
-    number: dict[str, int] = {}
-    held = [[number.setdefault(piece, len(number)) for piece in set(pieces)] for pieces in said]
-    present = np.zeros((len(said), len(number)), np.float32)
-    for row, numbers in zip(present, held, strict=True):
-        row[numbers] = 1.0
-    sizes = present.sum(axis=1)
+def _repetition(statements: NDArray[np.int64], pieces: Sequence[NDArray[np.int64]]) -> Repetition:
+    """What texts say of each other, given the hash of each and of its different pieces."""
+    sizes = np.array([*map(len, pieces)])
+    kinds, number = np.unique(np.concatenate(pieces), return_inverse=True)
+    present = np.zeros((len(pieces), len(kinds)), np.float32)
+    present[np.repeat(np.arange(len(pieces)), sizes), number] = 1.0
     common = present @ present.T
     union = sizes[:, np.newaxis] + sizes - common
-    jaccard = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
-    near: Floats = (jaccard.astype(np.float64) - NEAR_DUPLICATE) / (1 - NEAR_DUPLICATE)
-    first: dict[tuple[str, ...], int] = {}
-    kinds = np.array([first.setdefault(pieces, len(first)) for pieces in said], np.int64)
-    same: Mask = (kinds[:, np.newaxis] == kinds) & (sizes > 0)
+    jaccard = np.divide(common, union, out=np.zeros_like(union), where=union > 0)
+    near: Floats = (jaccard - NEAR_DUPLICATE) / (1 - NEAR_DUPLICATE)
+    same: Mask = (statements[:, np.newaxis] == statements) & (sizes > 0)
     np.fill_diagonal(same, val=False)
     np.fill_diagonal(near, 0.0)
     return Repetition(same, near.clip(0.0, 1.0))

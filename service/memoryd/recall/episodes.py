@@ -1,45 +1,191 @@
-"""Which memories of a session belong to one episode, and follow each other there."""
+"""Which memories belong to one episode, and what their neighbours there lend them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    Floats = NDArray[np.float64]
+    Mask = NDArray[np.bool_]
+    Places = NDArray[np.int64]
+
+Value = TypeVar("Value", bound=np.generic)
+
 NO_EPISODE = -1
 
 OPENING = 2
 """How many memories open an episode."""
 
+BEST_OF_EPISODE = 3
+
+_MOST_PADDING = 4
+"""Times as many places as memories, in a table of episodes as long as the longest."""
+
+
+class Lending(NamedTuple):
+    """How much of its relevance a neighbour lends each memory; 0 where there is none.
+
+    In the order of `Episodes`. Shape (memories,), but without the first ones or the last one,
+    which have no such neighbour.
+    """
+
+    two_before: Floats
+    """Without the first two."""
+    before: Floats
+    """Without the first."""
+    after: Floats
+    """Without the last."""
+    episode: float
+    """Of the mean of the best three of an episode."""
+
 
 class Episodes:
-    """Of one session, in creation order."""
+    """Of memories in creation order. Inside, they are in the order of episodes.
 
-    def __init__(self, episodes: NDArray[np.int32]) -> None:
+    That is the same where no two episodes are interleaved, as they mostly are not.
+    """
+
+    def __init__(self, episodes: NDArray[np.int64]) -> None:
         """`episodes` has a number for each memory, `NO_EPISODE` for one of none."""
-        count = len(episodes)
-        order = np.argsort(episodes, kind="stable")
-        grouped = episodes[order]
-        in_episode = grouped != NO_EPISODE
-        self.neighbours = np.full((3, count), count, np.int32)
+        self._count = count = len(episodes)
+        starts = _starts(episodes)
+        heads = episodes[starts]
+        told = heads[heads != NO_EPISODE]
+        self._order: Places | None = None
+        """Where the memories stand; None: where they are."""
+        if len(np.unique(told)) < len(told):
+            self._order = np.argsort(episodes, kind="stable")
+            episodes = episodes[self._order]
+            starts = _starts(episodes)
+        self._starts = starts
+        self._sizes = np.diff(starts, append=count)
+        self._told = episodes[starts] != NO_EPISODE
+        """Which runs of memories are an episode, and not of none."""
+        behind = np.arange(count) - np.repeat(starts, self._sizes)
+        behind[episodes == NO_EPISODE] = -1
+        self._behind = behind
+        """How many of its episode stand before each memory; -1 without an episode."""
+
+    @property
+    def are_any(self) -> bool:
+        return bool(self._told.any())
+
+    @cached_property
+    def opens(self) -> Floats:
+        """1 for the first two memories of each episode. In creation order."""
+        opens = (self._behind >= 0) & (self._behind < OPENING)
+        return self._in_creation_order(opens.astype(np.float64))
+
+    @cached_property
+    def neighbours(self) -> Places:
         """Where the memory two before, the one before and the one after stand, in the same episode.
 
-        Shape (3, memories); where there is none, the number of memories.
+        In creation order. Shape (3, memories); where there is none, the number of memories.
         """
-        for row, distance in enumerate((2, 1)):
-            near = in_episode[distance:] & (grouped[distance:] == grouped[:-distance])
-            self.neighbours[row, order[distance:][near]] = order[:-distance][near]
-        self.neighbours[2, order[:-1][near]] = order[1:][near]
-        starts = np.flatnonzero(np.r_[True, grouped[1:] != grouped[:-1]][:count])
-        sizes = np.diff(np.append(starts, count))
-        self.groups = np.empty(count, np.int64)
-        """The episode of each memory, numbered from 0; those of none together, if there are any."""
-        self.groups[order] = np.repeat(np.arange(len(starts)), sizes)
-        self.count = len(starts)
-        """How many such numbers there are."""
-        self.opens = np.zeros(count)
-        """1 for the first two memories of each episode."""
-        self.opens[order] = in_episode & (np.arange(count) - np.repeat(starts, sizes) < OPENING)
+        places = np.arange(self._count) if self._order is None else self._order
+        found = np.full((3, self._count), self._count)
+        found[0, 2:][self._behind[2:] >= 2] = places[:-2][self._behind[2:] >= 2]  # noqa: PLR2004  two before
+        found[1, 1:][self._behind[1:] >= 1] = places[:-1][self._behind[1:] >= 1]
+        found[2, :-1][self._behind[1:] >= 1] = places[1:][self._behind[1:] >= 1]
+        return self._in_creation_order(found)
+
+    def lending(
+        self, *, two_before: float, before: float, after: float, episode: float, asked: Floats
+    ) -> Lending:
+        """What neighbours lend, given what each kind counts for.
+
+        `asked` has for each memory, in creation order, what it lends the next one in addition.
+        """
+        behind = self._behind
+        asked = self._in_order(asked)
+        return Lending(
+            np.where(behind[2:] >= 2, two_before, 0.0),  # noqa: PLR2004  two before
+            np.where(behind[1:] >= 1, before + asked[:-1], 0.0),
+            np.where(behind[1:] >= 1, after, 0.0),
+            episode,
+        )
+
+    def context(self, relevance: Floats, lent: Lending) -> Floats:
+        """What neighbours lend each memory of their relevance. Both have shape (memories,)."""
+        own = self._in_order(relevance)
+        context = np.repeat(lent.episode * self._best(relevance), self._sizes)
+        context[1:] += lent.before * own[:-1]
+        context[2:] += lent.two_before * own[:-2]
+        context[:-1] += lent.after * own[1:]
+        return self._in_creation_order(context)
+
+    def near(self, mask: Mask) -> Mask:
+        """Those of a mask, and their neighbours. Both have shape (memories,)."""
+        own = self._in_order(mask)
+        near: Mask = own.copy()
+        has_before = self._behind[1:] >= 1
+        near[1:] |= own[:-1] & has_before
+        near[:-1] |= own[1:] & has_before
+        near[2:] |= own[:-2] & (self._behind[2:] >= 2)  # noqa: PLR2004  two before
+        return self._in_creation_order(near)
+
+    def _best(self, relevance: Floats) -> Floats:
+        """The mean relevance of the best three of each run that is an episode; of others 0."""
+        total = np.zeros(len(self._starts))
+        most = np.minimum(self._sizes, BEST_OF_EPISODE)
+        if self._table is not None:
+            falling = np.append(-relevance, np.inf)[self._table]
+            falling.partition(BEST_OF_EPISODE - 1, axis=1)
+            best = falling[:, :BEST_OF_EPISODE]
+            if self._has_short:
+                best[np.isinf(best)] = 0.0
+            total[self._told] = -best.sum(axis=1)
+        else:
+            own = self._in_order(relevance)
+            runs = np.repeat(np.arange(len(self._sizes)), self._sizes)
+            falling = np.lexsort((-own, runs))
+            place = np.arange(self._count) - np.repeat(self._starts, self._sizes)
+            chosen = falling[place < BEST_OF_EPISODE]
+            np.add.at(total, runs[chosen], own[chosen])
+            total[~self._told] = 0.0
+        means: Floats = total / most
+        return means
+
+    @cached_property
+    def _has_short(self) -> bool:
+        return bool((self._sizes[self._told] < BEST_OF_EPISODE).any())
+
+    @cached_property
+    def _table(self) -> Places | None:
+        """Where the memories of each episode stand, a row an episode, filled up with their number.
+
+        None where the episodes' lengths differ so much that it would be large.
+        """
+        sizes, starts = self._sizes[self._told], self._starts[self._told]
+        longest = max(int(sizes.max()), BEST_OF_EPISODE)
+        if len(sizes) * longest > _MOST_PADDING * self._count:
+            return None
+        within = np.arange(longest)
+        table: Places = starts[:, np.newaxis] + within
+        beyond = within >= sizes[:, np.newaxis]
+        table[beyond] = 0
+        if self._order is not None:
+            table = self._order[table]
+        table[beyond] = self._count
+        return table
+
+    def _in_order(self, values: NDArray[Value]) -> NDArray[Value]:
+        return values if self._order is None else values[self._order]
+
+    def _in_creation_order(self, values: NDArray[Value]) -> NDArray[Value]:
+        if self._order is None:
+            return values
+        back = np.empty_like(values)
+        back[..., self._order] = values
+        return back
+
+
+def _starts(episodes: NDArray[np.int64]) -> Places:
+    """Where runs of equal numbers start."""
+    changes: Places = np.flatnonzero(episodes[1:] != episodes[:-1]) + 1
+    return np.concatenate([np.zeros(min(1, len(episodes)), np.int64), changes])

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from memoryd.recall.certainty import certainty
 from memoryd.recall.diversity import choose
-from memoryd.recall.index import corpus_of
 from memoryd.recall.ranked import PARTS, Ranked
-from memoryd.recall.signals import CUES, NEIGHBOURS, RELEVANCE, neighbourhood, signals
+from memoryd.recall.signals import RELEVANCE, signals
 from memoryd.recall.weights import (
     DEFAULT_IMPORTANCE_WEIGHT,
     IMPORTANCE_SCALE,
@@ -32,9 +31,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
     Mask = NDArray[np.bool_]
-
-# Which of `CUES` make which part.
-_CUES_OF = {"speaker": CUES[:2], "temporal": CUES[2:4], "form": CUES[4:]}
+    Places = NDArray[np.int64]
 
 _DIRECT = ("lexical", "semantic")
 """Parts that compare a memory with the query; they have a mean of 0."""
@@ -43,6 +40,8 @@ SPARE_CANDIDATES = 10
 """How many more memories than are wanted are looked at for diversity."""
 
 _SCORE_DECIMALS = 9
+_ROUNDED_AWAY = 1e-8
+"""More than rounding to these decimals takes away."""
 
 
 def rank(
@@ -71,18 +70,14 @@ def rank(
     """
     if not any(map(len, indexes)) or limit < 1:
         return []
-    corpus = corpus_of(indexes)
     found = signals(query, indexes, now=now, meaning=meaning)
+    corpus = found.corpus
     parts: dict[str, Floats] = {}
     if found.matched:
         parts = relevance_parts(found, weights_for(meaning if found.embedded else None))
     parts["importance"] = importance_weight * IMPORTANCE_SCALE * np.concatenate(importances)
 
-    scores = np.zeros(len(corpus))
-    for part in parts.values():
-        scores += part
-    np.round(scores, _SCORE_DECIMALS, out=scores)
-    most = limit + SPARE_CANDIDATES if diverse else limit
+    scores = functools.reduce(np.add, parts.values())
     mask = _allowed(indexes, allowed)
     if min_relevance is not None:
         sure = certainty(found, meaning, np.arange(len(corpus))) >= min_relevance
@@ -90,41 +85,41 @@ def rank(
     if matching:
         holding = found.covered > 0
         mask = holding if mask is None else mask & holding
-    order = highest(scores, mask, most)
+    order, best = highest(scores, mask, limit + SPARE_CANDIDATES if diverse else limit)
+    places = order.tolist()
     if diverse:
-        chosen = choose(scores[order], _relevance(parts, order), corpus, order, limit)
+        chosen = choose(best, lambda: _relevance(parts, order), corpus, places, limit)
     else:
-        chosen = [(candidate, 0.0) for candidate in range(len(order))]
-    nothing = [0.0] * len(order)
+        chosen = [(candidate, 0.0) for candidate in range(len(places))]
+    nothing = [0.0] * len(places)
     shares = [parts[part][order].tolist() if part in parts else nothing for part in PARTS]
-    relevance = certainty(found, meaning, np.array(order, np.int64)).tolist()
+    relevance = certainty(found, meaning, order).tolist()
     of_each = [*zip(relevance, *shares, strict=True)]
     ranked = []
     for candidate, lost in chosen:
-        session = corpus.session_of(order[candidate])
-        memory_id = indexes[session].ids[order[candidate] - corpus.starts[session]]
+        session = corpus.session_of(places[candidate])
+        memory_id = indexes[session].ids[places[candidate] - corpus.starts[session]]
         ranked.append(Ranked(session, memory_id, *of_each[candidate], lost))  # type: ignore[call-arg]
     return ranked
 
 
-def highest(values: Floats, mask: Mask | None, limit: int) -> list[int]:
+def highest(values: Floats, mask: Mask | None, limit: int) -> tuple[Places, Floats]:
     """Where the `limit` highest values stand that the mask allows, the earlier first among equals.
 
-    Without a mask all are allowed.
+    Without a mask all are allowed. And these values, rounded as they are compared.
     """
     if mask is not None:
         values = np.where(mask, values, -np.inf)
         limit = min(limit, int(np.count_nonzero(mask)))
     if limit < 1:
-        return []
+        return np.zeros(0, np.int64), np.zeros(0)
+    places = np.arange(len(values))
     if limit < len(values):
         least = np.partition(values, len(values) - limit)[len(values) - limit]
-        places = np.flatnonzero(values >= least)
-        order = places[np.argsort(-values[places], kind="stable")[:limit]]
-    else:
-        order = np.argsort(-values, kind="stable")
-    found: list[int] = order.tolist()
-    return found
+        places = np.flatnonzero(values >= least - _ROUNDED_AWAY)
+    rounded = np.round(values[places], _SCORE_DECIMALS)
+    order = np.argsort(-rounded, kind="stable")[:limit]
+    return places[order], rounded[order]
 
 
 def weights_for(meaning: Meaning | None) -> Weights:
@@ -136,21 +131,39 @@ def weights_for(meaning: Meaning | None) -> Weights:
 
 def relevance_parts(found: Signals, weights: Weights) -> dict[str, Floats]:
     """Those of `PARTS` that are not 0 for all, but importance, in their order."""
-    of = _arrays(weights)
-    parts = {"lexical": of.relevance[:-1] @ found.relevance[:-1]}
+    # Each z-score is a value times a scale and a constant: the weight takes in both.
+    scales = _relevance_weights(weights) * found.standard.scales
+    constants = scales * found.standard.means
+    parts = {"lexical": scales[:-1] @ found.raw[:-1] - constants[:-1].sum()}
+    relevance = parts["lexical"]
     if found.embedded:
-        parts["semantic"] = of.relevance[-1] * found.relevance[-1]
-    if found.corpus.in_episode is not None:
-        relevance = parts["lexical"] + parts["semantic"] if found.embedded else parts["lexical"]
-        parts["context"] = of.neighbours @ neighbourhood(found.corpus, relevance)
-    for part, names in _CUES_OF.items():
-        shares = [getattr(weights, name) * found.cues[name] for name in names if name in found.cues]
-        if shares:
-            parts[part] = functools.reduce(np.add, shares)
+        parts["semantic"] = scales[-1] * found.raw[-1] - constants[-1]
+        relevance = relevance + parts["semantic"]
+    corpus, cues = found.corpus, found.cues
+    weighed = corpus.weighed(weights)
+    if corpus.episodes.are_any:
+        parts["context"] = corpus.episodes.context(relevance, weighed.lending)
+    if "speaker" in cues:
+        parts["speaker"] = cues["speaker"] * weighed.speaker
+    temporal = _weighted(cues, weights, ("span", "when"))
+    if temporal is not None:
+        parts["temporal"] = temporal
+    form = _weighted(cues, weights, ("amount", "name"))
+    # Small talk and questions are a conversation's; a fact is not the worse for being short.
+    if corpus.episodes.are_any:
+        parts["form"] = weighed.conversational if form is None else form + weighed.conversational
+    elif form is not None:
+        parts["form"] = form
     return parts
 
 
-def _relevance(parts: Mapping[str, Floats], places: Sequence[int]) -> Floats:
+def _weighted(cues: Mapping[str, Floats], weights: Weights, names: Sequence[str]) -> Floats | None:
+    """The sum of those cues that there are, or None."""
+    shares = [getattr(weights, name) * cues[name] for name in names if name in cues]
+    return functools.reduce(np.add, shares) if shares else None
+
+
+def _relevance(parts: Mapping[str, Floats], places: Places) -> Floats:
     """What some memories have to do with the query, each 0 or above.
 
     How far words and meaning are above the least that any memory has, and what else there is but
@@ -165,19 +178,10 @@ def _relevance(parts: Mapping[str, Floats], places: Sequence[int]) -> Floats:
     return total.clip(0.0)
 
 
-class _Arrays(NamedTuple):
-    """Weights in the order of the signals that they are of."""
-
-    relevance: Floats
-    neighbours: Floats
-
-
 @functools.lru_cache
-def _arrays(weights: Weights) -> _Arrays:
-    def of(names: Sequence[str]) -> Floats:
-        return np.array([getattr(weights, name) for name in names])
-
-    return _Arrays(of(RELEVANCE), of(NEIGHBOURS))
+def _relevance_weights(weights: Weights) -> Floats:
+    """In the order of `RELEVANCE`."""
+    return np.array([getattr(weights, name) for name in RELEVANCE])
 
 
 def _allowed(indexes: Sequence[SessionIndex], allowed: Sequence[Mask | None]) -> Mask | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import compress, islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from memoryd.recall.corpus import Corpus
 from memoryd.recall.cues import month_name, text_form
 from memoryd.recall.episodes import NO_EPISODE
 from memoryd.recall.text import DEFAULT_LANGUAGE, analyser
+from memoryd.recall.wording import plain, statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,10 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIGNATURE_BITS = 64
-"""Of what terms a memory's content has; several terms may share a bit."""
-
-_SPARE_ROOM = 8
-"""When vectors move, there is room for one more of so many."""
+"""Of what words and signs a memory's content has; several may share a bit."""
 
 _TOLERATED_UNUSED_TERMS = 1000
 
@@ -49,6 +47,15 @@ class Document:
     """Empty: of no episode, and so without neighbours."""
     vector: NDArray[np.float16] | None = None
     """Shape (dimensions,), of length 1; None until it is made, and without an embedder."""
+
+
+class _Analysed(NamedTuple):
+    """What is known of some documents."""
+
+    rows: NDArray[np.void]
+    terms: list[list[int]]
+    pieces: list[list[int]]
+    vectors: NDArray[np.float32]
 
 
 class SessionIndex(SessionArrays):
@@ -85,17 +92,18 @@ class SessionIndex(SessionArrays):
         gone = [self._places[i] for i in {*removed, *fresh} if i in self._places]
         if not fresh and not gone:
             return
-        kept = np.ones(len(self.ids), np.bool_)
-        kept[gone] = False
         for place in gone:
-            np.subtract.at(self._frequencies, np.unique(self._held(place)), 1)
+            np.subtract.at(self._frequencies.values, np.unique(self._terms.run(place)), 1)
         documents = sorted(fresh.values(), key=lambda document: document.created)
-        rows, tokens = self._analysed(documents)
-        self._count_terms(tokens)
-        if not gone and (not self.ids or documents[0].created > self.rows["created"][-1]):
-            self._append(documents, rows, tokens)
+        last = self.rows["created"][-1] if self.ids else -1
+        analysed = self._analysed(documents)
+        self._count_terms(analysed.terms)
+        if not gone and documents[0].created > last:
+            self._append(documents, analysed)
         else:
-            self._arrange(kept, documents, rows, tokens)
+            kept = np.ones(len(self), np.bool_)
+            kept[gone] = False
+            self._arrange(kept, documents, analysed)
             if self._is_stale():
                 self._renumber()
         self._forget_derived()
@@ -107,37 +115,40 @@ class SessionIndex(SessionArrays):
         self.rows["has_vector"][place] = True
         self._corpus = None
 
-    def _analysed(
-        self, documents: list[Document]
-    ) -> tuple[NDArray[np.void], list[NDArray[np.int64]]]:
-        rows = np.zeros(len(documents), ROW)
-        tokens: list[NDArray[np.int64]] = []
+    def _analysed(self, documents: list[Document]) -> _Analysed:
+        count = len(documents)
+        vectors = np.zeros((count, self.vectors.shape[1]), np.float32)
+        analysed = _Analysed(np.zeros(count, ROW), [], [], vectors)
         vocabulary = self._vocabulary
         known = [(names, len(names)) for names in (self._speakers, self._episodes)]
         for place, document in enumerate(documents):
             words = self._analyser.words(document.content)
             terms = self._analyser.terms(words)[:MAX_TERMS]
             own = len(terms)
-            distinct = set(terms)
             terms = [*self._heading(document), *terms]
-            numbers = [vocabulary.setdefault(term, len(vocabulary)) for term in terms]
-            tokens.append(np.array(numbers, np.int64))
-            rows[place] = (
+            analysed.terms.append([vocabulary.setdefault(term, len(vocabulary)) for term in terms])
+            pieces = statement(plain(document.content))
+            hashes = {*map(hash, pieces)}
+            analysed.pieces.append([*hashes])
+            if document.vector is not None:
+                vectors[place] = document.vector
+            analysed.rows[place] = (
                 document.created,
                 (document.occurred_at or document.created_at).timestamp(),
-                self._speakers.setdefault(document.speaker, len(self._speakers)),
+                self._speakers.setdefault(document.speaker.lower(), len(self._speakers)),
                 self._episodes.setdefault(document.episode, len(self._episodes))
                 if document.episode
                 else NO_EPISODE,
                 own,
                 *text_form(document.content, words, self.language),
                 document.vector is not None,
-                len(distinct),
-                _signature(distinct),
+                hash(tuple(pieces)) if pieces else 0,
+                len(hashes),
+                _signature(hashes),
             )
-        for names, count in known:
-            self._characters += sum(map(len, islice(names, count, None)))
-        return rows, tokens
+        for names, number in known:
+            self._characters += sum(map(len, islice(names, number, None)))
+        return analysed
 
     def _heading(self, document: Document) -> list[str]:
         """Who said it and when, as terms: a query may name them instead of what was said."""
@@ -148,79 +159,46 @@ class SessionIndex(SessionArrays):
             *self._analyser.terms_of_label(date),
         ]
 
-    def _count_terms(self, tokens: list[NDArray[np.int64]]) -> None:
+    def _count_terms(self, held: list[list[int]]) -> None:
+        """Count what memories hold, where terms of it may be new."""
         terms = [*islice(self._vocabulary, len(self._frequencies), None)]
         self._characters += sum(map(len, terms))
-        self._frequencies = np.concatenate([self._frequencies, np.zeros(len(terms), np.int32)])
-        for held in tokens:
-            self._frequencies[np.unique(held)] += 1
+        self._frequencies.append(np.zeros(len(terms), np.int32))
+        frequencies = self._frequencies.values
+        for numbers in held:
+            frequencies[[*{*numbers}]] += 1
 
-    def _append(
-        self, documents: list[Document], rows: NDArray[np.void], tokens: list[NDArray[np.int64]]
-    ) -> None:
+    def _append(self, documents: list[Document], analysed: _Analysed) -> None:
         """Put what is younger than all others behind them."""
-        before, count = len(self), len(self) + len(documents)
-        if count > len(self._room):
-            room = np.zeros((count + count // _SPARE_ROOM, self._room.shape[1]), np.float32)
-            room[:before] = self.vectors
-            self._room = room
-        self.vectors = self._room[:count]
-        self.vectors[before:] = 0.0
-        self._put_vectors(range(before, count), documents)
-        lengths = [*map(len, tokens)]
-        self.rows = np.concatenate([self.rows, rows])
-        self.tokens = np.concatenate([self.tokens, *tokens])
-        self.holders = np.concatenate([self.holders, np.repeat(np.arange(before, count), lengths)])
-        self.lengths = np.concatenate([self.lengths, lengths])
-        self.ends = np.cumsum(self.lengths)
-        self.ids += [document.memory_id for document in documents]
+        before = len(self)
+        self._rows.append(analysed.rows)
+        self._terms.append(analysed.terms)
+        self._pieces.append(analysed.pieces)
+        self._vectors.append(analysed.vectors)
+        ids = [document.memory_id for document in documents]
+        self.ids += ids
         self.contents += [document.content for document in documents]
-        self._places.update(zip(self.ids[before:], range(before, count), strict=True))
-        self._characters += sum(map(len, self.ids[before:]))
+        self._places.update(zip(ids, range(before, len(self)), strict=True))
+        self._characters += sum(map(len, ids))
 
-    def _put_vectors(self, places: Iterable[int], documents: list[Document]) -> None:
-        for place, document in zip(places, documents, strict=True):
-            if document.vector is not None:
-                self.vectors[place] = document.vector
-
-    def _arrange(
-        self,
-        kept: NDArray[np.bool_],
-        fresh: list[Document],
-        rows: NDArray[np.void],
-        tokens: list[NDArray[np.int64]],
-    ) -> None:
+    def _arrange(self, kept: NDArray[np.bool_], fresh: list[Document], analysed: _Analysed) -> None:
         """Put what was kept and what is new into creation order."""
         places = np.flatnonzero(kept)
-        created = np.concatenate([self.rows["created"][places], rows["created"]])
-        order = np.argsort(created, kind="stable")
-        place_of = np.empty(len(order), np.int32)
-        place_of[order] = np.arange(len(order), dtype=np.int32)
-        moved, added = place_of[: len(places)], place_of[len(places) :]
-
-        everything = np.empty(len(order), ROW)
-        everything[moved], everything[added] = self.rows[places], rows
-        self.rows = everything
-        # One copy of what may be a megabyte: whatever lands on a new memory's place is overwritten.
-        source = np.zeros(len(order), np.int64)
-        source[moved] = places
-        if len(kept):
+        rows = np.concatenate([self.rows[places], analysed.rows])
+        order = np.argsort(rows["created"], kind="stable")
+        self._rows.replace(rows[order])
+        self._terms.arrange(places, analysed.terms, order)
+        self._pieces.arrange(places, analysed.pieces, order)
+        # One copy of what may be megabytes: what stands in for new memories is overwritten.
+        is_new = order >= len(places)
+        source = np.append(places, np.zeros(len(fresh), np.int64))[order]
+        if len(places):
             vectors = self.vectors.take(source, axis=0)
-            vectors[added] = 0.0
         else:
-            vectors = np.zeros((len(order), self.vectors.shape[1]), np.float32)
-        self.vectors = self._room = vectors
-        self._put_vectors(added.tolist(), fresh)
-
-        where = np.empty(len(kept), np.int64)
-        where[places] = moved
-        stay = kept[self.holders]
-        holders = np.concatenate([where[self.holders[stay]], np.repeat(added, [*map(len, tokens)])])
-        arranged = np.argsort(holders, kind="stable")
-        self.holders = holders[arranged]
-        self.tokens = np.concatenate([self.tokens[stay], *tokens])[arranged]
-        self.lengths = np.bincount(self.holders, minlength=len(order))
-        self.ends = np.cumsum(self.lengths)
+            vectors = np.empty((len(order), self.vectors.shape[1]), np.float32)
+        vectors[is_new] = analysed.vectors
+        self._vectors.replace(vectors)
+        self._postings = None
 
         ids = [*compress(self.ids, kept.tolist()), *(document.memory_id for document in fresh)]
         self._characters += sum(map(len, ids)) - sum(map(len, self.ids))
@@ -232,19 +210,19 @@ class SessionIndex(SessionArrays):
     def _forget_derived(self) -> None:
         """Drop what is derived from all memories together; it is computed again when asked for."""
         self._corpus = None
-        for name in ("idf", "extent", "episodes"):
+        for name in ("idf", "extent", "_posted_since"):
             self.__dict__.pop(name, None)
 
     def _is_stale(self) -> bool:
         """Whether most terms known are held by no memory any more."""
-        unused = np.count_nonzero(self._frequencies == 0)
+        unused = np.count_nonzero(self._frequencies.values == 0)
         return int(unused) > max(_TOLERATED_UNUSED_TERMS, len(self._frequencies) // 2)
 
     def _renumber(self) -> None:
         """Forget the terms, speakers and episodes that no memory holds."""
-        used = np.flatnonzero(self._frequencies)
-        self.tokens = np.searchsorted(used, self.tokens)
-        self._frequencies = self._frequencies[used]
+        used = np.flatnonzero(self._frequencies.values)
+        self._terms.renumber(used)
+        self._frequencies.replace(self._frequencies.values[used])
         kept = _renumbered(self._vocabulary, used)
         self._characters += sum(map(len, kept)) - sum(map(len, self._vocabulary))
         self._vocabulary = kept
@@ -257,10 +235,10 @@ class SessionIndex(SessionArrays):
             names.update(kept)
 
 
-def _signature(terms: Iterable[str]) -> int:
+def _signature(hashes: Iterable[int]) -> int:
     signature = 0
-    for term in terms:
-        signature |= 1 << hash(term) % SIGNATURE_BITS
+    for number in hashes:
+        signature |= 1 << number % SIGNATURE_BITS
     return signature
 
 

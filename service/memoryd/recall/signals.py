@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from itertools import islice, pairwise
@@ -10,15 +11,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from memoryd.recall.arrays import inverse_document_frequency, shares_of
-from memoryd.recall.bm25 import bm25
-from memoryd.recall.corpus import standardised
+from memoryd.recall.corpus import CONVERSATIONAL
 from memoryd.recall.cues import first_person, query_form
 from memoryd.recall.dates import phrases, spans
 from memoryd.recall.embedders.embedder import adds_up_words
 from memoryd.recall.index import corpus_of
 from memoryd.recall.literal import literal
+from memoryd.recall.postings import HEADING, NONE
+from memoryd.recall.standard import NO_SPREAD, Standard, standard
 from memoryd.recall.text import analyser
-from memoryd.recall.weights import USUAL_SPREAD
+from memoryd.recall.weights import BM25_K1, USUAL_SPREAD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,17 +31,15 @@ if TYPE_CHECKING:
     from memoryd.recall.corpus import Corpus
     from memoryd.recall.embedders.embedder import Embedder
     from memoryd.recall.index import SessionIndex
+    from memoryd.recall.postings import Occurrences
 
     Floats = NDArray[np.float64]
+    Mask = NDArray[np.bool_]
 
 RELEVANCE = ("bm25", "bigrams", "rarest", "semantic")
 NEIGHBOURS = ("two_before", "before", "after", "episode", "asked")
-CUES = (
-    *("speaker", "of_self", "span", "when", "amount", "name"),
-    *("question", "length", "information", "opening"),
-)
+CUES = ("speaker", "of_self", "span", "when", "amount", "name", *CONVERSATIONAL)
 _ANSWERING = ("when", "amount", "name")
-_CONVERSATIONAL = CUES[CUES.index("question") :]
 
 MAX_EMBEDDED_WORDS = 256
 """Of a longer query the first distinct words are embedded; BM25 sees all of them."""
@@ -50,15 +50,20 @@ _COSINE_SCALE = 100_000.0
 """A cosine counts in its first five decimals."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Signals:
     """All of a query's signals over all memories ranked."""
 
     corpus: Corpus
-    relevance: Floats
-    """Shape (4, memories), in the order of `RELEVANCE`: z-scores."""
+    raw: Floats
+    """Shape (4, memories), in the order of `RELEVANCE`: as they are measured.
+
+    A memory without a vector has the mean of the cosines.
+    """
+    standard: Standard
+    """What makes z-scores of them."""
     cues: Mapping[str, Floats]
-    """Those of `CUES` that the query, or the sessions, give rise to; others are 0 for all."""
+    """Those of `CUES` but `CONVERSATIONAL` that the query gives rise to; others are 0 for all."""
     matched: bool
     """Whether any memory shares a term with the query, or could be compared with its vector."""
     covered: Floats
@@ -68,16 +73,26 @@ class Signals:
     """
     known: float
     """The share that any memory holds."""
-    cosines: Floats | None
-    """The cosine of the query's vector with each memory's, 0 where a memory has no vector.
+    embedded: bool
+    """Whether there was anything to compare with the query's vector."""
 
-    None: there was nothing to compare. Shape (memories,).
-    """
+    @functools.cached_property
+    def relevance(self) -> Floats:
+        """Shape (4, memories), in the order of `RELEVANCE`: z-scores."""
+        return self.standard.of(self.raw)
 
-    @property
-    def embedded(self) -> bool:
-        """Whether there was anything to compare with the query's vector."""
-        return self.cosines is not None
+    def cue(self, name: str) -> Floats:
+        """One of `CUES` of all memories. Shape (memories,)."""
+        if name in CONVERSATIONAL:
+            row: Floats = self.corpus.conversational[CONVERSATIONAL.index(name)]
+            return row
+        known = self.cues.get(name)
+        return np.zeros(len(self.corpus)) if known is None else known
+
+    def cosines(self, places: NDArray[np.int64]) -> Floats:
+        """Of the query's vector with some memories', where `embedded`. Shape (places,)."""
+        cosines: Floats = self.raw[-1, places] / _COSINE_SCALE
+        return cosines
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,48 +191,40 @@ def signals(
     query: Query, indexes: Sequence[SessionIndex], *, now: datetime, meaning: Meaning | None
 ) -> Signals:
     """All signals of a query for the memories of some sessions, one session after the other."""
-    corpus, weights = corpus_of(indexes), query.weights
-    relevance = np.zeros((len(RELEVANCE), len(corpus)))
-    lexical = relevance[:-1]
+    corpus = corpus_of(indexes)
+    raw = np.zeros((len(RELEVANCE), len(corpus)))
     covered, known = np.zeros(len(corpus)), query.known
+    weights: Mapping[str, float] = query.weights
     if weights:
-        parts = zip(indexes, corpus.split(lexical), corpus.split(covered), strict=True)
-        matched = [_lexical(query, index, corpus.mean_length, *part) for index, *part in parts]
-        spread = _usual_spread(weights)
+        matched = _lexical(query, corpus, raw, covered)
     else:
         worded = literal(query.text, corpus)
-        matched = [worded is not None]
+        matched = worded is not None
         if worded is not None:
-            lexical[:], spread = worded.found, _usual_spread(worded.weights)
+            raw[:-1], weights = worded.found, worded.weights
             covered, known = worded.covered, worded.known
-    if any(matched):
-        relevance[:-1] = standardised(lexical, spread)
-    cosines = _cosines(corpus, meaning)
-    if cosines is not None:
-        usual = np.array(USUAL_SPREAD["semantic"] * _COSINE_SCALE)
-        if corpus.has_vector is None:
-            relevance[-1] = standardised(cosines, usual)
-        else:
-            relevance[-1, corpus.has_vector] = standardised(cosines[corpus.has_vector], usual)
+    embedded = _compare(corpus, meaning, raw[-1])
     cues = _cues(query, corpus, now)
     if "span" in cues:
         # What happened then has to do with the words that name the time, without having them.
         dated = _share_of_dates(query)
         covered = np.minimum(covered + dated * cues["span"], 1.0)
         known = min(1.0, known + dated * float(cues["span"].max()))
+    standards = _standard(corpus, raw, weights, embedded=embedded)
     if any(name in cues for name in _ANSWERING):
-        concerned = _is_concerned(relevance, corpus)
+        concerned = _is_concerned(corpus, raw, standards)
         for name in _ANSWERING:
             if name in cues:
                 cues[name] = cues[name] * concerned
     return Signals(
         corpus,
-        relevance,
+        raw,
+        standards,
         cues,
-        matched=cosines is not None or any(matched),
+        matched=matched or embedded,
         covered=covered,
         known=known,
-        cosines=None if cosines is None else cosines / _COSINE_SCALE,
+        embedded=embedded,
     )
 
 
@@ -226,97 +233,147 @@ def neighbourhood(corpus: Corpus, relevance: Floats) -> Floats:
 
     `relevance` has shape (memories,), what is answered (5, memories), in the order of `NEIGHBOURS`.
     """
-    shares = np.empty((len(NEIGHBOURS), len(relevance)))
-    shares[:3] = np.append(relevance, 0.0)[corpus.neighbours]
-    shares[3] = corpus.best_of_episode(relevance)
-    # What answers a relevant question seldom repeats its words.
-    shares[4] = shares[1] * corpus.follows_question
-    return shares
+    episodes = corpus.episodes
+    rows = []
+    for kind in NEIGHBOURS:
+        counts = {name: float(name == kind) for name in NEIGHBOURS[:-1]}
+        asked = corpus.questions * (kind == "asked")
+        rows.append(episodes.context(relevance, episodes.lending(**counts, asked=asked)))
+    return np.array(rows)
 
 
-def _usual_spread(weights: Mapping[str, float]) -> Floats:
-    """How far the lexical signals of a query usually lie apart. Shape (3,)."""
-    of = USUAL_SPREAD
-    most = max(weights.values(), default=0.0)
-    return np.array([of["bm25"] * sum(weights.values()), of["bigrams"], of["rarest"] * most * most])
-
-
-def _lexical(
-    query: Query,
-    index: SessionIndex,
-    mean_length: float,
-    found: Floats,
-    covered: Floats,
-) -> bool:
+def _lexical(query: Query, corpus: Corpus, raw: Floats, covered: Floats) -> bool:
     """BM25, adjacent pairs of terms shared, and the weight of the rarest term shared, squared.
 
-    They are put into `found`: shape (3, memories), zeros so far; what share of the query there is
-    into `covered`: shape (memories,), the same. Pairs and the rarest term are those of contents,
-    and no speakers' names. Answers whether there are any.
+    They are put into `raw`, the share of the query that there is into `covered`; both are zeros so
+    far. Pairs and the rarest term are those of contents, and no speakers' names. Answers whether
+    there are any.
     """
-    weights = query.weights
-    numbers = {term: number for term in weights if (number := index.number(term)) is not None}
-    if not numbers:
-        return False
-    terms, where = [*numbers], [*numbers.values()]
-    wanted = np.zeros(index.terms_known, np.bool_)
-    wanted[where] = True
-    hits = np.flatnonzero(wanted.take(index.tokens))
-    if not len(hits):
-        return False
-    # By their place in the query, so that sums do not depend on how terms came to be numbered.
-    place_of = np.zeros(index.terms_known, np.int64)
-    place_of[where] = np.arange(len(terms))
-    places, holders = place_of[index.tokens[hits]], index.holders[hits]
-    weight = np.array([weights[term] for term in terms])
-    shares = np.array([query.shares[term] for term in terms])
-    found[0], covered[:] = bm25(index.lengths, holders, places, weight, mean_length, shares=shares)
+    asked = _Asked.of(query)
+    split = map(corpus.split, (corpus.saturation, raw, covered))
+    matched = False
+    for index, saturation, into, share in zip(corpus.indexes, *split, strict=True):
+        numbers = [index.number(term) for term in asked.terms]
+        known = asked.of_known(numbers)
+        if known is None:
+            continue
+        for postings in index.postings:
+            found = postings.of(known.numbers)
+            if len(found.holders):
+                matched = True
+                known.tally(found, saturation, into, share)
+    return matched
 
-    of_content = hits >= index.ends[holders] - index.rows["terms"][holders]
-    if not of_content.all():
-        hits, places, holders = hits[of_content], places[of_content], holders[of_content]
-    telling = np.square(weight)
-    if query.name_terms:
-        telling[[place for place, term in enumerate(terms) if term in query.name_terms]] = 0.0
-    np.maximum.at(found[2], holders, telling[places])
 
-    starts = np.flatnonzero((hits[1:] - hits[:-1] == 1) & (holders[1:] == holders[:-1]))
-    if len(starts):
-        order = {term: place for place, term in enumerate(terms)}
-        adjacent = {
-            order[first] * len(terms) + order[second]
-            for first, second in pairwise(query.terms)
-            if first in order and second in order
+class _Asked(NamedTuple):
+    """The terms of a query, the rarest last; names, which are not rare, before all."""
+
+    terms: list[str]
+    table: Floats
+    """Of each term what it weighs, its share, and what being the rarest is. Shape (3, terms)."""
+    followers: list[list[int]]
+    """The places of the terms that follow each in the query."""
+
+    @classmethod
+    def of(cls, query: Query) -> _Asked:
+        telling = {
+            term: 0.0 if term in query.name_terms else weight * weight
+            for term, weight in query.weights.items()
         }
-        codes = (places[starts] * len(terms) + places[starts + 1]).tolist()
-        shared = [code in adjacent for code in codes]
-        found[1] = np.bincount(holders[starts[shared]], minlength=len(index))
+        terms = sorted(telling, key=telling.__getitem__)
+        place_of = {term: place for place, term in enumerate(terms)}
+        followers: list[list[int]] = [[] for _ in terms]
+        for first, second in dict.fromkeys(pairwise(query.terms)):
+            followers[place_of[first]].append(place_of[second])
+        columns = [(query.weights[term], query.shares[term], telling[term]) for term in terms]
+        return cls(terms, np.array(columns).T, followers)
+
+    def of_known(self, numbers: Sequence[int | None]) -> _Known | None:
+        """Of the terms that have a number in a session; None where none has."""
+        known = [place for place, number in enumerate(numbers) if number is not None]
+        followers = [
+            [
+                number
+                for follower in self.followers[place]
+                if (number := numbers[follower]) is not None
+            ]
+            for place in known
+        ]
+        wanted = [number for number in numbers if number is not None]
+        return _Known(wanted, self.table[:, known], followers) if known else None
+
+
+class _Known(NamedTuple):
+    """Those terms of a query that a session knows, in the same order."""
+
+    numbers: list[int]
+    table: Floats
+    followers: list[list[int]]
+    """The numbers of the terms that follow each in the query."""
+
+    def tally(self, found: Occurrences, saturation: Floats, raw: Floats, covered: Floats) -> None:
+        """Put what occurrences of the terms tell into `raw` and `covered`."""
+        holders, follows, counts, sizes = found
+        memories = len(covered)
+        weights, shares, telling = np.repeat(self.table, sizes, axis=1)
+        weights *= BM25_K1 + 1
+        weights *= counts / (counts + saturation[holders])
+        raw[0] += np.bincount(holders, weights, minlength=memories)
+        shares *= counts > 0
+        covered += np.bincount(holders, shares, minlength=memories)
+        of_content = follows != HEADING
+        if of_content.all():
+            raw[2, holders] = telling  # of several the last one stays, which is the rarest
+        else:
+            raw[2, holders[of_content]] = telling[of_content]
+        for nth in range(max(map(len, self.followers))):
+            wanted = [numbers[nth] if nth < len(numbers) else NONE for numbers in self.followers]
+            pairs = holders[follows == np.repeat(wanted, sizes)]
+            if len(pairs):
+                raw[1] += np.bincount(pairs, minlength=memories)
+
+
+def _compare(corpus: Corpus, meaning: Meaning | None, cosines: Floats) -> bool:
+    """Put the cosine of the query's vector with each memory's, times `_COSINE_SCALE`, there.
+
+    It is 0 where a memory has none. Answers whether both sides have any.
+    """
+    if meaning is None or not corpus.vectors_known or not meaning.vector.any():
+        return False
+    for index, into in zip(corpus.indexes, corpus.split(cosines), strict=True):
+        np.multiply(index.vectors @ meaning.vector, _COSINE_SCALE, out=into)
+    # A sum's last bits depend on where an array lies in memory; the order of results must not.
+    np.rint(cosines, out=cosines)
     return True
 
 
-def _cosines(corpus: Corpus, meaning: Meaning | None) -> Floats | None:
-    """The cosine of the query's vector with each memory's, times `_COSINE_SCALE`.
+def _standard(
+    corpus: Corpus, raw: Floats, weights: Mapping[str, float], *, embedded: bool
+) -> Standard:
+    """What makes z-scores of signals; memories without a vector get the mean of the cosines."""
+    of = USUAL_SPREAD
+    most = max(weights.values(), default=0.0)
+    usual = [of["bm25"] * sum(weights.values()), of["bigrams"], of["rarest"] * most * most]
+    lexical = standard(raw[:-1], usual)
+    if not embedded:
+        return Standard(np.append(lexical.means, 0.0), np.append(lexical.scales, 0.0))
+    cosines = standard(raw[-1:], [of["semantic"] * _COSINE_SCALE], corpus.vectors_known)
+    if corpus.has_vector is not None:
+        raw[-1, ~corpus.has_vector] = cosines.means[0]
+    return Standard(*map(np.concatenate, zip(lexical, cosines, strict=True)))
 
-    None where either side has none.
-    """
-    if meaning is None or not corpus.has_any_vector or not meaning.vector.any():
-        return None
-    products = np.concatenate([index.vectors @ meaning.vector for index in corpus.indexes])
-    # A sum's last bits depend on where an array lies in memory; the order of results must not.
-    cosines: Floats = np.rint(products.astype(np.float64) * _COSINE_SCALE)
-    return cosines
 
-
-def _is_concerned(relevance: Floats, corpus: Corpus) -> NDArray[np.bool_]:
+def _is_concerned(corpus: Corpus, raw: Floats, standards: Standard) -> Mask:
     """Which memories, or neighbours of theirs, are above the average in any relevance signal.
 
     A date answers "when" only where the rest is about what is asked. Shape (memories,).
     """
-    above: NDArray[np.bool_] = np.any(relevance > 0, axis=0)
-    if corpus.in_episode is None:
-        return above
-    near: NDArray[np.bool_] = np.append(above, [False])[corpus.neighbours]
-    return above | near.any(axis=0)
+    above = np.zeros(raw.shape[1], np.bool_)
+    rows = zip(raw, standards.means.tolist(), standards.scales.tolist(), strict=True)
+    for row, mean, scale in rows:
+        if scale:
+            above |= row > mean + NO_SPREAD / scale
+    return corpus.episodes.near(above) if corpus.episodes.are_any else above
 
 
 def _share_of_dates(query: Query) -> float:
@@ -329,7 +386,7 @@ def _share_of_dates(query: Query) -> float:
 def _cues(query: Query, corpus: Corpus, now: datetime) -> dict[str, Floats]:
     cues: dict[str, Floats] = {}
     if query.speaker:
-        cues["speaker"] = np.concatenate([i.is_said_by(query.speaker) for i in corpus.indexes])
+        cues["speaker"] = corpus.is_said_by(query.speaker).astype(np.float64)
         cues["of_self"] = cues["speaker"] * corpus.of_self
     for span in spans(query.text, now, query.language):
         fading = 1 - (corpus.occurred_at - span.end) / _SPAN_FADES_SECONDS
@@ -343,7 +400,4 @@ def _cues(query: Query, corpus: Corpus, now: datetime) -> dict[str, Floats]:
         cues["amount"] = corpus.numbers
     if asked.name:
         cues["name"] = corpus.names
-    # Small talk and questions are a conversation's; a fact is not the worse for being short.
-    if corpus.in_episode is not None:
-        cues |= zip(_CONVERSATIONAL, corpus.conversational, strict=True)
     return cues

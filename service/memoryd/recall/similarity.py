@@ -55,8 +55,9 @@ def _similarities(
 ) -> Floats:
     weights = counts * index.idf**2
     begins = index.ends - index.rows["terms"]
-    of_content = np.arange(len(index.tokens)) >= begins[index.holders]
-    tokens, holders = index.tokens[of_content], index.holders[of_content]
+    every = np.repeat(np.arange(len(index)), index.lengths)
+    of_content = np.arange(len(index.tokens)) >= begins[every]
+    tokens, holders = index.tokens[of_content], every[of_content]
     # Each token adds its term's weight, so a term that a memory repeats counts as often.
     products = np.bincount(holders, weights[tokens], minlength=len(index))
     length = np.sqrt(float(counts @ weights) + strangers)
@@ -72,10 +73,8 @@ def _similarities(
     return similarities
 
 
-def _lengths(index: SessionIndex, tokens: NDArray[np.int32], holders: NDArray[np.int32]) -> Floats:
-    pairs, counts = np.unique(
-        holders.astype(np.int64) * max(1, index.terms_known) + tokens, return_counts=True
-    )
+def _lengths(index: SessionIndex, tokens: NDArray[np.int32], holders: NDArray[np.int64]) -> Floats:
+    pairs, counts = np.unique(holders * max(1, index.terms_known) + tokens, return_counts=True)
     where, terms = np.divmod(pairs, max(1, index.terms_known))
     squares = np.square(counts * index.idf[terms])
     return np.sqrt(np.bincount(where, squares, minlength=len(index)))

@@ -1,0 +1,60 @@
+"""Z-scores: what is unusual in a collection, whatever the unit."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from memoryd.recall.weights import ENOUGH_MEMORIES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+NO_SPREAD = 1e-9
+"""A smaller one is what rounding leaves: it says nothing."""
+
+_CANCELLED = 1e-6
+"""With so little of a sum of squares left, each value is compared with the mean instead."""
+
+
+class Standard(NamedTuple):
+    """What turns values into z-scores, a row a signal: (value − mean) · scale."""
+
+    means: Floats
+    """Shape (rows,)."""
+    scales: Floats
+    """Shape (rows,); 0 where all values are equal."""
+
+    def of(self, values: Floats) -> Floats:
+        """The z-scores of values of shape (rows, memories)."""
+        scores: Floats = (values - self.means[:, np.newaxis]) * self.scales[:, np.newaxis]
+        return scores
+
+
+def standard(values: Floats, usual: Sequence[float], known: int | None = None) -> Standard:
+    """Of each row of values; shape (rows, memories).
+
+    Of less than `ENOUGH_MEMORIES` values the missing ones are taken to spread as is `usual` for the
+    row, about the same mean. Only so many values are `known` (None: all), and the others 0.
+    """
+    width = values.shape[1] if known is None else known
+    count = max(width, ENOUGH_MEMORIES)
+    sums = values.sum(axis=1).tolist()
+    squares = np.einsum("ij,ij->i", values, values).tolist()
+    means, scales = [], []
+    for row, total, square, spread in zip(values, sums, squares, usual, strict=True):
+        mean = total / width
+        around = square - total * mean
+        if around < _CANCELLED * square:
+            centred = row - mean
+            around = float(centred @ centred) - (values.shape[1] - width) * mean * mean
+        deviation = math.sqrt(max(0.0, around + (count - width) * spread * spread) / count)
+        means.append(mean)
+        scales.append(1.0 / deviation if deviation > NO_SPREAD else 0.0)
+    return Standard(np.array(means), np.array(scales))
