@@ -20,7 +20,7 @@ import numpy as np
 from locomo import CATEGORIES, load, ndcg, recall
 
 from memoryd.recall.embedders.embedder import load as load_embedder
-from memoryd.recall.fusion import relevance_parts
+from memoryd.recall.fusion import Speaking
 from memoryd.recall.index import Document, SessionIndex
 from memoryd.recall.signals import (
     CUES,
@@ -164,7 +164,7 @@ def derivatives(
 
 def measures(case: Case, weights: Weights) -> list[float]:
     """Recall at 5, 10, 25 and 50 and nDCG at 10, in per cent."""
-    scores = np.sum([*relevance_parts(case.seen, weights).values()], axis=0)
+    scores = Speaking(case.seen, weights).total
     found = [case.index.ids[place] for place in np.argsort(-scores, kind="stable")[:50]]
     evidence = case.question.evidence
     shares = [recall(found, evidence, k) for k in (5, 10, 25, 50)]

@@ -1,62 +1,114 @@
-"""What a query costs in sessions of 1,000, 10,000 and 100,000 memories: no more than in proportion.
+"""What a query and a new memory cost in sessions of 1,000, 10,000 and 100,000 memories.
 
-python benchmarks/recall_growth.py
+python benchmarks/recall_growth.py [--embedder static] [--most 10000] [--repeating]
 
-Processor time of ranking alone, without an embedder; the least of several rounds of each query.
+Processor time in microseconds, in one thread: of understanding and ranking a query (without its
+embedding), of appending one memory (without its embedding), and of the first query after that, when
+what is kept with a session is made again. Each is the least of several rounds, of queries the
+median. The memories are made of words of `facts.txt` at random, in episodes of two speakers; with
+`--repeating` most are near duplicates of others, so that results are compared with each other.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 import recall_facts
 
+from memoryd.recall.embedders.embedder import load as load_embedder
 from memoryd.recall.fusion import rank
 from memoryd.recall.index import Document, SessionIndex
-from memoryd.recall.signals import understand
+from memoryd.recall.signals import meaning_of, understand
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from memoryd.recall.embedders.embedder import Embedder
+    from memoryd.recall.signals import Meaning
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SIZES = (1_000, 10_000, 100_000)
-QUERIES = 20
-ROUNDS = 5
+QUERIES = 40
+ROUNDS = 7
+APPENDED = 40
 EPISODE = 20
+SPEAKERS = ("Ann", "Ben")
+SEED = 1
+WORDS = (4, 40)
+"""Of a memory, at least and below."""
 
 
-def milliseconds(size: int) -> float:
-    """The median over queries."""
-    facts, questions = recall_facts.collection()
-    index = SessionIndex(
+def contents(count: int, *, repeating: bool) -> list[str]:
+    facts, _ = recall_facts.collection()
+    if repeating:
+        return [f"{facts[number % len(facts)]} {number}" for number in range(count)]
+    random = np.random.default_rng(SEED)
+    words = " ".join(facts).split()
+    return [" ".join(random.choice(words, random.integers(*WORDS))) for _ in range(count)]
+
+
+def documents(texts: list[str], embedder: Embedder | None) -> list[Document]:
+    vectors = embedder.embed(texts).astype(np.float16) if embedder else [None] * len(texts)
+    return [
         Document(
-            str(number),
-            f"{facts[number % len(facts)]} {number}",
-            number,
-            NOW,
-            episode=str(number // EPISODE),
+            str(number), text, number, NOW, SPEAKERS[number % len(SPEAKERS)],
+            episode=str(number // EPISODE), vector=vector,
         )
-        for number in range(size)
-    )
-    importances = [np.full(size, 0.5)]
-    least = []
+        for number, (text, vector) in enumerate(zip(texts, vectors, strict=True))
+    ]  # fmt: skip
+
+
+def microseconds(work: Callable[[], object]) -> float:
+    began = time.process_time_ns()
+    work()
+    return (time.process_time_ns() - began) / 1e3
+
+
+def costs(size: int, embedder: Embedder | None, *, repeating: bool) -> list[float]:
+    """Of a query, of appending a memory, of the first query after that."""
+    every = documents(contents(size + APPENDED, repeating=repeating), embedder)
+    index = SessionIndex(every[:size], dimensions=embedder.dimensions if embedder else 0)
+    _, questions = recall_facts.collection()
+
+    def answer(text: str, meaning: Meaning | None) -> None:
+        importances = [np.full(len(index), 0.5)]
+        query = understand(text, [index])
+        rank(query, [index], importances, now=NOW, limit=10, meaning=meaning)
+
+    queries = []
     for question in questions[:QUERIES]:
-        times = []
-        for _ in range(ROUNDS):
-            began = time.process_time()
-            rank(understand(question.text, [index]), [index], importances, now=NOW, limit=10)
-            times.append(time.process_time() - began)
-        least.append(min(times))
-    return statistics.median(least) * 1e3
+        query = understand(question.text, [index])
+        meaning = meaning_of(query, embedder) if embedder else None
+        rounds = [microseconds(lambda: answer(question.text, meaning)) for _ in range(ROUNDS)]  # noqa: B023  called at once
+        queries.append(min(rounds))
+    appends, afterwards = [], []
+    for document in every[size:]:
+        appends.append(microseconds(lambda: index.update([document])))  # noqa: B023  called at once
+        afterwards.append(microseconds(lambda: answer(questions[0].text, meaning)))
+    return [statistics.median(queries), min(appends), min(afterwards)]
 
 
 def main() -> None:
-    before = 0.0
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--embedder", default="none", help="none, static, minilm or package:Class")
+    parser.add_argument(
+        "--most", type=int, default=SIZES[-1], help="memories of the largest session"
+    )
+    parser.add_argument("--repeating", action="store_true", help="have near duplicates")
+    given = parser.parse_args()
+    embedder = load_embedder(given.embedder)
+    print(f"{'memories':>9}{'query':>9}{'append':>9}{'query after it':>16}  µs")
     for size in SIZES:
-        now = milliseconds(size)
-        ratio = f", × {now / before:.1f}" if before else ""
-        print(f"{size:9,} memories: {now:7.2f} ms a query{ratio}", flush=True)
-        before = now
+        if size <= given.most:
+            query, append, after = costs(size, embedder, repeating=given.repeating)
+            print(f"{size:9,}{query:9.0f}{append:9.0f}{after:16.0f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ import recall_facts
 
 from memoryd.recall.certainty import TERMS, evidence
 from memoryd.recall.embedders.embedder import load as load_embedder
-from memoryd.recall.fusion import highest, relevance_parts, weights_for
+from memoryd.recall.fusion import Speaking, highest, weights_for
 from memoryd.recall.index import Document, SessionIndex
 from memoryd.recall.signals import meaning_of, signals, understand
 from memoryd.recall.weights import CertaintyWeights
@@ -224,8 +224,7 @@ def _seen(
     found = signals(query, [index], now=NOW, meaning=meaning)
     scores = np.zeros(len(index))
     if found.matched:
-        parts = relevance_parts(found, weights_for(meaning if found.embedded else None))
-        scores = np.sum([*parts.values()], axis=0)
+        scores = Speaking(found, weights_for(meaning if found.embedded else None)).total
     rows = evidence(found, np.arange(len(index)))
     return rows, highest(scores, None, RESULTS)[0]
 

@@ -58,8 +58,8 @@ def evidence(found: Signals, places: NDArray[np.int64]) -> Floats:
     rows = np.zeros((len(SIGNALS), len(places)))
     rows[0] = found.covered[places]
     if corpus.episodes.are_any:
-        near = corpus.episodes.neighbours[:, places]
-        rows[1] = np.append(found.covered, 0.0)[near].max(axis=0)
+        near = corpus.episodes.neighbours(places)
+        rows[1] = np.where(near < 0, 0.0, found.covered[near]).max(axis=0)
     rows[2] = (1.0 - found.known) * np.log1p(len(corpus))
     if found.embedded:
         rows[3] = np.square(found.cosines(places).clip(0.0))

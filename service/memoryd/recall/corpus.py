@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from memoryd.recall.arrays import ROW
 from memoryd.recall.episodes import NO_EPISODE, Episodes
 from memoryd.recall.standard import standard
 from memoryd.recall.weights import BM25_B, BM25_K1, USUAL_SPREAD
@@ -77,30 +78,36 @@ class Corpus:
         """What is given for all memories (the last axis), for each session: views of it."""
         return [values[..., start:end] for start, end in pairwise(self.starts)]
 
-    def rows(self, places: Sequence[int]) -> NDArray[np.void]:
+    def named(self, places: Sequence[int]) -> tuple[list[int], list[str]]:
+        """Which sessions some memories are of, and their ids."""
+        sessions = [self.session_of(place) for place in places]
+        found = zip(sessions, places, strict=True)
+        return sessions, [self.indexes[s].ids[place - self.starts[s]] for s, place in found]
+
+    def rows(self, places: NDArray[np.int64]) -> NDArray[np.void]:
         """What is known of some memories, as `ROW` has it."""
         if len(self.indexes) == 1:
             return self.indexes[0].rows[places]
-        found = [self._found(place) for place in places]
-        return np.array([index.rows[place] for index, place in found], self.indexes[0].rows.dtype)
+        found = [self._found(place) for place in places.tolist()]
+        return np.array([index.rows[place] for index, place in found], ROW)
 
-    def pieces(self, places: Sequence[int]) -> list[NDArray[np.int64]]:
+    def contents(self) -> Iterator[str]:
+        """The texts of all memories."""
+        return chain.from_iterable(index.contents for index in self.indexes)
+
+    def pieces(self, places: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """`SessionArrays.pieces` of some memories."""
-        return [index.pieces(place) for index, place in map(self._found, places)]
+        return [index.pieces(place) for index, place in map(self._found, places.tolist())]
 
     def _found(self, place: int) -> tuple[SessionArrays, int]:
         """A memory's session, and its place there."""
         session = self.session_of(place)
         return self.indexes[session], place - self.starts[session]
 
-    def contents(self) -> Iterator[str]:
-        """The texts of all memories."""
-        return chain.from_iterable(index.contents for index in self.indexes)
-
     @cached_property
     def saturation(self) -> Floats:
         """The frequency at which BM25 gives a term half of what it can be worth, of each memory."""
-        lengths = np.concatenate([index.lengths for index in self.indexes])
+        lengths = joined([index.lengths for index in self.indexes])
         saturation: Floats = BM25_K1 * (1 - BM25_B + BM25_B / self.mean_length * lengths)
         return saturation
 
@@ -116,12 +123,11 @@ class Corpus:
 
     def is_said_by(self, speaker: str) -> Mask:
         """Which memories are of a speaker, given in lower case."""
-        return np.concatenate(
-            [
-                numbers == index.speaker_number(speaker)
-                for numbers, index in zip(self._speaker_numbers, self.indexes, strict=True)
-            ]
-        )
+        said = [
+            numbers == index.speaker_number(speaker)
+            for numbers, index in zip(self._speaker_numbers, self.indexes, strict=True)
+        ]
+        return joined(said)
 
     @cached_property
     def has_vector(self) -> Mask | None:
@@ -176,9 +182,8 @@ class Corpus:
         """
         extent = np.concatenate([index.extent for index in self.indexes], axis=1)
         usual = [USUAL_SPREAD["length"], USUAL_SPREAD["information"]]
-        rows: Floats = np.vstack(
-            [self.questions, standard(extent, usual).of(extent), self.episodes.opens]
-        )
+        extent = standard(extent, usual, [len(self)] * len(usual)).of(extent)
+        rows: Floats = np.vstack([self.questions, extent, self.episodes.opens])
         rows *= self._every("episode") != NO_EPISODE
         return rows
 
@@ -204,3 +209,8 @@ class Corpus:
     def _every(self, field: str) -> NDArray[Any]:
         values: NDArray[Any] = np.concatenate([index.rows[field] for index in self.indexes])
         return values
+
+
+def joined(values: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Of each session, as those of all; one session's as they are."""
+    return values[0] if len(values) == 1 else np.concatenate(values)

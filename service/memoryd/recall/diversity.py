@@ -14,6 +14,8 @@ However much is repeated, a memory stays before those that have less than a thir
 
 from __future__ import annotations
 
+import heapq
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -57,7 +59,7 @@ def choose(
     scores: Floats,
     relevance: Callable[[], Floats],
     corpus: Corpus,
-    candidates: Sequence[int],
+    candidates: NDArray[np.int64],
     limit: int,
 ) -> list[tuple[int, float]]:
     """Choose up to `limit` of the candidates, given best first with their scores.
@@ -70,8 +72,7 @@ def choose(
     suspects = _suspects(rows)
     if not len(suspects):
         return unchanged
-    places = [candidates[place] for place in suspects.tolist()]
-    found = _repetition(rows["statement"][suspects], corpus.pieces(places))
+    found = _repetition(rows["statement"][suspects], corpus.pieces(candidates[suspects]))
     if not found.near.any():
         return unchanged
     size = len(scores)
@@ -85,28 +86,42 @@ def chosen(
     scores: Floats, relevance: Floats, repetition: Repetition, limit: int
 ) -> list[tuple[int, float]]:
     """`choose`, knowing what the candidates repeat."""
-    least = _least(scores, relevance)
-    best, second = np.zeros(len(scores)), np.zeros(len(scores))
-    free = np.ones(len(scores), np.bool_)
+    own, relevant = scores.tolist(), relevance.tolist()
+    pairs = np.nonzero(repetition.near)
+    of_pairs = (*pairs, repetition.near[pairs], repetition.same[pairs])
+    repeating: dict[int, list[tuple[int, float, bool]]] = {}
+    for place, other, near, same in zip(*(some.tolist() for some in of_pairs), strict=True):
+        repeating.setdefault(place, []).append((other, near, same))
+    nearest, second = dict.fromkeys(repeating, 0.0), dict.fromkeys(repeating, 0.0)
+    least = {place: _least(own, relevant, place) for place in repeating}
+    left = own.copy()
+    # The highest first; of those that fall meanwhile, what they had before is passed over.
+    waiting = [(-score, place) for place, score in enumerate(own)]
+    heapq.heapify(waiting)
+    taken: set[int] = set()
     answer: list[tuple[int, float]] = []
-    while len(answer) < min(limit, len(scores)):
-        left = np.maximum(scores - PENALTY * second, least)
-        place = int(np.argmax(np.where(free, left, -np.inf)))
-        answer.append((place, 0.0 - float(scores[place] - left[place])))
-        free[place] = False
-        near = repetition.near[place]
-        second = np.maximum(second, np.minimum(best, near))
-        second[repetition.same[place]] = 1.0
-        best = np.maximum(best, near)
+    while len(answer) < limit and waiting:
+        negative, place = heapq.heappop(waiting)
+        if place in taken or -negative != left[place]:
+            continue
+        taken.add(place)
+        answer.append((place, 0.0 - (own[place] - left[place])))
+        for other, near, same in repeating.get(place, ()):
+            second[other] = 1.0 if same else max(second[other], min(nearest[other], near))
+            nearest[other] = max(nearest[other], near)
+            falls_to = max(own[other] - PENALTY * second[other], least[other])
+            if falls_to < left[other]:
+                left[other] = falls_to
+                heapq.heappush(waiting, (-falls_to, other))
     return answer
 
 
-def _least(scores: Floats, relevance: Floats) -> Floats:
-    """What each candidate's score may fall to: that of the next one that is far less relevant."""
-    later = np.tri(len(scores), k=-1, dtype=np.bool_).T
-    below = later & (relevance < RELEVANCE_KEPT * relevance[:, np.newaxis])
-    least: Floats = np.where(below, scores, -np.inf).max(axis=1, initial=-np.inf)
-    return np.minimum(least + MARGIN, scores)
+def _least(scores: list[float], relevance: list[float], place: int) -> float:
+    """What a candidate's score may fall to: that of the next one that is far less relevant."""
+    bound = RELEVANCE_KEPT * relevance[place]
+    later = range(place + 1, len(scores))
+    below = next((scores[other] for other in later if relevance[other] < bound), -math.inf)
+    return min(scores[place], below + MARGIN)
 
 
 def _suspects(rows: NDArray[np.void]) -> NDArray[np.int64]:
@@ -125,8 +140,12 @@ def _suspects(rows: NDArray[np.void]) -> NDArray[np.int64]:
 def _repetition(statements: NDArray[np.int64], pieces: Sequence[NDArray[np.int64]]) -> Repetition:
     """What texts say of each other, given the hash of each and of its different pieces."""
     sizes = np.array([*map(len, pieces)])
-    kinds, number = np.unique(np.concatenate(pieces), return_inverse=True)
-    present = np.zeros((len(pieces), len(kinds)), np.float32)
+    every = np.concatenate(pieces)
+    order = every.argsort()
+    ordered = every[order]
+    number = np.empty(len(every), np.int64)
+    number[order] = np.cumsum(np.append([False], ordered[1:] != ordered[:-1]))
+    present = np.zeros((len(pieces), number.max(initial=0) + 1), np.float32)
     present[np.repeat(np.arange(len(pieces)), sizes), number] = 1.0
     common = present @ present.T
     union = sizes[:, np.newaxis] + sizes - common

@@ -27,6 +27,10 @@ _MOST_PADDING = 4
 """Times as many places as memories, in a table of episodes as long as the longest."""
 
 
+_NEIGHBOURS = np.array([[-2], [-1], [1]])
+"""How far from a memory they stand."""
+
+
 class Lending(NamedTuple):
     """How much of its relevance a neighbour lends each memory; 0 where there is none.
 
@@ -68,31 +72,37 @@ class Episodes:
         """Which runs of memories are an episode, and not of none."""
         behind = np.arange(count) - np.repeat(starts, self._sizes)
         behind[episodes == NO_EPISODE] = -1
-        self._behind = behind
-        """How many of its episode stand before each memory; -1 without an episode."""
-
-    @property
-    def are_any(self) -> bool:
-        return bool(self._told.any())
+        self._opens = (behind >= 0) & (behind < OPENING)
+        self._has_two, self._has_one = behind >= 2, behind >= 1  # noqa: PLR2004  two before
+        """Whether two, or one, of its episode stand before each memory."""
+        self._ahead = np.append(self._has_one[1:], [False])
+        """Whether another one of its episode stands behind each memory."""
+        self.are_any = bool(self._told.any())
+        """Whether any memory is of an episode."""
 
     @cached_property
     def opens(self) -> Floats:
         """1 for the first two memories of each episode. In creation order."""
-        opens = (self._behind >= 0) & (self._behind < OPENING)
-        return self._in_creation_order(opens.astype(np.float64))
+        return self._in_creation_order(self._opens.astype(np.float64))
 
-    @cached_property
-    def neighbours(self) -> Places:
+    def neighbours(self, places: Places) -> Places:
         """Where the memory two before, the one before and the one after stand, in the same episode.
 
-        In creation order. Shape (3, memories); where there is none, the number of memories.
+        Of some memories: shape (3, places); where there is none, -1.
         """
-        places = np.arange(self._count) if self._order is None else self._order
-        found = np.full((3, self._count), self._count)
-        found[0, 2:][self._behind[2:] >= 2] = places[:-2][self._behind[2:] >= 2]  # noqa: PLR2004  two before
-        found[1, 1:][self._behind[1:] >= 1] = places[:-1][self._behind[1:] >= 1]
-        found[2, :-1][self._behind[1:] >= 1] = places[1:][self._behind[1:] >= 1]
-        return self._in_creation_order(found)
+        own = places if self._order is None else self._place_of[places]
+        found: Places = own + _NEIGHBOURS
+        there = np.array([self._has_two[own], self._has_one[own], self._ahead[own]])
+        found[~there] = 0
+        if self._order is not None:
+            found = self._order[found]
+        found[~there] = -1
+        return found
+
+    @cached_property
+    def _place_of(self) -> Places:
+        """Where each memory stands in the order of episodes."""
+        return self._in_creation_order(np.arange(self._count))
 
     def lending(
         self, *, two_before: float, before: float, after: float, episode: float, asked: Floats
@@ -101,12 +111,11 @@ class Episodes:
 
         `asked` has for each memory, in creation order, what it lends the next one in addition.
         """
-        behind = self._behind
         asked = self._in_order(asked)
         return Lending(
-            np.where(behind[2:] >= 2, two_before, 0.0),  # noqa: PLR2004  two before
-            np.where(behind[1:] >= 1, before + asked[:-1], 0.0),
-            np.where(behind[1:] >= 1, after, 0.0),
+            np.where(self._has_two[2:], two_before, 0.0),
+            np.where(self._has_one[1:], before + asked[:-1], 0.0),
+            np.where(self._has_one[1:], after, 0.0),
             episode,
         )
 
@@ -123,10 +132,9 @@ class Episodes:
         """Those of a mask, and their neighbours. Both have shape (memories,)."""
         own = self._in_order(mask)
         near: Mask = own.copy()
-        has_before = self._behind[1:] >= 1
-        near[1:] |= own[:-1] & has_before
-        near[:-1] |= own[1:] & has_before
-        near[2:] |= own[:-2] & (self._behind[2:] >= 2)  # noqa: PLR2004  two before
+        near[1:] |= own[:-1] & self._has_one[1:]
+        near[:-1] |= own[1:] & self._has_one[1:]
+        near[2:] |= own[:-2] & self._has_two[2:]
         return self._in_creation_order(near)
 
     def _best(self, relevance: Floats) -> Floats:
@@ -134,12 +142,15 @@ class Episodes:
         total = np.zeros(len(self._starts))
         most = np.minimum(self._sizes, BEST_OF_EPISODE)
         if self._table is not None:
-            falling = np.append(-relevance, np.inf)[self._table]
-            falling.partition(BEST_OF_EPISODE - 1, axis=1)
-            best = falling[:, :BEST_OF_EPISODE]
+            padded = np.empty(self._count + 1)
+            padded[:-1] = relevance
+            padded[-1] = -np.inf
+            rows = padded.take(self._table)
+            rows.partition(rows.shape[1] - BEST_OF_EPISODE, axis=1)
+            best = rows[:, -BEST_OF_EPISODE:]
             if self._has_short:
                 best[np.isinf(best)] = 0.0
-            total[self._told] = -best.sum(axis=1)
+            total[self._told] = np.add.reduce(best, axis=1)
         else:
             own = self._in_order(relevance)
             runs = np.repeat(np.arange(len(self._sizes)), self._sizes)

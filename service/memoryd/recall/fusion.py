@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from memoryd.recall.certainty import certainty
+from memoryd.recall.corpus import joined
 from memoryd.recall.diversity import choose
 from memoryd.recall.ranked import PARTS, Ranked
 from memoryd.recall.signals import RELEVANCE, signals
@@ -21,7 +22,7 @@ from memoryd.recall.weights import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from numpy.typing import NDArray
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
     Places = NDArray[np.int64]
 
-_DIRECT = ("lexical", "semantic")
-"""Parts that compare a memory with the query; they have a mean of 0."""
+_PART_OF = {"span": "temporal", "when": "temporal", "amount": "form", "name": "form"}
+"""Which part a cue belongs to, but for the speaker's."""
 
 SPARE_CANDIDATES = 10
 """How many more memories than are wanted are looked at for diversity."""
@@ -72,12 +73,13 @@ def rank(
         return []
     found = signals(query, indexes, now=now, meaning=meaning)
     corpus = found.corpus
-    parts: dict[str, Floats] = {}
+    of_importance = importance_weight * IMPORTANCE_SCALE
+    # A new array: what callers keep stays as it is.
+    scores = joined(importances) * of_importance
+    speaking = None
     if found.matched:
-        parts = relevance_parts(found, weights_for(meaning if found.embedded else None))
-    parts["importance"] = importance_weight * IMPORTANCE_SCALE * np.concatenate(importances)
-
-    scores = functools.reduce(np.add, parts.values())
+        speaking = Speaking(found, weights_for(meaning if found.embedded else None))
+        scores += speaking.total
     mask = _allowed(indexes, allowed)
     if min_relevance is not None:
         sure = certainty(found, meaning, np.arange(len(corpus))) >= min_relevance
@@ -86,21 +88,23 @@ def rank(
         holding = found.covered > 0
         mask = holding if mask is None else mask & holding
     order, best = highest(scores, mask, limit + SPARE_CANDIDATES if diverse else limit)
-    places = order.tolist()
+    lost = [0.0] * len(order)
     if diverse:
-        chosen = choose(best, lambda: _relevance(parts, order), corpus, places, limit)
-    else:
-        chosen = [(candidate, 0.0) for candidate in range(len(places))]
-    nothing = [0.0] * len(places)
-    shares = [parts[part][order].tolist() if part in parts else nothing for part in PARTS]
+
+        def bearing() -> Floats:
+            return np.zeros(len(order)) if speaking is None else speaking.bearing(order)
+
+        chosen = choose(best, bearing, corpus, order, limit)
+        order, lost = order[[place for place, _ in chosen]], [less for _, less in chosen]
+    if not len(order):
+        return []
+    parts = {"importance": joined(importances)[order] * of_importance}
+    if speaking is not None:
+        parts |= speaking.parts(order)
+    nothing = [0.0] * len(order)
+    columns = (parts[part].tolist() if part in parts else nothing for part in PARTS)
     relevance = certainty(found, meaning, order).tolist()
-    of_each = [*zip(relevance, *shares, strict=True)]
-    ranked = []
-    for candidate, lost in chosen:
-        session = corpus.session_of(places[candidate])
-        memory_id = indexes[session].ids[places[candidate] - corpus.starts[session]]
-        ranked.append(Ranked(session, memory_id, *of_each[candidate], lost))  # type: ignore[call-arg]
-    return ranked
+    return [*map(Ranked, *corpus.named(order.tolist()), relevance, *columns, lost)]
 
 
 def highest(values: Floats, mask: Mask | None, limit: int) -> tuple[Places, Floats]:
@@ -129,59 +133,65 @@ def weights_for(meaning: Meaning | None) -> Weights:
     return WITH_WORDS if meaning.adds_up_words else WITH_SENTENCES
 
 
-def relevance_parts(found: Signals, weights: Weights) -> dict[str, Floats]:
-    """Those of `PARTS` that are not 0 for all, but importance, in their order."""
-    # Each z-score is a value times a scale and a constant: the weight takes in both.
-    scales = _relevance_weights(weights) * found.standard.scales
-    constants = scales * found.standard.means
-    parts = {"lexical": scales[:-1] @ found.raw[:-1] - constants[:-1].sum()}
-    relevance = parts["lexical"]
-    if found.embedded:
-        parts["semantic"] = scales[-1] * found.raw[-1] - constants[-1]
-        relevance = relevance + parts["semantic"]
-    corpus, cues = found.corpus, found.cues
-    weighed = corpus.weighed(weights)
-    if corpus.episodes.are_any:
-        parts["context"] = corpus.episodes.context(relevance, weighed.lending)
-    if "speaker" in cues:
-        parts["speaker"] = cues["speaker"] * weighed.speaker
-    temporal = _weighted(cues, weights, ("span", "when"))
-    if temporal is not None:
-        parts["temporal"] = temporal
-    form = _weighted(cues, weights, ("amount", "name"))
-    # Small talk and questions are a conversation's; a fact is not the worse for being short.
-    if corpus.episodes.are_any:
-        parts["form"] = weighed.conversational if form is None else form + weighed.conversational
-    elif form is not None:
-        parts["form"] = form
-    return parts
+class Speaking:
+    """How much a query's signals, weighed, speak for each memory: all of a score but importance."""
 
+    def __init__(self, found: Signals, weights: Weights) -> None:
+        self._found = found
+        # Of a z-score the weight takes in the scale, and a constant has the mean.
+        of = zip(_relevance_weights(weights), found.standard.scales, strict=True)
+        self._scales = np.array([weight * scale for weight, scale in of])
+        self._constants = -self._scales * found.standard.means
+        relevance = self._scales @ found.raw
+        relevance += self._constants.sum()
+        self._others = [*self._of_others(weights, relevance)]
+        for _, share in self._others:
+            relevance += share
+        self.total: Floats = relevance
+        """Shape (memories,)."""
 
-def _weighted(cues: Mapping[str, Floats], weights: Weights, names: Sequence[str]) -> Floats | None:
-    """The sum of those cues that there are, or None."""
-    shares = [getattr(weights, name) * cues[name] for name in names if name in cues]
-    return functools.reduce(np.add, shares) if shares else None
+    def _of_others(self, weights: Weights, relevance: Floats) -> Iterator[tuple[str, Floats]]:
+        """Each share of a part that is not the memory's own relevance."""
+        corpus, cues = self._found.corpus, self._found.cues
+        weighed = corpus.weighed(weights)
+        if corpus.episodes.are_any:
+            yield "context", corpus.episodes.context(relevance, weighed.lending)
+            # Small talk and questions are a conversation's; a fact may well be short.
+            yield "form", weighed.conversational
+        for name, cue in cues.items():
+            if name == "speaker":
+                yield "speaker", cue * weighed.speaker
+            else:
+                yield _PART_OF[name], cue * getattr(weights, name)
 
+    def parts(self, places: Places) -> dict[str, Floats]:
+        """Those of `PARTS` of some memories that are not 0 for all. Each has shape (places,)."""
+        raw = self._found.raw[:, places]
+        parts: dict[str, Floats] = {
+            "lexical": self._scales[:-1] @ raw[:-1] + self._constants[:-1].sum()
+        }
+        if self._found.embedded:
+            parts["semantic"] = self._scales[-1] * raw[-1] + self._constants[-1]
+        for part, share in self._others:
+            before = parts.get(part)
+            parts[part] = share[places] if before is None else before + share[places]
+        return parts
 
-def _relevance(parts: Mapping[str, Floats], places: Places) -> Floats:
-    """What some memories have to do with the query, each 0 or above.
+    def bearing(self, places: Places) -> Floats:
+        """What some memories have to do with the query, each 0 or above.
 
-    How far words and meaning are above the least that any memory has, and what else there is but
-    importance.
-    """
-    total = np.zeros(len(places))
-    for part, shares in parts.items():
-        if part in _DIRECT:
-            total += shares[places] - shares.min()
-        elif part != "importance":
-            total += shares[places]
-    return total.clip(0.0)
+        How far words and meaning are above the least that any memory has, and what else there is.
+        """
+        raw = self._found.raw
+        least = (self._scales[:-1] @ raw[:-1]).min() + (self._scales[-1] * raw[-1]).min()
+        bearing: Floats = self.total[places] - least - self._constants.sum()
+        return bearing.clip(0.0)
 
 
 @functools.lru_cache
-def _relevance_weights(weights: Weights) -> Floats:
+def _relevance_weights(weights: Weights) -> list[float]:
     """In the order of `RELEVANCE`."""
-    return np.array([getattr(weights, name) for name in RELEVANCE])
+    return [getattr(weights, name) for name in RELEVANCE]
 
 
 def _allowed(indexes: Sequence[SessionIndex], allowed: Sequence[Mask | None]) -> Mask | None:

@@ -6,7 +6,7 @@ import functools
 import re
 from dataclasses import dataclass
 from itertools import islice, pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -62,8 +62,8 @@ class Signals:
     """
     standard: Standard
     """What makes z-scores of them."""
-    cues: Mapping[str, Floats]
-    """Those of `CUES` but `CONVERSATIONAL` that the query gives rise to; others are 0 for all."""
+    cues: Mapping[str, NDArray[Any]]
+    """Those of `CUES` that the query gives rise to, but what it gives rise to with any other."""
     matched: bool
     """Whether any memory shares a term with the query, or could be compared with its vector."""
     covered: Floats
@@ -86,8 +86,10 @@ class Signals:
         if name in CONVERSATIONAL:
             row: Floats = self.corpus.conversational[CONVERSATIONAL.index(name)]
             return row
+        if name == "of_self":
+            return self.cue("speaker") * self.corpus.of_self
         known = self.cues.get(name)
-        return np.zeros(len(self.corpus)) if known is None else known
+        return np.zeros(len(self.corpus)) if known is None else known.astype(np.float64)
 
     def cosines(self, places: NDArray[np.int64]) -> Floats:
         """Of the query's vector with some memories', where `embedded`. Shape (places,)."""
@@ -210,7 +212,7 @@ def signals(
         dated = _share_of_dates(query)
         covered = np.minimum(covered + dated * cues["span"], 1.0)
         known = min(1.0, known + dated * float(cues["span"].max()))
-    standards = _standard(corpus, raw, weights, embedded=embedded)
+    standards = _standard(corpus, raw, weights)
     if any(name in cues for name in _ANSWERING):
         concerned = _is_concerned(corpus, raw, standards)
         for name in _ANSWERING:
@@ -347,20 +349,19 @@ def _compare(corpus: Corpus, meaning: Meaning | None, cosines: Floats) -> bool:
     return True
 
 
-def _standard(
-    corpus: Corpus, raw: Floats, weights: Mapping[str, float], *, embedded: bool
-) -> Standard:
+def _standard(corpus: Corpus, raw: Floats, weights: Mapping[str, float]) -> Standard:
     """What makes z-scores of signals; memories without a vector get the mean of the cosines."""
     of = USUAL_SPREAD
     most = max(weights.values(), default=0.0)
-    usual = [of["bm25"] * sum(weights.values()), of["bigrams"], of["rarest"] * most * most]
-    lexical = standard(raw[:-1], usual)
-    if not embedded:
-        return Standard(np.append(lexical.means, 0.0), np.append(lexical.scales, 0.0))
-    cosines = standard(raw[-1:], [of["semantic"] * _COSINE_SCALE], corpus.vectors_known)
+    usual = (
+        *(of["bm25"] * sum(weights.values()), of["bigrams"], of["rarest"] * most * most),
+        of["semantic"] * _COSINE_SCALE,
+    )
+    every = len(corpus)
+    standards = standard(raw, usual, (every, every, every, corpus.vectors_known))
     if corpus.has_vector is not None:
-        raw[-1, ~corpus.has_vector] = cosines.means[0]
-    return Standard(*map(np.concatenate, zip(lexical, cosines, strict=True)))
+        raw[-1, ~corpus.has_vector] = standards.means[-1]
+    return standards
 
 
 def _is_concerned(corpus: Corpus, raw: Floats, standards: Standard) -> Mask:
@@ -369,8 +370,7 @@ def _is_concerned(corpus: Corpus, raw: Floats, standards: Standard) -> Mask:
     A date answers "when" only where the rest is about what is asked. Shape (memories,).
     """
     above = np.zeros(raw.shape[1], np.bool_)
-    rows = zip(raw, standards.means.tolist(), standards.scales.tolist(), strict=True)
-    for row, mean, scale in rows:
+    for row, mean, scale in zip(raw, *standards, strict=True):
         if scale:
             above |= row > mean + NO_SPREAD / scale
     return corpus.episodes.near(above) if corpus.episodes.are_any else above
@@ -383,11 +383,10 @@ def _share_of_dates(query: Query) -> float:
     return sum(query.shares.get(term, 0.0) for term in set(analysed.terms(analysed.words(named))))
 
 
-def _cues(query: Query, corpus: Corpus, now: datetime) -> dict[str, Floats]:
-    cues: dict[str, Floats] = {}
+def _cues(query: Query, corpus: Corpus, now: datetime) -> dict[str, NDArray[Any]]:
+    cues: dict[str, NDArray[Any]] = {}
     if query.speaker:
-        cues["speaker"] = corpus.is_said_by(query.speaker).astype(np.float64)
-        cues["of_self"] = cues["speaker"] * corpus.of_self
+        cues["speaker"] = corpus.is_said_by(query.speaker)
     for span in spans(query.text, now, query.language):
         fading = 1 - (corpus.occurred_at - span.end) / _SPAN_FADES_SECONDS
         nearness = np.where(corpus.occurred_at < span.start, 0.0, fading.clip(0.0, 1.0))

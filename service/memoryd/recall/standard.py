@@ -26,35 +26,35 @@ _CANCELLED = 1e-6
 class Standard(NamedTuple):
     """What turns values into z-scores, a row a signal: (value − mean) · scale."""
 
-    means: Floats
-    """Shape (rows,)."""
-    scales: Floats
-    """Shape (rows,); 0 where all values are equal."""
+    means: list[float]
+    scales: list[float]
+    """0 where all values are equal."""
 
     def of(self, values: Floats) -> Floats:
         """The z-scores of values of shape (rows, memories)."""
-        scores: Floats = (values - self.means[:, np.newaxis]) * self.scales[:, np.newaxis]
+        means, scales = (np.array(numbers)[:, np.newaxis] for numbers in self)
+        scores: Floats = (values - means) * scales
         return scores
 
 
-def standard(values: Floats, usual: Sequence[float], known: int | None = None) -> Standard:
+def standard(values: Floats, usual: Sequence[float], known: Sequence[int]) -> Standard:
     """Of each row of values; shape (rows, memories).
 
-    Of less than `ENOUGH_MEMORIES` values the missing ones are taken to spread as is `usual` for the
-    row, about the same mean. Only so many values are `known` (None: all), and the others 0.
+    So many values of each row are `known`, the others are 0 and do not count. Of less than
+    `ENOUGH_MEMORIES` the missing ones are taken to spread as is `usual` for the row, about the same
+    mean.
     """
-    width = values.shape[1] if known is None else known
-    count = max(width, ENOUGH_MEMORIES)
-    sums = values.sum(axis=1).tolist()
+    sums = np.add.reduce(values, axis=1).tolist()
     squares = np.einsum("ij,ij->i", values, values).tolist()
     means, scales = [], []
-    for row, total, square, spread in zip(values, sums, squares, usual, strict=True):
-        mean = total / width
+    for row, total, square, spread, width in zip(values, sums, squares, usual, known, strict=True):
+        count = max(width, ENOUGH_MEMORIES)
+        mean = total / max(1, width)
         around = square - total * mean
         if around < _CANCELLED * square:
             centred = row - mean
-            around = float(centred @ centred) - (values.shape[1] - width) * mean * mean
+            around = float(centred @ centred) - (len(row) - width) * mean * mean
         deviation = math.sqrt(max(0.0, around + (count - width) * spread * spread) / count)
         means.append(mean)
         scales.append(1.0 / deviation if deviation > NO_SPREAD else 0.0)
-    return Standard(np.array(means), np.array(scales))
+    return Standard(means, scales)
