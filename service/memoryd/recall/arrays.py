@@ -62,6 +62,8 @@ class SessionArrays:
         self._places: dict[str, int] = {}
         self._speakers: dict[str, int] = {}
         """In lower case."""
+        self._said = Growing(np.int32)
+        """How many memories are of each speaker."""
         self._episodes: dict[str, int] = {}
         self._vocabulary: dict[str, int] = {}
         self._characters = 0
@@ -83,7 +85,14 @@ class SessionArrays:
     @property
     def nbytes(self) -> int:
         """What the index holds, in bytes; Python's own share is estimated, from above."""
-        arrays = (self._frequencies, self._rows, self._terms, self._pieces, self._vectors)
+        arrays = (
+            self._frequencies,
+            self._said,
+            self._rows,
+            self._terms,
+            self._pieces,
+            self._vectors,
+        )
         derived = len(self) * _DERIVED_BYTES + len(self.tokens) * POSTING_BYTES
         names = (self.ids, self._vocabulary, self._speakers, self._episodes)
         keys = sum(map(len, names)) * _BYTES_A_KEY + self._characters
@@ -149,8 +158,8 @@ class SessionArrays:
     @property
     def speakers(self) -> set[str]:
         """Who said any of the memories, in lower case."""
-        present = set(np.flatnonzero(np.bincount(self.rows["speaker"])).tolist())
-        return {name for name, number in self._speakers.items() if number in present}
+        said = zip(self._speakers, self._said.values.tolist(), strict=True)
+        return {speaker for speaker, count in said if count}
 
     def speaker_number(self, speaker: str) -> int | None:
         """The number of a speaker, given in lower case, unless none is known."""
@@ -174,8 +183,8 @@ class SessionArrays:
 
     def _posted(self, first: int, start: int) -> Postings:
         """Of the memories from one on, whose terms start there."""
-        contents = self.rows["terms"][first:]
-        return Postings(self.tokens[start:], self.ends[first:] - start, contents, first=first)
+        lengths, contents = self.lengths[first:], self.rows["terms"][first:]
+        return Postings(self.tokens[start:], lengths, contents, first=first)
 
     @cached_property
     def idf(self) -> NDArray[np.float64]:
@@ -188,10 +197,13 @@ class SessionArrays:
 
         Shape (2, memories).
         """
-        holders = np.repeat(np.arange(len(self)), self.lengths)
-        information = np.bincount(holders, self.idf[self.tokens], minlength=len(self))
-        extent: NDArray[np.float64] = np.log1p(np.stack([self.rows["terms"], information]))
-        return extent
+        extent = np.zeros((2, len(self)))
+        extent[0] = self.rows["terms"]
+        holding = self.lengths > 0
+        starts = (self.ends - self.lengths)[holding]
+        if len(starts):
+            extent[1, holding] = np.add.reduceat(self.idf.take(self.tokens), starts)
+        return np.log1p(extent, out=extent)
 
 
 def inverse_document_frequency(

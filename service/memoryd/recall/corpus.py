@@ -15,7 +15,7 @@ import numpy as np
 
 from memoryd.recall.arrays import ROW
 from memoryd.recall.episodes import NO_EPISODE, Episodes
-from memoryd.recall.standard import standard
+from memoryd.recall.standard import Standard, standard
 from memoryd.recall.weights import BM25_B, BM25_K1, USUAL_SPREAD
 
 if TYPE_CHECKING:
@@ -180,12 +180,25 @@ class Corpus:
 
         Shape (4, memories).
         """
-        extent = np.concatenate([index.extent for index in self.indexes], axis=1)
+        rows, standards = self._extents
+        conversational: Floats = standards.of(rows) * self._is_told
+        return conversational
+
+    @cached_property
+    def _is_told(self) -> Mask:
+        """Which memories are of an episode."""
+        told: Mask = self._every("episode") != NO_EPISODE
+        return told
+
+    @cached_property
+    def _extents(self) -> tuple[Floats, Standard]:
+        """`CONVERSATIONAL` of all memories as measured, and what makes z-scores of two of them."""
+        rows = np.empty((len(CONVERSATIONAL), len(self)))
+        rows[0], rows[-1] = self.questions, self.episodes.opens
+        np.concatenate([index.extent for index in self.indexes], axis=1, out=rows[1:-1])
         usual = [USUAL_SPREAD["length"], USUAL_SPREAD["information"]]
-        extent = standard(extent, usual, [len(self)] * len(usual)).of(extent)
-        rows: Floats = np.vstack([self.questions, extent, self.episodes.opens])
-        rows *= self._every("episode") != NO_EPISODE
-        return rows
+        means, scales = standard(rows[1:-1], usual, [len(self)] * len(usual))
+        return rows, Standard([0.0, *means, 0.0], [1.0, *scales, 1.0])
 
     def weighed(self, weights: Weights) -> Weighed:
         """What weights make of all that does not depend on the query; kept for the next one."""
@@ -193,8 +206,10 @@ class Corpus:
         if known is None:
             if len(self._weighed) == _WEIGHTS_KEPT:
                 self._weighed = {}
+            rows, standards = self._extents
+            scales, constant = standards.weighed([getattr(weights, n) for n in CONVERSATIONAL])
             known = self._weighed[weights] = Weighed(
-                np.array([getattr(weights, name) for name in CONVERSATIONAL]) @ self.conversational,
+                (scales @ rows + constant.sum()) * self._is_told,
                 weights.speaker + weights.of_self * self.of_self,
                 self.episodes.lending(
                     two_before=weights.two_before,

@@ -18,8 +18,6 @@ Value = TypeVar("Value", bound=np.generic)
 
 NO_EPISODE = -1
 
-OPENING = 2
-"""How many memories open an episode."""
 
 BEST_OF_EPISODE = 3
 
@@ -70,13 +68,13 @@ class Episodes:
         self._sizes = np.diff(starts, append=count)
         self._told = episodes[starts] != NO_EPISODE
         """Which runs of memories are an episode, and not of none."""
-        behind = np.arange(count) - np.repeat(starts, self._sizes)
-        behind[episodes == NO_EPISODE] = -1
-        self._opens = (behind >= 0) & (behind < OPENING)
-        self._has_two, self._has_one = behind >= 2, behind >= 1  # noqa: PLR2004  two before
-        """Whether two, or one, of its episode stand before each memory."""
-        self._ahead = np.append(self._has_one[1:], [False])
-        """Whether another one of its episode stands behind each memory."""
+        told = episodes != NO_EPISODE
+        self._there = there = np.zeros((3, count), np.bool_)
+        """Whether the memory two before, the one before and the one after are of its episode."""
+        there[1, 1:] = (episodes[1:] == episodes[:-1]) & told[1:]
+        there[0, 1:] = there[1, 1:] & there[1, :-1]
+        there[2, :-1] = there[1, 1:]
+        self._opens = told & ~there[0]
         self.are_any = bool(self._told.any())
         """Whether any memory is of an episode."""
 
@@ -92,7 +90,7 @@ class Episodes:
         """
         own = places if self._order is None else self._place_of[places]
         found: Places = own + _NEIGHBOURS
-        there = np.array([self._has_two[own], self._has_one[own], self._ahead[own]])
+        there = self._there[:, own]
         found[~there] = 0
         if self._order is not None:
             found = self._order[found]
@@ -111,11 +109,12 @@ class Episodes:
 
         `asked` has for each memory, in creation order, what it lends the next one in addition.
         """
-        asked = self._in_order(asked)
+        has_two, has_one, has_next = self._there
+        of_before: Floats = (self._in_order(asked)[:-1] + before) * has_one[1:]
         return Lending(
-            np.where(self._has_two[2:], two_before, 0.0),
-            np.where(self._has_one[1:], before + asked[:-1], 0.0),
-            np.where(self._has_one[1:], after, 0.0),
+            np.multiply(has_two[2:], two_before, dtype=np.float64),
+            of_before,
+            np.multiply(has_next[:-1], after, dtype=np.float64),
             episode,
         )
 
@@ -132,9 +131,10 @@ class Episodes:
         """Those of a mask, and their neighbours. Both have shape (memories,)."""
         own = self._in_order(mask)
         near: Mask = own.copy()
-        near[1:] |= own[:-1] & self._has_one[1:]
-        near[:-1] |= own[1:] & self._has_one[1:]
-        near[2:] |= own[:-2] & self._has_two[2:]
+        has_two, has_one, has_next = self._there
+        near[1:] |= own[:-1] & has_one[1:]
+        near[:-1] |= own[1:] & has_next[:-1]
+        near[2:] |= own[:-2] & has_two[2:]
         return self._in_creation_order(near)
 
     def _best(self, relevance: Floats) -> Floats:

@@ -138,10 +138,7 @@ class Speaking:
 
     def __init__(self, found: Signals, weights: Weights) -> None:
         self._found = found
-        # Of a z-score the weight takes in the scale, and a constant has the mean.
-        of = zip(_relevance_weights(weights), found.standard.scales, strict=True)
-        self._scales = np.array([weight * scale for weight, scale in of])
-        self._constants = -self._scales * found.standard.means
+        self._scales, self._constants = found.standard.weighed(_relevance_weights(weights))
         relevance = self._scales @ found.raw
         relevance += self._constants.sum()
         self._others = [*self._of_others(weights, relevance)]

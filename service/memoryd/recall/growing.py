@@ -57,6 +57,7 @@ class Ragged:
         self._dtype = dtype
         self._values = Growing(dtype)
         self._ends = Growing(np.int64)
+        self._lengths = Growing(np.int64)
 
     @property
     def values(self) -> NDArray[Any]:
@@ -69,12 +70,12 @@ class Ragged:
 
     @property
     def nbytes(self) -> int:
-        return self._values.nbytes + self._ends.nbytes
+        return self._values.nbytes + self._ends.nbytes + self._lengths.nbytes
 
     @property
     def lengths(self) -> Places:
         """Of each run."""
-        return np.diff(self.ends, prepend=0)
+        return self._lengths.values
 
     def run(self, place: int) -> NDArray[Any]:
         """One of them."""
@@ -83,8 +84,9 @@ class Ragged:
 
     def append(self, runs: Sequence[Sequence[int]]) -> None:
         """Put runs behind all others."""
-        ends = np.cumsum([*map(len, runs)])
-        self._ends.append(ends + len(self._values))
+        lengths = np.array([*map(len, runs)])
+        self._lengths.append(lengths)
+        self._ends.append(np.cumsum(lengths) + len(self._values))
         self._values.append(self._joined(runs))
 
     def arrange(self, kept: Places, fresh: Sequence[Sequence[int]], order: Places) -> None:
@@ -94,16 +96,16 @@ class Ragged:
         these stands there.
         """
         added = np.array([*map(len, fresh)], np.int64)
-        before = self.lengths
-        lengths = np.concatenate([before[kept], added])[order]
+        lengths = np.concatenate([self.lengths[kept], added])[order]
         begins = np.concatenate(
-            [(self.ends - before)[kept], len(self._values) + np.cumsum(added) - added]
+            [(self.ends - self.lengths)[kept], len(self._values) + np.cumsum(added) - added]
         )[order]
         values = np.concatenate([self.values, self._joined(fresh)])
         ends = np.cumsum(lengths)
         source = np.repeat(begins - (ends - lengths), lengths) + np.arange(lengths.sum())
         self._values.replace(values[source])
         self._ends.replace(ends)
+        self._lengths.replace(lengths)
 
     def renumber(self, used: Places) -> None:
         """Have each value's place among those used, which are sorted, instead of it."""

@@ -93,11 +93,12 @@ class SessionIndex(SessionArrays):
         if not fresh and not gone:
             return
         for place in gone:
-            np.subtract.at(self._frequencies.values, np.unique(self._terms.run(place)), 1)
+            self._frequencies.values[np.unique(self._terms.run(place))] -= 1
+            self._said.values[self.rows["speaker"][place]] -= 1
         documents = sorted(fresh.values(), key=lambda document: document.created)
         last = self.rows["created"][-1] if self.ids else -1
         analysed = self._analysed(documents)
-        self._count_terms(analysed.terms)
+        self._count(analysed)
         if not gone and documents[0].created > last:
             self._append(documents, analysed)
         else:
@@ -159,14 +160,16 @@ class SessionIndex(SessionArrays):
             *self._analyser.terms_of_label(date),
         ]
 
-    def _count_terms(self, held: list[list[int]]) -> None:
-        """Count what memories hold, where terms of it may be new."""
+    def _count(self, analysed: _Analysed) -> None:
+        """Count what memories hold, and who said it, where terms and speakers may be new."""
         terms = [*islice(self._vocabulary, len(self._frequencies), None)]
         self._characters += sum(map(len, terms))
         self._frequencies.append(np.zeros(len(terms), np.int32))
         frequencies = self._frequencies.values
-        for numbers in held:
+        for numbers in analysed.terms:
             frequencies[[*{*numbers}]] += 1
+        self._said.append(np.zeros(len(self._speakers) - len(self._said), np.int32))
+        np.add.at(self._said.values, analysed.rows["speaker"], 1)
 
     def _append(self, documents: list[Document], analysed: _Analysed) -> None:
         """Put what is younger than all others behind them."""
@@ -233,6 +236,7 @@ class SessionIndex(SessionArrays):
             kept = _renumbered(names, present)
             names.clear()
             names.update(kept)
+        self._said.replace(np.bincount(self.rows["speaker"]).astype(np.int32))
 
 
 def _signature(hashes: Iterable[int]) -> int:

@@ -45,16 +45,21 @@ class Postings:
     """Of consecutive memories of a session; sorted by term, then as they stand in the texts."""
 
     def __init__(
-        self, tokens: NDArray[np.int32], ends: Places, contents: NDArray[np.int32], *, first: int
+        self,
+        tokens: NDArray[np.int32],
+        lengths: Places,
+        contents: NDArray[np.int32],
+        *,
+        first: int,
     ) -> None:
-        """`tokens` are the terms of all, and end for each memory at one of `ends`.
+        """`tokens` are the terms of all, of each memory as many as `lengths` says.
 
-        Of the last so many of a memory, as `contents` says, its content is made; `first` is the
-        first memory's place.
+        The last of them, as many as `contents` says, are of its content. `first` is the first
+        memory's place.
         """
         count = len(tokens)
-        lengths = np.diff(ends, prepend=0)
-        memories = np.repeat(np.arange(len(ends), dtype=np.int32), lengths)
+        ends = np.cumsum(lengths)
+        memories = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
         follows = np.full(count, NOTHING, np.int32)
         follows[:-1] = tokens[1:]
         follows[ends[lengths > 0] - 1] = NOTHING
@@ -76,7 +81,7 @@ class Postings:
         self._rows[0] = holders + first
         self._rows[1] = follows[order]
         self._rows[2, firsts] = np.diff(firsts, append=count)
-        self.memories = first + len(ends)
+        self.memories = first + len(lengths)
         """How many memories there are up to its last one."""
         self.occurrences = count
 

@@ -36,6 +36,14 @@ class Standard(NamedTuple):
         scores: Floats = (values - means) * scales
         return scores
 
+    def weighed(self, weights: Sequence[float]) -> tuple[Floats, Floats]:
+        """What the values count for, and constants, so that z-scores count as much as `weights`.
+
+        Of each row. Shape (rows,).
+        """
+        scales = np.array(weights) * self.scales
+        return scales, -(scales * self.means)
+
 
 def standard(values: Floats, usual: Sequence[float], known: Sequence[int]) -> Standard:
     """Of each row of values; shape (rows, memories).
