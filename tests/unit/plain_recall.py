@@ -381,7 +381,7 @@ def diversified(
     chosen: list[int] = []
     losses: list[float] = []
     while len(chosen) < min(limit, len(candidates)):
-        best, lost = -1, 0.0
+        best, most = -1, -math.inf
         for place, memory in enumerate(candidates):
             if place in chosen:
                 continue
@@ -394,10 +394,10 @@ def diversified(
             left = scores[place] - loss
             if below:
                 left = max(left, min(scores[place], max(below) + MARGIN))
-            if best < 0 or left > scores[best] - lost:
-                best, lost = place, scores[place] - left
+            if left > most:
+                best, most = place, left
         chosen.append(best)
-        losses.append(lost)
+        losses.append(scores[best] - most)
     return [ranked(candidates[p], -lost) for p, lost in zip(chosen, losses, strict=True)]
 
 

@@ -12,7 +12,8 @@ here mean the same whatever else is ranked, so that their sum compares between q
 
 from __future__ import annotations
 
-import functools
+import math
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +36,8 @@ SIGNALS = ("own", "near", "unknown", "cosine")
 TERMS = 3
 """So many of them need no embedder."""
 
+_in_order = attrgetter(*SIGNALS)
+
 DECIMALS = 6
 """Of what is answered, and compared with what a caller wants at least."""
 
@@ -42,14 +45,12 @@ DECIMALS = 6
 def certainty(found: Signals, meaning: Meaning | None, places: NDArray[np.int64]) -> Floats:
     """How surely each of some memories bears on the query, 0 to 1. Shape (places,)."""
     rows = evidence(found, places)
-    # A memory whose vector is not made yet is judged by its terms.
-    sure = _logistic(rows[:TERMS], CERTAINTY_OF_TERMS)
-    if found.embedded and meaning is not None:
-        known = found.corpus.has_vector
-        compared = _logistic(rows, certainty_weights(meaning))
-        sure = compared if known is None else np.where(known[places], compared, sure)
-    rounded: Floats = np.round(sure, DECIMALS)
-    return rounded
+    sure = _logistic(rows, certainty_weights(meaning if found.embedded else None))
+    if found.embedded and found.corpus.has_vector is not None:
+        # A memory whose vector is not made yet is judged by its terms.
+        has_vector = found.corpus.has_vector[places]
+        sure = np.where(has_vector, sure, _logistic(rows, CERTAINTY_OF_TERMS))
+    return sure.round(DECIMALS)
 
 
 def evidence(found: Signals, places: NDArray[np.int64]) -> Floats:
@@ -58,11 +59,10 @@ def evidence(found: Signals, places: NDArray[np.int64]) -> Floats:
     rows = np.zeros((len(SIGNALS), len(places)))
     rows[0] = found.covered[places]
     if corpus.episodes.are_any:
-        near = corpus.episodes.neighbours(places)
-        rows[1] = np.where(near < 0, 0.0, found.covered[near]).max(axis=0)
-    rows[2] = (1.0 - found.known) * np.log1p(len(corpus))
+        rows[1] = corpus.episodes.highest_near(found.covered, places)
+    rows[2] = (1.0 - found.known) * math.log1p(len(corpus))
     if found.embedded:
-        rows[3] = np.square(found.cosines(places).clip(0.0))
+        rows[3] = np.square(np.maximum(found.cosines(places), 0.0))
     return rows
 
 
@@ -74,10 +74,5 @@ def certainty_weights(meaning: Meaning | None) -> CertaintyWeights:
 
 
 def _logistic(rows: Floats, weights: CertaintyWeights) -> Floats:
-    sure: Floats = 1.0 / (1.0 + np.exp(-weights.bias - _array(weights)[: len(rows)] @ rows))
+    sure: Floats = 1.0 / (1.0 + np.exp(-weights.bias - np.array(_in_order(weights)) @ rows))
     return sure
-
-
-@functools.lru_cache
-def _array(weights: CertaintyWeights) -> Floats:
-    return np.array([getattr(weights, name) for name in SIGNALS])

@@ -59,7 +59,7 @@ class Corpus:
             self.starts.append(self.starts[-1] + len(index))
         self.mean_length = sum(len(index.tokens) for index in indexes) / max(1, len(self)) or 1.0
         """In terms."""
-        self._weighed: dict[Weights, Weighed] = {}
+        self._weighed: list[tuple[Weights, Weighed]] = []
 
     def __len__(self) -> int:
         return self.starts[-1]
@@ -80,16 +80,20 @@ class Corpus:
 
     def named(self, places: Sequence[int]) -> tuple[list[int], list[str]]:
         """Which sessions some memories are of, and their ids."""
+        if len(self.indexes) == 1:
+            ids = self.indexes[0].ids
+            return [0] * len(places), [ids[place] for place in places]
         sessions = [self.session_of(place) for place in places]
         found = zip(sessions, places, strict=True)
         return sessions, [self.indexes[s].ids[place - self.starts[s]] for s, place in found]
 
-    def rows(self, places: NDArray[np.int64]) -> NDArray[np.void]:
-        """What is known of some memories, as `ROW` has it."""
+    def field(self, name: str, places: NDArray[np.int64]) -> NDArray[Any]:
+        """One field of `ROW` of some memories."""
         if len(self.indexes) == 1:
-            return self.indexes[0].rows[places]
+            values: NDArray[Any] = self.indexes[0].rows[name][places]
+            return values
         found = [self._found(place) for place in places.tolist()]
-        return np.array([index.rows[place] for index, place in found], ROW)
+        return np.array([index.rows[name][place] for index, place in found], ROW[name])
 
     def contents(self) -> Iterator[str]:
         """The texts of all memories."""
@@ -202,24 +206,24 @@ class Corpus:
 
     def weighed(self, weights: Weights) -> Weighed:
         """What weights make of all that does not depend on the query; kept for the next one."""
-        known = self._weighed.get(weights)
-        if known is None:
-            if len(self._weighed) == _WEIGHTS_KEPT:
-                self._weighed = {}
-            rows, standards = self._extents
-            scales, constant = standards.weighed([getattr(weights, n) for n in CONVERSATIONAL])
-            known = self._weighed[weights] = Weighed(
-                (scales @ rows + constant.sum()) * self._is_told,
-                weights.speaker + weights.of_self * self.of_self,
-                self.episodes.lending(
-                    two_before=weights.two_before,
-                    before=weights.before,
-                    after=weights.after,
-                    episode=weights.episode,
-                    asked=weights.asked * self.questions,
-                ),
-            )
-        return known
+        for of, known in self._weighed:
+            if of is weights:
+                return known
+        rows, standards = self._extents
+        scales, constant = standards.weighed([getattr(weights, n) for n in CONVERSATIONAL])
+        weighed = Weighed(
+            (scales @ rows + constant.sum()) * self._is_told,
+            weights.speaker + weights.of_self * self.of_self,
+            self.episodes.lending(
+                two_before=weights.two_before,
+                before=weights.before,
+                after=weights.after,
+                episode=weights.episode,
+                asked=weights.asked * self.questions,
+            ),
+        )
+        self._weighed = [(weights, weighed), *self._weighed][:_WEIGHTS_KEPT]
+        return weighed
 
     def _every(self, field: str) -> NDArray[Any]:
         values: NDArray[Any] = np.concatenate([index.rows[field] for index in self.indexes])

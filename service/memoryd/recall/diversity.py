@@ -55,37 +55,48 @@ class Repetition(NamedTuple):
     """How nearly, from 0 (at `NEAR_DUPLICATE`) to 1."""
 
 
+class Chosen(NamedTuple):
+    """Results, in their order."""
+
+    places: NDArray[np.int64]
+    """Among the candidates."""
+    lost: list[float]
+    """What repetition takes from each score, 0 or below; scores less that fall."""
+
+
 def choose(
     scores: Floats,
     relevance: Callable[[], Floats],
     corpus: Corpus,
     candidates: NDArray[np.int64],
     limit: int,
-) -> list[tuple[int, float]]:
+) -> Chosen:
     """Choose up to `limit` of the candidates, given best first with their scores.
 
-    `relevance` answers what the query has to do with it, of each 0 or above. Answers their places
-    among the candidates and what each lost, 0 or below; scores less that fall.
+    `relevance` answers what the query has to do with it, of each 0 or above.
     """
-    unchanged = [(place, 0.0) for place in range(min(limit, len(scores)))]
-    rows = corpus.rows(candidates)
-    suspects = _suspects(rows)
+    unchanged = Chosen(np.arange(min(limit, len(scores))), [0.0] * min(limit, len(scores)))
+    suspects = _suspects(
+        corpus.field("signature", candidates), corpus.field("distinct", candidates)
+    )
     if not len(suspects):
         return unchanged
-    found = _repetition(rows["statement"][suspects], corpus.pieces(candidates[suspects]))
+    suspected = candidates[suspects]
+    found = _repetition(corpus.field("statement", suspected), corpus.pieces(suspected))
     if not found.near.any():
         return unchanged
     size = len(scores)
     every = Repetition(np.zeros((size, size), np.bool_), np.zeros((size, size)))
     within = np.ix_(suspects, suspects)
     every.same[within], every.near[within] = found
-    return chosen(scores, relevance(), every, limit)
+    places, lost = zip(*chosen(scores, relevance(), every, limit), strict=True)
+    return Chosen(np.array(places), [*lost])
 
 
 def chosen(
     scores: Floats, relevance: Floats, repetition: Repetition, limit: int
 ) -> list[tuple[int, float]]:
-    """`choose`, knowing what the candidates repeat."""
+    """As `choose`, knowing what the candidates repeat: places, with what each lost."""
     own, relevant = scores.tolist(), relevance.tolist()
     pairs = np.nonzero(repetition.near)
     of_pairs = (*pairs, repetition.near[pairs], repetition.same[pairs])
@@ -124,15 +135,15 @@ def _least(scores: list[float], relevance: list[float], place: int) -> float:
     return min(scores[place], below + MARGIN)
 
 
-def _suspects(rows: NDArray[np.void]) -> NDArray[np.int64]:
+def _suspects(signatures: NDArray[np.uint64], sizes: NDArray[np.int32]) -> NDArray[np.int64]:
     """Which candidates may repeat another; of others, signatures tell that they do not.
 
     Each bit that only one of two has set stands for at least one piece that only this one has.
     """
-    signatures, sizes = rows["signature"], rows["distinct"]
     apart = np.bitwise_count(signatures[:, np.newaxis] ^ signatures)
-    alike = apart <= _MOST_APART * (sizes[:, np.newaxis] + sizes)
-    if np.count_nonzero(alike) == len(rows):
+    shares = _MOST_APART * sizes
+    alike = apart <= shares[:, np.newaxis] + shares
+    if np.count_nonzero(alike) == len(sizes):
         return np.zeros(0, np.int64)  # each is alike itself alone
     return np.flatnonzero(alike.sum(axis=1) > 1)
 

@@ -83,19 +83,18 @@ class Episodes:
         """1 for the first two memories of each episode. In creation order."""
         return self._in_creation_order(self._opens.astype(np.float64))
 
-    def neighbours(self, places: Places) -> Places:
-        """Where the memory two before, the one before and the one after stand, in the same episode.
+    def highest_near(self, values: Floats, places: Places) -> Floats:
+        """The highest value of each of some memories' neighbours, 0 where it has none.
 
-        Of some memories: shape (3, places); where there is none, -1.
+        `values` are of all memories, and 0 or above. Shape (places,).
         """
         own = places if self._order is None else self._place_of[places]
-        found: Places = own + _NEIGHBOURS
         there = self._there[:, own]
-        found[~there] = 0
+        near = (own + _NEIGHBOURS) * there
         if self._order is not None:
-            found = self._order[found]
-        found[~there] = -1
-        return found
+            near = self._order[near]
+        highest: Floats = np.maximum.reduce(values[near] * there, axis=0)
+        return highest
 
     @cached_property
     def _place_of(self) -> Places:
@@ -122,9 +121,10 @@ class Episodes:
         """What neighbours lend each memory of their relevance. Both have shape (memories,)."""
         own = self._in_order(relevance)
         context = np.repeat(lent.episode * self._best(relevance), self._sizes)
-        context[1:] += lent.before * own[:-1]
-        context[2:] += lent.two_before * own[:-2]
-        context[:-1] += lent.after * own[1:]
+        behind, second, ahead = context[1:], context[2:], context[:-1]
+        behind += lent.before * own[:-1]
+        second += lent.two_before * own[:-2]
+        ahead += lent.after * own[1:]
         return self._in_creation_order(context)
 
     def near(self, mask: Mask) -> Mask:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,6 +39,8 @@ _PART_OF = {"span": "temporal", "when": "temporal", "amount": "form", "name": "f
 
 SPARE_CANDIDATES = 10
 """How many more memories than are wanted are looked at for diversity."""
+
+_in_order = attrgetter(*RELEVANCE)
 
 _SCORE_DECIMALS = 9
 _ROUNDED_AWAY = 1e-8
@@ -88,16 +90,16 @@ def rank(
         holding = found.covered > 0
         mask = holding if mask is None else mask & holding
     order, best = highest(scores, mask, limit + SPARE_CANDIDATES if diverse else limit)
+    if not len(order):
+        return []
     lost = [0.0] * len(order)
     if diverse:
 
         def bearing() -> Floats:
             return np.zeros(len(order)) if speaking is None else speaking.bearing(order)
 
-        chosen = choose(best, bearing, corpus, order, limit)
-        order, lost = order[[place for place, _ in chosen]], [less for _, less in chosen]
-    if not len(order):
-        return []
+        chosen, lost = choose(best, bearing, corpus, order, limit)
+        order = order[chosen]
     parts = {"importance": joined(importances)[order] * of_importance}
     if speaking is not None:
         parts |= speaking.parts(order)
@@ -119,10 +121,11 @@ def highest(values: Floats, mask: Mask | None, limit: int) -> tuple[Places, Floa
         return np.zeros(0, np.int64), np.zeros(0)
     places = np.arange(len(values))
     if limit < len(values):
-        least = np.partition(values, len(values) - limit)[len(values) - limit]
-        places = np.flatnonzero(values >= least - _ROUNDED_AWAY)
-    rounded = np.round(values[places], _SCORE_DECIMALS)
-    order = np.argsort(-rounded, kind="stable")[:limit]
+        rising = values.copy()
+        rising.partition(len(values) - limit)
+        places = (values >= rising[-limit] - _ROUNDED_AWAY).nonzero()[0]
+    rounded = values[places].round(_SCORE_DECIMALS)
+    order = (-rounded).argsort(kind="stable")[:limit]
     return places[order], rounded[order]
 
 
@@ -138,7 +141,7 @@ class Speaking:
 
     def __init__(self, found: Signals, weights: Weights) -> None:
         self._found = found
-        self._scales, self._constants = found.standard.weighed(_relevance_weights(weights))
+        self._scales, self._constants = found.standard.weighed(_in_order(weights))
         relevance = self._scales @ found.raw
         relevance += self._constants.sum()
         self._others = [*self._of_others(weights, relevance)]
@@ -183,12 +186,6 @@ class Speaking:
         least = (self._scales[:-1] @ raw[:-1]).min() + (self._scales[-1] * raw[-1]).min()
         bearing: Floats = self.total[places] - least - self._constants.sum()
         return bearing.clip(0.0)
-
-
-@functools.lru_cache
-def _relevance_weights(weights: Weights) -> list[float]:
-    """In the order of `RELEVANCE`."""
-    return [getattr(weights, name) for name in RELEVANCE]
 
 
 def _allowed(indexes: Sequence[SessionIndex], allowed: Sequence[Mask | None]) -> Mask | None:

@@ -41,8 +41,9 @@ class Standard(NamedTuple):
 
         Of each row. Shape (rows,).
         """
-        scales = np.array(weights) * self.scales
-        return scales, -(scales * self.means)
+        scales = [weight * scale for weight, scale in zip(weights, self.scales, strict=True)]
+        means = zip(scales, self.means, strict=True)
+        return np.array(scales), np.array([-scale * mean for scale, mean in means])
 
 
 def standard(values: Floats, usual: Sequence[float], known: Sequence[int]) -> Standard:
