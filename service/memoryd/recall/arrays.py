@@ -9,10 +9,12 @@ import numpy as np
 
 from memoryd.recall.growing import Growing, Ragged
 from memoryd.recall.postings import BYTES as POSTING_BYTES
-from memoryd.recall.postings import Postings
+from memoryd.recall.postings import UNKNOWN, Postings
 from memoryd.recall.weights import ENOUGH_MEMORIES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
 ROW = np.dtype(
@@ -149,6 +151,10 @@ class SessionArrays:
     def number(self, term: str) -> int | None:
         """The number of a term, unless none is known."""
         return self._vocabulary.get(term)
+
+    def numbers(self, terms: Iterable[str]) -> list[int]:
+        """The numbers of terms, `UNKNOWN` of those that have none."""
+        return [self._vocabulary.get(term, UNKNOWN) for term in terms]
 
     def frequency(self, term: str) -> int:
         """How many memories hold a term."""

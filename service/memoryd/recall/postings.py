@@ -19,8 +19,8 @@ NOTHING = -1
 HEADING = -2
 """What follows a term that is not of the content: who said it, or when."""
 
-NONE = -3
-"""What follows no term."""
+UNKNOWN = -3
+"""The number of a term that is not known; it follows none."""
 
 BYTES = 3 * 4 + 2 * 8
 """Of an occurrence at most: its rows, and its term's."""
@@ -85,17 +85,19 @@ class Postings:
         """How many memories there are up to its last one."""
         self.occurrences = count
 
-    def of(self, numbers: Sequence[int]) -> Occurrences:
-        """The occurrences of terms, given by their numbers."""
-        places = np.searchsorted(self._terms, numbers)
+    def of(self, numbers: Sequence[int]) -> Occurrences | None:
+        """The occurrences of terms, given by their numbers; None where there are none."""
+        terms, starts = self._terms.data, self._starts.data
+        places = self._terms.searchsorted(numbers).tolist()
         sizes, parts = [], []
-        last = len(self._terms)
-        for number, place in zip(numbers, places.tolist(), strict=True):
-            if place == last or self._terms[place] != number:
+        for number, place in zip(numbers, places, strict=True):
+            if place < len(terms) and terms[place] == number:
+                start, end = starts[place], starts[place + 1]
+                sizes.append(end - start)
+                parts.append(self._rows[:, start:end])
+            else:
                 sizes.append(0)
-                continue
-            start, end = self._starts[place].item(), self._starts[place + 1].item()
-            sizes.append(end - start)
-            parts.append(self._rows[:, start:end])
-        rows = np.concatenate(parts, axis=1) if parts else self._rows[:, :0]
-        return Occurrences(rows[0], rows[1], rows[2], sizes)
+        if not parts:
+            return None
+        holders, follows, counts = np.concatenate(parts, axis=1)
+        return Occurrences(holders, follows, counts, sizes)

@@ -17,7 +17,7 @@ from memoryd.recall.dates import phrases, spans
 from memoryd.recall.embedders.embedder import adds_up_words
 from memoryd.recall.index import corpus_of
 from memoryd.recall.literal import literal
-from memoryd.recall.postings import HEADING, NONE
+from memoryd.recall.postings import HEADING, UNKNOWN
 from memoryd.recall.standard import NO_SPREAD, Standard, standard
 from memoryd.recall.text import analyser
 from memoryd.recall.weights import BM25_K1, USUAL_SPREAD
@@ -255,15 +255,12 @@ def _lexical(query: Query, corpus: Corpus, raw: Floats, covered: Floats) -> bool
     split = map(corpus.split, (corpus.saturation, raw, covered))
     matched = False
     for index, saturation, into, share in zip(corpus.indexes, *split, strict=True):
-        numbers = [index.number(term) for term in asked.terms]
-        known = asked.of_known(numbers)
-        if known is None:
-            continue
+        numbers = index.numbers(asked.terms)
         for postings in index.postings:
-            found = postings.of(known.numbers)
-            if len(found.holders):
+            found = postings.of(numbers)
+            if found is not None:
                 matched = True
-                known.tally(found, saturation, into, share)
+                asked.tally(found, numbers, saturation, (into, share))
     return matched
 
 
@@ -274,51 +271,44 @@ class _Asked(NamedTuple):
     table: Floats
     """Of each term what it weighs, its share, and what being the rarest is. Shape (3, terms)."""
     followers: list[list[int]]
-    """The places of the terms that follow each in the query."""
+    """The place of a term that follows each in the query, or -1; then of another one, and so on."""
 
     @classmethod
     def of(cls, query: Query) -> _Asked:
-        telling = {
-            term: 0.0 if term in query.name_terms else weight * weight
-            for term, weight in query.weights.items()
-        }
+        weights, shares = query.weights, query.shares
+        telling = {term: weight * weight for term, weight in weights.items()}
+        telling.update(dict.fromkeys(query.name_terms, 0.0))
         terms = sorted(telling, key=telling.__getitem__)
-        place_of = {term: place for place, term in enumerate(terms)}
-        followers: list[list[int]] = [[] for _ in terms]
-        for first, second in dict.fromkeys(pairwise(query.terms)):
-            followers[place_of[first]].append(place_of[second])
-        columns = [(query.weights[term], query.shares[term], telling[term]) for term in terms]
-        return cls(terms, np.array(columns).T, followers)
-
-    def of_known(self, numbers: Sequence[int | None]) -> _Known | None:
-        """Of the terms that have a number in a session; None where none has."""
-        known = [place for place, number in enumerate(numbers) if number is not None]
-        followers = [
+        table = np.array(
             [
-                number
-                for follower in self.followers[place]
-                if (number := numbers[follower]) is not None
+                [(BM25_K1 + 1) * weights[term] for term in terms],
+                [shares[term] for term in terms],
+                [telling[term] for term in terms],
             ]
-            for place in known
-        ]
-        wanted = [number for number in numbers if number is not None]
-        return _Known(wanted, self.table[:, known], followers) if known else None
+        )
+        place_of = {term: place for place, term in enumerate(terms)}
+        followers: list[list[int]] = []
+        for first, second in dict.fromkeys(pairwise(query.terms)):
+            place = place_of[first]
+            free = next((row for row in followers if row[place] < 0), None)
+            if free is None:
+                free = [-1] * len(terms)
+                followers.append(free)
+            free[place] = place_of[second]
+        return cls(terms, table, followers)
 
-
-class _Known(NamedTuple):
-    """Those terms of a query that a session knows, in the same order."""
-
-    numbers: list[int]
-    table: Floats
-    followers: list[list[int]]
-    """The numbers of the terms that follow each in the query."""
-
-    def tally(self, found: Occurrences, saturation: Floats, raw: Floats, covered: Floats) -> None:
-        """Put what occurrences of the terms tell into `raw` and `covered`."""
+    def tally(
+        self,
+        found: Occurrences,
+        numbers: list[int],
+        saturation: Floats,
+        into: tuple[Floats, Floats],
+    ) -> None:
+        """Put what occurrences of the terms tell, given their numbers, into signals and shares."""
         holders, follows, counts, sizes = found
+        raw, covered = into
         memories = len(covered)
-        weights, shares, telling = np.repeat(self.table, sizes, axis=1)
-        weights *= BM25_K1 + 1
+        weights, shares, telling = self.table.repeat(sizes, axis=1)
         weights *= counts / (counts + saturation[holders])
         raw[0] += np.bincount(holders, weights, minlength=memories)
         shares *= counts > 0
@@ -328,9 +318,9 @@ class _Known(NamedTuple):
             raw[2, holders] = telling  # of several the last one stays, which is the rarest
         else:
             raw[2, holders[of_content]] = telling[of_content]
-        for nth in range(max(map(len, self.followers))):
-            wanted = [numbers[nth] if nth < len(numbers) else NONE for numbers in self.followers]
-            pairs = holders[follows == np.repeat(wanted, sizes)]
+        for row in self.followers:
+            wanted = np.array([UNKNOWN if place < 0 else numbers[place] for place in row])
+            pairs = holders[follows == wanted.repeat(sizes)]
             if len(pairs):
                 raw[1] += np.bincount(pairs, minlength=memories)
 

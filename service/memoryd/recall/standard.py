@@ -54,7 +54,7 @@ def standard(values: Floats, usual: Sequence[float], known: Sequence[int]) -> St
     mean.
     """
     sums = np.add.reduce(values, axis=1).tolist()
-    squares = np.einsum("ij,ij->i", values, values).tolist()
+    squares = np.vecdot(values, values).tolist()
     means, scales = [], []
     for row, total, square, spread, width in zip(values, sums, squares, usual, known, strict=True):
         count = max(width, ENOUGH_MEMORIES)
