@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from numpy.typing import NDArray
+
+Number = TypeVar("Number", float, "NDArray[Any]")
 
 ROW = np.dtype(
     [
@@ -141,7 +144,7 @@ class SessionArrays:
     @property
     def rarest_idf(self) -> float:
         """The IDF of a term that no memory holds."""
-        return float(inverse_document_frequency(np.zeros(1, np.int32), len(self))[0])
+        return idf_of(0, len(self))
 
     @property
     def terms_known(self) -> int:
@@ -216,16 +219,27 @@ def inverse_document_frequency(
     frequencies: NDArray[np.int32], documents: int
 ) -> NDArray[np.float64]:
     """ln(1 + (N − n + ½) / (n + ½)), as BM25 weighs a term that n of N documents hold."""
-    held: NDArray[np.float64] = frequencies.astype(np.float64)
-    return np.log1p((documents - held + 0.5) / (held + 0.5))
+    odds: NDArray[np.float64] = _odds(frequencies.astype(np.float64), documents)
+    return np.log1p(odds)
 
 
-def shares_of(frequencies: NDArray[np.int32], documents: int) -> NDArray[np.float64]:
+def idf_of(frequency: int, documents: int) -> float:
+    """As `inverse_document_frequency`, of one term."""
+    return math.log1p(_odds(frequency, documents))
+
+
+def _odds(held: Number, documents: int) -> Number:
+    """How many documents lack a term for one that holds it."""
+    return (documents - held + 0.5) / (held + 0.5)
+
+
+def shares_of(frequencies: Iterable[int], documents: int) -> list[float]:
     """The share that each term has in a query, by its IDF; they add up to 1.
 
     A small session counts as one of `ENOUGH_MEMORIES`: its memories alone would have each term that
     they hold seem common, and each that they lack rare.
     """
-    idf = inverse_document_frequency(frequencies, max(documents, ENOUGH_MEMORIES))
-    shares: NDArray[np.float64] = idf / idf.sum()
-    return shares
+    enough = max(documents, ENOUGH_MEMORIES)
+    rarities = [idf_of(frequency, enough) for frequency in frequencies]
+    total = sum(rarities)
+    return [rarity / total for rarity in rarities]

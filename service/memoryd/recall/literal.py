@@ -65,7 +65,7 @@ def literal(query: str, corpus: Corpus) -> Literal | None:
     frequencies = np.bincount(pairs[1], minlength=len(number)).astype(np.int32)
     idf = inverse_document_frequency(frequencies, len(corpus))
     mean_length = max(1.0, float(lengths.mean()))
-    shares = shares_of(frequencies, len(corpus))
+    shares = np.array(shares_of(frequencies.tolist(), len(corpus)))
     every = bm25(lengths, np.array(holders), np.array(places), idf, mean_length, shares=shares)
     found[0] = every.scores
     np.maximum.at(found[2], pairs[0], np.square(idf)[pairs[1]])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from memoryd.recall.arrays import inverse_document_frequency, shares_of
+from memoryd.recall.arrays import idf_of, shares_of
 from memoryd.recall.corpus import CONVERSATIONAL
 from memoryd.recall.cues import first_person, query_form
 from memoryd.recall.dates import phrases, spans
@@ -147,8 +147,7 @@ def understand(text: str, indexes: Sequence[SessionIndex]) -> Query:
     terms = analysed.terms(others)
     name_terms = analysed.terms(word for word in words if word in names)
     every = list(dict.fromkeys((*terms, *name_terms)))
-    frequencies = np.array([*map(corpus.frequency, every)], np.int32)
-    idf = inverse_document_frequency(frequencies, len(corpus))
+    frequencies = [*map(corpus.frequency, every)]
     shares = shares_of(frequencies, len(corpus))
     return Query(
         text=text,
@@ -158,9 +157,9 @@ def understand(text: str, indexes: Sequence[SessionIndex]) -> Query:
         name_terms=name_terms,
         speaker=next(iter(named)) if len(named) == 1 else "",
         language=corpus.language,
-        weights=dict(zip(every, idf.tolist(), strict=True)),
-        shares=dict(zip(every, shares.tolist(), strict=True)),
-        known=shares[frequencies > 0].sum().item(),
+        weights={t: idf_of(n, len(corpus)) for t, n in zip(every, frequencies, strict=True)},
+        shares=dict(zip(every, shares, strict=True)),
+        known=sum(share for share, n in zip(shares, frequencies, strict=True) if n),
     )
 
 
@@ -212,7 +211,7 @@ def signals(
         dated = _share_of_dates(query)
         covered = np.minimum(covered + dated * cues["span"], 1.0)
         known = min(1.0, known + dated * float(cues["span"].max()))
-    standards = _standard(corpus, raw, weights)
+    standards = _standard(corpus, raw, weights, embedded=embedded)
     if any(name in cues for name in _ANSWERING):
         concerned = _is_concerned(corpus, raw, standards)
         for name in _ANSWERING:
@@ -339,7 +338,9 @@ def _compare(corpus: Corpus, meaning: Meaning | None, cosines: Floats) -> bool:
     return True
 
 
-def _standard(corpus: Corpus, raw: Floats, weights: Mapping[str, float]) -> Standard:
+def _standard(
+    corpus: Corpus, raw: Floats, weights: Mapping[str, float], *, embedded: bool
+) -> Standard:
     """What makes z-scores of signals; memories without a vector get the mean of the cosines."""
     of = USUAL_SPREAD
     most = max(weights.values(), default=0.0)
@@ -349,7 +350,7 @@ def _standard(corpus: Corpus, raw: Floats, weights: Mapping[str, float]) -> Stan
     )
     every = len(corpus)
     standards = standard(raw, usual, (every, every, every, corpus.vectors_known))
-    if corpus.has_vector is not None:
+    if embedded and corpus.has_vector is not None:
         raw[-1, ~corpus.has_vector] = standards.means[-1]
     return standards
 
