@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 CONVERSATIONAL = ("question", "length", "information", "opening")
 """What the form of a memory of an episode says, whatever is asked."""
 
+_EPISODE_BITS = 32
+"""Of an episode's number in its session."""
+
 _WEIGHTS_KEPT = 2
 """With the embedder, and without for what has no vectors."""
 
@@ -173,9 +176,8 @@ class Corpus:
     def episodes(self) -> Episodes:
         """Of all sessions."""
         every = self._every("episode").astype(np.int64)
-        for session, numbers in enumerate(self.split(every)):
-            # No two sessions share one.
-            numbers[numbers != NO_EPISODE] += session << 32
+        for session, numbers in enumerate(self.split(every)[1:], start=1):
+            numbers[numbers != NO_EPISODE] += session << _EPISODE_BITS  # no two share one
         return Episodes(every)
 
     @cached_property

@@ -31,7 +31,7 @@ _POSITION_BITS = 32
 class Occurrences(NamedTuple):
     """Of some terms, one term after the other. All have shape (occurrences,)."""
 
-    holders: NDArray[np.int32]
+    holders: Places
     """The memory that holds it."""
     follows: NDArray[np.int32]
     """The number of the term after it, or `NOTHING`, or `HEADING`."""
@@ -100,4 +100,4 @@ class Postings:
         if not parts:
             return None
         holders, follows, counts = np.concatenate(parts, axis=1)
-        return Occurrences(holders, follows, counts, sizes)
+        return Occurrences(holders.astype(np.intp), follows, counts, sizes)
