@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from memoryd.recall.growing import Growing, Ragged
-from memoryd.recall.postings import BYTES as POSTING_BYTES
-from memoryd.recall.postings import UNKNOWN, Postings
+from memoryd.recall.postings import OCCURRENCE_BYTES, TERM_BYTES, UNKNOWN, Postings
 from memoryd.recall.weights import ENOUGH_MEMORIES
 
 if TYPE_CHECKING:
@@ -35,9 +34,8 @@ ROW = np.dtype(
         ("has_vector", np.bool_),
         # Of all words and signs of the content in order, one hash; 0 where there are none.
         ("statement", np.int64),
-        # How many different ones these are, and a bit for each by its hash.
+        # How many different ones these are.
         ("distinct", np.int32),
-        ("signature", np.uint64),
     ]
 )
 
@@ -45,9 +43,15 @@ ROW = np.dtype(
 # and of a term's IDF.
 _BYTES_A_KEY = 49 + 8 + 100 + 8
 
-_DERIVED_BYTES = 40 * 8
+_DERIVED_BYTES = 34 * 8
 """Of a memory: its places in the arrays that are made when asked for, a corpus' among them, and
 in the list of contents."""
+
+_TERM_BYTES = 2 * TERM_BYTES
+"""Of a term: it may be among those of the memories that came last as well."""
+
+SIGNATURE_WORDS = 4
+"""Of 64 bits, of what words and signs a content has; several may share a bit."""
 
 _MOST_APART = 2048
 """So many terms of memories that came last, or an eighth of all, have postings of their own."""
@@ -76,7 +80,8 @@ class SessionArrays:
         self._frequencies = Growing(np.int32)
         self._rows = Growing(ROW)
         self._terms = Ragged(np.int32)
-        self._pieces = Ragged(np.int64)
+        self._pieces = Ragged(np.uint32)
+        self._signatures = Growing(np.uint64, SIGNATURE_WORDS)
         self._vectors = Growing(np.float32, dimensions)
         self._postings: Postings | None = None
         """Of the first memories, many or all of them."""
@@ -96,9 +101,11 @@ class SessionArrays:
             self._rows,
             self._terms,
             self._pieces,
+            self._signatures,
             self._vectors,
         )
-        derived = len(self) * _DERIVED_BYTES + len(self.tokens) * POSTING_BYTES
+        derived = len(self) * _DERIVED_BYTES
+        derived += len(self.tokens) * OCCURRENCE_BYTES + self.terms_known * _TERM_BYTES
         names = (self.ids, self._vocabulary, self._speakers, self._episodes)
         keys = sum(map(len, names)) * _BYTES_A_KEY + self._characters
         return sum(array.nbytes for array in arrays) + derived + keys
@@ -137,7 +144,12 @@ class SessionArrays:
         held = self._terms.run(place)
         return held[len(held) - int(self.rows["terms"][place]) :]
 
-    def pieces(self, place: int) -> NDArray[np.int64]:
+    @property
+    def signatures(self) -> NDArray[np.uint64]:
+        """A bit for each word and sign of a memory's content. Shape (memories, words)."""
+        return self._signatures.values
+
+    def pieces(self, place: int) -> NDArray[np.uint32]:
         """The hashes of the different words and signs of a memory's content."""
         return self._pieces.run(place)
 
@@ -207,12 +219,12 @@ class SessionArrays:
         Shape (2, memories).
         """
         extent = np.zeros((2, len(self)))
-        terms = self.rows["terms"]
-        extent[0] = np.log1p(np.arange(terms.max(initial=0) + 1)).take(terms)
+        # As the integers that NumPy indexes by: several times as fast as to let it convert.
+        terms = self.rows["terms"].astype(np.intp)
+        extent[0] = np.log1p(np.arange(terms.max(initial=0) + 1))[terms]
         holding = self.lengths > 0
         if holding.any():
             starts = (self.ends - self.lengths)[holding]
-            # As the integers that NumPy indexes by: several times as fast as to let it convert.
             told = np.add.reduceat(self.idf[self.tokens.astype(np.intp)], starts)
             extent[1, holding] = np.log1p(told)
         return extent

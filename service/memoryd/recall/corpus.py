@@ -16,6 +16,7 @@ import numpy as np
 from memoryd.recall.arrays import ROW
 from memoryd.recall.episodes import NO_EPISODE, Episodes
 from memoryd.recall.standard import Standard, standard
+from memoryd.recall.text import analyser
 from memoryd.recall.weights import BM25_B, BM25_K1, USUAL_SPREAD
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
     Mask = NDArray[np.bool_]
+
+POSSESSIVES = ("'s", "\u2019s")
 
 CONVERSATIONAL = ("question", "length", "information", "opening")
 """What the form of a memory of an episode says, whatever is asked."""
@@ -102,7 +105,14 @@ class Corpus:
         """The texts of all memories."""
         return chain.from_iterable(index.contents for index in self.indexes)
 
-    def pieces(self, places: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    def signatures(self, places: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """`SessionArrays.signatures` of some memories."""
+        if len(self.indexes) == 1:
+            return self.indexes[0].signatures[places]
+        found = map(self._found, places.tolist())
+        return np.array([index.signatures[place] for index, place in found])
+
+    def pieces(self, places: NDArray[np.int64]) -> list[NDArray[np.uint32]]:
         """`SessionArrays.pieces` of some memories."""
         return [index.pieces(place) for index, place in map(self._found, places.tolist())]
 
@@ -122,6 +132,18 @@ class Corpus:
     def speakers(self) -> list[str]:
         """Who said any of the memories, in lower case, sorted."""
         return sorted(set().union(*(index.speakers for index in self.indexes)))
+
+    @cached_property
+    def names_of_speakers(self) -> dict[str, list[str]]:
+        """Whom each word may name: parts of speakers' names, and their possessives."""
+        term = analyser(self.language).term
+        names: dict[str, list[str]] = {}
+        for speaker in self.speakers:
+            parts = dict.fromkeys(speaker.split())
+            for form in (part + ending for part in parts for ending in ("", *POSSESSIVES)):
+                if term(form):
+                    names.setdefault(form, []).append(speaker)
+        return names
 
     @cached_property
     def _speaker_numbers(self) -> list[NDArray[np.int32]]:

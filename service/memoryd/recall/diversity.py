@@ -76,9 +76,7 @@ def choose(
     `relevance` answers what the query has to do with it, of each 0 or above.
     """
     unchanged = Chosen(np.arange(min(limit, len(scores))), [0.0] * min(limit, len(scores)))
-    suspects = _suspects(
-        corpus.field("signature", candidates), corpus.field("distinct", candidates)
-    )
+    suspects = _suspects(corpus.signatures(candidates), corpus.field("distinct", candidates))
     if not len(suspects):
         return unchanged
     suspected = candidates[suspects]
@@ -140,7 +138,8 @@ def _suspects(signatures: NDArray[np.uint64], sizes: NDArray[np.int32]) -> NDArr
 
     Each bit that only one of two has set stands for at least one piece that only this one has.
     """
-    apart = np.bitwise_count(signatures[:, np.newaxis] ^ signatures)
+    different = np.bitwise_count(signatures[:, np.newaxis] ^ signatures)
+    apart = np.add.reduce(different, axis=2, dtype=np.int32)
     shares = _MOST_APART * sizes
     alike = apart <= shares[:, np.newaxis] + shares
     if np.count_nonzero(alike) == len(sizes):
@@ -148,7 +147,7 @@ def _suspects(signatures: NDArray[np.uint64], sizes: NDArray[np.int32]) -> NDArr
     return np.flatnonzero(alike.sum(axis=1) > 1)
 
 
-def _repetition(statements: NDArray[np.int64], pieces: Sequence[NDArray[np.int64]]) -> Repetition:
+def _repetition(statements: NDArray[np.int64], pieces: Sequence[NDArray[np.uint32]]) -> Repetition:
     """What texts say of each other, given the hash of each and of its different pieces."""
     sizes = np.array([*map(len, pieces)])
     every = np.concatenate(pieces)

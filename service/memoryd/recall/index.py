@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import compress, islice
 from typing import TYPE_CHECKING, NamedTuple
+from zlib import crc32
 
 import numpy as np
 
-from memoryd.recall.arrays import ROW, SessionArrays
+from memoryd.recall.arrays import ROW, SIGNATURE_WORDS, SessionArrays
 from memoryd.recall.corpus import Corpus
 from memoryd.recall.cues import month_name, text_form
 from memoryd.recall.episodes import NO_EPISODE
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-SIGNATURE_BITS = 64
-"""Of what words and signs a memory's content has; several may share a bit."""
+_SIGNATURE_BITS = 64 * SIGNATURE_WORDS
 
 _TOLERATED_UNUSED_TERMS = 1000
 
@@ -55,6 +55,7 @@ class _Analysed(NamedTuple):
     rows: NDArray[np.void]
     terms: list[list[int]]
     pieces: list[list[int]]
+    signatures: NDArray[np.uint64]
     vectors: NDArray[np.float32]
 
 
@@ -118,8 +119,9 @@ class SessionIndex(SessionArrays):
 
     def _analysed(self, documents: list[Document]) -> _Analysed:
         count = len(documents)
+        signatures = np.zeros((count, SIGNATURE_WORDS), np.uint64)
         vectors = np.zeros((count, self.vectors.shape[1]), np.float32)
-        analysed = _Analysed(np.zeros(count, ROW), [], [], vectors)
+        analysed = _Analysed(np.zeros(count, ROW), [], [], signatures, vectors)
         vocabulary = self._vocabulary
         known = [(names, len(names)) for names in (self._speakers, self._episodes)]
         for place, document in enumerate(documents):
@@ -129,8 +131,9 @@ class SessionIndex(SessionArrays):
             terms = [*self._heading(document), *terms]
             analysed.terms.append([vocabulary.setdefault(term, len(vocabulary)) for term in terms])
             pieces = statement(plain(document.content))
-            hashes = {*map(hash, pieces)}
-            analysed.pieces.append([*hashes])
+            hashes = [crc32(piece.encode()) for piece in {*pieces}]
+            analysed.pieces.append(hashes)
+            signatures[place] = _signature(hashes)
             if document.vector is not None:
                 vectors[place] = document.vector
             analysed.rows[place] = (
@@ -145,7 +148,6 @@ class SessionIndex(SessionArrays):
                 document.vector is not None,
                 hash(tuple(pieces)) if pieces else 0,
                 len(hashes),
-                _signature(hashes),
             )
         for names, number in known:
             self._characters += sum(map(len, islice(names, number, None)))
@@ -177,6 +179,7 @@ class SessionIndex(SessionArrays):
         self._rows.append(analysed.rows)
         self._terms.append(analysed.terms)
         self._pieces.append(analysed.pieces)
+        self._signatures.append(analysed.signatures)
         self._vectors.append(analysed.vectors)
         ids = [document.memory_id for document in documents]
         self.ids += ids
@@ -192,6 +195,8 @@ class SessionIndex(SessionArrays):
         self._rows.replace(rows[order])
         self._terms.arrange(places, analysed.terms, order)
         self._pieces.arrange(places, analysed.pieces, order)
+        signatures = np.concatenate([self.signatures[places], analysed.signatures])
+        self._signatures.replace(signatures[order])
         # One copy of what may be megabytes: what stands in for new memories is overwritten.
         is_new = order >= len(places)
         source = np.append(places, np.zeros(len(fresh), np.int64))[order]
@@ -239,11 +244,11 @@ class SessionIndex(SessionArrays):
         self._said.replace(np.bincount(self.rows["speaker"]).astype(np.int32))
 
 
-def _signature(hashes: Iterable[int]) -> int:
+def _signature(hashes: Iterable[int]) -> NDArray[np.uint64]:
     signature = 0
     for number in hashes:
-        signature |= 1 << number % SIGNATURE_BITS
-    return signature
+        signature |= 1 << number % _SIGNATURE_BITS
+    return np.frombuffer(signature.to_bytes(_SIGNATURE_BITS // 8, "little"), np.uint64)
 
 
 def _renumbered(names: dict[str, int], used: NDArray[np.int64]) -> dict[str, int]:

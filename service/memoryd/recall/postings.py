@@ -22,8 +22,8 @@ HEADING = -2
 UNKNOWN = -3
 """The number of a term that is not known; it follows none."""
 
-BYTES = 3 * 4 + 2 * 8
-"""Of an occurrence at most: its rows, and its term's."""
+OCCURRENCE_BYTES = 3 * 4
+TERM_BYTES = 2 * 8
 
 _POSITION_BITS = 32
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from memoryd.recall.arrays import idf_of, shares_of
-from memoryd.recall.corpus import CONVERSATIONAL
+from memoryd.recall.corpus import CONVERSATIONAL, POSSESSIVES
 from memoryd.recall.cues import first_person, query_form
 from memoryd.recall.dates import phrases, spans
 from memoryd.recall.embedders.embedder import adds_up_words
@@ -44,7 +44,6 @@ _ANSWERING = ("when", "amount", "name")
 MAX_EMBEDDED_WORDS = 256
 """Of a longer query the first distinct words are embedded; BM25 sees all of them."""
 
-_POSSESSIVES = ("'s", "\u2019s")
 _SPAN_FADES_SECONDS = 7 * 86_400.0
 _COSINE_SCALE = 100_000.0
 """A cosine counts in its first five decimals."""
@@ -102,8 +101,8 @@ class Query:
     """A query, taken apart. Who is named counts for one signal only."""
 
     text: str
-    text_to_embed: str
-    """As the speaker named would say it, in the first person, as memories are written."""
+    names: set[str]
+    """The words of it that name a speaker."""
     words: list[str]
     """Without the names of speakers."""
     terms: list[str]
@@ -118,6 +117,11 @@ class Query:
     """What share of the query each of them is."""
     known: float
     """The share that any memory holds."""
+
+    @property
+    def text_to_embed(self) -> str:
+        """As the speaker named would say it, in the first person, as memories are written."""
+        return _as_said(self.text, self.names, self.language)
 
 
 class Meaning(NamedTuple):
@@ -134,14 +138,10 @@ def understand(text: str, indexes: Sequence[SessionIndex]) -> Query:
     corpus = corpus_of(indexes)
     analysed = analyser(corpus.language)
     words = analysed.words(text)
-    present = set(words)
     named: dict[str, set[str]] = {}
-    for speaker in corpus.speakers:
-        parts = present.intersection(
-            form for part in speaker.split() for form in (part, *(part + s for s in _POSSESSIVES))
-        )
-        if parts := {part for part in parts if analysed.term(part)}:
-            named[speaker] = parts
+    for word in words:
+        for speaker in corpus.names_of_speakers.get(word, ()):
+            named.setdefault(speaker, set()).add(word)
     names = set().union(*named.values())
     others = [word for word in words if word not in names]
     terms = analysed.terms(others)
@@ -151,7 +151,7 @@ def understand(text: str, indexes: Sequence[SessionIndex]) -> Query:
     shares = shares_of(frequencies, len(corpus))
     return Query(
         text=text,
-        text_to_embed=_as_said(text, names, corpus.language),
+        names=names,
         words=others,
         terms=terms,
         name_terms=name_terms,
@@ -181,7 +181,7 @@ def _as_said(text: str, names: set[str], language: str) -> str:
     person = first_person(language)
 
     def said(name: re.Match[str]) -> str:
-        return person.possessive if name[0].lower().endswith(_POSSESSIVES) else person.name
+        return person.possessive if name[0].lower().endswith(POSSESSIVES) else person.name
 
     forms = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
     reworded = re.sub(rf"\b(?:{forms})(?:\s+(?:{forms}))*\b", said, text, flags=re.IGNORECASE)
