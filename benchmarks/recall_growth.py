@@ -27,7 +27,8 @@ EPISODE = 20
 
 def milliseconds(size: int) -> float:
     """The median over queries."""
-    facts, questions = recall_facts.collection()
+    session = recall_facts.sessions()[0]
+    facts, questions = [fact.text for fact in session.facts], session.questions
     index = SessionIndex(
         Document(
             str(number),

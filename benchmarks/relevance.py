@@ -152,12 +152,13 @@ def _of_locomo(path: Path) -> Iterator[Talk]:
 
 def _of_facts() -> Iterator[Talk]:
     """Two halves of the facts, in alternating blocks."""
-    facts, questions = recall_facts.collection()
+    session = recall_facts.sessions()[0]
+    facts, questions = [fact.text for fact in session.facts], session.questions
     for half in range(2):
         places = [n for n in range(len(facts)) if n // FACTS_A_BLOCK % 2 == half]
-        number = {str(n): place for place, n in enumerate(places)}
+        number = {n: place for place, n in enumerate(places)}
         own = [
-            Question(asked.text, frozenset(number[i] for i in asked.evidence))
+            Question(asked.text, frozenset(number[n] for n in asked.evidence))
             for asked in questions
             if asked.evidence <= number.keys()
         ]
