@@ -13,10 +13,11 @@ Sessions of a kind that have the same name in several languages say the same lin
 
 | kind | what |
 |---|---|
-| facts | one user, 175 facts; weights have been fitted on it |
-| newcomers | sessions of 5 to 36 facts, most questions in other words than the fact's |
+| facts | one user, 122 facts; weights have been fitted on it |
+| newcomers | sessions of 5 to 40 facts, most questions in other words than the fact's |
 | updates | what is stored later corrects something, or looks as if it did |
-| languages | the same two sessions in 15 languages |
+| languages | the same two sessions in 15 languages, asked for in other words |
+| inflections | two in ten languages, asked for by other forms of their words and many small ones |
 
 Of every kind but the first, the sessions under every other name, beginning with the first, are for
 fitting weights and for development ("fit"), those under the rest for measuring only ("kept").
@@ -144,6 +145,9 @@ def parts() -> Iterator[Part]:
                 documents = session.documents(apart=apart)
                 yield Part(f"updates {manner}", session.half, documents, corrections)
                 yield Part(f"… what is no update, {manner}", session.half, documents, others)
+        elif session.kind == "inflections":
+            label = f"inflections: {session.language}"
+            yield Part(label, session.half, session.documents(), session.questions)
     yield from _of_languages([session for session in every if session.kind == "languages"])
 
 
