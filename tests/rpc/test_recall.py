@@ -268,6 +268,47 @@ async def test_chinese_is_found_by_its_characters(memory):
     assert contents(await ask(memory, "绿茶"))[0] == "他喜欢喝绿茶"
 
 
+@pytest.mark.parametrize(
+    ("query", "best"),
+    [
+        ("Wie heißt die Katze, die sie hat?", "Sie hat zwei Katzen, die im Garten schlafen"),
+        ("A-t-il payé la facture ?", "Il paie toujours ses factures après le deuxième rappel"),
+        ("Gdzie on mieszkał?", "On teraz pracuje w mieście, ale mieszka na wsi"),
+        ("倉庫はどこにありますか", "お客様は駅の隣の倉庫で働いている"),
+        ("Does he run a bakery?", "The customer runs two bakeries"),
+    ],
+)
+async def test_each_language_is_found_without_being_set(serve, query, best):
+    memory = (await serve(MEMORYD_EMBEDDER="none")).memory
+    await remember(
+        memory,
+        "Sie hat zwei Katzen, die im Garten schlafen",
+        "Wie sie sagt, ist sie die Chefin",
+        "Il paie toujours ses factures après le deuxième rappel",
+        "Il a la clé, et il est là",
+        "On teraz pracuje w mieście, ale mieszka na wsi",
+        "お客様は駅の隣の倉庫で働いている",
+        "The customer runs two bakeries",
+        "He does as he does",
+    )
+    assert contents(await ask(memory, query))[0] == best
+
+
+async def test_a_misspelled_word_is_found_for_less(serve):
+    memory = (await serve(MEMORYD_EMBEDDER="none")).memory
+    await remember(memory, "prefers vegetarian food", "order 4711 is late", "lives in Porto")
+    right, wrong = [await ask(memory, query) for query in ("vegetarian", "vegitarian")]
+    assert contents(wrong)[0] == contents(right)[0] == "prefers vegetarian food"
+    assert wrong.results[0].breakdown.lexical > 0
+    assert 0 < wrong.results[0].relevance < right.results[0].relevance
+    assert not any(r.breakdown.lexical for r in (await ask(memory, "4712")).results)
+
+
+async def test_pictures_count_beside_words(memory):
+    await remember(memory, "news of the day", "good news \N{FOX FACE}", "the \N{FOX FACE} is red")
+    assert contents(await ask(memory, "\N{FOX FACE} news"))[0] == "good news \N{FOX FACE}"
+
+
 async def test_another_language_is_stemmed_by_its_own_rules(serve):
     memory = (await serve(MEMORYD_RECALL_LANGUAGE="de", MEMORYD_EMBEDDER="none")).memory
     await remember(memory, "hat zwei Häuser am See", "mag Tee", "wohnt in Porto")

@@ -14,6 +14,7 @@ from memoryd.recall.similarity import similar_to_memory, similar_to_text
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 WORDS = ["red", "blue", "house", "garden", "running", "ran", "cat", "dogs", "piano", "2024", "why"]
+WORDS += ["nicht", "und", "katzen", "猫です", "gardne"]
 
 
 def document(number, content, *, speaker="", episode="", vector=None):
@@ -58,6 +59,7 @@ def test_updates_give_the_same_index_as_rebuilding(steps, query):
         held |= {d.memory_id: d for d in changed}
     rebuilt = SessionIndex(held.values())
     assert index.ids == rebuilt.ids
+    assert index.languages == rebuilt.languages
     assert ranked(index, query) == ranked(rebuilt, query)
     assert similar_to_text(index, query).tolist() == similar_to_text(rebuilt, query).tolist()
     for memory_id in index.ids:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from itertools import compress, islice
 from typing import TYPE_CHECKING
@@ -12,13 +13,17 @@ from memoryd.recall.arrays import ROW, SessionArrays
 from memoryd.recall.corpus import Corpus
 from memoryd.recall.cues import month_name, text_form
 from memoryd.recall.episodes import NO_EPISODE
-from memoryd.recall.text import DEFAULT_LANGUAGE, analyser
+from memoryd.recall.languages import DEFAULT_LANGUAGE, language_of
+from memoryd.recall.spellings import Spellings
+from memoryd.recall.text import analyser, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from numpy.typing import NDArray
+
+    from memoryd.recall.spellings import Alike
 
 SIGNATURE_BITS = 64
 """Of what terms a memory's content has; several terms may share a bit."""
@@ -67,7 +72,8 @@ class SessionIndex(SessionArrays):
     ) -> None:
         """`dimensions`: of the documents' vectors; 0 without an embedder."""
         super().__init__(dimensions=dimensions, language=language)
-        self._analyser = analyser(language)
+        self._languages: Counter[str] = Counter()
+        self._spellings = Spellings()
         self._corpus: Corpus | None = None
         self._forget_derived()
         self.update(documents)
@@ -79,6 +85,21 @@ class SessionIndex(SessionArrays):
             self._corpus = Corpus([self])
         return self._corpus
 
+    @property
+    def nbytes(self) -> int:
+        """As of arrays, and the trigrams of terms, which are made for the first query in need."""
+        return super().nbytes + self._spellings.nbytes
+
+    @property
+    def languages(self) -> Counter[str]:
+        """How many memories are taken to be in each language."""
+        return self._languages
+
+    def spelled_like(self, term: str) -> list[Alike]:
+        """The terms of memories that are spelled much like one of none, in no order."""
+        alike = self._spellings.like(term, self._vocabulary)
+        return [one for one in alike if self.frequency(one.term)]
+
     def update(self, changed: Iterable[Document], removed: Iterable[str] = ()) -> None:
         """Take in new and changed memories and drop removed ones; ids not held are passed over."""
         fresh = {document.memory_id: document for document in changed}
@@ -89,6 +110,7 @@ class SessionIndex(SessionArrays):
         kept[gone] = False
         for place in gone:
             np.subtract.at(self._frequencies, np.unique(self._held(place)), 1)
+            self._languages[language_of(words_of(self.contents[place]), self.language)] -= 1
         documents = sorted(fresh.values(), key=lambda document: document.created)
         rows, tokens = self._analysed(documents)
         self._count_terms(tokens)
@@ -115,8 +137,10 @@ class SessionIndex(SessionArrays):
         vocabulary = self._vocabulary
         known = [(names, len(names)) for names in (self._speakers, self._episodes)]
         for place, document in enumerate(documents):
-            words = self._analyser.words(document.content)
-            terms = self._analyser.terms(words)[:MAX_TERMS]
+            words = words_of(document.content)
+            language = language_of(words, self.language)
+            self._languages[language] += 1
+            terms = analyser(language).terms(words)[:MAX_TERMS]
             own = len(terms)
             distinct = set(terms)
             terms = [*self._heading(document), *terms]
@@ -130,7 +154,7 @@ class SessionIndex(SessionArrays):
                 if document.episode
                 else NO_EPISODE,
                 own,
-                *text_form(document.content, words, self.language),
+                *text_form(document.content, words, language),
                 document.vector is not None,
                 len(distinct),
                 _signature(distinct),
@@ -144,8 +168,8 @@ class SessionIndex(SessionArrays):
         day = document.occurred_at
         date = f"{day.day} {month_name(day.month, self.language)} {day.year}" if day else ""
         return [
-            *self._analyser.terms_of_label(document.speaker),
-            *self._analyser.terms_of_label(date),
+            *analyser(self.language).terms_of_label(document.speaker),
+            *analyser(self.language).terms_of_label(date),
         ]
 
     def _count_terms(self, tokens: list[NDArray[np.int64]]) -> None:
@@ -248,6 +272,7 @@ class SessionIndex(SessionArrays):
         kept = _renumbered(self._vocabulary, used)
         self._characters += sum(map(len, kept)) - sum(map(len, self._vocabulary))
         self._vocabulary = kept
+        self._spellings = Spellings()
         for field, names in (("speaker", self._speakers), ("episode", self._episodes)):
             values = self.rows[field]
             present = np.unique(values[values != NO_EPISODE])

@@ -17,7 +17,8 @@ from memoryd.recall.dates import phrases, spans
 from memoryd.recall.embedders.embedder import adds_up_words
 from memoryd.recall.index import corpus_of
 from memoryd.recall.literal import literal
-from memoryd.recall.text import analyser
+from memoryd.recall.looking_up import look_up
+from memoryd.recall.text import words_of
 from memoryd.recall.weights import USUAL_SPREAD
 
 if TYPE_CHECKING:
@@ -89,16 +90,20 @@ class Query:
     """As the speaker named would say it, in the first person, as memories are written."""
     words: list[str]
     """Without the names of speakers."""
+    term_of: Mapping[str, str]
+    """The first term that each word stands for; a stop word stands for none."""
     terms: list[str]
     """Of `words`, in order."""
     name_terms: list[str]
     speaker: str
     """The one whom the query names, in lower case; empty for none or several."""
     language: str
+    """That it is taken to be in."""
     weights: Mapping[str, float]
-    """The IDF of each of `terms` and `name_terms` over all the sessions."""
+    """What each of `terms` and `name_terms` weighs, and other terms that stand for the same: the
+    IDF over all the sessions, times the similarity to the word of the query."""
     shares: Mapping[str, float]
-    """What share of the query each of them is."""
+    """What share of the query each of them is, in the same way."""
     known: float
     """The share that any memory holds."""
 
@@ -113,37 +118,43 @@ class Meaning(NamedTuple):
 
 
 def understand(text: str, indexes: Sequence[SessionIndex]) -> Query:
-    """Take a query apart, knowing who speaks in the sessions."""
+    """Take a query apart, knowing who speaks in the sessions, and in which languages."""
     corpus = corpus_of(indexes)
-    analysed = analyser(corpus.language)
-    words = analysed.words(text)
-    present = set(words)
+    words = words_of(text)
+    looked_up = look_up(words, corpus, indexes)
+    term_of = looked_up.term_of
     named: dict[str, set[str]] = {}
     for speaker in corpus.speakers:
-        parts = present.intersection(
+        parts = term_of.keys() & {
             form for part in speaker.split() for form in (part, *(part + s for s in _POSSESSIVES))
-        )
-        if parts := {part for part in parts if analysed.term(part)}:
+        }
+        if parts:
             named[speaker] = parts
     names = set().union(*named.values())
     others = [word for word in words if word not in names]
-    terms = analysed.terms(others)
-    name_terms = analysed.terms(word for word in words if word in names)
-    every = list(dict.fromkeys((*terms, *name_terms)))
-    frequencies = np.array([*map(corpus.frequency, every)], np.int32)
-    idf = inverse_document_frequency(frequencies, len(corpus))
-    shares = shares_of(frequencies, len(corpus))
+    terms = [term_of[word] for word in others if word in term_of]
+    name_terms = [term_of[word] for word in words if word in names]
+    first = list(dict.fromkeys((*terms, *name_terms)))
+    forms = looked_up.forms(first)
+    frequency = {form: corpus.frequency(form) for form in forms}
+    idf = inverse_document_frequency(np.array([*frequency.values()], np.int32), len(corpus))
+    of_first = np.array([frequency[term] for term in first], np.int32)
+    share = dict(zip(first, shares_of(of_first, len(corpus)).tolist(), strict=True))
     return Query(
         text=text,
-        text_to_embed=_as_said(text, names, corpus.language),
+        text_to_embed=_as_said(text, names, looked_up.language),
         words=others,
+        term_of=term_of,
         terms=terms,
         name_terms=name_terms,
         speaker=next(iter(named)) if len(named) == 1 else "",
-        language=corpus.language,
-        weights=dict(zip(every, idf.tolist(), strict=True)),
-        shares=dict(zip(every, shares.tolist(), strict=True)),
-        known=shares[frequencies > 0].sum().item(),
+        language=looked_up.language,
+        weights={
+            form: weight * one.similarity
+            for (form, one), weight in zip(forms.items(), idf.tolist(), strict=True)
+        },
+        shares={form: share[one.term] * one.similarity for form, one in forms.items()},
+        known=sum(share[term] * forms[term].similarity for term in first if frequency[term]),
     )
 
 
@@ -151,8 +162,8 @@ def meaning_of(query: Query, embedder: Embedder) -> Meaning:
     """Have a query embedded; blocks for as long as the embedder takes."""
     if not adds_up_words(embedder):
         return Meaning(embedder.embed([query.text_to_embed])[0], adds_up_words=False)
-    term = analyser(query.language).term
-    weighed = {word: query.weights[term(word)] for word in query.words if term(word)}
+    term_of = query.term_of
+    weighed = {word: query.weights[term_of[word]] for word in query.words if word in term_of}
     telling = dict(islice(weighed.items(), MAX_EMBEDDED_WORDS))
     vector = embedder.embed_weighted([*telling], [*telling.values()])
     return Meaning(vector, adds_up_words=True)
@@ -321,9 +332,9 @@ def _is_concerned(relevance: Floats, corpus: Corpus) -> NDArray[np.bool_]:
 
 def _share_of_dates(query: Query) -> float:
     """The share of a query that its dates are."""
-    analysed = analyser(query.language)
     named = " ".join(phrases(query.text, query.language))
-    return sum(query.shares.get(term, 0.0) for term in set(analysed.terms(analysed.words(named))))
+    terms = {query.term_of.get(word, "") for word in words_of(named)}
+    return sum(query.shares.get(term, 0.0) for term in terms)
 
 
 def _cues(query: Query, corpus: Corpus, now: datetime) -> dict[str, Floats]:

@@ -15,9 +15,10 @@ from memoryd.recall.dates import phrases
 from memoryd.recall.embedders.embedder import adds_up_words
 from memoryd.recall.fusion import rank
 from memoryd.recall.index import Document
+from memoryd.recall.languages import language_of
 from memoryd.recall.signals import Meaning, meaning_of, understand
 from memoryd.recall.similarity import similar_to_memory, similar_to_text
-from memoryd.recall.text import analyser
+from memoryd.recall.text import analyser, words_of
 from memoryd.retrieval.heavy import has_failed, no_check
 from memoryd.retrieval.loading import INLINE_WORK
 from memoryd.retrieval.query import Result, Retrieved, Similar, by_importance
@@ -227,8 +228,8 @@ class Retrieval:
         """How much there is to do for a query, in terms looked at, about."""
         work = len(query) * WORK_A_CHARACTER
         work += len(phrases(query, self._language)) * WORK_A_PHRASE
-        analysed = analyser(self._language)
-        has_terms = any(map(analysed.term, analysed.words(query[:HEAD_CHARACTERS])))
+        words = words_of(query[:HEAD_CHARACTERS])
+        has_terms = any(map(analyser(language_of(words, self._language)).term, words))
         for one in cached:
             index = self._sessions.view(one).index
             work += 0 if index is None else len(index.tokens)

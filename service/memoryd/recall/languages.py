@@ -1,0 +1,231 @@
+"""Which language a text is in: told by its script and its stop words, since no more is needed.
+
+What language a memory is taken to be in decides its stop words, its endings and its cues alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import unicodedata
+from collections import Counter, defaultdict
+from itertools import chain, islice
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Mapping, Sequence
+
+DEFAULT_LANGUAGE = "en"
+
+LATIN = "LATIN"
+
+_BEYOND_LATIN = "\u0370"
+"""Letters that sort before it are Latin."""
+
+_OF_SCRIPT = {
+    "ARABIC": "ar",
+    "ARMENIAN": "hy",
+    "CJK": "zh",
+    "CYRILLIC": "ru",
+    "DEVANAGARI": "hi",
+    "GREEK": "el",
+    "HANGUL": "ko",
+    "HEBREW": "he",
+    "HIRAGANA": "ja",
+    "KATAKANA": "ja",
+    "TAMIL": "ta",
+    "THAI": "th",
+}
+"""The language that a script is taken for where words do not tell, by the script's name in
+Unicode's names of characters."""
+
+_SCRIPT_OF = {
+    **{language: script for script, language in _OF_SCRIPT.items() if language != "ja"},
+    "bg": "CYRILLIC",
+    "fa": "ARABIC",
+    "ja": "HIRAGANA",
+    "ne": "DEVANAGARI",
+    "sr": "CYRILLIC",
+    "uk": "CYRILLIC",
+    "yi": "HEBREW",
+}
+"""Of languages that are not written in Latin letters."""
+
+_BM25S_LISTS = {
+    "da": "DANISH",
+    "de": "GERMAN",
+    "en": "EN_PLUS",
+    "es": "SPANISH",
+    "fr": "FRENCH",
+    "it": "ITALIAN",
+    "ko": "KOREAN",
+    "nl": "DUTCH",
+    "no": "NORWEGIAN",
+    "pt": "PORTUGUESE",
+    "ru": "RUSSIAN",
+    "sv": "SWEDISH",
+    "tr": "TURKISH",
+    "zh": "CHINESE",
+}
+_OTHER_LISTS = frozenset(
+    ("ar", "bg", "ca", "cs", "fa", "fi", "he", "hi", "hu", "id", "ja", "pl", "ro", "sk", "uk")
+)
+"""Those of the library stop-words; its Greek is ancient, its Vietnamese mostly phrases."""
+
+_GUESSED = (
+    *("ar", "bg", "da", "de", "en", "es", "fa", "fr", "it"),
+    *("nl", "no", "pl", "pt", "ru", "sv", "tr", "uk"),
+)
+"""Languages that stop words tell apart; of each other script there is one."""
+
+_TELLING_WORDS = 64
+"""Of a text, from its beginning; more tell nothing else."""
+
+_SHARED = 0.5
+"""What a stop word counts at least, of however many languages; of one alone it counts 1."""
+
+_MOST_OTHERS = 1
+"""Languages that share a word of the longer English list, for it to be English."""
+
+_LETTER = 0.5
+"""What a letter counts, which names have in any language."""
+
+_LEAD = 0.6
+"""How much more has to speak for a language than for the default."""
+
+
+class _Signs(NamedTuple):
+    """What tells the languages of a script apart."""
+
+    languages: tuple[str, ...]
+    words: Mapping[str, tuple[float, tuple[str, ...]]]
+    """The stop words: what each counts, for which languages."""
+    letters: Mapping[str, tuple[float, tuple[str, ...]]]
+    """Letters beyond ASCII that stop words have; the same."""
+
+
+def script_of(word: str) -> str:
+    """The script of a word's first letter, as Unicode's names of characters begin."""
+    if word < _BEYOND_LATIN:
+        return LATIN
+    return unicodedata.name(word[0], LATIN).partition(" ")[0]
+
+
+def _script(language: str) -> str:
+    return _SCRIPT_OF.get(language, LATIN)
+
+
+def language_in(script: str, language: str) -> str:
+    """The language that words of a script are in, in a text of a language."""
+    if script == _script(language):
+        return language
+    known = _OF_SCRIPT.get(script, DEFAULT_LANGUAGE if script == LATIN else language)
+    # Japanese is written in three scripts.
+    return language if language == "ja" and known in ("ja", "zh") else known
+
+
+def language_of(words: Sequence[str], default: str, likely: Container[str] = ()) -> str:
+    """The language of a text, given its words in lower case; `default` where they do not tell.
+
+    Less is enough for one that is `likely`. Given are ISO 639-1 codes, and so is the answer.
+    """
+    script, seen = _main_script(words)
+    usual = language_in(script, default)
+    votes = _votes(seen, _signs(script, usual))
+    best = max(votes, key=lambda known: (votes[known], known == usual, known in likely))
+    lead = votes[best] - votes[usual]
+    return best if lead >= _LEAD or (lead > 0 and best in likely) else usual
+
+
+def _main_script(words: Sequence[str]) -> tuple[str, set[str]]:
+    """The script of most words, and which words those are."""
+    head = set(islice(words, _TELLING_WORDS))
+    if all(word < _BEYOND_LATIN for word in head):
+        return LATIN, head
+    by_script: dict[str, set[str]] = defaultdict(set)
+    for word in head:
+        if word[0].isalpha():
+            by_script[script_of(word)].add(word)
+    if "HIRAGANA" in by_script or "KATAKANA" in by_script:
+        by_script["HIRAGANA"] |= by_script.pop("KATAKANA", set()) | by_script.pop("CJK", set())
+    if not by_script:
+        return LATIN, head
+    script = max(by_script, key=lambda script: (len(by_script[script]), script))
+    return script, by_script[script]
+
+
+def _votes(words: set[str], signs: _Signs) -> dict[str, float]:
+    """How much speaks for each language of a script."""
+    votes = dict.fromkeys(signs.languages, 0.0)
+    for joined in [word for word in words if "'" in word or "\u2019" in word]:
+        words.update(joined.replace("\u2019", "'").split("'"))
+    letters = {letter for word in words if not word.isascii() for letter in word}
+    for told, weights in ((words, signs.words), (letters, signs.letters)):
+        for sign in [sign for sign in told if sign in weights]:
+            weight, languages = weights[sign]
+            for language in languages:
+                votes[language] += weight
+    return votes
+
+
+@functools.lru_cache
+def _signs(script: str, usual: str) -> _Signs:
+    languages = sorted({usual, *(name for name in _GUESSED if _script(name) == script)})
+    words = {language: _parts(stop_words(language)) for language in languages}
+    if "en" in words:
+        # Most texts are English. The longer list has words of others, too, most in several lists.
+        held = Counter(chain.from_iterable(words.values()))
+        words["en"] |= {word for word in _parts(_other_list("en")) if held[word] <= _MOST_OTHERS}
+    letters = (
+        {language: frozenset(filter(_is_special, "".join(words[language]))) for language in words}
+        if script == LATIN
+        else {}
+    )
+    return _Signs(
+        tuple(languages),
+        {
+            word: (_SHARED + (1 - _SHARED) / len(known), known)
+            for word, known in _holders(words).items()
+        },
+        {
+            letter: (_LETTER + (_LEAD - _LETTER) / (len(known) + 1), known)
+            for letter, known in _holders(letters).items()
+        },
+    )
+
+
+def _holders(signs: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
+    """The languages that have each sign."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for language, held in signs.items():
+        for sign in held:
+            found[sign].append(language)
+    return {sign: tuple(languages) for sign, languages in found.items()}
+
+
+def _is_special(letter: str) -> bool:
+    return letter.isalpha() and not letter.isascii()
+
+
+def _parts(words: Iterable[str]) -> frozenset[str]:
+    return frozenset(part for word in words for part in word.split("'"))
+
+
+@functools.lru_cache
+def stop_words(language: str) -> frozenset[str]:
+    """Those of a language, also without their apostrophes; none where no list is known."""
+    name = _BM25S_LISTS.get(language)
+    if name is not None:
+        from bm25s import stopwords  # noqa: PLC0415  a third of a second
+
+        words: Iterable[str] = getattr(stopwords, f"STOPWORDS_{name}")
+    elif language in _OTHER_LISTS:
+        words = _other_list(language)
+    else:
+        return frozenset()
+    return frozenset(form for word in words for form in (word, word.replace("'", "")))
+
+
+def _other_list(language: str) -> frozenset[str]:
+    from stop_words import get_stop_words  # noqa: PLC0415  reads a file
+
+    return frozenset(get_stop_words(language))

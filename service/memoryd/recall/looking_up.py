@@ -1,0 +1,91 @@
+"""Which terms of some sessions the words of a query stand for."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from itertools import chain
+from typing import TYPE_CHECKING, NamedTuple
+
+from memoryd.recall.languages import language_of
+from memoryd.recall.spellings import Alike, is_comparable
+from memoryd.recall.text import analyser
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from memoryd.recall.corpus import Corpus
+    from memoryd.recall.index import SessionIndex
+
+MOST_LANGUAGES = 6
+"""Of those that memories are in, the commonest, under which words are looked up."""
+
+MOST_ALIKE = 3
+"""Terms that a word may stand for which no memory has."""
+
+MOST_COMPARED = 8
+"""Words of a query that are compared with terms because no memory has them."""
+
+
+class LookedUp(NamedTuple):
+    """The words of a query and what they stand for."""
+
+    language: str
+    """That the query is taken to be in."""
+    term_of: Mapping[str, str]
+    """The first term that each word stands for; a stop word stands for none."""
+    alike: Mapping[str, Sequence[Alike]]
+    """Of each first term, all that stand for the same, itself first."""
+
+    def forms(self, terms: Iterable[str]) -> dict[str, Alike]:
+        """What stands for some first terms: for which, and how similar it is to the word."""
+        first = {term: Alike(term, self.alike[term][0].similarity) for term in terms}
+        others = {
+            one.term: Alike(term, one.similarity) for term in first for one in self.alike[term][1:]
+        }
+        return others | first
+
+
+def look_up(words: Sequence[str], corpus: Corpus, indexes: Sequence[SessionIndex]) -> LookedUp:
+    """Find the words of a query among the terms of its sessions.
+
+    Each memory has the terms of its own language, so the query's words are looked up under all
+    that memories are in. The language of a query says which words are stop words. Words that no
+    memory has stand for terms that are spelled much like them.
+    """
+    held = _languages(indexes)
+    language = language_of(words, corpus.language, likely=held)
+    own, others = analyser(language), [analyser(known) for known in held if known != language]
+    term_of: dict[str, str] = {}
+    alike: dict[str, Sequence[Alike]] = {}
+    compared = 0
+    for word in dict.fromkeys(words):
+        if not (term := own.term(word)):
+            continue
+        found = _commonest({term, *(other.term(word) for other in others)}, corpus)
+        if not found and is_comparable(term) and compared < MOST_COMPARED:
+            compared += 1
+            found = _most_alike(chain.from_iterable(index.spelled_like(term) for index in indexes))
+        found = found or [Alike(term, 1.0)]
+        term_of[word] = found[0].term
+        alike.setdefault(found[0].term, found)
+    return LookedUp(language, term_of, alike)
+
+
+def _languages(indexes: Sequence[SessionIndex]) -> list[str]:
+    """Of the memories, the commonest first."""
+    counted: Counter[str] = Counter()
+    for index in indexes:
+        counted.update(index.languages)
+    by_count = sorted(counted, key=lambda language: (-counted[language], language))
+    return [language for language in by_count[:MOST_LANGUAGES] if counted[language]]
+
+
+def _commonest(forms: set[str], corpus: Corpus) -> list[Alike]:
+    """Those that memories have, the commonest first."""
+    counted = sorted((-corpus.frequency(form), form) for form in forms)
+    return [Alike(form, 1.0) for count, form in counted if count]
+
+
+def _most_alike(found: Iterable[Alike]) -> list[Alike]:
+    return heapq.nsmallest(MOST_ALIKE, set(found), key=lambda one: (-one.similarity, one.term))
