@@ -45,7 +45,9 @@ from locomo import ndcg, recall
 from memoryd.recall.embedders.embedder import KNOWN, EmbedderUnavailable, load
 from memoryd.recall.fusion import rank
 from memoryd.recall.index import Document, SessionIndex
+from memoryd.recall.languages import DEFAULT_LANGUAGE, language_of
 from memoryd.recall.signals import meaning_of, signals, understand
+from memoryd.recall.text import words_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -246,9 +248,21 @@ def show(label: str, rows: Rows, *, languages: bool) -> None:
         print(f"{name:40}", end="")
         for half in HALVES:
             values = halves.get(half, [])
-            means = 100 * np.mean(values, axis=0) if values else np.full(len(MEASURES), np.nan)
-            print(f"{len(values):6}" + "".join(f"{mean:8.1f}" for mean in means), end="")
+            means = [f"{100 * mean:8.1f}" for mean in np.mean(values, axis=0)] if values else []
+            print(f"{len(values):6}" + "".join(means or len(MEASURES) * [f"{'–':>8}"]), end="")
         print()
+
+
+def show_languages_told() -> None:
+    """Print the share of texts whose language they tell, of each language in per cent."""
+    told: dict[str, list[bool]] = defaultdict(list)
+    for session in sessions():
+        for text, _ in (*session.facts, *session.questions):
+            told[session.language].append(
+                language_of(words_of(text), DEFAULT_LANGUAGE) == session.language
+            )
+    shares = (f"{language} {100 * np.mean(right):.0f}" for language, right in sorted(told.items()))
+    print("texts taken to be in their own language:", ", ".join(shares))
 
 
 def main() -> None:
@@ -256,6 +270,7 @@ def main() -> None:
     parser.add_argument("--embedders", nargs="+", default=("none", *KNOWN))
     parser.add_argument("--languages", action="store_true", help="each language by itself, too")
     arguments = parser.parse_args()
+    show_languages_told()
     asked = [*parts()]
     for choice in arguments.embedders:
         try:

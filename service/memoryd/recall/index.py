@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import compress, islice
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from memoryd.recall.arrays import ROW, SessionArrays
 from memoryd.recall.corpus import Corpus
 from memoryd.recall.cues import month_name, text_form
 from memoryd.recall.episodes import NO_EPISODE
-from memoryd.recall.languages import DEFAULT_LANGUAGE, language_of
+from memoryd.recall.languages import DEFAULT_LANGUAGE, commonest, language_of
 from memoryd.recall.spellings import Spellings
 from memoryd.recall.text import analyser, words_of
 
@@ -72,7 +73,8 @@ class SessionIndex(SessionArrays):
     ) -> None:
         """`dimensions`: of the documents' vectors; 0 without an embedder."""
         super().__init__(dimensions=dimensions, language=language)
-        self._languages: Counter[str] = Counter()
+        self.memories_in: Counter[str] = Counter()
+        """How many memories are taken to be in each language."""
         self._spellings = Spellings()
         self._corpus: Corpus | None = None
         self._forget_derived()
@@ -90,10 +92,10 @@ class SessionIndex(SessionArrays):
         """As of arrays, and the trigrams of terms, which are made for the first query in need."""
         return super().nbytes + self._spellings.nbytes
 
-    @property
-    def languages(self) -> Counter[str]:
-        """How many memories are taken to be in each language."""
-        return self._languages
+    @cached_property
+    def languages(self) -> tuple[str, ...]:
+        """Those that memories are taken to be in, the commonest first."""
+        return commonest(self.memories_in)
 
     def spelled_like(self, term: str) -> list[Alike]:
         """The terms of memories that are spelled much like one of none, in no order."""
@@ -110,7 +112,7 @@ class SessionIndex(SessionArrays):
         kept[gone] = False
         for place in gone:
             np.subtract.at(self._frequencies, np.unique(self._held(place)), 1)
-            self._languages[language_of(words_of(self.contents[place]), self.language)] -= 1
+            self.memories_in[language_of(words_of(self.contents[place]), self.language)] -= 1
         documents = sorted(fresh.values(), key=lambda document: document.created)
         rows, tokens = self._analysed(documents)
         self._count_terms(tokens)
@@ -139,7 +141,7 @@ class SessionIndex(SessionArrays):
         for place, document in enumerate(documents):
             words = words_of(document.content)
             language = language_of(words, self.language)
-            self._languages[language] += 1
+            self.memories_in[language] += 1
             terms = analyser(language).terms(words)[:MAX_TERMS]
             own = len(terms)
             distinct = set(terms)
@@ -256,7 +258,7 @@ class SessionIndex(SessionArrays):
     def _forget_derived(self) -> None:
         """Drop what is derived from all memories together; it is computed again when asked for."""
         self._corpus = None
-        for name in ("idf", "extent", "episodes"):
+        for name in ("idf", "extent", "episodes", "languages"):
             self.__dict__.pop(name, None)
 
     def _is_stale(self) -> bool:

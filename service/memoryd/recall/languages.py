@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import unicodedata
 from collections import Counter, defaultdict
-from itertools import chain, islice
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -101,6 +101,8 @@ class _Signs(NamedTuple):
     """The stop words: what each counts, for which languages."""
     letters: Mapping[str, tuple[float, tuple[str, ...]]]
     """Letters beyond ASCII that stop words have; the same."""
+    strange: frozenset[str]
+    """The words that are none of the usual language's."""
 
 
 def script_of(word: str) -> str:
@@ -128,43 +130,40 @@ def language_of(words: Sequence[str], default: str, likely: Container[str] = ())
 
     Less is enough for one that is `likely`. Given are ISO 639-1 codes, and so is the answer.
     """
-    script, seen = _main_script(words)
+    script, told, letters = LATIN, set(words[:_TELLING_WORDS]), set[str]()
+    if not all(map(str.isascii, told)):
+        script, told = _main_script(told)
+        letters.update(*(word for word in told if not word.isascii()))
+        told = {word.replace("\u2019", "'") for word in told}
+    for joined in [word for word in told if "'" in word]:
+        told.update(joined.split("'"))
     usual = language_in(script, default)
-    votes = _votes(seen, _signs(script, usual))
+    signs = _signs(script, usual)
+    if signs.strange.isdisjoint(told) and not letters:
+        return usual  # what counts for another language counts for this one as much
+    votes = dict.fromkeys(signs.languages, 0.0)
+    for seen, weights in ((told, signs.words), (letters, signs.letters)):
+        for sign in [sign for sign in seen if sign in weights]:
+            weight, languages = weights[sign]
+            for language in languages:
+                votes[language] += weight
     best = max(votes, key=lambda known: (votes[known], known == usual, known in likely))
     lead = votes[best] - votes[usual]
     return best if lead >= _LEAD or (lead > 0 and best in likely) else usual
 
 
-def _main_script(words: Sequence[str]) -> tuple[str, set[str]]:
+def _main_script(words: set[str]) -> tuple[str, set[str]]:
     """The script of most words, and which words those are."""
-    head = set(islice(words, _TELLING_WORDS))
-    if all(word < _BEYOND_LATIN for word in head):
-        return LATIN, head
     by_script: dict[str, set[str]] = defaultdict(set)
-    for word in head:
+    for word in words:
         if word[0].isalpha():
             by_script[script_of(word)].add(word)
     if "HIRAGANA" in by_script or "KATAKANA" in by_script:
         by_script["HIRAGANA"] |= by_script.pop("KATAKANA", set()) | by_script.pop("CJK", set())
     if not by_script:
-        return LATIN, head
+        return LATIN, words
     script = max(by_script, key=lambda script: (len(by_script[script]), script))
     return script, by_script[script]
-
-
-def _votes(words: set[str], signs: _Signs) -> dict[str, float]:
-    """How much speaks for each language of a script."""
-    votes = dict.fromkeys(signs.languages, 0.0)
-    for joined in [word for word in words if "'" in word or "\u2019" in word]:
-        words.update(joined.replace("\u2019", "'").split("'"))
-    letters = {letter for word in words if not word.isascii() for letter in word}
-    for told, weights in ((words, signs.words), (letters, signs.letters)):
-        for sign in [sign for sign in told if sign in weights]:
-            weight, languages = weights[sign]
-            for language in languages:
-                votes[language] += weight
-    return votes
 
 
 @functools.lru_cache
@@ -180,6 +179,7 @@ def _signs(script: str, usual: str) -> _Signs:
         if script == LATIN
         else {}
     )
+    strange = frozenset().union(*words.values()) - words[usual]
     return _Signs(
         tuple(languages),
         {
@@ -190,6 +190,7 @@ def _signs(script: str, usual: str) -> _Signs:
             letter: (_LETTER + (_LEAD - _LETTER) / (len(known) + 1), known)
             for letter, known in _holders(letters).items()
         },
+        strange,
     )
 
 
@@ -208,6 +209,12 @@ def _is_special(letter: str) -> bool:
 
 def _parts(words: Iterable[str]) -> frozenset[str]:
     return frozenset(part for word in words for part in word.split("'"))
+
+
+def commonest(counted: Mapping[str, int]) -> tuple[str, ...]:
+    """The languages that are counted above 0, the commonest first."""
+    held = [(-count, language) for language, count in counted.items() if count > 0]
+    return tuple(language for _, language in sorted(held))
 
 
 @functools.lru_cache

@@ -7,7 +7,7 @@ from collections import Counter
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
-from memoryd.recall.languages import language_of
+from memoryd.recall.languages import commonest, language_of
 from memoryd.recall.spellings import Alike, is_comparable
 from memoryd.recall.text import analyser
 
@@ -43,7 +43,7 @@ class LookedUp(NamedTuple):
         others = {
             one.term: Alike(term, one.similarity) for term in first for one in self.alike[term][1:]
         }
-        return others | first
+        return others | first if others else first
 
 
 def look_up(words: Sequence[str], corpus: Corpus, indexes: Sequence[SessionIndex]) -> LookedUp:
@@ -62,7 +62,8 @@ def look_up(words: Sequence[str], corpus: Corpus, indexes: Sequence[SessionIndex
     for word in dict.fromkeys(words):
         if not (term := own.term(word)):
             continue
-        found = _commonest({term, *(other.term(word) for other in others)}, corpus)
+        forms = {term, *(other.term(word) for other in others)} if others else {term}
+        found = _commonest(forms, corpus)
         if not found and is_comparable(term) and compared < MOST_COMPARED:
             compared += 1
             found = _most_alike(chain.from_iterable(index.spelled_like(term) for index in indexes))
@@ -72,19 +73,20 @@ def look_up(words: Sequence[str], corpus: Corpus, indexes: Sequence[SessionIndex
     return LookedUp(language, term_of, alike)
 
 
-def _languages(indexes: Sequence[SessionIndex]) -> list[str]:
+def _languages(indexes: Sequence[SessionIndex]) -> Sequence[str]:
     """Of the memories, the commonest first."""
+    if len(indexes) == 1:
+        return indexes[0].languages[:MOST_LANGUAGES]
     counted: Counter[str] = Counter()
     for index in indexes:
-        counted.update(index.languages)
-    by_count = sorted(counted, key=lambda language: (-counted[language], language))
-    return [language for language in by_count[:MOST_LANGUAGES] if counted[language]]
+        counted += index.memories_in
+    return commonest(counted)[:MOST_LANGUAGES]
 
 
 def _commonest(forms: set[str], corpus: Corpus) -> list[Alike]:
     """Those that memories have, the commonest first."""
-    counted = sorted((-corpus.frequency(form), form) for form in forms)
-    return [Alike(form, 1.0) for count, form in counted if count]
+    counted = [(-count, form) for form in forms if (count := corpus.frequency(form))]
+    return [Alike(form, 1.0) for _, form in sorted(counted)]
 
 
 def _most_alike(found: Iterable[Alike]) -> list[Alike]:

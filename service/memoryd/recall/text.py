@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 MAX_WORD_CHARS = 64
 """Of a longer run only the head is kept: it is no word, and equal heads are enough to find it."""
 
-_CACHED_WORDS = 65_536
+_CACHED_WORDS = 16_384
+"""Of each language, of which there may be some twenty."""
+
 _CACHED_LABELS = 1024
 
 # Of a regular expression: characters of scripts that put no space between words.

@@ -534,8 +534,8 @@ class Settings(SettingsModel):
     recall_language: Language = Field(
         default="en",
         description=(
-            "The language of contents and queries, for stop words and stemming; in one without a "
-            "stemmer words are compared as they are."
+            "The language that contents and queries are taken to be in where their script and "
+            "their stop words do not tell; it decides which words are left out, and what endings."
         ),
     )
     session_cache_bytes: Integer = Field(
