@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from memoryd.recall.languages import commonest, language_of
 from memoryd.recall.spellings import Alike, is_comparable
-from memoryd.recall.text import analyser
+from memoryd.recall.text import analyser, is_unspaced
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -34,16 +34,10 @@ class LookedUp(NamedTuple):
     """That the query is taken to be in."""
     term_of: Mapping[str, str]
     """The first term that each word stands for; a stop word stands for none."""
-    alike: Mapping[str, Sequence[Alike]]
-    """Of each first term, all that stand for the same, itself first."""
-
-    def forms(self, terms: Iterable[str]) -> dict[str, Alike]:
-        """What stands for some first terms: for which, and how similar it is to the word."""
-        first = {term: Alike(term, self.alike[term][0].similarity) for term in terms}
-        others = {
-            one.term: Alike(term, one.similarity) for term in first for one in self.alike[term][1:]
-        }
-        return others | first if others else first
+    similarity: Mapping[str, float]
+    """Of those that are not a word's own, to that word."""
+    besides: Mapping[str, Sequence[Alike]]
+    """What else the word of a first term stands for."""
 
 
 def look_up(words: Sequence[str], corpus: Corpus, indexes: Sequence[SessionIndex]) -> LookedUp:
@@ -57,20 +51,28 @@ def look_up(words: Sequence[str], corpus: Corpus, indexes: Sequence[SessionIndex
     language = language_of(words, corpus.language, likely=held)
     own, others = analyser(language), [analyser(known) for known in held if known != language]
     term_of: dict[str, str] = {}
-    alike: dict[str, Sequence[Alike]] = {}
+    similarity: dict[str, float] = {}
+    besides: dict[str, Sequence[Alike]] = {}
     compared = 0
     for word in dict.fromkeys(words):
         if not (term := own.term(word)):
             continue
-        forms = {term, *(other.term(word) for other in others)} if others else {term}
-        found = _commonest(forms, corpus)
-        if not found and is_comparable(term) and compared < MOST_COMPARED:
+        if is_unspaced(word) or (not others and corpus.frequency(term)):
+            term_of[word] = term
+            continue
+        forms = {term, *(other.term(word) for other in others)} - {""}
+        known = sorted((-count, form) for form in forms if (count := corpus.frequency(form)))
+        term_of[word] = known[0][1] if known else term
+        if len(known) > 1:
+            besides.setdefault(term_of[word], [Alike(form, 1.0) for _, form in known[1:]])
+        elif not known and is_comparable(term) and compared < MOST_COMPARED:
             compared += 1
-            found = _most_alike(chain.from_iterable(index.spelled_like(term) for index in indexes))
-        found = found or [Alike(term, 1.0)]
-        term_of[word] = found[0].term
-        alike.setdefault(found[0].term, found)
-    return LookedUp(language, term_of, alike)
+            alike = _most_alike(chain.from_iterable(i.spelled_like(term) for i in indexes))
+            if alike:
+                term_of[word] = alike[0].term
+                similarity.setdefault(*alike[0])
+                besides.setdefault(alike[0].term, alike[1:])
+    return LookedUp(language, term_of, similarity, besides)
 
 
 def _languages(indexes: Sequence[SessionIndex]) -> Sequence[str]:
@@ -81,12 +83,6 @@ def _languages(indexes: Sequence[SessionIndex]) -> Sequence[str]:
     for index in indexes:
         counted += index.memories_in
     return commonest(counted)[:MOST_LANGUAGES]
-
-
-def _commonest(forms: set[str], corpus: Corpus) -> list[Alike]:
-    """Those that memories have, the commonest first."""
-    counted = [(-count, form) for form in forms if (count := corpus.frequency(form))]
-    return [Alike(form, 1.0) for _, form in sorted(counted)]
 
 
 def _most_alike(found: Iterable[Alike]) -> list[Alike]:

@@ -18,6 +18,7 @@ from memoryd.recall.embedders.embedder import adds_up_words
 from memoryd.recall.index import corpus_of
 from memoryd.recall.literal import literal
 from memoryd.recall.looking_up import look_up
+from memoryd.recall.spellings import Alike
 from memoryd.recall.text import words_of
 from memoryd.recall.weights import USUAL_SPREAD
 
@@ -134,12 +135,22 @@ def understand(text: str, indexes: Sequence[SessionIndex]) -> Query:
     others = [word for word in words if word not in names]
     terms = [term_of[word] for word in others if word in term_of]
     name_terms = [term_of[word] for word in words if word in names]
-    first = list(dict.fromkeys((*terms, *name_terms)))
-    forms = looked_up.forms(first)
-    frequency = {form: corpus.frequency(form) for form in forms}
-    idf = inverse_document_frequency(np.array([*frequency.values()], np.int32), len(corpus))
-    of_first = np.array([frequency[term] for term in first], np.int32)
-    share = dict(zip(first, shares_of(of_first, len(corpus)).tolist(), strict=True))
+    first = {term: place for place, term in enumerate(dict.fromkeys((*terms, *name_terms)))}
+    besides = {
+        one.term: Alike(term, one.similarity)
+        for term in first
+        for one in looked_up.besides.get(term, ())
+        if one.term not in first
+    }
+    every = [*first, *besides]
+    frequencies = np.array([*map(corpus.frequency, every)], np.int32)
+    similarity = np.array([looked_up.similarity.get(term, 1.0) for term in first])
+    shares = shares_of(frequencies[: len(first)], len(corpus))
+    known = (shares * similarity)[frequencies[: len(first)] > 0].sum().item()
+    if besides:
+        similarity = np.append(similarity, [one.similarity for one in besides.values()])
+        shares = np.append(shares, shares[[first[one.term] for one in besides.values()]])
+    weights = inverse_document_frequency(frequencies, len(corpus)) * similarity
     return Query(
         text=text,
         text_to_embed=_as_said(text, names, looked_up.language),
@@ -149,12 +160,9 @@ def understand(text: str, indexes: Sequence[SessionIndex]) -> Query:
         name_terms=name_terms,
         speaker=next(iter(named)) if len(named) == 1 else "",
         language=looked_up.language,
-        weights={
-            form: weight * one.similarity
-            for (form, one), weight in zip(forms.items(), idf.tolist(), strict=True)
-        },
-        shares={form: share[one.term] * one.similarity for form, one in forms.items()},
-        known=sum(share[term] * forms[term].similarity for term in first if frequency[term]),
+        weights=dict(zip(every, weights.tolist(), strict=True)),
+        shares=dict(zip(every, (shares * similarity).tolist(), strict=True)),
+        known=known,
     )
 
 

@@ -74,10 +74,10 @@ class Analyser:
 
     def _term(self, word: str) -> str:
         language = language_in(script_of(word), self.language)
+        if is_unspaced(word):
+            return "" if word in stop_words(language) else word  # no stemmer knows these scripts
         if language != self.language:
             return analyser(language).term(word)
-        if word > _BELOW_UNSPACED and _UNSPACED_RUN.match(word):
-            return "" if word in self._stop_words else word  # no stemmer knows these scripts
         word = word.replace("\u2019", "'")
         if word in self._stop_words:
             return ""
@@ -97,7 +97,7 @@ def words_of(text: str) -> list[str]:
         return [word[:MAX_WORD_CHARS] for word in _ASCII_WORD.findall(lower)]
     words: list[str] = []
     for word in _WORD.findall(lower):
-        if not word.isascii() and _UNSPACED_RUN.match(word):
+        if is_unspaced(word):
             words += _pieces(word)
         elif word[0].isalnum():
             words.append(word[:MAX_WORD_CHARS])
@@ -113,6 +113,11 @@ def analyser(language: str = DEFAULT_LANGUAGE) -> Analyser:
     A language without a stop word list keeps every word, one without a stemmer every ending.
     """
     return Analyser(language)
+
+
+def is_unspaced(word: str) -> bool:
+    """Whether a word begins in a script that puts no space between words."""
+    return word > _BELOW_UNSPACED and _UNSPACED_RUN.match(word) is not None
 
 
 def folded(text: str) -> str:
