@@ -181,7 +181,7 @@ def _signs(script: str, usual: str) -> _Signs:
     )
     strange = frozenset().union(*words.values()) - words[usual]
     return _Signs(
-        tuple(languages),
+        tuple(sorted(languages, key=lambda language: len(words[language]))),
         {
             word: (_SHARED + (1 - _SHARED) / len(known), known)
             for word, known in _holders(words).items()
