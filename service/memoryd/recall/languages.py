@@ -77,29 +77,33 @@ _GUESSED = (
 )
 """Languages that stop words tell apart; of each other script there is one."""
 
-_TELLING_WORDS = 64
+TELLING_WORDS = 64
 """Of a text, from its beginning; more tell nothing else."""
 
-_SHARED = 0.5
-"""What a stop word counts at least, of however many languages; of one alone it counts 1."""
+_ONE = 1000
+"""What a stop word counts that is of one language alone. Whole numbers, since a sum of others would
+depend on the order of words in a set, which differs between processes."""
+
+_SHARED = 500
+"""What a stop word counts at least, of however many languages."""
+
+_LETTER = 500
+"""What a letter counts at least, which names have in any language."""
+
+_LEAD = 600
+"""How much more has to speak for a language than for the default; one letter is not enough."""
 
 _MOST_OTHERS = 1
 """Languages that share a word of the longer English list, for it to be English."""
-
-_LETTER = 0.5
-"""What a letter counts, which names have in any language."""
-
-_LEAD = 0.6
-"""How much more has to speak for a language than for the default."""
 
 
 class _Signs(NamedTuple):
     """What tells the languages of a script apart."""
 
     languages: tuple[str, ...]
-    words: Mapping[str, tuple[float, tuple[str, ...]]]
+    words: Mapping[str, tuple[int, tuple[str, ...]]]
     """The stop words: what each counts, for which languages."""
-    letters: Mapping[str, tuple[float, tuple[str, ...]]]
+    letters: Mapping[str, tuple[int, tuple[str, ...]]]
     """Letters beyond ASCII that stop words have; the same."""
     strange: frozenset[str]
     """The words that are none of the usual language's."""
@@ -130,7 +134,7 @@ def language_of(words: Sequence[str], default: str, likely: Container[str] = ())
 
     Less is enough for one that is `likely`. Given are ISO 639-1 codes, and so is the answer.
     """
-    script, told, letters = LATIN, set(words[:_TELLING_WORDS]), set[str]()
+    script, told, letters = LATIN, set(words[:TELLING_WORDS]), set[str]()
     if not all(map(str.isascii, told)):
         script, told = _main_script(told)
         letters.update(*(word for word in told if not word.isascii()))
@@ -141,7 +145,7 @@ def language_of(words: Sequence[str], default: str, likely: Container[str] = ())
     signs = _signs(script, usual)
     if signs.strange.isdisjoint(told) and not letters:
         return usual  # what counts for another language counts for this one as much
-    votes = dict.fromkeys(signs.languages, 0.0)
+    votes = dict.fromkeys(signs.languages, 0)
     for seen, weights in ((told, signs.words), (letters, signs.letters)):
         for sign in [sign for sign in seen if sign in weights]:
             weight, languages = weights[sign]
@@ -183,11 +187,11 @@ def _signs(script: str, usual: str) -> _Signs:
     return _Signs(
         tuple(sorted(languages, key=lambda language: len(words[language]))),
         {
-            word: (_SHARED + (1 - _SHARED) / len(known), known)
+            word: (_SHARED + (_ONE - _SHARED) // len(known), known)
             for word, known in _holders(words).items()
         },
         {
-            letter: (_LETTER + (_LEAD - _LETTER) / (len(known) + 1), known)
+            letter: (_LETTER + (_LEAD - _LETTER) // (len(known) + 1), known)
             for letter, known in _holders(letters).items()
         },
         strange,
