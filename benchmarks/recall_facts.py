@@ -134,6 +134,12 @@ def sessions() -> list[Session]:
     return found
 
 
+def collection() -> tuple[list[str], list[Asked]]:
+    """The facts and the questions of the first session."""
+    first = sessions()[0]
+    return [fact.text for fact in first.facts], first.questions
+
+
 def parts() -> Iterator[Part]:
     """What is asked in which session."""
     every = sessions()

@@ -27,8 +27,7 @@ EPISODE = 20
 
 def milliseconds(size: int) -> float:
     """The median over queries."""
-    session = recall_facts.sessions()[0]
-    facts, questions = [fact.text for fact in session.facts], session.questions
+    facts, questions = recall_facts.collection()
     index = SessionIndex(
         Document(
             str(number),

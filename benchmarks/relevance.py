@@ -152,8 +152,7 @@ def _of_locomo(path: Path) -> Iterator[Talk]:
 
 def _of_facts() -> Iterator[Talk]:
     """Two halves of the facts, in alternating blocks."""
-    session = recall_facts.sessions()[0]
-    facts, questions = [fact.text for fact in session.facts], session.questions
+    facts, questions = recall_facts.collection()
     for half in range(2):
         places = [n for n in range(len(facts)) if n // FACTS_A_BLOCK % 2 == half]
         number = {n: place for place, n in enumerate(places)}
