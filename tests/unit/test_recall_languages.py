@@ -53,6 +53,10 @@ def test_a_text_tells_its_language(language, text):
         "Müller rang",
         "Physik",
         "a naïve café",
+        "Die Hard",
+        "Ben?",
+        "El Greco exhibition tickets",
+        "Prefers Los Angeles",
     ],
 )
 @pytest.mark.parametrize("default", ["en", "cs"])

@@ -153,7 +153,9 @@ def language_of(words: Sequence[str], default: str, likely: Container[str] = ())
                 votes[language] += weight
     best = max(votes, key=lambda known: (votes[known], known == usual, known in likely))
     lead = votes[best] - votes[usual]
-    return best if lead >= _LEAD or (lead > 0 and best in likely) else usual
+    # One sign alone may be a name ("Ben", which is Dutch for "am"), and would be left out.
+    is_told = lead >= _LEAD and votes[best] > _ONE
+    return best if is_told or (lead > 0 and best in likely) else usual
 
 
 def _main_script(words: set[str]) -> tuple[str, set[str]]:
