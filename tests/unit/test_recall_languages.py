@@ -65,7 +65,7 @@ def test_what_does_not_tell_is_of_the_default(text, default):
 
 
 @pytest.mark.parametrize(
-    "text", ["Lives in Los Angeles", "Saw Le Havre and El Escorial with them", "Die Hard was on"]
+    "text", ["Lives in Los Angeles", "Saw Le Havre and El Escorial with them", "Ben was there"]
 )
 def test_foreign_names_do_not_make_a_foreign_text(text):
     assert guess(text) == "en"

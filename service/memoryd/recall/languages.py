@@ -91,7 +91,7 @@ _LETTER = 500
 """What a letter counts at least, which names have in any language."""
 
 _LEAD = 600
-"""How much more has to speak for a language than for the default; one letter is not enough."""
+"""How much more has to speak for a language than for the default."""
 
 _MOST_OTHERS = 1
 """Languages that share a word of the longer English list, for it to be English."""
@@ -153,9 +153,14 @@ def language_of(words: Sequence[str], default: str, likely: Container[str] = ())
                 votes[language] += weight
     best = max(votes, key=lambda known: (votes[known], known == usual, known in likely))
     lead = votes[best] - votes[usual]
+    if best in likely:
+        return best if lead > 0 else usual
     # One sign alone may be a name ("Ben", which is Dutch for "am"), and would be left out.
-    is_told = lead >= _LEAD and votes[best] > _ONE
-    return best if is_told or (lead > 0 and best in likely) else usual
+    found = [signs.words[word] for word in told if word in signs.strange]
+    found += [signs.letters[letter] for letter in letters if letter in signs.letters]
+    strange = [languages for _, languages in found if usual not in languages]
+    is_told = lead >= _LEAD and sum(best in languages for languages in strange) > 1
+    return best if is_told else usual
 
 
 def _main_script(words: set[str]) -> tuple[str, set[str]]:
