@@ -180,7 +180,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("path", type=Path, help="LoCoMo's conversations, as JSON")
-    parser.add_argument("--embedder", default="none", help="none, static, minilm or package:Class")
+    parser.add_argument(
+        "--embedder", default="none", help="none, multilingual, static, minilm or package:Class"
+    )
     given = parser.parse_args()
     embedder = load_embedder(given.embedder)
     conversations = load(given.path)

@@ -350,7 +350,9 @@ def main() -> None:
     )
     for name in ("locomo", "beam", "friends"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--embedder", default="none", help="none, static, minilm or package:Class")
+    parser.add_argument(
+        "--embedder", default="none", help="none, multilingual, static, minilm or package:Class"
+    )
     given = parser.parse_args()
     embedder = load_embedder(given.embedder)
     embedded = embedder is not None
