@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -309,10 +310,12 @@ class Letters:
     name = "letters"
     dimensions = 26
     broken = False
+    asked: ClassVar[list[str]] = []
 
     def embed(self, texts):
         if self.broken:
             raise RuntimeError("no letters today")
+        self.asked.extend(texts)
         counts = np.array([[text.lower().count(chr(97 + i)) for i in range(26)] for text in texts])
         lengths = np.linalg.norm(counts, axis=1, keepdims=True)
         return (counts / np.where(lengths, lengths, 1)).astype(np.float32)
@@ -327,6 +330,47 @@ async def test_an_embedder_may_be_any_class(serve, tables):
     assert contents(answer)[0] == "abba"
     assert answer.results[0].breakdown.semantic > 0
     await has_vectors(tables, ["letters"] * 3)
+
+
+async def test_a_query_is_embedded_once(serve, monkeypatch):
+    monkeypatch.setattr(Letters, "asked", [])
+    memory = (await serve(MEMORYD_EMBEDDER=f"{__name__}:Letters")).memory
+    await remember(memory, "abba", "zzz", "mmm")
+    first = await ask(memory, "baab!")
+    assert (await ask(memory, "baab!")).results == first.results
+    assert Letters.asked.count("baab!") == 1
+
+
+async def test_words_decide_until_another_embedder_has_made_its_vectors(serve, tables, monkeypatch):
+    memory = (await serve(MEMORYD_EMBEDDER="static")).memory
+    await remember_talk(memory)
+    await ask(memory, "pottery class")
+    await has_vectors(tables, ["wordllama-l2-supercat-256"] * len(TALK))
+    monkeypatch.setattr(Letters, "broken", True)
+    memory = (await serve(MEMORYD_EMBEDDER=f"{__name__}:Letters")).memory
+    answer = await ask(memory, "pottery class")
+    assert "pottery" in contents(answer)[0]
+    assert not any(result.breakdown.semantic for result in answer.results)
+    monkeypatch.undo()
+    memory = (await serve()).memory
+    answer = await ask(memory, "pottery class")
+    assert any(result.breakdown.semantic for result in answer.results)
+    await has_vectors(tables, ["use-multilingual-3-128"] * len(TALK))
+
+
+@pytest.mark.parametrize(
+    ("query", "best"),
+    [
+        ("Wann hat der Kunde seinen Arzttermin?", 0),
+        ("¿Qué mascota tiene el cliente?", 1),
+        ("顧客の好きな飲み物は何ですか", 2),
+    ],
+)
+async def test_a_query_finds_a_memory_in_another_language(serve, query, best):
+    memory = (await serve()).memory
+    facts = ("The doctor's appointment is on Thursday", "Has two small cats", "Loves green tea")
+    await remember(memory, *facts)
+    assert contents(await ask(memory, query))[0] == facts[best]
 
 
 async def test_a_broken_embedder_leaves_the_words(serve, monkeypatch, caplog):

@@ -196,7 +196,9 @@ class Retrieval:
         the text that counts.
         """
         await self._warm_up()
-        vector = None if self._vectors is None or not content else await self._vectors.of(content)
+        vector = None
+        if self._vectors is not None and content:
+            vector = await self._vectors.of(session.tenant, content)
         loading = self._sessions.loaded([session], now, timeout, caller, indexed=True)
         async with loading as cached:
             if not cached:
@@ -258,7 +260,7 @@ class Retrieval:
         async with self._sessions.steady(cached, work) as run:
             indexes = [self._sessions.index_of(self._sessions.view(one)) for one in cached]
             query = await run(lambda _: understand(text, indexes))
-        vector = await self._vectors.of(query.text_to_embed)
+        vector = await self._vectors.of(cached[0].session.tenant, query.text_to_embed)
         return query, None if vector is None else Meaning(vector, adds_up_words=False)
 
     def _understood(
