@@ -351,7 +351,6 @@ async def test_words_decide_until_another_embedder_has_made_its_vectors(serve, t
     answer = await ask(memory, "pottery class")
     assert "pottery" in contents(answer)[0]
     assert not any(result.breakdown.semantic for result in answer.results)
-    monkeypatch.undo()
     memory = (await serve()).memory
     answer = await ask(memory, "pottery class")
     assert any(result.breakdown.semantic for result in answer.results)
