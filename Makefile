@@ -9,7 +9,7 @@ CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11
 
 # What is developed with; and the frameworks, which have an environment of their own. A server has
 # the SDK of MCP, and so has its client.
-EXTRAS := aws dev mcp minilm semantic server telemetry
+EXTRAS := aws dev mcp minilm semantic server static telemetry
 FRAMEWORKS := adk agent_framework anthropic langchain langgraph mcp openai_agents pydantic_ai strands
 
 # Tools find each other on the path: protoc its plugins, the README's examples grpcurl.
@@ -327,7 +327,7 @@ build/memoryd.binpb: .venv/.installed FORCE
 
 lock: .venv/.locker ## pin again what pyproject.toml requires (UPGRADE=1: the newest versions)
 	$(LOCK) $(EXTRAS:%=--extra %) --output-file constraints.txt
-	$(LOCK) --extra server --extra semantic --constraints constraints.txt --excludes deploy/unused.txt --output-file constraints-server.txt
+	$(LOCK) --extra server --extra semantic --constraints constraints.txt --output-file constraints-server.txt
 	$(LOCK) --extra telemetry --constraints constraints.txt --output-file constraints-telemetry.txt
 	$(LOCK) --extra mcp --constraints constraints.txt --output-file constraints-mcp.txt
 	$(LOCK) --extra aws --constraints constraints.txt --output-file constraints-aws.txt

@@ -1,31 +1,41 @@
-"""Fit the weights of recall, and measure them on held-out conversations.
+"""Fit the weights of recall, and measure them on what they were not fitted on.
 
-python benchmarks/fit_recall.py locomo-dev.json [--embedder static]
+python benchmarks/fit_recall.py FILE… [--embedder multilingual] [--without-facts]
 
-Each conversation is ranked with weights fitted on the others; the weights printed at the end are
-fitted on all of them. The loss is the cross-entropy of the evidence under a softmax over all
-memories (ListNet's top-one probability; Cao et al., "Learning to Rank: From Pairwise Approach to
-Listwise Approach", 2007) with an L2 penalty, by Newton's method.
+FILEs are collections as `dialogues.py` reads them; the facts of `recall_facts.py` that are for
+fitting make another one. Every fourth dialogue of each collection is ranked with weights fitted on
+the others, and each collection with weights fitted on the other ones; the weights printed at the
+end are fitted on everything. Every collection counts as much as any other (`SHARES`), whatever its
+size.
+
+The loss is the cross-entropy of the evidence under a softmax over all memories (ListNet's top-one
+probability; Cao et al., "Learning to Rank: From Pairwise Approach to Listwise Approach", 2007) with
+an L2 penalty, by Newton's method: in turns for the weights that neighbours count with, and for all
+others.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import dialogues
 import numpy as np
-from locomo import CATEGORIES, load, ndcg, recall
+import recall_facts
+from locomo import ndcg, recall
 
 from memoryd.recall.embedders.embedder import load as load_embedder
 from memoryd.recall.fusion import Speaking
-from memoryd.recall.index import Document, SessionIndex
+from memoryd.recall.index import Document
 from memoryd.recall.signals import (
     CUES,
     NEIGHBOURS,
     RELEVANCE,
+    SHARES,
     meaning_of,
     neighbourhood,
     signals,
@@ -34,7 +44,8 @@ from memoryd.recall.signals import (
 from memoryd.recall.weights import Weights
 
 if TYPE_CHECKING:
-    from locomo import Conversation, Question
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from memoryd.recall.embedders.embedder import Embedder
@@ -43,170 +54,199 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+FACTS = "facts"
+COUNTS = {"locomo-dev": 2.0, "locomo10": 2.0, FACTS: 0.5}
+"""Of what another collection counts: facts have few memories to be found among."""
+FOLDS = 4
 PENALTY = 0.01
 ROUNDS = 4
 NEWTON_STEPS = 8
 SMALLEST_STEP = 1e-3
-"""More than enough, since the loss is convex in each half of the weights."""
+ENOUGH_GAIN = 1e-6
+OTHERS = ("alone", *SHARES, *CUES)
+"""The weights that neighbours have no part in."""
+MEASURES = ("R@5", "R@10", "R@25", "nDCG@10")
 
 
 class Case(NamedTuple):
     """A question with the signals of each memory."""
 
-    question: Question
-    index: SessionIndex
+    collection: str
+    fold: int
     gold: NDArray[np.int64]
     seen: Signals
+    own: Floats
+    """Shape (relevance signals, memories)."""
     near: Floats
     """Shape (relevance signals, neighbours, memories)."""
+    others: Floats
+    """Shape (`OTHERS`, memories)."""
 
 
-def cases(conversation: Conversation, embedder: Embedder | None) -> list[Case]:
-    """Every question of a conversation."""
-    texts = [turn.content for turn in conversation.turns]
-    vectors = embedder.embed(texts).astype(np.float16) if embedder else [None] * len(texts)
-    documents = [
-        Document(
-            turn.turn_id, turn.content, place, NOW, turn.speaker, turn.occurred_at,
-            turn.episode, vector,
-        )
-        for place, (turn, vector) in enumerate(zip(conversation.turns, vectors, strict=True))
-    ]  # fmt: skip
-    index = SessionIndex(documents, dimensions=embedder.dimensions if embedder else 0)
+def cases(path: Path, embedder: Embedder | None) -> list[Case]:
+    """Every question of a collection of dialogues."""
     found = []
-    for question in conversation.questions:
-        query = understand(question.text, [index])
-        meaning = None if embedder is None else meaning_of(query, embedder)
-        seen = signals(query, [index], now=NOW, meaning=meaning)
-        near = np.stack([neighbourhood(index.corpus, row) for row in seen.relevance])
-        gold = np.array(sorted(index.place(turn) for turn in question.evidence))
-        found.append(Case(question, index, gold, seen, near))
+    for place, dialogue in enumerate(dialogues.load(path)):
+        documents = [
+            Document(str(n), turn.content, n, NOW, turn.speaker, turn.occurred_at, turn.episode)
+            for n, turn in enumerate(dialogue.turns)
+        ]
+        asked = [(q.text, q.evidence) for q in dialogue.questions]
+        found += _cases(path.stem, place % FOLDS, documents, asked, embedder)
     return found
 
 
-def cues(seen: Signals) -> Floats:
-    """Shape (cues, memories), in the order of `CUES`."""
-    return np.array([seen.cue(name) for name in CUES])
+def cases_of_facts(embedder: Embedder | None) -> list[Case]:
+    """Questions about facts without episodes."""
+    found = []
+    for place, part in enumerate(recall_facts.parts()):
+        if part.half == "fit" and part.label.startswith(("facts", "newcomers", "same language")):
+            asked = [(question.text, question.evidence) for question in part.questions]
+            found += _cases(FACTS, place % FOLDS, part.documents, asked, embedder)
+    return found
+
+
+def _cases(
+    collection: str,
+    fold: int,
+    documents: Sequence[Document],
+    asked: Sequence[tuple[str, frozenset[int]]],
+    embedder: Embedder | None,
+) -> list[Case]:
+    index = recall_facts.Finder(embedder, [d.content for d in documents]).index(documents)
+    found = []
+    for text, evidence in asked:
+        query = understand(text, [index])
+        meaning = None if embedder is None else meaning_of(query, embedder)
+        seen = signals(query, [index], now=NOW, meaning=meaning)
+        near = np.stack([neighbourhood(index.corpus, row) for row in seen.relevance])
+        gold = np.array(sorted(index.place(str(place)) for place in evidence))
+        alone = seen.relevance[-1] * ~index.corpus.is_told
+        others = np.vstack([alone, seen.shares, *(seen.cue(name) for name in CUES)])
+        found.append(Case(collection, fold, gold, seen, seen.relevance, near, others))
+    return found
 
 
 def fit(training: list[Case]) -> Weights:
     """The weights that best rank the evidence first."""
-    own = np.ones(len(RELEVANCE))
-    near = np.array([0.3, 0.5, 0.2, 0.5, 0.3])
-    others = np.zeros(len(CUES))
+    sizes = Counter(case.collection for case in training)
+    counts = np.array([COUNTS.get(c.collection, 1.0) / sizes[c.collection] for c in training])
+    counts /= counts.sum()
+    own = np.full(len(RELEVANCE), 0.2)
+    near = np.full(len(NEIGHBOURS), 0.3)
+    others = np.zeros(len(OTHERS))
     for _ in range(ROUNDS):
-        tables = []
-        for case in training:
-            relevance = own @ case.seen.relevance
-            tables.append(
-                np.vstack([relevance, neighbourhood(case.index.corpus, relevance), cues(case.seen)])
-            )
-        size, near, others = np.split(newton(tables, training), (1, 1 + len(NEIGHBOURS)))
-        own, near = own * size, near / size
         tables = [
-            np.vstack(
-                [case.seen.relevance + np.einsum("n,rnm->rm", near, case.near), cues(case.seen)]
-            )
+            np.vstack([own @ case.own, np.einsum("r,rnm->nm", own, case.near), case.others])
             for case in training
         ]
-        solved = newton(tables, training)
-        own, others = solved[: len(RELEVANCE)], solved[len(RELEVANCE) :]
-    values = dict(zip((*RELEVANCE, *NEIGHBOURS, *CUES), (*own, *near, *others), strict=True))
+        start = np.concatenate([[1.0], near, others])
+        solved = newton(tables, training, counts, start)
+        size, near, others = np.split(solved, (1, 1 + len(NEIGHBOURS)))
+        own, near = own * size, near / size
+        tables = [
+            np.vstack([case.own + np.einsum("n,rnm->rm", near, case.near), case.others])
+            for case in training
+        ]
+        solved = newton(tables, training, counts, np.concatenate([own, others]))
+        own, others = np.split(solved, (len(RELEVANCE),))
+    names = (*RELEVANCE, *NEIGHBOURS, *OTHERS)
+    values = dict(zip(names, (*own, *near, *others), strict=True))
     return Weights(**{field.name: round(float(values[field.name]), 3) for field in fields(Weights)})
 
 
-def newton(tables: list[Floats], training: list[Case]) -> Floats:
+def newton(tables: list[Floats], training: list[Case], counts: Floats, start: Floats) -> Floats:
     """The weights of the tables' rows that minimise the loss. Shape (rows,)."""
     every = np.hstack(tables)
     scale = every.std(axis=1)
     scale[scale == 0] = 1.0
-    features = (every / scale[:, np.newaxis]).T
-    ends = np.cumsum([table.shape[1] for table in tables])
-    parts = np.split(features, ends[:-1])
-    weights = np.zeros(features.shape[1])
+    parts = [(table / scale[:, np.newaxis]).T for table in tables]
+    weights = start * scale
+    before = loss(parts, training, counts, weights)
     for _ in range(NEWTON_STEPS):
-        gradient, curvature = derivatives(parts, training, weights)
+        gradient, curvature = derivatives(parts, training, counts, weights)
         step = np.linalg.solve(curvature, gradient)
         # Far from the minimum a full step may lead further away.
-        size, before = 1.0, loss(parts, training, weights)
-        while size > SMALLEST_STEP and loss(parts, training, weights - size * step) > before:
+        size = 1.0
+        while (now := loss(parts, training, counts, weights - size * step)) > before:
             size /= 2
+            if size < SMALLEST_STEP:
+                return weights / scale
         weights -= size * step
+        if before - now < ENOUGH_GAIN:
+            break
+        before = now
     return weights / scale
 
 
-def loss(parts: list[Floats], training: list[Case], weights: Floats) -> float:
+def loss(parts: list[Floats], training: list[Case], counts: Floats, weights: Floats) -> float:
     """What `newton` minimises, for weights of shape (rows,)."""
-    total = 0.0
-    for part, case in zip(parts, training, strict=True):
+    total = PENALTY * float(weights @ weights)
+    for part, case, count in zip(parts, training, counts, strict=True):
         scores = part @ weights
         top = scores.max()
-        total += top + np.log(np.exp(scores - top).sum()) - scores[case.gold].mean()
-    return total / len(training) + PENALTY * float(weights @ weights)
+        total += count * (top + np.log(np.exp(scores - top).sum()) - scores[case.gold].mean())
+    return total
 
 
 def derivatives(
-    parts: list[Floats], training: list[Case], weights: Floats
+    parts: list[Floats], training: list[Case], counts: Floats, weights: Floats
 ) -> tuple[Floats, Floats]:
     """The gradient of `loss`, of shape (rows,), and its curvature, of shape (rows, rows)."""
     gradient = 2 * PENALTY * weights
     curvature = 2 * PENALTY * np.eye(len(weights))
-    for part, case in zip(parts, training, strict=True):
+    for part, case, count in zip(parts, training, counts, strict=True):
         scores = part @ weights
         chances = np.exp(scores - scores.max())
         chances /= chances.sum()
         mean = chances @ part
-        gradient += (mean - part[case.gold].mean(axis=0)) / len(training)
+        gradient += count * (mean - part[case.gold].mean(axis=0))
         spread = (part * chances[:, np.newaxis]).T @ part - np.outer(mean, mean)
-        curvature += spread / len(training)
+        curvature += count * spread
     return gradient, curvature
 
 
-def measures(case: Case, weights: Weights) -> list[float]:
-    """Recall at 5, 10, 25 and 50 and nDCG at 10, in per cent."""
-    scores = Speaking(case.seen, weights).total
-    found = [case.index.ids[place] for place in np.argsort(-scores, kind="stable")[:50]]
-    evidence = case.question.evidence
-    shares = [recall(found, evidence, k) for k in (5, 10, 25, 50)]
-    return [100 * share for share in (*shares, ndcg(found, evidence, 10))]
+def measured(every: list[Case], weights: Weights) -> Floats:
+    """`MEASURES` of each case, in per cent. Shape (cases, measures)."""
+    rows = []
+    for case in every:
+        order = np.argsort(-Speaking(case.seen, weights).total, kind="stable")[:25].tolist()
+        gold = frozenset(case.gold.tolist())
+        shares = [recall(order, gold, k) for k in (5, 10, 25)]
+        rows.append([*shares, ndcg(order, gold, 10)])
+    return 100 * np.array(rows)
 
 
 def show(label: str, rows: Floats) -> None:
-    print(f"{label:24}{len(rows):5}" + "".join(f"{value:8.1f}" for value in rows.mean(axis=0)))
+    print(f"{label:40}{len(rows):6}" + "".join(f"{v:8.1f}" for v in rows.mean(axis=0)), flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("path", type=Path, help="LoCoMo's conversations, as JSON")
-    parser.add_argument("--embedder", default="none", help="none, static, minilm or package:Class")
+    parser.add_argument("paths", nargs="+", type=Path, help="collections, as JSON")
+    parser.add_argument("--embedder", default="none", help="of a name, or package:Class")
+    parser.add_argument("--without-facts", action="store_true")
     given = parser.parse_args()
     embedder = load_embedder(given.embedder)
-    conversations = load(given.path)
-    by_conversation = [cases(conversation, embedder) for conversation in conversations]
-    print(
-        f"{'left out':24}{'n':>5}"
-        + "".join(f"{m:>8}" for m in ("R@5", "R@10", "R@25", "R@50", "nDCG@10"))
-    )
-    every: list[list[float]] = []
-    for place, (conversation, held_out) in enumerate(
-        zip(conversations, by_conversation, strict=True)
-    ):
-        weights = fit(
-            [case for other, cs in enumerate(by_conversation) if other != place for case in cs]
+    every = [case for path in given.paths for case in cases(path, embedder)]
+    every += [] if given.without_facts else cases_of_facts(embedder)
+    names = list(dict.fromkeys(case.collection for case in every))
+    print(f"{'left out':40}{'n':>6}" + "".join(f"{m:>8}" for m in MEASURES))
+    rows = np.zeros((len(every), len(MEASURES)))
+    for fold in range(FOLDS):
+        held_out = [place for place, case in enumerate(every) if case.fold == fold]
+        weights = fit([case for case in every if case.fold != fold])
+        rows[held_out] = measured([every[place] for place in held_out], weights)
+    for name in names:
+        show(f"{name}: dialogues", rows[[case.collection == name for case in every]])
+    for name in names if len(names) > 1 else ():
+        weights = fit([case for case in every if case.collection != name])
+        show(
+            f"{name}: the collection", measured([c for c in every if c.collection == name], weights)
         )
-        rows = [measures(case, weights) for case in held_out]
-        show(conversation.name, np.array(rows))
-        every += rows
-    total = np.array(every)
-    categories = np.array(
-        [case.question.category for held_out in by_conversation for case in held_out]
-    )
-    for category, name in CATEGORIES.items():
-        show(name, total[categories == category])
-    show("all", total)
-    print(fit([case for held_out in by_conversation for case in held_out]))
+    print(fit(every))
 
 
 if __name__ == "__main__":

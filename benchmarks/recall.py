@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from grpc.aio import Channel
     from harness import Server
 
-EMBEDDERS = ("none", "static", "minilm")
+EMBEDDERS = ("none", "multilingual", "static", "minilm")
 DEPTH = 50
 BATCH = 100
 CUTS = (5, 10, 25, 50)

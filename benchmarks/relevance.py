@@ -155,9 +155,9 @@ def _of_facts() -> Iterator[Talk]:
     facts, questions = recall_facts.collection()
     for half in range(2):
         places = [n for n in range(len(facts)) if n // FACTS_A_BLOCK % 2 == half]
-        number = {str(n): place for place, n in enumerate(places)}
+        number = {n: place for place, n in enumerate(places)}
         own = [
-            Question(asked.text, frozenset(number[i] for i in asked.evidence))
+            Question(asked.text, frozenset(number[n] for n in asked.evidence))
             for asked in questions
             if asked.evidence <= number.keys()
         ]
@@ -349,7 +349,9 @@ def main() -> None:
     )
     for name in ("locomo", "beam", "friends"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--embedder", default="none", help="none, static, minilm or package:Class")
+    parser.add_argument(
+        "--embedder", default="none", help="none, multilingual, static, minilm or package:Class"
+    )
     given = parser.parse_args()
     embedder = load_embedder(given.embedder)
     embedded = embedder is not None

@@ -410,12 +410,16 @@ class Running:
 
 @pytest.fixture
 async def serve(
-    database_url: str, clock: Clock, request: pytest.FixtureRequest
+    database_url: str,
+    clock: Clock,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Callable[..., Awaitable[Running]]]:
     """Start servers; keyword arguments are variables such as `MEMORYD_DRAIN_SECONDS="1"`.
 
-    By default the database has generous timeouts.
+    By default the database has generous timeouts, and queries wait for vectors.
     """
+    monkeypatch.setattr("memoryd.retrieval.loading.VECTOR_TIMEOUT_SECONDS", 30.0)
     started: list[Running] = []
     defaults = {
         **PATIENT,

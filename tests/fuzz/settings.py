@@ -26,7 +26,7 @@ from .rounds import fuzz
 CANARY = "c4n4ry"
 _REFERENCE = re.compile(r"(?:env|secretsmanager)://[^'\"]*")
 """A reference to a secret, which is not secret itself."""
-EMBEDDERS = ("none", "static", "minilm", "", "nowhere.at.all:Nothing", "x:", "é")
+EMBEDDERS = ("none", "multilingual", "static", "minilm", "", "nowhere.at.all:Nothing", "x:", "é")
 """Any other text might name a module, which would be loaded."""
 DEFAULTS = {name: default for name, default, _ in (*settings_table(), *tool_settings_table())}
 NAMES = tuple(DEFAULTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -268,6 +269,47 @@ async def test_chinese_is_found_by_its_characters(memory):
     assert contents(await ask(memory, "绿茶"))[0] == "他喜欢喝绿茶"
 
 
+@pytest.mark.parametrize(
+    ("query", "best"),
+    [
+        ("Wie heißt die Katze, die sie hat?", "Sie hat zwei Katzen, die im Garten schlafen"),
+        ("A-t-il payé la facture ?", "Il paie toujours ses factures après le deuxième rappel"),
+        ("Gdzie on mieszkał?", "On teraz pracuje w mieście, ale mieszka na wsi"),
+        ("倉庫はどこにありますか", "お客様は駅の隣の倉庫で働いている"),
+        ("Does he run a bakery?", "The customer runs two bakeries"),
+    ],
+)
+async def test_each_language_is_found_without_being_set(serve, query, best):
+    memory = (await serve(MEMORYD_EMBEDDER="none")).memory
+    await remember(
+        memory,
+        "Sie hat zwei Katzen, die im Garten schlafen",
+        "Wie sie sagt, ist sie die Chefin",
+        "Il paie toujours ses factures après le deuxième rappel",
+        "Il a la clé, et il est là",
+        "On teraz pracuje w mieście, ale mieszka na wsi",
+        "お客様は駅の隣の倉庫で働いている",
+        "The customer runs two bakeries",
+        "He does as he does",
+    )
+    assert contents(await ask(memory, query))[0] == best
+
+
+async def test_a_misspelled_word_is_found_for_less(serve):
+    memory = (await serve(MEMORYD_EMBEDDER="none")).memory
+    await remember(memory, "prefers vegetarian food", "order 4711 is late", "lives in Porto")
+    right, wrong = [await ask(memory, query) for query in ("vegetarian", "vegitarian")]
+    assert contents(wrong)[0] == contents(right)[0] == "prefers vegetarian food"
+    assert wrong.results[0].breakdown.lexical > 0
+    assert 0 < wrong.results[0].relevance < right.results[0].relevance
+    assert not any(r.breakdown.lexical for r in (await ask(memory, "4712")).results)
+
+
+async def test_pictures_count_beside_words(memory):
+    await remember(memory, "news of the day", "good news \N{FOX FACE}", "the \N{FOX FACE} is red")
+    assert contents(await ask(memory, "\N{FOX FACE} news"))[0] == "good news \N{FOX FACE}"
+
+
 async def test_another_language_is_stemmed_by_its_own_rules(serve):
     memory = (await serve(MEMORYD_RECALL_LANGUAGE="de", MEMORYD_EMBEDDER="none")).memory
     await remember(memory, "hat zwei Häuser am See", "mag Tee", "wohnt in Porto")
@@ -309,10 +351,12 @@ class Letters:
     name = "letters"
     dimensions = 26
     broken = False
+    asked: ClassVar[list[str]] = []
 
     def embed(self, texts):
         if self.broken:
             raise RuntimeError("no letters today")
+        self.asked.extend(texts)
         counts = np.array([[text.lower().count(chr(97 + i)) for i in range(26)] for text in texts])
         lengths = np.linalg.norm(counts, axis=1, keepdims=True)
         return (counts / np.where(lengths, lengths, 1)).astype(np.float32)
@@ -327,6 +371,46 @@ async def test_an_embedder_may_be_any_class(serve, tables):
     assert contents(answer)[0] == "abba"
     assert answer.results[0].breakdown.semantic > 0
     await has_vectors(tables, ["letters"] * 3)
+
+
+async def test_a_query_is_embedded_once(serve, monkeypatch):
+    monkeypatch.setattr(Letters, "asked", [])
+    memory = (await serve(MEMORYD_EMBEDDER=f"{__name__}:Letters")).memory
+    await remember(memory, "abba", "zzz", "mmm")
+    first = await ask(memory, "baab!")
+    assert (await ask(memory, "baab!")).results == first.results
+    assert Letters.asked.count("baab!") == 1
+
+
+async def test_words_decide_until_another_embedder_has_made_its_vectors(serve, tables, monkeypatch):
+    memory = (await serve(MEMORYD_EMBEDDER="static")).memory
+    await remember_talk(memory)
+    await ask(memory, "pottery class")
+    await has_vectors(tables, ["wordllama-l2-supercat-256"] * len(TALK))
+    monkeypatch.setattr(Letters, "broken", True)
+    memory = (await serve(MEMORYD_EMBEDDER=f"{__name__}:Letters")).memory
+    answer = await ask(memory, "pottery class")
+    assert "pottery" in contents(answer)[0]
+    assert not any(result.breakdown.semantic for result in answer.results)
+    memory = (await serve()).memory
+    answer = await ask(memory, "pottery class")
+    assert any(result.breakdown.semantic for result in answer.results)
+    await has_vectors(tables, ["use-multilingual-3-128"] * len(TALK))
+
+
+@pytest.mark.parametrize(
+    ("query", "best"),
+    [
+        ("Wann hat der Kunde seinen Arzttermin?", 0),
+        ("¿Qué mascota tiene el cliente?", 1),
+        ("顧客の好きな飲み物は何ですか", 2),
+    ],
+)
+async def test_a_query_finds_a_memory_in_another_language(serve, query, best):
+    memory = (await serve()).memory
+    facts = ("The doctor's appointment is on Thursday", "Has two small cats", "Loves green tea")
+    await remember(memory, *facts)
+    assert contents(await ask(memory, query))[0] == facts[best]
 
 
 async def test_a_broken_embedder_leaves_the_words(serve, monkeypatch, caplog):

@@ -154,7 +154,7 @@ def test_an_idle_server_loads_only_what_it_needs(command_line, database_url):
     loaded = set(re.findall(r"\| +(\w+)[\w.]*$", server.log, re.MULTILINE))
     assert {"grpc", "sqlalchemy"} <= loaded
     assert not loaded & {"alembic", "boto3", "botocore", "dateparser", "numpy", "onnxruntime"}
-    assert not loaded & {"rich", "safetensors", "tokenizers", "wordllama"}
+    assert not loaded & {"rich", "safetensors", "sentencepiece", "tokenizers", "wordllama"}
 
 
 def test_an_sqlite_file_is_made_and_migrated(command_line, tmp_path):

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from memoryd.recall.arrays import ASSISTANTS
 from memoryd.recall.cues import month_name, query_form, text_form
 from memoryd.recall.dates import phrases, spans
 from memoryd.recall.diversity import MARGIN, NEAR_DUPLICATE, PENALTY, RELEVANCE_KEPT
 from memoryd.recall.fusion import SPARE_CANDIDATES
 from memoryd.recall.ranked import Ranked
-from memoryd.recall.text import analyser
+from memoryd.recall.text import analyser, words_of
 from memoryd.recall.weights import (
     BM25_B,
     BM25_K1,
@@ -23,6 +24,7 @@ from memoryd.recall.weights import (
     CERTAINTY_OF_WORDS,
     ENOUGH_MEMORIES,
     IMPORTANCE_SCALE,
+    SHORT_TERMS,
     USUAL_SPREAD,
     WITH_SENTENCES,
     WITH_WORDS,
@@ -56,22 +58,24 @@ class Memory:
     cues: dict[str, float] = field(default_factory=dict)
     parts: dict[str, float] = field(default_factory=dict)
     relevance: float = 0.0
+    held: float = 0.0
     covered: float = 0.0
     certainty: float = 0.0
     two_before: Memory | None = None
     before: Memory | None = None
     after: Memory | None = None
+    two_after: Memory | None = None
     episode: list[Memory] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         document, english = self.document, analyser(LANGUAGE)
-        words = english.words(document.content)
+        words = words_of(document.content)
         self.form = text_form(document.content, words, LANGUAGE)
         self.own = english.terms(words)
         day = document.occurred_at
         date = f"{day.day} {month_name(day.month, LANGUAGE)} {day.year}" if day else ""
         for label in (document.speaker, date):
-            self.heading += english.terms(english.words(label))
+            self.heading += english.terms(words_of(label))
         self.moment = (document.occurred_at or document.created_at).timestamp()
         self.says = statement(plain(document.content))
 
@@ -119,18 +123,22 @@ def plain_rank(
     cues(query, memories)
     for memory in memories:
         z = memory.z
-        memory.parts["lexical"] = sum(
-            getattr(weights, name) * z[name] for name in ("bm25", "bigrams", "rarest")
-        )
-        memory.parts["semantic"] = weights.semantic * z["semantic"]
-        memory.relevance = memory.parts["lexical"] + memory.parts["semantic"]
+        lexical_z = weights.bm25 * z["bm25"] + weights.bigrams * z["bigrams"]
+        memory.relevance = lexical_z + weights.semantic * z["semantic"]
+        memory.parts["lexical"] = lexical_z + (weights.held + weights.window) * memory.held
+        alone = 0.0 if memory.document.episode else weights.alone
+        memory.parts["semantic"] = (weights.semantic + alone) * z["semantic"]
     for memory in memories:
         parts = memory.parts
         parts["context"] = context(memory, weights)
+        parts["context"] += weights.window * (share_near(query, memory) - memory.held)
         for part, names in (
             ("speaker", ("speaker", "of_self")),
             ("temporal", ("span", "when")),
-            ("form", ("amount", "name", "question", "length", "information", "opening")),
+            (
+                "form",
+                ("amount", "name", "question", "long", "opening", "assistant", "information"),
+            ),
         ):
             parts[part] = sum(getattr(weights, n) * memory.cues.get(n, 0.0) for n in names)
         if not matched:
@@ -173,6 +181,7 @@ def connect(memories: list[Memory]) -> None:
             memory.two_before = episode[place - 2] if place >= 2 else None
             memory.before = episode[place - 1] if place >= 1 else None
             memory.after = episode[place + 1] if place + 1 < len(episode) else None
+            memory.two_after = episode[place + 2] if place + 2 < len(episode) else None
 
 
 class Query:
@@ -181,7 +190,7 @@ class Query:
     def __init__(self, text: str, memories: list[Memory]) -> None:
         english = analyser(LANGUAGE)
         self.text = text
-        words = english.words(text)
+        words = words_of(text)
         named: dict[str, set[str]] = {}
         for speaker in {memory.document.speaker.lower() for memory in memories}:
             forms = {form for part in speaker.split() for form in (part, part + "'s")}
@@ -215,17 +224,11 @@ def lexical(query: Query, memories: list[Memory]) -> None:
             count = memory.terms.count(term)
             saturation = BM25_K1 * (1 - BM25_B + BM25_B * len(memory.terms) / mean_length)
             score += weight * count * (BM25_K1 + 1) / (count + saturation)
-        shared = [
-            query.idf[t] for t in memory.own if t in query.terms and t not in query.name_terms
-        ]
         memory.raw["bm25"] = score
         memory.raw["bigrams"] = sum(pair in adjacent for pair in pairwise(memory.own))
-        memory.raw["rarest"] = max(shared, default=0.0) ** 2
-    rarest = max(query.idf.values(), default=0.0)
     usual = {
         "bm25": USUAL_SPREAD["bm25"] * sum(query.idf.values()),
         "bigrams": USUAL_SPREAD["bigrams"],
-        "rarest": USUAL_SPREAD["rarest"] * rarest**2,
     }
     for name, spread in usual.items():
         standardise(memories, name, spread)
@@ -267,17 +270,27 @@ def semantic(memories: list[Memory], meaning: Meaning | None) -> bool:
 def share_covered(query: Query, memories: list[Memory], now: datetime) -> float:
     """The share of the query that each memory covers; answers what all of them do together."""
     for memory in memories:
-        memory.covered = sum(query.shares[term] for term in query.shares if term in memory.terms)
+        memory.covered = memory.held = share_held(query, memory.terms)
         memory.cues["span"] = in_span(query, memory, now)
     covers = sum(share for term, share in query.shares.items() if query.held[term])
     if spans(query.text, now, LANGUAGE):
         english = analyser(LANGUAGE)
-        dates = english.terms(english.words(" ".join(phrases(query.text, LANGUAGE))))
+        dates = english.terms(words_of(" ".join(phrases(query.text, LANGUAGE))))
         dated = sum(query.shares.get(term, 0.0) for term in {*dates})
         for memory in memories:
             memory.covered = min(1.0, memory.covered + dated * memory.cues["span"])
         covers = min(1.0, covers + dated * max(memory.cues["span"] for memory in memories))
     return covers
+
+
+def share_held(query: Query, terms: list[str]) -> float:
+    return sum(query.shares[term] for term in query.shares if term in terms)
+
+
+def share_near(query: Query, memory: Memory) -> float:
+    """What share of the query a memory holds together with the two before and behind it."""
+    near = (*memory.neighbours, memory.two_after)
+    return share_held(query, [*memory.terms, *(t for other in near if other for t in other.terms)])
 
 
 def in_span(query: Query, memory: Memory, now: datetime) -> float:
@@ -292,8 +305,7 @@ def in_span(query: Query, memory: Memory, now: datetime) -> float:
 
 def cues(query: Query, memories: list[Memory]) -> None:
     asked = query_form(query.text, LANGUAGE)
-    logarithms = extents(memories)
-    for memory, length, information in zip(memories, *logarithms, strict=True):
+    for memory, information in zip(memories, informations(memories), strict=True):
         found = memory.cues
         if query.speaker:
             found["speaker"] = float(memory.document.speaker.lower() == query.speaker)
@@ -304,7 +316,9 @@ def cues(query: Query, memories: list[Memory]) -> None:
         found["name"] = concerned * memory.form.names * asked.name
         if memory.episode:
             found["question"] = memory.form.question
-            found["length"], found["information"] = length, information
+            found["long"] = max(0.0, math.log((1 + len(memory.own)) / (1 + SHORT_TERMS)))
+            found["assistant"] = float(memory.document.speaker.lower() in ASSISTANTS)
+            found["information"] = information
             found["opening"] = float(memory in memory.episode[:2])
 
 
@@ -312,21 +326,17 @@ def is_concerned(memory: Memory) -> bool:
     return any(z > 1e-9 for z in memory.z.values())
 
 
-def extents(memories: list[Memory]) -> tuple[list[float], list[float]]:
-    """Z-scores of how long memories are and how rare their words, IDF being each session's."""
-    lengths = [math.log1p(len(memory.own)) for memory in memories]
-    informations = []
+def informations(memories: list[Memory]) -> list[float]:
+    """Z-scores of how rare the words of memories are, IDF being each session's."""
+    logarithms = []
     for memory in memories:
         session = [other for other in memories if other.session == memory.session]
         rarities = [
             idf(sum(term in other.terms for other in session), len(session))
             for term in memory.terms
         ]
-        informations.append(math.log1p(sum(rarities)))
-    return (
-        z_scores(lengths, USUAL_SPREAD["length"]),
-        z_scores(informations, USUAL_SPREAD["information"]),
-    )
+        logarithms.append(math.log1p(sum(rarities)))
+    return z_scores(logarithms, USUAL_SPREAD["information"])
 
 
 def context(memory: Memory, weights: object) -> float:

@@ -94,6 +94,7 @@ def test_relevance_lies_between_0_and_1_whatever_the_order(query, given, meaning
     assert relevance(query, built(given, order), meaning=meaning) == plain
 
 
+@settings(deadline=None)  # as above
 @given(
     query=texts,
     sessions=st.lists(st.lists(texts, max_size=4), min_size=1, max_size=3),
@@ -108,6 +109,7 @@ def test_the_least_relevance_leaves_out_exactly_what_is_below_it(query, sessions
         assert [*found.items()] == expected
 
 
+@settings(deadline=None)  # as above
 @given(query=texts, contents=st.lists(texts, min_size=1, max_size=5), weight=st.floats(0.0, 1.0))
 def test_neither_importance_nor_what_is_allowed_changes_relevance(query, contents, weight):
     index = index_of(*contents)

@@ -14,6 +14,7 @@ from memoryd.recall.similarity import similar_to_memory, similar_to_text
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 WORDS = ["red", "blue", "house", "garden", "running", "ran", "cat", "dogs", "piano", "2024", "why"]
+WORDS += ["nicht", "und", "katzen", "猫です", "gardne"]
 
 
 def document(number, content, *, speaker="", episode="", vector=None):
@@ -58,6 +59,7 @@ def test_updates_give_the_same_index_as_rebuilding(steps, query):
         held |= {d.memory_id: d for d in changed}
     rebuilt = SessionIndex(held.values())
     assert index.ids == rebuilt.ids
+    assert index.languages == rebuilt.languages
     assert ranked(index, query) == ranked(rebuilt, query)
     assert similar_to_text(index, query).tolist() == similar_to_text(rebuilt, query).tolist()
     for memory_id in index.ids:
@@ -108,3 +110,22 @@ def test_the_estimate_of_bytes_grows_with_the_index():
     )
     assert small.nbytes < large.nbytes
     assert large.nbytes > large.vectors.nbytes
+
+
+def test_what_an_unknown_word_is_compared_with_is_in_the_estimate_and_follows_changes():
+    index = SessionIndex([document(0, "vegetarian food"), document(1, "likes tea")])
+    before = index.nbytes
+    assert ranked(index, "vegitarian")[0].lexical > 0
+    assert index.nbytes > before
+    index.update([document(2, "plays the violoncello")], ["m0"])
+    assert not any(one.lexical for one in ranked(index, "vegitarian"))
+    assert ranked(index, "violoncelo")[0].memory_id == "m2"
+
+
+def test_languages_are_those_of_the_memories_held():
+    german = "Sie hat die Katze und den Hund"
+    index = SessionIndex([document(0, german), document(1, "the cat and the dog")])
+    index.update([document(2, german)])
+    assert index.languages == ("de", "en")
+    index.update([document(0, "she has the cat"), document(2, "she has the dog")])
+    assert index.languages == ("en",)

@@ -124,6 +124,81 @@ def test_a_query_of_the_greatest_length_is_answered():
     assert ids(f"azure {many}", found, embedder=embedder)[0] == "m1"
 
 
+POLYGLOT = (
+    "Sie hat zwei Katzen, die im Garten schlafen",
+    "Il paie toujours ses factures après le deuxième rappel",
+    "Он живёт в городе, но работает за городом",
+    "お客様は駅の隣の倉庫で働いている",
+    "The customer runs two bakeries in the old town",
+)
+
+
+@pytest.mark.parametrize(
+    ("query", "best"),
+    [
+        ("Wie heißt die Katze, die sie hat?", 0),
+        ("Katze", 0),
+        ("Est-ce qu'il a payé sa facture ?", 1),
+        ("facture", 1),
+        ("каких городах он жил?", 2),
+        ("倉庫はどこにありますか", 3),
+        ("does the customer run a bakery", 4),
+        ("bakery", 4),
+    ],
+)
+@pytest.mark.parametrize("language", ["en", "de", "ru"])
+def test_memories_are_found_in_their_own_languages(query, best, language):
+    index = SessionIndex(
+        [document(number, text) for number, text in enumerate(POLYGLOT)], language=language
+    )
+    assert ids(query, index)[0] == f"m{best}"
+    apart = [
+        SessionIndex([document(number, text)], language=language)
+        for number, text in enumerate(POLYGLOT)
+    ]
+    assert ids(query, *apart)[0] == f"m{best}"
+
+
+def test_what_is_a_stop_word_in_one_language_only_counts_in_the_others():
+    index = index_of(
+        "Wir machen das auf die harte Art", "if it breaks they die", "it is what it is"
+    )
+    assert ids("when do they die", index)[0] == "m1"
+    assert results("wie machen wir die Wäsche", index)[0].memory_id == "m0"
+
+
+def test_german_nouns_are_no_names():
+    index = index_of("Er hat den Hund im Garten und die Katze im Haus", "He met Anna in Rome")
+    assert index.rows["names"].tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("query", ["restuarant", "vegitarian restaurants", "vegetarians"])
+def test_an_unknown_word_finds_what_is_spelled_much_like_it(query):
+    index = index_of("likes tea", "runs a vegetarian restaurant", "lives in Rome")
+    assert ids(query, index, importance={"m1": 0.0})[0] == "m1"
+
+
+def test_what_is_spelled_alike_counts_less_and_only_where_the_word_is_unknown():
+    index = index_of("the wedding planner", "the weddding planner", "the tea")
+    assert ids("wedding", index)[0] == "m0"
+    exact = results("wedding", index)
+    assert exact[1].lexical == exact[2].lexical
+    slip = results("weddimg", index)
+    assert slip[0].lexical < exact[0].lexical
+    assert slip[0].relevance < exact[0].relevance
+
+
+@pytest.mark.parametrize("query", ["order 4712", "A1B2C4", "cars"])
+def test_numbers_ids_and_short_words_are_like_no_other(query):
+    index = index_of("number 4711", "a1b2c3", "carts", "tea")
+    assert not any(one.lexical for one in results(query, index))
+
+
+def test_pictures_count_beside_words():
+    index = index_of("good news today", "news with \N{FOX FACE}", "no \N{CAT FACE}", "tea")
+    assert ids("\N{FOX FACE} news", index)[:2] == ["m1", "m0"]
+
+
 def test_cjk():
     index = SessionIndex(
         [document(0, "東京に住んでいます"), document(1, "猫が好きです")], language="ja"

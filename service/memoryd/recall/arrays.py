@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+ASSISTANTS = ("ai", "assistant", "bot", "chatbot", "model")
+"""Speakers, in lower case, that are no person: their answers are long, and about many things."""
+
 Number = TypeVar("Number", float, "NDArray[Any]")
 
 ROW = np.dtype(
@@ -213,21 +216,22 @@ class SessionArrays:
         return inverse_document_frequency(self._frequencies.values, len(self))
 
     @cached_property
-    def extent(self) -> NDArray[np.float64]:
-        """How long each memory is and how much it tells (the sum of its terms' IDF), as logarithms.
-
-        Shape (2, memories).
-        """
-        extent = np.zeros((2, len(self)))
-        # As the integers that NumPy indexes by: several times as fast as to let it convert.
-        terms = self.rows["terms"].astype(np.intp)
-        extent[0] = np.log1p(np.arange(terms.max(initial=0) + 1))[terms]
+    def information(self) -> NDArray[np.float64]:
+        """How much each memory tells: ln(1 + the sum of its terms' IDF). Shape (memories,)."""
+        told = np.zeros(len(self))
         holding = self.lengths > 0
         if holding.any():
             starts = (self.ends - self.lengths)[holding]
-            told = np.add.reduceat(self.idf[self.tokens.astype(np.intp)], starts)
-            extent[1, holding] = np.log1p(told)
-        return extent
+            # As the integers that NumPy indexes by: several times as fast as to let it convert.
+            told[holding] = np.add.reduceat(self.idf[self.tokens.astype(np.intp)], starts)
+        return np.log1p(told, out=told)
+
+    @property
+    def is_said_by_assistant(self) -> NDArray[np.bool_]:
+        """Shape (memories,)."""
+        known = map(self._speakers.get, ASSISTANTS)
+        numbers = [number for number in known if number is not None]
+        return np.isin(self.rows["speaker"], numbers)
 
 
 def inverse_document_frequency(

@@ -17,7 +17,7 @@ from memoryd.recall.arrays import ROW
 from memoryd.recall.episodes import NO_EPISODE, Episodes
 from memoryd.recall.standard import Standard, standard
 from memoryd.recall.text import analyser
-from memoryd.recall.weights import BM25_B, BM25_K1, USUAL_SPREAD
+from memoryd.recall.weights import BM25_B, BM25_K1, SHORT_TERMS, USUAL_SPREAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 POSSESSIVES = ("'s", "\u2019s")
 
-CONVERSATIONAL = ("question", "length", "information", "opening")
+CONVERSATIONAL = ("question", "long", "opening", "assistant", "information")
 """What the form of a memory of an episode says, whatever is asked."""
 
 _EPISODE_BITS = 32
@@ -206,37 +206,39 @@ class Corpus:
     def conversational(self) -> Floats:
         """`CONVERSATIONAL` of memories that are of an episode, zeros for others.
 
-        Shape (4, memories).
+        Shape (5, memories).
         """
-        rows, standards = self._extents
-        conversational: Floats = standards.of(rows) * self._is_told
+        rows, standards = self._forms
+        conversational: Floats = standards.of(rows) * self.is_told
         return conversational
 
     @cached_property
-    def _is_told(self) -> Mask:
+    def is_told(self) -> Mask:
         """Which memories are of an episode."""
         told: Mask = self._every("episode") != NO_EPISODE
         return told
 
     @cached_property
-    def _extents(self) -> tuple[Floats, Standard]:
-        """`CONVERSATIONAL` of all memories as measured, and what makes z-scores of two of them."""
+    def _forms(self) -> tuple[Floats, Standard]:
+        """`CONVERSATIONAL` of all memories as measured, and what makes z-scores of the last."""
         rows = np.empty((len(CONVERSATIONAL), len(self)))
-        rows[0], rows[-1] = self.questions, self.episodes.opens
-        np.concatenate([index.extent for index in self.indexes], axis=1, out=rows[1:-1])
-        usual = [USUAL_SPREAD["length"], USUAL_SPREAD["information"]]
-        means, scales = standard(rows[1:-1], usual, [len(self)] * len(usual))
-        return rows, Standard([0.0, *means, 0.0], [1.0, *scales, 1.0])
+        rows[0], rows[2] = self.questions, self.episodes.opens
+        rows[1] = np.log((1.0 + self._every("terms")) / (1 + SHORT_TERMS)).clip(0.0)
+        rows[3] = joined([index.is_said_by_assistant for index in self.indexes])
+        rows[4] = joined([index.information for index in self.indexes])
+        means, scales = standard(rows[4:], [USUAL_SPREAD["information"]], [len(self)])
+        plain = len(CONVERSATIONAL) - 1
+        return rows, Standard([0.0] * plain + means, [1.0] * plain + scales)
 
     def weighed(self, weights: Weights) -> Weighed:
         """What weights make of all that does not depend on the query; kept for the next one."""
         for of, known in self._weighed:
             if of is weights:
                 return known
-        rows, standards = self._extents
+        rows, standards = self._forms
         scales, constant = standards.weighed([getattr(weights, n) for n in CONVERSATIONAL])
         weighed = Weighed(
-            (scales @ rows + constant.sum()) * self._is_told,
+            (scales @ rows + constant.sum()) * self.is_told,
             weights.speaker + weights.of_self * self.of_self,
             self.episodes.lending(
                 two_before=weights.two_before,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import regex
 from dateutil.relativedelta import MO, relativedelta
 
-from memoryd.recall.text import DEFAULT_LANGUAGE
+from memoryd.recall.languages import DEFAULT_LANGUAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -127,6 +127,20 @@ class Episodes:
         ahead += lent.after * own[1:]
         return self._in_creation_order(context)
 
+    def window(self, bits: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The bits of each memory and of the two before and behind it in its episode, or-ed.
+
+        The last axis is that of memories.
+        """
+        own = bits if self._order is None else bits[..., self._order]
+        window = own.copy()
+        has_two, has_one, has_next = self._there.view(np.uint8)
+        window[..., 2:] |= own[..., :-2] * has_two[2:]
+        window[..., 1:] |= own[..., :-1] * has_one[1:]
+        window[..., :-1] |= own[..., 1:] * has_next[:-1]
+        window[..., :-2] |= own[..., 2:] * has_two[2:]
+        return self._in_creation_order(window)
+
     def near(self, mask: Mask) -> Mask:
         """Those of a mask, and their neighbours. Both have shape (memories,)."""
         own = self._in_order(mask)

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 _PART_OF = {"span": "temporal", "when": "temporal", "amount": "form", "name": "form"}
 """Which part a cue belongs to, but for the speaker's."""
 
+_DIRECT = ("lexical", "semantic")
+"""Parts that compare a memory with the query."""
+
 SPARE_CANDIDATES = 10
 """How many more memories than are wanted are looked at for diversity."""
 
@@ -141,21 +144,29 @@ class Speaking:
 
     def __init__(self, found: Signals, weights: Weights) -> None:
         self._found = found
+        self._weights = weights
         self._scales, self._constants = found.standard.weighed(_in_order(weights))
         relevance = self._scales @ found.raw
         relevance += self._constants.sum()
-        self._others = [*self._of_others(weights, relevance)]
+        self._others = [*self._of_others(relevance)]
         for _, share in self._others:
             relevance += share
         self.total: Floats = relevance
         """Shape (memories,)."""
 
-    def _of_others(self, weights: Weights, relevance: Floats) -> Iterator[tuple[str, Floats]]:
-        """Each share of a part that is not the memory's own relevance."""
-        corpus, cues = self._found.corpus, self._found.cues
+    def _of_others(self, relevance: Floats) -> Iterator[tuple[str, Floats]]:
+        """Each share of a part that neighbours are not lent."""
+        corpus, cues, weights = self._found.corpus, self._found.cues, self._weights
         weighed = corpus.weighed(weights)
+        held, window = self._found.shares
+        yield "lexical", (weights.held + weights.window) * held
+        if self._found.embedded and not corpus.is_told.all():
+            # Facts are short, and asked for in other words: what they mean counts for more.
+            alone = (~corpus.is_told) * (weights.alone / weights.semantic)
+            yield "semantic", (self._scales[-1] * self._found.raw[-1] + self._constants[-1]) * alone
         if corpus.episodes.are_any:
             yield "context", corpus.episodes.context(relevance, weighed.lending)
+            yield "context", weights.window * (window - held)
             # Small talk and questions are a conversation's; a fact may well be short.
             yield "form", weighed.conversational
         for name, cue in cues.items():
@@ -182,9 +193,9 @@ class Speaking:
 
         How far words and meaning are above the least that any memory has, and what else there is.
         """
-        raw = self._found.raw
-        least = (self._scales[:-1] @ raw[:-1]).min() + (self._scales[-1] * raw[-1]).min()
-        bearing: Floats = self.total[places] - least - self._constants.sum()
+        every = self.parts(np.arange(len(self.total)))
+        least = sum(float(every[part].min()) for part in _DIRECT if part in every)
+        bearing: Floats = self.total[places] - least
         return bearing.clip(0.0)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import compress, islice
 from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
@@ -13,7 +15,9 @@ from memoryd.recall.arrays import ROW, SIGNATURE_WORDS, SessionArrays
 from memoryd.recall.corpus import Corpus
 from memoryd.recall.cues import month_name, text_form
 from memoryd.recall.episodes import NO_EPISODE
-from memoryd.recall.text import DEFAULT_LANGUAGE, analyser
+from memoryd.recall.languages import DEFAULT_LANGUAGE, commonest, language_of
+from memoryd.recall.spellings import Spellings
+from memoryd.recall.text import analyser, words_of
 from memoryd.recall.wording import plain, statement
 
 if TYPE_CHECKING:
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from numpy.typing import NDArray
+
+    from memoryd.recall.spellings import Alike
 
 _SIGNATURE_BITS = 64 * SIGNATURE_WORDS
 
@@ -75,7 +81,9 @@ class SessionIndex(SessionArrays):
     ) -> None:
         """`dimensions`: of the documents' vectors; 0 without an embedder."""
         super().__init__(dimensions=dimensions, language=language)
-        self._analyser = analyser(language)
+        self.memories_in: Counter[str] = Counter()
+        """How many memories are taken to be in each language."""
+        self._spellings = Spellings()
         self._corpus: Corpus | None = None
         self._forget_derived()
         self.update(documents)
@@ -87,6 +95,21 @@ class SessionIndex(SessionArrays):
             self._corpus = Corpus([self])
         return self._corpus
 
+    @property
+    def nbytes(self) -> int:
+        """As of arrays, and the trigrams of terms, which are made for the first query in need."""
+        return super().nbytes + self._spellings.nbytes
+
+    @cached_property
+    def languages(self) -> tuple[str, ...]:
+        """Those that memories are taken to be in, the commonest first."""
+        return commonest(self.memories_in)
+
+    def spelled_like(self, term: str) -> list[Alike]:
+        """The terms of memories that are spelled much like one of none, in no order."""
+        alike = self._spellings.like(term, self._vocabulary)
+        return [one for one in alike if self.frequency(one.term)]
+
     def update(self, changed: Iterable[Document], removed: Iterable[str] = ()) -> None:
         """Take in new and changed memories and drop removed ones; ids not held are passed over."""
         fresh = {document.memory_id: document for document in changed}
@@ -96,6 +119,7 @@ class SessionIndex(SessionArrays):
         for place in gone:
             self._frequencies.values[np.unique(self._terms.run(place))] -= 1
             self._said.values[self.rows["speaker"][place]] -= 1
+            self.memories_in[language_of(words_of(self.contents[place]), self.language)] -= 1
         documents = sorted(fresh.values(), key=lambda document: document.created)
         last = self.rows["created"][-1] if self.ids else -1
         analysed = self._analysed(documents)
@@ -125,8 +149,10 @@ class SessionIndex(SessionArrays):
         vocabulary = self._vocabulary
         known = [(names, len(names)) for names in (self._speakers, self._episodes)]
         for place, document in enumerate(documents):
-            words = self._analyser.words(document.content)
-            terms = self._analyser.terms(words)[:MAX_TERMS]
+            words = words_of(document.content)
+            language = language_of(words, self.language)
+            self.memories_in[language] += 1
+            terms = analyser(language).terms(words)[:MAX_TERMS]
             own = len(terms)
             terms = [*self._heading(document), *terms]
             analysed.terms.append([vocabulary.setdefault(term, len(vocabulary)) for term in terms])
@@ -144,7 +170,7 @@ class SessionIndex(SessionArrays):
                 if document.episode
                 else NO_EPISODE,
                 own,
-                *text_form(document.content, words, self.language),
+                *text_form(document.content, words, language),
                 document.vector is not None,
                 hash(tuple(pieces)) if pieces else 0,
                 len(hashes),
@@ -158,8 +184,8 @@ class SessionIndex(SessionArrays):
         day = document.occurred_at
         date = f"{day.day} {month_name(day.month, self.language)} {day.year}" if day else ""
         return [
-            *self._analyser.terms_of_label(document.speaker),
-            *self._analyser.terms_of_label(date),
+            *analyser(self.language).terms_of_label(document.speaker),
+            *analyser(self.language).terms_of_label(date),
         ]
 
     def _count(self, analysed: _Analysed) -> None:
@@ -218,7 +244,7 @@ class SessionIndex(SessionArrays):
     def _forget_derived(self) -> None:
         """Drop what is derived from all memories together; it is computed again when asked for."""
         self._corpus = None
-        for name in ("idf", "extent", "_posted_since"):
+        for name in ("idf", "information", "_posted_since", "languages"):
             self.__dict__.pop(name, None)
 
     def _is_stale(self) -> bool:
@@ -234,6 +260,7 @@ class SessionIndex(SessionArrays):
         kept = _renumbered(self._vocabulary, used)
         self._characters += sum(map(len, kept)) - sum(map(len, self._vocabulary))
         self._vocabulary = kept
+        self._spellings = Spellings()
         for field, names in (("speaker", self._speakers), ("episode", self._episodes)):
             values = self.rows[field]
             present = np.unique(values[values != NO_EPISODE])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Literal(NamedTuple):
-    """As the lexical signals of terms, shape (3, memories)."""
+    """As the lexical signals of terms, shape (2, memories)."""
 
     found: Floats
     weights: Mapping[str, float]
@@ -34,7 +34,7 @@ class Literal(NamedTuple):
 
 
 def literal(query: str, corpus: Corpus) -> Literal | None:
-    """BM25, adjacent pairs and the rarest of what is shared; None where nothing is.
+    """BM25 and adjacent pairs of what is shared; None where nothing is.
 
     Contents are read as they stand, since an index has no stop words and no signs.
     """
@@ -43,7 +43,7 @@ def literal(query: str, corpus: Corpus) -> Literal | None:
     asked = said(plain(query))
     number = {piece: place for place, piece in enumerate(dict.fromkeys(asked))}
     adjacent = {(number[first], number[second]) for first, second in pairwise(asked)}
-    found = np.zeros((3, len(corpus)))
+    found = np.zeros((2, len(corpus)))
     in_order = np.ones(len(corpus))
     lengths = np.fromiter(map(len, corpus.contents()), np.int64)  # in characters
     holders: list[int] = []
@@ -68,7 +68,6 @@ def literal(query: str, corpus: Corpus) -> Literal | None:
     shares = np.array(shares_of(frequencies.tolist(), len(corpus)))
     every = bm25(lengths, np.array(holders), np.array(places), idf, mean_length, shares=shares)
     found[0] = every.scores
-    np.maximum.at(found[2], pairs[0], np.square(idf)[pairs[1]])
     return Literal(
         found,
         dict(zip(number, idf.tolist(), strict=True)),

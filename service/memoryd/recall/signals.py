@@ -17,9 +17,10 @@ from memoryd.recall.dates import phrases, spans
 from memoryd.recall.embedders.embedder import adds_up_words
 from memoryd.recall.index import corpus_of
 from memoryd.recall.literal import literal
-from memoryd.recall.postings import HEADING, UNKNOWN
+from memoryd.recall.looking_up import look_up
+from memoryd.recall.postings import UNKNOWN
 from memoryd.recall.standard import NO_SPREAD, Standard, standard
-from memoryd.recall.text import analyser
+from memoryd.recall.text import words_of
 from memoryd.recall.weights import BM25_K1, USUAL_SPREAD
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Mask = NDArray[np.bool_]
 
-RELEVANCE = ("bm25", "bigrams", "rarest", "semantic")
+RELEVANCE = ("bm25", "bigrams", "semantic")
+SHARES = ("held", "window")
 NEIGHBOURS = ("two_before", "before", "after", "episode", "asked")
 CUES = ("speaker", "of_self", "span", "when", "amount", "name", *CONVERSATIONAL)
 _ANSWERING = ("when", "amount", "name")
@@ -45,6 +47,9 @@ MAX_EMBEDDED_WORDS = 256
 """Of a longer query the first distinct words are embedded; BM25 sees all of them."""
 
 _SPAN_FADES_SECONDS = 7 * 86_400.0
+_BITS = 8
+"""Of a byte: so many terms are looked at together."""
+
 _COSINE_SCALE = 100_000.0
 """A cosine counts in its first five decimals."""
 
@@ -55,12 +60,17 @@ class Signals:
 
     corpus: Corpus
     raw: Floats
-    """Shape (4, memories), in the order of `RELEVANCE`: as they are measured.
+    """Shape (3, memories), in the order of `RELEVANCE`: as they are measured.
 
     A memory without a vector has the mean of the cosines.
     """
     standard: Standard
     """What makes z-scores of them."""
+    shares: Floats
+    """What share of the query each memory holds, and holds with the two before and behind it.
+
+    0 to 1. Shape (2, memories), in the order of `SHARES`.
+    """
     cues: Mapping[str, NDArray[Any]]
     """Those of `CUES` that the query gives rise to, but what it gives rise to with any other."""
     matched: bool
@@ -68,7 +78,7 @@ class Signals:
     covered: Floats
     """The share of the query that each memory holds, 0 to 1. Shape (memories,).
 
-    Of a time that the query names, those hold the words that happened then.
+    As in `shares`, but of a time that the query names, those hold the words that happened then.
     """
     known: float
     """The share that any memory holds."""
@@ -77,7 +87,7 @@ class Signals:
 
     @functools.cached_property
     def relevance(self) -> Floats:
-        """Shape (4, memories), in the order of `RELEVANCE`: z-scores."""
+        """Shape (3, memories), in the order of `RELEVANCE`: z-scores."""
         return self.standard.of(self.raw)
 
     def cue(self, name: str) -> Floats:
@@ -105,16 +115,22 @@ class Query:
     """The words of it that name a speaker."""
     words: list[str]
     """Without the names of speakers."""
+    term_of: Mapping[str, str]
+    """The first term that each word stands for; a stop word stands for none."""
     terms: list[str]
     """Of `words`, in order."""
     name_terms: list[str]
     speaker: str
     """The one whom the query names, in lower case; empty for none or several."""
     language: str
+    """That it is taken to be in."""
     weights: Mapping[str, float]
-    """The IDF of each of `terms` and `name_terms` over all the sessions."""
+    """What each of `terms` and `name_terms` weighs, and other terms that stand for the same: the
+    IDF over all the sessions, times the similarity to the word of the query."""
+    instead: Mapping[str, str]
+    """Of those other terms, which one each stands for the same as."""
     shares: Mapping[str, float]
-    """What share of the query each of them is."""
+    """What share of the query each of `terms` and `name_terms` is, by its IDF, times similarity."""
     known: float
     """The share that any memory holds."""
 
@@ -134,32 +150,49 @@ class Meaning(NamedTuple):
 
 
 def understand(text: str, indexes: Sequence[SessionIndex]) -> Query:
-    """Take a query apart, knowing who speaks in the sessions."""
+    """Take a query apart, knowing who speaks in the sessions, and in which languages."""
     corpus = corpus_of(indexes)
-    analysed = analyser(corpus.language)
-    words = analysed.words(text)
+    words = words_of(text)
+    looked_up = look_up(words, corpus, indexes)
+    term_of = looked_up.term_of
     named: dict[str, set[str]] = {}
-    for word in words:
+    for word in term_of:
         for speaker in corpus.names_of_speakers.get(word, ()):
             named.setdefault(speaker, set()).add(word)
     names = set().union(*named.values())
     others = [word for word in words if word not in names]
-    terms = analysed.terms(others)
-    name_terms = analysed.terms(word for word in words if word in names)
-    every = list(dict.fromkeys((*terms, *name_terms)))
-    frequencies = [*map(corpus.frequency, every)]
-    shares = shares_of(frequencies, len(corpus))
+    terms = [term_of[word] for word in others if word in term_of]
+    name_terms = [term_of[word] for word in words if word in names]
+    first = dict.fromkeys((*terms, *name_terms))
+    count = len(corpus)
+    frequencies = {term: corpus.frequency(term) for term in first}
+    shares = dict(zip(first, shares_of(frequencies.values(), count), strict=True))
+    for term, similarity in looked_up.similarity.items():
+        if term in shares:
+            shares[term] *= similarity
+    weights = {
+        term: idf_of(held, count) * looked_up.similarity.get(term, 1.0)
+        for term, held in frequencies.items()
+    }
+    instead: dict[str, str] = {}
+    for term in first:
+        for other, similarity in looked_up.besides.get(term, ()):
+            if other not in weights:
+                instead[other] = term
+                weights[other] = idf_of(corpus.frequency(other), count) * similarity
     return Query(
         text=text,
         names=names,
         words=others,
+        term_of=term_of,
         terms=terms,
         name_terms=name_terms,
         speaker=next(iter(named)) if len(named) == 1 else "",
-        language=corpus.language,
-        weights={t: idf_of(n, len(corpus)) for t, n in zip(every, frequencies, strict=True)},
-        shares=dict(zip(every, shares, strict=True)),
-        known=sum(share for share, n in zip(shares, frequencies, strict=True) if n),
+        language=looked_up.language,
+        weights=weights,
+        instead=instead,
+        shares=shares,
+        known=sum(share for term, share in shares.items() if frequencies[term]),
     )
 
 
@@ -167,8 +200,8 @@ def meaning_of(query: Query, embedder: Embedder) -> Meaning:
     """Have a query embedded; blocks for as long as the embedder takes."""
     if not adds_up_words(embedder):
         return Meaning(embedder.embed([query.text_to_embed])[0], adds_up_words=False)
-    term = analyser(query.language).term
-    weighed = {word: query.weights[term(word)] for word in query.words if term(word)}
+    term_of = query.term_of
+    weighed = {word: query.weights[term_of[word]] for word in query.words if word in term_of}
     telling = dict(islice(weighed.items(), MAX_EMBEDDED_WORDS))
     vector = embedder.embed_weighted([*telling], [*telling.values()])
     return Meaning(vector, adds_up_words=True)
@@ -194,18 +227,19 @@ def signals(
     """All signals of a query for the memories of some sessions, one session after the other."""
     corpus = corpus_of(indexes)
     raw = np.zeros((len(RELEVANCE), len(corpus)))
-    covered, known = np.zeros(len(corpus)), query.known
+    shares, known = np.zeros((len(SHARES), len(corpus))), query.known
     weights: Mapping[str, float] = query.weights
     if weights:
-        matched = _lexical(query, corpus, raw, covered)
+        matched = _lexical(query, corpus, raw, shares)
     else:
         worded = literal(query.text, corpus)
         matched = worded is not None
         if worded is not None:
             raw[:-1], weights = worded.found, worded.weights
-            covered, known = worded.covered, worded.known
+            shares[:], known = worded.covered, worded.known
     embedded = _compare(corpus, meaning, raw[-1])
     cues = _cues(query, corpus, now)
+    covered = shares[0]
     if "span" in cues:
         # What happened then has to do with the words that name the time, without having them.
         dated = _share_of_dates(query)
@@ -221,6 +255,7 @@ def signals(
         corpus,
         raw,
         standards,
+        shares,
         cues,
         matched=matched or embedded,
         covered=covered,
@@ -235,6 +270,8 @@ def neighbourhood(corpus: Corpus, relevance: Floats) -> Floats:
     `relevance` has shape (memories,), what is answered (5, memories), in the order of `NEIGHBOURS`.
     """
     episodes = corpus.episodes
+    if not episodes.are_any:
+        return np.zeros((len(NEIGHBOURS), len(relevance)))
     rows = []
     for kind in NEIGHBOURS:
         counts = {name: float(name == kind) for name in NEIGHBOURS[:-1]}
@@ -243,48 +280,58 @@ def neighbourhood(corpus: Corpus, relevance: Floats) -> Floats:
     return np.array(rows)
 
 
-def _lexical(query: Query, corpus: Corpus, raw: Floats, covered: Floats) -> bool:
-    """BM25, adjacent pairs of terms shared, and the weight of the rarest term shared, squared.
+def _lexical(query: Query, corpus: Corpus, raw: Floats, shares: Floats) -> bool:
+    """BM25 and adjacent pairs of terms shared, and the shares of the query that there are.
 
-    They are put into `raw`, the share of the query that there is into `covered`; both are zeros so
-    far. Pairs and the rarest term are those of contents, and no speakers' names. Answers whether
-    there are any.
+    They are put into `raw` and `shares`, which are zeros so far. Pairs are those of contents.
+    Answers whether there are any.
     """
     asked = _Asked.of(query)
-    split = map(corpus.split, (corpus.saturation, raw, covered))
+    held = np.zeros((len(asked.tables), len(corpus)), np.uint8)
     matched = False
-    for index, saturation, into, share in zip(corpus.indexes, *split, strict=True):
+    for index, saturation, into, bits in zip(
+        corpus.indexes,
+        corpus.split(corpus.saturation),
+        corpus.split(raw),
+        corpus.split(held),
+        strict=True,
+    ):
         numbers = index.numbers(asked.terms)
         for postings in index.postings:
             found = postings.of(numbers)
             if found is not None:
                 matched = True
-                asked.tally(found, numbers, saturation, (into, share))
+                asked.tally(found, numbers, saturation, into)
+                asked.mark(found, bits)
+    if matched:
+        near = corpus.episodes.window(held) if corpus.episodes.are_any else held
+        for table, own, all_near in zip(asked.tables, held, near, strict=True):
+            shares[0] += table.take(own)
+            shares[1] += table.take(all_near)
     return matched
 
 
 class _Asked(NamedTuple):
-    """The terms of a query, the rarest last; names, which are not rare, before all."""
+    """The terms of a query."""
 
     terms: list[str]
-    table: Floats
-    """Of each term what it weighs, its share, and what being the rarest is. Shape (3, terms)."""
+    weights: Floats
+    """What each weighs. Shape (terms,)."""
+    bits: list[int]
+    """The bit of each; terms that stand for the same word have one together."""
+    tables: list[Floats]
+    """For eight bits each, what share of the query those are whose bits are set. Shape (256,)."""
     followers: list[list[int]]
     """The place of a term that follows each in the query, or -1; then of another one, and so on."""
 
     @classmethod
     def of(cls, query: Query) -> _Asked:
-        weights, shares = query.weights, query.shares
-        telling = {term: weight * weight for term, weight in weights.items()}
-        telling.update(dict.fromkeys(query.name_terms, 0.0))
-        terms = sorted(telling, key=telling.__getitem__)
-        table = np.array(
-            [
-                [(BM25_K1 + 1) * weights[term] for term in terms],
-                [shares[term] for term in terms],
-                [telling[term] for term in terms],
-            ]
-        )
+        terms = [*query.weights]
+        weights = np.array([(BM25_K1 + 1) * query.weights[term] for term in terms])
+        bit_of = {term: bit for bit, term in enumerate(query.shares)}
+        bits = [bit_of[query.instead.get(term, term)] for term in terms]
+        shares = [*query.shares.values()]
+        tables = [_sums(shares[n : n + _BITS]) for n in range(0, len(shares), _BITS)]
         place_of = {term: place for place, term in enumerate(terms)}
         followers: list[list[int]] = []
         for first, second in dict.fromkeys(pairwise(query.terms)):
@@ -294,34 +341,37 @@ class _Asked(NamedTuple):
                 free = [-1] * len(terms)
                 followers.append(free)
             free[place] = place_of[second]
-        return cls(terms, table, followers)
+        return cls(terms, weights, bits, tables, followers)
 
     def tally(
-        self,
-        found: Occurrences,
-        numbers: list[int],
-        saturation: Floats,
-        into: tuple[Floats, Floats],
+        self, found: Occurrences, numbers: list[int], saturation: Floats, raw: Floats
     ) -> None:
-        """Put what occurrences of the terms tell, given their numbers, into signals and shares."""
+        """Put what occurrences of the terms tell, given their numbers, into signals."""
         holders, follows, counts, sizes = found
-        raw, covered = into
-        memories = len(covered)
-        weights, shares, telling = self.table.repeat(sizes, axis=1)
+        memories = raw.shape[1]
+        weights = self.weights.repeat(sizes)
         weights *= counts / (counts + saturation[holders])
         raw[0] += np.bincount(holders, weights, minlength=memories)
-        shares *= counts > 0
-        covered += np.bincount(holders, shares, minlength=memories)
-        of_content = follows != HEADING
-        if of_content.all():
-            raw[2, holders] = telling  # of several the last one stays, which is the rarest
-        else:
-            raw[2, holders[of_content]] = telling[of_content]
         for row in self.followers:
             wanted = np.array([UNKNOWN if place < 0 else numbers[place] for place in row])
             pairs = holders[follows == wanted.repeat(sizes)]
             if len(pairs):
                 raw[1] += np.bincount(pairs, minlength=memories)
+
+    def mark(self, found: Occurrences, held: NDArray[np.uint8]) -> None:
+        """Set the bits of the terms that memories hold: eight of them a row."""
+        end = 0
+        for bit, size in zip(self.bits, found.sizes, strict=True):
+            start, end = end, end + size
+            held[bit // _BITS, found.holders[start:end]] |= 1 << bit % _BITS
+
+
+def _sums(shares: Sequence[float]) -> Floats:
+    """The sum of those shares whose bits are set in each number. Shape (2 ** shares,)."""
+    sums = np.zeros(1)
+    for share in shares:
+        sums = np.concatenate([sums, sums + share])
+    return sums
 
 
 def _compare(corpus: Corpus, meaning: Meaning | None, cosines: Floats) -> bool:
@@ -343,13 +393,9 @@ def _standard(
 ) -> Standard:
     """What makes z-scores of signals; memories without a vector get the mean of the cosines."""
     of = USUAL_SPREAD
-    most = max(weights.values(), default=0.0)
-    usual = (
-        *(of["bm25"] * sum(weights.values()), of["bigrams"], of["rarest"] * most * most),
-        of["semantic"] * _COSINE_SCALE,
-    )
+    usual = (of["bm25"] * sum(weights.values()), of["bigrams"], of["semantic"] * _COSINE_SCALE)
     every = len(corpus)
-    standards = standard(raw, usual, (every, every, every, corpus.vectors_known))
+    standards = standard(raw, usual, (every, every, corpus.vectors_known))
     if embedded and corpus.has_vector is not None:
         raw[-1, ~corpus.has_vector] = standards.means[-1]
     return standards
@@ -369,9 +415,9 @@ def _is_concerned(corpus: Corpus, raw: Floats, standards: Standard) -> Mask:
 
 def _share_of_dates(query: Query) -> float:
     """The share of a query that its dates are."""
-    analysed = analyser(query.language)
     named = " ".join(phrases(query.text, query.language))
-    return sum(query.shares.get(term, 0.0) for term in set(analysed.terms(analysed.words(named))))
+    terms = {query.term_of.get(word, "") for word in words_of(named)}
+    return sum(query.shares.get(term, 0.0) for term in terms)
 
 
 def _cues(query: Query, corpus: Corpus, now: datetime) -> dict[str, NDArray[Any]]:

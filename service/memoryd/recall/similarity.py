@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from memoryd.recall.text import analyser
+from memoryd.recall.languages import language_of
+from memoryd.recall.text import analyser, words_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,8 +27,8 @@ def similar_to_text(
     The cosine of the vectors (below 0 counts as 0) where both have one, else that of the terms'
     frequencies times IDF. `vector` is the text's, of length 1.
     """
-    analysed = analyser(index.language)
-    terms = analysed.terms(analysed.words(text))
+    words = words_of(text)
+    terms = analyser(language_of(words, index.language)).terms(words)
     counts = np.zeros(index.terms_known)
     outside: dict[str, int] = {}
     for term in terms:

@@ -1,4 +1,4 @@
-"""Texts as terms: words without stop words, stemmed; scripts without spaces by bigrams."""
+"""Texts as terms: words and pictures, no stop words, stemmed; bigrams where no spaces are."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING
 
 import regex
 
+from memoryd.recall.languages import DEFAULT_LANGUAGE, language_in, script_of, stop_words
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-DEFAULT_LANGUAGE = "en"
 
 MAX_WORD_CHARS = 64
 """Of a longer run only the head is kept: it is no word, and equal heads are enough to find it."""
 
-_CACHED_WORDS = 65_536
+_CACHED_WORDS = 16_384
+"""Of each language, of which there may be some twenty."""
+
 _CACHED_LABELS = 1024
 
 # Of a regular expression: characters of scripts that put no space between words.
@@ -27,30 +29,23 @@ UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p
 SPACED_WORD = (
     rf"[[\p{{L}}\p{{N}}]--[{UNSPACED}]][\w--[_{UNSPACED}]]*(?:['\u2019][\w--[_{UNSPACED}]]+)*"
 )
-_WORD = regex.compile(rf"[{UNSPACED}]+|{SPACED_WORD}", regex.V1)
+# What readers take for one picture, which may be several characters; a letter in a circle is none.
+_PICTURE = r"(?=[\p{Extended_Pictographic}\p{Regional_Indicator}--[\u00a9\u00ae]])\X"
+_WORD = regex.compile(rf"[{UNSPACED}]+|{SPACED_WORD}|{_PICTURE}", regex.V1)
 # The same for what most texts are, several times as fast.
 _ASCII_WORD = re.compile(r"[a-z0-9]+(?:'[a-z0-9]+)*")
+_VARIATIONS = re.compile("[\ufe0e\ufe0f]+")
+# What joins pictures to one or colours them: joiner, skin tones, tags.
+_JOINS = re.compile("[\u200d\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]+")
 _IDEOGRAPH = regex.compile(r"\p{Han}")
 _BELOW_UNSPACED = "\u0e00"
 """Thai is the first block of these scripts: words that sort before it are not looked at."""
 _UNSPACED_RUN = regex.compile(rf"[{UNSPACED}]+", regex.V1)
 
-_STOP_WORD_LISTS = {
-    "da": "DANISH",
-    "de": "GERMAN",
-    "en": "EN_PLUS",
-    "es": "SPANISH",
-    "fr": "FRENCH",
-    "it": "ITALIAN",
-    "ko": "KOREAN",
-    "nl": "DUTCH",
-    "no": "NORWEGIAN",
-    "pt": "PORTUGUESE",
-    "ru": "RUSSIAN",
-    "sv": "SWEDISH",
-    "tr": "TURKISH",
-    "zh": "CHINESE",
-}
+_ELIDING = frozenset({"ca", "fr", "it"})
+"""Languages whose articles and prepositions join a word by an apostrophe."""
+_LONGEST_ELIDED = 5
+"""In letters: Italian has "dell'", "quell'", French "qu'" and "jusqu'", which is longer."""
 
 
 class Analyser:
@@ -58,25 +53,12 @@ class Analyser:
 
     def __init__(self, language: str) -> None:
         self.language = language
-        self._stop_words = _stop_words(language)
+        self._stop_words = stop_words(language)
         self._stem = _stemmer(language)
         self._term_of = functools.lru_cache(_CACHED_WORDS)(self._term)
         self._terms_of_label = functools.lru_cache(_CACHED_LABELS)(
-            lambda label: tuple(self.terms(self.words(label)))
+            lambda label: tuple(self.terms(words_of(label)))
         )
-
-    def words(self, text: str) -> list[str]:
-        """Words in lower case and compatibility form (NFKC), in order, stop words among them."""
-        lower = folded(text)
-        if lower.isascii():
-            return [word[:MAX_WORD_CHARS] for word in _ASCII_WORD.findall(lower)]
-        words: list[str] = []
-        for word in _WORD.findall(lower):
-            if not word.isascii() and _UNSPACED_RUN.match(word):
-                words += _pieces(word)
-            else:
-                words.append(word[:MAX_WORD_CHARS])
-        return words
 
     def term(self, word: str) -> str:
         """What `word` is indexed as: its stem, or nothing if it is a stop word."""
@@ -91,15 +73,37 @@ class Analyser:
         return self._terms_of_label(label)
 
     def _term(self, word: str) -> str:
-        if word > _BELOW_UNSPACED and _UNSPACED_RUN.match(word):
-            return "" if word in self._stop_words else word  # no stemmer knows these scripts
+        language = language_in(script_of(word), self.language)
+        if is_unspaced(word):
+            return "" if word in stop_words(language) else word  # no stemmer knows these scripts
+        if language != self.language:
+            return analyser(language).term(word)
         word = word.replace("\u2019", "'")
         if word in self._stop_words:
             return ""
+        if self.language in _ELIDING:
+            article, joined, rest = word.partition("'")
+            word = rest if joined and len(article) <= _LONGEST_ELIDED else word
         word = word.removesuffix("'s").replace("'", "")
         if word in self._stop_words:
             return ""
         return self._stem(word)
+
+
+def words_of(text: str) -> list[str]:
+    """Words in lower case and compatibility form (NFKC), in order, stop words among them."""
+    lower = folded(text)
+    if lower.isascii():
+        return [word[:MAX_WORD_CHARS] for word in _ASCII_WORD.findall(lower)]
+    words: list[str] = []
+    for word in _WORD.findall(lower):
+        if is_unspaced(word):
+            words += _pieces(word)
+        elif word[0].isalnum():
+            words.append(word[:MAX_WORD_CHARS])
+        else:
+            words += picture_parts(word[:MAX_WORD_CHARS])
+    return words
 
 
 @functools.lru_cache
@@ -111,26 +115,34 @@ def analyser(language: str = DEFAULT_LANGUAGE) -> Analyser:
     return Analyser(language)
 
 
+def is_unspaced(word: str) -> bool:
+    """Whether a word begins in a script that puts no space between words."""
+    return word > _BELOW_UNSPACED and _UNSPACED_RUN.match(word) is not None
+
+
 def folded(text: str) -> str:
     """In lower case and compatibility form (NFKC)."""
     lower = text.lower()
-    return lower if lower.isascii() else unicodedata.normalize("NFKC", lower)
+    # The compatibility form of a sign as \u2122 has capitals.
+    return lower if lower.isascii() else unicodedata.normalize("NFKC", lower).lower()
+
+
+def picture_parts(picture: str) -> tuple[str, ...]:
+    """A picture as a whole and, if it is made of several, in its parts; nothing if none is seen.
+
+    So it has something in common with those that share a part.
+    """
+    plain = _VARIATIONS.sub("", picture)
+    parts = tuple(filter(None, _JOINS.split(plain)))
+    if all(unicodedata.category(character)[0] == "C" for part in parts for character in part):
+        return ()
+    return parts if parts == (plain,) else (plain, *parts)
 
 
 def _pieces(run: str) -> list[str]:
     """Each pair of neighbours, and each ideograph, since one alone may be a word."""
     pieces = [run[place : place + 2] for place in range(len(run) - 1)]
     return [*pieces, *_IDEOGRAPH.findall(run)] if pieces else [run]
-
-
-def _stop_words(language: str) -> frozenset[str]:
-    name = _STOP_WORD_LISTS.get(language)
-    if name is None:
-        return frozenset()
-    from bm25s import stopwords  # noqa: PLC0415  a third of a second
-
-    words: Iterable[str] = getattr(stopwords, f"STOPWORDS_{name}")
-    return frozenset(form for word in words for form in (word, word.replace("'", "")))
 
 
 def _stemmer(language: str) -> Callable[[str], str]:

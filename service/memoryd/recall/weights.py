@@ -16,8 +16,13 @@ class Weights:
 
     bm25: float
     bigrams: float
-    rarest: float
     semantic: float
+    alone: float
+    """Of the semantic signal in addition, for a memory of no episode."""
+    held: float
+    """Of the share of the query that the memory holds, 0 to 1."""
+    window: float
+    """Of the share that it holds with the two before and behind it in its episode."""
     two_before: float
     """Of the relevance of the turn before the previous one, in the same episode; and so on."""
     before: float
@@ -34,9 +39,12 @@ class Weights:
     amount: float
     name: float
     question: float
-    length: float
-    information: float
+    long: float
+    """Of how much longer it is than `SHORT_TERMS`, as a logarithm."""
     opening: float
+    assistant: float
+    """Of being said by no person."""
+    information: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +65,14 @@ ones are thought to lie about the mean as usual: few scores say little of what i
 highest z-score of n is √(n − 1), whatever it tells."""
 
 USUAL_SPREAD = {
-    "bm25": 0.075, "bigrams": 0.07, "rarest": 0.12, "semantic": 0.085,
-    "length": 0.55, "information": 0.55,
+    "bm25": 0.075, "bigrams": 0.07, "semantic": 0.085, "information": 0.55,
 }  # fmt: skip
-"""The standard deviation of each signal that is usual in a session: of BM25 and of the rarest term
-as a share of the most that the query could have, of the others as they are. Means over LoCoMo's
+"""The standard deviation of each signal that is usual in a session: of BM25 as a share of the
+most that the query could have, of the others as they are. Means over LoCoMo's
 development part, which vary little from one conversation to the next."""
+
+SHORT_TERMS = 30
+"""Longer memories are about more than one thing."""
 
 BM25_K1 = 0.9
 BM25_B = 0.4
@@ -76,23 +86,23 @@ DEFAULT_IMPORTANCE_WEIGHT = 0.2
 """Enough to order what is equally relevant, too little to lift what is not."""
 
 WITHOUT_EMBEDDER = Weights(
-    bm25=0.199, bigrams=0.091, rarest=0.154, semantic=0.0,
-    two_before=0.485, before=0.394, after=0.313, episode=0.849, asked=0.55,
-    speaker=2.175, of_self=1.021, span=3.606, when=1.206, amount=1.718,
-    name=1.249, question=-0.271, length=-0.297, information=0.439, opening=0.571,
+    bm25=0.2, bigrams=0.05, semantic=0.0, alone=0.0, held=1.5, window=2.5, two_before=0.3,
+    before=0.2, after=0.3, episode=0.9, asked=0.6, speaker=1.5, of_self=0.9, span=3.5,
+    when=1.0, amount=1.4, name=0.5, question=-0.4, long=-0.5, opening=0.8, assistant=-1.7,
+    information=0.1,
 )  # fmt: skip
 WITH_WORDS = Weights(
-    bm25=0.111, bigrams=0.081, rarest=0.136, semantic=0.274,
-    two_before=0.42, before=0.319, after=0.261, episode=0.927, asked=0.497,
-    speaker=2.124, of_self=0.95, span=4.367, when=1.27, amount=1.475,
-    name=1.26, question=-0.255, length=-0.252, information=0.397, opening=0.609,
+    bm25=0.2, bigrams=0.05, semantic=0.3, alone=1.0, held=1.5, window=2.5, two_before=0.3,
+    before=0.2, after=0.3, episode=0.9, asked=0.6, speaker=1.5, of_self=0.9, span=3.5,
+    when=1.0, amount=1.4, name=0.5, question=-0.4, long=-0.5, opening=0.8, assistant=-1.7,
+    information=0.1,
 )  # fmt: skip
 """With an embedder that adds up words."""
 WITH_SENTENCES = Weights(
-    bm25=0.103, bigrams=0.083, rarest=0.132, semantic=0.416,
-    two_before=0.345, before=0.267, after=0.212, episode=0.842, asked=0.397,
-    speaker=2.234, of_self=0.754, span=4.54, when=1.229, amount=1.282,
-    name=1.122, question=-0.314, length=-0.174, information=0.3, opening=0.678,
+    bm25=0.2, bigrams=0.05, semantic=0.3, alone=1.0, held=1.5, window=2.5, two_before=0.3,
+    before=0.2, after=0.3, episode=0.9, asked=0.6, speaker=1.5, of_self=0.9, span=3.5,
+    when=1.0, amount=1.4, name=0.5, question=-0.4, long=-0.5, opening=0.8, assistant=-1.7,
+    information=0.1,
 )  # fmt: skip
 """With an embedder of whole texts."""
 

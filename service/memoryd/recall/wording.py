@@ -8,7 +8,7 @@ from itertools import chain
 
 import regex
 
-from memoryd.recall.text import SPACED_WORD, UNSPACED, folded
+from memoryd.recall.text import SPACED_WORD, UNSPACED, folded, picture_parts
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -17,10 +17,6 @@ _MINUS = re.compile(r"(?<!\w)-(?=\d)")
 _ASCII_PIECE = re.compile(r"[a-z0-9]+(?:'[a-z0-9]+)*|[!-/:-`{-~]")
 # A word, else what readers take for one sign, which may be several characters.
 _PIECE = regex.compile(rf"[{UNSPACED}]|{SPACED_WORD}|(?!\s)\X", regex.V1)
-
-_VARIATIONS = re.compile("[\ufe0e\ufe0f]+")
-# What joins pictures to one or colours them: joiner, skin tones, tags.
-_JOINS = re.compile("[\u200d\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]+")
 
 _TELLING_PUNCTUATION = frozenset("#%&*@/\\\N{SECTION SIGN}")
 """Of what Unicode calls punctuation, what changes what is said: "C#", "5 %", "and/or"."""
@@ -34,8 +30,7 @@ def plain(text: str) -> str:
 def pieces(text: str) -> list[str]:
     """The words and signs of a plain text, in order.
 
-    Scripts without spaces come by characters. A picture that is made of several comes as a whole
-    and in its parts, so that it has something in common with those that share one.
+    Scripts without spaces come by characters, pictures as a whole and in their parts.
     """
     if text.isascii():
         return _ASCII_PIECE.findall(text)
@@ -48,13 +43,7 @@ def statement(text: str) -> list[str]:
 
 
 def _parts(piece: str) -> tuple[str, ...]:
-    if piece.isalnum():
-        return (piece,)
-    piece = _VARIATIONS.sub("", piece)
-    parts = tuple(filter(None, _JOINS.split(piece)))
-    if all(unicodedata.category(character)[0] == "C" for part in parts for character in part):
-        return ()  # nothing to be seen
-    return parts if parts == (piece,) else (piece, *parts)
+    return (piece,) if piece.isalnum() else picture_parts(piece)
 
 
 def _tells(piece: str) -> bool:

@@ -22,6 +22,7 @@ from memoryd.memories.vectors import (
 )
 from memoryd.recall.embedders.embedder import adds_up_words
 from memoryd.retrieval.heavy import parts
+from memoryd.retrieval.query_vectors import QueryVectors
 from memoryd.telemetry import spans
 
 if TYPE_CHECKING:
@@ -38,9 +39,15 @@ if TYPE_CHECKING:
     Vectors = Mapping[MemoryKey, tuple[str, Floats16]]
     """By memory, with the hash of the content that each was made of."""
 
+AT_ONCE = 16
+AT_ONCE_CHARACTERS = 65_536
+"""Texts that are embedded at once: a query gets its turn between two batches."""
+
 BATCH = 64
-BATCH_CHARACTERS = 65_536
-"""Texts that are embedded at once: others get their turn between two batches."""
+"""Vectors that are kept in the database at once."""
+
+QUERY_BYTES = 1_048_576
+"""What vectors of queries are kept in memory: about a thousand."""
 
 INLINE = 4
 INLINE_CHARACTERS = 4_096
@@ -67,6 +74,7 @@ class EmbeddingWorker:
         self.embedder = embedder
         self._database = database
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embedder")
+        self._queries = QueryVectors(QUERY_BYTES)
         self._pending = 0
         """In characters."""
         self.backlog = 0
@@ -82,11 +90,16 @@ class EmbeddingWorker:
         """Have the embedder load what it needs; blocks."""
         self._attempt("word")
 
-    async def of(self, text: str) -> NDArray[np.float32] | None:
-        """The vector of a text; None where the embedder fails."""
-        loop = asyncio.get_running_loop()
-        with spans.part(spans.EMBEDDING):
-            return await loop.run_in_executor(self._thread, self._attempt, text)
+    async def of(self, tenant: str, text: str) -> NDArray[np.float32] | None:
+        """The vector of a text that a tenant asks for; None where the embedder fails."""
+        vector = self._queries.get(tenant, text)
+        if vector is None:
+            loop = asyncio.get_running_loop()
+            with spans.part(spans.EMBEDDING):
+                vector = await loop.run_in_executor(self._thread, self._attempt, text)
+            if vector is not None:
+                self._queries.keep(tenant, text, vector)
+        return vector
 
     def _attempt(self, text: str) -> NDArray[np.float32] | None:
         try:
@@ -180,7 +193,7 @@ class EmbeddingWorker:
     ) -> None:
         left = len(wanted)
         try:
-            for batch in parts(wanted, BATCH, BATCH_CHARACTERS):
+            for batch in parts(wanted, AT_ONCE, AT_ONCE_CHARACTERS):
                 async with self._making:
                     vectors = await self._embed(batch)
                 self._made(batch, vectors, made)

@@ -15,9 +15,10 @@ from memoryd.recall.dates import phrases
 from memoryd.recall.embedders.embedder import adds_up_words
 from memoryd.recall.fusion import rank
 from memoryd.recall.index import Document
+from memoryd.recall.languages import language_of
 from memoryd.recall.signals import Meaning, meaning_of, understand
 from memoryd.recall.similarity import similar_to_memory, similar_to_text
-from memoryd.recall.text import analyser
+from memoryd.recall.text import analyser, words_of
 from memoryd.retrieval.heavy import has_failed, no_check
 from memoryd.retrieval.loading import INLINE_WORK
 from memoryd.retrieval.query import Result, Retrieved, Similar, by_importance
@@ -196,7 +197,9 @@ class Retrieval:
         the text that counts.
         """
         await self._warm_up()
-        vector = None if self._vectors is None or not content else await self._vectors.of(content)
+        vector = None
+        if self._vectors is not None and content:
+            vector = await self._vectors.of(session.tenant, content)
         loading = self._sessions.loaded([session], now, timeout, caller, indexed=True)
         async with loading as cached:
             if not cached:
@@ -227,8 +230,8 @@ class Retrieval:
         """How much there is to do for a query, in terms looked at, about."""
         work = len(query) * WORK_A_CHARACTER
         work += len(phrases(query, self._language)) * WORK_A_PHRASE
-        analysed = analyser(self._language)
-        has_terms = any(map(analysed.term, analysed.words(query[:HEAD_CHARACTERS])))
+        words = words_of(query[:HEAD_CHARACTERS])
+        has_terms = any(map(analyser(language_of(words, self._language)).term, words))
         for one in cached:
             index = self._sessions.view(one).index
             work += 0 if index is None else len(index.tokens)
@@ -258,7 +261,7 @@ class Retrieval:
         async with self._sessions.steady(cached, work) as run:
             indexes = [self._sessions.index_of(self._sessions.view(one)) for one in cached]
             query = await run(lambda _: understand(text, indexes))
-        vector = await self._vectors.of(query.text_to_embed)
+        vector = await self._vectors.of(cached[0].session.tenant, query.text_to_embed)
         return query, None if vector is None else Meaning(vector, adds_up_words=False)
 
     def _understood(

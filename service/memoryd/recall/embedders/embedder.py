@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 KNOWN = {
+    "multilingual": "memoryd.recall.embedders.multilingual:MultilingualEmbedder",
     "static": "memoryd.recall.embedders.static:StaticEmbedder",
     "minilm": "memoryd.recall.embedders.minilm:MiniLmEmbedder",
 }
-"""The embedders that have a name; their packages are the extras `semantic` and `minilm`."""
+"""The embedders that have a name. Their packages are the extras `semantic`, `static`, `minilm`."""
 
 
 class EmbedderUnavailable(ValueError):

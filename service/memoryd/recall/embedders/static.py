@@ -34,8 +34,8 @@ class StaticEmbedder:
     def __init__(self) -> None:
         self._tokens_of = functools.lru_cache(_CACHED_WORDS)(self._tokenised)
         self._files = (
-            packaged_file(_PACKAGE, _WEIGHTS, extra="semantic"),
-            packaged_file(_PACKAGE, _TOKENIZER, extra="semantic"),
+            packaged_file(_PACKAGE, _WEIGHTS, extra="static"),
+            packaged_file(_PACKAGE, _TOKENIZER, extra="static"),
         )
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
