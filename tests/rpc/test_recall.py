@@ -12,7 +12,17 @@ import pytest
 from memoryd.memories import cache
 from memoryd.v1 import memory_pb2 as pb
 
-PARTS = ("lexical", "importance", "semantic", "context", "speaker", "temporal", "form", "diversity")
+PARTS = (
+    "lexical",
+    "importance",
+    "semantic",
+    "context",
+    "speaker",
+    "temporal",
+    "form",
+    "recency",
+    "diversity",
+)
 
 TALK = [
     ("Ann", "2023-05-08T13:56:00Z", "1", "I went to a support group yesterday and it was powerful"),

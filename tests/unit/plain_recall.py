@@ -15,6 +15,7 @@ from memoryd.recall.dates import phrases, spans
 from memoryd.recall.diversity import MARGIN, NEAR_DUPLICATE, PENALTY, RELEVANCE_KEPT
 from memoryd.recall.fusion import SPARE_CANDIDATES
 from memoryd.recall.ranked import Ranked
+from memoryd.recall.recency import GREATEST_GAP
 from memoryd.recall.text import analyser, words_of
 from memoryd.recall.weights import (
     BM25_B,
@@ -22,6 +23,7 @@ from memoryd.recall.weights import (
     CERTAINTY_OF_SENTENCES,
     CERTAINTY_OF_TERMS,
     CERTAINTY_OF_WORDS,
+    CONTRADICTING,
     ENOUGH_MEMORIES,
     IMPORTANCE_SCALE,
     SHORT_TERMS,
@@ -154,9 +156,9 @@ def plain_rank(
     ]
     # Python sorts stably: the earlier session and the older memory first among equals.
     candidates.sort(key=lambda memory: -round(sum(memory.parts.values()), 9))
+    candidates = newer_first(candidates[: limit + SPARE_CANDIDATES])
     if diverse:
-        bears = bearing(memories)
-        return diversified(candidates[: limit + SPARE_CANDIDATES], bears, limit)
+        return diversified(candidates, bearing(memories), limit)
     return [ranked(memory, 0.0) for memory in candidates[:limit]]
 
 
@@ -165,7 +167,8 @@ def ranked(memory: Memory, diversity: float) -> Ranked:
     return Ranked(
         memory.session, memory.document.memory_id, memory.certainty,
         parts["lexical"], parts["semantic"], parts["context"], parts["speaker"],
-        parts["temporal"], parts["form"], parts["importance"], diversity,
+        parts["temporal"], parts["form"], parts["importance"],
+        parts.get("recency", 0.0), diversity,
     )  # fmt: skip
 
 
@@ -381,6 +384,37 @@ def bearing(memories: list[Memory]) -> Callable[[Memory], float]:
         return max(0.0, sum(v - least.get(part, 0.0) for part, v in parts if part != "importance"))
 
     return of
+
+
+def newer_first(candidates: list[Memory]) -> list[Memory]:
+    """Each passes the older ones that it may correct, up to three places above it."""
+    order: list[Memory] = []
+    scores: dict[int, float] = {}
+    for memory in candidates:
+        score = scores[id(memory)] = round(sum(memory.parts.values()), 9)
+        rise = 0
+        for above in range(1, min(3, len(order)) + 1):
+            older = order[-above]
+            if may_correct(memory, older) and scores[id(older)] - score <= GREATEST_GAP:
+                rise = above
+        if rise:
+            scores[id(memory)] = scores[id(order[-rise])] + MARGIN
+            memory.parts["recency"] = scores[id(memory)] - score
+        order.insert(len(order) - rise, memory)
+    return sorted(candidates, key=lambda memory: -scores[id(memory)])
+
+
+def may_correct(memory: Memory, older: Memory) -> bool:
+    one, other = memory.document, older.document
+    if one.vector is None or other.vector is None or one.episode or other.episode:
+        return False
+    alike = float(np.dot(np.array(one.vector, np.float32), np.array(other.vector, np.float32)))
+    return (
+        memory.session == older.session
+        and one.speaker.lower() == other.speaker.lower()
+        and (older.moment, other.created) < (memory.moment, one.created)
+        and alike >= CONTRADICTING
+    )
 
 
 def diversified(

@@ -506,6 +506,9 @@ class ScoreBreakdown(Answer[memory_pb2.ScoreBreakdown]):
     the query asks for."""
     diversity: float = 0.0
     """Below 0 if it repeats a better result."""
+    recency: float = 0.0
+    """Above 0 if it passes an older memory that it may correct: both are of no episode and mean
+    much the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

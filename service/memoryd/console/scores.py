@@ -28,6 +28,7 @@ PARTS = (
     Part("temporal", "time", 5, "when it happened, where the query asks for a time"),
     Part("form", "form", 6, "how much it says, and whether it has the kind of thing asked for"),
     Part("speaker", "speaker", 7, "it was said by the one whom the query names"),
+    Part("recency", "newer", 9, "it passes an older memory that it may correct"),
     Part("diversity", "repeats", 8, "taken off where it repeats a better one"),
 )
 

@@ -101,6 +101,14 @@ class Corpus:
         found = [self._found(place) for place in places.tolist()]
         return np.array([index.rows[name][place] for index, place in found], ROW[name])
 
+    def vectors(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Those of some memories, zeros where one has none. Shape (places, dimensions)."""
+        if len(self.indexes) == 1:
+            values: NDArray[np.float32] = self.indexes[0].vectors[places]
+            return values
+        found = [self._found(place) for place in places.tolist()]
+        return np.array([index.vectors[place] for index, place in found])
+
     def contents(self) -> Iterator[str]:
         """The texts of all memories."""
         return chain.from_iterable(index.contents for index in self.indexes)

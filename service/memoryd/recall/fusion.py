@@ -11,6 +11,7 @@ from memoryd.recall.certainty import certainty
 from memoryd.recall.corpus import joined
 from memoryd.recall.diversity import choose
 from memoryd.recall.ranked import PARTS, Ranked
+from memoryd.recall.recency import gains
 from memoryd.recall.signals import RELEVANCE, signals
 from memoryd.recall.weights import (
     DEFAULT_IMPORTANCE_WEIGHT,
@@ -41,7 +42,7 @@ _DIRECT = ("lexical", "semantic")
 """Parts that compare a memory with the query."""
 
 SPARE_CANDIDATES = 10
-"""How many more memories than are wanted are looked at for diversity."""
+"""How many more memories than are wanted are looked at for recency and diversity."""
 
 _in_order = attrgetter(*RELEVANCE)
 
@@ -92,24 +93,45 @@ def rank(
     if matching:
         holding = found.covered > 0
         mask = holding if mask is None else mask & holding
-    order, best = highest(scores, mask, limit + SPARE_CANDIDATES if diverse else limit)
+    order, best = highest(scores, mask, limit + SPARE_CANDIDATES)
     if not len(order):
         return []
-    lost = [0.0] * len(order)
-    if diverse:
-
-        def bearing() -> Floats:
-            return np.zeros(len(order)) if speaking is None else speaking.bearing(order)
-
-        chosen, lost = choose(best, bearing, corpus, order, limit)
-        order = order[chosen]
+    order, gained, lost = _refined(order, best, found, speaking, limit, diverse=diverse)
     parts = {"importance": joined(importances)[order] * of_importance}
     if speaking is not None:
         parts |= speaking.parts(order)
     nothing = [0.0] * len(order)
     columns = (parts[part].tolist() if part in parts else nothing for part in PARTS)
     relevance = certainty(found, meaning, order).tolist()
-    return [*map(Ranked, *corpus.named(order.tolist()), relevance, *columns, lost)]
+    return [*map(Ranked, *corpus.named(order.tolist()), relevance, *columns, gained, lost)]
+
+
+def _refined(
+    order: Places,
+    scores: Floats,
+    found: Signals,
+    speaking: Speaking | None,
+    limit: int,
+    *,
+    diverse: bool,
+) -> tuple[Places, list[float], list[float]]:
+    """The best candidates, what recency gives each and what diversity takes from it.
+
+    The candidates are given best first with their scores.
+    """
+    gained = gains(scores, found.corpus, order)
+    if gained.any():
+        raised = scores + gained
+        again = (-raised).argsort(kind="stable")
+        order, scores, gained = order[again], raised[again], gained[again]
+    if not diverse:
+        return order[:limit], gained[:limit].tolist(), [0.0] * min(limit, len(order))
+
+    def bearing() -> Floats:
+        return np.zeros(len(order)) if speaking is None else speaking.bearing(order)
+
+    chosen, lost = choose(scores, bearing, found.corpus, order, limit)
+    return order[chosen], gained[chosen].tolist(), lost
 
 
 def highest(values: Floats, mask: Mask | None, limit: int) -> tuple[Places, Floats]:

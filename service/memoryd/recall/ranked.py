@@ -28,6 +28,8 @@ class Ranked(NamedTuple):
     form: float
     """From how much it tells, whether it asks, and whether it holds what kind of thing is asked."""
     importance: float
+    recency: float = 0.0
+    """Above 0 where it passes an older memory that it may correct."""
     diversity: float = 0.0
     """Below 0 where it repeats a result before it."""
 
@@ -36,5 +38,5 @@ class Ranked(NamedTuple):
         """The higher the better; comparable within one answer only."""
         return (
             self.lexical + self.semantic + self.context + self.speaker
-            + self.temporal + self.form + self.importance + self.diversity
+            + self.temporal + self.form + self.importance + self.recency + self.diversity
         )  # fmt: skip

@@ -78,6 +78,9 @@ BM25_K1 = 0.9
 BM25_B = 0.4
 """As Lin, Ma and others set them for short passages (Anserini's defaults)."""
 
+CONTRADICTING = 0.5
+"""From this cosine on, the later of two facts may correct the earlier one."""
+
 IMPORTANCE_SCALE = 5.0
 """What effective importance 1 counts for at `importance_weight` 1, in the unit of fitted scores:
 about the distance between a memory that answers and one that has nothing to do with the query."""

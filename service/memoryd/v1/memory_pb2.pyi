@@ -887,6 +887,7 @@ class ScoreBreakdown(_message.Message):
     TEMPORAL_FIELD_NUMBER: _builtins.int
     FORM_FIELD_NUMBER: _builtins.int
     DIVERSITY_FIELD_NUMBER: _builtins.int
+    RECENCY_FIELD_NUMBER: _builtins.int
     lexical: _builtins.float
     """From the words that the query and the content share. This and all other parts except importance are 0 without a
     query.
@@ -905,6 +906,8 @@ class ScoreBreakdown(_message.Message):
     """From how much it says, whether it is a question, and whether it has the kind of thing that the query asks for."""
     diversity: _builtins.float
     """Below 0 if it repeats a better result."""
+    recency: _builtins.float
+    """Above 0 if it passes an older memory that it may correct: both are of no episode and mean much the same."""
     def __init__(
         self,
         *,
@@ -916,10 +919,11 @@ class ScoreBreakdown(_message.Message):
         temporal: _builtins.float = ...,
         form: _builtins.float = ...,
         diversity: _builtins.float = ...,
+        recency: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "diversity", b"diversity", "form", b"form", "importance", b"importance", "lexical", b"lexical", "semantic", b"semantic", "speaker", b"speaker", "temporal", b"temporal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "diversity", b"diversity", "form", b"form", "importance", b"importance", "lexical", b"lexical", "recency", b"recency", "semantic", b"semantic", "speaker", b"speaker", "temporal", b"temporal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -113,7 +113,7 @@ def encoded_response(
 
 
 def _end(effective_importance: float, ranked: Ranked) -> bytes:
-    lexical, semantic, context, speaker, temporal, form, importance, diversity = _PART_TAGS
+    lexical, semantic, context, speaker, temporal, form, importance, recency, diversity = _PART_TAGS
     return _END.pack(
         _EFFECTIVE_IMPORTANCE, effective_importance,
         _SCORE, ranked.score,
@@ -125,6 +125,7 @@ def _end(effective_importance: float, ranked: Ranked) -> bytes:
         temporal, ranked.temporal,
         form, ranked.form,
         importance, ranked.importance,
+        recency, ranked.recency,
         diversity, ranked.diversity,
     )  # fmt: skip
 
