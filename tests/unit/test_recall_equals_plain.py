@@ -165,7 +165,11 @@ def talk(
     found = []
     vectors = np.array([(1, 0), (0, 1), (0.6, 0.8)], np.float16)
     for number in range(size):
-        said = " ".join(random.choice(SAID, random.integers(2, 9)))
+        words = [*random.choice(SAID, random.integers(2, 9))]
+        if found and random.random() < 0.3:  # nearly what was said before
+            words = found[random.integers(len(found))].content.split()
+            words[random.integers(len(words))] = random.choice(SAID)
+        said = " ".join(words)
         episode = number % 7 if interleaved else number // 20
         episode = 0 if uneven and number < size // 2 else episode + 1
         days = int(random.integers(30))
