@@ -61,6 +61,7 @@ COLLECTION_WEIGHTS = {"facts": 0.25}
 """Of what the others count, in fitting: facts have far fewer questions."""
 PENALTY = 0.1
 NEWTON_STEPS = 30
+COLLECTIONS = ("locomo", "beam", "friends", "facts")
 FOREIGN = ("near", "far")
 NOT_BEARING = (*FOREIGN, "others")
 WEIGHT_OF_ALL = 1000
@@ -304,7 +305,7 @@ def show_separation(outcomes: Sequence[Outcome], *, embedded: bool) -> None:
     print(f"{'':10}{'':6}" + f"{'kept near far adv.':>21}" * len(THRESHOLDS))
     groups: list[tuple[str, Callable[[Asked], bool]]] = [
         (name, lambda one, name=name: one.collection == name and not one.size)  # type: ignore[misc]
-        for name in ("locomo", "beam", "friends", "facts")
+        for name in COLLECTIONS
     ]
     groups += [
         (str(size or "whole"), lambda one, size=size: one.size == size)  # type: ignore[misc]
@@ -339,8 +340,33 @@ def show_calibration(outcomes: Sequence[Outcome], *, embedded: bool) -> None:
     weight = np.bincount(tenths, given.weights, minlength=10)
     mean = np.bincount(tenths, given.weights * values, minlength=10) / weight
     bears = np.bincount(tenths, given.weights * given.bears, minlength=10) / weight
+    error = calibration_error(values, given.bears, given.weights)
+    print(f"calibration error of memories {error:.3f}")
     print("relevance  " + "".join(f"{100 * one:6.0f}" for one in mean))
     print("bears on it" + "".join(f"{100 * one:6.0f}" for one in bears))
+
+
+def calibration_error(sure: Floats, bears: NDArray[np.bool_], weights: Floats) -> float:
+    """The expected calibration error over tenths (Naeini et al., 2015), 0 to 1."""
+    tenths = np.minimum((sure * 10).astype(int), 9)
+    gaps = np.bincount(tenths, weights * (sure - bears), minlength=10)
+    return float(np.abs(gaps).sum() / weights.sum())
+
+
+def show_sessions(outcomes: Sequence[Outcome]) -> None:
+    """Print how well the best relevance of an answer tells whether the session has one at all."""
+    print(f"{'whether a session can answer':30}{'AUC':>8}{'ECE':>8}")
+    whole = [one for one in outcomes if one.asked.kind in ("own", *FOREIGN)]
+    groups = {name: [o for o in whole if o.asked.collection == name] for name in COLLECTIONS}
+    groups["all"] = whole
+    for name, group in groups.items():
+        sure = np.array([one.sure[one.asked.best].max() for one in group])
+        own = np.array([one.asked.kind == "own" for one in group])
+        sizes = Counter((one.asked.collection, one.asked.kind == "own") for one in group)
+        weights = [1 / sizes[o.asked.collection, o.asked.kind == "own"] for o in group]
+        judged_all = Judged(sure[np.newaxis], own, np.array(weights))
+        error = calibration_error(sure, own, judged_all.weights)
+        print(f"{name:30}{area(judged_all):8.3f}{error:8.3f}")
 
 
 def main() -> None:
@@ -363,6 +389,7 @@ def main() -> None:
         outcomes += [outcome(one, weights) for one in every if one.fold == fold]
     print(f"embedder {given.embedder}: {len(every)} queries")
     show_separation(outcomes, embedded=embedded)
+    show_sessions(outcomes)
     show_calibration(outcomes, embedded=embedded)
     solved = fit(judged(every, embedded=embedded), embedded=embedded)
     names = [field.name for field in fields(CertaintyWeights)]

@@ -63,7 +63,7 @@ class Postings:
         follows = np.full(count, NOTHING, np.int32)
         follows[:-1] = tokens[1:]
         follows[ends[lengths > 0] - 1] = NOTHING
-        follows[np.arange(count) < (ends - contents)[memories]] = HEADING
+        follows[np.arange(count) < np.repeat(ends - contents, lengths)] = HEADING
         # Sorted as one number each, which is much faster than a stable order of the terms.
         keys = tokens.astype(np.int64) << _POSITION_BITS
         keys |= np.arange(count)
