@@ -226,7 +226,7 @@ def _seen(
     scores = np.zeros(len(index))
     if found.matched:
         scores = Speaking(found, weights_for(meaning if found.embedded else None)).total
-    rows = evidence(found, np.arange(len(index)))
+    rows = evidence(found, scores, np.arange(len(index)))
     return rows, highest(scores, None, RESULTS)[0]
 
 
@@ -251,7 +251,7 @@ def _parts(one: Asked, *, embedded: bool) -> Iterator[tuple[str, NDArray[np.int6
     answers = one.answers
     if not embedded:
         # Nothing speaks for an answer that shares no word with its question.
-        answers = answers[one.rows[:2, answers].any(axis=0)]
+        answers = answers[one.rows[0, answers] > 0]
     of_kind = {"own": answers, "others": one.others}
     if one.kind in FOREIGN:
         of_kind = {one.kind: one.best}

@@ -145,8 +145,11 @@ def plain_rank(
             parts[part] = sum(getattr(weights, n) * memory.cues.get(n, 0.0) for n in names)
         if not matched:
             parts.update(dict.fromkeys(parts, 0.0))
+        near = share_near(query, memory)
+        memory.certainty = certainty(
+            memory, near, covers, len(memories), meaning, compared=compared
+        )
         parts["importance"] = importance_weight * IMPORTANCE_SCALE * memory.importance
-        memory.certainty = certainty(memory, covers, len(memories), meaning, compared=compared)
     candidates = [
         memory
         for memory in memories
@@ -357,17 +360,22 @@ def context(memory: Memory, weights: object) -> float:
 
 
 def certainty(
-    memory: Memory, covers: float, memories: int, meaning: Meaning | None, *, compared: bool
+    memory: Memory,
+    near: float,
+    covers: float,
+    memories: int,
+    meaning: Meaning | None,
+    *,
+    compared: bool,
 ) -> float:
     weights = CERTAINTY_OF_TERMS
     if compared and meaning is not None and memory.document.vector is not None:
         weights = CERTAINTY_OF_WORDS if meaning.adds_up_words else CERTAINTY_OF_SENTENCES
-    near = max((neighbour.covered for neighbour in memory.neighbours), default=0.0)
     odds = (
         weights.bias
-        + weights.own * memory.covered
-        + weights.near * near
+        + weights.window * max(near, memory.covered)
         + weights.unknown * (1 - covers) * math.log1p(memories)
+        + weights.score * math.log1p(max(0.0, sum(memory.parts.values())))
         + weights.cosine * max(0.0, memory.raw["cosine"]) ** 2
     )
     return round(1 / (1 + math.exp(-odds)), 6)

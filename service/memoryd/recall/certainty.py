@@ -1,12 +1,14 @@
 """How sure recall is that a memory bears on a query at all: what callers know as relevance.
 
-A score compares the memories of one call with each other, in the unit of their spread. The signals
+A score compares the memories of one call with each other, in the unit of their spread. Most signals
 here mean the same whatever else is ranked, so that their sum compares between queries and sessions:
 
-- own: the share of the query that the memory covers, each term weighing its IDF;
-- near: the largest such share of a neighbour in its episode;
+- window: the share of the query that the memory covers together with the two before and behind it
+  in its episode, each term weighing its IDF;
 - unknown: the share of the query that no memory covers, times ln(1 + memories): the more memories
   lack a word, the more surely they are about something else;
+- score: ln(1 + all that speaks for the memory but importance); below 0: 0. A logarithm, since a
+  z-score may grow with the square root of the number of memories;
 - cosine: of the query's vector and the memory's, squared, since small ones say little; below 0: 0.
 """
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-SIGNALS = ("own", "near", "unknown", "cosine")
+SIGNALS = ("window", "unknown", "score", "cosine")
 TERMS = 3
 """So many of them need no embedder."""
 
@@ -42,9 +44,14 @@ DECIMALS = 6
 """Of what is answered, and compared with what a caller wants at least."""
 
 
-def certainty(found: Signals, meaning: Meaning | None, places: NDArray[np.int64]) -> Floats:
-    """How surely each of some memories bears on the query, 0 to 1. Shape (places,)."""
-    rows = evidence(found, places)
+def certainty(
+    found: Signals, meaning: Meaning | None, scores: Floats | None, places: NDArray[np.int64]
+) -> Floats:
+    """How surely each of some memories bears on the query, 0 to 1. Shape (places,).
+
+    `scores` are those of all memories without importance; None where nothing speaks for any.
+    """
+    rows = evidence(found, scores, places)
     sure = _logistic(rows, certainty_weights(meaning if found.embedded else None))
     if found.embedded and found.corpus.has_vector is not None:
         # A memory whose vector is not made yet is judged by its terms.
@@ -53,14 +60,13 @@ def certainty(found: Signals, meaning: Meaning | None, places: NDArray[np.int64]
     return sure.round(DECIMALS)
 
 
-def evidence(found: Signals, places: NDArray[np.int64]) -> Floats:
+def evidence(found: Signals, scores: Floats | None, places: NDArray[np.int64]) -> Floats:
     """The signals of some memories, in the order of `SIGNALS`. Shape (signals, places)."""
-    corpus = found.corpus
     rows = np.zeros((len(SIGNALS), len(places)))
-    rows[0] = found.covered[places]
-    if corpus.episodes.are_any:
-        rows[1] = corpus.episodes.highest_near(found.covered, places)
-    rows[2] = (1.0 - found.known) * math.log1p(len(corpus))
+    rows[0] = np.maximum(found.covered[places], found.shares[1, places])
+    rows[1] = (1.0 - found.known) * math.log1p(len(found.corpus))
+    if scores is not None:
+        rows[2] = np.log1p(np.maximum(scores[places], 0.0))
     if found.embedded:
         rows[3] = np.square(np.maximum(found.cosines(places), 0.0))
     return rows

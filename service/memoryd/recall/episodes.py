@@ -25,10 +25,6 @@ _MOST_PADDING = 4
 """Times as many places as memories, in a table of episodes as long as the longest."""
 
 
-_NEIGHBOURS = np.array([[-2], [-1], [1]])
-"""How far from a memory they stand."""
-
-
 class Lending(NamedTuple):
     """How much of its relevance a neighbour lends each memory; 0 where there is none.
 
@@ -82,24 +78,6 @@ class Episodes:
     def opens(self) -> Floats:
         """1 for the first two memories of each episode. In creation order."""
         return self._in_creation_order(self._opens.astype(np.float64))
-
-    def highest_near(self, values: Floats, places: Places) -> Floats:
-        """The highest value of each of some memories' neighbours, 0 where it has none.
-
-        `values` are of all memories, and 0 or above. Shape (places,).
-        """
-        own = places if self._order is None else self._place_of[places]
-        there = self._there[:, own]
-        near = (own + _NEIGHBOURS) * there
-        if self._order is not None:
-            near = self._order[near]
-        highest: Floats = np.maximum.reduce(values[near] * there, axis=0)
-        return highest
-
-    @cached_property
-    def _place_of(self) -> Places:
-        """Where each memory stands in the order of episodes."""
-        return self._in_creation_order(np.arange(self._count))
 
     def lending(
         self, *, two_before: float, before: float, after: float, episode: float, asked: Floats

@@ -82,13 +82,14 @@ def rank(
     of_importance = importance_weight * IMPORTANCE_SCALE
     # A new array: what callers keep stays as it is.
     scores = joined(importances) * of_importance
-    speaking = None
+    speaking = total = None
     if found.matched:
         speaking = Speaking(found, weights_for(meaning if found.embedded else None))
-        scores += speaking.total
+        total = speaking.total
+        scores += total
     mask = _allowed(indexes, allowed)
     if min_relevance is not None:
-        sure = certainty(found, meaning, np.arange(len(corpus))) >= min_relevance
+        sure = certainty(found, meaning, total, np.arange(len(corpus))) >= min_relevance
         mask = sure if mask is None else mask & sure
     if matching:
         holding = found.covered > 0
@@ -102,7 +103,7 @@ def rank(
         parts |= speaking.parts(order)
     nothing = [0.0] * len(order)
     columns = (parts[part].tolist() if part in parts else nothing for part in PARTS)
-    relevance = certainty(found, meaning, order).tolist()
+    relevance = certainty(found, meaning, total, order).tolist()
     return [*map(Ranked, *corpus.named(order.tolist()), relevance, *columns, gained, lost)]
 
 

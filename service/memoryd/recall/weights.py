@@ -52,10 +52,10 @@ class CertaintyWeights:
     """What each signal of `certainty` counts for, in log-odds."""
 
     bias: float
-    own: float
-    near: float
+    window: float
     unknown: float
     """Below 0: it speaks against."""
+    score: float
     cosine: float
 
 
@@ -95,10 +95,10 @@ WITHOUT_EMBEDDER = Weights(
     assistant=-1.508, information=0.095,
 )  # fmt: skip
 WITH_WORDS = Weights(
-    bm25=0.2, bigrams=0.05, semantic=0.3, alone=1.0, held=1.5, window=2.5, two_before=0.3,
-    before=0.2, after=0.3, episode=0.9, asked=0.6, speaker=1.5, of_self=0.9, span=3.5,
-    when=1.0, amount=1.4, name=0.5, question=-0.4, long=-0.5, opening=0.8, assistant=-1.7,
-    information=0.1,
+    bm25=0.086, bigrams=0.05, semantic=0.206, alone=0.911, held=1.889, window=2.822,
+    two_before=0.502, before=0.307, after=0.422, episode=1.324, asked=0.935, speaker=1.455,
+    of_self=0.996, span=3.279, when=0.986, amount=1.343, name=0.527, question=-0.2, long=-0.696,
+    opening=0.684, assistant=-1.64, information=0.111,
 )  # fmt: skip
 """With an embedder that adds up words."""
 WITH_SENTENCES = Weights(
@@ -109,10 +109,12 @@ WITH_SENTENCES = Weights(
 )  # fmt: skip
 """With an embedder of whole texts."""
 
-CERTAINTY_OF_TERMS = CertaintyWeights(bias=-1.9, own=6.58, near=3.86, unknown=-0.31, cosine=0.0)
-CERTAINTY_OF_WORDS = CertaintyWeights(bias=-1.61, own=3.65, near=2.98, unknown=-0.13, cosine=12.71)
+CERTAINTY_OF_TERMS = CertaintyWeights(bias=-2.4, window=2.81, unknown=-0.35, score=0.59, cosine=0.0)
+CERTAINTY_OF_WORDS = CertaintyWeights(
+    bias=-2.01, window=1.22, unknown=-0.25, score=0.52, cosine=10.0
+)
 """With an embedder that adds up words."""
 CERTAINTY_OF_SENTENCES = CertaintyWeights(
-    bias=-2.08, own=3.24, near=2.42, unknown=-0.11, cosine=14.36
+    bias=-2.41, window=0.86, unknown=-0.32, score=0.58, cosine=8.65
 )
 """With an embedder of whole texts."""
