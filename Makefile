@@ -211,9 +211,8 @@ build/adapters-venv/.installed: benchmarks/adapters-requirements.txt pyproject.t
 profile: .venv/.installed ## show where a server's time goes (ARGS="--kind sqlite --work get")
 	GRPC_VERBOSITY=NONE $(RUN) python benchmarks/where.py $(ARGS)
 
-bench-recall: .venv/.installed ## measure retrieval on LoCoMo (LOCOMO=path/to/locomo10.json, ARGS="--embedders none")
-	@test -n "$(LOCOMO)" || { echo 'say where the data is: make bench-recall LOCOMO=path/to/locomo10.json' >&2; exit 1; }
-	$(RUN) python benchmarks/recall.py "$(LOCOMO)" $(ARGS)
+bench-recall: .venv/.installed ## measure retrieval on collections (LOCOMO=locomo10.json, BEAM, FRIENDS, PRIVATE, DATA="...", ARGS=--gate)
+	$(RUN) python benchmarks/recall.py $(foreach file,LOCOMO BEAM FRIENDS PRIVATE,$(if $($(file)),"$($(file))")) $(DATA) $(ARGS)
 
 bench-relevance: .venv/.installed ## measure and fit relevance (LOCOMO=..., BEAM=..., FRIENDS=..., ARGS="--embedder static")
 	@test -n "$(LOCOMO)" -a -n "$(BEAM)" -a -n "$(FRIENDS)" || { echo 'say where the data is: make bench-relevance LOCOMO=... BEAM=... FRIENDS=...' >&2; exit 1; }

@@ -104,8 +104,3 @@ def _joined(
     return Dialogue(
         collection, name, tuple(first.values()), tuple(q for q in questions if q.evidence)
     )
-
-
-def recall(found: list[int], evidence: frozenset[int], k: int) -> float:
-    """The share of the evidence among the first k, 0 to 1."""
-    return len(evidence.intersection(found[:k])) / len(evidence)

@@ -54,12 +54,12 @@ def load(path: Path) -> list[Conversation]:
     return [_conversation(raw) for raw in json.loads(path.read_text(encoding="utf-8"))]
 
 
-def recall(found: Sequence[str], evidence: frozenset[str], k: int) -> float:
+def recall(found: Sequence[object], evidence: frozenset[object], k: int) -> float:
     """The share of the evidence among the first k, 0 to 1."""
     return len(evidence.intersection(found[:k])) / len(evidence)
 
 
-def ndcg(found: Sequence[str], evidence: frozenset[str], k: int) -> float:
+def ndcg(found: Sequence[object], evidence: frozenset[object], k: int) -> float:
     """Normalised discounted cumulative gain of the first k; every turn of evidence counts 1."""
     gain = sum(1 / math.log2(place + 2) for place, i in enumerate(found[:k]) if i in evidence)
     return gain / sum(1 / math.log2(place + 2) for place in range(min(k, len(evidence))))
