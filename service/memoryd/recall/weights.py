@@ -1,8 +1,8 @@
 """The weights of recall's parts, all of them.
 
-Fitted by `benchmarks/fit_recall.py` on the four conversations of LoCoMo's development part; what
-that script prints for a conversation was fitted on the other three. Constants outside `Weights`
-are not fitted.
+Fitted by `benchmarks/fit_recall.py` on four kinds of memories, those of `certainty` by
+`benchmarks/relevance.py`; what these scripts print was found with weights fitted on the rest.
+Constants outside `Weights` and `CertaintyWeights` are not fitted.
 """
 
 from __future__ import annotations
@@ -109,12 +109,14 @@ WITH_SENTENCES = Weights(
 )  # fmt: skip
 """With an embedder of whole texts."""
 
-CERTAINTY_OF_TERMS = CertaintyWeights(bias=-2.4, window=2.81, unknown=-0.35, score=0.59, cosine=0.0)
+CERTAINTY_OF_TERMS = CertaintyWeights(
+    bias=-3.31, window=3.18, unknown=-0.35, score=2.01, cosine=0.0
+)
 CERTAINTY_OF_WORDS = CertaintyWeights(
-    bias=-2.01, window=1.22, unknown=-0.25, score=0.52, cosine=10.0
+    bias=-2.73, window=1.67, unknown=-0.25, score=1.66, cosine=10.94
 )
 """With an embedder that adds up words."""
 CERTAINTY_OF_SENTENCES = CertaintyWeights(
-    bias=-2.41, window=0.86, unknown=-0.32, score=0.58, cosine=8.65
+    bias=-3.32, window=1.45, unknown=-0.31, score=1.91, cosine=9.43
 )
 """With an embedder of whole texts."""
