@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from memoryd.recall.embedders.embedder import KNOWN, EmbedderUnavailable, embed_query, load
+from memoryd.recall.embedders.embedder import KNOWN, EmbedderUnavailable, load
 
 ROUNDS = 5
 QUERIES = 100
@@ -49,7 +49,7 @@ def measure(choice: str) -> None:
     for _ in range(ROUNDS):
         began = time.perf_counter()
         for query in queries:
-            embed_query(embedder, query, "en")
+            embedder.embed([query])
         alone.append((time.perf_counter() - began) / len(queries))
         began = time.perf_counter()
         for start in range(0, len(texts), AT_ONCE):

@@ -389,7 +389,14 @@ def bearing(memories: list[Memory]) -> Callable[[Memory], float]:
 
     def of(memory: Memory) -> float:
         parts = memory.parts.items()
-        return max(0.0, sum(v - least.get(part, 0.0) for part, v in parts if part != "importance"))
+        return max(
+            0.0,
+            sum(
+                v - least.get(part, 0.0)
+                for part, v in parts
+                if part not in ("importance", "recency")
+            ),
+        )
 
     return of
 

@@ -36,7 +36,7 @@ NEAR_DUPLICATE = 0.6
 _MOST_APART = (1 - NEAR_DUPLICATE) / (1 + NEAR_DUPLICATE)
 """Of two such, how many pieces only one has, as a share of the pieces of both, each counted."""
 
-PENALTY = 5.0
+PENALTY = 8.0
 """What a memory that says nothing new loses at most, in the unit of scores."""
 
 RELEVANCE_KEPT = 1 / 3
