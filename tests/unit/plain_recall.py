@@ -15,7 +15,7 @@ from memoryd.recall.dates import phrases, spans
 from memoryd.recall.diversity import MARGIN, NEAR_DUPLICATE, PENALTY, RELEVANCE_KEPT
 from memoryd.recall.fusion import SPARE_CANDIDATES
 from memoryd.recall.ranked import Ranked
-from memoryd.recall.recency import GREATEST_GAP
+from memoryd.recall.recency import GREATEST_GAP, MORE_IMPORTANT, step_into
 from memoryd.recall.text import analyser, words_of
 from memoryd.recall.weights import (
     BM25_B,
@@ -413,7 +413,9 @@ def newer_first(candidates: list[Memory]) -> list[Memory]:
             if may_correct(memory, older) and scores[id(older)] - score <= GREATEST_GAP:
                 rise = above
         if rise:
-            scores[id(memory)] = scores[id(order[-rise])] + MARGIN
+            passed = scores[id(order[-rise])]
+            higher = scores[id(order[-rise - 1])] if len(order) > rise else passed + MARGIN
+            scores[id(memory)] = passed + step_into(higher - passed)
             memory.parts["recency"] = scores[id(memory)] - score
         order.insert(len(order) - rise, memory)
     return sorted(candidates, key=lambda memory: -scores[id(memory)])
@@ -426,6 +428,7 @@ def may_correct(memory: Memory, older: Memory) -> bool:
     alike = float(np.dot(np.array(one.vector, np.float32), np.array(other.vector, np.float32)))
     return (
         memory.session == older.session
+        and older.importance - memory.importance < MORE_IMPORTANT
         and one.speaker.lower() == other.speaker.lower()
         and (older.moment, other.created) < (memory.moment, one.created)
         and alike >= CONTRADICTING

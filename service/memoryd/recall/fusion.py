@@ -97,14 +97,20 @@ def rank(
     order, best = highest(scores, mask, limit + SPARE_CANDIDATES)
     if not len(order):
         return []
-    order, gained, lost = _refined(order, best, found, speaking, limit, diverse=diverse)
+    order, gained, lost = _refined(
+        order, best, found, speaking, importances=joined(importances), limit=limit, diverse=diverse
+    )
     parts = {"importance": joined(importances)[order] * of_importance}
     if speaking is not None:
         parts |= speaking.parts(order)
     nothing = [0.0] * len(order)
     columns = (parts[part].tolist() if part in parts else nothing for part in PARTS)
     relevance = certainty(found, meaning, total, order).tolist()
-    return [*map(Ranked, *corpus.named(order.tolist()), relevance, *columns, gained, lost)]
+    ranked = [*map(Ranked, *corpus.named(order.tolist()), relevance, *columns, gained, lost)]
+    if any(gained):
+        # What was compared was rounded; the sum of the parts is what callers see fall.
+        ranked.sort(key=attrgetter("score"), reverse=True)
+    return ranked
 
 
 def _refined(
@@ -112,15 +118,16 @@ def _refined(
     scores: Floats,
     found: Signals,
     speaking: Speaking | None,
-    limit: int,
     *,
+    importances: Floats,
+    limit: int,
     diverse: bool,
 ) -> tuple[Places, list[float], list[float]]:
     """The best candidates, what recency gives each and what diversity takes from it.
 
     The candidates are given best first with their scores.
     """
-    gained = gains(scores, found.corpus, order)
+    gained = gains(scores, importances[order], found.corpus, order)
     if gained.any():
         raised = scores + gained
         again = (-raised).argsort(kind="stable")

@@ -31,9 +31,18 @@ MOST_PASSED = 3
 GREATEST_GAP = 2.0
 """Between the scores of two, in their unit; beyond it the older one answers better."""
 
+NO_ROOM = 1e-8
+"""Scores that differ by less count as equal."""
 
-def gains(scores: Floats, corpus: Corpus, candidates: Places) -> Floats:
-    """What the candidates gain, given best first with their scores, each 0 or above."""
+MORE_IMPORTANT = 0.2
+"""An older memory that is more important by so much is not passed: its caller wants it first."""
+
+
+def gains(scores: Floats, importances: Floats, corpus: Corpus, candidates: Places) -> Floats:
+    """What the candidates gain, given best first with their scores, each 0 or above.
+
+    `importances` says how important they are. All have shape (candidates,).
+    """
     gained = np.zeros(len(candidates))
     alike = _alike(corpus, candidates)
     if alike is None:
@@ -49,13 +58,21 @@ def gains(scores: Floats, corpus: Corpus, candidates: Places) -> Floats:
                 alike[place, older]
                 and (moments[older], candidates[older]) < (moments[place], candidates[place])
                 and left[older] - scores[place] <= GREATEST_GAP
+                and importances[older] - importances[place] < MORE_IMPORTANT
             ):
                 rise = above
         if rise:
-            left[place] = left[order[-rise]] + MARGIN
+            passed = left[order[-rise]]
+            room = left[order[-rise - 1]] - passed if len(order) > rise else MARGIN
+            left[place] = passed + step_into(room)
             gained[place] = left[place] - float(scores[place])
         order.insert(len(order) - rise, place)
     return gained
+
+
+def step_into(room: float) -> float:
+    """What a memory gains beyond the one that it passes, given the room below the next higher."""
+    return min(MARGIN, room / 2) if room > NO_ROOM else MARGIN
 
 
 def _alike(corpus: Corpus, candidates: Places) -> NDArray[np.bool_] | None:
