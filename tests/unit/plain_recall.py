@@ -15,7 +15,7 @@ from memoryd.recall.dates import phrases, spans
 from memoryd.recall.diversity import MARGIN, NEAR_DUPLICATE, PENALTY, RELEVANCE_KEPT
 from memoryd.recall.fusion import SPARE_CANDIDATES
 from memoryd.recall.ranked import Ranked
-from memoryd.recall.recency import GREATEST_GAP, MORE_IMPORTANT, step_into
+from memoryd.recall.recency import GREATEST_GAP, MORE_IMPORTANT
 from memoryd.recall.text import analyser, words_of
 from memoryd.recall.weights import (
     BM25_B,
@@ -404,21 +404,22 @@ def bearing(memories: list[Memory]) -> Callable[[Memory], float]:
 def newer_first(candidates: list[Memory]) -> list[Memory]:
     """Each passes the older ones that it may correct, up to three places above it."""
     order: list[Memory] = []
-    scores: dict[int, float] = {}
+    own = {id(memory): round(sum(memory.parts.values()), 9) for memory in candidates}
+    reached = dict(own)
     for memory in candidates:
-        score = scores[id(memory)] = round(sum(memory.parts.values()), 9)
         rise = 0
         for above in range(1, min(3, len(order)) + 1):
             older = order[-above]
-            if may_correct(memory, older) and scores[id(older)] - score <= GREATEST_GAP:
+            if may_correct(memory, older) and reached[id(older)] - own[id(memory)] <= GREATEST_GAP:
                 rise = above
         if rise:
-            passed = scores[id(order[-rise])]
-            higher = scores[id(order[-rise - 1])] if len(order) > rise else passed + MARGIN
-            scores[id(memory)] = passed + step_into(higher - passed)
-            memory.parts["recency"] = scores[id(memory)] - score
+            reached[id(memory)] = reached[id(order[-rise])]
         order.insert(len(order) - rise, memory)
-    return sorted(candidates, key=lambda memory: -scores[id(memory)])
+    for memory, after in [*pairwise(order)][::-1]:
+        if own[id(memory)] < own[id(after)]:
+            memory.parts["recency"] = own[id(after)] + MARGIN - own[id(memory)]
+            own[id(memory)] = own[id(after)] + MARGIN
+    return order
 
 
 def may_correct(memory: Memory, older: Memory) -> bool:

@@ -11,7 +11,7 @@ from memoryd.recall.certainty import certainty
 from memoryd.recall.corpus import joined
 from memoryd.recall.diversity import choose
 from memoryd.recall.ranked import PARTS, Ranked
-from memoryd.recall.recency import gains
+from memoryd.recall.recency import newer_first
 from memoryd.recall.signals import RELEVANCE, signals
 from memoryd.recall.weights import (
     DEFAULT_IMPORTANCE_WEIGHT,
@@ -106,11 +106,7 @@ def rank(
     nothing = [0.0] * len(order)
     columns = (parts[part].tolist() if part in parts else nothing for part in PARTS)
     relevance = certainty(found, meaning, total, order).tolist()
-    ranked = [*map(Ranked, *corpus.named(order.tolist()), relevance, *columns, gained, lost)]
-    if any(gained):
-        # What was compared was rounded; the sum of the parts is what callers see fall.
-        ranked.sort(key=attrgetter("score"), reverse=True)
-    return ranked
+    return [*map(Ranked, *corpus.named(order.tolist()), relevance, *columns, gained, lost)]
 
 
 def _refined(
@@ -127,11 +123,11 @@ def _refined(
 
     The candidates are given best first with their scores.
     """
-    gained = gains(scores, importances[order], found.corpus, order)
-    if gained.any():
-        raised = scores + gained
-        again = (-raised).argsort(kind="stable")
-        order, scores, gained = order[again], raised[again], gained[again]
+    gained = np.zeros(len(order))
+    newer = newer_first(scores, importances[order], found.corpus, order)
+    if newer is not None:
+        gained = newer.gained
+        order, scores = order[newer.places], scores[newer.places] + gained
     if not diverse:
         return order[:limit], gained[:limit].tolist(), [0.0] * min(limit, len(order))
 

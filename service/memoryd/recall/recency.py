@@ -9,7 +9,7 @@ what a query asks for.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -31,48 +31,61 @@ MOST_PASSED = 3
 GREATEST_GAP = 2.0
 """Between the scores of two, in their unit; beyond it the older one answers better."""
 
-NO_ROOM = 1e-8
-"""Scores that differ by less count as equal."""
-
 MORE_IMPORTANT = 0.2
 """An older memory that is more important by so much is not passed: its caller wants it first."""
 
 
-def gains(scores: Floats, importances: Floats, corpus: Corpus, candidates: Places) -> Floats:
-    """What the candidates gain, given best first with their scores, each 0 or above.
+class NewerFirst(NamedTuple):
+    """Candidates in their order."""
+
+    places: Places
+    """Among those given."""
+    gained: Floats
+    """What each gains, 0 or above: with it scores fall."""
+
+
+def newer_first(
+    scores: Floats, importances: Floats, corpus: Corpus, candidates: Places
+) -> NewerFirst | None:
+    """Let newer candidates pass older ones, given best first with their scores; None: none does.
 
     `importances` says how important they are. All have shape (candidates,).
     """
-    gained = np.zeros(len(candidates))
     alike = _alike(corpus, candidates)
     if alike is None:
-        return gained
+        return None
     moments = corpus.field("occurred_at", candidates).tolist()
-    left = scores.tolist()
+    reached = scores.tolist()
     order: list[int] = [0]
-    for place in range(1, len(left)):
+    for place in range(1, len(reached)):
         rise = 0
         for above in range(1, min(MOST_PASSED, len(order)) + 1):
             older = order[-above]
             if (
                 alike[place, older]
                 and (moments[older], candidates[older]) < (moments[place], candidates[place])
-                and left[older] - scores[place] <= GREATEST_GAP
+                and reached[older] - scores[place] <= GREATEST_GAP
                 and importances[older] - importances[place] < MORE_IMPORTANT
             ):
                 rise = above
         if rise:
-            passed = left[order[-rise]]
-            room = left[order[-rise - 1]] - passed if len(order) > rise else MARGIN
-            left[place] = passed + step_into(room)
-            gained[place] = left[place] - float(scores[place])
+            reached[place] = reached[order[-rise]]
         order.insert(len(order) - rise, place)
+    places = np.array(order)
+    return NewerFirst(places, _falling(scores[places]))
+
+
+def _falling(scores: Floats) -> Floats:
+    """What scores gain so that none is below the next one. Shape (scores,)."""
+    gained = np.zeros(len(scores))
+    below = scores[-1]
+    for place in range(len(scores) - 2, -1, -1):
+        if scores[place] < below:
+            below += MARGIN
+            gained[place] = below - scores[place]
+        else:
+            below = scores[place]
     return gained
-
-
-def step_into(room: float) -> float:
-    """What a memory gains beyond the one that it passes, given the room below the next higher."""
-    return min(MARGIN, room / 2) if room > NO_ROOM else MARGIN
 
 
 def _alike(corpus: Corpus, candidates: Places) -> NDArray[np.bool_] | None:
