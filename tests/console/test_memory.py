@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from datetime import UTC, datetime, timedelta
 from html import unescape
@@ -32,6 +33,13 @@ async def now(memories: MemoryClient, memory: Memory) -> Memory:
     return await memories.get(memory.session_id, memory.memory_id)
 
 
+async def accessed(memories: MemoryClient, memory: Memory, count: int) -> None:
+    """Return once this many accesses are written, which happens behind the reads."""
+    async with asyncio.timeout(10):
+        while (await now(memories, memory)).access_count < count:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
 # What it shows
 
 
@@ -58,6 +66,7 @@ async def test_the_curve_is_what_the_formula_gives(site: Site, browser: Browser,
         memory = await stored(site, importance=0.8, never_expires=True)
         for _ in range(3):
             await memories.retrieve("ada")
+        await accessed(memories, memory, 3)
         clock.move(timedelta(days=12))
         page = await entered(browser, site)
         await page.goto(path_of(memory))
