@@ -4,10 +4,10 @@ OPENBLAS_NUM_THREADS=1 python benchmarks/recall_growth.py [--embedder static] [-
 
 Processor time in microseconds, with one thread as a server has it: of understanding and ranking a
 query that shares a word with some memory, of appending one memory (both without embedding), and of
-the first query after that, when what is kept with a session is made again. Each is the least of
-several rounds, of queries the median. The memories are made of words of `facts.txt` at random, in
-episodes of two speakers; with `--repeating` most are near duplicates of others, so that results are
-compared with each other.
+the first query after that, when what is kept with a session is made again. Of queries, each the
+least of several rounds, and of appending it is the median; of the first query after it the least.
+The memories are made of words of `facts.txt` at random, in episodes of two speakers; with
+`--repeating` most are near duplicates of others, so that results are compared with each other.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def microseconds(work: Callable[[], object]) -> float:
 
 def costs(size: int, embedder: Embedder | None, *, repeating: bool) -> list[float]:
     """Of a query, of appending a memory, of the first query after that."""
-    every = documents(contents(size + APPENDED, repeating=repeating), embedder)
+    every = documents(contents(size + 2 * APPENDED, repeating=repeating), embedder)
     index = SessionIndex(every[:size], dimensions=embedder.dimensions if embedder else 0)
     _, questions = recall_facts.collection()
 
@@ -89,11 +89,15 @@ def costs(size: int, embedder: Embedder | None, *, repeating: bool) -> list[floa
     for query, meaning in zip(asked, meanings, strict=True):
         rounds = [microseconds(lambda: answer(query.text, meaning)) for _ in range(ROUNDS)]  # noqa: B023  called at once
         queries.append(min(rounds))
-    appends, afterwards = [], []
-    for document in every[size:]:
-        appends.append(microseconds(lambda: index.update([document])))  # noqa: B023  called at once
+    appends = [
+        microseconds(lambda: index.update([document]))  # noqa: B023  called at once
+        for document in every[size : size + APPENDED]
+    ]
+    afterwards = []
+    for document in every[size + APPENDED :]:
+        index.update([document])
         afterwards.append(microseconds(lambda: answer(asked[0].text, meanings[0])))
-    return [statistics.median(queries), min(appends), min(afterwards)]
+    return [statistics.median(queries), statistics.median(appends), min(afterwards)]
 
 
 def main() -> None:

@@ -47,6 +47,10 @@ SPARE_CANDIDATES = 10
 _in_order = attrgetter(*RELEVANCE)
 
 _SCORE_DECIMALS = 9
+_ROWS = 64
+_ENOUGH_COLUMNS = 4
+"""Times as many as values are wanted, for the best to stand in different ones mostly."""
+
 _ROUNDED_AWAY = 1e-8
 """More than rounding to these decimals takes away."""
 
@@ -146,16 +150,27 @@ def highest(values: Floats, mask: Mask | None, limit: int) -> tuple[Places, Floa
     if mask is not None:
         values = np.where(mask, values, -np.inf)
         limit = min(limit, int(np.count_nonzero(mask)))
+    limit = min(limit, len(values))
     if limit < 1:
         return np.zeros(0, np.int64), np.zeros(0)
-    places = np.arange(len(values))
-    if limit < len(values):
-        rising = values.copy()
-        rising.partition(len(values) - limit)
-        places = (values >= rising[-limit] - _ROUNDED_AWAY).nonzero()[0]
+    places = (values >= _reached(values, limit) - _ROUNDED_AWAY).nonzero()[0]
     rounded = values[places].round(_SCORE_DECIMALS)
     order = (-rounded).argsort(kind="stable")[:limit]
     return places[order], rounded[order]
+
+
+def _reached(values: Floats, count: int) -> float:
+    """What at least so many values reach, but few others. There are at least so many."""
+    width = len(values) // _ROWS
+    if width > _ENOUGH_COLUMNS * count:
+        # The highest ones of columns are reached by one value each, and are few.
+        columns = np.maximum.reduce(values[: _ROWS * width].reshape(_ROWS, width), axis=0)
+        columns.partition(width - count)
+        if columns[-count] > -np.inf:
+            return float(columns[-count])
+    rising = values.copy()
+    rising.partition(len(values) - count)
+    return float(rising[-count])
 
 
 def weights_for(meaning: Meaning | None) -> Weights:

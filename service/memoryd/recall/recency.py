@@ -90,6 +90,8 @@ def _falling(scores: Floats) -> Floats:
 
 def _alike(corpus: Corpus, candidates: Places) -> NDArray[np.bool_] | None:
     """Which facts are about the same: of one session and speaker. None: none are."""
+    if not corpus.vectors_known:
+        return None
     told = corpus.field("episode", candidates) != NO_EPISODE
     comparable = ~told & corpus.field("has_vector", candidates)
     if np.count_nonzero(comparable) < 2:  # noqa: PLR2004  a pair

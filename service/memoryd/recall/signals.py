@@ -49,6 +49,10 @@ MAX_EMBEDDED_WORDS = 256
 _SPAN_FADES_SECONDS = 7 * 86_400.0
 _BITS = 8
 """Of a byte: so many terms are looked at together."""
+_IS_SET = np.array(
+    [[float(number >> bit & 1) for bit in range(_BITS)] for number in range(1 << _BITS)]
+)
+"""Which bits each number has, as 1 or 0. Shape (256, 8)."""
 
 _COSINE_SCALE = 100_000.0
 """A cosine counts in its first five decimals."""
@@ -368,9 +372,7 @@ class _Asked(NamedTuple):
 
 def _sums(shares: Sequence[float]) -> Floats:
     """The sum of those shares whose bits are set in each number. Shape (2 ** shares,)."""
-    sums = np.zeros(1)
-    for share in shares:
-        sums = np.concatenate([sums, sums + share])
+    sums: Floats = _IS_SET[: 1 << len(shares), : len(shares)] @ shares
     return sums
 
 

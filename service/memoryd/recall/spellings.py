@@ -26,6 +26,9 @@ LEAST_SIMILARITY = 0.6
 LEAST_OF_A_SLIP = 0.4
 """Where the words differ by one slip: in a short one that spoils half of the trigrams."""
 
+_LEAST_SHARED = LEAST_OF_A_SLIP / (2 - LEAST_OF_A_SLIP)
+"""Of a word's trigrams, by a term that is as like as that: it has at least those that it shares."""
+
 _EDGE = "\n"
 """Stands before and behind each term, and in none."""
 
@@ -96,25 +99,28 @@ class Spellings:
             self._pieces = [np.sort(np.concatenate(self._pieces))]
 
     def _like(self, term: str) -> list[Alike]:
-        wanted = np.unique(_trigrams([term])[0])
-        if not len(wanted):
+        if not is_comparable(term):
             return []
-        holders = [np.zeros(0, np.int64)]
+        wanted = _numbers(term)
+        bounds = [bound << _HALF for number in wanted for bound in (number, number + 1)]
+        holders = []
         for held in self._pieces:
-            begins = np.searchsorted(held, wanted << _HALF).tolist()
-            ends = np.searchsorted(held, (wanted + 1) << _HALF).tolist()
-            holders += [held[begin:end] for begin, end in zip(begins, ends, strict=True)]
-        shared = np.bincount(np.concatenate(holders) & _LOWER, minlength=len(self._terms))
-        dice = 2 * shared / (self._counts + len(wanted))
-        near = np.flatnonzero(dice >= LEAST_OF_A_SLIP)
-        found = zip(
-            (self._terms[place] for place in near.tolist()), dice[near].tolist(), strict=True
-        )
-        return [
-            Alike(known, similarity)
-            for known, similarity in found
-            if similarity >= LEAST_SIMILARITY or is_a_slip(term, known)
-        ]
+            ends = held.searchsorted(bounds).tolist()
+            pairs = zip(ends[::2], ends[1::2], strict=True)
+            holders += [held[begin:end] for begin, end in pairs if begin < end]
+        if not holders:
+            return []
+        shared = np.bincount(np.concatenate(holders) & _LOWER)
+        near = (shared >= _LEAST_SHARED * len(wanted)).nonzero()[0]
+        found = []
+        for place, common in zip(near.tolist(), shared[near].tolist(), strict=True):
+            similarity = 2 * common / (int(self._counts[place]) + len(wanted))
+            known = self._terms[place]
+            if similarity >= LEAST_SIMILARITY or (
+                similarity >= LEAST_OF_A_SLIP and is_a_slip(term, known)
+            ):
+                found.append(Alike(known, similarity))
+        return found
 
 
 def is_comparable(term: str) -> bool:
@@ -134,6 +140,13 @@ def is_a_slip(one: str, other: str) -> bool:
 def _shared_head(one: str, other: str) -> int:
     pairs = enumerate(zip(one, other, strict=False))
     return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _numbers(term: str) -> set[int]:
+    """The trigrams of one comparable term, as numbers."""
+    letters = [*map(ord, (*_EDGE, *term, *_EDGE))]
+    triples = zip(letters, letters[1:], letters[2:], strict=False)
+    return {((a * _RADIX + b) * _RADIX + c) % _NUMBERS for a, b, c in triples}
 
 
 def _trigrams(terms: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
