@@ -16,7 +16,8 @@ import sys
 import time
 from pathlib import Path
 
-from memoryd.recall.embedders.embedder import KNOWN, EmbedderUnavailable, load
+from memoryd.recall.embedders.embedder import KNOWN, EmbedderUnavailable, embed_contents, load
+from memoryd.recall.signals import meaning_of_text
 
 ROUNDS = 5
 QUERIES = 100
@@ -49,11 +50,11 @@ def measure(choice: str) -> None:
     for _ in range(ROUNDS):
         began = time.perf_counter()
         for query in queries:
-            embedder.embed([query])
+            meaning_of_text(query, embedder)
         alone.append((time.perf_counter() - began) / len(queries))
         began = time.perf_counter()
         for start in range(0, len(texts), AT_ONCE):
-            embedder.embed(texts[start : start + AT_ONCE])
+            embed_contents(embedder, texts[start : start + AT_ONCE])
         together.append((time.perf_counter() - began) / len(texts))
     print(
         f"{choice:14}{loading:9.2f}{resident() - before:8.0f}"

@@ -11,14 +11,15 @@ size.
 The loss is the cross-entropy of the evidence under a softmax over all memories (ListNet's top-one
 probability; Cao et al., "Learning to Rank: From Pairwise Approach to Listwise Approach", 2007) with
 an L2 penalty, by Newton's method: in turns for the weights that neighbours count with, and for all
-others.
+others. What MaxSim counts for, where the embedder has tokens, is fitted last, beside the others, on
+the memories that these rank first.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections import Counter
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,8 +29,9 @@ import numpy as np
 import recall_facts
 from locomo import ndcg, recall
 
+from memoryd.recall.by_tokens import by_tokens
 from memoryd.recall.embedders.embedder import load as load_embedder
-from memoryd.recall.fusion import Speaking
+from memoryd.recall.fusion import Speaking, highest
 from memoryd.recall.index import Document
 from memoryd.recall.signals import (
     CUES,
@@ -41,15 +43,15 @@ from memoryd.recall.signals import (
     signals,
     understand,
 )
-from memoryd.recall.weights import Weights
+from memoryd.recall.weights import COMPARED_BY_TOKENS, Weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from memoryd.recall.embedders.embedder import Embedder
-    from memoryd.recall.signals import Signals
+    from memoryd.recall.embedders.embedder import Embedder, QueryTokens
+    from memoryd.recall.signals import Query, Signals
 
     Floats = NDArray[np.float64]
 
@@ -81,6 +83,15 @@ class Case(NamedTuple):
     """Shape (relevance signals, neighbours, memories)."""
     others: Floats
     """Shape (`OTHERS`, memories)."""
+    query: Query
+    tokens: QueryTokens | None
+
+    def best(self, scores: Floats) -> tuple[NDArray[np.int64], Floats | None]:
+        """Those memories whose tokens are compared, best first, and the z-scores of MaxSim."""
+        best, _ = highest(scores, None, COMPARED_BY_TOKENS)
+        if self.tokens is None:
+            return best, None
+        return best, by_tokens(self.query, self.tokens, self.seen.corpus, best, best)
 
 
 def cases(path: Path, embedder: Embedder | None) -> list[Case]:
@@ -123,15 +134,16 @@ def _cases(
         gold = np.array(sorted(index.place(str(place)) for place in evidence))
         alone = seen.relevance[-1] * ~index.corpus.is_told
         others = np.vstack([alone, seen.shares, *(seen.cue(name) for name in CUES)])
-        found.append(Case(collection, fold, gold, seen, seen.relevance, near, others))
+        tokens = None if meaning is None else meaning.tokens
+        found.append(
+            Case(collection, fold, gold, seen, seen.relevance, near, others, query, tokens)
+        )
     return found
 
 
 def fit(training: list[Case]) -> Weights:
     """The weights that best rank the evidence first."""
-    sizes = Counter(case.collection for case in training)
-    counts = np.array([COUNTS.get(c.collection, 1.0) / sizes[c.collection] for c in training])
-    counts /= counts.sum()
+    counts = shares(training)
     own = np.full(len(RELEVANCE), 0.2)
     near = np.full(len(NEIGHBOURS), 0.3)
     others = np.zeros(len(OTHERS))
@@ -152,7 +164,33 @@ def fit(training: list[Case]) -> Weights:
         own, others = np.split(solved, (len(RELEVANCE),))
     names = (*RELEVANCE, *NEIGHBOURS, *OTHERS)
     values = dict(zip(names, (*own, *near, *others), strict=True))
-    return Weights(**{field.name: round(float(values[field.name]), 3) for field in fields(Weights)})
+    names_fitted = [field.name for field in fields(Weights) if field.name != "tokens"]
+    weights = Weights(**{n: round(float(values[n]), 3) for n in names_fitted}, tokens=0.0)
+    return replace(weights, tokens=round(weight_of_tokens(training, weights), 3))
+
+
+def shares(training: list[Case]) -> Floats:
+    """What each case counts for; they add up to 1."""
+    sizes = Counter(case.collection for case in training)
+    counts = np.array([COUNTS.get(c.collection, 1.0) / sizes[c.collection] for c in training])
+    found: Floats = counts / counts.sum()
+    return found
+
+
+def weight_of_tokens(training: list[Case], weights: Weights) -> float:
+    """What MaxSim counts for beside the other weights; 0 where there are no tokens."""
+    tables, compared = [], []
+    for case in training:
+        scores = Speaking(case.seen, weights).total
+        best, near = case.best(scores)
+        gold = np.flatnonzero(np.isin(best, case.gold))
+        if near is not None and len(gold):
+            tables.append(np.vstack([scores[best], near]))
+            compared.append(case._replace(gold=gold))
+    if not compared:
+        return 0.0
+    others, tokens = newton(tables, compared, shares(compared), np.array([1.0, 0.5]))
+    return float(tokens / others)
 
 
 def newton(tables: list[Floats], training: list[Case], counts: Floats, start: Floats) -> Floats:
@@ -210,7 +248,10 @@ def measured(every: list[Case], weights: Weights) -> Floats:
     """`MEASURES` of each case, in per cent. Shape (cases, measures)."""
     rows = []
     for case in every:
-        order = np.argsort(-Speaking(case.seen, weights).total, kind="stable")[:25].tolist()
+        scores = Speaking(case.seen, weights).total
+        best, near = case.best(scores)
+        sums = scores[best] if near is None else scores[best] + weights.tokens * near
+        order = best[np.argsort(-sums, kind="stable")][:25].tolist()
         gold = frozenset(case.gold.tolist())
         shares = [recall(order, gold, k) for k in (5, 10, 25)]
         rows.append([*shares, ndcg(order, gold, 10)])

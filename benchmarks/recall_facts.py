@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from locomo import ndcg, recall
 
-from memoryd.recall.embedders.embedder import KNOWN, EmbedderUnavailable, load
+from memoryd.recall.embedders.embedder import KNOWN, EmbedderUnavailable, embed_contents, load
 from memoryd.recall.fusion import rank
 from memoryd.recall.index import Document, SessionIndex
 from memoryd.recall.languages import DEFAULT_LANGUAGE, language_of
@@ -198,18 +198,17 @@ class Finder:
     def __init__(self, embedder: Embedder | None, texts: Sequence[str]) -> None:
         self.embedder = embedder
         distinct = [*dict.fromkeys(texts)]
-        self._vectors = (
-            dict(zip(distinct, embedder.embed(distinct).astype(np.float16), strict=True))
-            if embedder
-            else {}
+        self._embeddings = (
+            dict(zip(distinct, embed_contents(embedder, distinct), strict=True)) if embedder else {}
         )
 
     def index(self, documents: Sequence[Document]) -> SessionIndex:
         """A session of some documents."""
         return SessionIndex(
             (
-                replace(document, vector=self._vectors.get(document.content))
+                replace(document, vector=vector, token_vectors=tokens)
                 for document in documents
+                for vector, tokens in [self._embeddings.get(document.content, (None, None))]
             ),
             dimensions=self.embedder.dimensions if self.embedder else 0,
         )

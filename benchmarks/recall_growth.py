@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import recall_facts
 
+from memoryd.recall.embedders.embedder import embed_contents
 from memoryd.recall.embedders.embedder import load as load_embedder
 from memoryd.recall.fusion import rank
 from memoryd.recall.index import Document, SessionIndex
@@ -54,13 +55,14 @@ def contents(count: int, *, repeating: bool) -> list[str]:
 
 
 def documents(texts: list[str], embedder: Embedder | None) -> list[Document]:
-    vectors = embedder.embed(texts).astype(np.float16) if embedder else [None] * len(texts)
+    unknown: tuple[None, None] = None, None
+    embeddings = embed_contents(embedder, texts) if embedder else [unknown] * len(texts)
     return [
         Document(
             str(number), text, number, NOW, SPEAKERS[number % len(SPEAKERS)],
-            episode=str(number // EPISODE), vector=vector,
+            episode=str(number // EPISODE), vector=vector, token_vectors=tokens,
         )
-        for number, (text, vector) in enumerate(zip(texts, vectors, strict=True))
+        for number, (text, (vector, tokens)) in enumerate(zip(texts, embeddings, strict=True))
     ]  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from memoryd.memories import cache
+from memoryd.recall.embedders.embedder import QueryTokens
 from memoryd.v1 import memory_pb2 as pb
 
 PARTS = (
@@ -85,8 +86,9 @@ async def test_words_are_found_in_other_forms(memory):
     assert "waterfall" in contents(await ask(memory, "hiking on a mountain"))[0]
 
 
-async def test_a_meaning_is_found_without_a_common_word(serve):
-    memory = (await serve(MEMORYD_EMBEDDER="static")).memory
+@pytest.mark.parametrize("embedder", ["static", "minilm"])
+async def test_a_meaning_is_found_without_a_common_word(serve, embedder):
+    memory = (await serve(MEMORYD_EMBEDDER=embedder)).memory
     await remember(memory, "the dog has fleas", "pays by credit card", "speaks Portuguese")
     answer = await ask(memory, "which languages can the customer talk")
     assert contents(answer)[0] == "speaks Portuguese"
@@ -370,6 +372,58 @@ class Letters:
         counts = np.array([[text.lower().count(chr(97 + i)) for i in range(26)] for text in texts])
         lengths = np.linalg.norm(counts, axis=1, keepdims=True)
         return (counts / np.where(lengths, lengths, 1)).astype(np.float32)
+
+
+class Words:
+    """Texts mean much the same, as a whole; their tokens are the words, by their first letter."""
+
+    name = "words"
+    dimensions = 2
+    token_dimensions = 26
+    made: ClassVar[list[str]] = []
+
+    def embed(self, texts):
+        return np.tile(np.array([0.6, 0.8], np.float32), (len(texts), 1))
+
+    def embed_with_tokens(self, texts):
+        self.made.extend(texts)
+        tokens = [127 * self.of_words(text.split()).astype(np.int8) for text in texts]
+        return self.embed(texts), tokens
+
+    def embed_query(self, text):
+        words = text.lower().split()
+        return self.embed([text])[0], QueryTokens(self.of_words(words), tuple(words))
+
+    def of_words(self, words):
+        letters = [ord(word[0].lower()) - ord("a") for word in words]
+        return np.eye(26, dtype=np.float32)[letters]
+
+
+async def test_tokens_tell_apart_what_means_the_same_as_a_whole(serve, tables, monkeypatch):
+    monkeypatch.setattr(Words, "made", [])
+    said = ["mild rain", "quiet zebras", "old doors"]
+    memory = (await serve(MEMORYD_EMBEDDER=f"{__name__}:Words")).memory
+    await remember(memory, *said)
+    # No memory has the word, and one has a token like its own.
+    first = await ask(memory, "Zoo")
+    semantic = {r.memory.content: r.breakdown.semantic for r in first.results}
+    assert contents(first)[0] == "quiet zebras"
+    assert semantic["quiet zebras"] > 0 > semantic["old doors"] == semantic["mild rain"]
+    # A filter changes no score.
+    await has_vectors(tables, ["words"] * 3)
+    best = first.results[0]
+    few = await ask(memory, "Zoo", exclude_memory_ids=[best.memory.memory_id])
+    assert {r.memory.content: r.breakdown.semantic for r in few.results} == {
+        text: value for text, value in semantic.items() if text != "quiet zebras"
+    }
+    # Another server has them from the database, and makes those of what comes.
+    memory = (await serve(MEMORYD_EMBEDDER=f"{__name__}:Words")).memory
+    assert (await ask(memory, "Zoo")).results == first.results
+    assert sorted(Words.made) == sorted(said)
+    await remember(memory, "two zoos")
+    await has_vectors(tables, ["words"] * 3)
+    assert contents(await ask(memory, "Zoo"))[0] == "two zoos"
+    assert Words.made[-1] == "two zoos"
 
 
 async def test_an_embedder_may_be_any_class(serve, tables):

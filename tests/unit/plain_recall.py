@@ -23,6 +23,7 @@ from memoryd.recall.weights import (
     CERTAINTY_OF_SENTENCES,
     CERTAINTY_OF_TERMS,
     CERTAINTY_OF_WORDS,
+    COMPARED_BY_TOKENS,
     CONTRADICTING,
     ENOUGH_MEMORIES,
     IMPORTANCE_SCALE,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
+    from memoryd.recall.embedders.embedder import QueryTokens
     from memoryd.recall.index import Document
     from memoryd.recall.signals import Meaning
 
@@ -63,6 +65,7 @@ class Memory:
     held: float = 0.0
     covered: float = 0.0
     certainty: float = 0.0
+    like: float | None = None
     two_before: Memory | None = None
     before: Memory | None = None
     after: Memory | None = None
@@ -124,6 +127,8 @@ def plain_rank(
     matched = compared or any(m.raw["bm25"] > 0 for m in memories)
     cues(query, memories)
     for memory in memories:
+        if compared and meaning is not None and meaning.tokens is not None:
+            memory.like = likeness(query, memory, meaning.tokens)
         z = memory.z
         lexical_z = weights.bm25 * z["bm25"] + weights.bigrams * z["bigrams"]
         memory.relevance = lexical_z + weights.semantic * z["semantic"]
@@ -158,8 +163,13 @@ def plain_rank(
         and (not matching or memory.covered > 0)
     ]
     # Python sorts stably: the earlier session and the older memory first among equals.
-    candidates.sort(key=lambda memory: -round(sum(memory.parts.values()), 9))
-    candidates = newer_first(candidates[: limit + SPARE_CANDIDATES])
+    place_of = {id(memory): place for place, memory in enumerate(memories)}
+    best = sorted(memories, key=by_score)[:COMPARED_BY_TOKENS]
+    wanted = limit + SPARE_CANDIDATES
+    candidates = sorted(candidates, key=by_score)[: max(wanted, COMPARED_BY_TOKENS)]
+    by_tokens(candidates, best, weights.tokens)
+    candidates.sort(key=lambda memory: (by_score(memory), place_of[id(memory)]))
+    candidates = newer_first(candidates[:wanted])
     if diverse:
         return diversified(candidates, bearing(memories), limit)
     return [ranked(memory, 0.0) for memory in candidates[:limit]]
@@ -169,7 +179,8 @@ def ranked(memory: Memory, diversity: float) -> Ranked:
     parts = memory.parts
     return Ranked(
         memory.session, memory.document.memory_id, memory.certainty,
-        parts["lexical"], parts["semantic"], parts["context"], parts["speaker"],
+        parts["lexical"], parts["semantic"] + parts.get("tokens", 0.0),
+        parts["context"], parts["speaker"],
         parts["temporal"], parts["form"], parts["importance"],
         parts.get("recency", 0.0), diversity,
     )  # fmt: skip
@@ -271,6 +282,38 @@ def semantic(memories: list[Memory], meaning: Meaning | None) -> bool:
     for memory, z in zip(known, z_scores(cosines, USUAL_SPREAD["semantic"]), strict=True):
         memory.z["semantic"] = z
     return True
+
+
+def likeness(query: Query, memory: Memory, tokens: QueryTokens) -> float | None:
+    """How near each token of the query finds its like, by what its word weighs."""
+    english = analyser(LANGUAGE)
+    weights = [query.idf.get(english.term(word), 0.0) for word in tokens.words]
+    held = memory.document.token_vectors
+    if held is None or not len(held) or not sum(weights):
+        return None
+    total = 0.0
+    for weight, token in zip(weights, tokens.vectors, strict=True):
+        nearest = max(float(np.dot(token, other)) / float(np.linalg.norm(other)) for other in held)
+        total += weight * round(nearest, 5)
+    return total / sum(weights)
+
+
+def by_tokens(candidates: list[Memory], best: list[Memory], weight: float) -> None:
+    """What likeness gives the candidates that have tokens: a z-score over the best of all."""
+    values = [memory.like for memory in best if memory.like is not None]
+    for memory in candidates:
+        if memory.like is None or not values:
+            continue
+        mean = math.fsum(values) / len(values)
+        squares = math.fsum((value - mean) ** 2 for value in values)
+        missing = COMPARED_BY_TOKENS - len(values)
+        spread = math.sqrt((squares + missing * USUAL_SPREAD["tokens"] ** 2) / COMPARED_BY_TOKENS)
+        memory.parts["tokens"] = weight * (memory.like - mean) / spread if spread > 1e-9 else 0.0
+
+
+def by_score(memory: Memory) -> float:
+    """The best first."""
+    return -round(sum(memory.parts.values()), 9)
 
 
 def share_covered(query: Query, memories: list[Memory], now: datetime) -> float:
@@ -389,14 +432,8 @@ def bearing(memories: list[Memory]) -> Callable[[Memory], float]:
 
     def of(memory: Memory) -> float:
         parts = memory.parts.items()
-        return max(
-            0.0,
-            sum(
-                v - least.get(part, 0.0)
-                for part, v in parts
-                if part not in ("importance", "recency")
-            ),
-        )
+        left_out = ("importance", "recency", "tokens")
+        return max(0.0, sum(v - least.get(part, 0.0) for part, v in parts if part not in left_out))
 
     return of
 

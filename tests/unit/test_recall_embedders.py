@@ -10,9 +10,16 @@ import pytest
 from sentencepiece import SentencePieceProcessor
 
 from memoryd.recall.embedders import multilingual
-from memoryd.recall.embedders.embedder import KNOWN, EmbedderUnavailable, WordEmbedder, load
+from memoryd.recall.embedders.embedder import (
+    KNOWN,
+    EmbedderUnavailable,
+    TokenEmbedder,
+    WordEmbedder,
+    load,
+)
 from memoryd.recall.embedders.packaged import packaged_file
 from memoryd.recall.embedders.sentence_encoder import MAX_TOKENS, SentenceEncoder
+from memoryd.recall.maxsim import maxsim
 
 ROOT = Path(__file__).parents[2]
 
@@ -131,6 +138,49 @@ def test_the_same_is_near_in_every_language():
     assert (appointments @ appointments[0] > appointments @ cats[0] + 0.3).all()
 
 
+def test_a_token_finds_its_like():
+    embedder = load("minilm")
+    assert isinstance(embedder, TokenEmbedder)
+    texts = ["She adopted a puppy and the tax return is due", "", "word " * 300, "the and of"]
+    vectors, tokens = embedder.embed_with_tokens(texts)
+    assert vectors @ embedder.embed(texts).T == pytest.approx(vectors @ vectors.T, abs=1e-3)
+    assert [len(of_text) for of_text in tokens[1:]] == [0, 30, 0]
+    counts = np.array([*map(len, tokens)])
+
+    def compared(text):
+        vector, asked = embedder.embed_query(text)
+        assert vector == pytest.approx(embedder.embed([text])[0], abs=1e-5)
+        weights = np.full(len(asked.words), 1 / len(asked.words))
+        return maxsim(asked.vectors, weights, np.concatenate(tokens), counts)
+
+    puppies, weather = compared("puppies"), compared("a sunny beach")
+    assert puppies[0] > weather[0] + 0.1
+    assert puppies[0] > puppies[2]
+    assert puppies[[1, 3]].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ()),
+        (" \t ", ()),
+        ("O'Brien e-mail?", ("", "", "o'brien", "e", "", "mail", "")),
+        ("Don\N{RIGHT SINGLE QUOTATION MARK}t", ("don\N{RIGHT SINGLE QUOTATION MARK}t", "", "")),
+    ],
+)
+def test_parts_of_a_word_are_of_that_word(text, words):
+    assert load("minilm").embed_query(text)[1].words == words
+
+
+def test_each_token_of_a_query_knows_its_word():
+    _, asked = load("minilm").embed_query("Does Zoë's cat like xylophones?")
+    assert asked.words[:4] == ("does", "zoë's", "", "")
+    # A word of several tokens is the word of each.
+    assert asked.words[-5:-1] == ("xylophones",) * 4
+    assert asked.vectors.shape == (len(asked.words), 128)
+    assert np.linalg.norm(asked.vectors, axis=1) == pytest.approx(1.0, abs=1e-5)
+
+
 def test_the_head_of_a_long_text_is_embedded():
     embedder = load("multilingual")
     head = "the parcel is late " * 100
@@ -147,14 +197,15 @@ def test_an_unknown_sign_and_a_marker_are_texts_like_others():
 
 
 def test_the_directions_are_what_their_script_makes(tmp_path):
-    made = tmp_path / "directions.npy"
     script = ROOT / "benchmarks/fit_directions.py"
-    subprocess.run([sys.executable, str(script), str(made)], check=True)  # noqa: S603  our own
-    shipped = np.load(Path(multilingual.__file__).with_name("directions.npy"), allow_pickle=False)
-    again = np.load(made, allow_pickle=False)
-    assert shipped.shape == (512, 128)
-    cosines = np.sum(shipped.astype(np.float64) * again, axis=0)
-    assert cosines == pytest.approx(np.ones(128), abs=1e-2)
+    subprocess.run([sys.executable, str(script), str(tmp_path)], check=True)  # noqa: S603  our own
+    for name, shape in (("directions.npy", (512, 128)), ("token_directions.npy", (384, 128))):
+        shipped = np.load(Path(multilingual.__file__).with_name(name), allow_pickle=False)
+        again = np.load(tmp_path / name, allow_pickle=False)
+        assert shipped.shape == shape
+        # What they keep is the same; directions that tell equally much may change places.
+        overlap = np.linalg.svd(shipped.T.astype(np.float64) @ again.astype(np.float64))[1]
+        assert overlap == pytest.approx(np.ones(128), abs=1e-2)
 
 
 def test_the_embedder_none_is_no_embedder():

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.plain_recall import plain_rank
 
+from memoryd.recall.embedders.embedder import QueryTokens
 from memoryd.recall.fusion import rank
 from memoryd.recall.index import Document, SessionIndex
 from memoryd.recall.signals import Meaning, understand
@@ -33,8 +34,9 @@ texts = st.builds(
     st.sampled_from("?.! "),
 )
 unit = st.sampled_from([(1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.6, 0.8), (0.28, -0.96)])
+tokens = st.sampled_from([(127, 0), (0, 127), (-127, 0), (76, 102), (36, -122)])
 documents = st.builds(
-    lambda number, content, speaker, episode, days, vector: Document(
+    lambda number, content, speaker, episode, days, vector, tokens: Document(
         f"m{number}",
         content,
         number,
@@ -43,6 +45,7 @@ documents = st.builds(
         None if days is None else NOW - timedelta(days=days),
         episode,
         None if vector is None else np.array(vector, np.float16),
+        None if tokens is None else np.array(tokens, np.int8).reshape(-1, 2),
     ),
     st.integers(0, 14),
     texts,
@@ -50,6 +53,7 @@ documents = st.builds(
     st.sampled_from(["", "a", "a", "b", "c"]),
     st.none() | st.sampled_from([1, 6, 9, 12, 400]),
     st.none() | unit,
+    st.none() | st.lists(tokens, max_size=3),
 )
 steps = st.lists(
     st.tuples(st.lists(documents, max_size=6), st.lists(st.integers(0, 14), max_size=2)),
@@ -66,9 +70,17 @@ asked = st.sampled_from(
 )  # fmt: skip
 # With a term at least: without one `literal` reads the contents, which has tests of its own.
 queries = st.builds(lambda first, rest: f"{first}red {rest}", asked, texts)
-meanings = st.none() | st.builds(
-    Meaning, unit.map(lambda pair: np.array(pair, np.float32)), st.booleans()
+tokens_of_queries = st.lists(
+    st.tuples(unit, common | words | st.just("")), min_size=1, max_size=4
+).map(
+    lambda found: QueryTokens(
+        np.array([vector for vector, _ in found], np.float32).reshape(-1, 2),
+        tuple(word.lower() for _, word in found),
+    )
 )
+vectors = unit.map(lambda pair: np.array(pair, np.float32))
+with_tokens = st.builds(Meaning, vectors, st.just(value=False), tokens_of_queries)
+meanings = st.none() | st.builds(Meaning, vectors, st.booleans()) | with_tokens
 
 seeds = st.integers(0, 2**32)
 
@@ -159,6 +171,9 @@ SAID = [
 ]
 
 
+TOKENS = np.array([(127, 0), (0, 127), (-127, 0), (76, 102), (36, -122)])
+
+
 def talk(
     size: int, random: np.random.Generator, *, interleaved: bool, uneven: bool
 ) -> list[Document]:
@@ -184,6 +199,9 @@ def talk(
                 NOW - timedelta(days=days) if random.random() < 0.3 else None,
                 "" if random.random() < 0.1 else str(episode),
                 None if random.random() < 0.1 else vectors[random.integers(3)],
+                None
+                if random.random() < 0.1
+                else random.choice(TOKENS, random.integers(4)).astype(np.int8),
             )
         )
     return found
@@ -195,7 +213,7 @@ def talk(
     interleaved=st.booleans(),
     uneven=st.booleans(),
     change=st.booleans(),
-    meaning=meanings,
+    meaning=meanings | with_tokens,
     query=st.sampled_from(
         ["who likes the garden piano?", "what does Ann want last week", "tea", "when was the train"]
     ),

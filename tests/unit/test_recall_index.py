@@ -112,6 +112,24 @@ def test_the_estimate_of_bytes_grows_with_the_index():
     assert large.nbytes > large.vectors.nbytes
 
 
+def test_vectors_of_tokens_are_in_the_estimate_and_go_with_their_memory():
+    tokens = np.ones((30, 128), np.int8)
+    index = SessionIndex([document(0, "a red house"), document(1, "a red cat")], dimensions=2)
+    before = index.nbytes
+    vector = np.array([1, 0], np.float16)
+    index.set_vector("m0", vector, tokens)
+    index.set_vector("m0", vector, tokens[:20])
+    assert (index.token_vectors("m0") == tokens[:20]).all()
+    assert tokens[:20].nbytes < index.nbytes - before < 1.2 * tokens[:20].nbytes
+    index.update([document(0, "a red house")])
+    assert index.token_vectors("m0") is None
+    assert not index.has_token_vectors
+    index.set_vector("m1", vector, tokens)
+    index.update([], ["m1"])
+    assert not index.has_token_vectors
+    assert index.nbytes <= before
+
+
 def test_what_an_unknown_word_is_compared_with_is_in_the_estimate_and_follows_changes():
     index = SessionIndex([document(0, "vegetarian food"), document(1, "likes tea")])
     before = index.nbytes

@@ -242,7 +242,7 @@ memory_vectors = Table(
     Column("embedder", String(128), nullable=False),
     # Of the content that it was made of.
     Column("content_hash", String(64), nullable=False),
-    # Floats of 16 bits, little-endian.
+    # Floats of 16 bits, little-endian; those of its tokens behind them, if any, in 8 bits.
     Column("vector", LargeBinary, nullable=False),
     PrimaryKeyConstraint("tenant", "session_id", "id", name="pk_memory_vectors"),
     ForeignKeyConstraint(

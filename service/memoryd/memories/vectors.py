@@ -31,7 +31,7 @@ class Vector(NamedTuple):
 
     content_hash: str
     data: bytes
-    """Floats of 16 bits, little-endian."""
+    """Floats of 16 bits, little-endian; those of its tokens behind them, if any, in 8 bits."""
 
 
 class Unembedded(NamedTuple):

@@ -46,6 +46,9 @@ ROW = np.dtype(
 # and of a term's IDF.
 _BYTES_A_KEY = 49 + 8 + 100 + 8
 
+_BYTES_AN_ARRAY = 128 + 100
+"""Of an array of its own, beyond its values, and of its entry in a dict."""
+
 _DERIVED_BYTES = 34 * 8
 """Of a memory: its places in the arrays that are made when asked for, a corpus' among them, and
 in the list of contents."""
@@ -86,6 +89,9 @@ class SessionArrays:
         self._pieces = Ragged(np.uint32)
         self._signatures = Growing(np.uint64, SIGNATURE_WORDS)
         self._vectors = Growing(np.float32, dimensions)
+        self._token_vectors: dict[str, NDArray[np.int8]] = {}
+        """By memory id, not in one array: most come later than their memories, one by one."""
+        self._token_bytes = 0
         self._postings: Postings | None = None
         """Of the first memories, many or all of them."""
 
@@ -111,7 +117,8 @@ class SessionArrays:
         derived += len(self.tokens) * OCCURRENCE_BYTES + self.terms_known * _TERM_BYTES
         names = (self.ids, self._vocabulary, self._speakers, self._episodes)
         keys = sum(map(len, names)) * _BYTES_A_KEY + self._characters
-        return sum(array.nbytes for array in arrays) + derived + keys
+        tokens = self._token_bytes + len(self._token_vectors) * _BYTES_AN_ARRAY
+        return sum(array.nbytes for array in arrays) + derived + keys + tokens
 
     @property
     def rows(self) -> NDArray[np.void]:
@@ -137,6 +144,15 @@ class SessionArrays:
     def vectors(self) -> NDArray[np.float32]:
         """Shape (memories, dimensions); zeros where there is none."""
         return self._vectors.values
+
+    @property
+    def has_token_vectors(self) -> bool:
+        """Whether any memory has them."""
+        return bool(self._token_vectors)
+
+    def token_vectors(self, memory_id: str) -> NDArray[np.int8] | None:
+        """Those of a memory, if it has any. Shape (tokens, token dimensions)."""
+        return self._token_vectors.get(memory_id)
 
     def place(self, memory_id: str) -> int:
         """Where in the arrays a memory stands. Raises `KeyError`."""

@@ -109,6 +109,16 @@ class Corpus:
         found = [self._found(place) for place in places.tolist()]
         return np.array([index.vectors[place] for index, place in found])
 
+    @property
+    def has_token_vectors(self) -> bool:
+        """Whether any memory has them."""
+        return any(index.has_token_vectors for index in self.indexes)
+
+    def token_vectors(self, places: NDArray[np.int64]) -> list[NDArray[np.int8] | None]:
+        """`SessionArrays.token_vectors` of some memories."""
+        found = map(self._found, places.tolist())
+        return [index.token_vectors(index.ids[place]) for index, place in found]
+
     def contents(self) -> Iterator[str]:
         """The texts of all memories."""
         return chain.from_iterable(index.contents for index in self.indexes)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from memoryd.recall.by_tokens import by_tokens
 from memoryd.recall.certainty import certainty
 from memoryd.recall.corpus import joined
 from memoryd.recall.diversity import choose
@@ -14,6 +15,7 @@ from memoryd.recall.ranked import PARTS, Ranked
 from memoryd.recall.recency import newer_first
 from memoryd.recall.signals import RELEVANCE, signals
 from memoryd.recall.weights import (
+    COMPARED_BY_TOKENS,
     DEFAULT_IMPORTANCE_WEIGHT,
     IMPORTANCE_SCALE,
     WITH_SENTENCES,
@@ -98,7 +100,19 @@ def rank(
     if matching:
         holding = found.covered > 0
         mask = holding if mask is None else mask & holding
-    order, best = highest(scores, mask, limit + SPARE_CANDIDATES)
+    wanted = limit + SPARE_CANDIDATES
+    of_tokens = None
+    tokens = meaning.tokens if meaning is not None and found.embedded else None
+    if tokens is not None and corpus.has_token_vectors:
+        order, best = highest(scores, mask, max(wanted, COMPARED_BY_TOKENS))
+        # Of all that is ranked, so that scores are the same whatever is allowed.
+        reference, _ = highest(scores, None, COMPARED_BY_TOKENS)
+        near = by_tokens(query, tokens, corpus, order, reference)
+        of_tokens = np.zeros(len(corpus))
+        of_tokens[order] = weights_for(meaning).tokens * near
+        order, best = _again(scores[order] + of_tokens[order], order, wanted)
+    else:
+        order, best = highest(scores, mask, wanted)
     if not len(order):
         return []
     order, gained, lost = _refined(
@@ -107,10 +121,19 @@ def rank(
     parts = {"importance": joined(importances)[order] * of_importance}
     if speaking is not None:
         parts |= speaking.parts(order)
+    if of_tokens is not None:
+        parts["semantic"] += of_tokens[order]
     nothing = [0.0] * len(order)
     columns = (parts[part].tolist() if part in parts else nothing for part in PARTS)
     relevance = certainty(found, meaning, total, order).tolist()
     return [*map(Ranked, *corpus.named(order.tolist()), relevance, *columns, gained, lost)]
+
+
+def _again(scores: Floats, places: Places, limit: int) -> tuple[Places, Floats]:
+    """As `highest`, of memories that stand there and have other scores by now."""
+    rounded = scores.round(_SCORE_DECIMALS)
+    order = np.lexsort((places, -rounded))[:limit]
+    return places[order], rounded[order]
 
 
 def _refined(

@@ -53,6 +53,8 @@ class Document:
     """Empty: of no episode, and so without neighbours."""
     vector: NDArray[np.float16] | None = None
     """Shape (dimensions,), of length 1; None until it is made, and without an embedder."""
+    token_vectors: NDArray[np.int8] | None = None
+    """Shape (tokens, token dimensions), for `maxsim`; None unless the embedder makes them."""
 
 
 class _Analysed(NamedTuple):
@@ -113,9 +115,14 @@ class SessionIndex(SessionArrays):
     def update(self, changed: Iterable[Document], removed: Iterable[str] = ()) -> None:
         """Take in new and changed memories and drop removed ones; ids not held are passed over."""
         fresh = {document.memory_id: document for document in changed}
-        gone = [self._places[i] for i in {*removed, *fresh} if i in self._places]
+        left = [i for i in {*removed, *fresh} if i in self._places]
+        gone = [self._places[i] for i in left]
         if not fresh and not gone:
             return
+        for memory_id in left:
+            self._keep_token_vectors(memory_id, None)
+        for document in fresh.values():
+            self._keep_token_vectors(document.memory_id, document.token_vectors)
         for place in gone:
             self._frequencies.values[np.unique(self._terms.run(place))] -= 1
             self._said.values[self.rows["speaker"][place]] -= 1
@@ -134,12 +141,26 @@ class SessionIndex(SessionArrays):
                 self._renumber()
         self._forget_derived()
 
-    def set_vector(self, memory_id: str, vector: NDArray[np.float16]) -> None:
-        """Let a memory have a vector. Raises `KeyError`."""
+    def set_vector(
+        self,
+        memory_id: str,
+        vector: NDArray[np.float16],
+        token_vectors: NDArray[np.int8] | None = None,
+    ) -> None:
+        """Let a memory have a vector, and those of its tokens. Raises `KeyError`."""
         place = self._places[memory_id]
         self.vectors[place] = vector
         self.rows["has_vector"][place] = True
+        self._keep_token_vectors(memory_id, token_vectors)
         self._corpus = None
+
+    def _keep_token_vectors(self, memory_id: str, vectors: NDArray[np.int8] | None) -> None:
+        before = self._token_vectors.pop(memory_id, None)
+        if before is not None:
+            self._token_bytes -= before.nbytes
+        if vectors is not None:
+            self._token_vectors[memory_id] = vectors
+            self._token_bytes += vectors.nbytes
 
     def _analysed(self, documents: list[Document]) -> _Analysed:
         count = len(documents)

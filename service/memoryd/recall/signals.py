@@ -14,7 +14,7 @@ from memoryd.recall.arrays import idf_of, shares_of
 from memoryd.recall.corpus import CONVERSATIONAL, POSSESSIVES
 from memoryd.recall.cues import first_person, query_form
 from memoryd.recall.dates import phrases, spans
-from memoryd.recall.embedders.embedder import adds_up_words
+from memoryd.recall.embedders.embedder import TokenEmbedder, adds_up_words
 from memoryd.recall.index import corpus_of
 from memoryd.recall.literal import literal
 from memoryd.recall.looking_up import look_up
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from memoryd.recall.corpus import Corpus
-    from memoryd.recall.embedders.embedder import Embedder
+    from memoryd.recall.embedders.embedder import Embedder, QueryTokens
     from memoryd.recall.index import SessionIndex
     from memoryd.recall.postings import Occurrences
 
@@ -151,6 +151,8 @@ class Meaning(NamedTuple):
     """Shape (dimensions,), of length 1; zeros where the embedder knows nothing of it."""
     adds_up_words: bool
     """Whether it was made word by word, and not of the whole text."""
+    tokens: QueryTokens | None = None
+    """None unless a `TokenEmbedder` made it."""
 
 
 def understand(text: str, indexes: Sequence[SessionIndex]) -> Query:
@@ -203,12 +205,20 @@ def understand(text: str, indexes: Sequence[SessionIndex]) -> Query:
 def meaning_of(query: Query, embedder: Embedder) -> Meaning:
     """Have a query embedded; blocks for as long as the embedder takes."""
     if not adds_up_words(embedder):
-        return Meaning(embedder.embed([query.text_to_embed])[0], adds_up_words=False)
+        return meaning_of_text(query.text_to_embed, embedder)
     term_of = query.term_of
     weighed = {word: query.weights[term_of[word]] for word in query.words if word in term_of}
     telling = dict(islice(weighed.items(), MAX_EMBEDDED_WORDS))
     vector = embedder.embed_weighted([*telling], [*telling.values()])
     return Meaning(vector, adds_up_words=True)
+
+
+def meaning_of_text(text: str, embedder: Embedder) -> Meaning:
+    """Have a whole text embedded; blocks for as long as the embedder takes."""
+    if isinstance(embedder, TokenEmbedder):
+        vector, tokens = embedder.embed_query(text)
+        return Meaning(vector, adds_up_words=False, tokens=tokens)
+    return Meaning(embedder.embed([text])[0], adds_up_words=False)
 
 
 def _as_said(text: str, names: set[str], language: str) -> str:

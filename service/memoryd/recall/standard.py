@@ -46,18 +46,19 @@ class Standard(NamedTuple):
         return np.array(scales), np.array([-scale * mean for scale, mean in means])
 
 
-def standard(values: Floats, usual: Sequence[float], known: Sequence[int]) -> Standard:
+def standard(
+    values: Floats, usual: Sequence[float], known: Sequence[int], enough: int = ENOUGH_MEMORIES
+) -> Standard:
     """Of each row of values; shape (rows, memories).
 
-    So many values of each row are `known`, the others are 0 and do not count. Of less than
-    `ENOUGH_MEMORIES` the missing ones are taken to spread as is `usual` for the row, about the same
-    mean.
+    So many values of each row are `known`, the others are 0 and do not count. Of less than `enough`
+    the missing ones are taken to spread as is `usual` for the row, about the same mean.
     """
     sums = np.add.reduce(values, axis=1).tolist()
     squares = np.vecdot(values, values).tolist()
     means, scales = [], []
     for row, total, square, spread, width in zip(values, sums, squares, usual, known, strict=True):
-        count = max(width, ENOUGH_MEMORIES)
+        count = max(width, enough)
         mean = total / max(1, width)
         around = square - total * mean
         if around < _CANCELLED * square:

@@ -1,7 +1,8 @@
 """The weights of recall's parts, all of them.
 
 Fitted by `benchmarks/fit_recall.py` on four kinds of memories, those of `certainty` by
-`benchmarks/relevance.py`; what these scripts print was found with weights fitted on the rest.
+`benchmarks/relevance.py`; what these scripts print was found with weights fitted on the rest. That
+of MaxSim was fitted on two of the four, LoCoMo and FriendsQA, beside earlier weights.
 Constants outside `Weights` and `CertaintyWeights` are not fitted.
 """
 
@@ -19,6 +20,8 @@ class Weights:
     semantic: float
     alone: float
     """Of the semantic signal in addition, for a memory of no episode."""
+    tokens: float
+    """Of MaxSim, as a z-score over the best `COMPARED_BY_TOKENS`."""
     held: float
     """Of the share of the query that the memory holds, 0 to 1."""
     window: float
@@ -65,11 +68,14 @@ ones are thought to lie about the mean as usual: few scores say little of what i
 highest z-score of n is √(n − 1), whatever it tells."""
 
 USUAL_SPREAD = {
-    "bm25": 0.075, "bigrams": 0.07, "semantic": 0.085, "information": 0.55,
+    "bm25": 0.075, "bigrams": 0.07, "semantic": 0.085, "information": 0.55, "tokens": 0.11,
 }  # fmt: skip
 """The standard deviation of each signal that is usual in a session: of BM25 as a share of the
-most that the query could have, of the others as they are. Means over LoCoMo's
-development part, which vary little from one conversation to the next."""
+most that the query could have, of MaxSim among the best `COMPARED_BY_TOKENS`, of the others as they
+are. Means over LoCoMo's development part, which vary little from one conversation to the next."""
+
+COMPARED_BY_TOKENS = 100
+"""Memories with the best scores whose tokens are compared with the query's."""
 
 SHORT_TERMS = 30
 """Longer memories are about more than one thing."""
@@ -89,20 +95,20 @@ DEFAULT_IMPORTANCE_WEIGHT = 0.2
 """Enough to order what is equally relevant, too little to lift what is not."""
 
 WITHOUT_EMBEDDER = Weights(
-    bm25=0.106, bigrams=0.045, semantic=0.0, alone=0.0, held=2.87, window=2.944, two_before=0.812,
-    before=0.439, after=0.644, episode=1.963, asked=1.653, speaker=1.441, of_self=1.034,
-    span=2.607, when=0.919, amount=1.59, name=0.487, question=-0.208, long=-0.797, opening=0.632,
-    assistant=-1.508, information=0.095,
+    bm25=0.106, bigrams=0.045, semantic=0.0, alone=0.0, tokens=0.0, held=2.87, window=2.944,
+    two_before=0.812, before=0.439, after=0.644, episode=1.963, asked=1.653, speaker=1.441,
+    of_self=1.034, span=2.607, when=0.919, amount=1.59, name=0.487, question=-0.208, long=-0.797,
+    opening=0.632, assistant=-1.508, information=0.095,
 )  # fmt: skip
 WITH_WORDS = Weights(
-    bm25=0.086, bigrams=0.05, semantic=0.206, alone=0.911, held=1.889, window=2.822,
+    bm25=0.086, bigrams=0.05, semantic=0.206, alone=0.911, tokens=0.0, held=1.889, window=2.822,
     two_before=0.502, before=0.307, after=0.422, episode=1.324, asked=0.935, speaker=1.455,
     of_self=0.996, span=3.279, when=0.986, amount=1.343, name=0.527, question=-0.2, long=-0.696,
     opening=0.684, assistant=-1.64, information=0.111,
 )  # fmt: skip
 """With an embedder that adds up words."""
 WITH_SENTENCES = Weights(
-    bm25=0.092, bigrams=0.053, semantic=0.33, alone=1.139, held=1.426, window=3.038,
+    bm25=0.092, bigrams=0.053, semantic=0.33, alone=1.139, tokens=0.48, held=1.426, window=3.038,
     two_before=0.345, before=0.209, after=0.305, episode=0.952, asked=0.719, speaker=1.503,
     of_self=0.874, span=3.396, when=0.953, amount=1.216, name=0.521, question=-0.263, long=-0.701,
     opening=0.73, assistant=-1.674, information=0.131,

@@ -20,7 +20,13 @@ from memoryd.memories.vectors import (
     read_vectors,
     write_vectors,
 )
-from memoryd.recall.embedders.embedder import adds_up_words
+from memoryd.recall.embedders.embedder import (
+    Embedding,
+    TokenEmbedder,
+    adds_up_words,
+    embed_contents,
+)
+from memoryd.recall.signals import meaning_of_text
 from memoryd.retrieval.heavy import parts
 from memoryd.retrieval.query_vectors import QueryVectors
 from memoryd.telemetry import spans
@@ -29,14 +35,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
     from contextvars import Context
 
-    from numpy.typing import NDArray
-
     from memoryd.database.engine import Database
     from memoryd.memories.deletion import MemoryKey
     from memoryd.recall.embedders.embedder import Embedder
+    from memoryd.recall.signals import Meaning
 
-    Floats16 = NDArray[np.float16]
-    Vectors = Mapping[MemoryKey, tuple[str, Floats16]]
+    Vectors = Mapping[MemoryKey, tuple[str, Embedding]]
     """By memory, with the hash of the content that each was made of."""
 
 AT_ONCE = 16
@@ -47,7 +51,7 @@ BATCH = 64
 """Vectors that are kept in the database at once."""
 
 QUERY_BYTES = 1_048_576
-"""What vectors of queries are kept in memory: about a thousand."""
+"""What vectors of queries are kept in memory: about a thousand, or a hundred with their tokens'."""
 
 INLINE = 4
 INLINE_CHARACTERS = 4_096
@@ -73,6 +77,9 @@ class EmbeddingWorker:
     def __init__(self, database: Database, embedder: Embedder) -> None:
         self.embedder = embedder
         self._database = database
+        self._token_dimensions = (
+            embedder.token_dimensions if isinstance(embedder, TokenEmbedder) else 0
+        )
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embedder")
         self._queries = QueryVectors(QUERY_BYTES)
         self._pending = 0
@@ -90,24 +97,23 @@ class EmbeddingWorker:
         """Have the embedder load what it needs; blocks."""
         self._attempt("word")
 
-    async def of(self, tenant: str, text: str) -> NDArray[np.float32] | None:
-        """The vector of a text that a tenant asks for; None where the embedder fails."""
-        vector = self._queries.get(tenant, text)
-        if vector is None:
+    async def of(self, tenant: str, text: str) -> Meaning | None:
+        """The meaning of a text that a tenant asks for; None where the embedder fails."""
+        meaning = self._queries.get(tenant, text)
+        if meaning is None:
             loop = asyncio.get_running_loop()
             with spans.part(spans.EMBEDDING):
-                vector = await loop.run_in_executor(self._thread, self._attempt, text)
-            if vector is not None:
-                self._queries.keep(tenant, text, vector)
-        return vector
+                meaning = await loop.run_in_executor(self._thread, self._attempt, text)
+            if meaning is not None:
+                self._queries.keep(tenant, text, meaning)
+        return meaning
 
-    def _attempt(self, text: str) -> NDArray[np.float32] | None:
+    def _attempt(self, text: str) -> Meaning | None:
         try:
-            vector: NDArray[np.float32] = self.embedder.embed([text])[0]
+            return meaning_of_text(text, self.embedder)
         except Exception:  # noqa: BLE001  it may be anybody's class
             _log.exception(FAILED)
             return None
-        return vector
 
     async def stored(self, wanted: Mapping[MemoryKey, str]) -> Vectors:
         """The vectors kept of memories, given with their content hashes; not of other contents.
@@ -119,12 +125,23 @@ class EmbeddingWorker:
             lambda c: read_vectors(c, dialect, name, wanted.keys()),
             tenants={key[0] for key in wanted},
         )
-        size = self.embedder.dimensions * STORED.itemsize
-        return {
-            key: (vector.content_hash, np.frombuffer(vector.data, STORED))
+        embeddings = {
+            key: (vector.content_hash, self._as_read(vector.data))
             for key, vector in found.items()
-            if vector.content_hash == wanted[key] and len(vector.data) == size
+            if vector.content_hash == wanted[key]
         }
+        return {key: (of, one) for key, (of, one) in embeddings.items() if one is not None}
+
+    def _as_read(self, data: bytes) -> Embedding | None:
+        """What `_as_kept` has made bytes of; None where they are something else's."""
+        size = self.embedder.dimensions * STORED.itemsize
+        width = self._token_dimensions
+        if not width:
+            return Embedding(np.frombuffer(data, STORED)) if len(data) == size else None
+        if len(data) < size or (len(data) - size) % width:
+            return None
+        tokens = np.frombuffer(data, np.int8, offset=size).reshape(-1, width)
+        return Embedding(np.frombuffer(data, STORED, self.embedder.dimensions), tokens.copy())
 
     def make(
         self, wanted: Sequence[Unembedded], made: Callable[[Vectors], None]
@@ -209,7 +226,7 @@ class EmbeddingWorker:
     def _made(
         self,
         batch: Sequence[Unembedded],
-        vectors: Floats16,
+        vectors: Sequence[Embedding],
         made: Callable[[Vectors], None],
     ) -> None:
         made(
@@ -225,10 +242,10 @@ class EmbeddingWorker:
         if len(self._unkept) >= BATCH or self._closed:
             self._keep_now.set()
 
-    def _embedded(self, batch: Sequence[Unembedded]) -> Floats16:
-        return self.embedder.embed([item.content for item in batch]).astype(np.float16)
+    def _embedded(self, batch: Sequence[Unembedded]) -> list[Embedding]:
+        return embed_contents(self.embedder, [item.content for item in batch])
 
-    async def _embed(self, batch: Sequence[Unembedded]) -> Floats16:
+    async def _embed(self, batch: Sequence[Unembedded]) -> list[Embedding]:
         loop = asyncio.get_running_loop()
         with spans.part(spans.EMBEDDING):
             return await loop.run_in_executor(self._thread, self._embedded, batch)
@@ -249,8 +266,13 @@ class EmbeddingWorker:
             _log.warning("vectors lost; they are made again", extra={"count": len(kept)})
 
 
-def _as_kept(batch: Sequence[Unembedded], vectors: Floats16) -> dict[MemoryKey, Vector]:
+def _as_kept(batch: Sequence[Unembedded], vectors: Sequence[Embedding]) -> dict[MemoryKey, Vector]:
     return {
-        item.key: Vector(item.content_hash, vector.astype(STORED).tobytes())
-        for item, vector in zip(batch, vectors, strict=True)
+        item.key: Vector(item.content_hash, _as_bytes(embedding))
+        for item, embedding in zip(batch, vectors, strict=True)
     }
+
+
+def _as_bytes(embedding: Embedding) -> bytes:
+    tokens = b"" if embedding.tokens is None else embedding.tokens.tobytes()
+    return embedding.vector.astype(STORED).tobytes() + tokens

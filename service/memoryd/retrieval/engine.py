@@ -16,7 +16,7 @@ from memoryd.recall.embedders.embedder import adds_up_words
 from memoryd.recall.fusion import rank
 from memoryd.recall.index import Document
 from memoryd.recall.languages import language_of
-from memoryd.recall.signals import Meaning, meaning_of, understand
+from memoryd.recall.signals import meaning_of, understand
 from memoryd.recall.similarity import similar_to_memory, similar_to_text
 from memoryd.recall.text import analyser, words_of
 from memoryd.retrieval.heavy import has_failed, no_check
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from memoryd.memories.cached_session import CachedSession
     from memoryd.recall.index import SessionIndex
     from memoryd.recall.ranked import Ranked
-    from memoryd.recall.signals import Query
+    from memoryd.recall.signals import Meaning, Query
     from memoryd.retrieval.embedding_worker import EmbeddingWorker
     from memoryd.retrieval.heavy import Check
     from memoryd.retrieval.loading import SessionLoader
@@ -197,9 +197,10 @@ class Retrieval:
         the text that counts.
         """
         await self._warm_up()
-        vector = None
+        meaning = None
         if self._vectors is not None and content:
-            vector = await self._vectors.of(session.tenant, content)
+            meaning = await self._vectors.of(session.tenant, content)
+        vector = None if meaning is None else meaning.vector
         loading = self._sessions.loaded([session], now, timeout, caller, indexed=True)
         async with loading as cached:
             if not cached:
@@ -261,8 +262,7 @@ class Retrieval:
         async with self._sessions.steady(cached, work) as run:
             indexes = [self._sessions.index_of(self._sessions.view(one)) for one in cached]
             query = await run(lambda _: understand(text, indexes))
-        vector = await self._vectors.of(cached[0].session.tenant, query.text_to_embed)
-        return query, None if vector is None else Meaning(vector, adds_up_words=False)
+        return query, await self._vectors.of(cached[0].session.tenant, query.text_to_embed)
 
     def _understood(
         self, text: str, indexes: Sequence[SessionIndex]

@@ -7,11 +7,11 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from memoryd.recall.signals import Meaning
 
 _ENTRY_BYTES = 400
-"""Of an entry, beside the text and the numbers: keys, an array's head, links. Rather too much."""
+"""Of an entry, and of its tokens, beside texts and numbers: keys, an array's head, links. Rather
+too much."""
 
 
 class QueryVectors:
@@ -23,26 +23,30 @@ class QueryVectors:
     def __init__(self, room: int) -> None:
         """`room`: in bytes."""
         self._room = room
-        self._vectors: OrderedDict[tuple[str, str], NDArray[np.float32]] = OrderedDict()
+        self._meanings: OrderedDict[tuple[str, str], Meaning] = OrderedDict()
         self.nbytes = 0
 
-    def get(self, tenant: str, text: str) -> NDArray[np.float32] | None:
-        """The vector of a text, if it is kept."""
-        vector = self._vectors.get((tenant, text))
-        if vector is not None:
-            self._vectors.move_to_end((tenant, text))
-        return vector
+    def get(self, tenant: str, text: str) -> Meaning | None:
+        """The meaning of a text, if it is kept."""
+        meaning = self._meanings.get((tenant, text))
+        if meaning is not None:
+            self._meanings.move_to_end((tenant, text))
+        return meaning
 
-    def keep(self, tenant: str, text: str, vector: NDArray[np.float32]) -> None:
-        """Keep a vector, in place of those that were not asked for the longest."""
-        if (tenant, text) in self._vectors:
+    def keep(self, tenant: str, text: str, meaning: Meaning) -> None:
+        """Keep a meaning, in place of those that were not asked for the longest."""
+        if (tenant, text) in self._meanings:
             return
-        self._vectors[tenant, text] = vector
-        self.nbytes += _size(text, vector)
+        self._meanings[tenant, text] = meaning
+        self.nbytes += _size(text, meaning)
         while self.nbytes > self._room:
-            (_, forgotten), its_vector = self._vectors.popitem(last=False)
-            self.nbytes -= _size(forgotten, its_vector)
+            (_, forgotten), its_meaning = self._meanings.popitem(last=False)
+            self.nbytes -= _size(forgotten, its_meaning)
 
 
-def _size(text: str, vector: NDArray[np.float32]) -> int:
-    return sys.getsizeof(text) + vector.nbytes + _ENTRY_BYTES
+def _size(text: str, meaning: Meaning) -> int:
+    size = sys.getsizeof(text) + meaning.vector.nbytes + _ENTRY_BYTES
+    if meaning.tokens is None:
+        return size
+    words = sum(map(sys.getsizeof, meaning.tokens.words))
+    return size + meaning.tokens.vectors.nbytes + words + _ENTRY_BYTES

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeGuard
 import numpy as np
 
 from memoryd.domain.importance import Importances
+from memoryd.recall.embedders.embedder import Embedding
 from memoryd.recall.index import Document, SessionIndex
 from memoryd.retrieval.importance_order import ORDER_BYTES, ImportanceOrder
 from memoryd.retrieval.query import Encoded
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from memoryd.retrieval.query import Encoding
 
     Floats = NDArray[np.float64]
-    Vector = NDArray[np.float16]
 
 NEVER = float("inf")
 
@@ -87,7 +87,7 @@ class SessionView:
         """How many threads read the index."""
         self._embedded: dict[str, str] = {}
         """Of which content hash each vector in the index was made, by memory id."""
-        self._arrived: dict[str, tuple[str, Vector]] = {}
+        self._arrived: dict[str, tuple[str, Embedding]] = {}
         """Vectors with their content hashes that are not in the index yet, by memory id."""
         self._wanted: dict[str, str] = {}
         """Content hashes of the vectors that are being made, by memory id."""
@@ -315,9 +315,9 @@ class SessionView:
         """Note that vectors of these are being made."""
         self._wanted |= {memory.memory_id: memory.content_hash for memory in memories}
 
-    def take_vectors(self, vectors: Mapping[str, tuple[str, Vector]]) -> None:
+    def take_vectors(self, vectors: Mapping[str, tuple[str, Embedding]]) -> None:
         """Have vectors, with their contents' hashes, come into the index with the next update."""
-        for memory_id, (content_hash, vector) in vectors.items():
+        for memory_id, (content_hash, embedding) in vectors.items():
             self._wanted.pop(memory_id, None)
             memory = self._found(memory_id)
             if (
@@ -328,10 +328,10 @@ class SessionView:
                 and memory is not None
                 and memory.content_hash == content_hash
             ):
-                self.index.set_vector(memory_id, vector)
+                self.index.set_vector(memory_id, *embedding)
                 self._embedded[memory_id] = content_hash
             else:
-                self._arrived[memory_id] = content_hash, vector
+                self._arrived[memory_id] = content_hash, embedding
                 if not self._readers:
                     self._unindexed |= {memory_id} & self.places.keys()
 
@@ -399,18 +399,19 @@ class SessionView:
             None if arrived is None else arrived[0],
         )
 
-    def _vector(self, memory: Memory) -> Vector | None:
+    def _embedding(self, memory: Memory) -> Embedding | None:
         memory_id = memory.memory_id
         arrived = self._arrived.get(memory_id)
         if arrived is not None and arrived[0] == memory.content_hash:
             return arrived[1]
         if self.index is not None and self._embedded.get(memory_id) == memory.content_hash:
-            vector: Vector = self.index.vectors[self.index.place(memory_id)].copy()
-            return vector
+            vector = self.index.vectors[self.index.place(memory_id)].copy()
+            return Embedding(vector, self.index.token_vectors(memory_id))
         return None
 
     def _document(self, memory: Memory) -> Document:
         speaker, episode = memory.metadata.get("speaker"), memory.metadata.get("episode")
+        vector, tokens = self._embedding(memory) or (None, None)
         return Document(
             memory.memory_id,
             memory.content,
@@ -419,7 +420,8 @@ class SessionView:
             speaker=speaker if _is_name(speaker) else "",
             occurred_at=_moment(memory.metadata.get("occurred_at")),
             episode=episode if isinstance(episode, str) else "",
-            vector=self._vector(memory),
+            vector=vector,
+            token_vectors=tokens,
         )
 
 

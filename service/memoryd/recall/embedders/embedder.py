@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Protocol, TypeGuard, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +54,51 @@ class WordEmbedder(Protocol):
 def adds_up_words(embedder: Embedder) -> TypeGuard[WordEmbedder]:
     """Whether it is a WordEmbedder; quicker than `isinstance` tells."""
     return hasattr(embedder, "embed_weighted")
+
+
+class QueryTokens(NamedTuple):
+    """The tokens of a query, for `maxsim`."""
+
+    vectors: NDArray[np.float32]
+    """Shape (tokens, token_dimensions); rows of length 1."""
+    words: tuple[str, ...]
+    """Of each token the word of the query that it is part of, as `words_of` has it."""
+
+
+@runtime_checkable
+class TokenEmbedder(Protocol):
+    """An embedder that also has a vector for each token of a text."""
+
+    @property
+    def token_dimensions(self) -> int: ...
+
+    def embed_with_tokens(
+        self, texts: Sequence[str]
+    ) -> tuple[NDArray[np.float32], list[NDArray[np.int8]]]:
+        """What `embed` has of each text, and its first tokens that tell something.
+
+        Shapes: (texts, dimensions), and for each text (tokens, token_dimensions).
+        """
+
+    def embed_query(self, text: str) -> tuple[NDArray[np.float32], QueryTokens]:
+        """What `embed` has of a query, shape (dimensions,), and all of its tokens."""
+
+
+class Embedding(NamedTuple):
+    """What is kept of a memory's content."""
+
+    vector: NDArray[np.float16]
+    """Shape (dimensions,), of length 1, or zeros."""
+    tokens: NDArray[np.int8] | None = None
+    """Shape (tokens, token_dimensions); None unless a `TokenEmbedder` made it."""
+
+
+def embed_contents(embedder: Embedder, contents: Sequence[str]) -> list[Embedding]:
+    """What is to be kept of each content; blocks."""
+    if isinstance(embedder, TokenEmbedder):
+        vectors, tokens = embedder.embed_with_tokens(contents)
+        return [*map(Embedding, vectors.astype("float16"), tokens)]
+    return [*map(Embedding, embedder.embed(contents).astype("float16"))]
 
 
 def load(choice: str) -> Embedder | None:
