@@ -30,6 +30,7 @@ from memoryd.recall.weights import (
     SHORT_TERMS,
     USUAL_SPREAD,
     WITH_SENTENCES,
+    WITH_TOKENS,
     WITH_WORDS,
     WITHOUT_EMBEDDER,
 )
@@ -124,6 +125,7 @@ def plain_rank(
     weights = WITHOUT_EMBEDDER
     if compared and meaning is not None:
         weights = WITH_WORDS if meaning.adds_up_words else WITH_SENTENCES
+        weights = WITH_TOKENS if meaning.tokens is not None else weights
     matched = compared or any(m.raw["bm25"] > 0 for m in memories)
     cues(query, memories)
     for memory in memories:

@@ -19,6 +19,7 @@ from memoryd.recall.weights import (
     DEFAULT_IMPORTANCE_WEIGHT,
     IMPORTANCE_SCALE,
     WITH_SENTENCES,
+    WITH_TOKENS,
     WITH_WORDS,
     WITHOUT_EMBEDDER,
     Weights,
@@ -200,6 +201,8 @@ def weights_for(meaning: Meaning | None) -> Weights:
     """The weights for what an embedder adds; without one, for words alone."""
     if meaning is None:
         return WITHOUT_EMBEDDER
+    if meaning.tokens is not None:
+        return WITH_TOKENS
     return WITH_WORDS if meaning.adds_up_words else WITH_SENTENCES
 
 

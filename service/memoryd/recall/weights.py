@@ -1,8 +1,7 @@
 """The weights of recall's parts, all of them.
 
 Fitted by `benchmarks/fit_recall.py` on four kinds of memories, those of `certainty` by
-`benchmarks/relevance.py`; what these scripts print was found with weights fitted on the rest. That
-of MaxSim was fitted on two of the four, LoCoMo and FriendsQA, beside earlier weights.
+`benchmarks/relevance.py`; what these scripts print was found with weights fitted on the rest.
 Constants outside `Weights` and `CertaintyWeights` are not fitted.
 """
 
@@ -108,12 +107,19 @@ WITH_WORDS = Weights(
 )  # fmt: skip
 """With an embedder that adds up words."""
 WITH_SENTENCES = Weights(
-    bm25=0.092, bigrams=0.053, semantic=0.33, alone=1.139, tokens=0.48, held=1.426, window=3.038,
+    bm25=0.092, bigrams=0.053, semantic=0.33, alone=1.139, tokens=0.0, held=1.426, window=3.038,
     two_before=0.345, before=0.209, after=0.305, episode=0.952, asked=0.719, speaker=1.503,
     of_self=0.874, span=3.396, when=0.953, amount=1.216, name=0.521, question=-0.263, long=-0.701,
     opening=0.73, assistant=-1.674, information=0.131,
 )  # fmt: skip
 """With an embedder of whole texts."""
+WITH_TOKENS = Weights(
+    bm25=0.083, bigrams=0.051, semantic=0.402, alone=1.011, tokens=0.436, held=1.3, window=3.028,
+    two_before=0.299, before=0.146, after=0.272, episode=0.836, asked=0.592, speaker=1.528,
+    of_self=0.812, span=3.551, when=0.952, amount=1.197, name=0.489, question=-0.234, long=-0.67,
+    opening=0.718, assistant=-1.672, information=0.109,
+)  # fmt: skip
+"""With one that also has vectors of tokens."""
 
 CERTAINTY_OF_TERMS = CertaintyWeights(
     bias=-3.31, window=3.18, unknown=-0.35, score=2.01, cosine=0.0
