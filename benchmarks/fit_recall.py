@@ -11,15 +11,15 @@ size.
 The loss is the cross-entropy of the evidence under a softmax over all memories (ListNet's top-one
 probability; Cao et al., "Learning to Rank: From Pairwise Approach to Listwise Approach", 2007) with
 an L2 penalty, by Newton's method: in turns for the weights that neighbours count with, and for all
-others. What MaxSim counts for, where the embedder has tokens, is fitted last, beside the others, on
-the memories that these rank first.
+others. At last all but the neighbours' weights are fitted once more, on the 50 memories that the
+weights found so far rank first, together with what MaxSim counts for where the embedder has tokens.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections import Counter
-from dataclasses import fields, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -62,6 +62,8 @@ COUNTS = {"locomo-dev": 4.0, "locomo10": 4.0, FACTS: 0.5}
 FOLDS = 4
 PENALTY = 0.03
 ROUNDS = 3
+TOP = 50
+"""Memories of a query that the last fit looks at: further down no weight is worth bending for."""
 NEWTON_STEPS = 8
 SMALLEST_STEP = 1e-3
 ENOUGH_GAIN = 1e-6
@@ -164,9 +166,13 @@ def fit(training: list[Case]) -> Weights:
         own, others = np.split(solved, (len(RELEVANCE),))
     names = (*RELEVANCE, *NEIGHBOURS, *OTHERS)
     values = dict(zip(names, (*own, *near, *others), strict=True))
-    names_fitted = [field.name for field in fields(Weights) if field.name != "tokens"]
-    weights = Weights(**{n: round(float(values[n]), 3) for n in names_fitted}, tokens=0.0)
-    return replace(weights, tokens=round(weight_of_tokens(training, weights), 3))
+    weights = Weights(**values, tokens=0.0)
+    return rounded(at_the_top(training, weights, near))
+
+
+def rounded(weights: Weights) -> Weights:
+    """To the decimals that `weights.py` has."""
+    return Weights(**{name: round(float(value), 3) for name, value in asdict(weights).items()})
 
 
 def shares(training: list[Case]) -> Floats:
@@ -177,20 +183,25 @@ def shares(training: list[Case]) -> Floats:
     return found
 
 
-def weight_of_tokens(training: list[Case], weights: Weights) -> float:
-    """What MaxSim counts for beside the other weights; 0 where there are no tokens."""
+def at_the_top(training: list[Case], weights: Weights, near: Floats) -> Weights:
+    """Weights that better rank what these rank first, and of MaxSim where there are tokens.
+
+    `near` has those of neighbours, which stay as they are, relative to their signals.
+    """
     tables, compared = [], []
     for case in training:
-        scores = Speaking(case.seen, weights).total
-        best, near = case.best(scores)
-        gold = np.flatnonzero(np.isin(best, case.gold))
-        if near is not None and len(gold):
-            tables.append(np.vstack([scores[best], near]))
+        best, alike = case.best(Speaking(case.seen, weights).total)
+        top = best[:TOP]
+        gold = np.flatnonzero(np.isin(top, case.gold))
+        if len(gold):
+            own = case.own + np.einsum("n,rnm->rm", near, case.near)
+            of_tokens = np.zeros(len(top)) if alike is None else alike[:TOP]
+            tables.append(np.vstack([own[:, top], case.others[:, top], of_tokens]))
             compared.append(case._replace(gold=gold))
-    if not compared:
-        return 0.0
-    others, tokens = newton(tables, compared, shares(compared), np.array([1.0, 0.5]))
-    return float(tokens / others)
+    names = (*RELEVANCE, *OTHERS, "tokens")
+    start = np.array([getattr(weights, name) for name in names])
+    solved = newton(tables, compared, shares(compared), start)
+    return replace(weights, **dict(zip(names, solved.tolist(), strict=True)))
 
 
 def newton(tables: list[Floats], training: list[Case], counts: Floats, start: Floats) -> Floats:

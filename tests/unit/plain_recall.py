@@ -289,7 +289,10 @@ def semantic(memories: list[Memory], meaning: Meaning | None) -> bool:
 def likeness(query: Query, memory: Memory, tokens: QueryTokens) -> float | None:
     """How near each token of the query finds its like, by what its word weighs."""
     english = analyser(LANGUAGE)
-    weights = [query.idf.get(english.term(word), 0.0) for word in tokens.words]
+    asked = words_of(query.text)
+    weights = [
+        query.idf.get(english.term(word), 0.0) if word in asked else 0.0 for word in tokens.words
+    ]
     held = memory.document.token_vectors
     if held is None or not len(held) or not sum(weights):
         return None

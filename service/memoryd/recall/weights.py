@@ -94,41 +94,41 @@ DEFAULT_IMPORTANCE_WEIGHT = 0.2
 """Enough to order what is equally relevant, too little to lift what is not."""
 
 WITHOUT_EMBEDDER = Weights(
-    bm25=0.106, bigrams=0.045, semantic=0.0, alone=0.0, tokens=0.0, held=2.87, window=2.944,
-    two_before=0.812, before=0.439, after=0.644, episode=1.963, asked=1.653, speaker=1.441,
-    of_self=1.034, span=2.607, when=0.919, amount=1.59, name=0.487, question=-0.208, long=-0.797,
-    opening=0.632, assistant=-1.508, information=0.095,
+    bm25=0.102, bigrams=0.039, semantic=0.0, alone=0.0, tokens=0.0, held=2.923, window=2.641,
+    two_before=0.812, before=0.439, after=0.644, episode=1.963, asked=1.653, speaker=1.232,
+    of_self=0.777, span=1.333, when=0.807, amount=1.378, name=0.422, question=-0.156, long=-0.892,
+    opening=0.517, assistant=-2.126, information=0.083,
 )  # fmt: skip
 WITH_WORDS = Weights(
-    bm25=0.086, bigrams=0.05, semantic=0.206, alone=0.911, tokens=0.0, held=1.889, window=2.822,
-    two_before=0.502, before=0.307, after=0.422, episode=1.324, asked=0.935, speaker=1.455,
-    of_self=0.996, span=3.279, when=0.986, amount=1.343, name=0.527, question=-0.2, long=-0.696,
-    opening=0.684, assistant=-1.64, information=0.111,
+    bm25=0.087, bigrams=0.047, semantic=0.166, alone=0.801, tokens=0.0, held=1.993, window=2.38,
+    two_before=0.502, before=0.307, after=0.422, episode=1.324, asked=0.935, speaker=1.219,
+    of_self=0.77, span=1.826, when=0.756, amount=1.143, name=0.42, question=-0.162, long=-0.71,
+    opening=0.522, assistant=-2.218, information=0.097,
 )  # fmt: skip
 """With an embedder that adds up words."""
 WITH_SENTENCES = Weights(
-    bm25=0.092, bigrams=0.053, semantic=0.33, alone=1.139, tokens=0.0, held=1.426, window=3.038,
-    two_before=0.345, before=0.209, after=0.305, episode=0.952, asked=0.719, speaker=1.503,
-    of_self=0.874, span=3.396, when=0.953, amount=1.216, name=0.521, question=-0.263, long=-0.701,
-    opening=0.73, assistant=-1.674, information=0.131,
+    bm25=0.084, bigrams=0.05, semantic=0.28, alone=0.965, tokens=0.0, held=1.578, window=2.61,
+    two_before=0.345, before=0.209, after=0.305, episode=0.952, asked=0.719, speaker=1.291,
+    of_self=0.648, span=1.998, when=0.728, amount=1.074, name=0.433, question=-0.23, long=-0.74,
+    opening=0.564, assistant=-2.156, information=0.121,
 )  # fmt: skip
 """With an embedder of whole texts."""
 WITH_TOKENS = Weights(
-    bm25=0.083, bigrams=0.051, semantic=0.402, alone=1.011, tokens=0.436, held=1.3, window=3.028,
-    two_before=0.299, before=0.146, after=0.272, episode=0.836, asked=0.592, speaker=1.528,
-    of_self=0.812, span=3.551, when=0.952, amount=1.197, name=0.489, question=-0.234, long=-0.67,
-    opening=0.718, assistant=-1.672, information=0.109,
+    bm25=0.068, bigrams=0.045, semantic=0.269, alone=0.699, tokens=0.428, held=-0.128, window=2.468,
+    two_before=0.299, before=0.146, after=0.272, episode=0.836, asked=0.592, speaker=1.374,
+    of_self=0.589, span=2.358, when=0.712, amount=1.021, name=0.394, question=-0.234, long=-0.54,
+    opening=0.475, assistant=-1.806, information=0.008,
 )  # fmt: skip
 """With one that also has vectors of tokens."""
 
 CERTAINTY_OF_TERMS = CertaintyWeights(
-    bias=-3.31, window=3.18, unknown=-0.35, score=2.01, cosine=0.0
+    bias=-3.22, window=3.37, unknown=-0.33, score=1.99, cosine=0.0
 )
 CERTAINTY_OF_WORDS = CertaintyWeights(
-    bias=-2.73, window=1.67, unknown=-0.25, score=1.66, cosine=10.94
+    bias=-2.62, window=1.64, unknown=-0.26, score=1.75, cosine=11.17
 )
 """With an embedder that adds up words."""
 CERTAINTY_OF_SENTENCES = CertaintyWeights(
-    bias=-3.32, window=1.45, unknown=-0.31, score=1.91, cosine=9.43
+    bias=-3.2, window=1.43, unknown=-0.31, score=1.99, cosine=9.56
 )
 """With an embedder of whole texts."""
