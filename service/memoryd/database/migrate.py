@@ -39,6 +39,7 @@ REVISIONS = (
     "015_add_documents_since_006",
     "016_add_eviction_ranks_since_006",
     "017_add_conversations_since_006",
+    "018_add_store_receipts_since_006",
 )
 """Oldest first.
 
