@@ -30,6 +30,7 @@ from memoryd.database.tables import (
     memories,
     schema,
     sessions,
+    store_receipts,
     tenant_tool_heads,
     tool_config_head,
 )
@@ -191,12 +192,20 @@ def _is_moment(text: str) -> bool:
 
 
 def _wanted(table: Table, *, with_deleted: bool) -> Select[Any]:
-    statement = select(table)
-    return (
-        statement.where(memories.c.deleted_at.is_(None))
-        if table is memories and not with_deleted
-        else statement
+    if with_deleted or table not in (memories, store_receipts):
+        return select(table)
+    m, r = memories.c, store_receipts.c
+    if table is memories:
+        return select(table).where(m.deleted_at.is_(None))
+    # A receipt names the memory that is left out, as it does one that was purged.
+    left_out = select(m.id).where(
+        m.tenant == r.tenant,
+        m.session_id == r.session_id,
+        m.created_revision == r.revision,
+        m.deleted_at.is_not(None),
     )
+    memory_id = func.coalesce(r.memory_id, left_out.scalar_subquery())
+    return select(*(memory_id.label(c.name) if c is r.memory_id else c for c in r))
 
 
 def _present(
