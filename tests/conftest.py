@@ -41,6 +41,7 @@ from memoryd.v1.session_pb2_grpc import SessionServiceStub
 from memoryd.v1.tool_config_pb2_grpc import ToolConfigServiceStub
 
 from .authority import Authority, Folder
+from .citus_stub import ON_STUB, STATEMENTS
 from .http_channel import HttpChannel
 from .patience import PATIENT
 from .roles import SERVING_ROLE, as_serving_role, as_superuser
@@ -209,6 +210,8 @@ async def _make_schema(url: str) -> None:
     for statement in LATER_SCHEMA if ON_LATER_SCHEMA else ():
         await tables.execute(statement)
     if url.startswith("postgresql"):
+        if ON_STUB:
+            await tables.spread()
         database = Database(url)
         await database.check()
         await database.set_row_security()
@@ -312,6 +315,12 @@ class Tables:
     async def execute(self, statement: str) -> None:
         async with self._engine.connect() as connection:
             await connection.execute(text(statement))
+
+    async def spread(self) -> None:
+        """Have PostgreSQL say what Citus does where it has spread the tables."""
+        async with self._engine.connect() as connection:
+            for statement in STATEMENTS:
+                await connection.execute(text(statement))
 
     async def everything(self) -> str:
         """All rows of all tables as text."""

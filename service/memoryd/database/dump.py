@@ -21,7 +21,7 @@ from sqlalchemy import (
     update,
 )
 
-from memoryd.database import tag_rows
+from memoryd.database import statements, tag_rows
 from memoryd.database.dialect import columns_of
 from memoryd.database.tables import (
     DERIVED,
@@ -68,11 +68,11 @@ _HEADS = (tool_config_head, tenant_tool_heads, instance_tool_head)
 
 def count_rows(connection: Connection, *, with_deleted: bool) -> int:
     """Count what `read_rows` would give."""
-    statements = (
+    counts = (
         select(func.count()).select_from(_wanted(table, with_deleted=with_deleted).subquery())
         for table in TABLES.values()
     )
-    return sum(connection.execute(statement).scalar_one() for statement in statements)
+    return sum(connection.execute(statement).scalar_one() for statement in counts)
 
 
 def read_rows(connection: Connection, *, with_deleted: bool) -> Iterator[tuple[str, Row]]:
@@ -205,7 +205,10 @@ def _present(
     key: tuple[Column[Any], ...] = tuple(table.primary_key)
     statement = dialect.look_up(key, key)
     wanted = [tuple(row[c.name] for c in key) for row in rows]
-    return {tuple(row) for row in connection.execute(statement, dialect.bind(key, wanted)).all()}
+    return {
+        tuple(row)
+        for row in statements.fetch_built(connection, statement, dialect.bind(key, wanted))
+    }
 
 
 def _raise_revisions(connection: Connection, rows: Sequence[Row]) -> None:

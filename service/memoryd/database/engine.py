@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from memoryd.database.again import BeginAgain
-from memoryd.database.dialect import UTF8
+from memoryd.database.dialect import UTF8, Distribution
 from memoryd.database.embedded import claimed, connect_name, create
 from memoryd.database.migrate import HEAD, SchemaState, migrate, schema_state
 from memoryd.database.options import DatabaseOptions
@@ -71,35 +71,14 @@ class Database:
         self._place = host if isinstance(host, str) else ", ".join(host)
         self._known_state = SchemaState.CURRENT
         self._encoding = UTF8
+        self._distribution = Distribution.NONE
         self.dialect = _dialect_of(parsed)
         self.is_embedded = self.dialect.name == "sqlite"
         self._traced_read = self._traced_as("read")
         self.traced_transaction = self._traced_as("transaction")
         """The name and attributes of a transaction that is a part of a traced call."""
-        common: dict[str, Any] = {
-            "on_connect": lambda connection: self.dialect.on_connect(connection, self._options),
-            "pool_timeout": self._options.timeout_seconds,
-            "max_overflow": 0,
-            "json_serializer": to_json,
-            "json_deserializer": from_json,
-            "hide_parameters": True,  # contents never come into an error's text
-        }
-        self._writer = self.dialect.pool(parsed, self._options, pool_size=1, **common)
-        # SQLite has one writer at a time anyway.
-        self._writer_apart = (
-            self._writer
-            if self.is_embedded
-            else self.dialect.pool(parsed, self._options, pool_size=1, **common)
-        )
-        # Each statement of a reader sees the last commit, and needs no round trip to end.
-        self._reader = self.dialect.pool(
-            parsed,
-            self._options,
-            pool_size=self._options.pool_size,
-            isolation_level="AUTOCOMMIT",
-            skip_autocommit_rollback=True,
-            **common,
-        )
+        self._known_distribution = Distribution.NONE
+        self._make_pools()
         self.can_listen = not (self.is_embedded or self._options.pgbouncer)
         if self.can_listen:  # on a connection that is never given back to a pool
             self._listener = create_async_engine(
@@ -111,6 +90,56 @@ class Database:
             if self.is_embedded
             else None
         )
+
+    def _make_pools(self) -> None:
+        url = self._driver_url
+        common: dict[str, Any] = {
+            "on_connect": lambda connection: self.dialect.on_connect(connection, self._options),
+            "pool_timeout": self._options.timeout_seconds,
+            "max_overflow": 0,
+            "json_serializer": to_json,
+            "json_deserializer": from_json,
+            "hide_parameters": True,  # contents never come into an error's text
+        }
+        # Beside the one for what is about many sessions, those for each shard's.
+        writers = 1 if self.dialect.shards is None else 1 + self._options.writers
+        self._writer = self.dialect.pool(url, self._options, pool_size=writers, **common)
+        # SQLite has one writer at a time anyway.
+        self._writer_apart = (
+            self._writer
+            if self.is_embedded
+            else self.dialect.pool(url, self._options, pool_size=1, **common)
+        )
+        # Each statement of a reader sees the last commit, and needs no round trip to end.
+        self._reader = self.dialect.pool(
+            url,
+            self._options,
+            pool_size=self._options.pool_size,
+            isolation_level="AUTOCOMMIT",
+            skip_autocommit_rollback=True,
+            **common,
+        )
+
+    @property
+    def most_writers(self) -> int:
+        """How many transactions may write at a time where rows are spread over shards."""
+        return self._options.writers
+
+    async def _follow(self, distribution: Distribution) -> None:
+        """Speak to a database as it spreads its rows, which is seen only once it has answered."""
+        if distribution is self._known_distribution or distribution is Distribution.WORKER:
+            return
+        self._known_distribution = distribution
+        before, under_way = self._pools, [*self._under_way]
+        if distribution is Distribution.COORDINATOR:
+            from memoryd.database.citus import CitusDialect  # noqa: PLC0415  SQLite does without
+
+            self.dialect = CitusDialect()
+        else:
+            self.dialect = _dialect_of(self._driver_url)
+        self._make_pools()
+        await asyncio.gather(*under_way, return_exceptions=True)
+        await asyncio.gather(*(pool.close() for pool in before))
 
     async def read(
         self,
@@ -180,6 +209,7 @@ class Database:
         """
         self._known_state = await self.schema_state(timeout=timeout)
         self._require_schema()
+        await self._follow(self._distribution)
 
     async def migrate(self) -> bool:
         """Bring the schema to this release's; answer whether it was behind.
@@ -236,7 +266,12 @@ class Database:
 
     def _schema_state(self, connection: Connection) -> SchemaState:
         self._encoding = self.dialect.encoding(connection)
-        return SchemaState.NOT_UTF8 if self._encoding != UTF8 else _schema_state(connection)
+        if self._encoding != UTF8:
+            return SchemaState.NOT_UTF8
+        self._distribution = self.dialect.distribution(connection)
+        if self._distribution is Distribution.WORKER:
+            return SchemaState.ON_WORKER
+        return _schema_state(connection)
 
     def _require_schema(self) -> None:
         if self._known_state is not SchemaState.CURRENT:
@@ -344,6 +379,7 @@ class Database:
             with connection.begin():  # not by itself, as statements past SQLAlchemy begin nothing
                 self.dialect.begin_write(connection, self._options)
                 result = scoped(connection)
+                self.dialect.end_write(connection)
             # Nothing is acknowledged on the word of the libraries between alone.
             if self.dialect.is_in_transaction(connection):
                 connection.invalidate()
@@ -362,6 +398,8 @@ class Database:
             except Exception as error:
                 if not self.dialect.is_stale(error):
                     raise
+                if self.dialect.shards is not None:
+                    self.dialect.shards.forget()
         return await pool.run(body)
 
     async def _run(self, work: Coroutine[Any, Any, T], timeout: float | None) -> T:
@@ -439,6 +477,11 @@ def schema_mismatch(state: SchemaState, encoding: str = UTF8) -> SchemaMismatch:
         return SchemaMismatch(
             f"the database's encoding is {encoding}, which cannot hold every character; make one"
             " with CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0, and use it instead"
+        )
+    if state is SchemaState.ON_WORKER:
+        return SchemaMismatch(
+            "the database is a worker of Citus, which has not all tables: name the coordinator in"
+            " the database's URL instead"
         )
     if state is SchemaState.AHEAD:
         return SchemaMismatch(

@@ -67,6 +67,8 @@ class SchemaState(enum.Enum):
     AHEAD = enum.auto()
     NOT_UTF8 = enum.auto()
     """There is no schema for it: the database's encoding cannot hold what callers store."""
+    ON_WORKER = enum.auto()
+    """The tables are spread over machines, and this one is not where they are used."""
 
 
 def schema_state(versions: Iterable[str]) -> SchemaState:

@@ -87,9 +87,11 @@ class GroupCommit:
         queue_limit: int,
         batch_limit: int,
         quotas_of: Callable[[str], Quotas],
+        turns: asyncio.Semaphore,
         instruments: Instruments = SILENT,
     ) -> None:
-        """`quotas_of` gives those of a tenant."""
+        """`quotas_of` gives those of a tenant; `turns` bounds the transactions of all of a kind."""
+        self._turns = turns
         self._instruments = instruments
         self._quotas_of = quotas_of
         self._database = database
@@ -216,10 +218,11 @@ class GroupCommit:
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
-            await until_quiet(lambda: len(self._waiting))
-            batch = self._next_batch()
-            if batch:
-                await self._commit(batch)
+            async with self._turns:
+                await until_quiet(lambda: len(self._waiting))
+                batch = self._next_batch()
+                if batch:
+                    await self._commit(batch)
 
     def _next_batch(self) -> list[_Waiting]:
         taken = self._waiting.take(self._batch_limit, most_tenants=MAX_TENANTS)

@@ -78,7 +78,11 @@ def lookups_of(dialect: Dialect) -> Lookups:
         count = (
             select(func.count())
             .select_from(memories)
-            .where(*(c == in_session.c[c.name] for c in memory_session), condition)
+            .where(
+                *(c == in_session.c[c.name] for c in memory_session),
+                *dialect.routing(memories),
+                condition,
+            )
             .correlate(in_session.source)
             .scalar_subquery()
         )
