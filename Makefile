@@ -69,6 +69,9 @@ test-earlier-release: .venv/.installed ## run a server of this release beside on
 test-later-schema: .venv/.installed ## run the tests of all calls on a schema of a next release
 	TEST_ON_LATER_SCHEMA=1 $(RUN) pytest tests/rpc $(ARGS)
 
+test-citus-stub: .venv/.installed ## run the tests of all calls as Citus would be asked, on a plain PostgreSQL that says it is four shards (ARGS)
+	TEST_CITUS_STUB=1 $(RUN) pytest -n auto --dist worksteal tests/rpc -k postgresql $(ARGS)
+
 test-http: .venv/.installed ## run the tests of all calls over HTTP (ARGS)
 	TEST_OVER_HTTP=1 $(RUN) pytest -n auto --dist worksteal tests/rpc -m 'not grpc' $(ARGS)
 

@@ -5,19 +5,22 @@ The service then sends what it sends to Citus, and one database answers all of i
 
 from __future__ import annotations
 
+import hashlib
 import os
 
 ON_STUB = bool(os.environ.get("TEST_CITUS_STUB"))
 """Whether databases on PostgreSQL look as if Citus had spread their tables."""
 
 SHARDS = 4
+FIRST_SHARD = 102_008
 
 # Citus's own tables are in the catalogue.
 _ALLOWED = "SET allow_system_table_mods = on"
 
 _SHARD_OF = f"""
 CREATE FUNCTION pg_catalog.get_shard_id_for_distribution_column(regclass, text) RETURNS bigint
-LANGUAGE sql IMMUTABLE AS 'SELECT 102008 + mod(hashtext($2)::bigint + 2147483648, {SHARDS})'
+LANGUAGE sql IMMUTABLE
+AS $$SELECT {FIRST_SHARD} + mod(get_byte(decode(md5($2), 'hex'), 0), {SHARDS})::bigint$$
 """
 
 _SPREAD = """
@@ -36,3 +39,10 @@ STATEMENTS = (
     "GRANT SELECT ON pg_catalog.pg_dist_partition, pg_catalog.pg_dist_local_group TO PUBLIC",
 )
 """What a database that has the schema says from then on."""
+
+
+def shard_of(session_id: str) -> int:
+    """Give the shard that a session is said to be in."""
+    return (
+        FIRST_SHARD + hashlib.md5(session_id.encode(), usedforsecurity=False).digest()[0] % SHARDS
+    )

@@ -41,10 +41,11 @@ from memoryd.v1.session_pb2_grpc import SessionServiceStub
 from memoryd.v1.tool_config_pb2_grpc import ToolConfigServiceStub
 
 from .authority import Authority, Folder
-from .citus_stub import ON_STUB, STATEMENTS
+from .citus_stub import ON_STUB, STATEMENTS, shard_of
 from .http_channel import HttpChannel
 from .patience import PATIENT
 from .roles import SERVING_ROLE, as_serving_role, as_superuser
+from .routing import Sent, recording
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -415,6 +416,18 @@ class Running:
     @property
     def tools(self) -> ToolConfigServiceStub:
         return ToolConfigServiceStub(self.channel)
+
+
+@pytest.fixture(autouse=True)
+def sent() -> Iterator[list[Sent]]:
+    """What the test has sent to PostgreSQL, where it looks like Citus; that had to suit Citus."""
+    found: list[Sent] = []
+    if not ON_STUB:
+        yield found
+        return
+    with recording(found):
+        yield found
+    assert [fault for one in found if (fault := one.fault(shard_of))] == []
 
 
 @pytest.fixture
