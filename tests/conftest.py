@@ -211,10 +211,11 @@ async def _make_schema(url: str) -> None:
     for statement in LATER_SCHEMA if ON_LATER_SCHEMA else ():
         await tables.execute(statement)
     if url.startswith("postgresql"):
-        if ON_STUB:
-            await tables.spread()
         database = Database(url)
         await database.check()
+        if ON_STUB:
+            await tables.become_citus()
+            await database.distribute()
         await database.set_row_security()
         await database.close()
         await tables.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {SERVING_ROLE}")
@@ -317,8 +318,8 @@ class Tables:
         async with self._engine.connect() as connection:
             await connection.execute(text(statement))
 
-    async def spread(self) -> None:
-        """Have PostgreSQL say what Citus does where it has spread the tables."""
+    async def become_citus(self) -> None:
+        """Have PostgreSQL say what Citus says of itself."""
         async with self._engine.connect() as connection:
             for statement in STATEMENTS:
                 await connection.execute(text(statement))

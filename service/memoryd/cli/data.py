@@ -97,6 +97,35 @@ def _run(
         run(work(settings, tools))
 
 
+def distribute(database_url: str | None, shards: int | None) -> None:
+    _run(database_url, lambda settings, _: _distribute(settings, shards))
+
+
+async def _distribute(settings: Settings, shards: int | None) -> None:
+    _require_postgresql(settings)
+    async with database_of(settings) as database:
+        new = await database.distribute(shards)
+    print(f"spread over Citus's workers: {', '.join(new) or 'nothing that was not before'}")
+
+
+def undistribute(database_url: str | None) -> None:
+    _run(database_url, lambda settings, _: _undistribute(settings))
+
+
+async def _undistribute(settings: Settings) -> None:
+    _require_postgresql(settings)
+    async with database_of(settings) as database:
+        was_spread = await database.undistribute()
+    print("brought back to one PostgreSQL" if was_spread else "nothing is spread")
+    if was_spread and settings.has_row_security:
+        print("row-level security is off: run `memoryd migrate` once more, which turns it on")
+
+
+def _require_postgresql(settings: Settings) -> None:
+    if settings.is_embedded:
+        raise ValueError("only PostgreSQL with the extension Citus spreads rows over machines")
+
+
 def sweep(database_url: str | None, *, once: bool) -> None:
     _run(database_url, lambda settings, tools: _sweep(settings, tools, once=once))
 

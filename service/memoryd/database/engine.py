@@ -13,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from memoryd.database import spreading
 from memoryd.database.again import BeginAgain
 from memoryd.database.dialect import UTF8, Distribution
 from memoryd.database.embedded import claimed, connect_name, create
@@ -238,7 +239,35 @@ class Database:
             if is_new and not self.is_embedded:
                 await self.check()
                 await self.set_row_security()
+            elif not self.is_embedded:
+                await self._spread_new()
             return True
+
+    async def _spread_new(self) -> None:
+        """Distribute the tables that have come since the others were distributed, if they are."""
+        await self.check()
+        if self.dialect.shards is not None:
+            await self.distribute()
+
+    async def distribute(self, shards: int | None = None) -> list[str]:
+        """Spread the rows of sessions over the workers of Citus; give the tables that were not.
+
+        `shards`: into how many parts, where no table is spread yet. No server may be running.
+
+        Raises CannotSpread.
+        """
+        new = await self.write(lambda c: spreading.distribute(c, shards), tenants=NO_TENANT)
+        await self.check()
+        return new
+
+    async def undistribute(self) -> bool:
+        """Bring the rows of sessions back to one database; give whether they were spread.
+
+        No server may be running. Raises CannotSpread.
+        """
+        was_spread = await self.write(spreading.undistribute, tenants=NO_TENANT)
+        await self.check()
+        return was_spread
 
     async def set_row_security(self) -> None:
         """Turn row-level security on or off, as it is asked for, where the database has it.

@@ -1,0 +1,210 @@
+"""Citus, as far as a plain PostgreSQL can play it: how it is recognised, and what it is sent."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from tests.citus_stub import SHARDS, shard_of
+from tests.locks import postgres
+from tests.roles import as_superuser
+from tests.routing import recording
+
+from memoryd.database.tables import schema
+from memoryd.v1 import conversation_pb2, document_pb2
+from memoryd.v1 import memory_pb2 as pb
+
+SESSIONS = [f"session-{number}" for number in range(16)]
+SPREAD = sorted(name for name, table in schema.tables.items() if "session_id" in table.c)
+FOREIGN_KEYS = (
+    "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint"
+    " WHERE contype = 'f' ORDER BY 1, 2"
+)
+FAILING = """
+CREATE FUNCTION fail_once() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF nextval('failures') = 1 THEN
+        RAISE 'complex joins are only supported' USING ERRCODE = '0A000';
+    END IF;
+    RETURN NEW;
+END $$
+"""
+NO_PREPARED = """
+CREATE OR REPLACE FUNCTION pg_catalog.run_command_on_workers(
+    text, OUT success boolean, OUT result text
+) RETURNS SETOF record LANGUAGE sql AS $$SELECT true, '0'$$
+"""
+NO_WORKER = "DELETE FROM pg_catalog.pg_dist_node WHERE groupid <> 0"
+ONE_FAILURE = (
+    "CREATE SEQUENCE failures",
+    "GRANT ALL ON SEQUENCE failures TO PUBLIC",
+    FAILING,
+    "CREATE TRIGGER fails BEFORE UPDATE ON sessions FOR EACH ROW EXECUTE FUNCTION fail_once()",
+)
+"""Citus refuses a statement once, as where a shard was split since sessions were looked up."""
+
+
+@pytest.fixture
+def database_kind():
+    return "postgresql"
+
+
+@pytest.fixture
+def migrated(command_line, database_url):
+    """Run `memoryd migrate` as the owner of the tables."""
+
+    def run(*flags):
+        return command_line.run("migrate", *flags, MEMORYD_DATABASE_URL=as_superuser(database_url))
+
+    return run
+
+
+@pytest.fixture
+async def citus(tables, migrated):
+    """A database that says it is Citus, with its tables spread."""
+    await tables.become_citus()
+    done = migrated("--distribute")
+    assert done.returncode == 0, done.stderr
+    return tables
+
+
+def stored(content, session_id):
+    return pb.StoreMemoryRequest(session_id=session_id, content=content)
+
+
+async def test_tables_are_spread_and_brought_back(tables, migrated, serve):
+    await tables.become_citus()
+    keys = await tables.rows(FOREIGN_KEYS)
+    done = migrated("--distribute", "--shards", "4")
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()[-1].partition(": ")[2].split(", ")) == SPREAD
+    assert await tables.rows(FOREIGN_KEYS) == keys
+    emptied = await tables.rows("SELECT logicalrelid::text FROM pg_catalog.emptied ORDER BY 1")
+    assert [row[0] for row in emptied] == SPREAD
+    secured = "SELECT count(*) FROM pg_class WHERE relrowsecurity"
+    assert await tables.rows(secured) == [(0,)]
+    assert "nothing that was not before" in migrated("--distribute").stdout
+    assert "brought back" in migrated("--undistribute").stdout
+    assert "nothing is spread" in migrated("--undistribute").stdout
+    assert migrated().returncode == 0
+    assert await tables.rows(secured) != [(0,)]
+    running = await serve()
+    assert (await running.memory.StoreMemory(stored("a fact", "s"))).memory.revision == 1
+
+
+async def test_a_table_that_came_later_is_spread_too(citus, migrated):
+    await citus.execute(
+        "DELETE FROM pg_catalog.pg_dist_partition WHERE logicalrelid = 'memory_vectors'::regclass"
+    )
+    await citus.execute("ALTER TABLE memory_vectors DROP CONSTRAINT fk_memory_vectors_memory")
+    done = migrated("--distribute")
+    assert done.stdout.splitlines()[-1] == "spread over Citus's workers: memory_vectors"
+
+
+def test_a_plain_postgresql_spreads_nothing(migrated):
+    for flag in ("--distribute", "--undistribute"):
+        done = migrated(flag)
+        assert done.returncode == 1
+        assert "CREATE EXTENSION citus" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("statement", "remedy"),
+    [(NO_WORKER, "citus_add_node"), (NO_PREPARED, "max_prepared_transactions")],
+)
+async def test_what_citus_lacks_is_named(citus, migrated, statement, remedy):
+    await citus.execute(statement)
+    done = migrated("--distribute")
+    assert done.returncode == 1
+    assert remedy in done.stderr
+
+
+async def test_a_worker_serves_nothing(citus, command_line, database_url):
+    await citus.execute("UPDATE pg_catalog.pg_dist_local_group SET groupid = 2")
+    done = command_line.run("sweep", "--once", MEMORYD_DATABASE_URL=database_url)
+    assert done.returncode == 1
+    assert "a worker of Citus" in done.stderr
+
+
+@pytest.mark.usefixtures("citus")
+async def test_every_statement_is_about_one_shard(serve):
+    running = await serve()
+    memory, documents = running.memory, running.documents
+    sent = []
+    with recording(sent):
+        for session_id in SESSIONS:
+            await memory.StoreMemory(stored("a fact", session_id))
+        others = [stored("another fact", session_id) for session_id in SESSIONS]
+        await memory.BatchStoreMemories(pb.BatchStoreMemoriesRequest(requests=others))
+        found = await memory.RetrieveMemories(
+            pb.RetrieveMemoriesRequest(
+                session_id=SESSIONS[0],
+                session_ids=SESSIONS[1:],
+                query="fact",
+                limit=100,
+                diversify=False,
+            )
+        )
+        assert len(found.results) == 2 * len(SESSIONS)
+        await running.server.flush_accesses()
+        for session_id in SESSIONS:
+            await documents.PutDocument(
+                document_pb2.PutDocumentRequest(
+                    document=document_pb2.Document(session_id=session_id, key="k", text="v")
+                )
+            )
+            await running.conversations.AppendMessages(
+                conversation_pb2.AppendMessagesRequest(
+                    session_id=session_id,
+                    conversation_id="c",
+                    messages=[
+                        conversation_pb2.Message(
+                            role=conversation_pb2.ROLE_USER,
+                            parts=[conversation_pb2.Part(text="hello")],
+                        )
+                    ],
+                )
+            )
+    assert {shard_of(session_id) for session_id in SESSIONS} == {*range(102_008, 102_008 + SHARDS)}
+    routed = [one for one in sent if one.is_routed]
+    assert {session_id for one in routed for session_id in one.session_ids} == {*SESSIONS}
+    assert [fault for one in sent if (fault := one.fault(shard_of))] == []
+
+
+@pytest.mark.usefixtures("citus")
+async def test_it_is_told_last_what_has_changed(serve):
+    running = await serve()
+    sent = []
+    with recording(sent):
+        await running.memory.StoreMemory(stored("a fact", "s"))
+    place = next(n for n, one in enumerate(sent) if "pg_notify" in one.sql)
+    assert [one.sql for one in sent[place + 1 :] if one.is_routed] == []
+
+
+async def test_a_shard_that_waits_holds_up_no_other(citus, serve, database_url, eventually):
+    running = await serve()
+    held = SESSIONS[0]
+    other = next(s for s in SESSIONS if shard_of(s) != shard_of(held))
+    for session_id in (held, other):
+        await running.memory.StoreMemory(stored("a fact", session_id))
+    async with postgres(database_url) as connection, connection.transaction():
+        await connection.execute("SELECT FROM sessions WHERE session_id = $1 FOR UPDATE", held)
+        waiting = asyncio.ensure_future(running.memory.StoreMemory(stored("more", held)))
+
+        async def waits():
+            return bool(await citus.rows("SELECT 1 FROM pg_locks WHERE NOT granted"))
+
+        await eventually(waits)
+        await running.memory.StoreMemory(stored("more", other))
+        assert not waiting.done()
+    assert (await waiting).memory.content == "more"
+
+
+async def test_a_shard_that_was_split_is_asked_for_again(citus, serve):
+    running = await serve()
+    await running.memory.StoreMemory(stored("a fact", "s"))
+    for statement in ONE_FAILURE:
+        await citus.execute(statement)
+    sent = []
+    with recording(sent):
+        await running.memory.StoreMemory(stored("another", "s"))
+    assert [one.values for one in sent if "get_shard_id" in one.sql] == [(["s"],)]
