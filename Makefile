@@ -72,6 +72,10 @@ test-later-schema: .venv/.installed ## run the tests of all calls on a schema of
 test-citus-stub: .venv/.installed ## run the tests of all calls as Citus would be asked, on a plain PostgreSQL that says it is four shards (ARGS)
 	TEST_CITUS_STUB=1 $(RUN) pytest -n auto --dist worksteal tests/rpc -k postgresql $(ARGS)
 
+test-citus: .venv/.installed ## run the tests of all calls on a Citus that they may empty (TEST_CITUS_URL, and TEST_CITUS_STOP and TEST_CITUS_START for a worker)
+	@test -n "$(TEST_CITUS_URL)" || { echo 'say where the coordinator is: make test-citus TEST_CITUS_URL=postgresql+asyncpg://... TEST_CITUS_STOP=... TEST_CITUS_START=...' >&2; exit 1; }
+	TEST_CITUS_URL="$(TEST_CITUS_URL)" TEST_CITUS_STOP="$(TEST_CITUS_STOP)" TEST_CITUS_START="$(TEST_CITUS_START)" $(RUN) pytest tests/rpc tests/citus -k 'postgresql or citus' $(ARGS)
+
 test-http: .venv/.installed ## run the tests of all calls over HTTP (ARGS)
 	TEST_OVER_HTTP=1 $(RUN) pytest -n auto --dist worksteal tests/rpc -m 'not grpc' $(ARGS)
 
@@ -157,7 +161,7 @@ lint-protos: .venv/.installed build/stubs-venv/.installed
 
 lint-docker: .venv/.installed
 	$(RUN) hadolint Dockerfile
-	$(RUN) check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(RUN) check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/compose.citus.yml
 
 format: .venv/.installed ## format the Python code
 	$(RUN) ruff check --fix

@@ -30,6 +30,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from memoryd.database.engine import Database
 from memoryd.database.migrate import HEAD, migrate
+from memoryd.database.options import DatabaseOptions
 from memoryd.database.tables import schema
 from memoryd.server import Server
 from memoryd.tools.secrets import Secrets
@@ -73,6 +74,9 @@ OVER_HTTP = bool(os.environ.get("TEST_OVER_HTTP"))
 ON_LATER_SCHEMA = bool(os.environ.get("TEST_ON_LATER_SCHEMA"))
 """Whether databases get the made-up schema of a next release."""
 
+
+CITUS_URL = os.environ.get("TEST_CITUS_URL")
+"""The coordinator's database of a Citus that is there for tests alone: they empty it."""
 
 MEMORY_BYTES = 4 * 1024**3
 """Memory that must be free for several concurrent test runs; each takes about 200 MB."""
@@ -222,6 +226,29 @@ async def _make_schema(url: str) -> None:
     await tables.close()
 
 
+async def _empty(url: str) -> None:
+    tables = Tables(url)
+    names = ", ".join(name for name in schema.tables)
+    await tables.execute(f"TRUNCATE {names}")
+    await tables.close()
+
+
+@pytest.fixture(scope="session")
+def citus_cluster() -> str:
+    """The URL of the cluster that TEST_CITUS_URL names, with its tables spread."""
+    assert CITUS_URL is not None
+
+    async def spread(url: str) -> None:
+        await migrate(url)
+        database = Database(url, DatabaseOptions(timeout_seconds=300))
+        await database.check()
+        await database.distribute()
+        await database.close()
+
+    asyncio.run(spread(CITUS_URL))
+    return CITUS_URL
+
+
 @pytest.fixture(params=DATABASES)
 def database_kind(request: pytest.FixtureRequest) -> str:
     """Runs a test on both databases if it uses this fixture or one that depends on it."""
@@ -237,6 +264,10 @@ def database_url(
         file = tmp_path / "memoryd.db"
         shutil.copy(request.getfixturevalue("migrated_sqlite"), file)
         yield f"sqlite+aiosqlite:///{file}"
+        return
+    if CITUS_URL is not None:
+        asyncio.run(_empty(request.getfixturevalue("citus_cluster")))
+        yield CITUS_URL
         return
     server = request.getfixturevalue("postgres_server")
     url = str(server.create_database(request.getfixturevalue("migrated_postgres")))
