@@ -102,9 +102,13 @@ class Database:
             "json_deserializer": from_json,
             "hide_parameters": True,  # contents never come into an error's text
         }
-        # Beside the one for what is about many sessions, those for each shard's.
-        writers = 1 if self.dialect.shards is None else 1 + self._options.writers
-        self._writer = self.dialect.pool(url, self._options, pool_size=writers, **common)
+        self._writer = self.dialect.pool(url, self._options, pool_size=1, **common)
+        # Where rows are spread, so that no shard waits for another.
+        self._committer = (
+            self._writer
+            if self.dialect.shards is None
+            else self.dialect.pool(url, self._options, pool_size=self._options.writers, **common)
+        )
         # SQLite has one writer at a time anyway.
         self._writer_apart = (
             self._writer
@@ -169,6 +173,12 @@ class Database:
         self._require_schema()
         with spans.part(*self.traced_transaction, is_database=True):
             return await self._run(self._write(self._writer, body, tenants), timeout)
+
+    async def commit(self, body: Callable[[Connection], T], *, tenants: Collection[str]) -> T:
+        """Run `body` as `write` does; where rows are spread, `most_writers` run at a time."""
+        self._require_schema()
+        with spans.part(*self.traced_transaction, is_database=True):
+            return await self._run(self._write(self._committer, body, tenants), None)
 
     async def write_apart(
         self,
@@ -318,7 +328,7 @@ class Database:
 
     @property
     def _pools(self) -> set[Pool]:
-        return {self._reader, self._writer, self._writer_apart}
+        return {self._reader, self._writer, self._committer, self._writer_apart}
 
     async def scrub(self) -> None:
         """Leave nothing of what was erased in an embedded database's files.

@@ -318,14 +318,14 @@ class GroupCommit:
         tenants = {session.tenant for session in concerned}
         watched = self._cache.watch(concerned)
         try:
-            outcomes, plan = await self._database.write(body, tenants=tenants)
+            outcomes, plan = await self._database.commit(body, tenants=tenants)
         except MemorydError:
             raise
         except Exception:
             # Such as the unique index's, where the database has gone back to an earlier state.
             if not self._known.forget(concerned):
                 raise
-            outcomes, plan = await self._database.write(body, tenants=tenants)
+            outcomes, plan = await self._database.commit(body, tenants=tenants)
         finally:
             if unranked:
                 self._ranker.rank(unranked)
