@@ -121,9 +121,17 @@ class CitusDialect(PostgresDialect):
         common = {name: value for name, value in common.items() if name not in shared}
         statement = _insert_beside(table, tuple(columns), tuple(common), ignore_existing)
         count = statements.execute(connection, statement, inserted(table, columns, common))
-        if count < size and not ignore_existing:
-            raise asyncpg.ForeignKeyViolationError(f"rows of {table.name} without their session")
+        if count < size:
+            self._require_sessions(connection, table, columns)
         return count
+
+    def _require_sessions(self, connection: Connection, table: Table, columns: Columns) -> None:
+        """Raise where rows were left out for want of their session, as a foreign key does."""
+        key = tuple(sessions.c[name] for name in _SHARD_KEY)
+        wanted = set(zip(*(columns[name] for name in _SHARD_KEY), strict=True))
+        statement, bound = self.look_up(key, key), self.bind(key, sorted(wanted))
+        if len(statements.fetch_built(connection, statement, bound)) < len(wanted):
+            raise asyncpg.ForeignKeyViolationError(f"rows of {table.name} without their session")
 
     def update_many(
         self,

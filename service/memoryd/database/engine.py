@@ -79,6 +79,8 @@ class Database:
         self.traced_transaction = self._traced_as("transaction")
         """The name and attributes of a transaction that is a part of a traced call."""
         self._known_distribution = Distribution.NONE
+        self._is_unknown = not self.is_embedded
+        """Whether it has not been seen yet how it spreads its rows."""
         self._make_pools()
         self.can_listen = not (self.is_embedded or self._options.pgbouncer)
         if self.can_listen:  # on a connection that is never given back to a pool
@@ -154,7 +156,7 @@ class Database:
         timeout: float | None = None,
     ) -> T:
         """Run `body` in autocommit, about rows of some tenants: one statement sees one state."""
-        self._require_schema()
+        await self._ready(timeout)
         scoped = self._scoped(body, tenants, in_transaction=False)
         with self.traced_read():
             return await self._run(self._on_schema(self._reader, scoped), timeout)
@@ -170,13 +172,13 @@ class Database:
 
         It is committed when this returns. A body that raises BeginAgain runs once more.
         """
-        self._require_schema()
+        await self._ready(timeout)
         with spans.part(*self.traced_transaction, is_database=True):
             return await self._run(self._write(self._writer, body, tenants), timeout)
 
     async def commit(self, body: Callable[[Connection], T], *, tenants: Collection[str]) -> T:
         """Run `body` as `write` does; where rows are spread, `most_writers` run at a time."""
-        self._require_schema()
+        await self._ready()
         with spans.part(*self.traced_transaction, is_database=True):
             return await self._run(self._write(self._committer, body, tenants), None)
 
@@ -191,7 +193,7 @@ class Database:
 
         On an embedded database it does, since there every writer waits for all.
         """
-        self._require_schema()
+        await self._ready(timeout)
         with spans.part(*self.traced_transaction, is_database=True):
             return await self._run(self._write(self._writer_apart, body, tenants), timeout)
 
@@ -200,6 +202,7 @@ class Database:
 
         Unlike a read or a write, it is given up where the caller is cancelled.
         """
+        await self._ready()
         limit = self._options.timeout_seconds
         return await self._bounded(self._snapshot(body, tenants), limit, DatabaseUnavailable)
 
@@ -221,6 +224,7 @@ class Database:
         self._known_state = await self.schema_state(timeout=timeout)
         self._require_schema()
         await self._follow(self._distribution)
+        self._is_unknown = False
 
     async def migrate(self) -> bool:
         """Bring the schema to this release's; answer whether it was behind.
@@ -311,6 +315,15 @@ class Database:
         if self._distribution is Distribution.WORKER:
             return SchemaState.ON_WORKER
         return _schema_state(connection)
+
+    async def _ready(self, timeout: float | None = None) -> None:
+        """Raise SchemaMismatch where nothing may be read or written.
+
+        One that has not answered yet is asked first how it spreads its rows: statements differ.
+        """
+        if self._is_unknown:
+            await self.check(timeout=timeout)
+        self._require_schema()
 
     def _require_schema(self) -> None:
         if self._known_state is not SchemaState.CURRENT:
