@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import grpc
 import pytest
 from tests.citus_stub import SHARDS, shard_of
 from tests.locks import postgres
@@ -21,8 +22,8 @@ FOREIGN_KEYS = (
     " WHERE contype = 'f' ORDER BY 1, 2"
 )
 FAILING = """
-CREATE FUNCTION fail_once() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-    IF nextval('failures') = 1 THEN
+CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF nextval('failures') <= %s THEN
         RAISE 'complex joins are only supported' USING ERRCODE = '0A000';
     END IF;
     RETURN NEW;
@@ -34,13 +35,6 @@ CREATE OR REPLACE FUNCTION pg_catalog.run_command_on_workers(
 ) RETURNS SETOF record LANGUAGE sql AS $$SELECT true, '0'$$
 """
 NO_WORKER = "DELETE FROM pg_catalog.pg_dist_node WHERE groupid <> 0"
-ONE_FAILURE = (
-    "CREATE SEQUENCE failures",
-    "GRANT ALL ON SEQUENCE failures TO PUBLIC",
-    FAILING,
-    "CREATE TRIGGER fails BEFORE UPDATE ON sessions FOR EACH ROW EXECUTE FUNCTION fail_once()",
-)
-"""Citus refuses a statement once, as where a shard was split since sessions were looked up."""
 
 
 @pytest.fixture
@@ -199,12 +193,31 @@ async def test_a_shard_that_waits_holds_up_no_other(citus, serve, database_url, 
     assert (await waiting).memory.content == "more"
 
 
+async def refuse(citus, times):
+    """Have what changes a session refused, as where its shard was split since it was asked for."""
+    await citus.execute("CREATE SEQUENCE failures")
+    await citus.execute("GRANT ALL ON SEQUENCE failures TO PUBLIC")
+    await citus.execute(FAILING % times)
+    await citus.execute(
+        "CREATE TRIGGER fails BEFORE UPDATE ON sessions FOR EACH ROW EXECUTE FUNCTION fail()"
+    )
+
+
 async def test_a_shard_that_was_split_is_asked_for_again(citus, serve):
     running = await serve()
     await running.memory.StoreMemory(stored("a fact", "s"))
-    for statement in ONE_FAILURE:
-        await citus.execute(statement)
+    await refuse(citus, 1)
     sent = []
     with recording(sent):
         await running.memory.StoreMemory(stored("another", "s"))
     assert [one.values for one in sent if "get_shard_id" in one.sql] == [(["s"],)]
+
+
+async def test_what_is_refused_twice_is_left_to_the_caller(citus, serve):
+    running = await serve()
+    await running.memory.StoreMemory(stored("a fact", "s"))
+    await refuse(citus, 100)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await running.memory.StoreMemory(stored("another", "s"))
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert await citus.rows("SELECT last_value FROM failures") == [(2,)]

@@ -156,9 +156,13 @@ class CitusDialect(PostgresDialect):
     def analyse(self, connection: Connection, tables: Sequence[Table]) -> None:
         """Do nothing: it would go through every shard of every worker."""
 
-    def is_stale(self, error: BaseException) -> bool:
+    def is_misrouted(self, error: BaseException) -> bool:
         driver_error = getattr(error, "orig", None) or error
-        return getattr(driver_error, "sqlstate", None) == _NOT_ROUTED or super().is_stale(error)
+        return getattr(driver_error, "sqlstate", None) == _NOT_ROUTED and not self.is_stale(error)
+
+    def is_unavailable(self, error: Exception) -> bool:
+        """Count a statement that was refused twice: shards are being split or moved."""
+        return self.is_misrouted(error) or super().is_unavailable(error)
 
 
 @cache

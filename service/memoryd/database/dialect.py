@@ -334,10 +334,15 @@ class Dialect(ABC):
         """Whether the driver's error is about a table or column that is not there."""
 
     def is_stale(self, error: BaseException) -> bool:
-        """Whether what is known of the schema, or of where rows are, is of an earlier time.
+        """Whether what a connection knows of the schema is of an earlier time.
 
-        What a connection was doing has changed nothing: it is done on another connection.
+        What it was doing has changed nothing: it is done on another connection.
         """
+        return False
+
+    def is_misrouted(self, error: BaseException) -> bool:
+        """Whether rows may be in other shards than `shards` says. Nothing has been changed then."""
+        del error
         return False
 
     @abstractmethod

@@ -443,15 +443,23 @@ class Database:
                 return await self._on_schema(pool, transaction)
 
     async def _on_schema(self, pool: Pool, body: Callable[[Connection], T]) -> T:
-        """Run a body on a connection that knows the schema as it is."""
+        """Run a body on a connection that knows the schema as it is, and where rows are."""
+        shards = self.dialect.shards
+        try:
+            return await self._on_columns(pool, body)
+        except Exception as error:
+            if shards is None or not self.dialect.is_misrouted(error):
+                raise
+        shards.forget()
+        return await self._on_columns(pool, body)
+
+    async def _on_columns(self, pool: Pool, body: Callable[[Connection], T]) -> T:
         for _ in range(_SCHEMA_ATTEMPTS - 1):
             try:
                 return await pool.run(body)
             except Exception as error:
                 if not self.dialect.is_stale(error):
                     raise
-                if self.dialect.shards is not None:
-                    self.dialect.shards.forget()
         return await pool.run(body)
 
     async def _run(self, work: Coroutine[Any, Any, T], timeout: float | None) -> T:
