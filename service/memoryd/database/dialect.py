@@ -73,6 +73,8 @@ class RowSecurity(NamedTuple):
     bypassing_role: str = ""
     """The role of the service, if nothing is kept from it."""
     is_on: bool = False
+    obstacle: str = ""
+    """Why it cannot hold here, if it cannot."""
 
 
 class Distribution(enum.Enum):

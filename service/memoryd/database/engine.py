@@ -293,6 +293,7 @@ class Database:
 
     async def row_security(self) -> RowSecurity:
         """Whether the database itself keeps statements to their tenants."""
+        await self._ready()  # from then on it is known which dialect is the right one
         return await self.read(self.dialect.row_security, tenants=NO_TENANT)
 
     def _traced_as(self, operation: str) -> tuple[str, spans.Attributes]:
