@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import grpc
 import pytest
+from alembic import command
+from alembic.util import CommandError
 from tests.citus_stub import SHARDS, shard_of
 from tests.locks import postgres
 from tests.roles import as_superuser
 from tests.routing import recording
 
+from memoryd.database.migrate import HEAD, REVISIONS, alembic_config
 from memoryd.database.tables import schema
 from memoryd.v1 import conversation_pb2, document_pb2
 from memoryd.v1 import memory_pb2 as pb
 
+EARLIER = REVISIONS[REVISIONS.index("017_add_conversations_since_006") - 1]
 SESSIONS = [f"session-{number}" for number in range(16)]
 SPREAD = sorted(name for name, table in schema.tables.items() if "session_id" in table.c)
 FOREIGN_KEYS = (
@@ -34,6 +39,7 @@ CREATE OR REPLACE FUNCTION pg_catalog.run_command_on_workers(
     text, OUT success boolean, OUT result text
 ) RETURNS SETOF record LANGUAGE sql AS $$SELECT true, '0'$$
 """
+LISTENING = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock'"
 NO_WORKER = "DELETE FROM pg_catalog.pg_dist_node WHERE groupid <> 0"
 
 
@@ -70,13 +76,13 @@ async def test_tables_are_spread_and_brought_back(tables, migrated, serve):
     keys = await tables.rows(FOREIGN_KEYS)
     done = migrated("--distribute", "--shards", "4")
     assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.splitlines()[-1].partition(": ")[2].split(", ")) == SPREAD
+    assert sorted(done.stdout.splitlines()[1].partition(": ")[2].split(", ")) == SPREAD
     assert await tables.rows(FOREIGN_KEYS) == keys
     emptied = await tables.rows("SELECT logicalrelid::text FROM pg_catalog.emptied ORDER BY 1")
     assert [row[0] for row in emptied] == SPREAD
     secured = "SELECT count(*) FROM pg_class WHERE relrowsecurity"
     assert await tables.rows(secured) == [(0,)]
-    assert "nothing that was not before" in migrated("--distribute").stdout
+    assert "spread over Citus's workers before" in migrated("--distribute").stdout
     assert "brought back" in migrated("--undistribute").stdout
     assert "nothing is spread" in migrated("--undistribute").stdout
     assert migrated().returncode == 0
@@ -85,13 +91,73 @@ async def test_tables_are_spread_and_brought_back(tables, migrated, serve):
     assert (await running.memory.StoreMemory(stored("a fact", "s"))).memory.revision == 1
 
 
-async def test_a_table_that_came_later_is_spread_too(citus, migrated):
-    await citus.execute(
-        "DELETE FROM pg_catalog.pg_dist_partition WHERE logicalrelid = 'memory_vectors'::regclass"
-    )
-    await citus.execute("ALTER TABLE memory_vectors DROP CONSTRAINT fk_memory_vectors_memory")
-    done = migrated("--distribute")
-    assert done.stdout.splitlines()[-1] == "spread over Citus's workers: memory_vectors"
+async def downgrade(database_url, target):
+    configured = alembic_config(as_superuser(database_url))
+    await asyncio.to_thread(command.downgrade, configured, target)
+
+
+async def test_tables_of_a_later_release_are_spread_as_they_come(
+    tables, migrated, database_url, serve
+):
+    await downgrade(database_url, EARLIER)
+    await tables.become_citus()
+    later = {table for table in SPREAD if "conversation" in table or table == "messages"}
+    for table in {*SPREAD} - later:
+        await tables.execute(
+            f"INSERT INTO pg_catalog.pg_dist_partition VALUES ('{table}'::regclass, 'h')"  # noqa: S608  constant names
+        )
+    said, sep, names = migrated().stdout.splitlines()[-2].partition(": ")
+    assert (said, sep) == ("spread over Citus's workers", ": ")
+    assert {*names.split(", ")} == later
+    spread = await tables.rows("SELECT logicalrelid::text FROM pg_catalog.pg_dist_partition")
+    assert sorted(row[0] for row in spread) == SPREAD
+    assert migrated().stdout.splitlines() == [f"schema at {HEAD}"]
+    running = await serve()
+    assert (await running.memory.StoreMemory(stored("a fact", "s"))).memory.revision == 1
+
+
+@pytest.mark.usefixtures("citus")
+async def test_no_schema_that_cannot_be_spread_is_gone_back_to(database_url, migrated):
+    with pytest.raises(CommandError, match="memoryd migrate --undistribute"):
+        await downgrade(database_url, EARLIER)
+    assert migrated("--undistribute").returncode == 0
+    await downgrade(database_url, EARLIER)
+
+
+async def test_servers_have_to_be_stopped(tables, migrated, serve, eventually):
+    await tables.become_citus()
+
+    async def listens():
+        return bool(await tables.rows(LISTENING))
+
+    for flag in ("--distribute", "--undistribute"):
+        running = await serve()
+        await eventually(listens)
+        done = migrated(flag)
+        assert done.returncode == 1
+        assert "servers are running" in done.stderr
+        await running.server.stop()
+        assert migrated(flag).returncode == 0
+
+
+@pytest.mark.usefixtures("citus")
+def test_row_level_security_is_said_not_to_hold(command_line, database_url, migrated):
+    production = {
+        "MEMORYD_DATABASE_URL": database_url,
+        "MEMORYD_ENVIRONMENT": "production",
+        "MEMORYD_AUTH": "observe",
+    }
+    refused = command_line.run("serve", **production)
+    assert refused.returncode != 0
+    for words in ("row-level security does not hold", "MEMORYD_RLS=off"):
+        assert words in refused.stderr
+    found = json.loads(command_line.run("doctor", "--json", **production).stdout)["findings"]
+    rls = next(finding for finding in found if finding["check"] == "rls")
+    assert (rls["status"], "does not hold" in rls["message"]) == ("warning", True)
+    assert "MEMORYD_RLS=off" in migrated("--distribute").stdout
+    server = command_line.serve(MEMORYD_RLS="off", **production)
+    server.wait_for(lambda: "memoryd ready" in server.output)
+    assert "row-level security" not in server.log
 
 
 def test_a_plain_postgresql_spreads_nothing(migrated):
@@ -105,8 +171,9 @@ def test_a_plain_postgresql_spreads_nothing(migrated):
     ("statement", "remedy"),
     [(NO_WORKER, "citus_add_node"), (NO_PREPARED, "max_prepared_transactions")],
 )
-async def test_what_citus_lacks_is_named(citus, migrated, statement, remedy):
-    await citus.execute(statement)
+async def test_what_citus_lacks_is_named(tables, migrated, statement, remedy):
+    await tables.become_citus()
+    await tables.execute(statement)
     done = migrated("--distribute")
     assert done.returncode == 1
     assert remedy in done.stderr

@@ -289,6 +289,9 @@ class Dialect(ABC):
     ) -> None:
         """On the driver's own connection: hear of notifications until the connection is lost."""
 
+    async def stay(self, connection: Any) -> None:
+        """On the driver's own connection: have it seen, until that ends, that a server runs."""
+
     async def hang_up(self, connection: Any) -> None:
         """End a connection that listened, within a second whether the database answers or not."""
 

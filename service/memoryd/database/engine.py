@@ -250,23 +250,16 @@ class Database:
                 raise SchemaMismatch(
                     f"the tables are not those of the revision they claim: {cause}"
                 ) from error
-            if is_new and not self.is_embedded:
+            if not self.is_embedded:
                 await self.check()
-                await self.set_row_security()
-            elif not self.is_embedded:
-                await self._spread_new()
+                if is_new:
+                    await self.set_row_security()
             return True
-
-    async def _spread_new(self) -> None:
-        """Distribute the tables that have come since the others were distributed, if they are."""
-        await self.check()
-        if self.dialect.shards is not None:
-            await self.distribute()
 
     async def distribute(self, shards: int | None = None) -> list[str]:
         """Spread the rows of sessions over the workers of Citus; give the tables that were not.
 
-        `shards`: into how many parts, where no table is spread yet. No server may be running.
+        `shards`: into how many parts, where no table is spread yet; then no server may be running.
 
         Raises CannotSpread.
         """
@@ -381,6 +374,7 @@ class Database:
         try:
             with self._translating():
                 driver = (await connection.get_raw_connection()).driver_connection
+                await self.dialect.stay(driver)
                 for channel, callback in heard.items():
                     await self.dialect.listen(driver, channel, callback, lost.set)
             yield lost

@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
-from memoryd.database import row_security, statements
+from memoryd.database import row_security, spreading, statements
 from memoryd.database.dialect import (
     NOTHING,
     Dialect,
@@ -78,15 +78,6 @@ _UNUSABLE = text(
     SELECT w.name FROM unnest(CAST(:names AS TEXT[])) AS w(name)
     LEFT JOIN pg_index i ON i.indexrelid = to_regclass(quote_ident(w.name))
     WHERE (i.indisvalid AND i.indisready) IS NOT TRUE ORDER BY 1
-    """
-)
-
-# Citus's own tables, which are in the catalogue where that extension is.
-_HAS_CITUS = text("SELECT to_regclass('pg_dist_partition') IS NOT NULL")
-_DISTRIBUTION = text(
-    """
-    SELECT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = to_regclass('sessions')),
-           EXISTS (SELECT FROM pg_dist_local_group WHERE groupid <> 0)
     """
 )
 
@@ -177,12 +168,7 @@ class PostgresDialect(Dialect):
         )
 
     def distribution(self, connection: Connection) -> Distribution:
-        if not connection.execute(_HAS_CITUS).scalar_one():
-            return Distribution.NONE
-        is_distributed, is_worker = connection.execute(_DISTRIBUTION).one()
-        if is_worker:
-            return Distribution.WORKER
-        return Distribution.COORDINATOR if is_distributed else Distribution.NONE
+        return spreading.distribution(connection)
 
     def missing_rights(self, connection: Connection, tables: Collection[str]) -> list[str]:
         found = connection.execute(_MISSING_RIGHTS, {"tables": sorted(tables)})
@@ -318,6 +304,9 @@ class PostgresDialect(Dialect):
 
     def notify(self, connection: Connection, notification: Notification) -> None:
         statements.execute(connection, _NOTIFY, notification._asdict())
+
+    async def stay(self, connection: Any) -> None:
+        await connection.execute(f"SELECT pg_advisory_lock_shared({spreading.SERVERS})")
 
     async def listen(
         self, connection: Any, channel: str, heard: Callable[[str], None], lost: Callable[[], None]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import bindparam, text
 
 from memoryd.database import row_security
+from memoryd.database.dialect import Distribution
 from memoryd.database.tables import schema, sessions
 
 if TYPE_CHECKING:
@@ -25,7 +26,19 @@ _TABLES = [table.name for table in schema.sorted_tables if "session_id" in table
 _FIRST = sessions.name
 """The table that the others are put beside."""
 
+SERVERS = int.from_bytes(b"servers", "big")
+"""The advisory lock that each server shares on the connection on which it listens."""
+
+_NO_SERVER = text(f"SELECT pg_try_advisory_xact_lock({SERVERS})")
+
+# Citus's own tables are in the catalogue.
 _HAS_CITUS = text("SELECT to_regclass('pg_dist_partition') IS NOT NULL")
+_DISTRIBUTION = text(
+    """
+    SELECT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = to_regclass('sessions')),
+           EXISTS (SELECT FROM pg_dist_local_group WHERE groupid <> 0)
+    """
+)
 _WORKERS = text(
     """
     SELECT count(*) FROM pg_dist_node WHERE isactive AND shouldhaveshards AND noderole = 'primary'
@@ -76,18 +89,31 @@ class CannotSpread(ValueError):
     """What an operator has to change before rows can be spread."""
 
 
+def distribution(connection: Connection) -> Distribution:
+    """How a PostgreSQL spreads the rows of sessions."""
+    if not connection.execute(_HAS_CITUS).scalar_one():
+        return Distribution.NONE
+    are_spread, is_worker = connection.execute(_DISTRIBUTION).one()
+    if is_worker:
+        return Distribution.WORKER
+    return Distribution.COORDINATOR if are_spread else Distribution.NONE
+
+
 def distribute(connection: Connection, shards: int | None = None) -> list[str]:
     """Distribute the tables that are not distributed yet; give their names.
 
-    In a transaction, with no server running. `shards` matters where none is distributed yet.
+    In a transaction. `shards` matters where none is distributed yet; then no server may be running.
 
     Raises CannotSpread.
     """
-    workers = _check(connection)
+    _check_extension(connection)
     spread = set(connection.execute(_SPREAD).scalars())
     missing = [name for name in _TABLES if name not in spread]
     if not missing:
         return []
+    workers = _check_workers(connection)
+    if _FIRST in missing:
+        _require_no_server(connection)
     # The setting that it goes by does not reach the workers.
     row_security.unprotect(connection)
     connection.exec_driver_sql(_ONE_BY_ONE)
@@ -116,11 +142,20 @@ def undistribute(connection: Connection) -> bool:
     Raises CannotSpread.
     """
     _check_extension(connection)
-    if _FIRST not in connection.execute(_SPREAD).scalars():
+    if distribution(connection) is Distribution.NONE:
         return False
+    _require_no_server(connection)
     connection.exec_driver_sql(_ONE_BY_ONE)
     connection.execute(_UNDISTRIBUTE)
     return True
+
+
+def _require_no_server(connection: Connection) -> None:
+    if not connection.execute(_NO_SERVER).scalar_one():
+        raise CannotSpread(
+            "servers are running on the database: stop each of them first, so that nothing is"
+            " written where it would be missed"
+        )
 
 
 def _check_extension(connection: Connection) -> None:
@@ -131,9 +166,8 @@ def _check_extension(connection: Connection) -> None:
         )
 
 
-def _check(connection: Connection) -> int:
+def _check_workers(connection: Connection) -> int:
     """Count the workers. Raises CannotSpread where something is missing."""
-    _check_extension(connection)
     workers: int = connection.execute(_WORKERS).scalar_one()
     if not workers:
         raise CannotSpread(
