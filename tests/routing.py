@@ -1,8 +1,9 @@
 """What was sent to PostgreSQL, and whether Citus would run each of it as one task on one worker.
 
-A statement that locks, looks up by LATERAL, counts beside keys or changes rows of sessions has to
-name, as parameters, tenants and sessions of one shard. Nothing is notified beside a session's rows:
-the worker would do it, whom nobody listens to.
+A statement that locks, looks up by LATERAL, counts beside keys, joins with a part of a table or
+changes rows of sessions has to name, as parameters, tenants and sessions of one shard: for each of
+its tables, since Citus infers nothing from a join with an array. Nothing is notified beside a
+session's rows: the worker would do it, whom nobody listens to.
 """
 
 from __future__ import annotations
@@ -24,13 +25,17 @@ _TABLES = "|".join(name for name, table in schema.tables.items() if "session_id"
 _OF_SESSIONS = re.compile(rf"\b(?:FROM|JOIN|INTO|UPDATE|DELETE FROM)\s+(?:{_TABLES})\b")
 _ROUTED = re.compile(
     r"^\s*(?:INSERT|UPDATE|DELETE|WITH)\b|\bFOR (?:UPDATE|SHARE|NO KEY)|\bLATERAL\b"
+    r"|\bUNION\b|\bJOIN \(SELECT\b"
     r"|\bunnest\(.*\(SELECT (?:count|min|max)\(|\(SELECT (?:count|min|max)\(.*\bunnest\(",
     re.DOTALL,
 )
 _READ_FIRST = re.compile(r"^WITH \w+ AS MATERIALIZED \n?\((.*?)\)\n", re.DOTALL)
 _NEW_SESSIONS = re.compile(r"\s*INSERT INTO sessions\b")
-_SESSIONS = re.compile(r"\bsession_id = (?:ANY \()?\$(\d+)")
-_TENANTS = re.compile(r"\btenant = (?:ANY \()?\$(\d+)")
+_READ_OR_CHANGED = re.compile(
+    rf"\b(?:FROM|JOIN|UPDATE|DELETE FROM)\s+({_TABLES})\b(?:\s+AS\s+(\w+))?"
+)
+_SESSIONS = re.compile(r"\b(\w+)\.session_id = (?:ANY \()?\$(\d+)")
+_TENANTS = re.compile(r"\b(\w+)\.tenant = (?:ANY \()?\$(\d+)")
 
 
 class Sent(NamedTuple):
@@ -52,7 +57,7 @@ class Sent(NamedTuple):
     def session_ids(self) -> set[str]:
         """Those that it names."""
         found: set[str] = set()
-        for place in _SESSIONS.findall(self.sql):
+        for _, place in _SESSIONS.findall(self.sql):
             value = self.values[int(place) - 1]
             found.update([value] if isinstance(value, str) else value)
         return found
@@ -69,9 +74,19 @@ class Sent(NamedTuple):
         first, rest = self._parts()
         if any(len({shard_of(i) for i in part.session_ids}) > 1 for part in (*first, rest)):
             return f"names sessions of several shards: {self.sql}"
-        if rest.is_routed and not (rest.session_ids and _TENANTS.search(rest.sql)):
-            return f"names no sessions and tenants: {self.sql}"
+        unnamed = rest.unnamed.union(*(part.unnamed for part in first))
+        if unnamed:
+            return f"names no sessions and tenants for {', '.join(sorted(unnamed))}: {self.sql}"
         return None
+
+    @property
+    def unnamed(self) -> set[str]:
+        """The tables for which it has to name what it is about, and does not."""
+        if not self.is_routed:
+            return set()
+        tables = {alias or name for name, alias in _READ_OR_CHANGED.findall(self.sql)}
+        named = (re.findall(pattern, self.sql) for pattern in (_SESSIONS, _TENANTS))
+        return tables.difference(set.intersection(*({table for table, _ in one} for one in named)))
 
 
 @contextmanager

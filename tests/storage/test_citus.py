@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+from datetime import timedelta
 
 import grpc
 import pytest
 from alembic import command
 from alembic.util import CommandError
 from tests.citus_stub import SHARDS, shard_of
+from tests.life import live
 from tests.locks import postgres
+from tests.patience import PATIENT_DATABASE
 from tests.roles import as_superuser
 from tests.routing import recording
 
+from memoryd.database.engine import Database
 from memoryd.database.migrate import HEAD, REVISIONS, alembic_config
 from memoryd.database.tables import schema
-from memoryd.v1 import conversation_pb2, document_pb2
+from memoryd.database.transfer import export_to, import_from
+from memoryd.v1 import conversation_pb2, document_pb2, session_pb2
 from memoryd.v1 import memory_pb2 as pb
 
 EARLIER = REVISIONS[REVISIONS.index("017_add_conversations_since_006") - 1]
@@ -229,6 +235,30 @@ async def test_every_statement_is_about_one_shard(serve):
     routed = [one for one in sent if one.is_routed]
     assert {session_id for one in routed for session_id in one.session_ids} == {*SESSIONS}
     assert [fault for one in sent if (fault := one.fault(shard_of))] == []
+
+
+@pytest.mark.usefixtures("citus")
+async def test_every_statement_of_a_life_is_about_one_shard(serve, clock, database_url):
+    """All calls, reads by way of a standby, the sweeper, a purge, an export and an import."""
+    sent, exported = [], io.StringIO()
+    with recording(sent):
+        running = await serve(MEMORYD_DATABASE_READ_URL=database_url)
+        await live(running, clock)
+        merge = session_pb2.MergeSessionsRequest(
+            source_session_id="user-1", target_session_id="user-0"
+        )
+        await running.sessions.MergeSessions(merge)
+        database = Database(database_url, PATIENT_DATABASE)
+        await export_to(database, exported, with_deleted=True)
+        lines = exported.getvalue().encode().splitlines(keepends=True)
+        await import_from(database, lines, total=len(lines))
+        await database.close()
+        clock.move(timedelta(days=30))
+        await running.server.sweeper.run_once()
+    assert [fault for one in sent if (fault := one.fault(shard_of))] == []
+    for begins in ("INSERT INTO", "DELETE FROM"):
+        concerned = {table for table in SPREAD if any(f"{begins} {table} " in s.sql for s in sent)}
+        assert concerned == {*SPREAD}, begins
 
 
 @pytest.mark.usefixtures("citus")

@@ -39,6 +39,9 @@ _OF_SOURCE = and_(
 )
 _IS_VERSION = and_(
     *(document_history.c[name] == documents.c[name] for name in rows.NAME),
+    # Said again, as not every planner infers it.
+    document_history.c.tenant == bindparam("tenant"),
+    document_history.c.session_id == bindparam("source"),
 )
 _MEETING = ("tenant", "session_id", "namespace", "key", "size", "expires_at")
 """What is read of the target's documents whose names the source has too."""
