@@ -93,7 +93,7 @@ def migrate(
         bool, typer.Option("--distribute", help="Then spread sessions over Citus's workers.")
     ] = False,
     shards: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="Into how many parts; 4 a worker.")
+        int | None, typer.Option(min=1, max=1024, help="Into how many shards; 4 a worker.")
     ] = None,
     undistribute: Annotated[  # noqa: FBT002  typer's way of a flag
         bool, typer.Option("--undistribute", help="Then bring them back to one PostgreSQL.")

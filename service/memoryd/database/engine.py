@@ -259,7 +259,7 @@ class Database:
     async def distribute(self, shards: int | None = None) -> list[str]:
         """Spread the rows of sessions over the workers of Citus; give the tables that were not.
 
-        `shards`: into how many parts, where no table is spread yet; then no server may be running.
+        `shards`: into how many, where no table is spread yet; then no server may be running.
 
         Raises CannotSpread.
         """
