@@ -1,9 +1,9 @@
 """What was sent to PostgreSQL, and whether Citus would run each of it as one task on one worker.
 
-A statement that locks, looks up by LATERAL, counts beside keys, joins with a part of a table or
-changes rows of sessions has to name, as parameters, tenants and sessions of one shard: for each of
-its tables, since Citus infers nothing from a join with an array. Nothing is notified beside a
-session's rows: the worker would do it, whom nobody listens to.
+A statement that locks, looks up by LATERAL, counts beside keys or changes rows of sessions has to
+name, as parameters, tenants and sessions of one shard: for each of its tables, since Citus infers
+nothing from a join with an array. One that puts parts of tables together names them for all or for
+none. Nothing is notified beside a session's rows: the worker would do it, whom nobody listens to.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _TABLES = "|".join(name for name, table in schema.tables.items() if "session_id"
 _OF_SESSIONS = re.compile(rf"\b(?:FROM|JOIN|INTO|UPDATE|DELETE FROM)\s+(?:{_TABLES})\b")
 _ROUTED = re.compile(
     r"^\s*(?:INSERT|UPDATE|DELETE|WITH)\b|\bFOR (?:UPDATE|SHARE|NO KEY)|\bLATERAL\b"
-    r"|\bUNION\b|\bJOIN \(SELECT\b"
     r"|\bunnest\(.*\(SELECT (?:count|min|max)\(|\(SELECT (?:count|min|max)\(.*\bunnest\(",
     re.DOTALL,
 )
+_TOGETHER = re.compile(r"\bUNION\b|\bJOIN \(SELECT\b")
 _READ_FIRST = re.compile(r"^WITH \w+ AS MATERIALIZED \n?\((.*?)\)\n", re.DOTALL)
 _NEW_SESSIONS = re.compile(r"\s*INSERT INTO sessions\b")
 _READ_OR_CHANGED = re.compile(
@@ -82,11 +82,12 @@ class Sent(NamedTuple):
     @property
     def unnamed(self) -> set[str]:
         """The tables for which it has to name what it is about, and does not."""
-        if not self.is_routed:
-            return set()
         tables = {alias or name for name, alias in _READ_OR_CHANGED.findall(self.sql)}
-        named = (re.findall(pattern, self.sql) for pattern in (_SESSIONS, _TENANTS))
-        return tables.difference(set.intersection(*({table for table, _ in one} for one in named)))
+        of_sessions, of_tenants = (
+            {table for table, _ in pattern.findall(self.sql)} for pattern in (_SESSIONS, _TENANTS)
+        )
+        is_partly_named = _TOGETHER.search(self.sql) and of_sessions & tables
+        return tables - (of_sessions & of_tenants) if self.is_routed or is_partly_named else set()
 
 
 @contextmanager
