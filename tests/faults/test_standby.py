@@ -14,11 +14,12 @@ from memoryd.v1 import conversation_pb2, document_pb2
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.conversation_pb2_grpc import ConversationServiceStub
 
-from .harness import VARIABLES, acknowledgements, until
+from .harness import TIMEOUT_SECONDS, VARIABLES, acknowledgements, until
 from .history import History
 from .load import Load
 from .nodes import Node
 from .scale import SCALE
+from .test_postgresql import assert_all_connections_usable
 
 pytestmark = pytest.mark.parametrize("database_kind", ["postgresql"])
 
@@ -112,6 +113,53 @@ async def test_a_commit_that_the_standby_does_not_confirm_is_not_acknowledged(se
     await asyncio.to_thread(pair.standby.thaw)
     await keep(running, "confirmed-again")
     await asyncio.to_thread(pair.replicate, synchronously=False)
+
+
+async def replaced_while_silent(pair, *servers) -> Node:
+    """Freeze the primary, and promote the standby; return the frozen one once servers serve."""
+    silent = pair.primary
+    await asyncio.to_thread(pair.catch_up)
+    await asyncio.to_thread(silent.freeze)
+    for running in servers:
+        await until(lambda running=running: not running.server.health.is_serving.is_set())
+    await asyncio.to_thread(pair.promote)
+    for running in servers:
+        await running.server.health.is_serving.wait()
+    return silent
+
+
+async def test_a_primary_that_was_replaced_while_silent_is_not_read(serve, pair):
+    database = pair.create_database()
+    variables = {**VARIABLES, "MEMORYD_DATABASE_TIMEOUT_SECONDS": "1"}
+    running = await serve(**variables, MEMORYD_DATABASE_URL=pair.url_of_both(database))
+    await keep(running, "first")
+    await assert_all_connections_usable(running.server)
+    silent = await replaced_while_silent(pair, running)
+    await keep(running, "second")
+    await asyncio.to_thread(silent.thaw)
+    request = pb.ListMemoriesRequest(session_id=SESSION)
+    for listed in await asyncio.gather(*(running.memory.ListMemories(request) for _ in range(20))):
+        assert [memory.content for memory in listed.memories] == ["first", "second"]
+    await asyncio.to_thread(pair.rejoin)
+
+
+async def test_a_primary_that_was_replaced_while_silent_is_not_listened_to(
+    serve, pair, monkeypatch
+):
+    monkeypatch.setattr("memoryd.sessions.feed.LISTENING_POLL_SECONDS", 3600.0)
+    database = pair.create_database()
+    variables = {**VARIABLES, "MEMORYD_DATABASE_TIMEOUT_SECONDS": "1"}
+    both = pair.url_of_both(database)
+    watched, other = [await serve(**variables, MEMORYD_DATABASE_URL=both) for _ in range(2)]
+    watch = watched.memory.WatchMemories(pb.WatchMemoriesRequest(session_id=SESSION))
+    await other.memory.StoreMemory(store_request("first"))
+    assert (await watch.read()).memory.content == "first"
+    await replaced_while_silent(pair, watched, other)
+    await other.memory.StoreMemory(store_request("second"))
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        assert (await watch.read()).memory.content == "second"
+    watch.cancel()
+    await asyncio.to_thread(pair.rejoin)
 
 
 # Reading from the standby

@@ -105,6 +105,7 @@ class Database:
             self._listener = create_async_engine(
                 parsed, poolclass=NullPool, **self.dialect.engine_options(self._options)
             )
+        self._listening: set[asyncio.Event] = set()
         self._under_way: set[asyncio.Task[Any]] = set()
         self._scrubbing = (
             Scrubbing(connect_name(parsed), patience_seconds=self._options.timeout_seconds)
@@ -176,10 +177,25 @@ class Database:
         """Return if the database answers and its schema fits.
 
         While it does not fit, nothing is read or written: on tables that merely look alike this
-        release could do harm. Another check takes that back.
+        release could do harm. Another check takes that back. While the database is away another
+        server may take its place, so no connection from before is used again.
         """
-        self._known_state = await self.schema_state(timeout=timeout)
+        try:
+            self._known_state = await self.schema_state(timeout=timeout)
+        except DatabaseUnavailable:
+            self._renew_connections()
+            raise
         self._require_schema()
+
+    def _renew_connections(self) -> None:
+        """Have nothing read from a server that was silent, and replaced, when it goes on.
+
+        Nor listened to: of a machine that is gone nothing says that it is.
+        """
+        for pool in self._pools:
+            pool.renew()
+        for lost in self._listening:
+            lost.set()
 
     async def migrate(self) -> bool:
         """Bring the schema to this release's; answer whether it was behind.
@@ -295,8 +311,10 @@ class Database:
                 driver = (await connection.get_raw_connection()).driver_connection
                 for channel, callback in heard.items():
                     await self.dialect.listen(driver, channel, callback, lost.set)
+            self._listening.add(lost)
             yield lost
         finally:
+            self._listening.discard(lost)
             # Not the polite way alone: it would wait for ever for a network that loses all.
             if driver is not None:
                 await self.dialect.hang_up(driver)
