@@ -215,9 +215,17 @@ class Cluster:
             text, count = re.subn(rf"(?m)^({name} = ).*$", rf"\g<1>{value}", text)
             assert count == 1, name
         (folder / "pgbouncer.ini").write_text(f"{text}unix_socket_dir =\n")
-        self._run("pgbouncer", folder / "pgbouncer.ini", user=self._user)
+        self._run("pgbouncer", folder / "pgbouncer.ini", user=self._user, again=True)
 
-    def _run(self, name: str, *arguments: str | Path, user: str | None = None, **own: str) -> None:
+    def _run(
+        self,
+        name: str,
+        *arguments: str | Path,
+        user: str | None = None,
+        again: bool = False,
+        **own: str,
+    ) -> None:
+        """`again`: whenever it has ended, as a manager of services would."""
         places = (TOOLS / "debian/usr/sbin", TOOLS / "debian/usr/bin")
         path = os.pathsep.join([*map(str, places), os.environ["PATH"], "/usr/sbin"])
         program = shutil.which(name, path=path)
@@ -226,7 +234,8 @@ class Cluster:
             libraries = (TOOLS / "debian/usr/lib").glob("*-linux-gnu*")
             own["LD_LIBRARY_PATH"] = os.pathsep.join(map(str, libraries))
         log = self._folder / f"{name}.log"
-        self._programs.append(Program([program, *arguments], log, user, **own))
+        keeping = ("sh", "-c", 'while :; do "$@"; sleep 1; done', "sh") if again else ()
+        self._programs.append(Program([*keeping, program, *arguments], log, user, **own))
 
     def leader(self) -> Member | None:
         """The member that takes writes and holds the lock; None while there is none."""

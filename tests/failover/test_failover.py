@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import grpc
 from tests.faults.harness import (
     PAUSE_SECONDS,
+    TIMEOUT_SECONDS,
     ServerProcess,
     acknowledgements,
     open_channel,
@@ -92,7 +93,7 @@ async def keep_storing(target: str, stop: asyncio.Event) -> int:
 
 async def written(address: str, content: str) -> float:
     """Store until a server answers; give the moment, of `time.monotonic`."""
-    async with open_channel(address) as channel:
+    async with asyncio.timeout(TIMEOUT_SECONDS), open_channel(address) as channel:
         request = pb.StoreMemoryRequest(
             session_id=PROBED_SESSION, content=content, request_id=str(uuid.uuid4())
         )
