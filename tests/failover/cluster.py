@@ -130,17 +130,26 @@ class Member:
     def log(self) -> str:
         return (self._folder / "log").read_text()
 
-    def ask(self, path: str) -> tuple[int, bytes]:
-        """What Patroni answers; 0 where it does not."""
+    def ask(self, path: str, body: object = None) -> tuple[int, bytes]:
+        """What Patroni answers, with a body to a POST; 0 where it does not."""
         connection = http.client.HTTPConnection(self.address, PATRONI, timeout=2)
         try:
-            connection.request("GET", path)
+            if body is None:
+                connection.request("GET", path)
+            else:
+                connection.timeout = PATIENCE_SECONDS
+                connection.request("POST", path, json.dumps(body))
             response = connection.getresponse()
             return response.status, response.read()
         except OSError:
             return 0, b""
         finally:
             connection.close()
+
+    def hand_over(self) -> None:
+        """Let another lead, as before its own upgrade."""
+        status, body = self.ask("/switchover", {"leader": self.name})
+        assert status == http.HTTPStatus.OK, body
 
     def kill(self) -> None:
         """As if its machine lost its power."""
