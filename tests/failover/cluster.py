@@ -189,6 +189,8 @@ class Cluster:
             for number in range(1, 4)
         ]
         self._programs: list[Program] = []
+        self.made_anew = 0
+        """How many standbys had to be."""
 
     def start(self) -> None:
         """Return once there are a leader, a synchronous standby and one more."""
@@ -259,6 +261,17 @@ class Cluster:
         found: Mapping[str, Any] = json.loads(body) if status else {"members": ()}
         roles = sorted(one["role"] for one in found["members"] if one["state"] in FOLLOWS)
         return roles == ["leader", "replica", "sync_standby"]
+
+    def settle(self) -> None:
+        """Wait until it is whole; make anew who does not come back as a standby, as people do."""
+        with suppress(AssertionError):
+            return self.wait(self.is_whole)
+        for member in self.members:
+            if member.ask("/health")[0] != http.HTTPStatus.OK:
+                status, body = member.ask("/reinitialize", {"force": True})
+                assert status == http.HTTPStatus.OK, body
+                self.made_anew += 1
+        return self.wait(self.is_whole)
 
     def wait(self, condition: Callable[[], bool]) -> None:
         """Wait until a condition holds."""

@@ -138,7 +138,7 @@ async def test_a_leader_that_is_lost_takes_nothing_with_it(cluster, command_line
                 await asyncio.to_thread(old.thaw)
             elif lose is Member.kill:
                 await asyncio.to_thread(old.start)
-            await asyncio.to_thread(cluster.wait, cluster.is_whole)
+            await asyncio.to_thread(cluster.settle)
     stop.set()
     stored = await library
     async with MemoryClient(addresses[0]) as client:
@@ -148,7 +148,8 @@ async def test_a_leader_that_is_lost_takes_nothing_with_it(cluster, command_line
             async for memory in client.list(session_id)
         ]
     faults = await load.faults(cluster.url_of_primary())
-    fault_report(f"leader lost: {own:.0f} s, back in {back:.1f} s", len(ways), history, faults)
+    took = f"leader lost: {own:.0f} s, back in {back:.1f} s"
+    fault_report(f"{took}, {cluster.made_anew} anew", len(ways), history, faults)
     assert not faults
     # The last one was given up.
     assert sorted({*kept} - {f"memory {stored}"}) == sorted(map("memory {}".format, range(stored)))
