@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test torture test-pgbouncer test-earlier-release test-later-schema test-http test-aio test-integrations resolve-frameworks test-oldest-frameworks test-newest-frameworks resolve-clients install-clients fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline image bench bench-access bench-adapters bench-peers bench-recall bench-relevance profile lock docs clients test-languages examples example-node example-go clean test-alerts bench-telemetry screenshots FORCE
+.PHONY: help install serve test torture test-pgbouncer test-earlier-release test-later-schema test-http test-aio test-integrations resolve-frameworks test-oldest-frameworks test-newest-frameworks test-failover resolve-clients install-clients fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline image bench bench-access bench-adapters bench-peers bench-recall bench-relevance profile lock docs clients test-languages examples example-node example-go clean test-alerts bench-telemetry screenshots FORCE
 
 # make PYTHON=python3.13 install
 CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
@@ -69,6 +69,13 @@ test-earlier-release: .venv/.installed ## run a server of this release beside on
 test-later-schema: .venv/.installed ## run the tests of all calls on a schema of a next release
 	TEST_ON_LATER_SCHEMA=1 $(RUN) pytest tests/rpc $(ARGS)
 
+test-citus-stub: .venv/.installed ## run the tests of all calls, sweeping and moving as Citus would be asked, on a plain PostgreSQL that says it is four shards (ARGS)
+	TEST_CITUS_STUB=1 $(RUN) pytest -n auto --dist worksteal tests/rpc tests/test_sweeper.py tests/test_transfer.py -k 'postgresql and not backup' $(ARGS)
+
+test-citus: .venv/.installed ## run the tests of all calls on a Citus that they may empty (TEST_CITUS_URL, and TEST_CITUS_STOP and TEST_CITUS_START for a worker)
+	@test -n "$(TEST_CITUS_URL)" || { echo 'say where the coordinator is: make test-citus TEST_CITUS_URL=postgresql+asyncpg://... TEST_CITUS_STOP=... TEST_CITUS_START=...' >&2; exit 1; }
+	TEST_CITUS_URL="$(TEST_CITUS_URL)" TEST_CITUS_STOP="$(TEST_CITUS_STOP)" TEST_CITUS_START="$(TEST_CITUS_START)" $(RUN) pytest tests/rpc tests/citus -k 'postgresql or citus' $(ARGS)
+
 test-http: .venv/.installed ## run the tests of all calls over HTTP (ARGS)
 	TEST_OVER_HTTP=1 $(RUN) pytest -n auto --dist worksteal tests/rpc -m 'not grpc' $(ARGS)
 
@@ -85,6 +92,41 @@ build/promtool/usr/bin/promtool:
 	cd build/promtool && { apt-get --quiet=2 download prometheus || \
 		{ apt-get --quiet=2 update && apt-get --quiet=2 download prometheus; }; }
 	dpkg-deb --extract build/promtool/prometheus_*.deb build/promtool
+
+# etcd and HAProxy come with distributions, not as Python packages. Debian's are unpacked with the
+# libraries that this machine lacks, so that nothing is installed, nor started; so is PgBouncer.
+# Patroni has an environment of its own.
+test-failover: export FAULTS_FAILOVERS ?= 10
+test-failover: .venv/.installed build/failover/.debian build/failover/venv/.installed ## kill the leader of a PostgreSQL kept by Patroni, ten times under load (FAULTS_FAILOVERS=10)
+	TEST_FAILOVER=build/failover $(RUN) pytest tests/failover $(ARGS)
+
+build/failover/.debian:
+	@mkdir -p build/failover/archives/partial
+	@missing=; for pair in etcd:etcd-server haproxy:haproxy pgbouncer:pgbouncer; do \
+		PATH="$$PATH:/usr/sbin" command -v "$${pair%:*}" >/dev/null || missing="$$missing $${pair#*:}"; done; \
+	test -z "$$missing" || { \
+		command -v apt-get >/dev/null && echo "Unpacking Debian's$$missing" && \
+		{ $(call DEBIAN_ARCHIVES,$$missing) || { apt-get --quiet=2 update && $(call DEBIAN_ARCHIVES,$$missing); }; } && \
+		for archive in build/failover/archives/*.deb; do dpkg-deb --extract "$$archive" build/failover/debian || exit; done; \
+	} || { echo "there is no$$missing: install etcd, HAProxy and PgBouncer" >&2; exit 1; }
+	@touch $@
+
+# Download packages (1), and what they need that is not installed, to where anybody may write.
+DEBIAN_ARCHIVES = apt-get --quiet=2 --yes --download-only --no-install-recommends \
+	-o Dir::Cache::archives="$(CURDIR)/build/failover/archives" -o Debug::NoLocking=1 install $(1)
+
+# PostgreSQL refuses to run as root; the user that runs it may find no Python of root's.
+PATRONI_PYTHON ?= $(or $(if $(filter 0,$(shell id -u)),$(wildcard /usr/bin/python3)),.venv/bin/python)
+
+build/failover/venv/.installed: deploy/patroni/requirements.txt | .venv/.installed
+	$(PATRONI_PYTHON) -m venv --clear --without-pip $(@D)
+	@awk '/^[^ #]/ { wanted = /^setuptools==/ } wanted' $< > $(@D)/tools.txt
+	$(PATRONI_PIP) --only-binary :all: --requirement $(@D)/tools.txt
+	$(PATRONI_PIP) --no-build-isolation --requirement $<
+	@touch $@
+
+PATRONI_PIP = .venv/bin/python -I -m pip --python build/failover/venv/bin/python --disable-pip-version-check install \
+	--quiet --no-user --require-hashes --no-deps
 
 test-aio: .venv/.installed ## run the tests of calls and strangers with gRPC's own server for asyncio (ARGS)
 	TEST_GRPC_SERVER=aio $(RUN) pytest -n auto --dist worksteal $(or $(ARGS),tests/rpc tests/server)
@@ -139,7 +181,7 @@ fuzz-frames: .venv/.installed
 fuzz-settings: .venv/.installed
 	$(RUN) python -m tests.fuzz.settings $(or $(FUZZ_SECONDS),600) $(FUZZ_SEED)
 
-lint: lint-python lint-protos lint-docker ## check style, types, layers, protos, stubs, Dockerfile and compose file
+lint: lint-python lint-protos lint-docker ## check style, types, layers, protos, stubs, Dockerfiles and compose files
 
 lint-python: .venv/.installed
 	$(RUN) ruff check
@@ -153,8 +195,8 @@ lint-protos: .venv/.installed build/stubs-venv/.installed
 	$(RUN) python protos/check.py
 
 lint-docker: .venv/.installed
-	$(RUN) hadolint Dockerfile
-	$(RUN) check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(RUN) hadolint Dockerfile deploy/patroni/Dockerfile
+	$(RUN) check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/compose.citus.yml deploy/patroni/compose.yml
 
 format: .venv/.installed ## format the Python code
 	$(RUN) ruff check --fix
@@ -333,6 +375,7 @@ lock: .venv/.locker ## pin again what pyproject.toml requires (UPGRADE=1: the ne
 	$(LOCK) $(FRAMEWORKS:%=--extra %) --group integrations --output-file constraints-integrations.txt
 	$(PIN) --group docs --output-file constraints-docs.txt
 	$(PIN) --group stubs --output-file constraints-stubs.txt
+	$(PIN) deploy/patroni/requirements.in --output-file deploy/patroni/requirements.txt
 	$(PIN) benchmarks/peers-requirements.in --output-file benchmarks/peers-requirements.txt
 	$(LOCK) --extra adk --extra langgraph --extra openai_agents benchmarks/adapters-requirements.in --output-file benchmarks/adapters-requirements.txt
 

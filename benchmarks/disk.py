@@ -1,9 +1,10 @@
 """Bytes on disk for a memory of 100 characters and for a document of 1 KB.
 
-python benchmarks/disk.py [--count 20000]
+python benchmarks/disk.py [--count 20000] [--by-table]
 
 All tables and indexes count. A memory has a `request_id`, each 100 documents have one together;
-documents are measured without and with a search text of 100 characters.
+documents are measured without and with a search text of 100 characters. `--by-table` shows tables
+and indexes too; on SQLite that needs a library with `dbstat`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import sqlite3
 import uuid
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,11 +100,28 @@ async def size(kept_in: Database) -> int:
     return int(found)
 
 
+async def parts(kept_in: Database) -> list[tuple[str, int]]:
+    """The bytes of each table and index, the largest first."""
+    if kept_in.process is None:
+        with closing(sqlite3.connect(kept_in.plain_url)) as connection:
+            return connection.execute(
+                "SELECT name, sum(pgsize) FROM dbstat GROUP BY name ORDER BY 2 DESC"
+            ).fetchall()
+    connection = await asyncpg.connect(kept_in.plain_url)
+    found = await connection.fetch(
+        "SELECT relname, CASE relkind WHEN 'r' THEN pg_table_size(oid) ELSE pg_relation_size(oid)"
+        " END FROM pg_class WHERE relkind IN ('r', 'i')"
+        " AND relnamespace = 'public'::regnamespace ORDER BY 2 DESC"
+    )
+    await connection.close()
+    return [(name, size) for name, size in found]
+
+
 def bytes_of(file: str) -> int:
     return Path(file).stat().st_size
 
 
-async def measure(count: int) -> None:
+async def measure(count: int, *, by_table: bool) -> None:
     for what in KEPT:
         for kind in KINDS:
             with database(kind) as kept_in:
@@ -111,6 +131,9 @@ async def measure(count: int) -> None:
                 await fill(kept_in, what, count)
                 each = (await size(kept_in) - empty) / count
                 print(f"{kind:12}{each:8,.0f} bytes, {what}", flush=True)
+                for name, found in await parts(kept_in) if by_table else ():
+                    if found >= count:
+                        print(f"{'':12}{found / count:8,.0f}   {name}", flush=True)
 
 
 def main() -> None:
@@ -118,8 +141,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--count", type=int, default=20_000, help="of memories, of documents")
+    parser.add_argument("--by-table", action="store_true", help="show tables and indexes")
+    given = parser.parse_args()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(measure(parser.parse_args().count))
+        runner.run(measure(given.count, by_table=given.by_table))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import work
+from at_size import run_at_size
 from connections import connected
 from harness import database, memoryd
 from loop import drive
@@ -248,4 +249,5 @@ async def run_long(given: argparse.Namespace) -> dict[str, Any]:
             for name in METHODS
         }
         plot_growth(sizes, lines, given.plots / "table-size.png")
-    return {"growth": growth, "stored": stored}
+    whole = await run_at_size(LEAST, given.memories) if "postgresql" in given.kinds else []
+    return {"growth": growth, "stored": stored, "at_size": whole}

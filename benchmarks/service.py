@@ -3,7 +3,7 @@
 make bench
 python benchmarks/service.py [--seconds 2] [--rounds 7] [--work store get] [--callers 1 64]
 python benchmarks/service.py --floor --no-start --work store get
-python benchmarks/service.py --long [--memories 10000000] [--stored 1000000]
+python benchmarks/service.py --long [--memories 10000000] [--stored 1000000] [--kinds postgresql]
 
 The echo, memoryd on SQLite and memoryd on PostgreSQL (default settings, fsync on) take turns, round
 after round, so that other load affects them alike: the ratios are what counts. Processor time is

@@ -69,8 +69,8 @@ NAVIGATION = {
         "../CHANGELOG",
     ],
     "Run": [
-        *("access", "deploy", "tls", "postgresql", "backup", "telemetry", "alerts"),
-        "performance",
+        *("access", "deploy", "tls", "databases", "postgresql", "citus", "failover", "backup"),
+        *("telemetry", "alerts", "performance"),
     ],
     "Contribute": ["../CONTRIBUTING", "../SECURITY"],
 }

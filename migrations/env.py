@@ -38,6 +38,9 @@ POSTGRES_LIMITS = {
     "lock_timeout": "10s",
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
+    # Of Citus, which else refuses changes of tables that refer to each other; elsewhere it is
+    # nothing.
+    "citus.multi_shard_modify_mode": "sequential",
 }
 SQLITE_BUSY_SECONDS = 300
 SQLITE_PRAGMAS = (

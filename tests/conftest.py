@@ -30,6 +30,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from memoryd.database.engine import Database
 from memoryd.database.migrate import HEAD, migrate
+from memoryd.database.options import DatabaseOptions
 from memoryd.database.tables import schema
 from memoryd.server import Server
 from memoryd.tools.secrets import Secrets
@@ -41,9 +42,11 @@ from memoryd.v1.session_pb2_grpc import SessionServiceStub
 from memoryd.v1.tool_config_pb2_grpc import ToolConfigServiceStub
 
 from .authority import Authority, Folder
+from .citus_stub import ON_STUB, STATEMENTS, shard_of
 from .http_channel import HttpChannel
 from .patience import PATIENT
 from .roles import SERVING_ROLE, as_serving_role, as_superuser
+from .routing import Sent, recording
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -71,6 +74,9 @@ OVER_HTTP = bool(os.environ.get("TEST_OVER_HTTP"))
 ON_LATER_SCHEMA = bool(os.environ.get("TEST_ON_LATER_SCHEMA"))
 """Whether databases get the made-up schema of a next release."""
 
+
+CITUS_URL = os.environ.get("TEST_CITUS_URL")
+"""The coordinator's database of a Citus that is there for tests alone: they empty it."""
 
 MEMORY_BYTES = 4 * 1024**3
 """Memory that must be free for several concurrent test runs; each takes about 200 MB."""
@@ -211,10 +217,36 @@ async def _make_schema(url: str) -> None:
     if url.startswith("postgresql"):
         database = Database(url)
         await database.check()
+        if ON_STUB:
+            await tables.become_citus()
+            await database.distribute()
         await database.set_row_security()
         await database.close()
         await tables.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {SERVING_ROLE}")
     await tables.close()
+
+
+async def _empty(url: str) -> None:
+    tables = Tables(url)
+    names = ", ".join(name for name in schema.tables)
+    await tables.execute(f"TRUNCATE {names}")
+    await tables.close()
+
+
+@pytest.fixture(scope="session")
+def citus_cluster() -> str:
+    """The URL of the cluster that TEST_CITUS_URL names, with its tables spread."""
+    assert CITUS_URL is not None
+
+    async def spread(url: str) -> None:
+        await migrate(url)
+        database = Database(url, DatabaseOptions(timeout_seconds=300))
+        await database.check()
+        await database.distribute()
+        await database.close()
+
+    asyncio.run(spread(CITUS_URL))
+    return CITUS_URL
 
 
 @pytest.fixture(params=DATABASES)
@@ -232,6 +264,10 @@ def database_url(
         file = tmp_path / "memoryd.db"
         shutil.copy(request.getfixturevalue("migrated_sqlite"), file)
         yield f"sqlite+aiosqlite:///{file}"
+        return
+    if CITUS_URL is not None:
+        asyncio.run(_empty(request.getfixturevalue("citus_cluster")))
+        yield CITUS_URL
         return
     server = request.getfixturevalue("postgres_server")
     url = str(server.create_database(request.getfixturevalue("migrated_postgres")))
@@ -312,6 +348,12 @@ class Tables:
     async def execute(self, statement: str) -> None:
         async with self._engine.connect() as connection:
             await connection.execute(text(statement))
+
+    async def become_citus(self) -> None:
+        """Have PostgreSQL say what Citus says of itself."""
+        async with self._engine.connect() as connection:
+            for statement in STATEMENTS:
+                await connection.execute(text(statement))
 
     async def everything(self) -> str:
         """All rows of all tables as text."""
@@ -406,6 +448,18 @@ class Running:
     @property
     def tools(self) -> ToolConfigServiceStub:
         return ToolConfigServiceStub(self.channel)
+
+
+@pytest.fixture(autouse=True)
+def sent() -> Iterator[list[Sent]]:
+    """What the test has sent to PostgreSQL, where it looks like Citus; that had to suit Citus."""
+    found: list[Sent] = []
+    if not ON_STUB:
+        yield found
+        return
+    with recording(found):
+        yield found
+    assert [fault for one in found if (fault := one.fault(shard_of))] == []
 
 
 @pytest.fixture

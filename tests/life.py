@@ -18,6 +18,7 @@ from memoryd.database.tables import (
     memory_vectors,
     revision_floors,
     sessions,
+    store_requests,
     tool_config_revisions,
 )
 from memoryd.database.tenancy import EVERY_TENANT
@@ -343,7 +344,16 @@ async def _configure_tenants(running: Running, clock: Clock) -> None:
     earliest = tool_config_revisions.c.revision == 1
     statement = update(tool_config_revisions).where(earliest).values(instance_overrides=None)
     floor = columns_of([{"tenant": "acme", "revision": 7}])  # what an erasure by one leaves
-    earlier = columns_of([{"tenant": "acme", "session_id": "earlier", "revision": 7}])
+    session = {"tenant": "acme", "session_id": "earlier"}
+    earlier = columns_of([{**session, "revision": 7}])
+    answered = {
+        **session,
+        "request_id": str(uuid.UUID(int=0)),
+        "memory_id": str(uuid.UUID(int=1)),
+        "fingerprint": "0" * 64,
+        "answer": {"revision": 7},
+        "created_at": clock.now,
+    }
 
     def write(connection: Connection) -> None:
         connection.execute(statement)
@@ -352,6 +362,9 @@ async def _configure_tenants(running: Running, clock: Clock) -> None:
         )
         running.server.database.dialect.insert_many(
             connection, sessions, earlier, ignore_existing=True
+        )
+        running.server.database.dialect.insert_many(
+            connection, store_requests, columns_of([answered]), ignore_existing=True
         )
 
     await running.server.database.write(write, tenants=EVERY_TENANT)

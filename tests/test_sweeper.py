@@ -196,7 +196,7 @@ async def test_request_ids_are_kept_for_two_days(running, clock, tables):
         assert await memory.StoreMemory(request) == first
     clock.move(SECOND)
     await running.server.sweeper.run_once()
-    assert await tables.rows("SELECT request_id FROM store_requests") == []
+    assert await tables.rows("SELECT request_id FROM store_receipts") == []
     again = await memory.StoreMemory(request)
     assert again.outcome == pb.STORE_OUTCOME_MERGED
 
@@ -236,7 +236,7 @@ async def test_more_than_one_batch_is_swept_in_one_run(running, clock, tables):
     clock.move(timedelta(days=8))
     await sweeper.run_once()
     assert await tables.rows("SELECT count(*) FROM memories") == [(0,)]
-    assert await tables.rows("SELECT count(*) FROM store_requests") == [(0,)]
+    assert await tables.rows("SELECT count(*) FROM store_receipts") == [(0,)]
     assert await tables.rows("SELECT change, count(*) FROM memory_history GROUP BY change") == [
         ("purged", count)
     ]
@@ -397,7 +397,7 @@ async def test_a_crash_in_a_step_undoes_that_step_only(running, clock, tables, m
     clock.move(timedelta(days=2))
     await sweeper.run_once()
     assert await tables.rows("SELECT id FROM memories") == [(kept.memory_id,)]
-    assert await tables.rows("SELECT count(*) FROM store_requests") == [(0,)]
+    assert await tables.rows("SELECT count(*) FROM store_receipts") == [(0,)]
     assert await tables.rows("SELECT count(*) FROM memory_history") == [(0,)]
 
 

@@ -183,6 +183,31 @@ async def test_tombstones_are_moved_only_on_request(filled, other_url, tmp_path)
     assert copied["memories"] == live
 
 
+async def test_a_copy_without_what_was_deleted_answers_a_retry_as_the_first_time(
+    running, database_url, other_url, tmp_path, serve
+):
+    requests = [
+        pb.StoreMemoryRequest(session_id="user-0", content=text, request_id=str(uuid.uuid4()))
+        for text in ("kept", "deleted", "purged")
+    ]
+    first = [await running.memory.StoreMemory(request) for request in requests]
+    purge = pb.PurgeMemoriesRequest(session_id="user-0", force=True)
+    for answer in first[1:]:
+        named = {"session_id": "user-0", "memory_id": answer.memory.memory_id}
+        if answer is first[2]:
+            change = pb.Memory(**named, importance=1.0)
+            await running.memory.UpdateMemory(pb.UpdateMemoryRequest(memory=change))
+            purge.filter.min_importance = 0.9
+            assert (await running.memory.PurgeMemories(purge)).purge_count == 1
+        else:
+            await running.memory.DeleteMemory(pb.DeleteMemoryRequest(**named))
+    file = tmp_path / "export.jsonl"
+    memoryd("export", file, database_url)
+    memoryd("import", file, other_url)
+    copy = await serve(MEMORYD_DATABASE_URL=other_url)
+    assert [await copy.memory.StoreMemory(request) for request in requests] == first
+
+
 async def test_an_interrupted_import_can_be_repeated(filled, other_url, tmp_path):
     whole, part = tmp_path / "whole.jsonl", tmp_path / "part.jsonl"
     memoryd("export", whole, filled, "--deleted")
@@ -207,7 +232,9 @@ ADDED_SINCE = {
 """Columns that the schema of the earlier release below does not have."""
 
 LATER_TABLES = {
-    name for name in MOVED if name.startswith(("document", "conversation")) or name == "messages"
+    name
+    for name in MOVED
+    if name.startswith(("document", "conversation")) or name in ("messages", "store_receipts")
 }
 """Tables that it does not have."""
 

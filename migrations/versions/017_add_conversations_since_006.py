@@ -11,6 +11,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
+from alembic.util import CommandError
+
+from memoryd.database.dialect import Distribution
+from memoryd.database.spreading import distribution
 
 revision = "017_add_conversations_since_006"
 down_revision = "016_add_eviction_ranks_since_006"
@@ -206,6 +210,12 @@ COUNTS = (
 
 
 def downgrade() -> None:
+    bind = op.get_bind()
+    if bind.dialect.name == "postgresql" and distribution(bind) is not Distribution.NONE:
+        raise CommandError(
+            f"sessions are spread over Citus's workers, and no schema before {revision} can be:"
+            " stop the servers and run `memoryd migrate --undistribute` first"
+        )
     for table, name in reversed(COUNTS):
         op.drop_column(table, name)
     for table in reversed(TABLES):

@@ -236,10 +236,12 @@ class Server:
         self._conversation_feed = ChangeFeed(
             self.database,
             self._listener,
-            partial(read_conversation_changes, self.database.dialect),
+            lambda *given: read_conversation_changes(self.database.dialect, *given),
         )
         self._document_feed = ChangeFeed(
-            self.database, self._listener, partial(read_document_changes, self.database.dialect)
+            self.database,
+            self._listener,
+            lambda *given: read_document_changes(self.database.dialect, *given),
         )
         self._secrets = secrets
         self._tools = tool_configs_of(self.database, settings, tools, clock=clock)

@@ -76,6 +76,7 @@ def default_quotas(settings: Settings) -> Quotas:
 def database_options(settings: Settings) -> DatabaseOptions:
     return DatabaseOptions(
         pool_size=settings.database_pool_size,
+        writers=settings.database_writers,
         timeout_seconds=settings.database_timeout_seconds,
         statement_timeout_seconds=settings.database_statement_timeout_seconds,
         lock_timeout_seconds=settings.database_lock_timeout_seconds,
@@ -107,7 +108,7 @@ def channel_options(settings: Settings, *, shares_port: bool = False) -> list[tu
 
     Raises OSError where the process may open too few files.
     """
-    connections = most_connections(settings.database_pool_size)
+    connections = most_connections(settings.database_pool_size + settings.database_writers)
     if connections and settings.port_for_http(settings.port) is not None:
         connections -= http_connections(settings)
     return [
@@ -134,7 +135,7 @@ def channel_options(settings: Settings, *, shares_port: bool = False) -> list[tu
 
 def http_connections(settings: Settings) -> int:
     """How many callers' connections there may be over HTTP. Raises as `most_connections`."""
-    connections = most_connections(settings.database_pool_size)
+    connections = most_connections(settings.database_pool_size + settings.database_writers)
     if connections is None:
         return MOST_HTTP_CONNECTIONS
     return min(connections // 4, MOST_HTTP_CONNECTIONS)

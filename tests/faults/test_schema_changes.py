@@ -60,11 +60,11 @@ CHANGES = {
         "ALTER TABLE sessions ADD COLUMN access_revision BIGINT NOT NULL DEFAULT 0",
     ],
     "table moved to a copy": [
-        "CREATE TABLE copied (LIKE store_requests INCLUDING ALL)",
-        "INSERT INTO copied SELECT * FROM store_requests",
-        "DROP TABLE store_requests",
-        "ALTER TABLE copied RENAME TO store_requests",
-        f"GRANT ALL ON store_requests TO {SERVING_ROLE}",
+        "CREATE TABLE copied (LIKE store_receipts INCLUDING ALL)",
+        "INSERT INTO copied SELECT * FROM store_receipts",
+        "DROP TABLE store_receipts",
+        "ALTER TABLE copied RENAME TO store_receipts",
+        f"GRANT ALL ON store_receipts TO {SERVING_ROLE}",
     ],
 }
 

@@ -716,7 +716,7 @@ class Model:
             assert not any(answer.erased_rows.values())
             return
         assert answer.erased_memories == len(session.rows)
-        assert answer.erased_rows["store_requests"] == len(session.requests)
+        assert answer.erased_rows["store_receipts"] == len(session.requests)
         assert answer.erased_rows["sessions"] == 1
         self.erased[request.session_id] = session.revision
 

@@ -7,11 +7,13 @@ import hashlib
 import json
 import uuid
 from datetime import UTC, timedelta
+from typing import Any
 
 import grpc
 import pytest
 from google.protobuf.json_format import MessageToDict
 
+from memoryd.rpc.fingerprint import fingerprint_of
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 
@@ -72,8 +74,8 @@ async def test_a_request_that_came_behind_the_servers_back_is_answered_as_the_fi
     memory, tables
 ):
     first = await memory.StoreMemory(store("prefers e-mail", request_id=str(uuid.uuid4())))
-    elsewhere = str(uuid.uuid4())
-    await tables.execute(f"UPDATE store_requests SET request_id = '{elsewhere}'")  # noqa: S608  ours
+    elsewhere = str(uuid.UUID(int=0))
+    await tables.execute(f"UPDATE store_receipts SET request_id = '{'A' * 22}'")  # noqa: S608  ours
     again, new = await asyncio.gather(
         memory.StoreMemory(store("prefers e-mail", request_id=elsewhere)),
         memory.StoreMemory(store("likes tea", request_id=str(uuid.uuid4()))),
@@ -210,6 +212,22 @@ async def test_a_retry_gets_all_of_the_first_answer_whatever_came_between(memory
     assert purged == first
 
 
+async def keep_answer(tables, request: pb.StoreMemoryRequest, stored: pb.Memory, answer: Any):
+    """Replace what is kept of a first answer by what an earlier release keeps."""
+    await tables.execute("DELETE FROM store_receipts")
+    columns = {
+        "tenant": "default",
+        "session_id": "user-123",
+        "request_id": request.request_id,
+        "memory_id": stored.memory_id,
+        "fingerprint": fingerprint_of(request),
+        "answer": json.dumps(answer),
+        "created_at": stored.create_time.ToDatetime().isoformat(" ", "microseconds"),
+    }
+    values = ", ".join(f"'{value}'" for value in columns.values())
+    await tables.execute(f"INSERT INTO store_requests ({', '.join(columns)}) VALUES ({values})")  # noqa: S608  ours
+
+
 async def test_a_retry_gets_an_answer_that_an_earlier_release_has_kept(memory, tables):
     request = store(**WHOLE, request_id=str(uuid.uuid4()))
     first = await memory.StoreMemory(request)
@@ -236,9 +254,40 @@ async def test_a_retry_gets_an_answer_that_an_earlier_release_has_kept(memory, t
             "deleted_at": None,
         },
     }
-    answer = json.dumps(kept)
-    await tables.execute(f"UPDATE store_requests SET answer = '{answer}'")  # noqa: S608  ours
+    await keep_answer(tables, request, stored, kept)
     assert await memory.StoreMemory(request) == first
+
+
+async def test_a_retry_after_an_earlier_release_has_purged_the_memory_is_a_new_store(
+    memory, tables, refused
+):
+    request = store(request_id=str(uuid.uuid4()))
+    first = await memory.StoreMemory(request)
+    await tables.execute("DELETE FROM memories")
+    await tables.execute("UPDATE sessions SET revision = revision + 1")
+    second = await memory.StoreMemory(request)
+    assert second.outcome == pb.STORE_OUTCOME_CREATED
+    assert second.memory.memory_id != first.memory.memory_id
+    assert await memory.StoreMemory(request) == second
+    other = store("something else", request_id=request.request_id)
+    assert (await refused(memory.StoreMemory(other))).reason == "REQUEST_ID_REUSED"
+
+
+async def test_what_a_store_removed_is_in_its_answer_again(serve):
+    memory = (await serve(MEMORY_MAX_ENTRIES="10")).memory
+    for n in range(10):
+        await memory.StoreMemory(store(f"fact {n}", key=f"key/{n}"))
+    evicting = store("one more", request_id=str(uuid.uuid4()))
+    replacing = store("another fact", key="key/9", request_id=str(uuid.uuid4()))
+    merging = store("another fact", key="key/9", importance=0.9, request_id=str(uuid.uuid4()))
+    requests = (evicting, replacing, merging)
+    first = [await memory.StoreMemory(request) for request in requests]
+    assert first[0].evicted_memory_ids
+    assert first[1].replaced_memory_id
+    assert first[2].outcome == pb.STORE_OUTCOME_MERGED
+    for n in range(10):
+        await memory.StoreMemory(store(f"later {n}", importance=1.0))
+    assert [await memory.StoreMemory(request) for request in requests] == first
 
 
 async def test_a_request_id_is_the_same_in_upper_and_lower_case(memory, refused):

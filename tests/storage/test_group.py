@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 from tests.patience import PATIENT_DATABASE
 
 from memoryd.database.engine import Database
-from memoryd.database.tables import memories, memory_history, sessions, store_requests
+from memoryd.database.tables import (
+    memories,
+    memory_history,
+    sessions,
+    store_receipts,
+    store_requests,
+)
 from memoryd.database.tenancy import EVERY_TENANT
 from memoryd.domain.content import hashes_of
 from memoryd.domain.errors import MemorydError
@@ -54,6 +60,7 @@ class Plan(NamedTuple):
     """Whether it names an outdated etag."""
 
 
+REQUEST_IDS = [f"{'0' * 8}-0000-7000-8000-{number:012}" for number in range(2)]
 places = st.integers(0, AT_FIRST - 1)
 contents = st.sampled_from([f"fact {number}" for number in range(9)])
 importances = st.sampled_from((None, 0.0, 0.5, 0.9))
@@ -64,7 +71,7 @@ plans = st.one_of(
         st.just(0),
         contents=st.lists(contents, min_size=1, max_size=3).map(tuple),
         importance=importances,
-        request_id=st.sampled_from(("", "", "first", "second")),
+        request_id=st.sampled_from(("", "", *REQUEST_IDS)),
     ),
     st.builds(
         Plan,
@@ -159,6 +166,7 @@ class Bench:
                 (memories, "created_revision"),
                 (memory_history, "revision"),
                 (store_requests, "request_id"),
+                (store_receipts, "request_id"),
             ):
                 of_session = table.c.session_id == self.session.session_id
                 rows = connection.execute(sa.select(table).where(of_session).order_by(order))

@@ -15,6 +15,7 @@ class Driver:
     def __init__(self, **hosts: str) -> None:
         self.hosts = hosts
         self.asked: list[str] = []
+        self.goes_on = asyncio.Event()
 
     async def __call__(self, *, timeout: float, host: str, port: int, **arguments: object):
         self.asked.append(host)
@@ -24,13 +25,24 @@ class Driver:
                     await asyncio.Event().wait()
             case "refuses":
                 raise ConnectionRefusedError(host)
-        return host, port, arguments
+            case "goes on later":
+                await self.goes_on.wait()
+        return Connection((host, port, arguments))
 
 
-async def connected(driver: Driver, connect: HostFailover) -> str:
+class Connection(tuple):
+    """What was asked for."""
+
+    __slots__ = ()
+
+    def terminate(self) -> None:
+        """Nothing is open."""
+
+
+async def connected(driver: Driver, connect: HostFailover, timeout: float = 0.05) -> str:
     driver.asked.clear()
     hosts, ports = list(driver.hosts), list(range(len(driver.hosts)))
-    return (await connect(timeout=0.05, host=hosts, port=ports, user="x"))[0]
+    return (await connect(timeout=timeout, host=hosts, port=ports, user="x"))[0]
 
 
 async def test_the_first_host_that_accepts_is_used_and_tried_first_afterwards():
@@ -43,6 +55,19 @@ async def test_the_first_host_that_accepts_is_used_and_tried_first_afterwards():
     driver.hosts |= {"a": "takes", "c": "refuses"}
     assert await connected(driver, connect) == "a"
     assert driver.asked == ["c", "a"]
+
+
+async def test_a_host_that_another_has_replaced_while_it_was_silent_is_passed_over():
+    driver = Driver(a="goes on later", b="takes")
+    connect = HostFailover(driver, (OSError,))
+    begun = asyncio.create_task(connected(driver, connect, timeout=60))
+    await asyncio.sleep(0)
+    driver.hosts["a"] = "refuses"
+    assert await connected(driver, connect) == "b"
+    driver.goes_on.set()
+    assert await begun == "b"
+    assert await connected(driver, connect) == "b"
+    assert driver.asked == ["b"]
 
 
 async def test_if_no_host_accepts_the_last_error_is_raised():

@@ -34,9 +34,10 @@ from memoryd.database.tables import (
     memory_tags,
     schema,
     sessions,
+    store_receipts,
     store_requests,
 )
-from memoryd.database.types import UtcDateTime
+from memoryd.database.types import CompactTime, UtcDateTime
 from memoryd.memories import group_commit
 from memoryd.memories.sweeper import Sweeper
 from memoryd.v1 import document_pb2, session_pb2
@@ -45,12 +46,15 @@ from memoryd.v1 import memory_pb2 as pb
 ROWS = {"postgresql": int(os.environ.get("PLAN_ROWS", "1000000")), "sqlite": 120_000}
 IN_SESSION = 50
 FIRST_SESSION = 1_000_000
+NOW_MICROSECONDS = 1_772_366_400_000_000
+"""The time of the tests' clock."""
 LARGE = {
     table.name: table
     for table in (
         memories,
         memory_history,
         memory_tags,
+        store_receipts,
         store_requests,
         sessions,
         *document_plans.TABLES,
@@ -68,6 +72,7 @@ SWEEPERS = {
     "ix_memory_updated_at",
     "ix_memory_deleted_at",
     "ix_memory_history_recorded_at",
+    "ix_store_receipts_created_at",
     "ix_store_requests_created_at",
     "ix_document_expires_at",
     "ix_document_history_recorded_at",
@@ -196,6 +201,23 @@ async def fill(engine: AsyncEngine, rows: int) -> None:
             },
         ),
     ]
+    parts.append(
+        (
+            store_receipts,
+            sa.true(),
+            {
+                **key,
+                "request_id": text("0123456789", n + 10_000_000),
+                "fingerprint": n,
+                "revision": place,
+                # In microseconds.
+                "created_at": sa.type_coerce(
+                    sa.case((n % 10_000 == 0, sa.literal(0)), else_=sa.literal(NOW_MICROSECONDS)),
+                    CompactTime(),
+                ),
+            },
+        )
+    )
     parts += document_plans.parts(
         n, key, IN_SESSION, moment, lambda due, others: one_in_10_000(0, due, others)
     )
@@ -511,7 +533,9 @@ async def sqlite_problems(connection: AsyncConnection, statement: Statement) -> 
 
 
 def problem_with_step(step: str, call: str) -> str:
-    match = re.match(r"(SCAN|SEARCH) (\w+)(?: USING (?:COVERING )?INDEX (\w+) \((.*)\))?", step)
+    match = re.match(
+        r"(SCAN|SEARCH) (\w+)(?: USING (?:(?:COVERING )?INDEX (\w+)|PRIMARY KEY) \((.*)\))?", step
+    )
     if match is None or match[2] not in LARGE:
         return ""
     if call == SWEEP and match[2] == "sessions" and "sqlite_autoindex_sessions_1" in step:

@@ -148,6 +148,7 @@ def test_nothing_but_the_arguments_is_read(monkeypatch: pytest.MonkeyPatch, tmp_
         ("drain_seconds", ("0", "3600", "0.5", "1e3"), ("-0.1", "3600.1", "nan", "inf", "", "1s")),
         ("importance_half_life_days", ("0.1", "100000"), ("0", "-1", "NaN", "Infinity", "1e999")),
         ("database_pool_size", ("1", "1000"), ("0", "1001", "true")),
+        ("database_writers", ("1", "100"), ("0", "101", "8.0")),
         ("database_timeout_seconds", ("0.1", "3600"), ("0", "3601")),
         ("database_statement_timeout_seconds", ("0.1", "3600"), ("0", "3601")),
         ("database_lock_timeout_seconds", ("0.1", "3600"), ("0", "3601")),

@@ -87,11 +87,33 @@ def worker(number: int, folder: Annotated[Path, typer.Option()]) -> None:
 
 
 @app.command()
-def migrate(database_url: DatabaseUrl = None) -> None:
-    """Bring the database's schema to this release's."""
+def migrate(
+    database_url: DatabaseUrl = None,
+    distribute: Annotated[  # noqa: FBT002  typer's way of a flag
+        bool, typer.Option("--distribute", help="Then spread sessions over Citus's workers.")
+    ] = False,
+    shards: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Into how many shards; 4 a worker.")
+    ] = None,
+    undistribute: Annotated[  # noqa: FBT002  typer's way of a flag
+        bool, typer.Option("--undistribute", help="Then bring them back to one PostgreSQL.")
+    ] = False,
+) -> None:
+    """Bring the database's schema to this release's.
+
+    Stop every server before --distribute and --undistribute.
+    """
     from memoryd.cli import data
 
+    if distribute and undistribute:
+        raise typer.BadParameter("--distribute and --undistribute exclude each other")
+    if shards is not None and not distribute:
+        raise typer.BadParameter("--shards goes with --distribute")
     data.migrate(database_url)
+    if distribute:
+        data.distribute(database_url, shards)
+    if undistribute:
+        data.undistribute(database_url)
 
 
 @app.command()

@@ -74,13 +74,17 @@ async def _migrate(settings: Settings, *, set_row_security: bool = False) -> Non
             await _set_row_security(database, was_behind=was_behind, wanted=options.row_security)
     finally:
         await database.close()
+    if database.dialect.shards is not None:
+        await _spread(settings)
 
 
 async def _set_row_security(database: Database, *, was_behind: bool, wanted: bool) -> None:
     """Turn row-level security on or off, unless servers of an earlier release may be running."""
     if not was_behind:
         await database.set_row_security()
-    elif wanted and not (await database.row_security()).is_on:
+        return
+    state = await database.row_security()
+    if wanted and not (state.is_on or state.obstacle):
         print(
             "row-level security is not on: once no server of an earlier release is running, run"
             " `memoryd migrate` once more"
@@ -95,6 +99,46 @@ def _run(
     settings, tools = configuration(database_url=database_url)
     with logging(settings):
         run(work(settings, tools))
+
+
+def distribute(database_url: str | None, shards: int | None) -> None:
+    _run(database_url, lambda settings, _: _distribute(settings, shards))
+
+
+async def _distribute(settings: Settings, shards: int | None) -> None:
+    _require_postgresql(settings)
+    if not await _spread(settings, shards):
+        print("everything was spread over Citus's workers before")
+    if settings.has_row_security:
+        variable = settings.variable("rls")
+        print(f"row-level security does not hold there: set {variable}=off to serve in production")
+
+
+async def _spread(settings: Settings, shards: int | None = None) -> bool:
+    """Spread the tables that are not yet; give whether there were any."""
+    async with database_of(settings) as database:
+        new = await database.distribute(shards)
+    if new:
+        print(f"spread over Citus's workers: {', '.join(new)}")
+    return bool(new)
+
+
+def undistribute(database_url: str | None) -> None:
+    _run(database_url, lambda settings, _: _undistribute(settings))
+
+
+async def _undistribute(settings: Settings) -> None:
+    _require_postgresql(settings)
+    async with database_of(settings) as database:
+        was_spread = await database.undistribute()
+    print("brought back to one PostgreSQL" if was_spread else "nothing is spread")
+    if was_spread and settings.has_row_security:
+        print("row-level security is off: run `memoryd migrate` once more, which turns it on")
+
+
+def _require_postgresql(settings: Settings) -> None:
+    if settings.is_embedded:
+        raise ValueError("only PostgreSQL with the extension Citus spreads rows over machines")
 
 
 def sweep(database_url: str | None, *, once: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from memoryd.database.options import DatabaseOptions
     from memoryd.database.pools import Pool
+    from memoryd.database.shards import Shards
 
     Columns = Mapping[str, Sequence[Any]]
     """By their names, the values of each; all have as many."""
@@ -71,6 +73,18 @@ class RowSecurity(NamedTuple):
     bypassing_role: str = ""
     """The role of the service, if nothing is kept from it."""
     is_on: bool = False
+    obstacle: str = ""
+    """Why it cannot hold here, if it cannot."""
+
+
+class Distribution(enum.Enum):
+    """How a database spreads the rows of sessions over machines."""
+
+    NONE = enum.auto()
+    COORDINATOR = enum.auto()
+    """It does, and this is the machine that callers talk to."""
+    WORKER = enum.auto()
+    """This is one of the machines that it spreads them over."""
 
 
 class Notification(NamedTuple):
@@ -89,6 +103,9 @@ class Dialect(ABC):
     driver_errors: tuple[type[Exception], ...]
     """What the driver raises where SQLAlchemy does not wrap it."""
 
+    shards: Shards | None = None
+    """Where the rows of sessions are; None: all of them in one place."""
+
     @abstractmethod
     def engine_options(self, options: DatabaseOptions) -> Row: ...
 
@@ -99,6 +116,35 @@ class Dialect(ABC):
         """Make what keeps a piece of work to its tenants."""
         del in_transaction
         return TenantContext(tenants)
+
+    def distribution(self, connection: Connection) -> Distribution:
+        """How the database spreads the rows of sessions."""
+        del connection
+        return Distribution.NONE
+
+    def routing(self, table: Table) -> tuple[ColumnElement[bool], ...]:
+        """What a statement that finds rows by keys says besides, so that it goes to one place.
+
+        For such as lock, change, look up or count rows of sessions; `statements` sends them once
+        for each place.
+        """
+        del table
+        return ()
+
+    def beside(
+        self,
+        table: Table,
+        name: str,
+        columns: Collection[str],
+        condition: Callable[[FromClause], ColumnElement[bool]],
+    ) -> tuple[FromClause, ColumnElement[bool]]:
+        """Give rows of a session to be joined with another's, which may be in another place.
+
+        Answers them, with at least these columns, and what a statement has to say of them still.
+        """
+        del columns
+        there = table.alias(name)
+        return there, condition(there)
 
     def has_tables(self, connection: Connection) -> bool:
         """Whether there are tables of ours already."""
@@ -144,6 +190,9 @@ class Dialect(ABC):
     @abstractmethod
     def begin_write(self, connection: Connection, options: DatabaseOptions) -> None:
         """First thing in a writing transaction."""
+
+    def end_write(self, connection: Connection) -> None:
+        """Last thing in a writing transaction, before it is committed."""
 
     @abstractmethod
     def is_in_transaction(self, connection: Connection) -> bool:
@@ -240,6 +289,9 @@ class Dialect(ABC):
     ) -> None:
         """On the driver's own connection: hear of notifications until the connection is lost."""
 
+    async def stay(self, connection: Any) -> None:
+        """On the driver's own connection: have it seen, until that ends, that a server runs."""
+
     async def hang_up(self, connection: Any) -> None:
         """End a connection that listened, within a second whether the database answers or not."""
 
@@ -287,10 +339,15 @@ class Dialect(ABC):
         """Whether the driver's error is about a table or column that is not there."""
 
     def is_stale(self, error: BaseException) -> bool:
-        """Whether a connection has statements or types of an earlier schema, and nothing else.
+        """Whether what a connection knows of the schema is of an earlier time.
 
         What it was doing has changed nothing: it is done on another connection.
         """
+        return False
+
+    def is_misrouted(self, error: BaseException) -> bool:
+        """Whether rows may be in other shards than `shards` says. Nothing has been changed then."""
+        del error
         return False
 
     @abstractmethod

@@ -21,7 +21,7 @@ from sqlalchemy import (
     update,
 )
 
-from memoryd.database import tag_rows
+from memoryd.database import statements, tag_rows
 from memoryd.database.dialect import columns_of
 from memoryd.database.tables import (
     DERIVED,
@@ -30,6 +30,7 @@ from memoryd.database.tables import (
     memories,
     schema,
     sessions,
+    store_receipts,
     tenant_tool_heads,
     tool_config_head,
 )
@@ -68,11 +69,11 @@ _HEADS = (tool_config_head, tenant_tool_heads, instance_tool_head)
 
 def count_rows(connection: Connection, *, with_deleted: bool) -> int:
     """Count what `read_rows` would give."""
-    statements = (
+    counts = (
         select(func.count()).select_from(_wanted(table, with_deleted=with_deleted).subquery())
         for table in TABLES.values()
     )
-    return sum(connection.execute(statement).scalar_one() for statement in statements)
+    return sum(connection.execute(statement).scalar_one() for statement in counts)
 
 
 def read_rows(connection: Connection, *, with_deleted: bool) -> Iterator[tuple[str, Row]]:
@@ -191,12 +192,20 @@ def _is_moment(text: str) -> bool:
 
 
 def _wanted(table: Table, *, with_deleted: bool) -> Select[Any]:
-    statement = select(table)
-    return (
-        statement.where(memories.c.deleted_at.is_(None))
-        if table is memories and not with_deleted
-        else statement
+    if with_deleted or table not in (memories, store_receipts):
+        return select(table)
+    m, r = memories.c, store_receipts.c
+    if table is memories:
+        return select(table).where(m.deleted_at.is_(None))
+    # A receipt names the memory that is left out, as it does one that was purged.
+    left_out = select(m.id).where(
+        m.tenant == r.tenant,
+        m.session_id == r.session_id,
+        m.created_revision == r.revision,
+        m.deleted_at.is_not(None),
     )
+    memory_id = func.coalesce(r.memory_id, left_out.scalar_subquery())
+    return select(*(memory_id.label(c.name) if c is r.memory_id else c for c in r))
 
 
 def _present(
@@ -205,7 +214,10 @@ def _present(
     key: tuple[Column[Any], ...] = tuple(table.primary_key)
     statement = dialect.look_up(key, key)
     wanted = [tuple(row[c.name] for c in key) for row in rows]
-    return {tuple(row) for row in connection.execute(statement, dialect.bind(key, wanted)).all()}
+    return {
+        tuple(row)
+        for row in statements.fetch_built(connection, statement, dialect.bind(key, wanted))
+    }
 
 
 def _raise_revisions(connection: Connection, rows: Sequence[Row]) -> None:

@@ -13,8 +13,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from memoryd.database import spreading
 from memoryd.database.again import BeginAgain
-from memoryd.database.dialect import UTF8
+from memoryd.database.dialect import UTF8, Distribution
 from memoryd.database.embedded import claimed, connect_name, create
 from memoryd.database.migrate import HEAD, SchemaState, migrate, schema_state
 from memoryd.database.options import DatabaseOptions
@@ -71,11 +72,31 @@ class Database:
         self._place = host if isinstance(host, str) else ", ".join(host)
         self._known_state = SchemaState.CURRENT
         self._encoding = UTF8
+        self._distribution = Distribution.NONE
         self.dialect = _dialect_of(parsed)
         self.is_embedded = self.dialect.name == "sqlite"
         self._traced_read = self._traced_as("read")
         self.traced_transaction = self._traced_as("transaction")
         """The name and attributes of a transaction that is a part of a traced call."""
+        self._known_distribution = Distribution.NONE
+        self._is_unknown = not self.is_embedded
+        """Whether it has not been seen yet how it spreads its rows."""
+        self._make_pools()
+        self.can_listen = not (self.is_embedded or self._options.pgbouncer)
+        if self.can_listen:  # on a connection that is never given back to a pool
+            self._listener = create_async_engine(
+                parsed, poolclass=NullPool, **self.dialect.engine_options(self._options)
+            )
+        self._listening: set[asyncio.Event] = set()
+        self._under_way: set[asyncio.Task[Any]] = set()
+        self._scrubbing = (
+            Scrubbing(connect_name(parsed), patience_seconds=self._options.timeout_seconds)
+            if self.is_embedded
+            else None
+        )
+
+    def _make_pools(self) -> None:
+        url = self._driver_url
         common: dict[str, Any] = {
             "on_connect": lambda connection: self.dialect.on_connect(connection, self._options),
             "pool_timeout": self._options.timeout_seconds,
@@ -84,33 +105,49 @@ class Database:
             "json_deserializer": from_json,
             "hide_parameters": True,  # contents never come into an error's text
         }
-        self._writer = self.dialect.pool(parsed, self._options, pool_size=1, **common)
+        self._writer = self.dialect.pool(url, self._options, pool_size=1, **common)
+        # Where rows are spread, so that no shard waits for another.
+        self._committer = (
+            self._writer
+            if self.dialect.shards is None
+            else self.dialect.pool(url, self._options, pool_size=self._options.writers, **common)
+        )
         # SQLite has one writer at a time anyway.
         self._writer_apart = (
             self._writer
             if self.is_embedded
-            else self.dialect.pool(parsed, self._options, pool_size=1, **common)
+            else self.dialect.pool(url, self._options, pool_size=1, **common)
         )
         # Each statement of a reader sees the last commit, and needs no round trip to end.
         self._reader = self.dialect.pool(
-            parsed,
+            url,
             self._options,
             pool_size=self._options.pool_size,
             isolation_level="AUTOCOMMIT",
             skip_autocommit_rollback=True,
             **common,
         )
-        self.can_listen = not (self.is_embedded or self._options.pgbouncer)
-        if self.can_listen:  # on a connection that is never given back to a pool
-            self._listener = create_async_engine(
-                parsed, poolclass=NullPool, **self.dialect.engine_options(self._options)
-            )
-        self._under_way: set[asyncio.Task[Any]] = set()
-        self._scrubbing = (
-            Scrubbing(connect_name(parsed), patience_seconds=self._options.timeout_seconds)
-            if self.is_embedded
-            else None
-        )
+
+    @property
+    def most_writers(self) -> int:
+        """How many transactions may write at a time where rows are spread over shards."""
+        return self._options.writers
+
+    async def _follow(self, distribution: Distribution) -> None:
+        """Speak to a database as it spreads its rows, which is seen only once it has answered."""
+        if distribution is self._known_distribution or distribution is Distribution.WORKER:
+            return
+        self._known_distribution = distribution
+        before, under_way = self._pools, [*self._under_way]
+        if distribution is Distribution.COORDINATOR:
+            from memoryd.database.citus import CitusDialect  # noqa: PLC0415  SQLite does without
+
+            self.dialect = CitusDialect()
+        else:
+            self.dialect = _dialect_of(self._driver_url)
+        self._make_pools()
+        await asyncio.gather(*under_way, return_exceptions=True)
+        await asyncio.gather(*(pool.close() for pool in before))
 
     async def read(
         self,
@@ -120,7 +157,7 @@ class Database:
         timeout: float | None = None,
     ) -> T:
         """Run `body` in autocommit, about rows of some tenants: one statement sees one state."""
-        self._require_schema()
+        await self._ready(timeout)
         scoped = self._scoped(body, tenants, in_transaction=False)
         with self.traced_read():
             return await self._run(self._on_schema(self._reader, scoped), timeout)
@@ -136,9 +173,15 @@ class Database:
 
         It is committed when this returns. A body that raises BeginAgain runs once more.
         """
-        self._require_schema()
+        await self._ready(timeout)
         with spans.part(*self.traced_transaction, is_database=True):
             return await self._run(self._write(self._writer, body, tenants), timeout)
+
+    async def commit(self, body: Callable[[Connection], T], *, tenants: Collection[str]) -> T:
+        """Run `body` as `write` does; where rows are spread, `most_writers` run at a time."""
+        await self._ready()
+        with spans.part(*self.traced_transaction, is_database=True):
+            return await self._run(self._write(self._committer, body, tenants), None)
 
     async def write_apart(
         self,
@@ -151,7 +194,7 @@ class Database:
 
         On an embedded database it does, since there every writer waits for all.
         """
-        self._require_schema()
+        await self._ready(timeout)
         with spans.part(*self.traced_transaction, is_database=True):
             return await self._run(self._write(self._writer_apart, body, tenants), timeout)
 
@@ -160,6 +203,7 @@ class Database:
 
         Unlike a read or a write, it is given up where the caller is cancelled.
         """
+        await self._ready()
         limit = self._options.timeout_seconds
         return await self._bounded(self._snapshot(body, tenants), limit, DatabaseUnavailable)
 
@@ -176,10 +220,27 @@ class Database:
         """Return if the database answers and its schema fits.
 
         While it does not fit, nothing is read or written: on tables that merely look alike this
-        release could do harm. Another check takes that back.
+        release could do harm. Another check takes that back. While the database is away another
+        server may take its place, so no connection from before is used again.
         """
-        self._known_state = await self.schema_state(timeout=timeout)
+        try:
+            self._known_state = await self.schema_state(timeout=timeout)
+        except DatabaseUnavailable:
+            self._renew_connections()
+            raise
         self._require_schema()
+        await self._follow(self._distribution)
+        self._is_unknown = False
+
+    def _renew_connections(self) -> None:
+        """Have nothing read from a server that was silent, and replaced, when it goes on.
+
+        Nor listened to: of a machine that is gone nothing says that it is.
+        """
+        for pool in self._pools:
+            pool.renew()
+        for lost in self._listening:
+            lost.set()
 
     async def migrate(self) -> bool:
         """Bring the schema to this release's; answer whether it was behind.
@@ -205,10 +266,31 @@ class Database:
                 raise SchemaMismatch(
                     f"the tables are not those of the revision they claim: {cause}"
                 ) from error
-            if is_new and not self.is_embedded:
+            if not self.is_embedded:
                 await self.check()
-                await self.set_row_security()
+                if is_new:
+                    await self.set_row_security()
             return True
+
+    async def distribute(self, shards: int | None = None) -> list[str]:
+        """Spread the rows of sessions over the workers of Citus; give the tables that were not.
+
+        `shards`: into how many, where no table is spread yet; then no server may be running.
+
+        Raises CannotSpread.
+        """
+        new = await self.write(lambda c: spreading.distribute(c, shards), tenants=NO_TENANT)
+        await self.check()
+        return new
+
+    async def undistribute(self) -> bool:
+        """Bring the rows of sessions back to one database; give whether they were spread.
+
+        No server may be running. Raises CannotSpread.
+        """
+        was_spread = await self.write(spreading.undistribute, tenants=NO_TENANT)
+        await self.check()
+        return was_spread
 
     async def set_row_security(self) -> None:
         """Turn row-level security on or off, as it is asked for, where the database has it.
@@ -220,6 +302,7 @@ class Database:
 
     async def row_security(self) -> RowSecurity:
         """Whether the database itself keeps statements to their tenants."""
+        await self._ready()  # from then on it is known which dialect is the right one
         return await self.read(self.dialect.row_security, tenants=NO_TENANT)
 
     def _traced_as(self, operation: str) -> tuple[str, spans.Attributes]:
@@ -236,7 +319,21 @@ class Database:
 
     def _schema_state(self, connection: Connection) -> SchemaState:
         self._encoding = self.dialect.encoding(connection)
-        return SchemaState.NOT_UTF8 if self._encoding != UTF8 else _schema_state(connection)
+        if self._encoding != UTF8:
+            return SchemaState.NOT_UTF8
+        self._distribution = self.dialect.distribution(connection)
+        if self._distribution is Distribution.WORKER:
+            return SchemaState.ON_WORKER
+        return _schema_state(connection)
+
+    async def _ready(self, timeout: float | None = None) -> None:
+        """Raise SchemaMismatch where nothing may be read or written.
+
+        One that has not answered yet is asked first how it spreads its rows: statements differ.
+        """
+        if self._is_unknown:
+            await self.check(timeout=timeout)
+        self._require_schema()
 
     def _require_schema(self) -> None:
         if self._known_state is not SchemaState.CURRENT:
@@ -254,7 +351,7 @@ class Database:
 
     @property
     def _pools(self) -> set[Pool]:
-        return {self._reader, self._writer, self._writer_apart}
+        return {self._reader, self._writer, self._committer, self._writer_apart}
 
     async def scrub(self) -> None:
         """Leave nothing of what was erased in an embedded database's files.
@@ -293,10 +390,13 @@ class Database:
         try:
             with self._translating():
                 driver = (await connection.get_raw_connection()).driver_connection
+                await self.dialect.stay(driver)
                 for channel, callback in heard.items():
                     await self.dialect.listen(driver, channel, callback, lost.set)
+            self._listening.add(lost)
             yield lost
         finally:
+            self._listening.discard(lost)
             # Not the polite way alone: it would wait for ever for a network that loses all.
             if driver is not None:
                 await self.dialect.hang_up(driver)
@@ -344,6 +444,7 @@ class Database:
             with connection.begin():  # not by itself, as statements past SQLAlchemy begin nothing
                 self.dialect.begin_write(connection, self._options)
                 result = scoped(connection)
+                self.dialect.end_write(connection)
             # Nothing is acknowledged on the word of the libraries between alone.
             if self.dialect.is_in_transaction(connection):
                 connection.invalidate()
@@ -355,7 +456,17 @@ class Database:
                 return await self._on_schema(pool, transaction)
 
     async def _on_schema(self, pool: Pool, body: Callable[[Connection], T]) -> T:
-        """Run a body on a connection that knows the schema as it is."""
+        """Run a body on a connection that knows the schema as it is, and where rows are."""
+        shards = self.dialect.shards
+        try:
+            return await self._on_columns(pool, body)
+        except Exception as error:
+            if shards is None or not self.dialect.is_misrouted(error):
+                raise
+        shards.forget()
+        return await self._on_columns(pool, body)
+
+    async def _on_columns(self, pool: Pool, body: Callable[[Connection], T]) -> T:
         for _ in range(_SCHEMA_ATTEMPTS - 1):
             try:
                 return await pool.run(body)
@@ -439,6 +550,11 @@ def schema_mismatch(state: SchemaState, encoding: str = UTF8) -> SchemaMismatch:
         return SchemaMismatch(
             f"the database's encoding is {encoding}, which cannot hold every character; make one"
             " with CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0, and use it instead"
+        )
+    if state is SchemaState.ON_WORKER:
+        return SchemaMismatch(
+            "the database is a worker of Citus, which has not all tables: name the coordinator in"
+            " the database's URL instead"
         )
     if state is SchemaState.AHEAD:
         return SchemaMismatch(

@@ -22,6 +22,8 @@ class HostFailover:
         self._connect = connect
         self._refusals = refusals
         self._last: tuple[str, int | None] | None = None
+        self._moves = 0
+        """How often another host than before has had us."""
 
     async def __call__(
         self,
@@ -33,6 +35,9 @@ class HostFailover:
     ) -> Any:
         """Give the driver's connection; raise what the last host did if there is none.
 
+        Where another host has had us meanwhile, the one asked first may be one that was silent and
+        replaced, and goes on: it is passed over.
+
         `timeout`: seconds for all hosts together.
         """
         if not isinstance(host, list):
@@ -40,6 +45,7 @@ class HostFailover:
         ports = port if isinstance(port, list) else [port] * len(host)
         places = sorted(zip(host, ports, strict=True), key=lambda place: place != self._last)
         refused: Exception | None = None
+        moves = self._moves
         for place in places:
             try:
                 connection = await self._connect(
@@ -48,6 +54,10 @@ class HostFailover:
             except self._refusals as error:
                 refused = error
             else:
-                self._last = place
-                return connection
+                if place == self._last or moves == self._moves:
+                    self._moves += place != self._last
+                    self._last = place
+                    return connection
+                connection.terminate()
+                refused = ConnectionError(f"{place[0]}: another host has taken its place")
         raise refused or ValueError("no host is named")

@@ -39,6 +39,7 @@ REVISIONS = (
     "015_add_documents_since_006",
     "016_add_eviction_ranks_since_006",
     "017_add_conversations_since_006",
+    "018_add_store_receipts_since_006",
 )
 """Oldest first.
 
@@ -67,6 +68,8 @@ class SchemaState(enum.Enum):
     AHEAD = enum.auto()
     NOT_UTF8 = enum.auto()
     """There is no schema for it: the database's encoding cannot hold what callers store."""
+    ON_WORKER = enum.auto()
+    """The tables are spread over machines, and this one is not where they are used."""
 
 
 def schema_state(versions: Iterable[str]) -> SchemaState:

@@ -10,6 +10,8 @@ class DatabaseOptions:
     """Limits of a database's use; times in seconds."""
 
     pool_size: int = 10
+    writers: int = 8
+    """Transactions that write at a time, each to a shard, where rows are spread over several."""
     timeout_seconds: float = 4.0
     """A transaction may take, waiting for a connection included."""
     statement_timeout_seconds: float = 4.0

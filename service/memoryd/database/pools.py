@@ -50,6 +50,10 @@ class Pool(Protocol):
         """Give a body a connection; if this is cancelled, what it was doing is given up."""
         ...
 
+    def renew(self) -> None:
+        """Use no connection again that is open now."""
+        ...
+
     async def close(self) -> None:
         """Close the idle connections; nothing is under way any more."""
         ...
@@ -78,6 +82,8 @@ class AsyncPool:
         self._is_stale = is_stale
         self._stale_before = 0.0
         """Connections that were opened earlier are replaced when they are next checked out."""
+        self._lost_before = 0.0
+        """So are these, without a word to a server that may be silent."""
         self._engine = create_async_engine(url, **options)
 
         def opened(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
@@ -116,6 +122,9 @@ class AsyncPool:
         # One greenlet from end to end; AsyncConnection has one for each step.
         return await greenlet_spawn(work)
 
+    def renew(self) -> None:
+        self._lost_before = time.monotonic()
+
     async def close(self) -> None:
         """Close the idle connections, or cut them if the database is silent."""
         limit = _CLOSE_TIMEOUT_SECONDS
@@ -127,13 +136,16 @@ class AsyncPool:
                 limit = 0.05  # one was cut; the others are not waited for again
 
     def _refuse_useless(self, connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
-        """Give out no connection that the database has ended, nor a stale one.
+        """Give out no connection that the database has ended, nor one that `run` may not use.
 
         The driver hears of an end at once. Asking the database each time would cost a round trip,
         and say no more of a network that has fallen silent.
         """
         if connection.driver_connection.is_closed():
             raise InvalidatePoolError("closed by the database")
+        if record.info[_OPENED] < self._lost_before:
+            connection.driver_connection.terminate()
+            raise DisconnectionError("the database was away since")
         if record.info[_OPENED] < self._stale_before:
             raise DisconnectionError("prepared for an earlier schema")
 
@@ -173,6 +185,9 @@ class ThreadedPool:
         except asyncio.CancelledError:
             statement.interrupt()
             raise
+
+    def renew(self) -> None:
+        """Do nothing: a file is never replaced by another."""
 
     async def close(self) -> None:
         """Close the idle connections; the last one empties the log, which takes its time."""

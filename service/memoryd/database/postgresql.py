@@ -29,8 +29,16 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
-from memoryd.database import row_security, statements
-from memoryd.database.dialect import NOTHING, Dialect, Keys, RowSecurity, Update, columns_of
+from memoryd.database import row_security, spreading, statements
+from memoryd.database.dialect import (
+    NOTHING,
+    Dialect,
+    Distribution,
+    Keys,
+    RowSecurity,
+    Update,
+    columns_of,
+)
 from memoryd.database.failover import HostFailover
 from memoryd.database.obstacles import postgresql_obstacle
 from memoryd.database.pools import AsyncPool
@@ -127,7 +135,7 @@ class PostgresDialect(Dialect):
             arguments["prepared_statement_cache_size"] = 0
             arguments["prepared_statement_name_func"] = lambda: ""
         else:
-            arguments["server_settings"] = self._server_settings(options)
+            arguments["server_settings"] = self.server_settings(options)
         return {"connect_args": arguments}
 
     def pool(self, url: URL, options: DatabaseOptions, **arguments: Any) -> Pool:
@@ -159,6 +167,9 @@ class PostgresDialect(Dialect):
             is_on=not row_security.unprotected(connection),
         )
 
+    def distribution(self, connection: Connection) -> Distribution:
+        return spreading.distribution(connection)
+
     def missing_rights(self, connection: Connection, tables: Collection[str]) -> list[str]:
         found = connection.execute(_MISSING_RIGHTS, {"tables": sorted(tables)})
         return list(found.scalars())
@@ -172,7 +183,7 @@ class PostgresDialect(Dialect):
 
     def begin_write(self, connection: Connection, options: DatabaseOptions) -> None:
         if options.pgbouncer:  # startup parameters do not pass through it
-            settings = self._server_settings(options).items()
+            settings = self.server_settings(options).items()
             local = (func.set_config(setting, value, True) for setting, value in settings)  # noqa: FBT003  SQL's own signature
             connection.execute(select(*local))
 
@@ -183,8 +194,8 @@ class PostgresDialect(Dialect):
     def begin_snapshot(self, connection: Connection) -> None:
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
-    @staticmethod
-    def _server_settings(options: DatabaseOptions) -> dict[str, str]:
+    def server_settings(self, options: DatabaseOptions) -> dict[str, str]:
+        """Settings of a connection."""
         return {
             **PLANNER_SETTINGS,
             "statement_timeout": f"{options.statement_timeout_seconds * 1000:.0f}",
@@ -193,7 +204,7 @@ class PostgresDialect(Dialect):
         }
 
     def keys(self, *columns: Column[Any]) -> Keys:
-        return _unnest(columns)
+        return unnest(columns)
 
     def look_up(
         self,
@@ -204,10 +215,10 @@ class PostgresDialect(Dialect):
     ) -> Select[Any]:
         # Without statistics the planner takes `deleted_at IS NULL` to be rare, and a plain join
         # would begin with an index of all live rows. LATERAL with OFFSET goes from key to row.
-        keys = _unnest((*key, *carried))
+        keys = unnest((*key, *carried))
         found = (
             select(*columns)
-            .where(*(c == keys.c[c.name] for c in key), *conditions)
+            .where(*(c == keys.c[c.name] for c in key), *self.routing(key[0].table), *conditions)
             .offset(literal_column("0"))
             .lateral("found")
         )
@@ -221,12 +232,13 @@ class PostgresDialect(Dialect):
         *conditions: ColumnElement[bool],
         after: Sequence[Column[Any]],
     ) -> Select[Any]:
-        keys = _unnest((*key, *after))
+        keys = unnest((*key, *after))
         found = (
             select(*columns)
             .where(
                 *(c == keys.c[c.name] for c in key),
                 tuple_(*after) > tuple_(*(keys.c[c.name] for c in after)),
+                *self.routing(key[0].table),
                 *conditions,
             )
             .order_by(*after)
@@ -251,7 +263,7 @@ class PostgresDialect(Dialect):
         ignore_existing: bool = False,
     ) -> int:
         statement = _insert_unnest(table, tuple(columns), tuple(common), ignore_existing)
-        return statements.execute(connection, statement, _inserted(table, columns, common))
+        return statements.execute(connection, statement, inserted(table, columns, common))
 
     def update_many(
         self,
@@ -265,15 +277,15 @@ class PostgresDialect(Dialect):
     ) -> None:
         names = tuple(rows[0])
         shapes: list[_Shape] = []
-        parameters = _values(table, columns_of(rows))
+        parameters = values_of(table, columns_of(rows))
         for place, one in enumerate(along):
             prefix = _ALONG.format(place)
             if isinstance(one, Update):
                 shapes.append((one.table, tuple(one.rows[0]), tuple(one.key), True))
-                parameters |= _values(one.table, columns_of(one.rows), prefix)
+                parameters |= values_of(one.table, columns_of(one.rows), prefix)
             else:
                 shapes.append((one.table, tuple(one.columns), tuple(one.common), False))
-                parameters |= _inserted(*one, prefix=prefix)
+                parameters |= inserted(*one, prefix=prefix)
         statement = _update_unnest(
             table, tuple(key), names, notification is not None, tuple(shapes)
         )
@@ -286,10 +298,15 @@ class PostgresDialect(Dialect):
     ) -> int:
         names = tuple(key)
         keys = {name: [row[name] for row in rows] for name in names}
-        return statements.execute(connection, _delete_unnest(table, names), _values(table, keys))
+        return statements.execute(
+            connection, _delete_unnest(table, names, self.routing(table)), values_of(table, keys)
+        )
 
     def notify(self, connection: Connection, notification: Notification) -> None:
         statements.execute(connection, _NOTIFY, notification._asdict())
+
+    async def stay(self, connection: Any) -> None:
+        await connection.execute(f"SELECT pg_advisory_lock_shared({spreading.SERVERS})")
 
     async def listen(
         self, connection: Any, channel: str, heard: Callable[[str], None], lost: Callable[[], None]
@@ -350,7 +367,8 @@ def _array_type(c: Column[Any]) -> ARRAY[Any]:
     return ARRAY(Text if isinstance(c.type, JSON) else c.type)
 
 
-def _unnest(columns: Sequence[Column[Any]], prefix: str = "key") -> Keys:
+def unnest(columns: Sequence[Column[Any]], prefix: str = "key") -> Keys:
+    """A table of parameters, an array a column."""
     source = (
         func.unnest(*(bindparam(f"{prefix}_{c.name}", type_=_array_type(c)) for c in columns))
         .table_valued(*(column(c.name, _array_type(c).item_type) for c in columns), name="k")
@@ -378,13 +396,12 @@ def _insert_unnest(
     ignore_existing: bool,  # noqa: FBT001  a cache key
     prefix: str = "value",
 ) -> Any:
-    values = _unnest([table.c[name] for name in names], prefix)
-    in_common = [bindparam(f"{prefix}_{name}", type_=table.c[name].type) for name in common]
+    values = unnest([table.c[name] for name in names], prefix)
     statement = insert(table).from_select(
         (*names, *common),
         select(
-            *(_typed(values, table.c[name]) for name in names),
-            *(cast(value, value.type) for value in in_common),
+            *(typed(values, table.c[name]) for name in names),
+            *in_common(table, common, prefix),
         ),
     )
     return statement.on_conflict_do_nothing() if ignore_existing else statement
@@ -398,13 +415,13 @@ def _update_unnest(
     notifying: bool,  # noqa: FBT001  a cache key
     along: tuple[_Shape, ...],
 ) -> Any:
-    statement = _updating(table, key, names, "value")
+    statement = updating(table, key, names, "value")
     if notifying:
         statement = _NOTIFY.add_cte(statement.cte("updated"))
     for place, (other, columns, special, is_update) in enumerate(along):
         prefix = _ALONG.format(place)
         goes_along = (
-            _updating(other, special, columns, prefix)
+            updating(other, special, columns, prefix)
             if is_update
             else _insert_unnest(other, columns, special, False, prefix)  # noqa: FBT003  a cache key
         )
@@ -412,19 +429,34 @@ def _update_unnest(
     return statement
 
 
-def _updating(table: Table, key: tuple[str, ...], names: tuple[str, ...], prefix: str) -> Any:
-    values = _unnest([table.c[name] for name in names], prefix)
+def in_common(table: Table, names: Sequence[str], prefix: str = "value") -> list[Any]:
+    """What every row that is inserted has, by the names that `inserted` gives it."""
+    given = (bindparam(f"common_{prefix}_{name}", type_=table.c[name].type) for name in names)
+    return [cast(value, value.type) for value in given]
+
+
+def updating(
+    table: Table,
+    key: tuple[str, ...],
+    names: tuple[str, ...],
+    prefix: str = "value",
+    routing: Sequence[ColumnElement[bool]] = (),
+) -> Any:
+    """Update rows by their keys; the values are parameters, an array a column."""
+    values = unnest([table.c[name] for name in names], prefix)
     return (
         update(table)
-        .where(*(table.c[name] == values.c[name] for name in key))
-        .values({name: _typed(values, table.c[name]) for name in names if name not in key})
+        .where(*(table.c[name] == values.c[name] for name in key), *routing)
+        .values({name: typed(values, table.c[name]) for name in names if name not in key})
     )
 
 
 @cache
-def _delete_unnest(table: Table, key: tuple[str, ...]) -> Any:
-    values = _unnest([table.c[name] for name in key], "value")
-    return delete(table).where(*(table.c[name] == values.c[name] for name in key))
+def _delete_unnest(
+    table: Table, key: tuple[str, ...], routing: tuple[ColumnElement[bool], ...]
+) -> Any:
+    values = unnest([table.c[name] for name in key], "value")
+    return delete(table).where(*(table.c[name] == values.c[name] for name in key), *routing)
 
 
 @cache
@@ -432,17 +464,20 @@ def _is_json(table: Table, name: str) -> bool:
     return isinstance(table.c[name].type, JSON)
 
 
-def _typed(values: Keys, c: Column[Any]) -> Any:
+def typed(values: Keys, c: Column[Any]) -> Any:
+    """A column of `unnest` as the table has it."""
     return cast(values.c[c.name], c.type) if isinstance(c.type, JSON) else values.c[c.name]
 
 
-def _inserted(table: Table, columns: Columns, common: Row, *, prefix: str = "value") -> Row:
-    return _values(table, columns, prefix) | {
-        f"{prefix}_{name}": value for name, value in common.items()
+def inserted(table: Table, columns: Columns, common: Row, *, prefix: str = "value") -> Row:
+    """Parameters of rows to insert, with what they have in common."""
+    return values_of(table, columns, prefix) | {
+        f"common_{prefix}_{name}": value for name, value in common.items()
     }
 
 
-def _values(table: Table, columns: Columns, prefix: str = "value") -> Row:
+def values_of(table: Table, columns: Columns, prefix: str = "value") -> Row:
+    """Parameters of rows, an array a column."""
     return {
         f"{prefix}_{name}": [None if value is None else to_json(value) for value in values]
         if _is_json(table, name)

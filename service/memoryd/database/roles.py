@@ -19,7 +19,7 @@ def check_role(state: RowSecurity, variable: Callable[[str], str], *, may_refuse
     `variable` gives the name of a setting's variable. Raises ValueError, with the remedies.
     """
     problem = role_problem(state, variable)
-    if problem and state.bypassing_role and may_refuse:
+    if problem and (state.bypassing_role or state.obstacle) and may_refuse:
         raise ValueError(problem)
     if problem:
         _log.warning(problem)
@@ -32,6 +32,11 @@ def role_problem(state: RowSecurity, variable: Callable[[str], str]) -> str:
     """
     if not state.has_it:
         return ""
+    if state.obstacle:
+        return (
+            f"row-level security does not hold: {state.obstacle}, so the database does not keep"
+            f" tenants apart; set {variable('rls')}=off if the service alone may (docs/citus.md)"
+        )
     if state.bypassing_role:
         return (
             f"row-level security does not hold for the role {state.bypassing_role!r} of"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ARRAY, JSON
 
-from memoryd.database.tenancy import context_of
+from memoryd.database.tenancy import SHARD_SESSIONS, context_of
 from memoryd.database.types import UtcDateTime
 
 if TYPE_CHECKING:
@@ -36,33 +36,55 @@ def fetch(
     """The rows of a select, with Python's values. Raises ForeignRow."""
     sending = prepared(statement, connection.dialect)
     context = context_of(connection)
-    sql, values = context.select(sending.sql, sending.encode(parameters))
-    with closing(connection.connection.cursor()) as cursor:
-        cursor.execute(sql, values)
-        found = cursor.fetchall()
+    found: Sequence[Sequence[Any]]
+    if sending.is_routed:
+        portions = context.portions(connection, parameters)
+        found = [row for one in portions for row in _fetch(connection, sending, one)]
+    else:
+        found = _fetch(connection, sending, parameters)
     for place in sending.tenants:
         context.check(row[place] for row in found)
     return sending.decode(found)
+
+
+def _fetch(
+    connection: Connection, sending: Prepared, parameters: Mapping[str, Any]
+) -> Sequence[Sequence[Any]]:
+    sql, values = context_of(connection).select(sending.sql, sending.encode(parameters))
+    with closing(connection.connection.cursor()) as cursor:
+        cursor.execute(sql, values)
+        found: Sequence[Sequence[Any]] = cursor.fetchall()
+        return found
 
 
 def fetch_built(
     connection: Connection, statement: Executable, parameters: Mapping[str, Any]
 ) -> Sequence[Row[Any]]:
     """As `fetch`, through SQLAlchemy: of a statement that is built for the call."""
-    result = connection.execute(statement, parameters)
-    place = [*result.keys()].index(TENANT)
-    found = result.all()
-    context_of(connection).check(row[place] for row in found)
+    context = context_of(connection)
+    found: list[Row[Any]] = []
+    for portion in context.portions(connection, parameters):
+        result = connection.execute(statement, portion)
+        places = [place for place, name in enumerate(result.keys()) if name == TENANT]
+        rows = result.all()
+        for place in places:
+            context.check(row[place] for row in rows)
+        found += rows
     return found
 
 
 def execute(connection: Connection, statement: Executable, parameters: Mapping[str, Any]) -> int:
     """Send what answers no rows; give the number of those that it was about."""
     sending = prepared(statement, connection.dialect)
+    context = context_of(connection)
+    portions = context.portions(connection, parameters) if sending.is_routed else (parameters,)
+    count = 0
     with closing(connection.connection.cursor()) as cursor:
-        context_of(connection).prepare(cursor)
-        cursor.execute(sending.sql, sending.encode(parameters))
-        return cursor.rowcount
+        context.prepare(cursor)
+        for portion in portions:
+            cursor.execute(sending.sql, sending.encode(portion))
+            count += cursor.rowcount
+    return count
 
 
 def execute_each(
@@ -105,6 +127,8 @@ class Prepared:
     """Of those columns that need one."""
     tenants: tuple[int, ...]
     """The places of a row that have its tenant."""
+    is_routed: bool
+    """Whether it names the sessions of one shard, and so is sent once for each."""
 
     def encode(self, given: Mapping[str, Any]) -> list[Any]:
         if self.constants:
@@ -152,6 +176,7 @@ def prepared(statement: Any, dialect: Dialect) -> Prepared:
         tuple((place, encoder) for place, encoder in encoders if encoder is not None),
         tuple((place, decoder) for place, decoder in decoders if decoder is not None),
         tuple(p for p, column in enumerate(columns) if getattr(column, "name", "") == TENANT),
+        SHARD_SESSIONS in names,
     )
 
 

@@ -26,7 +26,7 @@ from sqlalchemy import (
     text,
 )
 
-from memoryd.database.types import CODE_POINTS, UtcDateTime, by_code_point
+from memoryd.database.types import CODE_POINTS, CompactTime, UtcDateTime, by_code_point
 
 schema = MetaData()
 
@@ -632,6 +632,7 @@ tenant_usage = Table(
     info={UNMOVED: True},  # as the quotas
 )
 
+# Answers that earlier releases have kept; this one reads and drops them.
 store_requests = Table(
     "store_requests",
     schema,
@@ -652,6 +653,37 @@ store_requests = Table(
         ondelete="CASCADE",
     ),
     Index("ix_store_requests_created_at", "created_at"),
+)
+
+# A `request_id` that was answered. As small as can be, since most memories come with one:
+# `memories/receipts.py` makes most answers from the memory and from what the retry says.
+store_receipts = Table(
+    "store_receipts",
+    schema,
+    Column("tenant", String(64), nullable=False),
+    Column("session_id", String(255), nullable=False),
+    # A UUID in base64, without padding.
+    Column("request_id", by_code_point(22), nullable=False),
+    # The first 64 bits of the SHA-256 of the arguments.
+    Column("fingerprint", BigInteger, nullable=False),
+    # Of the memory in the answer.
+    Column("revision", BigInteger, nullable=False),
+    # Of the answer, and so of a memory that is new.
+    Column("created_at", CompactTime, nullable=False),
+    Column("expires_at", CompactTime),
+    # Null: of the memory that this revision made, while there is one.
+    Column("memory_id", String(36)),
+    # What the memory and the retry do not say of it; null: nothing.
+    Column("answer", JSON(none_as_null=True)),
+    PrimaryKeyConstraint("tenant", "session_id", "request_id", name="pk_store_receipts"),
+    ForeignKeyConstraint(
+        ["tenant", "session_id"],
+        ["sessions.tenant", "sessions.session_id"],
+        name="fk_store_receipts_session",
+        ondelete="CASCADE",
+    ),
+    Index("ix_store_receipts_created_at", "created_at"),
+    sqlite_with_rowid=False,
 )
 
 # What the tenant `default` has set, in tables that are older than tenants. One row, made by the

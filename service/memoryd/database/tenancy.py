@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from sqlalchemy import Connection
     from sqlalchemy.engine.interfaces import DBAPICursor
@@ -26,6 +26,12 @@ NO_TENANT = ()
 
 MAX_TENANTS = 64
 """How many share a transaction or a statement that is made for several callers."""
+
+SHARD_TENANTS = "shard_tenants"
+"""The parameter of a routed statement that has the tenants of its sessions."""
+
+SHARD_SESSIONS = "shard_sessions"
+"""The parameter of a routed statement that has its sessions, all of one shard."""
 
 _KEY = "tenants"
 """Where a connection's `info` keeps what is at work on it."""
@@ -59,6 +65,13 @@ class TenantContext:
 
     def prepare(self, cursor: DBAPICursor) -> None:
         """Do what a statement needs that is no query."""
+
+    def portions(
+        self, connection: Connection, parameters: Mapping[str, Any]
+    ) -> Iterable[Mapping[str, Any]]:
+        """Give the parameters of a routed statement as they are to be sent, one after the other."""
+        del connection
+        return (parameters,)
 
     def check(self, tenants: Iterable[Any]) -> None:
         """Raise ForeignRow where one of an answer's rows is not of these tenants."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import DateTime, String, Text
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy import BigInteger, DateTime, String, Text
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ class UtcDateTime(TypeDecorator[datetime]):
     A naive datetime is refused: it does not say when it is.
     """
 
-    impl = DateTime(timezone=True)
+    impl: TypeEngine[Any] | type[TypeEngine[Any]] = DateTime(timezone=True)
     cache_ok = True
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
@@ -55,6 +55,27 @@ class UtcDateTime(TypeDecorator[datetime]):
     ) -> Callable[[Any], Any]:
         from_driver = _utc if dialect.name == "postgresql" else _moment
         return lambda value: None if value is None else from_driver(value)
+
+
+class CompactTime(UtcDateTime):
+    """The same as microseconds since 1970: 8 bytes where a text takes 26."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:  # noqa: ARG002  the same on both
+        return lambda value: None if value is None else (value - _EPOCH) // _MICROSECOND
+
+    def result_processor(
+        self,
+        dialect: Dialect,  # noqa: ARG002  as SQLAlchemy calls it
+        coltype: object,  # noqa: ARG002  as SQLAlchemy calls it
+    ) -> Callable[[Any], Any]:
+        return lambda value: None if value is None else _EPOCH + value * _MICROSECOND
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def _same(value: datetime) -> datetime:

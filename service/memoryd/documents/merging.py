@@ -27,29 +27,24 @@ from memoryd.domain.records import Change
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from sqlalchemy import ColumnElement, Connection, Insert, Select, Subquery, Table
+    from sqlalchemy import ColumnElement, Connection, FromClause, Insert, Select, Subquery, Table
 
     from memoryd.database.dialect import Dialect
     from memoryd.domain.records import Session
-
-_there = documents.alias("there")
-"""The target's."""
 
 _OF_SOURCE = and_(
     documents.c.tenant == bindparam("tenant"),
     documents.c.session_id == bindparam("source"),
     rows.live(),
 )
-_MEETS = and_(
-    _there.c.tenant == bindparam("tenant"),
-    _there.c.session_id == bindparam("target"),
-    _there.c.namespace == documents.c.namespace,
-    _there.c.key == documents.c.key,
-)
 _IS_VERSION = and_(
     *(document_history.c[name] == documents.c[name] for name in rows.NAME),
+    # Said again, as not every planner infers it.
+    document_history.c.tenant == bindparam("tenant"),
+    document_history.c.session_id == bindparam("source"),
 )
-_UNMET = ~select(_there.c.key).where(_MEETS).correlate(documents).exists()
+_MEETING = ("tenant", "session_id", "namespace", "key", "size", "expires_at")
+"""What is read of the target's documents whose names the source has too."""
 _SIZE = func.coalesce(func.sum(documents.c.size), 0)
 
 
@@ -65,6 +60,30 @@ class MovedDocuments(NamedTuple):
     """Of bodies."""
     conflicts: tuple[DocumentName, ...]
     """Names that both have: the target's stays."""
+
+
+class _There(NamedTuple):
+    """The target's documents beside the source's."""
+
+    source: FromClause
+    meets: ColumnElement[bool]
+    """Whether it is there by the name of the source's."""
+
+    @property
+    def unmet(self) -> ColumnElement[bool]:
+        """Whether the source's has a name that the target does not have."""
+        return ~select(self.source.c.key).where(self.meets).correlate(documents).exists()
+
+
+@cache
+def _there(dialect: Dialect) -> _There:
+    def of_target(table: FromClause) -> ColumnElement[bool]:
+        t = table.c
+        return and_(t.tenant == bindparam("tenant"), t.session_id == bindparam("target"))
+
+    source, condition = dialect.beside(documents, "there", _MEETING, of_target)
+    names = (source.c[name] == documents.c[name] for name in ("namespace", "key"))
+    return _There(source, and_(condition, *names))
 
 
 def measure_documents(connection: Connection, source: Session, now: datetime) -> tuple[int, int]:
@@ -98,7 +117,7 @@ def move_documents(
     conflicts: list[DocumentName] = []
     gone: list[dict[str, str]] = []
     gone_bytes = 0
-    for row in statements.fetch_built(connection, _meeting(), parameters):
+    for row in statements.fetch_built(connection, _meeting(dialect), parameters):
         name = DocumentName(row.namespace, row.key)
         if row.expires_at is not None and row.expires_at <= now:
             gone.append(rows.key_of(target, name))
@@ -108,13 +127,13 @@ def move_documents(
     if gone:
         for table in (documents, document_history):
             dialect.delete_many(connection, table, rows.NAME, gone)
-    count, size = connection.execute(_counts().where(_UNMET), parameters).one()
+    count, size = connection.execute(_counts().where(_there(dialect).unmet), parameters).one()
     versions = 0
     if count:
         parameters["revision"] = revision
         if has_versions:
-            versions = connection.execute(_move_versions(), parameters).rowcount
-        connection.execute(_move(), parameters)
+            versions = connection.execute(_move_versions(dialect), parameters).rowcount
+        connection.execute(_move(dialect), parameters)
     added_bytes = int(size) - gone_bytes
     return MovedDocuments(count, versions, count - len(gone), added_bytes, tuple(conflicts))
 
@@ -125,31 +144,34 @@ def _counts() -> Select[Any]:
 
 
 @cache
-def _meeting() -> Select[Any]:
+def _meeting(dialect: Dialect) -> Select[Any]:
     """Documents of the target whose names the source has too."""
-    names = ("tenant", "session_id", "namespace", "key", "size", "expires_at")
+    there, meets = _there(dialect)
     return (
-        select(*(_there.c[name] for name in names))
-        .select_from(documents.join(_there, _MEETS))
+        select(*(there.c[name] for name in _MEETING))
+        .select_from(documents.join(there, meets))
         .where(_OF_SOURCE)
-        .order_by(_there.c.namespace, _there.c.key)
+        .order_by(there.c.namespace, there.c.key)
     )
 
 
 @cache
-def _move() -> Insert:
+def _move(dialect: Dialect) -> Insert:
     """Copy rows as they are, so that no body passes through here."""
-    return _copy(documents, documents.c.change)
+    return _copy(dialect, documents, documents.c.change)
 
 
 @cache
-def _move_versions() -> Insert:
-    return _copy(document_history, document_history.c.change, document_history.c.kind.is_not(None))
+def _move_versions(dialect: Dialect) -> Insert:
+    h = document_history.c
+    return _copy(dialect, document_history, h.change, h.kind.is_not(None))
 
 
-def _copy(table: Table, change: ColumnElement[str], *conditions: ColumnElement[bool]) -> Insert:
+def _copy(
+    dialect: Dialect, table: Table, change: ColumnElement[str], *conditions: ColumnElement[bool]
+) -> Insert:
     """Copy what moves of a table. The first thing kept of a document makes it in the target."""
-    place = _places()
+    place = _places(dialect)
     new: dict[str, Any] = {
         "session_id": cast(bindparam("target"), String),
         "revision": cast(bindparam("revision", type_=BigInteger) + place.c.place, BigInteger),
@@ -168,14 +190,14 @@ def _copy(table: Table, change: ColumnElement[str], *conditions: ColumnElement[b
 
 
 @cache
-def _places() -> Subquery:
+def _places(dialect: Dialect) -> Subquery:
     """The revisions of what moves, with their places: of each document the oldest version first."""
-    d, h = documents.c, document_history.c
-    moved = select(d.namespace, d.key, d.revision).where(_OF_SOURCE, _UNMET)
+    d, h, unmet = documents.c, document_history.c, _there(dialect).unmet
+    moved = select(d.namespace, d.key, d.revision).where(_OF_SOURCE, unmet)
     versions = (
         select(h.namespace, h.key, h.revision)
         .select_from(document_history.join(documents, _IS_VERSION))
-        .where(_OF_SOURCE, _UNMET, h.kind.is_not(None))
+        .where(_OF_SOURCE, unmet, h.kind.is_not(None))
     )
     every = union_all(moved, versions).subquery()
     name = (every.c.namespace, every.c.key)

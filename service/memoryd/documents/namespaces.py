@@ -140,7 +140,9 @@ def _read(
         "now": now,
     }
     statement = _distinct(dialect, bound.is_within)
-    return [row[0] for row in statements.fetch(connection, statement, parameters)]
+    found = statements.fetch(connection, statement, parameters)
+    # Each shard's are in order, and another's come after it.
+    return sorted({row[0] for row in found})[:CHUNK]
 
 
 @cache

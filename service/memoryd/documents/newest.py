@@ -68,8 +68,10 @@ def read_newest(
         parameters |= {**dialect.bind(_SESSION, sorted(sessions)), "most": MOST_SORTED + 1}
         statement = _of_sessions(dialect, bool(prefix), unsearchable)
     found = statements.fetch(connection, statement, parameters)
+    is_sorted = all(row[-1] <= MOST_SORTED for row in found)
+    if len(sessions) > 1:  # each shard's are in order, and not one shard's beside another's
+        found = sorted(found, key=lambda row: (-row[4].timestamp(), row[1], -row[5]))
     places = [Place(Session(*row[:2]), DocumentName(*row[2:4])) for row in found[:how_many]]
-    is_sorted = not found or found[0][len(_PLACE)] <= MOST_SORTED
     return Newest(places, is_all=len(found) <= how_many and is_sorted)
 
 

@@ -7,7 +7,7 @@ import logging
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Column, Integer, and_, case, func, update
+from sqlalchemy import Column, Integer, case, func, update
 
 from memoryd.database import statements
 from memoryd.database.tables import memories, sessions
@@ -160,7 +160,10 @@ def _statement(dialect: Dialect) -> Any:
     count = memories.c.access_count + keys.c["how_often"]
     return (
         update(memories)
-        .where(and_(*(memories.c[name] == keys.c[name] for name in PRIMARY_KEY)))
+        .where(
+            *(memories.c[name] == keys.c[name] for name in PRIMARY_KEY),
+            *dialect.routing(memories),
+        )
         .values(
             access_count=count,
             last_accessed=dialect.greatest(func.coalesce(memories.c.last_accessed, last), last),

@@ -22,15 +22,21 @@ if TYPE_CHECKING:
 def to_answer(stored: Stored) -> dict[str, Any]:
     memory = stored.memory
     if stored.outcome is not StoreOutcome.MERGED:
-        answer: dict[str, Any] = {"revision": memory.revision}
+        answer = plain(memory.revision, memory.expires_at)
         if stored.replaced_memory_id:
             answer["replaced"] = stored.replaced_memory_id
-        if memory.expires_at is not None:
-            answer["expires_at"] = memory.expires_at.isoformat()
     else:
         answer = {"outcome": stored.outcome.value, "memory": to_state(memory)}
     if stored.evicted_memory_ids:
         answer["evicted"] = list(stored.evicted_memory_ids)
+    return answer
+
+
+def plain(revision: int, expires_at: datetime | None) -> dict[str, Any]:
+    """The answer of a store that made a memory, and did nothing else."""
+    answer: dict[str, Any] = {"revision": revision}
+    if expires_at is not None:
+        answer["expires_at"] = expires_at.isoformat()
     return answer
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from memoryd.database.dialect import Insertion
-from memoryd.database.tables import store_requests
 from memoryd.domain.content import keyed_hash
 from memoryd.domain.errors import (
     EtagMismatch,
@@ -32,11 +30,11 @@ from memoryd.domain.records import (
     StoreOutcome,
     Unset,
 )
-from memoryd.memories import answers
+from memoryd.memories import answers, receipts
 from memoryd.memories.crowding import Crowding
 from memoryd.memories.lookups import lookups_of
 from memoryd.memories.reader import Reader
-from memoryd.memories.saving import as_columns, correct_hashes, save_memories
+from memoryd.memories.saving import correct_hashes, save_memories
 from memoryd.memories.storing import merge_into, new_memory, path_of
 from memoryd.memories.versions import restored_values
 from memoryd.memories.wanted import Wanted
@@ -50,7 +48,6 @@ from memoryd.memories.writes import (
     Undelete,
     Update,
 )
-from memoryd.sessions.lock import SHARD_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,7 +55,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from memoryd.database.dialect import Dialect
+    from memoryd.database.dialect import Dialect, Insertion
     from memoryd.memories.known_sessions import KnownSession
     from memoryd.memories.session_changes import SessionWork
     from memoryd.memories.writes import MemoryWrite, Write
@@ -71,16 +68,18 @@ KEY_STAYS = (
     " under this key"
 )
 
-_ANSWER = (*SHARD_KEY, "request_id", "memory_id", "fingerprint", "answer")
-"""Columns of an answer kept."""
-
 
 class _Answered(NamedTuple):
     """A `request_id` with its first answer."""
 
     fingerprint: str
+    """As much of it as is kept."""
     stored: Stored
     is_new: bool
+
+    def is_of(self, item: NewMemory) -> bool:
+        """Whether a store is a retry of the one that was answered."""
+        return item.fingerprint.startswith(self.fingerprint)
 
 
 class MemoryChanges:
@@ -111,6 +110,8 @@ class MemoryChanges:
         self._requests: dict[tuple[Session, str], _Answered] = {}
         self._versions: dict[tuple[Session, str, int], Memory] = {}
         """Earlier ones that were read, by id and revision."""
+        self._void: set[tuple[Session, str]] = set()
+        """Requests with a receipt that names nothing."""
         self._wrongly_hashed: list[Memory] = []
         """Memories with a key to which an earlier release has given the hash of their content."""
 
@@ -143,9 +144,11 @@ class MemoryChanges:
         self._reader.take_in(self._lookups.by_key, wanted.keys)
         found = self._reader.take_in(self._lookups.by_content, wanted.contents)
         self._wrongly_hashed = [memory for memory in found if memory.key is not None]
-        for row in self._reader.fetch(self._lookups.requests, wanted.requests):
-            tenant, session_id, request_id, memory_id, fingerprint, answer, created_at = row
-            session = Session(tenant, session_id)
+        for receipt in receipts.read(self._reader, self._dialect, wanted.requests):
+            session, request_id, fingerprint, memory_id, answer, created_at = receipt
+            if memory_id is None:
+                self._void.add((session, request_id))
+                continue
             stored = answers.from_answer(session, memory_id, answer, created_at)
             self._requests[session, request_id] = _Answered(fingerprint, stored, is_new=False)
         self._crowding.read(writes)
@@ -232,13 +235,13 @@ class MemoryChanges:
 
     def _is_retry(self, item: NewMemory) -> bool:
         answered = self._requests.get((item.session, item.request_id))
-        return answered is not None and answered.fingerprint == item.fingerprint
+        return answered is not None and answered.is_of(item)
 
     def _store(self, item: NewMemory, capacity: Capacity) -> Stored:
         if item.request_id:
             answered = self._requests.get((item.session, item.request_id))
             if answered is not None:
-                if answered.fingerprint != item.fingerprint:
+                if not answered.is_of(item):
                     raise RequestIdReused(path_of(item, "request_id"))
                 return answers.filled(answered.stored, item)
         work = self._works[item.session]
@@ -333,19 +336,14 @@ class MemoryChanges:
         correct_hashes(self._connection, self._dialect, self._wrongly_hashed)
         common = {"created_at": self._now, "updated_at": self._now}
         inserted = save_memories(self._connection, self._dialect, self._works, self._now, common)
-        requests = [
-            (
-                *(*session, request_id),
-                answered.stored.memory.memory_id,
-                answered.fingerprint,
-                answers.to_answer(answered.stored),
-            )
-            for (session, request_id), answered in self._requests.items()
+        new = [
+            receipts.row_of_store(*place, answered.fingerprint, answered.stored)
+            for place, answered in self._requests.items()
             if answered.is_new
         ]
-        if requests:
-            answered = as_columns(_ANSWER, requests)
-            inserted.append(Insertion(store_requests, answered, {"created_at": self._now}))
+        if new:
+            receipts.void(self._connection, self._dialect, self._void)
+            inserted.append(receipts.insertion(new, self._now))
         return inserted
 
     def save_ranks(self) -> None:

@@ -14,6 +14,7 @@ from memoryd.database.tables import (
     memory_history,
     schema,
     sessions,
+    store_receipts,
     store_requests,
 )
 from memoryd.domain.quotas import Usage
@@ -86,7 +87,7 @@ def purge(
     present: list[MemoryKey] = [(row.tenant, row.session_id, row.id) for row in found]
     if not present:
         return []
-    _blank_answers(connection, dialect, present)
+    _blank_answers(connection, dialect, found)
     rows = [dict(zip(PRIMARY_KEY, key, strict=True)) for key in present]
     dialect.delete_many(connection, memory_history, PRIMARY_KEY, rows)
     dialect.delete_many(connection, memories, PRIMARY_KEY, rows)
@@ -231,26 +232,39 @@ def _keys(
     return [(row[0], row[1], row[2]) for row in connection.execute(statement, parameters).all()]
 
 
-def _blank_answers(
-    connection: Connection, dialect: Dialect, victims: Collection[MemoryKey]
-) -> None:
-    """Take the text out of the answers; a retry brings its own."""
-    r = store_requests.c
-    session_key = (r.tenant, r.session_id)
-    owners = {(tenant, session_id) for tenant, session_id, _ in victims}
-    given = _look_up(
-        connection, dialect, session_key, owners, [*session_key, r.memory_id, r.request_id]
-    )
-    gone = set(victims)
-    named = [(t, session_id, i) for t, session_id, m, i in given if (t, session_id, m) in gone]
-    request_key = (*session_key, r.request_id)
-    found = _look_up(connection, dialect, request_key, named, [*request_key, r.answer])
-    blanked = [
-        {**dict(zip(REQUEST_KEY, row, strict=False)), "answer": answers.blanked(row.answer)}
-        for row in found
-    ]
-    if blanked:
-        dialect.update_many(connection, store_requests, REQUEST_KEY, blanked)
+def _blank_answers(connection: Connection, dialect: Dialect, victims: Sequence[Any]) -> None:
+    """Take the text out of the answers, and have them name memories that soon nothing else does.
+
+    A retry brings its own text.
+    """
+    ids = {(row.tenant, row.session_id, row.id) for row in victims}
+    made = {(row.tenant, row.session_id, row.created_revision): row.id for row in victims}
+    for table in (store_receipts, store_requests):
+        r = table.c
+        session_key = (r.tenant, r.session_id)
+        owners = {row[:2] for row in ids}
+        by_revision = (r.revision,) if table is store_receipts else ()
+        columns = [*session_key, r.request_id, r.memory_id, *by_revision]
+        named, nameless = [], []
+        for t, session_id, request, memory_id, *revision in _look_up(
+            connection, dialect, session_key, owners, columns
+        ):
+            if memory_id is None:
+                place = (t, session_id, *revision)
+                if place in made:
+                    nameless.append({**_request(t, session_id, request), "memory_id": made[place]})
+            elif (t, session_id, memory_id) in ids:
+                named.append((t, session_id, request))
+        request_key = (*session_key, r.request_id)
+        found = _look_up(connection, dialect, request_key, named, [*request_key, r.answer])
+        blanked = [{**_request(*row[:3]), "answer": answers.blanked(row.answer)} for row in found]
+        for rows in (nameless, blanked):
+            if rows:
+                dialect.update_many(connection, table, REQUEST_KEY, rows)
+
+
+def _request(*key: str) -> dict[str, Any]:
+    return dict(zip(REQUEST_KEY, key, strict=True))
 
 
 def _look_up(

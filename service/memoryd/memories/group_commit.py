@@ -87,9 +87,11 @@ class GroupCommit:
         queue_limit: int,
         batch_limit: int,
         quotas_of: Callable[[str], Quotas],
+        turns: asyncio.Semaphore,
         instruments: Instruments = SILENT,
     ) -> None:
-        """`quotas_of` gives those of a tenant."""
+        """`quotas_of` gives those of a tenant; `turns` bounds the transactions of all of a kind."""
+        self._turns = turns
         self._instruments = instruments
         self._quotas_of = quotas_of
         self._database = database
@@ -216,10 +218,11 @@ class GroupCommit:
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
-            await until_quiet(lambda: len(self._waiting))
-            batch = self._next_batch()
-            if batch:
-                await self._commit(batch)
+            async with self._turns:
+                await until_quiet(lambda: len(self._waiting))
+                batch = self._next_batch()
+                if batch:
+                    await self._commit(batch)
 
     def _next_batch(self) -> list[_Waiting]:
         taken = self._waiting.take(self._batch_limit, most_tenants=MAX_TENANTS)
@@ -315,14 +318,14 @@ class GroupCommit:
         tenants = {session.tenant for session in concerned}
         watched = self._cache.watch(concerned)
         try:
-            outcomes, plan = await self._database.write(body, tenants=tenants)
+            outcomes, plan = await self._database.commit(body, tenants=tenants)
         except MemorydError:
             raise
         except Exception:
             # Such as the unique index's, where the database has gone back to an earlier state.
             if not self._known.forget(concerned):
                 raise
-            outcomes, plan = await self._database.write(body, tenants=tenants)
+            outcomes, plan = await self._database.commit(body, tenants=tenants)
         finally:
             if unranked:
                 self._ranker.rank(unranked)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Column, Integer, func, select
 
 from memoryd.database.keyed import fetch_keyed
-from memoryd.database.tables import memories, memory_history, store_requests
+from memoryd.database.tables import memories, memory_history, store_receipts, store_requests
 from memoryd.memories import rows
 from memoryd.memories.rows import COLUMNS
 from memoryd.sessions.accounts import size_of_memory
+from memoryd.sessions.lock import SHARD_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -50,6 +51,10 @@ class Lookups:
     by_key: Lookup
     versions: Lookup
     requests: Lookup
+    """Answers that earlier releases have kept."""
+    receipts: Lookup
+    made: Lookup
+    """Ids of memories by the revision that made them."""
     kept_counts: Lookup
     overdue_counts: Lookup
     """Of the rows that are kept, those that have expired."""
@@ -69,6 +74,8 @@ def lookups_of(dialect: Dialect) -> Lookups:
     )
     id_key = (*memory_session, memories.c.id)
     key_key = (*memory_session, memories.c.key)
+    receipt_key = tuple(store_receipts.c[name] for name in (*SHARD_KEY, "request_id"))
+    made_key = (*memory_session, memories.c.created_revision)
     h = memory_history.c
     version_key = (h.tenant, h.session_id, h.revision)
     how_many = Column("how_many", Integer)
@@ -78,7 +85,11 @@ def lookups_of(dialect: Dialect) -> Lookups:
         count = (
             select(func.count())
             .select_from(memories)
-            .where(*(c == in_session.c[c.name] for c in memory_session), condition)
+            .where(
+                *(c == in_session.c[c.name] for c in memory_session),
+                *dialect.routing(memories),
+                condition,
+            )
             .correlate(in_session.source)
             .scalar_subquery()
         )
@@ -96,7 +107,7 @@ def lookups_of(dialect: Dialect) -> Lookups:
         )
         .label("place"),
     ).subquery()
-    r = store_requests.c
+    r, receipt = store_requests.c, store_receipts.c
     return Lookups(
         by_id=Lookup(id_key, dialect.look_up(id_key, COLUMNS)),
         by_content=Lookup(
@@ -114,6 +125,17 @@ def lookups_of(dialect: Dialect) -> Lookups:
                 (*request_key, r.memory_id, r.fingerprint, r.answer, r.created_at),
             ),
         ),
+        receipts=Lookup(
+            receipt_key,
+            dialect.look_up(
+                receipt_key,
+                (
+                    *(*receipt_key, receipt.fingerprint, receipt.revision, receipt.expires_at),
+                    *(receipt.memory_id, receipt.answer, receipt.created_at),
+                ),
+            ),
+        ),
+        made=Lookup(made_key, dialect.look_up(made_key, (*made_key, memories.c.id))),
         kept_counts=counts(memories.c.deleted_at.is_(None)),
         overdue_counts=counts(rows.overdue()),
         least_important=Lookup(

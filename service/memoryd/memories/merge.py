@@ -16,8 +16,7 @@ from memoryd.conversations.merging import (
 )
 from memoryd.conversations.writes import ExpireConversation
 from memoryd.database import statements
-from memoryd.database.dialect import columns_of
-from memoryd.database.tables import memories, sessions, store_requests
+from memoryd.database.tables import memories, sessions
 from memoryd.documents.merging import measure_documents, move_documents
 from memoryd.domain.documents import DocumentName
 from memoryd.domain.errors import RequestIdReused, SessionNotFound, SessionTooLarge
@@ -25,7 +24,7 @@ from memoryd.domain.ids import uuid7
 from memoryd.domain.quotas import Usage
 from memoryd.domain.records import Change, NewMemory
 from memoryd.domain.sessions import SessionSettings
-from memoryd.memories import deletion, rows
+from memoryd.memories import deletion, receipts, rows
 from memoryd.memories.lookups import lookups_of
 from memoryd.memories.merged_versions import MergedVersions, measure_versions
 from memoryd.memories.reader import Reader
@@ -312,8 +311,10 @@ class MergeWork:
         if not wanted.request_id:
             return None
         key = [(*wanted.target, wanted.request_id)]
-        for _, _, _, _, fingerprint, answer, _ in self._reader.fetch(self._lookups.requests, key):
-            if fingerprint != wanted.fingerprint:
+        for receipt in receipts.read(self._reader, self._dialect, key):
+            answer = receipt.answer
+            is_merge = "merged_sessions" in answer
+            if not (is_merge and wanted.fingerprint.startswith(receipt.fingerprint)):
                 raise RequestIdReused("request_id")
             # Earlier releases know no conversations.
             moved, merged, documents, conflicts, *talks = answer["merged_sessions"]
@@ -324,16 +325,11 @@ class MergeWork:
     def _remember_answer(self, wanted: Merge, merged: Merged) -> None:
         if not wanted.request_id:
             return
-        row = {
-            **wanted.target._asdict(),
-            "request_id": wanted.request_id,
-            "memory_id": "",
-            "fingerprint": wanted.fingerprint,
-            # With a revision, as stores have it that look a request up.
-            "answer": {"revision": 0, "merged_sessions": _as_json(merged)},
-            "created_at": self._now,
-        }
-        self._dialect.insert_many(self._connection, store_requests, columns_of([row]))
+        # With a revision, as stores have it that look a request up.
+        answer = {"revision": 0, "merged_sessions": _as_json(merged)}
+        row = receipts.row_of_merge(wanted.target, wanted.request_id, wanted.fingerprint, answer)
+        insertion = receipts.insertion([row], self._now)
+        self._dialect.insert_many(self._connection, *insertion)
 
 
 def _as_json(merged: Merged) -> list[Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import and_, bindparam, select
@@ -22,6 +23,7 @@ from memoryd.memories.group_commit import GroupCommit
 from memoryd.memories.lookups import lookups_of
 from memoryd.memories.merge import MergeWork
 from memoryd.memories.rows import COLUMNS, memory_of, size_on_page
+from memoryd.memories.shard_commits import ShardCommits
 from memoryd.memories.versions import read_versions
 from memoryd.memories.writes import Delete, Rollback, Store, Undelete, Update
 from memoryd.sessions.lock import lock_sessions
@@ -29,7 +31,6 @@ from memoryd.sessions.replica import SessionReads
 from memoryd.telemetry.instruments import SILENT
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
     from datetime import datetime
@@ -99,7 +100,8 @@ class MemoryStore:
             self.reads, max_bytes=cache_bytes, requests=instruments.cache_requests
         )
         """Sessions in memory."""
-        self._commits = GroupCommit(
+        make = partial(
+            GroupCommit,
             database,
             clock,
             notify,
@@ -108,7 +110,9 @@ class MemoryStore:
             batch_limit=batch_limit,
             quotas_of=quotas_of,
             instruments=instruments,
+            turns=asyncio.Semaphore(database.most_writers),
         )
+        self._commits = ShardCommits(database, make)
         self._by_id: BatchLoader[MemoryKey, Memory] = BatchLoader(database, self._read_by_id)
         self._by_key: BatchLoader[MemoryKey, Memory] = BatchLoader(database, self._read_by_key)
 

@@ -25,6 +25,7 @@ from memoryd.database.tables import (
     document_requests,
     memory_history,
     sessions,
+    store_receipts,
     store_requests,
 )
 from memoryd.database.tenancy import EVERY_TENANT
@@ -64,7 +65,7 @@ KEPT_HISTORY = timedelta(hours=24)
 THOROUGH_SECONDS = 3600.0
 """Between two runs of all steps; what expires is looked for more often."""
 
-REQUESTS = (store_requests, document_requests, conversation_requests)
+REQUESTS = (store_receipts, store_requests, document_requests, conversation_requests)
 """Tables of request ids."""
 
 HISTORIES = (

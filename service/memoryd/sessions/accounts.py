@@ -143,13 +143,17 @@ def counting(dialect: Dialect) -> Select[Any]:
 
     Columns are those of Usage twice, and `recounts`, null where there is no account.
     """
-    u = tenant_usage
+    names = (*Usage._fields, "recounts")
     values, counted = _usage([_totals(_counted_rows(dialect, name)) for name in _KINDS])
-    return select(
-        *values,
-        *(u.c[name] for name in Usage._fields),
-        u.c.recounts,
-    ).select_from(counted.outerjoin(u, u.c.tenant == _TENANT))
+    # Read for itself: it may be on another machine than what is counted.
+    account = (
+        select(*(tenant_usage.c[name] for name in names))
+        .where(tenant_usage.c.tenant == _TENANT)
+        .subquery()
+    )
+    return select(*values, *(account.c[name] for name in names)).select_from(
+        counted.outerjoin(account, true())
+    )
 
 
 _KINDS = ("memories", "sessions", "documents", "conversations", "messages")

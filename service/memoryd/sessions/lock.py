@@ -132,4 +132,6 @@ def by_key(
         .select_from(keys.source.join(table, and_(*(c == keys.c[c.name] for c in key))))
         .order_by(*key)
     )
-    return statement.with_for_update(of=table) if lock else statement
+    if not lock:
+        return statement
+    return statement.where(*dialect.routing(table)).with_for_update(of=table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,63 +16,71 @@ from memoryd.domain.sessions import SessionRecord, SessionSettings
 from memoryd.sessions.lock import KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from datetime import datetime
 
     from sqlalchemy import ColumnElement, Connection, Select, Table
 
     from memoryd.database.dialect import Dialect
 
-_OF_SESSION = and_(
-    memories.c.tenant == sessions.c.tenant, memories.c.session_id == sessions.c.session_id
-)
 _KEPT = memories.c.deleted_at.is_(None)
 
 
-def _overdue(table: Table) -> Any:
-    """How much of a table's rows of a session has expired by NOW and is not swept yet."""
+_SETTINGS = tuple(sessions.c[name] for name in SessionSettings._fields)
+
+Routing = Callable[["Table"], "Iterable[ColumnElement[bool]]"]
+"""As `Dialect.routing`."""
+
+
+def _unrouted(_table: Table) -> tuple[ColumnElement[bool], ...]:
+    return ()
+
+
+def _of(table: Table, value: ColumnElement[Any], *conditions: ColumnElement[bool]) -> Any:
+    """Give a value of a table's rows of the session."""
     t = table.c
     return (
-        select(func.count())
-        .where(
-            t.tenant == sessions.c.tenant,
-            t.session_id == sessions.c.session_id,
-            expired(t.expires_at),
-        )
+        select(value)
+        .where(t.tenant == sessions.c.tenant, t.session_id == sessions.c.session_id, *conditions)
         .correlate(sessions)
         .scalar_subquery()
     )
 
 
-_SETTINGS = tuple(sessions.c[name] for name in SessionSettings._fields)
+def _columns(routing: Routing) -> tuple[Any, ...]:
+    def overdue(table: Table, *conditions: ColumnElement[bool]) -> Any:
+        """Count what has expired by NOW and is not swept yet."""
+        due = expired(table.c.expires_at)
+        return _of(table, func.count(), *routing(table), *conditions, due)
+
+    return (
+        *KEY,
+        sessions.c.memory_count,
+        sessions.c.counted_revision,
+        (sessions.c.document_count - overdue(documents)).label("document_count"),
+        (sessions.c.conversation_count - overdue(conversations)).label("conversation_count"),
+        sessions.c.created_at,
+        sessions.c.updated_at,
+        sessions.c.revision,
+        sessions.c.settings_revision,
+        overdue(memories, _KEPT).label("overdue"),
+        *_SETTINGS,
+    )
 
 
-def _of_memories(value: ColumnElement[Any], *conditions: ColumnElement[bool]) -> Any:
-    return select(value).where(_OF_SESSION, *conditions).correlate(sessions).scalar_subquery()
+def _counted(routing: Routing) -> tuple[Any, ...]:
+    """What the rows of a session's memories say where its own does not."""
+    m, own = memories.c, tuple(routing(memories))
+    return (
+        _of(memories, func.count(), *own, _KEPT).label("kept"),
+        _of(memories, func.min(m.created_at), *own).label("first_created"),
+        _of(memories, func.max(m.updated_at), *own).label("last_updated"),
+        _of(memories, func.max(m.deleted_at), *own).label("last_deleted"),
+    )
 
 
-COLUMNS: tuple[Any, ...] = (
-    *KEY,
-    sessions.c.memory_count,
-    sessions.c.counted_revision,
-    (sessions.c.document_count - _overdue(documents)).label("document_count"),
-    (sessions.c.conversation_count - _overdue(conversations)).label("conversation_count"),
-    sessions.c.created_at,
-    sessions.c.updated_at,
-    sessions.c.revision,
-    sessions.c.settings_revision,
-    _of_memories(func.count(), _KEPT, expired(memories.c.expires_at)).label("overdue"),
-    *_SETTINGS,
-)
+COLUMNS = _columns(_unrouted)
 """What `record_of` makes a record of. `overdue` is what has expired by NOW and is not swept yet."""
-
-_COUNTED: tuple[Any, ...] = (
-    _of_memories(func.count(), _KEPT).label("kept"),
-    _of_memories(func.min(memories.c.created_at)).label("first_created"),
-    _of_memories(func.max(memories.c.updated_at)).label("last_updated"),
-    _of_memories(func.max(memories.c.deleted_at)).label("last_deleted"),
-)
-"""What the rows of a session's memories say where its own does not."""
 
 
 def is_counted(row: Sequence[Any]) -> bool:
@@ -81,7 +90,10 @@ def is_counted(row: Sequence[Any]) -> bool:
 
 
 def record_of(row: Sequence[Any]) -> SessionRecord:
-    """The record of a row that begins with COLUMNS, and ends with _COUNTED if it was counted."""
+    """The record of a row that begins with COLUMNS.
+
+    It ends with those of `_counted` if it was counted.
+    """
     tenant, session_id, memory_count, _, documents_found, conversations_found = row[:6]
     created_at, updated_at, revision, settings_revision, overdue = row[6:11]
     settings, counted = row[11 : len(COLUMNS)], row[len(COLUMNS) :]
@@ -151,15 +163,15 @@ def count(
 
 @cache
 def _by_key(dialect: Dialect) -> Select[Any]:
-    return _selected(dialect, COLUMNS)
+    return _selected(dialect, _columns(dialect.routing))
 
 
 @cache
 def _counting(dialect: Dialect) -> Select[Any]:
-    return _selected(dialect, (*COLUMNS, *_COUNTED))
+    return _selected(dialect, (*_columns(dialect.routing), *_counted(dialect.routing)))
 
 
 def _selected(dialect: Dialect, columns: tuple[Any, ...]) -> Select[Any]:
     keys = dialect.keys(*KEY)
     joined = keys.source.join(sessions, and_(*(c == keys.c[c.name] for c in KEY)))
-    return select(*columns).select_from(joined)
+    return select(*columns).select_from(joined).where(*dialect.routing(sessions))

@@ -431,6 +431,15 @@ class Settings(SettingsModel):
     database_pool_size: Integer = Field(
         default=10, ge=1, le=1000, description="The most connections that read; one more writes."
     )
+    database_writers: Integer = Field(
+        default=8,
+        ge=1,
+        le=100,
+        description=(
+            "The most transactions that write at a time on Citus, each to a shard; elsewhere it is "
+            "one."
+        ),
+    )
     database_timeout_seconds: Number = Field(
         default=4.0,
         gt=0,
