@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install serve test torture test-pgbouncer test-earlier-release test-later-schema test-http test-aio test-integrations resolve-frameworks test-oldest-frameworks test-newest-frameworks test-failover resolve-clients install-clients fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline image bench bench-access bench-adapters bench-peers bench-recall bench-relevance profile lock docs clients test-languages examples example-node example-go clean test-alerts bench-telemetry screenshots FORCE
+.PHONY: help install serve test torture test-pgbouncer test-earlier-release test-later-schema test-http test-aio test-integrations resolve-frameworks test-oldest-frameworks test-newest-frameworks test-citus test-citus-stub test-failover resolve-clients install-clients fuzz fuzz-requests fuzz-calls fuzz-frames fuzz-settings lint lint-python lint-protos lint-docker format generate baseline image bench bench-access bench-adapters bench-peers bench-recall bench-relevance profile lock docs clients test-languages examples example-node example-go clean test-alerts bench-telemetry screenshots FORCE
 
 # make PYTHON=python3.13 install
 CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)

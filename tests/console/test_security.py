@@ -127,6 +127,7 @@ async def test_over_tls_the_cookie_never_goes_in_the_clear(serve, tls_folder, pl
         base_url=origin, extra_http_headers={"origin": origin}, ignore_https_errors=True
     )
     answer = await context.post("/sign-in", form={"once": once}, max_redirects=0)
+    assert answer.status == 303, await answer.text()
     assert "; secure" in answer.headers["set-cookie"].lower()
     assert (await context.get("/", max_redirects=0)).status == 200
     await context.dispose()
