@@ -19,6 +19,7 @@ from texts import Texts
 from work import store_request
 
 from memoryd.database.engine import Database
+from memoryd.domain.audit import Audited
 from memoryd.domain.content import clean, hashes_of, normalise, simhash
 from memoryd.domain.ids import uuid7
 from memoryd.domain.principals import NO_ONE, Scope
@@ -78,6 +79,7 @@ def validating() -> Callable[[pb.StoreMemoryRequest], NewMemory]:
         parser.new_memory,
         None,
         Scope.MEMORIES_WRITE,
+        Audited.IN_ALL,
         check_size=check_store,
         is_plain=is_plain_store,
     )
