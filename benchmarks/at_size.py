@@ -23,7 +23,7 @@ from texts import SEED, Texts
 from work import store_request
 
 from memoryd.database.tables import schema
-from memoryd.database.types import UtcDateTime
+from memoryd.database.types import CompactTime, UtcDateTime
 from memoryd.v1 import memory_pb2 as pb
 from memoryd.v1 import session_pb2
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from harness import Database
+    from sqlalchemy import Column
 
 PER_SESSION = 100
 COPIED_AT_ONCE = 200
@@ -72,10 +73,7 @@ async def copy(connection: asyncpg.Connection, sessions: int) -> None:
             if "session_id" in table.c:
                 others = [c for c in table.c if c.name != "session_id"]
                 values = ", ".join(
-                    f"{c.name} - n * interval '{step} seconds'"
-                    if isinstance(c.type, UtcDateTime)
-                    else c.name
-                    for c in others
+                    f"{c.name} - n * {earlier(c, step)}" if is_time(c) else c.name for c in others
                 )
                 await connection.execute(
                     f"INSERT INTO {table.name} (session_id, {', '.join(c.name for c in others)})"  # noqa: S608  names of our schema
@@ -88,6 +86,17 @@ async def copy(connection: asyncpg.Connection, sessions: int) -> None:
                     timeout=None,
                 )
     await connection.execute("VACUUM ANALYZE", timeout=None)
+
+
+def is_time(column: Column[Any]) -> bool:
+    return isinstance(column.type, UtcDateTime)
+
+
+def earlier(column: Column[Any], seconds: float) -> str:
+    """A span as a time's column has it, in SQL."""
+    if isinstance(column.type, CompactTime):
+        return f"{round(seconds * 1e6)}::bigint"
+    return f"interval '{seconds} seconds'"
 
 
 async def bytes_by_table(connection: asyncpg.Connection) -> dict[str, int]:
