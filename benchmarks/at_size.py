@@ -1,7 +1,9 @@
 """What many memories over many sessions take on disk, and what goes over all of them costs.
 
 One session is stored by the service, with a `request_id` for each memory and a vector; PostgreSQL
-copies its rows to the other sessions. So each table has what the service writes into it.
+copies its rows to the other sessions. So each table has what the service writes into it. What goes
+over all of them is measured twice: as it is, and as it is sent to Citus, where the same PostgreSQL
+says that it is Citus with shards of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ import random
 import statistics
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import asyncpg
 import grpc.aio
@@ -29,6 +32,9 @@ from memoryd.v1 import session_pb2
 from memoryd.v1.memory_pb2_grpc import MemoryServiceStub
 from memoryd.v1.session_pb2_grpc import SessionServiceStub
 
+sys.path.append(str(Path(__file__).parents[1]))  # the stub is shared with the tests
+from tests import citus_stub
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
@@ -39,12 +45,25 @@ PER_SESSION = 100
 COPIED_AT_ONCE = 200
 """Sessions."""
 FIRST = "session-0"
-DUE = 0.01
-"""The share of memories that have expired when the sweeper comes."""
+CYCLE = 100
+"""Sessions are chosen by their number's remainder; of one remainder all memories have expired when
+the sweeper comes."""
 CALLS = 50
 PAGE = 100
 """Sessions, as many as there are in the small tables."""
+COPYING = ("max_wal_size = '8GB'", "checkpoint_timeout = '30min'")
+"""Settings of PostgreSQL while rows are copied: fewer checkpoints."""
 VARIABLES = {"MEMORY_MAX_ENTRIES": "1000", "MEMORYD_LOG_LEVEL": "error"}
+
+
+class Part(NamedTuple):
+    """Sessions that one way is measured on, by the remainders of their numbers."""
+
+    due: int
+    others: range
+
+
+PARTS = {"plain": Part(1, range(2, 50)), "as Citus": Part(51, range(52, CYCLE))}
 
 
 async def store_first(address: str, connection: asyncpg.Connection) -> None:
@@ -68,6 +87,10 @@ async def copy(connection: asyncpg.Connection, sessions: int) -> None:
     Times lie within the day before: as far apart as they are in a service, and nothing is due.
     """
     step = 86_400 / sessions
+    for setting in COPYING:
+        await connection.execute(f"ALTER SYSTEM SET {setting}")
+    await connection.execute("SELECT pg_reload_conf()")
+    await connection.execute("SET synchronous_commit = off")
     for first in range(1, sessions, COPIED_AT_ONCE):
         for table in schema.sorted_tables:
             if "session_id" in table.c:
@@ -86,6 +109,9 @@ async def copy(connection: asyncpg.Connection, sessions: int) -> None:
                     timeout=None,
                 )
     await connection.execute("VACUUM ANALYZE", timeout=None)
+    await connection.execute("RESET synchronous_commit")
+    await connection.execute("ALTER SYSTEM RESET ALL")
+    await connection.execute("SELECT pg_reload_conf()")
 
 
 def is_time(column: Column[Any]) -> bool:
@@ -109,22 +135,29 @@ async def bytes_by_table(connection: asyncpg.Connection) -> dict[str, int]:
     return {row["relname"]: row["size"] for row in found}
 
 
-async def swept(kept_in: Database) -> float:
-    """Seconds of `memoryd sweep --once`, its start included."""
+async def commanded(kept_in: Database, *arguments: str) -> float:
+    """Seconds that a command of memoryd takes, its start included."""
     begun = time.perf_counter()
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "memoryd", "sweep", "--once"),
+        *(sys.executable, "-m", "memoryd", *arguments),
         env={**os.environ, **VARIABLES, "MEMORYD_DATABASE_URL": kept_in.url},
         stdout=asyncio.subprocess.DEVNULL,
     )
     if await process.wait():
-        raise SystemExit("the sweeper failed")
+        raise SystemExit(f"memoryd {' '.join(arguments)} failed")
     return time.perf_counter() - begun
 
 
-async def expire(connection: asyncpg.Connection, sessions: int) -> int:
+async def become_citus(connection: asyncpg.Connection, kept_in: Database) -> None:
+    """Have PostgreSQL say that it is Citus, and spread the tables as there."""
+    for statement in citus_stub.STATEMENTS:
+        await connection.execute(statement)
+    await commanded(kept_in, "migrate", "--distribute")
+
+
+async def expire(connection: asyncpg.Connection, sessions: int, part: Part) -> int:
     """Let the memories of some sessions expire; give their number."""
-    due = [f"session-{number}" for number in range(1, sessions, round(1 / DUE))]
+    due = [f"session-{number}" for number in range(part.due, sessions, CYCLE)]
     await connection.execute(
         "UPDATE memories SET expires_at = now() - interval '1 second' WHERE session_id = ANY($1)",
         due,
@@ -142,7 +175,7 @@ async def median_ms(calls: Iterable[Callable[[], Awaitable[object]]]) -> float:
     return 1e3 * statistics.median(waits)
 
 
-async def called(address: str, sessions: int) -> dict[str, float]:
+async def called(address: str, sessions: int, part: Part) -> dict[str, float]:
     """Medians in milliseconds of one caller."""
     async with grpc.aio.insecure_channel(address) as channel:
         memory, listed = MemoryServiceStub(channel), SessionServiceStub(channel)
@@ -159,8 +192,7 @@ async def called(address: str, sessions: int) -> dict[str, float]:
         async def erase(session_id: str) -> None:
             await memory.EraseSession(pb.EraseSessionRequest(session_id=session_id))
 
-        # None that has expired, nor the first.
-        alive = [number for number in range(2, sessions) if number % round(1 / DUE) != 1]
+        alive = [number for number in range(sessions) if number % CYCLE in part.others]
         chosen = random.Random(SEED).sample(alive, min(CALLS, len(alive)))  # noqa: S311  repeatable
         names = [f"session-{number}" for number in chosen]
         await export(FIRST)  # the first call of all connects
@@ -173,32 +205,34 @@ async def called(address: str, sessions: int) -> dict[str, float]:
         }
 
 
+async def measured(kept_in: Database, sessions: int, part: Part) -> dict[str, Any]:
+    """Sweep, with memories that have expired and without, and call."""
+    idle = await commanded(kept_in, "sweep", "--once")
+    connection = await asyncpg.connect(kept_in.plain_url)
+    due = await expire(connection, sessions, part)
+    await connection.close()
+    busy = await commanded(kept_in, "sweep", "--once")
+    with memoryd(kept_in, **VARIABLES) as server:
+        medians = await called(server.address, sessions, part)
+    return {"nothing_due": idle, "due": due, "swept": busy, "medians": medians}
+
+
 async def at_size(memories: int) -> dict[str, Any]:
     """Measure on PostgreSQL with this many memories."""
     sessions = memories // PER_SESSION
     with database("postgresql") as kept_in:
+        connection = await asyncpg.connect(kept_in.plain_url)
         with memoryd(kept_in, **VARIABLES) as server:
-            connection = await asyncpg.connect(kept_in.plain_url)
             await store_first(server.address, connection)
         begun = time.perf_counter()
         await copy(connection, sessions)
         print(f"{memories:,} memories copied in {time.perf_counter() - begun:.0f} s", flush=True)
         sizes = await bytes_by_table(connection)
-        idle = await swept(kept_in)
-        due = await expire(connection, sessions)
-        busy = await swept(kept_in)
+        ways = {"plain": await measured(kept_in, sessions, PARTS["plain"])}
+        await become_citus(connection, kept_in)
         await connection.close()
-        with memoryd(kept_in, **VARIABLES) as server:
-            medians = await called(server.address, sessions)
-    return {
-        "memories": memories,
-        "sessions": sessions,
-        "bytes": sizes,
-        "nothing_due": idle,
-        "due": due,
-        "swept": busy,
-        "medians": medians,
-    }
+        ways["as Citus"] = await measured(kept_in, sessions, PARTS["as Citus"])
+    return {"memories": memories, "sessions": sessions, "bytes": sizes, "ways": ways}
 
 
 async def run_at_size(least: int, most: int) -> list[dict[str, Any]]:
@@ -212,14 +246,16 @@ async def run_at_size(least: int, most: int) -> list[dict[str, Any]]:
     )
     for table, size in each.items():
         print(f"  {table:20}{size:9,.1f}")
-    for one in (small, large):
-        print(
-            f"{one['memories']:,}: swept in {one['nothing_due']:.1f} s with nothing due,"
-            f" in {one['swept']:.1f} s with {one['due']:,} memories expired",
-            flush=True,
-        )
-    for name, after in large["medians"].items():
-        before = small["medians"][name]
-        label = f"p50 of {name} {before:.2f} → {after:.2f} ms, ×"
-        print(verdict(label, after / before, GROWTH_BOUND), flush=True)
+    for way in PARTS:
+        for one in (small, large):
+            seen = one["ways"][way]
+            print(
+                f"{way}, {one['memories']:,}: swept in {seen['nothing_due']:.1f} s with nothing"
+                f" due, in {seen['swept']:.1f} s with {seen['due']:,} memories expired",
+                flush=True,
+            )
+        for name, after in large["ways"][way]["medians"].items():
+            before = small["ways"][way]["medians"][name]
+            label = f"{way}: p50 of {name} {before:.2f} → {after:.2f} ms, ×"
+            print(verdict(label, after / before, GROWTH_BOUND), flush=True)
     return [small, large]
