@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 import sys
@@ -12,7 +13,10 @@ import pytest
 from playwright.async_api import APIRequestContext, Browser, Page
 from tests.console.conftest import Site, enter
 from tests.console.crawl import crawl, fill
+from tests.locks import writes_blocked
+from tests.patience import PATIENT
 
+from memoryd.client import ResourceExhausted
 from memoryd.console.cookies import COOKIE
 from memoryd.console.once import OnceLink, code_of
 
@@ -54,6 +58,35 @@ async def test_the_link_signs_in_once(site: Site, calling):
     assert refused.status == 403
     assert (await other.get("/", max_redirects=0)).status == 303
     assert "has been used" in await (await other.get(path)).text()
+
+
+async def test_a_link_that_could_not_sign_in_is_not_used_up(
+    serve, calling, database_url, eventually
+):
+    running = await serve(MEMORYD_MAX_CALLS="1", **PATIENT)
+    site = Site(running, f"http://{running.server.http_address}")
+    once = site.link.partition("once=")[2]
+    one = await calling(site)
+    async with site.memories() as memories:
+        memory_id = (await memories.store("ada", "prefers e-mail")).memory.memory_id
+
+        async def is_refused() -> bool:
+            try:
+                await memories.get("ada", memory_id)
+            except ResourceExhausted:
+                return True
+            return False
+
+        async with writes_blocked(database_url):
+            waiting = asyncio.create_task(memories.store("ada", "lives in Bremen"))
+            await asyncio.sleep(0)  # it is sent first
+            await eventually(is_refused)
+            refused = await one.post("/sign-in", form={"once": once}, max_redirects=0)
+        await waiting
+    assert refused.status == 429
+    assert "set-cookie" not in refused.headers
+    assert f'value="{once}"' in await refused.text()  # to press the button again
+    assert (await one.post("/sign-in", form={"once": once}, max_redirects=0)).status == 303
 
 
 @pytest.mark.parametrize("once", ["", "0", "é", "x" * 64])

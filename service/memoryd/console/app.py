@@ -154,7 +154,7 @@ class Console:
     ) -> Response:
         channel = self._channel(request, signed_in.key)
         try:
-            who = await AccessClient(channel=channel).who_am_i()
+            who = await AccessClient(channel=channel, timeout=None).who_am_i()
         except MemorydError as error:
             if error.code is grpc.StatusCode.UNAUTHENTICATED:
                 return _signed_out(request, _to_sign_in(request))
@@ -191,9 +191,15 @@ class Console:
         return InProcessChannel(self._handlers, {**request.scope, "headers": headers})
 
     def _sign_in_page(
-        self, request: Request, *, status: int = 200, message: str = "", after: str = ""
+        self,
+        request: Request,
+        *,
+        status: int = 200,
+        message: str = "",
+        after: str = "",
+        once: str = "",
     ) -> Response:
-        once = request.query_params.get("once", "")
+        once = once or request.query_params.get("once", "")
         return self._plain_page(
             "sign_in.html",
             status,
@@ -207,21 +213,24 @@ class Console:
     async def _sign_in(self, request: Request, form: Mapping[str, list[str]]) -> Response:
         key = form.get("key", [""])[0].strip()
         after = form.get("after", ["/"])[0]
+        once = form.get("once", [""])[0]
         if self._once is not None:
             key = ""
-            if not self._once.use(form.get("once", [""])[0]):
-                return self._sign_in_page(
-                    request, status=HTTPStatus.FORBIDDEN, message="This link has been used."
-                )
+            if not self._once.is_right(once):
+                return self._spent(request)
         elif not (key.isascii() and key.isprintable() and key):
             return self._sign_in_page(
                 request, status=HTTPStatus.BAD_REQUEST, message="Give an API key.", after=after
             )
         try:
-            await AccessClient(channel=self._channel(request, key)).who_am_i()
+            await AccessClient(channel=self._channel(request, key), timeout=None).who_am_i()
         except MemorydError as error:
             status = HTTP_STATUS[error.code]
-            return self._sign_in_page(request, status=status, message=error.message, after=after)
+            return self._sign_in_page(
+                request, status=status, message=error.message, after=after, once=once
+            )
+        if self._once is not None and not self._once.use(once):  # last, so that a retry has it
+            return self._spent(request)
         response = RedirectResponse(after if _LOCAL.fullmatch(after) else "/", HTTPStatus.SEE_OTHER)
         response.set_cookie(
             COOKIE,
@@ -232,6 +241,11 @@ class Console:
             samesite="strict",
         )
         return response
+
+    def _spent(self, request: Request) -> Response:
+        return self._sign_in_page(
+            request, status=HTTPStatus.FORBIDDEN, message="This link has been used."
+        )
 
     def _plain_page(self, template: str, status: int, **values: Any) -> Response:
         """A page for who need not be signed in."""

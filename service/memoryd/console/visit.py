@@ -10,7 +10,6 @@ import grpc.aio
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from memoryd.client import (
-    DEFAULT_TIMEOUT,
     AccessClient,
     ConversationClient,
     DocumentClient,
@@ -60,6 +59,7 @@ class Visit:
 
         `half_life_days`: of importance; `grpc_port`: where the same is served over gRPC.
         """
+        # Clients time nothing out: the server bounds what a call in process may take.
         self.request = request
         self.parts = parts
         self.who = who
@@ -75,27 +75,27 @@ class Visit:
 
     @cached_property
     def memories(self) -> MemoryClient:
-        return MemoryClient(channel=self.channel)
+        return MemoryClient(channel=self.channel, timeout=None)
 
     @cached_property
     def sessions(self) -> SessionClient:
-        return SessionClient(channel=self.channel)
+        return SessionClient(channel=self.channel, timeout=None)
 
     @cached_property
     def documents(self) -> DocumentClient:
-        return DocumentClient(channel=self.channel)
+        return DocumentClient(channel=self.channel, timeout=None)
 
     @cached_property
     def conversations(self) -> ConversationClient:
-        return ConversationClient(channel=self.channel)
+        return ConversationClient(channel=self.channel, timeout=None)
 
     @cached_property
     def tools(self) -> ToolConfigClient:
-        return ToolConfigClient(channel=self.channel)
+        return ToolConfigClient(channel=self.channel, timeout=None)
 
     @cached_property
     def access(self) -> AccessClient:
-        return AccessClient(channel=self.channel)
+        return AccessClient(channel=self.channel, timeout=None)
 
     async def answer(self, method: Any, request: Any) -> Any:
         """What a method of a stub answers, for pages of a list, which clients turn by themselves.
@@ -103,7 +103,7 @@ class Visit:
         Raises MemorydError.
         """
         try:
-            return await method(request, timeout=DEFAULT_TIMEOUT)
+            return await method(request)
         except grpc.aio.AioRpcError as error:
             raise error_from(error) from None
 
