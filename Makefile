@@ -187,6 +187,7 @@ lint-python: .venv/.installed
 	$(RUN) ruff check
 	$(RUN) ruff format --check
 	$(RUN) mypy
+	$(RUN) mypy benchmarks/*.py
 	$(RUN) lint-imports --no-logo
 
 lint-protos: .venv/.installed build/stubs-venv/.installed

@@ -14,6 +14,7 @@ import random
 import statistics
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -200,8 +201,8 @@ async def called(address: str, sessions: int, part: Part) -> dict[str, float]:
             f"a page of {PAGE:,} sessions": await median_ms(
                 [next_page] * max(1, min(CALLS, sessions // PAGE))
             ),
-            "ExportMemories": await median_ms([lambda n=n: export(n) for n in names]),
-            "EraseSession": await median_ms([lambda n=n: erase(n) for n in names]),
+            "ExportMemories": await median_ms([partial(export, n) for n in names]),
+            "EraseSession": await median_ms([partial(erase, n) for n in names]),
         }
 
 

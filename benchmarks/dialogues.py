@@ -94,7 +94,7 @@ def _joined(
 ) -> Dialogue:
     different: dict[str, int] = {}
     place_of = {i: different.setdefault(turn.content, len(different)) for i, turn in turns}
-    first = {}
+    first: dict[int, Turn] = {}
     for i, turn in turns:
         first.setdefault(place_of[i], turn)
     questions = (

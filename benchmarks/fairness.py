@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 import grpc
 import uvloop
@@ -24,6 +25,10 @@ from harness import KINDS, database, memoryd
 
 from memoryd.v1 import access_pb2
 from memoryd.v1 import memory_pb2 as pb
+
+if TYPE_CHECKING:
+    from connections import Connections
+    from google.protobuf.message import Message
 
 SERVICE = "memoryd.v1.MemoryService"
 VARIABLES = {"MEMORY_MAX_ENTRIES": "1000", "MEMORYD_LOG_LEVEL": "error"}
@@ -37,7 +42,7 @@ PERCENT = 100
 class Tenant:
     """Calls of one tenant, and how they went."""
 
-    def __init__(self, connections: object, name: str) -> None:
+    def __init__(self, connections: Connections, name: str) -> None:
         self._store = connections.calls(SERVICE, "StoreMemory")
         self._list = connections.calls(SERVICE, "RetrieveMemories")
         self._name = name
@@ -48,6 +53,7 @@ class Tenant:
     async def call(self) -> None:
         self._number += 1
         number, session = self._number, f"{self._name}-{self._number % 8}"
+        request: Message
         if number % 2:
             request = pb.StoreMemoryRequest(session_id=session, content=f"fact {number}")
             call = self._store[number % len(self._store)]
@@ -149,7 +155,8 @@ async def main() -> None:
     parser.add_argument("--flood", nargs=2, metavar=("ADDRESS", "KEY"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.flood:
-        await flood(*options.flood, options)
+        address, key = options.flood
+        await flood(address, key, options)
         return
     print(
         f"{'':12}{'p99 alone':>12}{'beside':>12}{'ratio':>8}{'refused':>10}"

@@ -61,7 +61,8 @@ def principal(vectors: np.ndarray, count: int) -> np.ndarray:
     kept = found[:, ::-1][:, :count]
     # A direction's sign is arbitrary; so that every machine makes the same one.
     largest = kept[np.abs(kept).argmax(axis=0), np.arange(kept.shape[1])]
-    return (kept * np.sign(largest)).astype(np.float16)
+    directions: np.ndarray = (kept * np.sign(largest)).astype(np.float16)
+    return directions
 
 
 def main() -> None:

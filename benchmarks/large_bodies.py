@@ -294,7 +294,8 @@ async def main() -> None:
     parser.add_argument("--call", nargs=2, metavar=("WHAT", "ADDRESS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.call:
-        await call(*options.call, options)
+        what, address = options.call
+        await call(what, address, options)
         return
     print(
         ROW.format(

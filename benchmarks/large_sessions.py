@@ -11,15 +11,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
-import re
-import runpy
 import sqlite3
 import statistics
-import sys
 import time
 from collections import defaultdict
 from contextlib import AsyncExitStack, closing
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +29,6 @@ from work import BATCH, SERVICE, question, store_request
 
 from memoryd.database.migrate import migrate
 from memoryd.domain.content import hashes_of
-from memoryd.rpc.memories import service
 from memoryd.v1 import memory_pb2 as pb
 
 if TYPE_CHECKING:
@@ -41,8 +36,6 @@ if TYPE_CHECKING:
 
     from connections import Connections
     from harness import Database
-
-    from memoryd.domain.records import Capacity, Session
 
 SIZES = (1_000, 10_000, 100_000)
 CALLS = 15
@@ -61,7 +54,7 @@ COLUMNS = (
     "access_count", "created_at", "updated_at", "content_hash", "semantic_hash", "expires_at",
     "revision", "created_revision",
 )  # fmt: skip
-SESSION_COLUMNS = ("tenant", "session_id", "revision")
+SESSION_COLUMNS = ("tenant", "session_id", "revision", "memory_limit")
 
 
 def session_id(use: str, size: int) -> str:
@@ -70,24 +63,6 @@ def session_id(use: str, size: int) -> str:
 
 def memory_id(place: int) -> str:
     return f"01900000-0000-7000-8000-{place:012x}"
-
-
-def limit_of(name: str) -> int:
-    """How many memories a session may hold, by its name."""
-    use, size = re.fullmatch(r"(\w+)-(\d+)", name).groups()
-    return int(size) * (1 if use == "full" else ROOM)
-
-
-def serve() -> None:
-    """Be `memoryd`, with sessions that may hold what their names say."""
-    capacity = service.MemoryService._capacity  # noqa: SLF001  no setting goes so far
-
-    def of_session(self: service.MemoryService, session: Session) -> Capacity:
-        return replace(capacity(self, session), max_entries=limit_of(session.session_id))
-
-    service.MemoryService._capacity = of_session  # noqa: SLF001  as above
-    sys.argv = sys.argv[sys.argv.index("memoryd") :]
-    runpy.run_module("memoryd", run_name="__main__", alter_sys=True)
 
 
 def memory_rows(name: str, size: int, *, as_text: bool) -> Iterator[tuple[Any, ...]]:
@@ -112,8 +87,13 @@ def memory_rows(name: str, size: int, *, as_text: bool) -> Iterator[tuple[Any, .
 
 async def load(kept_in: Database, sizes: list[int]) -> None:
     await migrate(kept_in.url)
-    named = [(session_id(use, size), size) for size in sizes for use in ("full", "open")]
-    sessions = [("default", name, size) for name, size in named]
+    limits = {"full": 1, "open": ROOM}
+    sessions = [
+        ("default", session_id(use, size), size, size * room)
+        for size in sizes
+        for use, room in limits.items()
+    ]
+    named = [(name, size) for _, name, size, _ in sessions]
     if kept_in.process is None:
         with closing(sqlite3.connect(kept_in.plain_url)) as file, file:
             insert_rows(file, "sessions", SESSION_COLUMNS, iter(sessions))
@@ -243,20 +223,19 @@ async def measure(kind: str, given: argparse.Namespace) -> Times:
     found: Times = defaultdict(lambda: defaultdict(list))
     with database(kind) as kept_in:
         await load(kept_in, given.sizes)
-        command = (sys.executable, __file__, "serve")
         options = {
             "MEMORYD_LOG_LEVEL": "error",
             "MEMORYD_SESSION_CACHE_BYTES": str(CACHE_BYTES),
             "MEMORYD_DATABASE_TIMEOUT_SECONDS": "30",
         }
         async with AsyncExitStack() as stack:
-            server = stack.enter_context(memoryd(kept_in, command=command, **options))
+            server = stack.enter_context(memoryd(kept_in, **options))
             calls = Calls(await stack.enter_async_context(connected(server.address)))
             await measure_first(calls, given.sizes, found)
             for _ in range(given.rounds):
                 await measure_round(calls, given.sizes, found)
             if kind == "postgresql":  # an SQLite file has one server
-                second = stack.enter_context(memoryd(kept_in, command=command, **options))
+                second = stack.enter_context(memoryd(kept_in, **options))
                 others = Calls(await stack.enter_async_context(connected(second.address)))
                 await measure_beside(calls, others, given.sizes, found)
     return found
@@ -324,7 +303,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["serve"]:
-        serve()
-    else:
-        main()
+    main()

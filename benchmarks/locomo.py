@@ -67,7 +67,7 @@ def ndcg(found: Sequence[object], evidence: frozenset[object], k: int) -> float:
 
 def _conversation(raw: dict[str, Any]) -> Conversation:
     turns = tuple(_turns(raw["conversation"]))
-    known = {turn.turn_id for turn in turns}
+    known = frozenset(turn.turn_id for turn in turns)
     asked = (
         Question(item["question"], item["category"], known & _evidence(item.get("evidence", ())))
         for item in raw["qa"]

@@ -212,11 +212,12 @@ async def stored_rss(kind: str, count: int) -> dict[str, Any]:
 def median_of(growth: list[dict[str, Any]], kind: str, memories: int, name: str) -> float:
     """The median latency of the median round."""
     wanted = (kind, memories, name)
-    return statistics.median(
+    medians: list[float] = [
         point["p50"]
         for point in growth
         if (point["server"], point["memories"], point["work"]) == wanted
-    )
+    ]
+    return statistics.median(medians)
 
 
 async def run_long(given: argparse.Namespace) -> dict[str, Any]:

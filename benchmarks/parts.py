@@ -77,7 +77,7 @@ def validating() -> Callable[[pb.StoreMemoryRequest], NewMemory]:
     )
     method = Method(
         parser.new_memory,
-        None,
+        lambda _new, _call: None,  # nothing is stored
         Scope.MEMORIES_WRITE,
         Audited.IN_ALL,
         check_size=check_store,

@@ -22,6 +22,7 @@ import time
 import uuid
 from contextlib import AsyncExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -249,7 +250,7 @@ class AgentsSession:
         from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415  the same
 
         engine = create_async_engine(make_url(url).set(drivername="postgresql+asyncpg"))
-        self._session = lambda name: SQLAlchemySession(name, engine=engine)
+        self._session: Callable[[str], Any] = partial(SQLAlchemySession, engine=engine)
         self._tables = SQLAlchemySession("", engine=engine, create_tables=True)
         texts = Texts(SEED)
         self._exchanges = itertools.cycle([_items(texts) for _ in range(VALUES)])
@@ -392,9 +393,7 @@ async def main(system: str, url: str, postmaster: int) -> None:
             await drive(once, callers=callers, seconds=seconds / 4)
             sample = await accounted(
                 here,
-                lambda once=once, callers=callers, seconds=seconds: drive(
-                    once, callers=callers, seconds=seconds
-                ),
+                partial(drive, once, callers=callers, seconds=seconds),
             )
             print(json.dumps(asdict(sample)), flush=True)
 

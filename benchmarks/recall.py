@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from grpc.aio import Channel
     from harness import Server
 
+    from memoryd.v1.memory_pb2_grpc import MemoryServiceAsyncStub
+
 EMBEDDERS = ("none", "multilingual", "static", "minilm")
 ALONE = "BM25 alone"
 FACTS = "facts"
@@ -228,14 +230,15 @@ def store_request(session_id: str, turn: Turn) -> pb.StoreMemoryRequest:
 
 
 def message_of(turn: Turn) -> conversation_pb2.Message:
-    message = conversation_pb2.Message(author=turn.speaker, parts=[{"text": turn.content}])
+    part = conversation_pb2.Part(text=turn.content)
+    message = conversation_pb2.Message(author=turn.speaker, parts=[part])
     if turn.occurred_at:
         message.occur_time.FromDatetime(turn.occurred_at)
     return message
 
 
 async def warm(
-    memory: MemoryServiceStub, dialogue: Dialogue, last: pb.Memory, *, vectors: bool
+    memory: MemoryServiceAsyncStub, dialogue: Dialogue, last: pb.Memory, *, vectors: bool
 ) -> None:
     """Query until the last memory has its vector, as all before it then have."""
     # One question may have stop words alone, which an embedder that adds up words does not embed.

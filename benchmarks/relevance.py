@@ -209,10 +209,12 @@ def ask(every: Sequence[Talk], embedder: Embedder | None) -> Iterator[Asked]:
 def _index(talk: Talk, vectors: NDArray[np.float16] | None, span: range) -> SessionIndex:
     documents = [
         Document(
-            str(n), *talk.turns[n][:1], n, NOW, *talk.turns[n][1:],
+            str(n), content, n, NOW, speaker, occurred_at, episode,
             None if vectors is None else vectors[n],
         )
-        for n in span
+        for n, (content, speaker, occurred_at, episode) in zip(
+            span, talk.turns[span.start : span.stop], strict=True
+        )
     ]  # fmt: skip
     return SessionIndex(documents, dimensions=0 if vectors is None else vectors.shape[1])
 

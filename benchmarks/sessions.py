@@ -25,6 +25,8 @@ from memoryd.v1.session_pb2_grpc import SessionServiceStub
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from memoryd.v1.session_pb2_grpc import SessionServiceAsyncStub
+
 FIRST = 10_000_000
 PAGE = 50
 TIMES = 200
@@ -55,7 +57,7 @@ async def fill(kept_in: Database, count: int) -> None:
     await engine.dispose()
 
 
-async def median(stub: SessionServiceStub, requests: Sequence[ListSessionsRequest]) -> float:
+async def median(stub: SessionServiceAsyncStub, requests: Sequence[ListSessionsRequest]) -> float:
     """Milliseconds of a page."""
     taken = []
     for request in requests:

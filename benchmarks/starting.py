@@ -48,13 +48,13 @@ def start() -> Start:
     return Start(
         statistics.median(seconds),
         int(statistics.median(rss)),
-        sum(times.values()),
-        dict(times.most_common(NAMED)),
+        times.total() / 1e6,
+        {name: spent / 1e6 for name, spent in times.most_common(NAMED)},
     )
 
 
 def import_times() -> Counter[str]:
-    """Seconds that each package's modules take to import, by `-X importtime`."""
+    """Microseconds that each package's modules take to import, by `-X importtime`."""
     output = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", "import memoryd.server, memoryd.__main__"],
         capture_output=True,
@@ -63,5 +63,5 @@ def import_times() -> Counter[str]:
     ).stderr
     times: Counter[str] = Counter()
     for microseconds, module in _IMPORT.findall(output):
-        times[module.partition(".")[0]] += int(microseconds) / 1e6
+        times[module.partition(".")[0]] += int(microseconds)
     return times

@@ -36,7 +36,7 @@ sys.path.append(str(Path(__file__).parents[1]))  # the attacks are shared with t
 from tests import strangers
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 
     from harness import Server
 
@@ -166,7 +166,7 @@ class Scene:
     label: str
     attack: Callable[[str], Awaitable[None]]
     variables: dict[str, str] = field(default_factory=dict)
-    fill: Callable[[str], Awaitable[None]] | None = None
+    fill: Callable[[str], Coroutine[None, None, None]] | None = None
     """Prepares the server; takes its address."""
     command: tuple[str, ...] = ()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from typing import Any
 
 SEED = 7
 CONTENT_BYTES = 100
@@ -17,7 +18,7 @@ DIALOGUES, DIALOGUE_MESSAGES = 16, 1_000
 """Conversations to read from, and how many messages are in each."""
 LAST = 20
 """How many of the newest messages are read."""
-METADATA = {"source": "chat", "turn": 17}
+METADATA: dict[str, Any] = {"source": "chat", "turn": 17}
 
 
 class Texts:

@@ -72,8 +72,8 @@ def show(file: Path) -> None:
     total = alone.total()
     for heading, counted in (("by room", rooms), ("by function", alone)):
         print(f"  {heading}")
-        for name, count in counted.most_common(SHOWN):
-            print(f"  {count / total:7.1%}  {name}")
+        for name, samples in counted.most_common(SHOWN):
+            print(f"  {samples / total:7.1%}  {name}")
 
 
 def room(frames: list[str]) -> str:
