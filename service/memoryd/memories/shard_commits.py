@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import nullcontext
+from contextvars import copy_context
 from typing import TYPE_CHECKING, NamedTuple
 
 from memoryd.database.tenancy import NO_TENANT
 from memoryd.domain.errors import MemorydError
 from memoryd.memories.writes import is_large, sessions_of, tenant_of
+from memoryd.telemetry import spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
+    from contextvars import Context
 
     from memoryd.database.engine import Database
     from memoryd.memories.group_commit import GroupCommit
@@ -28,6 +31,8 @@ class _Unplaced(NamedTuple):
     session_ids: frozenset[str]
     future: asyncio.Future[Outcome]
     goes_to: Callable[[GroupCommit], asyncio.Future[Outcome]]
+    context: Context
+    """Of the call that it is a part of, which may be traced."""
 
 
 class ShardCommits:
@@ -108,9 +113,11 @@ class ShardCommits:
             with place.admitted(tenant_of(write)):
                 return goes_to(place)
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._unplaced.append(_Unplaced(write, session_ids, future, goes_to))
+        self._unplaced.append(_Unplaced(write, session_ids, future, goes_to, copy_context()))
         if self._placing is None or self._placing.done():
-            self._placing = asyncio.create_task(self._place_all(), name="shards")
+            self._placing = asyncio.create_task(
+                self._place_all(), name="shards", context=spans.detached()
+            )
         return future
 
     def _place(self, session_ids: frozenset[str]) -> GroupCommit | None:
@@ -142,7 +149,7 @@ class ShardCommits:
                 place = self._place(one.session_ids) or self._common
                 try:
                     with place.admitted(tenant_of(one.write)):
-                        _follow(one.goes_to(place), one.future)
+                        _follow(one.context.run(one.goes_to, place), one.future)
                 except MemorydError as refused:
                     one.future.set_exception(refused)
 
