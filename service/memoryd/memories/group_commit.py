@@ -130,18 +130,26 @@ class GroupCommit:
         """How many writes of a tenant wait for their transaction, by weight."""
         return self._waiting.weight_of(tenant) + self._large.line.weight_of(tenant)
 
-    @contextmanager
-    def admitted(self, tenant: str) -> Iterator[None]:
-        """Have a write come while its request is read, so that those of a bunch see each other.
+    def check(self, tenant: str, *, others: int = 0) -> None:
+        """Raise Overloaded where a further write of a tenant would have to wait for too long.
 
-        Raises Overloaded where a further write of the tenant would have to wait for too long. What
-        fits into the next transaction never does.
+        What fits into the next transaction never does. `others`: how many are on their way to here
+        besides those admitted.
         """
         coming = self._coming
         own = self._waiting.weight_of(tenant) + coming[tenant]
         # Until all of it is written, no other tenant gets further than a turn ahead of it.
         turns = (own + QUANTUM) * max(self._waiting.tenants + 1, len(coming) + 1)
-        self._check_wait(min(self._waiting.weight + self._all_coming, turns))
+        self._check_wait(min(self._waiting.weight + self._all_coming + others, turns))
+
+    @contextmanager
+    def admitted(self, tenant: str) -> Iterator[None]:
+        """Have a write come while its request is read, so that those of a bunch see each other.
+
+        Raises what `check` raises.
+        """
+        self.check(tenant)
+        coming = self._coming
         coming[tenant] += 1
         self._all_coming += 1
         try:

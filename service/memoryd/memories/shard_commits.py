@@ -7,18 +7,17 @@ there is one group commit.
 from __future__ import annotations
 
 import asyncio
-from contextlib import nullcontext
+from contextlib import contextmanager
 from contextvars import copy_context
 from typing import TYPE_CHECKING, NamedTuple
 
 from memoryd.database.tenancy import NO_TENANT
-from memoryd.domain.errors import MemorydError
+from memoryd.domain.errors import MemorydError, Overloaded
 from memoryd.memories.writes import is_large, sessions_of, tenant_of
 from memoryd.telemetry import spans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterator, Sequence
     from contextvars import Context
 
     from memoryd.database.engine import Database
@@ -47,6 +46,8 @@ class ShardCommits:
         self._make = make
         self._common = make()
         self._of_shard: dict[int, GroupCommit] = {}
+        self._coming = 0
+        """Writes that are admitted and not submitted, where there are shards."""
         self._unplaced: list[_Unplaced] = []
         """Writes to sessions whose shard is being asked for, in their order."""
         self._placing: asyncio.Task[None] | None = None
@@ -61,13 +62,36 @@ class ShardCommits:
         unplaced = sum(tenant_of(one.write) == tenant for one in self._unplaced)
         return unplaced + sum(one.waiting(tenant) for one in self._all)
 
-    def admitted(self, tenant: str) -> AbstractContextManager[None]:
+    @contextmanager
+    def admitted(self, tenant: str) -> Iterator[None]:
         """Have a write come while its request is read, so that those of a bunch see each other.
 
-        Raises Overloaded where a further write of the tenant would have to wait for too long; where
-        there are shards, `submit` and `begin` do, since it is not known yet which one it waits for.
+        Raises Overloaded where a further write of the tenant would have to wait for too long. It is
+        not known yet for which shard it would, so that here all of them have to be that busy; where
+        its own is, `submit` and `begin` raise it.
         """
-        return nullcontext() if self._are_several else self._common.admitted(tenant)
+        if not self._are_several:
+            with self._common.admitted(tenant):
+                yield
+            return
+        self._check_every_shard(tenant)
+        self._coming += 1
+        try:
+            yield
+        finally:
+            self._coming -= 1
+
+    def _check_every_shard(self, tenant: str) -> None:
+        refusal: Overloaded | None = None
+        for one in self._of_shard.values():
+            try:
+                one.check(tenant, others=self._coming // len(self._of_shard))
+            except Overloaded as refused:
+                refusal = refused
+            else:
+                return
+        if refusal is not None:
+            raise refusal
 
     async def submit(self, write: Write) -> Outcome:
         """Return once the write is committed.
