@@ -20,6 +20,8 @@ from memoryd.database.tables import memories, schema
 from memoryd.database.tenancy import MAX_TENANTS, ForeignRow
 from memoryd.v1 import memory_pb2 as pb
 
+pytestmark = pytest.mark.whole
+
 on_postgresql = pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
 
 NEW_SESSION = "INSERT INTO sessions (tenant, session_id, revision) VALUES ('acme', 'x', 1)"

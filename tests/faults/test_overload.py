@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 import grpc
+import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from memoryd.v1 import conversation_pb2, document_pb2
@@ -25,6 +26,8 @@ from .resources import children, cpu_seconds, peak_bytes
 from .scale import SCALE
 from .stored import Body, read_stored
 from .talks import said_of
+
+pytestmark = pytest.mark.whole
 
 BATCH = 250
 """Memories, documents or messages per call. Refusing a call costs as much as the smallest call; ten

@@ -32,6 +32,7 @@ def examine(command_line, url, *arguments, **variables):
     return {each["check"]: (each["status"], each["message"]) for each in found["findings"]}
 
 
+@pytest.mark.whole
 def test_a_sound_database(command_line, database_url):
     found = examine(command_line, database_url)
     assert list(found) == CHECKS
@@ -47,6 +48,7 @@ def test_looking_makes_no_database(command_line):
     assert list(command_line.folder.iterdir()) == []
 
 
+@pytest.mark.whole
 async def test_what_is_wrong_in_a_database(command_line, database_url, tables):
     kind = make_url(database_url).get_backend_name()
     assert "ix_memory_tags_id" in index_names(kind)

@@ -170,6 +170,7 @@ def test_row_level_security_is_said_not_to_hold(command_line, database_url, migr
     assert "row-level security" not in server.log
 
 
+@pytest.mark.whole
 def test_a_plain_postgresql_spreads_nothing(migrated):
     for flag in ("--distribute", "--undistribute"):
         done = migrated(flag)

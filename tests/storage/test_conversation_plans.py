@@ -21,6 +21,8 @@ from memoryd.database.types import UtcDateTime
 from memoryd.v1 import conversation_pb2 as pb
 from memoryd.v1 import memory_pb2
 
+pytestmark = pytest.mark.whole
+
 ROWS = 100_000
 """Messages of one conversation, and again of many others."""
 

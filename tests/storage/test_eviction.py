@@ -31,6 +31,8 @@ from memoryd.memories.store import MemoryStore
 from memoryd.memories.unit_of_work import UnitOfWork
 from memoryd.memories.writes import Store
 
+pytestmark = pytest.mark.whole
+
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 SESSION = Session("default", "crowded")
 HALF_LIFE = 30.0

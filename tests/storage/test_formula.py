@@ -21,6 +21,8 @@ from memoryd.domain.importance import effective_importance
 from memoryd.domain.records import ContentType, Memory, Session
 from memoryd.memories import rows
 
+pytestmark = pytest.mark.whole
+
 SESSION = Session("default", "formula")
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 SMALLEST = 5e-324

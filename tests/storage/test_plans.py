@@ -43,6 +43,8 @@ from memoryd.memories.sweeper import Sweeper
 from memoryd.v1 import document_pb2, session_pb2
 from memoryd.v1 import memory_pb2 as pb
 
+pytestmark = pytest.mark.whole
+
 ROWS = {"postgresql": int(os.environ.get("PLAN_ROWS", "1000000")), "sqlite": 120_000}
 IN_SESSION = 50
 FIRST_SESSION = 1_000_000
