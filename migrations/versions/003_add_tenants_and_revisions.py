@@ -77,7 +77,7 @@ def upgrade() -> None:
     repair_numbers(connection)
     repair_content_types(connection)
     repair_metadata(connection)
-    log_count(write_hashes(connection), "hashes of %s memories were missing or others: made anew")
+    log_count(write_hashes(connection), "hashes of %s memories were missing or wrong: computed")
     merge_duplicates(connection)
     number_revisions(connection)
     replace_ids(connection)

@@ -189,7 +189,7 @@ class Cluster:
             for number in range(1, 4)
         ]
         self._programs: list[Program] = []
-        self.made_anew = 0
+        self.reinitialized = 0
         """How many standbys had to be."""
 
     def start(self) -> None:
@@ -216,7 +216,7 @@ class Cluster:
         folder.mkdir()
         folder.chmod(0o755)
         (folder / "userlist.txt").write_text(f'"{SERVING_ROLE}" "{PASSWORD}"\n')
-        # A section that comes twice begins anew, so nothing can be added to the file from outside.
+        # A second section replaces the first, so nothing can be added to the file from outside.
         text = (DEPLOY / "pgbouncer.ini").read_text()
         for name, value in (
             (r"\*", f"host={self.balancer} port={PRIMARY}"),
@@ -263,14 +263,14 @@ class Cluster:
         return roles == ["leader", "replica", "sync_standby"]
 
     def settle(self) -> None:
-        """Wait until it is whole; make anew who does not come back as a standby, as people do."""
+        """Wait until it is whole; reinitialize who does not return as a standby, as people do."""
         with suppress(AssertionError):
             return self.wait(self.is_whole)
         for member in self.members:
             if member.ask("/health")[0] != http.HTTPStatus.OK:
                 status, body = member.ask("/reinitialize", {"force": True})
                 assert status == http.HTTPStatus.OK, body
-                self.made_anew += 1
+                self.reinitialized += 1
         return self.wait(self.is_whole)
 
     def wait(self, condition: Callable[[], bool]) -> None:

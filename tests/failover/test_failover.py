@@ -149,7 +149,7 @@ async def test_a_leader_that_is_lost_takes_nothing_with_it(cluster, command_line
         ]
     faults = await load.faults(cluster.url_of_primary())
     took = f"leader lost: {own:.0f} s, back in {back:.1f} s"
-    fault_report(f"{took}, {cluster.made_anew} anew", len(ways), history, faults)
+    fault_report(f"{took}, {cluster.reinitialized} reinitialized", len(ways), history, faults)
     assert not faults
     # The last one was given up.
     assert sorted({*kept} - {f"memory {stored}"}) == sorted(map("memory {}".format, range(stored)))

@@ -524,7 +524,7 @@ async def test_wrong_hashes_of_an_earlier_system_are_recomputed(
         hashes = hashes_of(row["content"])
         assert row["content_hash"] == hashes.content_hash
         assert row["semantic_hash"] == hashes.semantic_hash
-    assert "hashes of 2 memories were missing or others: made anew" in log.messages
+    assert "hashes of 2 memories were missing or wrong: computed" in log.messages
 
 
 async def test_duplicates_that_arise_from_content_types_are_merged(

@@ -52,7 +52,7 @@ ERRORS = (
     errors.EtagMismatch(f"memory {MEMORY_ID}"),
     errors.SessionFull(100),
     errors.SessionsTooLarge(8_388_608),
-    errors.RevisionOutOfRange("list anew"),
+    errors.RevisionOutOfRange("list again"),
     errors.StreamStalled(7),
     errors.StreamIdle(7),
     errors.Overloaded("too much at once"),

@@ -345,7 +345,7 @@ def verify(
     """Exit 0 if no line was changed, moved or cut out since it was written.
 
     Prints the last line's place and hash. Kept elsewhere, and given as --expect later, they tell
-    whether the end was cut off or the whole chain written anew.
+    whether the end was cut off or the whole chain was rewritten.
     """
     from memoryd.cli import audit as command
 

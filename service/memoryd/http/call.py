@@ -99,7 +99,7 @@ class HttpCall(WaitingCaller):
         self._has_begun = False
         self._is_gone = False
         self._has_gap = False
-        """Whether a message is missing that the caller would be told of as sent."""
+        """Whether a message is missing that the caller would be told was sent."""
         self._task: asyncio.Task[Any] | None = None
 
     # What handlers use

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 RECORDS, ENTRIES = ("records",), ("entries",)
 
 FORKS = ((), "forks")
-"""The document that whoever points into entries of others, or deletes entries, writes anew."""
+"""The document that whoever points into entries of others, or deletes entries, rewrites."""
 
 PARENT = "parent"
 """The label of an entry's document that names the entry before."""

@@ -35,7 +35,7 @@ OPENMETRICS = "application/openmetrics-text"
 
 _COMBINED: dict[Of, Callable[[list[float]], float]] = {Of.SUM: sum, Of.LEAST: min, Of.GREATEST: max}
 _WORKER = "worker"
-"""The label of what is told of each process by itself."""
+"""The label of a series that each process has for itself."""
 
 
 def exposed(

@@ -40,9 +40,9 @@ class Metric(NamedTuple):
     buckets: tuple[float, ...] = ()
     """The upper bounds, of a histogram."""
     known: tuple[str, ...] = ()
-    """Values of the first label that are told of before there is anything to count."""
+    """Values of the first label that are given before there is anything to count."""
     beside: str = ""
-    """A value of the last label that is told of wherever there is another: an alert sees only
+    """A value of the last label that is given wherever there is another: an alert sees only
     what grows, not what begins."""
     workers: Of = Of.SUM
     unit: str = ""
