@@ -265,13 +265,13 @@ def catching(caught: list[Statement], call: str) -> Iterator[None]:
             caught.append(Statement(call, self.sql, tuple(values)))
             return values
 
-    direct.prepared.cache_clear()
+    direct._PREPARED.clear()  # noqa: SLF001  what was compiled before has no Catching
     sa.event.listen(sa.Engine, "before_cursor_execute", catch)
     try:
         with mock.patch.object(direct, "Prepared", Catching):
             yield
     finally:
-        direct.prepared.cache_clear()
+        direct._PREPARED.clear()  # noqa: SLF001  what was compiled before has no Catching
         sa.event.remove(sa.Engine, "before_cursor_execute", catch)
 
 

@@ -106,6 +106,13 @@ class Dialect(ABC):
     shards: Shards | None = None
     """Where the rows of sessions are; None: all of them in one place."""
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both make the same statements, which are cached by the dialect."""
+        return type(other) is type(self) and getattr(other, "shards", None) is self.shards
+
+    def __hash__(self) -> int:
+        return hash((type(self), id(self.shards)))
+
     @abstractmethod
     def engine_options(self, options: DatabaseOptions) -> Row: ...
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cache
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import ARRAY, JSON
 
@@ -161,9 +161,22 @@ class Prepared:
         return rows
 
 
-@cache
 def prepared(statement: Any, dialect: Dialect) -> Prepared:
-    """Compile a statement, once."""
+    """Compile a statement, once for each dialect, which is an engine's own."""
+    of_dialect = _PREPARED.get(dialect)
+    if of_dialect is None:
+        of_dialect = _PREPARED[dialect] = {}
+    found = of_dialect.get(statement)
+    if found is None:
+        found = of_dialect[statement] = _prepare(statement, dialect)
+    return found
+
+
+_PREPARED: WeakKeyDictionary[Dialect, dict[Any, Prepared]] = WeakKeyDictionary()
+"""So that what was compiled goes with its engine."""
+
+
+def _prepare(statement: Any, dialect: Dialect) -> Prepared:
     compiled: SQLCompiler = statement.compile(dialect=dialect)
     names = tuple(compiled.positiontup or ())
     encoders = ((place, _encoder(compiled.binds[n].type, dialect)) for place, n in enumerate(names))
