@@ -296,9 +296,12 @@ class GrpcWebText(GrpcWeb):
             try:
                 most = _BASE64_RATIO * (self._most + frames.HEAD_BYTES)
                 text = await body.all_of_it(int(most), is_packed=self._is_compressed)
-                data = binascii.a2b_base64(text)
+                # Strictly: else what stands behind padding, such as a second frame, is dropped.
+                data = binascii.a2b_base64(text.translate(None, b"\r\n"), strict_mode=True)
             except binascii.Error:
-                raise frames.malformed("is said to be base64 and is not") from None
+                raise frames.malformed(
+                    "is said to be base64 and is not; encode all of it as one"
+                ) from None
             self._decoded = Held(data, self._most, body)
         return await super().next_message(self._decoded)
 
