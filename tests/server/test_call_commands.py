@@ -120,7 +120,9 @@ def test_no_command_that_reads_makes_a_file(command_line):
     before = sorted(command_line.folder.iterdir())
     for arguments in (
         *(("list", SESSION), ("retrieve", SESSION), ("sessions",), ("watch", SESSION), ("tools",)),
-        *(("--version",), ("--help",), ("health",)),
+        *(("--version",), ("--help",), ("health",), ("doctor",), ("config", "show")),
+        *(("config", "check"), ("keys", "list"), ("keys", "list", "--json"), ("audit",)),
+        *(("audit", "verify"), ("keys", "revoke", "k"), ("keys", "rotate", "k", "--overlap", "1h")),
     ):
         nobody = ("--target", "127.0.0.1:1") if arguments[0] in {"list", "retrieve"} else ()
         command_line.run(*arguments, *nobody, MEMORYD_TARGET="127.0.0.1:1", MEMORYD_PORT="1")
