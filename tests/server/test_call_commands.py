@@ -97,6 +97,8 @@ def test_the_tools_are_shown(served):
         (("retrieve", SESSION, "--limit", "-1"), "limit"),
         (("tools", "hammer"), "inventory"),
         (("list", SESSION, "--target", "127.0.0.1:1"), "127.0.0.1:1"),
+        (("list", SESSION, "--target", "127.0.0.1:1"), "--target or MEMORYD_TARGET"),
+        (("list", SESSION, "--target", "http://127.0.0.1:1"), "HOST:PORT"),
         (("list", SESSION, "--ca", "nowhere.pem"), "nowhere.pem"),
     ],
 )
