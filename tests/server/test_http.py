@@ -276,6 +276,19 @@ async def test_a_message_over_the_limit_is_refused(http, is_compressed):
     assert (refused.status, refused.json["code"]) == (429, "resource_exhausted")
 
 
+@pytest.mark.parametrize(
+    "headers", [JSON, PROTO, JSON | {"content-encoding": "gzip"}, GRPC_WEB_TEXT]
+)
+async def test_a_body_that_is_said_to_be_too_large_is_not_asked_for(http, headers):
+    given = headers | {"content-length": str(10**9), "expect": "100-continue"}
+    async with exchange(http, STORE, None, given) as found:
+        await found.begin()
+        body = b"".join([chunk async for chunk in found.chunks()])
+    said = base64.b64decode(body) if headers is GRPC_WEB_TEXT else body
+    assert b"1,000,000,000 bytes" in said
+    assert (found.status, b"resource_exhausted" in said) in {(429, True), (200, False)}
+
+
 # Deadlines
 
 
