@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
+import sys
 
 import pytest
 
@@ -104,6 +106,19 @@ def test_the_tools_are_shown(served):
 )
 def test_what_is_wrong_is_said_in_a_line(served, arguments, said):
     assert said in served(*arguments, code=1)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("tools",), ("list", SESSION), ("config", "show"), ("--version",)]
+)
+def test_output_that_cannot_be_written_is_said_in_a_line(served, command_line, arguments):
+    served("store", SESSION, "a fact")
+    command = shlex.join([sys.executable, "-m", "memoryd", *arguments])
+    target = f"MEMORYD_TARGET={served.target}"
+    said = command_line.shell(f"{target} {command} 2>&1 >/dev/full || echo failed")
+    assert said.splitlines() == ["memoryd: [Errno 28] No space left on device", "failed"]
+    # A reader that has enough is nothing to complain of.
+    assert command_line.shell(f"{{ {target} {command} 2>complaint; }} | true; cat complaint") == ""
 
 
 def test_a_key_is_shown(command_line):
