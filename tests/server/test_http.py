@@ -266,6 +266,16 @@ async def test_both_ways_may_be_compressed(http):
     assert (refused.status, refused.json["code"]) == (400, "invalid_argument")
 
 
+@pytest.mark.parametrize(
+    ("takes", "gets"),
+    [("GZIP", "gzip"), ("br;q=1, gzip;q=0.5", "gzip"), ("gzip;q=0", ""), ("gzip; q=0.000", "")],
+)
+async def test_an_answer_is_compressed_as_its_caller_takes_it(http, takes, gets):
+    much = json.dumps({"sessionId": "s", "content": "word " * 2_000}).encode()
+    stored = await ask(http, STORE, much, headers=JSON | {"accept-encoding": takes})
+    assert stored.headers.get("content-encoding", "") == gets
+
+
 @pytest.mark.parametrize("is_compressed", [False, True])
 async def test_a_message_over_the_limit_is_refused(http, is_compressed):
     body = json.dumps({"sessionId": "s", "content": "x" * 5 * 2**20}).encode()
