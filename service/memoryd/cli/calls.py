@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from memoryd.client.answers import ToolName
 
 
-_NO_SERVER = "start the server, or name it with --target or MEMORYD_TARGET"
+_NO_SERVER = "start the server, or name it with --target or MEMORYD_TARGET; over TLS, give --ca"
 
 
 class Place(NamedTuple):

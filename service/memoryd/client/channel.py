@@ -290,7 +290,7 @@ class Client(ClosedOnExit, ABC, Generic[_Stub]):
             return DeadlineExceeded(
                 refusal.code,
                 f"no connection to {self._target} in time: nothing listens there, it cannot be"
-                " reached, or what listens speaks no gRPC",
+                " reached, its TLS is not what this client has, or it speaks no gRPC",
             )
         return refusal
 
