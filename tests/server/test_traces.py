@@ -216,15 +216,18 @@ class TestOnOneDatabase:
 
 
 async def test_spans_are_printed_where_there_is_no_collector(command_line, eventually):
-    server = command_line.serve(OTEL_TRACES_EXPORTER="console", OTEL_BSP_SCHEDULE_DELAY="100")
+    server = command_line.serve(
+        OTEL_TRACES_EXPORTER="console", OTEL_BSP_SCHEDULE_DELAY="100", MEMORYD_LOG_FORMAT="json"
+    )
     server.address()
     await call(http_of(server), "StoreMemory", {"sessionId": "c4n4ry", "content": "c4n4ry"})
 
     async def is_printed() -> bool:
-        return f'"name": "{STORE}"' in server.output
+        lines = [json.loads(line) for line in server.log.rpartition("\n")[0].splitlines()]
+        return STORE in [line.get("name") for line in lines]
 
     await eventually(is_printed)
-    assert "c4n4ry" not in server.output
+    assert "c4n4ry" not in server.log + server.output
 
 
 ASKED = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}

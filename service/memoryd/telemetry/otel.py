@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -49,7 +50,10 @@ _log = logging.getLogger(__name__)
 def exporter_of(environ: Mapping[str, str], *, on_console: bool) -> SpanExporter:
     """Make what prints spans, or sends them as variables say. Raises ValueError, ImportError."""
     if on_console:
-        return ConsoleSpanExporter()
+        # Beside the log, as a line: of workers nobody reads the standard output.
+        return ConsoleSpanExporter(
+            out=sys.stderr, formatter=lambda span: f"{span.to_json(indent=None)}\n"
+        )
     protocol = (
         environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
         or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
