@@ -333,7 +333,7 @@ build/clients/go/program: clients/stock/go/main.go examples/go/buf.gen.yaml buil
 build/clients/java/program: clients/stock/java/Program.java clients/stock/java/build.sh build/clients/.javascript
 	@$(call DEBIAN,javac protoc grpc_java_plugin,$(JAVA_PACKAGES)) || \
 		{ echo 'install a JDK, protoc, and the packages and the plugin of grpc-java' >&2; exit 1; }
-	clients/stock/java/build.sh build/clients/image.binpb build/clients/java
+	clients/stock/java/build.sh build/clients/java
 
 # Not part of `test`, since they need toolchains that are not Python packages.
 examples: example-node example-go ## run the examples in Node and Go, each with its own server

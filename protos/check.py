@@ -25,6 +25,9 @@ MADE = {
 """What `protos/generate.py` makes besides the stubs, by its name for it."""
 BASELINE = PROTOS / "baseline.binpb"
 VALIDATE = "buf/validate/validate.proto"
+DESCRIPTOR = "google/protobuf/descriptor.proto"
+"""Read by compilers that are older than an option we use: `debug_redact` is of protoc 22."""
+STUBS_COMPILER = PROTOS.parent / "build" / "stubs-venv"
 SERVED = ("memoryd/", "flagd/")
 
 
@@ -72,6 +75,10 @@ def strangers(image: bytes) -> list[str]:
             ours[name].options.CopyFrom(FileOptions())
             theirs.options.CopyFrom(FileOptions())
             same = ours[name] == theirs
+        elif name == DESCRIPTOR:
+            package = "the stubs' compiler"
+            (theirs,) = STUBS_COMPILER.glob(f"lib/*/site-packages/grpc_tools/_proto/{name}")
+            same = path.read_text() == theirs.read_text()
         else:
             package = "googleapis-common-protos"
             theirs = metadata.distribution(package).locate_file(name)

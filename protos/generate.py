@@ -56,8 +56,9 @@ def write_descriptors(out: str, *options: str) -> None:
     status = protoc.main(
         [
             "protoc",
-            f"--proto_path={PROTOS}",
+            # First the compiler's own google/protobuf: ours is for those that lack some of it.
             f"--proto_path={Path(next(iter(grpc_tools.__path__))) / '_proto'}",
+            f"--proto_path={PROTOS}",
             f"--descriptor_set_out={out}",
             "--include_imports",
             *options,

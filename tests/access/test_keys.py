@@ -401,6 +401,7 @@ def test_the_command_line_names_the_option_that_is_wrong(command_line, option, v
 
 @pytest.mark.parametrize("command", [("revoke",), ("rotate", "--overlap", "1h")])
 def test_a_key_that_is_not_there_is_named(command_line, command):
+    assert command_line.run("migrate").returncode == 0
     done = command_line.run("keys", *command, "0123456789AB")
     assert done.returncode == 1
     assert "0123456789AB" in done.stderr

@@ -10,9 +10,11 @@ from tests.scrapes import scrape
 
 from memoryd.access.api_key import new_key
 from memoryd.telemetry.metrics import MOST_TENANTS
+from memoryd.v1 import access_pb2 as access_pb
 from memoryd.v1 import memory_pb2 as pb
 
 STORES = "memoryd_stores_total"
+REFUSALS = "memoryd_refusals_total"
 
 
 @pytest.fixture
@@ -27,9 +29,7 @@ async def store(guarded, tenant: str, content: str = "prefers e-mail") -> None:
 
 def tenants(found) -> set[str | None]:
     return {
-        labels.get("tenant")
-        for series in (STORES, "memoryd_refusals_total")
-        for labels in found.labels(series)
+        labels.get("tenant") for series in (STORES, REFUSALS) for labels in found.labels(series)
     }
 
 
@@ -42,12 +42,26 @@ async def test_tenants_are_told_to_an_admin_of_the_instance_alone(guarded):
 
     to_admin = await scrape(http, guarded.bootstrap_key)
     assert to_admin.value(STORES, outcome="created", tenant="acme") == 1
-    assert to_admin.value("memoryd_refusals_total", tenant="acme") == 1
+    assert to_admin.value(REFUSALS, tenant="acme") == 1
     for key in ("", (await guarded.key("acme")).key):
         found = await scrape(http, key)
         assert tenants(found) == {None}
         assert found.value(STORES, outcome="created") == 2
         assert "acme" not in found.text
+
+
+async def test_who_is_refused_for_its_credential_is_counted_for_its_tenant(guarded):
+    reader = await guarded.caller("acme", scopes=["memories:read"])
+    made = await guarded.key("zeta")
+    revoked = guarded.with_key(made.key)
+    revoke = access_pb.RevokeApiKeyRequest(tenant="zeta", key_id=made.api_key.key_id)
+    await guarded.admin.access("RevokeApiKey", revoke)
+    for caller in (reader, revoked):
+        with pytest.raises(Exception, match=r"memories:write|revoked"):
+            await caller.memory("StoreMemory", pb.StoreMemoryRequest())
+    found = await scrape(guarded.server.http_address, guarded.bootstrap_key)
+    assert found.value(REFUSALS, reason="SCOPE_MISSING", tenant="acme") == 1
+    assert found.value(REFUSALS, reason="CREDENTIAL_REVOKED", tenant="zeta") == 1
 
 
 async def test_while_credentials_are_observed_it_is_so_too(guard):

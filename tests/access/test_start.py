@@ -153,12 +153,15 @@ def test_a_bootstrap_key_itself_is_no_place(command_line):
     assert key not in done.stderr
 
 
-def test_the_ready_lines_call_works_with_a_key(command_line):
+@pytest.mark.parametrize("has_grpcurl", [True, False])
+def test_the_ready_lines_call_works_with_a_key(command_line, has_grpcurl):
     key = ("--tenant", "acme", "--name", "n", "--scope", "agent")
     made = command_line.run("keys", "create", *key).stdout.strip()
-    server = command_line.serve(MEMORYD_AUTH="required")
+    path = {} if has_grpcurl else {"PATH": str(command_line.folder)}
+    server = command_line.serve(MEMORYD_AUTH="required", **path)
     server.address()
     server.wait_for(lambda: re.search(r"^try: .*\n", server.output, re.MULTILINE))
     example = re.search(r"^try: (.*)$", server.output, re.MULTILINE)[1]
-    assert "STORE_OUTCOME_CREATED" in command_line.shell(f"KEY={made}; {example}")
+    assert ("grpcurl" in example) == has_grpcurl
+    assert re.search("created", command_line.shell(f"KEY={made}; {example}"), re.IGNORECASE)
     assert server.stop() == 0

@@ -1293,6 +1293,12 @@ async def test_a_deadline_without_a_connection_says_so() -> None:
                 await tools.get("rag")
 
 
+async def test_the_port_of_http_is_said_to_speak_no_grpc(running: Any) -> None:
+    async with client.MemoryClient(running.server.http_address, timeout=0.5) as memory:
+        with pytest.raises(client.DeadlineExceeded, match="speaks no gRPC"):
+            await memory.get("s", MEMORY_ID)
+
+
 async def test_a_deadline_on_a_connection_is_no_lack_of_one(running: Any) -> None:
     async with client.MemoryClient(running.address) as memory:
         await memory.store("s", "fact")

@@ -16,7 +16,7 @@ from google.protobuf.any_pb2 import Any as Packed
 from google.rpc import error_details_pb2, status_pb2
 
 from memoryd import client
-from memoryd.client import MemoryClient, ToolConfigClient, open_channel
+from memoryd.client import MemoryClient, ToolConfigClient, open_channel, sync
 from memoryd.client.connection import is_local
 from memoryd.client.credentials import RENEWAL_SHARE, Tokens
 from memoryd.v1 import memory_pb2 as pb
@@ -172,6 +172,19 @@ async def test_arguments_go_before_the_environment(service, monkeypatch):
         async with MemoryClient(address, **named) as memory:
             await memory.erase("s")
     assert handler.shown == [("Bearer mdk_mine",), bearer(1), ("Bearer own",)]
+
+
+@pytest.mark.parametrize(
+    "target", ["", " ", "http://localhost:1", "https://a.example", "GRPC://a:1"]
+)
+async def test_a_target_is_no_url(target, monkeypatch):
+    for kind in (MemoryClient, sync.MemoryClient):
+        with pytest.raises(ValueError, match="target: give HOST:PORT"):
+            kind(target)
+    if target.strip():
+        monkeypatch.setenv("MEMORYD_TARGET", target)
+        with pytest.raises(ValueError, match="MEMORYD_TARGET: give HOST:PORT"):
+            MemoryClient()
 
 
 async def test_without_a_target_there_is_no_channel():

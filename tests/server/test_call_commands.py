@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
+import sys
 
 import pytest
 
@@ -97,11 +99,26 @@ def test_the_tools_are_shown(served):
         (("retrieve", SESSION, "--limit", "-1"), "limit"),
         (("tools", "hammer"), "inventory"),
         (("list", SESSION, "--target", "127.0.0.1:1"), "127.0.0.1:1"),
+        (("list", SESSION, "--target", "127.0.0.1:1"), "--target or MEMORYD_TARGET"),
+        (("list", SESSION, "--target", "http://127.0.0.1:1"), "HOST:PORT"),
         (("list", SESSION, "--ca", "nowhere.pem"), "nowhere.pem"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(served, arguments, said):
     assert said in served(*arguments, code=1)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("tools",), ("list", SESSION), ("config", "show"), ("--version",)]
+)
+def test_output_that_cannot_be_written_is_said_in_a_line(served, command_line, arguments):
+    served("store", SESSION, "a fact")
+    command = shlex.join([sys.executable, "-m", "memoryd", *arguments])
+    target = f"MEMORYD_TARGET={served.target}"
+    said = command_line.shell(f"{target} {command} 2>&1 >/dev/full || echo failed")
+    assert said.splitlines() == ["memoryd: [Errno 28] No space left on device", "failed"]
+    # A reader that has enough is nothing to complain of.
+    assert command_line.shell(f"{{ {target} {command} 2>complaint; }} | true; cat complaint") == ""
 
 
 def test_a_key_is_shown(command_line):
@@ -120,7 +137,9 @@ def test_no_command_that_reads_makes_a_file(command_line):
     before = sorted(command_line.folder.iterdir())
     for arguments in (
         *(("list", SESSION), ("retrieve", SESSION), ("sessions",), ("watch", SESSION), ("tools",)),
-        *(("--version",), ("--help",), ("health",)),
+        *(("--version",), ("--help",), ("health",), ("doctor",), ("config", "show")),
+        *(("config", "check"), ("keys", "list"), ("keys", "list", "--json"), ("audit",)),
+        *(("audit", "verify"), ("keys", "revoke", "k"), ("keys", "rotate", "k", "--overlap", "1h")),
     ):
         nobody = ("--target", "127.0.0.1:1") if arguments[0] in {"list", "retrieve"} else ()
         command_line.run(*arguments, *nobody, MEMORYD_TARGET="127.0.0.1:1", MEMORYD_PORT="1")

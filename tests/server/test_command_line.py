@@ -148,6 +148,16 @@ def test_the_ready_line_has_the_address_and_a_working_call(command_line, databas
     assert [memory.content for memory in retrieve(address)] == [answer["memory"]["content"]]
 
 
+def test_where_there_is_no_grpcurl_the_ready_lines_call_is_a_command_of_ours(command_line):
+    server = command_line.serve(PATH=str(command_line.folder))
+    address = server.address()
+    server.wait_for(lambda: re.search(r"^try: .*\n", server.output, re.MULTILINE))
+    example = server.output.splitlines()[-1].removeprefix("try: ")
+    assert "grpcurl" not in example
+    assert command_line.shell(example).startswith("created ")
+    assert [memory.content for memory in retrieve(address)] == ["prefers e-mail"]
+
+
 def test_an_idle_server_loads_only_what_it_needs(command_line, database_url):
     server = command_line.serve(MEMORYD_DATABASE_URL=database_url, PYTHONPROFILEIMPORTTIME="1")
     server.address()

@@ -137,3 +137,23 @@ def test_the_end_of_a_certificate(command_line, database_url, authority, tls_fol
 def test_clocks_that_are_apart(seconds, status):
     found = doctor.clocks_apart(timedelta(seconds=seconds))
     assert found[0] == status
+
+
+@pytest.mark.parametrize(
+    ("check", "variables", "says"),
+    [
+        ("settings", {"MEMORYD_EMBEDDER": "nowhere:Embedder"}, "MEMORYD_EMBEDDER"),
+        ("settings", {"OTEL_TRACES_EXPORTER": "zipkin"}, "OTEL_TRACES_EXPORTER"),
+        ("database", {"MEMORYD_DATABASE_URL": "sqlite+aiosqlite:///no/new.db"}, "no is missing"),
+        ("database", {"MEMORYD_DATABASE_URL": "sqlite+aiosqlite:///.env/new.db"}, "folder"),
+    ],
+)
+def test_what_stops_a_start_is_found_before(command_line, check, variables, says):
+    (command_line.folder / ".env").write_text("")
+    start = command_line.run("serve", MEMORYD_PORT="0", **variables)
+    assert start.returncode == 1
+    assert says in start.stderr
+    checked = command_line.run("config", "check", **variables)
+    assert (checked.returncode, says in checked.stderr) == (1, True)
+    status, message = examine(command_line, "sqlite+aiosqlite:///new.db", **variables)[check]
+    assert (status, says in message) == ("problem", True)

@@ -176,6 +176,78 @@ async def test_whatever_is_not_there_is_a_404_of_json(http, path):
     assert (absent.status, absent.json["code"]) == (404, "not_found")
 
 
+@pytest.mark.parametrize("method", ["GET", "OPTIONS", "CONNECT"])
+@pytest.mark.parametrize(
+    "target",
+    ["*", "x", "localhost:1", "//", "//livez", "//sessions", "http://localhost/livez", "?x"],
+)
+async def test_what_is_no_path_is_not_there(http, method, target, caplog):
+    host, _, port = http.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = f"{method} {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+    writer.write(head.encode())
+    answer = await asyncio.wait_for(reader.read(), 30)
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "not_found"
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"), [(LIST, "GET, POST"), (STORE, "POST"), (WATCH, "POST")]
+)
+@pytest.mark.parametrize("method", ["HEAD", "PUT", "OPTIONS"])
+async def test_a_method_says_how_it_is_called(http, path, allowed, method):
+    refused = await ask(http, path, headers=JSON, method=method)
+    assert (refused.status, refused.headers["allow"]) == (405, allowed)
+
+
+# What is said to be base64
+
+
+NO_BASE64 = [b"***", b"!!!!", b"\xff"]
+
+
+@pytest.mark.parametrize("text", NO_BASE64)
+async def test_a_body_that_is_no_base64_is_refused(http, text):
+    whole = base64.b64encode(framed(STORED.SerializeToString()))
+    for body in (text, text + whole, whole + text):
+        await _is_refused_as_text(http, STORE, body)
+
+
+async def test_frames_that_are_encoded_each_by_itself_are_refused_not_dropped(http):
+    requests = [
+        pb.StreamStoreMemoriesRequest(requests=[pb.StoreMemoryRequest(session_id="s", content=one)])
+        for one in ("a", "bb", "ccc")
+    ]
+    parts = [base64.b64encode(framed(one.SerializeToString())) for one in requests]
+    assert any(part.endswith(b"=") for part in parts[:-1])
+    path = "/memoryd.v1.MemoryService/StreamStoreMemories"
+    await _is_refused_as_text(http, path, b"".join(parts))
+    whole = base64.encodebytes(b"".join(framed(one.SerializeToString()) for one in requests))
+    assert (await ask(http, path, whole, headers=GRPC_WEB_TEXT)).status == 200
+    found = await call(http, "ListMemories", {"sessionId": "s"})
+    assert [one["content"] for one in found.json["memories"]] == ["a", "bb", "ccc"]
+
+
+async def _is_refused_as_text(http, path, body):
+    refused = await ask(http, path, body, headers=GRPC_WEB_TEXT)
+    end = b"".join(map(base64.b64decode, re.findall(rb"[^=]+=*", refused.body)))
+    assert b"grpc-status: 3\r\n" in end
+    assert b"base64" in end
+    assert not (await call(http, "ListMemories", {"sessionId": "s"})).json.get("memories")
+
+
+@pytest.mark.parametrize("text", NO_BASE64[:-1])
+async def test_an_address_that_has_no_base64_is_refused(http, text):
+    message = quote(text + base64.urlsafe_b64encode(b'{"sessionId": "s"}'), safe="")
+    for encoding in ("json", "proto"):
+        target = f"{LIST}?connect=v1&encoding={encoding}&base64=1&message={message}"
+        refused = await get(http, target)
+        assert (refused.status, refused.json["code"]) == (400, "invalid_argument")
+        assert "base64" in refused.json["message"]
+
+
 # Compression and size
 
 
@@ -194,6 +266,16 @@ async def test_both_ways_may_be_compressed(http):
     assert (refused.status, refused.json["code"]) == (400, "invalid_argument")
 
 
+@pytest.mark.parametrize(
+    ("takes", "gets"),
+    [("GZIP", "gzip"), ("br;q=1, gzip;q=0.5", "gzip"), ("gzip;q=0", ""), ("gzip; q=0.000", "")],
+)
+async def test_an_answer_is_compressed_as_its_caller_takes_it(http, takes, gets):
+    much = json.dumps({"sessionId": "s", "content": "word " * 2_000}).encode()
+    stored = await ask(http, STORE, much, headers=JSON | {"accept-encoding": takes})
+    assert stored.headers.get("content-encoding", "") == gets
+
+
 @pytest.mark.parametrize("is_compressed", [False, True])
 async def test_a_message_over_the_limit_is_refused(http, is_compressed):
     body = json.dumps({"sessionId": "s", "content": "x" * 5 * 2**20}).encode()
@@ -202,6 +284,19 @@ async def test_a_message_over_the_limit_is_refused(http, is_compressed):
         body = gzip.compress(body)
     refused = await ask(http, STORE, body, headers=headers)
     assert (refused.status, refused.json["code"]) == (429, "resource_exhausted")
+
+
+@pytest.mark.parametrize(
+    "headers", [JSON, PROTO, JSON | {"content-encoding": "gzip"}, GRPC_WEB_TEXT]
+)
+async def test_a_body_that_is_said_to_be_too_large_is_not_asked_for(http, headers):
+    given = headers | {"content-length": str(10**9), "expect": "100-continue"}
+    async with exchange(http, STORE, None, given) as found:
+        await found.begin()
+        body = b"".join([chunk async for chunk in found.chunks()])
+    said = base64.b64decode(body) if headers is GRPC_WEB_TEXT else body
+    assert b"1,000,000,000 bytes" in said
+    assert (found.status, b"resource_exhausted" in said) in {(429, True), (200, False)}
 
 
 # Deadlines

@@ -116,6 +116,23 @@ async def test_stores_are_counted_by_outcome_whatever_way_they_come(running):
     assert 0 < found.value("memoryd_write_transaction_seconds_sum") < 60
 
 
+async def test_a_retry_is_no_further_store(running):
+    http, memory = running.server.http_address, running.memory
+    first = [store(f"{number}", request_id=str(uuid.uuid4())) for number in range(3)]
+    first += [
+        store("0", request_id=str(uuid.uuid4())),
+        store("k", key="phone", request_id=str(uuid.uuid4())),
+    ]
+    for request in (*first, *first):
+        await memory.StoreMemory(request)
+    await memory.BatchStoreMemories(pb.BatchStoreMemoriesRequest(requests=first))
+    twice = store("twice", request_id=str(uuid.uuid4()))
+    await memory.BatchStoreMemories(pb.BatchStoreMemoriesRequest(requests=[twice, twice]))
+    found = await scrape(http)
+    assert found.value("memoryd_stores_total", outcome="created") == 5
+    assert found.value("memoryd_stores_total", outcome="merged") == 1
+
+
 async def test_calls_over_both_doors_are_counted_by_the_same_names(running):
     http, memory = running.server.http_address, running.memory
     for number in range(3):

@@ -215,6 +215,21 @@ class TestOnOneDatabase:
         assert "trace_id" not in server.log
 
 
+async def test_spans_are_printed_where_there_is_no_collector(command_line, eventually):
+    server = command_line.serve(
+        OTEL_TRACES_EXPORTER="console", OTEL_BSP_SCHEDULE_DELAY="100", MEMORYD_LOG_FORMAT="json"
+    )
+    server.address()
+    await call(http_of(server), "StoreMemory", {"sessionId": "c4n4ry", "content": "c4n4ry"})
+
+    async def is_printed() -> bool:
+        lines = [json.loads(line) for line in server.log.rpartition("\n")[0].splitlines()]
+        return STORE in [line.get("name") for line in lines]
+
+    await eventually(is_printed)
+    assert "c4n4ry" not in server.log + server.output
+
+
 ASKED = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
 WITHOUT = """
 import asyncio, sys
@@ -250,7 +265,7 @@ def test_nothing_is_loaded_unless_it_is_asked_for(environ, command_line):
 @pytest.mark.parametrize(
     ("environ", "said"),
     [
-        ({"OTEL_TRACES_EXPORTER": "zipkin"}, "OTEL_TRACES_EXPORTER: otlp or none"),
+        ({"OTEL_TRACES_EXPORTER": "zipkin"}, "OTEL_TRACES_EXPORTER: otlp, console or none"),
         (
             {**ASKED, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"},
             "OTEL_EXPORTER_OTLP_PROTOCOL: grpc or http/protobuf",

@@ -457,6 +457,11 @@ def test_the_table_has_every_setting() -> None:
     )
 
 
+def test_only_numbers_are_said_to_be_numbers() -> None:
+    for (_, _, said), info in zip(settings_table(), Settings.model_fields.values(), strict=True):
+        assert info.annotation in {int, float} or " Accepts a number" not in said
+
+
 @pytest.mark.parametrize("line", ["MEMORYD_DATABASE_URL:{}", "MEMORYD_X {}=1", "memoryd_{}=1"])
 def test_a_line_without_an_assignment_is_named_without_its_text(tmp_path, line):
     url = "postgresql+asyncpg://u:canary@h/d?ssl=1"

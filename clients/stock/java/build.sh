@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
-# build.sh IMAGE FOLDER: generates stubs of all of an image, compiles them with Program.java against
-# Debian's packages, and writes FOLDER/program, which runs it.
+# build.sh FOLDER: generates stubs of all protos by Debian's protoc, compiles them with Program.java
+# against Debian's packages, and writes FOLDER/program, which runs it.
 set -euo pipefail
 
-image=$1
-folder=$2
+folder=$1
 rm -rf "$folder"
 mkdir -p "$folder/src" "$folder/classes"
 
@@ -17,10 +16,11 @@ for name in grpc-{api,context,core,netty,protobuf,protobuf-lite,stub} guava perf
 done
 
 here=$(dirname "$0")
-# Of everything but the rules, which only the service needs.
-files=$(cd "$here/../../../protos" && find memoryd google -name '*.proto' ! -name rules.proto)
+protos=$here/../../../protos
+# libprotobuf-java has google/protobuf.
+files=$(cd "$protos" && find memoryd buf google/api google/rpc -name '*.proto')
 # shellcheck disable=SC2086  a word for each
-protoc --descriptor_set_in="$image" --java_out="$folder/src" \
+protoc -I "$protos" --java_out="$folder/src" \
     --plugin=protoc-gen-grpc-java="$(command -v grpc_java_plugin)" --grpc-java_out="$folder/src" $files
 find "$folder/src" -name '*.java' >"$folder/sources"
 javac -proc:none -nowarn -d "$folder/classes" -cp "$jars" @"$folder/sources" "$here/Program.java"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from importlib import metadata
 from pathlib import Path  # noqa: TC003  typer reads the annotations
@@ -359,4 +360,13 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a letter that a console lacks is shown escaped
             stream.reconfigure(errors="backslashreplace")
-    app(prog_name="memoryd")  # also as `python -m memoryd`
+    try:
+        try:
+            app(prog_name="memoryd")  # also as `python -m memoryd`
+        finally:
+            sys.stdout.flush()
+    except OSError as error:  # such as of a full disk that output goes to
+        # What is still held would fail once more at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        is_left = isinstance(error, BrokenPipeError)  # as by `head`, which has what it wants
+        sys.exit(1 if is_left else f"memoryd: {error}")

@@ -17,6 +17,7 @@ from memoryd.client import (
     MemorydError,
     SessionClient,
     ToolConfigClient,
+    Unavailable,
     open_channel,
 )
 from memoryd.client.connection import DEFAULT_TARGET, target_from
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
     from memoryd.client.answering import Answer
     from memoryd.client.answers import ToolName
+
+
+_NO_SERVER = "start the server, or name it with --target or MEMORYD_TARGET; over TLS, give --ca"
 
 
 class Place(NamedTuple):
@@ -42,6 +46,8 @@ class Place(NamedTuple):
         """Do some calls; end the process with a message where one is refused."""
         try:
             asyncio.run(self._run(work))
+        except Unavailable as error:
+            fail(str(error) if error.reason else f"{error}; {_NO_SERVER}")
         except (MemorydError, ValueError) as error:
             fail(str(error))
         except KeyboardInterrupt:

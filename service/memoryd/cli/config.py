@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,14 +19,16 @@ from memoryd.cli.running import (
     secrets,
 )
 from memoryd.database.engine import Database
+from memoryd.database.obstacles import path_obstacle
 from memoryd.database.options import DatabaseOptions
-from memoryd.database.urls import shown
+from memoryd.database.urls import driver_url, shown
 from memoryd.domain.principals import tenant_of
 from memoryd.domain.records import DEFAULT_TENANT
 from memoryd.rpc.exposure import check_exposure
-from memoryd.server import tool_configs_of
+from memoryd.server import embedder_of, tool_configs_of
 from memoryd.server_options import exposure_of
 from memoryd.settings.service import Environment
+from memoryd.telemetry.tracing import exporter_of
 from memoryd.tools.checks import require_secrets, warnings_of
 from memoryd.tools.settings import shown_values
 
@@ -70,6 +73,9 @@ def check(database_url: str | None) -> None:
 
 async def _check(settings: Settings, base: Mapping[str, ToolConfig]) -> None:
     await require_sound(settings, base)
+    obstacle = await asyncio.to_thread(obstacle_to_file, settings)
+    if obstacle:
+        raise ValueError(f"{settings.variable('database_url')}: {obstacle}")
     async with _tool_configs(settings, base) as tools:
         warnings = await warnings_about(tools)
         print(f"overrides: {_overrides(tools, DEFAULT_TENANT)}")
@@ -85,6 +91,18 @@ async def require_sound(settings: Settings, base: Mapping[str, ToolConfig]) -> N
         await asyncio.to_thread(load_auth_file, Path(settings.auth_file))
     if settings.environment is Environment.PRODUCTION:
         await require_secrets(base, secrets())
+    await asyncio.to_thread(embedder_of, settings)
+    exporter = await asyncio.to_thread(exporter_of, os.environ)
+    if exporter is not None:
+        exporter.shutdown()
+
+
+def obstacle_to_file(settings: Settings) -> str:
+    """Why a server could not open or make its SQLite file; empty: nothing that can be seen."""
+    if not settings.is_embedded:
+        return ""
+    url = driver_url(settings.database_url.get_secret_value())
+    return "" if "uri" in url.query else path_obstacle(url.database or "") or ""
 
 
 async def warnings_about(tools: ToolConfigs) -> list[str]:

@@ -11,7 +11,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from memoryd.certificates import CertificateFault, usable_pair
-from memoryd.cli.config import database_of, require_sound, tools_in, warnings_about
+from memoryd.cli.config import (
+    database_of,
+    obstacle_to_file,
+    require_sound,
+    tools_in,
+    warnings_about,
+)
 from memoryd.cli.running import DOTENV, run
 from memoryd.database.embedded import file_of
 from memoryd.database.roles import role_problem
@@ -94,8 +100,12 @@ async def _all(database_url: str | None) -> AsyncIterator[Finding]:
         return
     yield await _settings(settings, base)
     yield await asyncio.to_thread(_tls, settings)
+    place = shown(settings.database_url.get_secret_value())
+    obstacle = await asyncio.to_thread(obstacle_to_file, settings)
+    if obstacle:
+        yield Finding("database", Status.PROBLEM, f"{place} cannot be used: {obstacle}")
+        return
     if await asyncio.to_thread(settings.has_new_file):
-        place = shown(settings.database_url.get_secret_value())
         yield Finding("database", Status.OK, f"{place} does not exist yet; a server makes it")
         yield await asyncio.to_thread(_disk, settings)
         return

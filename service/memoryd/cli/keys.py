@@ -54,7 +54,7 @@ def create(database_url: str | None, options: KeyOptions, *, first: bool, as_jso
         else:
             _print_new(made, as_json=as_json)
 
-    _run(database_url, work)
+    _run(database_url, work, makes_database=True)
 
 
 def list_all(database_url: str | None, tenant: str | None, *, as_json: bool) -> None:
@@ -107,10 +107,13 @@ def rotate(database_url: str | None, key_id: str, overlap: str, *, as_json: bool
 def _run(
     database_url: str | None,
     work: Callable[[KeyAdministration, Recording], Coroutine[Any, Any, None]],
+    *,
+    makes_database: bool = False,
 ) -> None:
+    """`makes_database`: make an SQLite file and its schema where they are not there yet."""
     settings, _ = configuration(database_url=database_url)
     with logging(settings):
-        run(_with_keys(settings, work))
+        run(_with_keys(settings, work, makes_database=makes_database))
 
 
 def _now() -> datetime:
@@ -118,9 +121,13 @@ def _now() -> datetime:
 
 
 async def _with_keys(
-    settings: Settings, work: Callable[[KeyAdministration, Recording], Coroutine[Any, Any, None]]
+    settings: Settings,
+    work: Callable[[KeyAdministration, Recording], Coroutine[Any, Any, None]],
+    *,
+    makes_database: bool,
 ) -> None:
-    await migrate_embedded(settings)
+    if makes_database:
+        await migrate_embedded(settings)
     async with database_of(settings) as database:
         await work(KeyAdministration(database, _now), Recording(database, settings))
 

@@ -93,6 +93,8 @@ def run(work: Coroutine[Any, Any, None]) -> None:
         raise SystemExit(SIGNAL_EXIT_BASE + signal.SIGTERM) from None
     except MemorydError as error:
         fail(error.for_operator)
+    except BrokenPipeError:  # whoever reads what is printed has enough
+        raise
     except (SettingsError, WorkersFailed, EndpointFailed, OSError, ValueError) as error:
         fail(str(error))
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import multiprocessing
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -145,6 +146,12 @@ def _print_ready(
         print(f"memoryd http on {scheme}://{http_address}")
         if settings.console_mode is not ConsoleMode.OFF:
             print(f"memoryd console on {scheme}://{http_address}{console_path}")
+    # Who needs a certificate of its own has no command of ours.
+    example = _by_grpcurl if shutil.which("grpcurl") or settings.tls_client_ca else _by_own_command
+    print(f"try: {example(address, settings)}", flush=True)
+
+
+def _by_grpcurl(address: str, settings: Settings) -> str:
     credential = ""
     if settings.auth is AuthMode.REQUIRED:
         credential = ' -H "authorization: Bearer $KEY"'
@@ -155,7 +162,23 @@ def _print_ready(
         transport = "-cacert CA.pem"
         if settings.tls_client_ca:
             transport += " -cert CLIENT.pem -key CLIENT.key"
-    print(f"try: grpcurl {transport}{credential} -d '{request}' {address} {method}", flush=True)
+    return f"grpcurl {transport}{credential} -d '{request}' {address} {method}"
+
+
+def _by_own_command(address: str, settings: Settings) -> str:
+    credential = 'MEMORYD_API_KEY="$KEY" ' if settings.auth is AuthMode.REQUIRED else ""
+    ca = " --ca CA.pem" if settings.tls_cert else ""
+    return f"{credential}{_own_name()} store user-123 'prefers e-mail' --target {address}{ca}"
+
+
+def _own_name() -> str:
+    """What this command is called by in a shell, wherever that is."""
+    script = Path(sys.argv[0])
+    if script.name != "memoryd":
+        return f"{shlex.quote(sys.executable)} -m memoryd"
+    found = shutil.which(script.name)
+    is_found = found is not None and Path(found).resolve() == script.resolve()
+    return script.name if is_found else shlex.quote(str(script))
 
 
 async def _serve_with_workers(settings: Settings, migrating: BaseProcess | None) -> None:

@@ -289,8 +289,8 @@ class Client(ClosedOnExit, ABC, Generic[_Stub]):
         if is_late and self._channel.get_state() in _UNCONNECTED:
             return DeadlineExceeded(
                 refusal.code,
-                f"no connection to {self._target} in time: nothing listens there, or it cannot be"
-                " reached",
+                f"no connection to {self._target} in time: nothing listens there, it cannot be"
+                " reached, its TLS is not what this client has, or it speaks no gRPC",
             )
         return refusal
 

@@ -29,15 +29,27 @@ TARGET_VARIABLE = "MEMORYD_TARGET"
 DEFAULT_TARGET = "127.0.0.1:50051"
 """Of the command line, where neither an option nor the variable names another."""
 
+_URL = re.compile("(https?|grpcs?)://", re.IGNORECASE)
 _SERVER_NAME = "grpc.ssl_target_name_override"
 _PROXY = "grpc.enable_http_proxy"
 
 
 def target_from(target: str | None) -> str | None:
-    """The target that is given, or else that of the environment."""
+    """The target that is given, or else that of the environment.
+
+    Raises ValueError for what gRPC would take for a host's name, and never find.
+    """
     if target is None:
-        return os.environ.get(TARGET_VARIABLE, "").strip() or None
-    return args.text("target", target)
+        source, target = TARGET_VARIABLE, os.environ.get(TARGET_VARIABLE, "").strip()
+        if not target:
+            return None
+    else:
+        source, target = "target", args.text("target", target)
+    if not target.strip() or _URL.match(target):
+        raise ValueError(
+            f"{source}: give HOST:PORT, such as localhost:50051, and no URL; tls=True is for TLS"
+        )
+    return target
 
 
 class Security(NamedTuple):

@@ -52,6 +52,14 @@ def sqlite_obstacle(error: BaseException, database: str) -> str | None:
         return "it is another kind of file, or damaged; name another one, or restore a backup"
     if not words.startswith(("unable to open", "attempt to write a readonly", "disk I/O error")):
         return None
+    return path_obstacle(database)
+
+
+def path_obstacle(database: str) -> str | None:
+    """What is in the way to an SQLite file that need not be there; None: nothing that can be seen.
+
+    `database`: as above.
+    """
     file = Path(os.path.abspath(database))  # noqa: PTH100  `resolve` fails where it may not look
     return _in_the_way_to(file, database) or _missing_right(file)
 

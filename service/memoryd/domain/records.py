@@ -213,6 +213,8 @@ class Stored(NamedTuple):
     outcome: StoreOutcome
     evicted_memory_ids: tuple[str, ...] = ()
     replaced_memory_id: str = ""
+    is_again: bool = False
+    """Whether it answers a retry: it was stored before, and nothing is now."""
 
 
 @dataclass(frozen=True, slots=True)

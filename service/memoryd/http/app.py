@@ -58,8 +58,8 @@ _PROBES = frozenset({"/livez", "/readyz"})
 _DESCRIPTION = "/openapi.json"
 _METRICS = "/metrics"
 _MCP = "/mcp"
-_CONSOLE = frozenset({"", "sessions", "recall", "tools", "erase", "sign-in", "sign-out", "static"})
-"""The first parts of the paths that are the console's."""
+_CONSOLE = frozenset({"sessions", "recall", "tools", "erase", "sign-in", "sign-out", "static"})
+"""The first parts of the paths that are the console's, besides `/`."""
 _PAGES = _PROBES | {_DESCRIPTION, _METRICS}
 _FILE = Path(__file__).with_name("openapi.json")
 
@@ -68,6 +68,7 @@ _CONNECT_STREAM = "application/connect+"
 _GRPC_WEB = "application/grpc-web"
 _CONNECT_TYPES = "application/json, application/proto"
 _STREAM_TYPES = "application/connect+json, application/connect+proto"
+_GRPC_WEB_TYPES = f"{_GRPC_WEB}+proto, {_GRPC_WEB}-text"
 
 _CONNECT_TIMEOUT = re.compile(r"[0-9]{1,10}", re.ASCII)
 _GRPC_TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])", re.ASCII)
@@ -170,7 +171,7 @@ class Application:
         if raw_path in self._handlers or (method == "POST" and _CALL.fullmatch(raw_path)):
             await self._call(raw_path, scope, receive, send)
             return
-        if self._console is not None and path.split("/", 2)[1] in _CONSOLE:
+        if self._console is not None and _is_of_console(path):
             await (await self._console())(scope, receive, send)
             return
         raise Refused(
@@ -217,10 +218,17 @@ class Application:
 
     def _wire(self, scope: Scope, method: MethodDescriptor | None) -> Wire:
         """Of a call; without a method, of one that there is not."""
-        if scope["method"] == "GET" and method is not None:
+        is_read = method is not None and _is_read(method)
+        if method is not None and is_read and scope["method"] == "GET":
             return self._get(scope, method)
         if scope["method"] != "POST":
-            raise Refused(405, "unimplemented", "calls are made by POST", [(b"allow", b"POST")])
+            allowed = "GET, POST" if is_read else "POST"
+            raise Refused(
+                405,
+                "unimplemented",
+                f"this method is called by {allowed.replace(', ', ' or ')}",
+                [(b"allow", allowed.encode())],
+            )
         content_type = header(scope, b"content-type").partition(";")[0].strip().lower()
         streams = method is not None and (method.client_streaming or method.server_streaming)
         form = _form_of(content_type)
@@ -231,11 +239,11 @@ class Application:
         )
         codec = codec_of(form.codec, method or _NO_METHOD) if is_right else None
         if codec is None:
-            types = _STREAM_TYPES if streams else _CONNECT_TYPES
+            types = f"{_STREAM_TYPES if streams else _CONNECT_TYPES}, {_GRPC_WEB_TYPES}"
             raise Refused(
                 415,
                 "invalid_argument",
-                f"the content type of this method is one of {types}, {_GRPC_WEB}+proto",
+                f"the content type of this method is one of {types}",
                 [(b"accept-post", types.encode())],
             )
         kind = ConnectAbsent if method is None and form.kind is ConnectUnary else form.kind
@@ -249,12 +257,6 @@ class Application:
         )
 
     def _get(self, scope: Scope, method: MethodDescriptor) -> Wire:
-        if method.GetOptions().idempotency_level != MethodOptions.NO_SIDE_EFFECTS or (
-            method.server_streaming
-        ):
-            raise Refused(
-                405, "unimplemented", "this method is called by POST", [(b"allow", b"POST")]
-            )
         given = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         query = {name: values[0] for name, values in given.items()}
         name = query.get("encoding", JSON)
@@ -269,9 +271,11 @@ class Application:
         if query.get("base64") == "1":
             try:
                 padded = message + b"=" * (-len(message) % 4)
-                message = base64.urlsafe_b64decode(padded)
+                message = base64.b64decode(padded, altchars=b"-_", validate=True)
             except binascii.Error:
-                raise Refused(400, "invalid_argument", "message is no base64") from None
+                raise Refused(
+                    400, "invalid_argument", "message is no base64, which base64=1 says it is"
+                ) from None
         return ConnectGet(
             message,
             codec,
@@ -332,6 +336,14 @@ def application(
     )
 
 
+def _is_of_console(path: str) -> bool:
+    """Whether it is a page's, be there such a page or not.
+
+    What a request names need be no path: `OPTIONS *` names all, and proxies are sent addresses.
+    """
+    return path == "/" or (path.startswith("/") and path.split("/", 2)[1] in _CONSOLE)
+
+
 def is_allowed(host: str, hosts: Collection[str]) -> bool:
     """Whether a header names one of the hosts, with whatever port."""
     name = host.rpartition(":")[0] if re.search(r":[0-9]*$", host) else host
@@ -360,6 +372,12 @@ def timeout_of(scope: Scope) -> float | None:
     if found is None:
         raise Refused(400, "invalid_argument", "grpc-timeout is a number and a unit, such as 5S")
     return int(found[1]) * _UNITS[found[2]]
+
+
+def _is_read(method: MethodDescriptor) -> bool:
+    """Whether it is called by GET, too."""
+    has_none = method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS
+    return has_none and not method.server_streaming
 
 
 def _check_compression(name: str) -> None:

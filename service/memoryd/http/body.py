@@ -112,7 +112,10 @@ class Body:
         `is_packed`: compressed, and to be given to `unpacked`.
         """
         most = most or self._most
-        size = min(int(self._length), most) if self._length else most
+        size = most
+        if self._length:  # nobody sends what is refused for what its head says
+            size = int(self._length)
+            self._check(size, most)
         await self._make_room(size if self._length else 0, is_packed=is_packed)
         while await self._more():
             self._check(len(self._held), most)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 from urllib.parse import quote
@@ -89,6 +90,15 @@ def _detail(packed: Any) -> dict[str, object]:
     }
 
 
+def _is_taken(encoding: str, takes: str) -> bool:
+    """Whether a caller takes what is compressed so, by its header; a weight of 0 says that not."""
+    for one in takes.split(","):
+        name, _, weight = one.partition(";")
+        if name.strip().lower() == encoding:
+            return _NONE.fullmatch(weight.replace(" ", "").lower()) is None
+    return False
+
+
 def _text(value: str | bytes) -> str:
     return base64.b64encode(value).rstrip(b"=").decode() if isinstance(value, bytes) else value
 
@@ -117,7 +127,7 @@ class Wire(ABC):
         self._codec = codec
         self._content_type = content_type
         self._is_compressed = compressed_by == GZIP
-        self._compresses = GZIP in (one.partition(";")[0].strip() for one in takes.split(","))
+        self._compresses = _is_taken(GZIP, takes)
         self._most = most
         self._takes_one = takes_one
 
@@ -296,9 +306,12 @@ class GrpcWebText(GrpcWeb):
             try:
                 most = _BASE64_RATIO * (self._most + frames.HEAD_BYTES)
                 text = await body.all_of_it(int(most), is_packed=self._is_compressed)
-                data = binascii.a2b_base64(text)
+                # Strictly: else what stands behind padding, such as a second frame, is dropped.
+                data = binascii.a2b_base64(text.translate(None, b"\r\n"), strict_mode=True)
             except binascii.Error:
-                raise frames.malformed("is said to be base64 and is not") from None
+                raise frames.malformed(
+                    "is said to be base64 and is not; encode all of it as one"
+                ) from None
             self._decoded = Held(data, self._most, body)
         return await super().next_message(self._decoded)
 
@@ -308,6 +321,8 @@ class GrpcWebText(GrpcWeb):
     def end(self, failure: Failure | None, trailers: Metadata) -> bytes:
         return base64.b64encode(super().end(failure, trailers))
 
+
+_NONE = re.compile(r"q=0(\.0*)?")
 
 _BASE64_RATIO = 1.4
 """How much longer a text is at the most than its bytes, by line breaks too."""

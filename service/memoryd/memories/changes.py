@@ -243,7 +243,7 @@ class MemoryChanges:
             if answered is not None:
                 if not answered.is_of(item):
                     raise RequestIdReused(path_of(item, "request_id"))
-                return answers.filled(answered.stored, item)
+                return answers.filled(answered.stored, item)._replace(is_again=True)
         work = self._works[item.session]
         item, max_entries = work.with_expiration(item), work.own(capacity).max_entries
         held = work.holder(item.identity)

@@ -279,7 +279,8 @@ class GroupCommit:
             if isinstance(item.write, Store) and not isinstance(outcome, MemorydError):
                 tenant = instruments.told_apart(tenant_of(item.write))
                 for stored in cast("tuple[Stored, ...]", outcome):
-                    instruments.stores.add(1, stored.outcome.value, tenant)
+                    if not stored.is_again:
+                        instruments.stores.add(1, stored.outcome.value, tenant)
 
     def _trace(self, batch: Sequence[_Waiting], written: int, begun: int) -> None:
         """Note in each call that is traced how long it waited, and the transaction it shared."""

@@ -166,8 +166,9 @@ class Serving:
             error.retry_after = self._returns.give()
         status = status_of(error, call.request_id)
         instruments = self._instruments
-        tenant = instruments.told_apart(call.principal.tenant)
-        instruments.refusals.add(1, _reason_of(error), tenant)
+        instruments.refusals.add(
+            1, _reason_of(error), instruments.told_apart(_tenant_of(error, call))
+        )
         if status.code is grpc.StatusCode.INTERNAL:
             log.error(
                 "unhandled exception",
@@ -225,6 +226,12 @@ def _timed(call: Call, code: grpc.StatusCode) -> grpc.StatusCode:
 def measured_as(path: str) -> str:
     """The method as OpenTelemetry's conventions have it, by the path that the log has."""
     return OTHER_METHOD if path == UNKNOWN_METHOD else path[1:]
+
+
+def _tenant_of(error: Exception, call: Call) -> str:
+    """Whose call was refused, as far as that is known."""
+    caller = error.caller if isinstance(error, MemorydError) else None
+    return call.principal.tenant if caller is None else caller.tenant
 
 
 def _reason_of(error: Exception) -> str:

@@ -235,4 +235,5 @@ Language = Annotated[
     Accepts("a language's code by ISO 639, such as de"),
 ]
 PemFile = Annotated[str, AfterValidator(_pem_file), Accepts("the path of a PEM file, or nothing")]
+TomlFile = Annotated[str, Accepts("the path of a TOML file, or nothing")]
 Host = Annotated[str, AfterValidator(_host), Accepts("an IP address or a host name")]

@@ -40,6 +40,7 @@ from memoryd.settings.field_types import (
     SecretNames,
     SecretReferences,
     SessionTemplate,
+    TomlFile,
     is_sqlite,
     lower_case,
 )
@@ -368,7 +369,7 @@ class Settings(SettingsModel):
         le=36_500,
         description="How long lines of the audit are kept, in days.",
     )
-    auth_file: str = Field(
+    auth_file: TomlFile = Field(
         default="",
         description=(
             "A TOML file that says whose tokens and client certificates are good for what; empty: "

@@ -80,7 +80,8 @@ REFUSALS = Metric(
 WRITE_SECONDS = Metric(
     "memoryd_write_transaction_seconds",
     Kind.HISTOGRAM,
-    "How long transactions of writes took that were committed.",
+    "How long transactions took that stores and changes share, and that were committed; purging,"
+    " erasing, merging and sweeping have others.",
     buckets=TRANSACTION_SECONDS,
     unit="seconds",
 )

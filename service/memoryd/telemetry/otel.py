@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -13,7 +14,12 @@ from opentelemetry.context import Context
 from opentelemetry.propagate import get_global_textmap
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import (
+    BatchSpanProcessor,
+    ConsoleSpanExporter,
+    SpanExporter,
+    SpanExportResult,
+)
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
@@ -41,8 +47,13 @@ _NAME = "memoryd"
 _log = logging.getLogger(__name__)
 
 
-def exporter_of(environ: Mapping[str, str]) -> SpanExporter:
-    """Make what sends spans, as the variables say. Raises ValueError, ImportError."""
+def exporter_of(environ: Mapping[str, str], *, on_console: bool) -> SpanExporter:
+    """Make what prints spans, or sends them as variables say. Raises ValueError, ImportError."""
+    if on_console:
+        # Beside the log, as a line: of workers nobody reads the standard output.
+        return ConsoleSpanExporter(
+            out=sys.stderr, formatter=lambda span: f"{span.to_json(indent=None)}\n"
+        )
     protocol = (
         environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
         or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from opentelemetry.sdk.trace.export import SpanExporter
+
     from memoryd.telemetry.otel import Tracing
 
-_OTLP, _NONE = "otlp", "none"
+_EXPORTER = "OTEL_TRACES_EXPORTER"
+_OTLP, _CONSOLE, _NONE = "otlp", "console", "none"
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
@@ -25,15 +28,19 @@ def are_asked_for(environ: Mapping[str, str]) -> bool:
 
     if given("OTEL_SDK_DISABLED").lower() == "true":
         return False
-    exporter = given("OTEL_TRACES_EXPORTER").lower()
-    if exporter not in {"", _OTLP, _NONE}:
-        raise ValueError(f"OTEL_TRACES_EXPORTER: {_OTLP} or {_NONE}, not {exporter!r}")
+    exporter = _exporter(environ)
+    if exporter not in {"", _OTLP, _CONSOLE, _NONE}:
+        raise ValueError(f"{_EXPORTER}: {_OTLP}, {_CONSOLE} or {_NONE}, not {exporter!r}")
     # Without a word, the specification would have traces sent to this machine.
-    return exporter == _OTLP or (not exporter and any(map(given, _ENDPOINTS)))
+    return exporter in {_OTLP, _CONSOLE} or (not exporter and any(map(given, _ENDPOINTS)))
 
 
-def tracing_of(environ: Mapping[str, str]) -> Tracing | None:
-    """Make what traces calls; None: the variables of this process do not ask for it.
+def _exporter(environ: Mapping[str, str]) -> str:
+    return environ.get(_EXPORTER, "").strip().lower()
+
+
+def exporter_of(environ: Mapping[str, str]) -> SpanExporter | None:
+    """Make what sends or prints spans; None: the variables do not ask for traces.
 
     Raises ValueError where they ask for what there is not.
     """
@@ -42,10 +49,22 @@ def tracing_of(environ: Mapping[str, str]) -> Tracing | None:
     try:
         from memoryd.telemetry import otel  # noqa: PLC0415  as the module says
 
-        exporter = otel.exporter_of(environ)
+        return otel.exporter_of(environ, on_console=_exporter(environ) == _CONSOLE)
     except ImportError as error:
         raise ValueError(
             "OTEL_… variables ask for traces, and OpenTelemetry is not installed: install"
-            " memoryd[telemetry], or set OTEL_TRACES_EXPORTER=none"
+            f" memoryd[telemetry], or set {_EXPORTER}=none"
         ) from error
+
+
+def tracing_of(environ: Mapping[str, str]) -> Tracing | None:
+    """Make what traces calls; None: the variables of this process do not ask for it.
+
+    Raises ValueError where they ask for what there is not.
+    """
+    exporter = exporter_of(environ)
+    if exporter is None:
+        return None
+    from memoryd.telemetry import otel  # noqa: PLC0415  as the module says
+
     return otel.tracing_with(environ, exporter)
