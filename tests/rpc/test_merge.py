@@ -159,9 +159,11 @@ async def test_documents_move_and_those_of_the_target_stay(memory, sessions, doc
     ]
     assert all(d.labels == {"a": "b"} for d in found)
     assert found[2].expire_time.ToSeconds() - found[2].create_time.ToSeconds() == 90
-    events = [await watch.read() for _ in range(2)]
+    expired, *moved = [await watch.read() for _ in range(3)]
     watch.cancel()
-    assert [event.revision for event in events] == [d.revision for d in found[1:]]
+    assert (expired.change, expired.document.key) == (dpb.DOCUMENT_CHANGE_EXPIRED, "gone")
+    assert expired.revision < moved[0].revision
+    assert [event.revision for event in moved] == [d.revision for d in found[1:]]
     target = await sessions.GetSession(name(USER))
     assert (target.memory_count, target.document_count) == (1, 3)
     listing.session_id = VISITOR
