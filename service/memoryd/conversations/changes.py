@@ -21,6 +21,7 @@ from memoryd.conversations.writes import (
     ChangeConversation,
     CreateConversation,
     DeleteConversation,
+    Expiration,
     ExpireConversation,
     ForkConversation,
     MoveHead,
@@ -61,7 +62,6 @@ if TYPE_CHECKING:
         Candidate,
         ConversationOutcome,
         ConversationWrite,
-        Expiration,
         Named,
         PromoteMessages,
     )
@@ -160,6 +160,8 @@ class ConversationChanges:
         after = row._replace(**write.values)
         if write.expiration is not None:
             after = _expiring(after, write.expiration, self._now)
+        elif _kind_of_expiration(row) in write.cleared:
+            after = _expiring(after, Expiration(), self._now)
         elif not write.values:
             return row
         return self._rows.put(after, revisions.take(Usage()))
@@ -430,6 +432,13 @@ NOT_ON_BRANCH = "must be the id of a message on the head's branch; list the mess
 def _expiring(row: Conversation, expiration: Expiration, now: datetime) -> Conversation:
     ttl, expires_at = expiration
     return row._replace(ttl=ttl, expires_at=expires_at if ttl is None else expiry(now, ttl))
+
+
+def _kind_of_expiration(row: Conversation) -> str:
+    """The field of the protos that says when it expires."""
+    if row.ttl is not None:
+        return "ttl"
+    return "never_expires" if row.expires_at is None else "expire_time"
 
 
 def _check_etag(row: Conversation | None, of: Named) -> None:
