@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 
 import grpc
+import pytest
 from google.protobuf.duration_pb2 import Duration
 from tests.rpc.test_conversation_branches import delete, fork, pop, rewrite, set_head
 from tests.rpc.test_conversation_settings import create, update
@@ -17,6 +18,7 @@ from memoryd.v1 import memory_pb2
 
 CREATED, UPDATED = pb.CONVERSATION_CHANGE_CREATED, pb.CONVERSATION_CHANGE_UPDATED
 DELETED, EXPIRED = pb.CONVERSATION_CHANGE_DELETED, pb.CONVERSATION_CHANGE_EXPIRED
+PURGED = pb.CONVERSATION_CHANGE_PURGED
 
 
 def watch(conversations, start=0, **values):
@@ -128,11 +130,18 @@ async def test_what_expires_is_told_and_kept_for_a_day(running, conversations, c
     assert [brief(one) for one in await events(conversations, 1)] == [(CREATED, "c", ["2"])]
 
 
-async def test_an_erased_session_ends_its_watches(running, conversations, refused):
+@pytest.mark.parametrize("conversation_id", ["", "c", "none"])
+async def test_an_erased_session_ends_its_watches(running, conversations, refused, conversation_id):
     last = await fill(conversations, "1")
-    call = watch(conversations, last.revision)
-    await call.initial_metadata()
-    await running.memory.EraseSession(memory_pb2.EraseSessionRequest(session_id="s"))
+    await fill(conversations, "1", conversation_id="none")
+    call = watch(conversations, last.revision - 1, conversation_id=conversation_id)
     async with asyncio.timeout(20):
+        await call.read()
+        await running.memory.EraseSession(memory_pb2.EraseSessionRequest(session_id="s"))
+        told = [await call.read()]
+        while told[-1].change != PURGED:
+            told.append(await call.read())
         found = await refused(call.read())
+    assert (told[-1].conversation.session_id, told[-1].revision) == ("s", last.revision + 2)
+    assert brief(told[-1]) == (PURGED, "", [])
     assert found.code is grpc.StatusCode.OUT_OF_RANGE

@@ -75,6 +75,9 @@ async def test_the_source_is_as_if_erased(memory, sessions, refused, tables):
     watch = memory.WatchMemories(pb.WatchMemoriesRequest(session_id=VISITOR))
     await watch.read()
     await sessions.MergeSessions(merge())
+    told = await watch.read()
+    assert (told.change, told.revision) == (pb.MEMORY_CHANGE_PURGED, 2)
+    assert told.memory == pb.Memory(session_id=VISITOR, revision=2)
     assert (await refused(watch.read())).code is grpc.StatusCode.OUT_OF_RANGE
     assert (await refused(sessions.GetSession(name(VISITOR)))).reason == "SESSION_NOT_FOUND"
     assert await contents(memory, VISITOR) == []

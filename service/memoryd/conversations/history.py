@@ -54,6 +54,11 @@ _BRANCH_KEY = tuple(conversation_branches.c[name] for name in (*SHARD_KEY, "bran
 _TREE_KEY = tuple(conversations.c[name] for name in (*SHARD_KEY, "tree"))
 
 
+def session_purged(revision: int) -> ConversationEvent:
+    """That all conversations of a session are gone."""
+    return ConversationEvent(revision, Change.PURGED, "", None)
+
+
 def read_changes(
     dialect: Dialect, connection: Connection, session: Session, after: int
 ) -> Changes[ConversationEvent]:

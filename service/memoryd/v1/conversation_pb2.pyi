@@ -77,7 +77,9 @@ class _ConversationChangeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Co
     CONVERSATION_CHANGE_EXPIRED: _ConversationChange.ValueType  # 4
     """It expired."""
     CONVERSATION_CHANGE_PURGED: _ConversationChange.ValueType  # 5
-    """Not sent by this release: watching a session that is erased ends with OUT_OF_RANGE."""
+    """The whole session was erased or merged into another; the conversation carries only its id. The watch then ends with
+    OUT_OF_RANGE.
+    """
 
 class ConversationChange(_ConversationChange, metaclass=_ConversationChangeEnumTypeWrapper):
     """What has happened to a conversation."""
@@ -93,7 +95,9 @@ CONVERSATION_CHANGE_DELETED: ConversationChange.ValueType  # 3
 CONVERSATION_CHANGE_EXPIRED: ConversationChange.ValueType  # 4
 """It expired."""
 CONVERSATION_CHANGE_PURGED: ConversationChange.ValueType  # 5
-"""Not sent by this release: watching a session that is erased ends with OUT_OF_RANGE."""
+"""The whole session was erased or merged into another; the conversation carries only its id. The watch then ends with
+OUT_OF_RANGE.
+"""
 Global___ConversationChange: _TypeAlias = ConversationChange  # noqa: Y015
 
 @_typing.final
