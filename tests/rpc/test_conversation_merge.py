@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from tests.rpc.test_conversation_branches import delete, fork, pop, rewrite
 from tests.rpc.test_conversation_settings import create, listing
-from tests.rpc.test_conversation_watch import CREATED, EXPIRED, brief, events
+from tests.rpc.test_conversation_watch import CREATED, EXPIRED, UPDATED, brief, events
 from tests.rpc.test_conversation_windows import summarise
 from tests.rpc.test_conversations import NOT_FOUND, append, fill, get, head, ids, said
 
@@ -94,6 +94,19 @@ async def test_what_has_expired_makes_room(running, conversations, clock, rows_o
     assert await ids(conversations) == ["new"]
     assert await count(running, "s") == 1
     assert await rows_of("messages") == 1
+
+
+async def test_watchers_of_the_target_see_each_conversation_made_once(conversations, sessions):
+    before = await fill(conversations, "there", conversation_id="there")
+    for message_id in ("1", "2", "3"):
+        await fill(conversations, message_id, session_id="v")
+    await sessions.MergeSessions(merge())
+    found = await events(conversations, 3, start=before.revision)
+    assert [brief(event) for event in found] == [
+        (CREATED, "c", ["1"]),
+        (UPDATED, "c", ["2"]),
+        (UPDATED, "c", ["3"]),
+    ]
 
 
 async def test_watchers_of_the_target_hear_of_what_has_expired_there(

@@ -66,6 +66,22 @@ async def test_every_call_is_an_event(conversations):
     assert len(seen) == len(set(seen))
 
 
+async def test_the_first_event_of_a_conversation_says_that_it_was_made(conversations):
+    await conversations.CreateConversation(create())
+    first = (await fill(conversations, "1")).revision
+    await fill(conversations, "2")
+    last = await conversations.UpdateConversation(update(display_name="x"))
+    found = await events(conversations, 3)
+    assert [brief(event) for event in found] == [
+        (CREATED, "c", ["1"]),
+        (UPDATED, "c", ["2"]),
+        (UPDATED, "c", []),
+    ]
+    resumed = await events(conversations, 2, start=first)
+    assert [brief(event) for event in resumed] == [(UPDATED, "c", ["2"]), (UPDATED, "c", [])]
+    assert resumed[-1].revision == last.revision
+
+
 async def test_catching_up_gives_every_message_once(conversations):
     first = await fill(conversations, "1", "2")
     await fill(conversations, "3")
@@ -81,7 +97,7 @@ async def test_catching_up_gives_every_message_once(conversations):
         (CREATED, "c", ["1", "2"]),
         (UPDATED, "c", ["4"]),
         (CREATED, "other", ["a"]),
-        (UPDATED, "f", ["own"]),
+        (CREATED, "f", ["own"]),
         (DELETED, "gone", []),
     ]
     later = await events(conversations, 4, start=first.revision)
@@ -93,7 +109,7 @@ async def test_catching_up_gives_every_message_once(conversations):
     await conversations.DeleteConversation(delete())
     found = await events(conversations, 5)
     assert [brief(event) for event in found] == [
-        (UPDATED, "f", ["1"]),
+        (CREATED, "f", ["1"]),
         (CREATED, "other", ["a"]),
         (UPDATED, "f", ["own"]),
         (DELETED, "gone", []),

@@ -198,7 +198,11 @@ def _copy(
     new: dict[str, Any] = {
         "session_id": cast(bindparam("target"), String),
         "revision": cast(bindparam("revision", type_=BigInteger) + place.c.place, BigInteger),
-        "change": case((place.c.age == 1, Change.CREATED.value), else_=change),
+        "change": case(
+            (place.c.age == 1, Change.CREATED.value),
+            (change == Change.CREATED.value, Change.UPDATED.value),  # by a move to its name
+            else_=change,
+        ),
     }
     rows_moved = (
         select(*(new.get(column.name, column) for column in table.c))
