@@ -640,7 +640,8 @@ class Summary(Answer[conversation_pb2.Summary]):
     text: str = ""
     """At most 65,536 characters."""
     through_message_id: str = ""
-    """The last message that it covers."""
+    """The last message that it covers. Empty once that was removed by PopMessages: then the
+    summary is not applied."""
     token_count: int | None = None
     """Tokens of the text. If unset, estimated as a quarter of its bytes in UTF-8, rounded up."""
     update_time: datetime | None = None

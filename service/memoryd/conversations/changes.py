@@ -323,7 +323,10 @@ class ConversationChanges:
             promotion.shared_in(self._trees, row),
         )
         after = row._replace(
-            head=head, head_is_tip=self._is_tip(row, row.tips, head), promoted=marks
+            head=head,
+            head_is_tip=self._is_tip(row, row.tips, head),
+            promoted=marks,
+            summary=self._summary_without(fitting, row),
         )
         unneeded = Unneeded(connection, self._trees, row, after)
         revision = revisions.take(unneeded.usage())
@@ -331,6 +334,16 @@ class ConversationChanges:
         is_end = self._trees.is_end(row, head.place)
         self._rows.put(after._replace(head=head._replace(is_end=is_end)), revision)
         return tuple(reversed(popped))
+
+    def _summary_without(self, popped: Iterable[Message], row: Conversation) -> Summary | None:
+        """The summary, which names no message that is no longer there: another may get its id."""
+        summary = row.summary
+        for message in popped:
+            if summary is not None and message.message_id == summary.through_message_id:
+                ends = (tip.place for tip in row.tips)
+                if not any(self._trees.leads_to(row, end, message.place) for end in ends):
+                    summary = summary._replace(through_message_id="")
+        return summary
 
     def promotable(self, write: PromoteMessages) -> list[Candidate]:
         """What of a promotion is to be stored and gone over, as the conversation is now.

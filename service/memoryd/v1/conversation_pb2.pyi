@@ -249,7 +249,7 @@ class Summary(_message.Message):
     text: _builtins.str
     """At most 65,536 characters."""
     through_message_id: _builtins.str
-    """The last message that it covers."""
+    """The last message that it covers. Empty once that was removed by PopMessages: then the summary is not applied."""
     token_count: _builtins.int
     """Tokens of the text. If unset, estimated as a quarter of its bytes in UTF-8, rounded up."""
     @_builtins.property
