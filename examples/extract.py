@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from memoryd.client import (
+    ConversationChange,
     ConversationClient,
     DeadlineExceeded,
     DocumentClient,
@@ -78,6 +79,8 @@ class Worker:
         while True:
             try:
                 async for event in self._conversations.watch(self._session, revision):
+                    if event.change is ConversationChange.PURGED:
+                        continue  # the session is erased; to save anything would make it again
                     for message in await self._messages(event):
                         await self._learn(event.conversation, message)
                     # Only now: after a kill before this the event comes again.

@@ -19,18 +19,20 @@ from memoryd.audit.log import AuditLog
 from memoryd.audit.writer import AuditWriter
 from memoryd.console.door import ConsoleDoor
 from memoryd.conversations.history import read_changes as read_conversation_changes
+from memoryd.conversations.history import session_purged as conversations_purged
 from memoryd.conversations.store import ConversationStore
 from memoryd.database.engine import Database
 from memoryd.database.notifications import Listener
 from memoryd.database.roles import check_role
 from memoryd.documents.history import read_changes as read_document_changes
+from memoryd.documents.history import session_purged as documents_purged
 from memoryd.documents.store import DocumentStore
 from memoryd.domain.audit import AuditMode
 from memoryd.domain.errors import MemorydError
 from memoryd.domain.principals import AuthMethod, AuthMode, Principal, Scope
 from memoryd.domain.records import DEFAULT_TENANT
 from memoryd.memories.access import AccessTracker
-from memoryd.memories.history import read_changes
+from memoryd.memories.history import read_changes, session_purged
 from memoryd.memories.store import MemoryStore
 from memoryd.memories.sweeper import Sweeper
 from memoryd.recall.embedders.embedder import EmbedderUnavailable, load
@@ -232,16 +234,18 @@ class Server:
         self.database = Database(self._url, options)
         self._standby = _standby_of(settings, options, self.database)
         self._listener = Listener(self.database)
-        self._feed = ChangeFeed(self.database, self._listener, read_changes)
+        self._feed = ChangeFeed(self.database, self._listener, read_changes, session_purged)
         self._conversation_feed = ChangeFeed(
             self.database,
             self._listener,
             lambda *given: read_conversation_changes(self.database.dialect, *given),
+            conversations_purged,
         )
         self._document_feed = ChangeFeed(
             self.database,
             self._listener,
             lambda *given: read_document_changes(self.database.dialect, *given),
+            documents_purged,
         )
         self._secrets = secrets
         self._tools = tool_configs_of(self.database, settings, tools, clock=clock)

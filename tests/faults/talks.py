@@ -61,7 +61,10 @@ class Talk(NamedTuple):
         return self._replace(head=(*self.head, *said))
 
     def popped(self, count: int) -> Talk:
-        return self._replace(head=self.head[: max(0, len(self.head) - count)])
+        left = self._replace(head=self.head[: max(0, len(self.head) - count)])
+        if left.summary is None or left.summary[1] in left.places:
+            return left
+        return left._replace(summary=(left.summary[0], ""))
 
     def moved(self, to: Way) -> Talk:
         """With another head."""

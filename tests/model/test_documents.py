@@ -124,13 +124,11 @@ class Model:
 
     def merge(self, source, now):
         """Take what another session has; give the number of documents, and names of both."""
-        moved, both = 0, []
-        for name, entry in sorted(source.entries.items()):
-            held = self.entries.get(name)
-            if not entry.is_there(now):
-                continue
-            if held is not None and held.is_there(now):
-                both.append(name)
+        there = {name: one for name, one in sorted(source.entries.items()) if one.is_there(now)}
+        both = [name for name in there if self.live(name, now) is not None]
+        moved = 0
+        for name, entry in there.items():
+            if name in both:
                 continue
             count = len(entry.earlier)
             entry.earlier = [

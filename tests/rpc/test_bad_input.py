@@ -366,6 +366,18 @@ async def test_importances_have_their_limits(each_refused):
     )
 
 
+async def test_an_importance_of_negative_zero_is_zero(memory):
+    made = (await memory.StoreMemory(store(importance=-0.0))).memory
+    found = await memory.GetMemory(
+        pb.GetMemoryRequest(session_id=SESSION, memory_id=made.memory_id)
+    )
+    made.importance = 1.0
+    await memory.UpdateMemory(pb.UpdateMemoryRequest(memory=made))
+    made.importance, made.etag = -0.0, ""
+    changed = await memory.UpdateMemory(pb.UpdateMemoryRequest(memory=made))
+    assert [math.copysign(1, one.importance) for one in (found, changed)] == [1, 1]
+
+
 async def test_content_types_are_the_known_ones(each_refused):
     numbers = (5, 99, -1, 2**31 - 1)
     await each_refused(

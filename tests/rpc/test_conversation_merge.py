@@ -9,6 +9,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from tests.rpc.test_conversation_branches import delete, fork, pop, rewrite
 from tests.rpc.test_conversation_settings import create, listing
+from tests.rpc.test_conversation_watch import CREATED, EXPIRED, UPDATED, brief, events
 from tests.rpc.test_conversation_windows import summarise
 from tests.rpc.test_conversations import NOT_FOUND, append, fill, get, head, ids, said
 
@@ -93,6 +94,45 @@ async def test_what_has_expired_makes_room(running, conversations, clock, rows_o
     assert await ids(conversations) == ["new"]
     assert await count(running, "s") == 1
     assert await rows_of("messages") == 1
+
+
+async def test_watchers_of_the_target_see_each_conversation_made_once(conversations, sessions):
+    before = await fill(conversations, "there", conversation_id="there")
+    for message_id in ("1", "2", "3"):
+        await fill(conversations, message_id, session_id="v")
+    await sessions.MergeSessions(merge())
+    found = await events(conversations, 3, start=before.revision)
+    assert [brief(event) for event in found] == [
+        (CREATED, "c", ["1"]),
+        (UPDATED, "c", ["2"]),
+        (UPDATED, "c", ["3"]),
+    ]
+
+
+async def test_watchers_of_the_target_hear_of_what_has_expired_there(
+    conversations, sessions, clock
+):
+    made = await conversations.CreateConversation(create(ttl=Duration(seconds=60)))
+    await fill(conversations, "there", session_id="v", conversation_id="other")
+    clock.move(timedelta(seconds=60))
+    await sessions.MergeSessions(merge())
+    expired, moved = await events(conversations, 2, start=made.revision)
+    assert brief(expired) == (EXPIRED, "c", [])
+    assert brief(moved) == (CREATED, "other", ["there"])
+
+
+async def test_a_merge_is_an_update_wherever_conversations_are_listed(
+    running, conversations, clock
+):
+    await fill(conversations, "1", session_id="v", conversation_id="moved")
+    clock.move(timedelta(seconds=60))
+    await fill(conversations, "1", conversation_id="there")
+    clock.move(timedelta(seconds=60))
+    await running.sessions.MergeSessions(merge())
+    for scope in ({"session_id": "s"}, {"session_id_prefix": ""}):
+        assert await listing(conversations, **scope) == ["moved", "there"]
+    moved, there = [await head(conversations, conversation_id=i) for i in ("moved", "there")]
+    assert moved.update_time.ToSeconds() == there.update_time.ToSeconds() + 60
 
 
 async def test_a_merge_moves_no_more_than_it_may(running, conversations, refused, monkeypatch):

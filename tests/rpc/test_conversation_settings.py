@@ -180,6 +180,21 @@ async def test_an_expiration_is_changed(conversations, clock):
     assert cleared.never_expires
 
 
+@pytest.mark.parametrize("field", ["ttl", "expire_time", "never_expires"])
+async def test_clearing_an_expiration_leaves_another(conversations, clock, field):
+    later = at(clock.now + timedelta(hours=1))
+    kinds = {"ttl": Duration(seconds=60), "expire_time": later, "never_expires": True}
+    for kind, value in kinds.items():
+        await conversations.CreateConversation(create(conversation_id=kind, **{kind: value}))
+        before = await head(conversations, conversation_id=kind)
+        cleared = await conversations.UpdateConversation(update(field, conversation_id=kind))
+        if kind == field:
+            assert cleared.never_expires
+            assert not cleared.HasField("expire_time")
+        else:
+            assert cleared == before
+
+
 async def test_lists_have_the_last_updated_first(conversations, clock):
     for n in range(5):
         labels = {"kind": "odd" if n % 2 else "even"}

@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 
 import grpc
+import pytest
 from google.protobuf.duration_pb2 import Duration
 from tests.rpc.test_conversation_branches import delete, fork, pop, rewrite, set_head
 from tests.rpc.test_conversation_settings import create, update
@@ -17,6 +18,7 @@ from memoryd.v1 import memory_pb2
 
 CREATED, UPDATED = pb.CONVERSATION_CHANGE_CREATED, pb.CONVERSATION_CHANGE_UPDATED
 DELETED, EXPIRED = pb.CONVERSATION_CHANGE_DELETED, pb.CONVERSATION_CHANGE_EXPIRED
+PURGED = pb.CONVERSATION_CHANGE_PURGED
 
 
 def watch(conversations, start=0, **values):
@@ -64,6 +66,22 @@ async def test_every_call_is_an_event(conversations):
     assert len(seen) == len(set(seen))
 
 
+async def test_the_first_event_of_a_conversation_says_that_it_was_made(conversations):
+    await conversations.CreateConversation(create())
+    first = (await fill(conversations, "1")).revision
+    await fill(conversations, "2")
+    last = await conversations.UpdateConversation(update(display_name="x"))
+    found = await events(conversations, 3)
+    assert [brief(event) for event in found] == [
+        (CREATED, "c", ["1"]),
+        (UPDATED, "c", ["2"]),
+        (UPDATED, "c", []),
+    ]
+    resumed = await events(conversations, 2, start=first)
+    assert [brief(event) for event in resumed] == [(UPDATED, "c", ["2"]), (UPDATED, "c", [])]
+    assert resumed[-1].revision == last.revision
+
+
 async def test_catching_up_gives_every_message_once(conversations):
     first = await fill(conversations, "1", "2")
     await fill(conversations, "3")
@@ -79,7 +97,7 @@ async def test_catching_up_gives_every_message_once(conversations):
         (CREATED, "c", ["1", "2"]),
         (UPDATED, "c", ["4"]),
         (CREATED, "other", ["a"]),
-        (UPDATED, "f", ["own"]),
+        (CREATED, "f", ["own"]),
         (DELETED, "gone", []),
     ]
     later = await events(conversations, 4, start=first.revision)
@@ -91,7 +109,7 @@ async def test_catching_up_gives_every_message_once(conversations):
     await conversations.DeleteConversation(delete())
     found = await events(conversations, 5)
     assert [brief(event) for event in found] == [
-        (UPDATED, "f", ["1"]),
+        (CREATED, "f", ["1"]),
         (CREATED, "other", ["a"]),
         (UPDATED, "f", ["own"]),
         (DELETED, "gone", []),
@@ -128,11 +146,18 @@ async def test_what_expires_is_told_and_kept_for_a_day(running, conversations, c
     assert [brief(one) for one in await events(conversations, 1)] == [(CREATED, "c", ["2"])]
 
 
-async def test_an_erased_session_ends_its_watches(running, conversations, refused):
+@pytest.mark.parametrize("conversation_id", ["", "c", "none"])
+async def test_an_erased_session_ends_its_watches(running, conversations, refused, conversation_id):
     last = await fill(conversations, "1")
-    call = watch(conversations, last.revision)
-    await call.initial_metadata()
-    await running.memory.EraseSession(memory_pb2.EraseSessionRequest(session_id="s"))
+    await fill(conversations, "1", conversation_id="none")
+    call = watch(conversations, last.revision - 1, conversation_id=conversation_id)
     async with asyncio.timeout(20):
+        await call.read()
+        await running.memory.EraseSession(memory_pb2.EraseSessionRequest(session_id="s"))
+        told = [await call.read()]
+        while told[-1].change != PURGED:
+            told.append(await call.read())
         found = await refused(call.read())
+    assert (told[-1].conversation.session_id, told[-1].revision) == ("s", last.revision + 2)
+    assert brief(told[-1]) == (PURGED, "", [])
     assert found.code is grpc.StatusCode.OUT_OF_RANGE

@@ -175,6 +175,29 @@ async def test_a_summary_takes_the_place_of_what_it_covers(ten, refused):
     assert counted.summary.token_count == 40
 
 
+async def test_a_summary_does_not_cover_what_takes_the_id_of_a_removed_message(ten):
+    made = await ten.SetSummary(summarise("so far", "8"))
+    await ten.PopMessages(pop(count=2))
+    await ten.AppendMessages(append(said("another", "8")))
+    answer = await ten.ListMessages(listed(with_summary=True))
+    assert not answer.HasField("summary")
+    assert [m.message_id for m in answer.messages] == [*map(str, range(9))]
+    left = (await head(ten)).summary
+    assert (left.text, left.through_message_id) == (made.summary.text, "")
+
+
+async def test_a_summary_holds_where_a_removed_message_is_on_another_branch(ten):
+    await ten.SetSummary(summarise("so far", "8"))
+    await ten.AppendMessages(append(said("x", "10")))
+    await ten.SetHead(set_head("9"))
+    await ten.PopMessages(pop(count=2))
+    assert (await head(ten)).summary.through_message_id == "8"
+    await ten.SetHead(set_head("10"))
+    answer = await ten.ListMessages(listed(with_summary=True))
+    assert answer.HasField("summary")
+    assert [m.message_id for m in answer.messages] == ["9", "10"]
+
+
 async def test_an_appends_answer_leaves_out_the_text_of_a_summary(conversations):
     await fill(conversations, "1")
     made = await conversations.SetSummary(summarise("so far", "1"))

@@ -21,6 +21,7 @@ CREATED = pb.DOCUMENT_CHANGE_CREATED
 UPDATED = pb.DOCUMENT_CHANGE_UPDATED
 DELETED = pb.DOCUMENT_CHANGE_DELETED
 EXPIRED = pb.DOCUMENT_CHANGE_EXPIRED
+PURGED = pb.DOCUMENT_CHANGE_PURGED
 
 
 async def events(documents, last, start=0, prefix=(), session_id="s"):
@@ -173,16 +174,29 @@ async def test_large_and_many_changes_are_caught_up_with(documents):
     assert len(found[5].document.data) == MIB
 
 
+@pytest.mark.parametrize("prefix", [(), ("a",)])
+async def test_an_erased_session_ends_its_watches(documents, memory, refused, prefix):
+    made = await documents.PutDocument(put(namespace=["a", "b"]))
+    watching = documents.WatchDocuments(
+        pb.WatchDocumentsRequest(session_id="s", namespace_prefix=prefix)
+    )
+    async with asyncio.timeout(60):
+        assert (await watching.read()).document == made
+        await memory.EraseSession(memory_pb2.EraseSessionRequest(session_id="s"))
+        told = await watching.read()
+        assert told == pb.WatchDocumentsResponse(
+            change=PURGED, document=pb.Document(session_id="s", revision=2), revision=2
+        )
+        assert (await refused(watching.read())).code is grpc.StatusCode.OUT_OF_RANGE
+
+
 async def test_what_is_out_of_range_says_so(documents, memory, refused):
     await documents.PutDocument(put())
     request = pb.WatchDocumentsRequest(session_id="s", start_revision=7)
     assert (await refused(documents.WatchDocuments(request).read())).code is (
         grpc.StatusCode.OUT_OF_RANGE
     )
-    watching = documents.WatchDocuments(pb.WatchDocumentsRequest(session_id="s", start_revision=1))
-    await watching.initial_metadata()
     await memory.EraseSession(memory_pb2.EraseSessionRequest(session_id="s"))
-    assert (await refused(watching.read())).code is grpc.StatusCode.OUT_OF_RANGE
     again = await documents.PutDocument(put())
     assert again.revision > 1
     request.start_revision = 1

@@ -431,6 +431,13 @@ async def test_documents_below_a_namespace_are_counted_and_deleted(documents, re
     ]
 
 
+async def test_of_racing_deletions_each_document_is_counted_once(documents):
+    await documents.BatchWriteDocuments(batch(*(put(f"k{n}") for n in range(100))))
+    every = pb.DeleteDocumentsRequest(session_id="s", force=True)
+    answers = await asyncio.gather(*(documents.DeleteDocuments(every) for _ in range(4)))
+    assert sum(answer.delete_count for answer in answers) == 100
+
+
 async def test_memories_and_documents_share_one_order(documents, memory):
     store = memory_pb2.StoreMemoryRequest(session_id="s", content="a fact")
     first = (await memory.StoreMemory(store)).memory

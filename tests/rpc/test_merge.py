@@ -75,6 +75,9 @@ async def test_the_source_is_as_if_erased(memory, sessions, refused, tables):
     watch = memory.WatchMemories(pb.WatchMemoriesRequest(session_id=VISITOR))
     await watch.read()
     await sessions.MergeSessions(merge())
+    told = await watch.read()
+    assert (told.change, told.revision) == (pb.MEMORY_CHANGE_PURGED, 2)
+    assert told.memory == pb.Memory(session_id=VISITOR, revision=2)
     assert (await refused(watch.read())).code is grpc.StatusCode.OUT_OF_RANGE
     assert (await refused(sessions.GetSession(name(VISITOR)))).reason == "SESSION_NOT_FOUND"
     assert await contents(memory, VISITOR) == []
@@ -159,9 +162,11 @@ async def test_documents_move_and_those_of_the_target_stay(memory, sessions, doc
     ]
     assert all(d.labels == {"a": "b"} for d in found)
     assert found[2].expire_time.ToSeconds() - found[2].create_time.ToSeconds() == 90
-    events = [await watch.read() for _ in range(2)]
+    expired, *moved = [await watch.read() for _ in range(3)]
     watch.cancel()
-    assert [event.revision for event in events] == [d.revision for d in found[1:]]
+    assert (expired.change, expired.document.key) == (dpb.DOCUMENT_CHANGE_EXPIRED, "gone")
+    assert expired.revision < moved[0].revision
+    assert [event.revision for event in moved] == [d.revision for d in found[1:]]
     target = await sessions.GetSession(name(USER))
     assert (target.memory_count, target.document_count) == (1, 3)
     listing.session_id = VISITOR

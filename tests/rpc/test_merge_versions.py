@@ -223,6 +223,21 @@ async def test_versions_move_on_with_a_second_merge(memory, sessions):
     assert [one.revision for one in found] == [3, 2, 1]
 
 
+async def test_a_document_that_had_another_name_is_made_once(sessions, documents):
+    for text in ("first", "second"):
+        await documents.PutDocument(put("old", session_id=VISITOR, text=text))
+    move = {"session_id": VISITOR, "from": {"key": "old"}, "to": {"key": "new"}}
+    await documents.MoveDocuments(dpb.MoveDocumentsRequest(**move))
+    await sessions.MergeSessions(merge())
+    request = dpb.ListDocumentRevisionsRequest(session_id=USER, key="new")
+    found = (await documents.ListDocumentRevisions(request)).revisions
+    created, updated = dpb.DOCUMENT_CHANGE_CREATED, dpb.DOCUMENT_CHANGE_UPDATED
+    assert [(one.document.text, one.change) for one in found] == [
+        ("second", updated),
+        ("first", created),
+    ]
+
+
 async def test_a_moved_document_has_its_versions(memory, sessions, documents, clock):
     for session_id, key, texts in (
         (USER, "both", ("the user's",)),

@@ -371,6 +371,7 @@ async def test_watchers_of_memories_see_no_event_of_settings(memory, sessions):
         ('session.labels["A"]', {"labels": {"A": ""}}),
         ('session.labels[""]', {"labels": {"": ""}}),
         (f'session.labels["{"x" * 64}"]', {"labels": {"x" * 64: ""}}),
+        (f'session.labels["{"x" * 100}…"]', {"labels": {"x" * 100_000: ""}}),
         ('session.labels["a"]', {"labels": {"a": "x" * 256}}),
         ("session.state", {"state": {"a": "x" * 20_000}}),
         ("session.memory_limit", {"memory_limit": 9}),

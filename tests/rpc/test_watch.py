@@ -331,7 +331,8 @@ async def change_in_every_way(running, clock, watcher: Watcher) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as ended:
         await watcher.end()
     assert ended.value.code() == grpc.StatusCode.OUT_OF_RANGE
-    assert watcher.revisions == list(range(1, 9))
+    assert watcher.revisions == list(range(1, 10))
+    assert watcher.changes[-1] == (9, PURGED, "")
 
 
 @pytest.mark.usefixtures("no_poll")
@@ -487,12 +488,16 @@ async def test_erasing_ends_a_watch_and_refuses_to_resume_it(serve, watch, refus
     for watcher in watchers:
         await watcher.until(3)
     await here.memory.EraseSession(pb.EraseSessionRequest(session_id="user-123"))
-    for watcher in (*watchers, watch(here.memory, 3), watch(there.memory, 1)):
+    ended = grpc.StatusCode.OUT_OF_RANGE, "REVISION_OUT_OF_RANGE"
+    for watcher in watchers:
         refusal = await refused(watcher.end())
-        assert (refusal.code, refusal.reason) == (
-            grpc.StatusCode.OUT_OF_RANGE,
-            "REVISION_OUT_OF_RANGE",
-        )
+        assert (refusal.code, refusal.reason) == ended
+        assert watcher.changes[-1] == (4, PURGED, "")
+        assert watcher.events[-1].memory == pb.Memory(session_id="user-123", revision=4)
+    for watcher in (watch(here.memory, 3), watch(there.memory, 1), watch(here.memory, 4)):
+        refusal = await refused(watcher.end())
+        assert (refusal.code, refusal.reason) == ended
+        assert not watcher.events
 
 
 async def test_a_recreated_session_is_not_mistaken_for_the_erased_one(serve, watch, refused):
@@ -506,7 +511,8 @@ async def test_a_recreated_session_is_not_mistaken_for_the_erased_one(serve, wat
     for ended in (watcher, *(watch(here.memory, start) for start in (1, 2, 3))):
         refusal = await refused(ended.end())
         assert refusal.code == grpc.StatusCode.OUT_OF_RANGE
-    assert {event.memory.content for event in watcher.events} == {"fact 0", "fact 1", "fact 2"}
+    seen = [event.memory.content for event in watcher.events if event.change != PURGED]
+    assert seen == ["fact 0", "fact 1", "fact 2"]
     events = await watch(there.memory).until(again[-1].revision)
     assert [event.memory for event in events] == again
     await watch(there.memory, again[0].revision).until(again[-1].revision)

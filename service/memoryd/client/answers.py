@@ -132,7 +132,9 @@ class MemoryChange(StrEnum):
     EXPIRED = "expired"
     """Removed because it expired; reported within a minute."""
     PURGED = "purged"
-    """Permanently deleted; the memory carries only its identifiers."""
+    """Permanently deleted; the memory carries only its identifiers. Without a memory_id it is
+    the whole session, which was erased or merged into another: the watch then ends with
+    OUT_OF_RANGE."""
 
 
 @names_of(conversation_pb2.ConversationChange)
@@ -150,7 +152,8 @@ class ConversationChange(StrEnum):
     EXPIRED = "expired"
     """It expired."""
     PURGED = "purged"
-    """Not sent by this release: watching a session that is erased ends with OUT_OF_RANGE."""
+    """The whole session was erased or merged into another; the conversation carries only its id.
+    The watch then ends with OUT_OF_RANGE."""
 
 
 @names_of(document_pb2.DocumentChange)
@@ -168,6 +171,9 @@ class DocumentChange(StrEnum):
     EXPIRED = "expired"
     """Removed because it expired; reported within a minute. The document carries only its
     identifiers."""
+    PURGED = "purged"
+    """The whole session was erased or merged into another; the document carries only its id. The
+    watch then ends with OUT_OF_RANGE."""
 
 
 @names_of(tool_config_pb2.Provenance)
@@ -634,7 +640,8 @@ class Summary(Answer[conversation_pb2.Summary]):
     text: str = ""
     """At most 65,536 characters."""
     through_message_id: str = ""
-    """The last message that it covers."""
+    """The last message that it covers. Empty once that was removed by PopMessages: then the
+    summary is not applied."""
     token_count: int | None = None
     """Tokens of the text. If unset, estimated as a quarter of its bytes in UTF-8, rounded up."""
     update_time: datetime | None = None

@@ -21,6 +21,7 @@ from memoryd.conversations.writes import (
     ChangeConversation,
     CreateConversation,
     DeleteConversation,
+    Expiration,
     ExpireConversation,
     ForkConversation,
     MoveHead,
@@ -61,7 +62,6 @@ if TYPE_CHECKING:
         Candidate,
         ConversationOutcome,
         ConversationWrite,
-        Expiration,
         Named,
         PromoteMessages,
     )
@@ -160,6 +160,8 @@ class ConversationChanges:
         after = row._replace(**write.values)
         if write.expiration is not None:
             after = _expiring(after, write.expiration, self._now)
+        elif _kind_of_expiration(row) in write.cleared:
+            after = _expiring(after, Expiration(), self._now)
         elif not write.values:
             return row
         return self._rows.put(after, revisions.take(Usage()))
@@ -321,7 +323,10 @@ class ConversationChanges:
             promotion.shared_in(self._trees, row),
         )
         after = row._replace(
-            head=head, head_is_tip=self._is_tip(row, row.tips, head), promoted=marks
+            head=head,
+            head_is_tip=self._is_tip(row, row.tips, head),
+            promoted=marks,
+            summary=self._summary_without(fitting, row),
         )
         unneeded = Unneeded(connection, self._trees, row, after)
         revision = revisions.take(unneeded.usage())
@@ -329,6 +334,16 @@ class ConversationChanges:
         is_end = self._trees.is_end(row, head.place)
         self._rows.put(after._replace(head=head._replace(is_end=is_end)), revision)
         return tuple(reversed(popped))
+
+    def _summary_without(self, popped: Iterable[Message], row: Conversation) -> Summary | None:
+        """The summary, which names no message that is no longer there: another may get its id."""
+        summary = row.summary
+        for message in popped:
+            if summary is not None and message.message_id == summary.through_message_id:
+                ends = (tip.place for tip in row.tips)
+                if not any(self._trees.leads_to(row, end, message.place) for end in ends):
+                    summary = summary._replace(through_message_id="")
+        return summary
 
     def promotable(self, write: PromoteMessages) -> list[Candidate]:
         """What of a promotion is to be stored and gone over, as the conversation is now.
@@ -430,6 +445,13 @@ NOT_ON_BRANCH = "must be the id of a message on the head's branch; list the mess
 def _expiring(row: Conversation, expiration: Expiration, now: datetime) -> Conversation:
     ttl, expires_at = expiration
     return row._replace(ttl=ttl, expires_at=expires_at if ttl is None else expiry(now, ttl))
+
+
+def _kind_of_expiration(row: Conversation) -> str:
+    """The field of the protos that says when it expires."""
+    if row.ttl is not None:
+        return "ttl"
+    return "never_expires" if row.expires_at is None else "expire_time"
 
 
 def _check_etag(row: Conversation | None, of: Named) -> None:

@@ -26,7 +26,7 @@ from memoryd.sessions.history import newer, newer_rows, out_of_range
 from memoryd.sessions.lock import SHARD_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection, Select
 
@@ -52,6 +52,11 @@ _MESSAGES = newer(messages, rows.MESSAGE, limit=READ_MESSAGES, horizon=_HORIZON)
 
 _BRANCH_KEY = tuple(conversation_branches.c[name] for name in (*SHARD_KEY, "branch"))
 _TREE_KEY = tuple(conversations.c[name] for name in (*SHARD_KEY, "tree"))
+
+
+def session_purged(revision: int) -> ConversationEvent:
+    """That all conversations of a session are gone."""
+    return ConversationEvent(revision, Change.PURGED, "", None)
 
 
 def read_changes(
@@ -83,21 +88,32 @@ def read_changes(
         del by_revision[last]
         until = min(until, last - 1)
     by_revision = defaultdict(list, {r: m for r, m in by_revision.items() if r <= until})
-    events = {
-        row.revision: ConversationEvent(row.revision, row.change, row.conversation_id, row)
-        for row in found
-    }
+    rows_at = {row.revision: row for row in found}
+    others = {at: m for at, m in by_revision.items() if at not in rows_at}
+    rows_at |= _owners(connection, dialect, session, others)
+    events = _events(rows_at, after)
     for _, _, at, conversation_id, change in gone:
         events[at] = ConversationEvent(at, Change(change), conversation_id, None)
-    others = {at: m for at, m in by_revision.items() if at not in events}
-    for at, row in _owners(connection, dialect, session, others).items():
-        change = Change.CREATED if at == row.number else Change.UPDATED
-        events[at] = ConversationEvent(at, change, row.conversation_id, row)
     fitting = _fitting([events[at] for at in sorted(events) if at <= until], by_revision)
     if fitting and fitting[-1].revision < max(at for at in events if at <= until):
         until = fitting[-1].revision
     complete = _with_messages(connection, dialect, session, fitting, by_revision)
     return Changes(complete, revision, is_all=until == revision)
+
+
+def _events(rows_at: Mapping[int, Conversation], after: int) -> dict[int, ConversationEvent]:
+    """What has happened to conversations at some revisions, all of them after one.
+
+    The first event of what was made since says that it was, whatever became of it by then.
+    """
+    events: dict[int, ConversationEvent] = {}
+    told: set[int] = set()
+    for at, row in sorted(rows_at.items()):
+        is_new = row.number > after and row.number not in told
+        told.add(row.number)
+        change = Change.CREATED if is_new else Change.UPDATED
+        events[at] = ConversationEvent(at, change, row.conversation_id, row)
+    return events
 
 
 def _owners(

@@ -67,7 +67,13 @@ def expired_in(connection: Connection, session: Session, now: datetime) -> list[
 
 
 def move_conversations(
-    connection: Connection, dialect: Dialect, source: Session, target: Session, *, revision: int
+    connection: Connection,
+    dialect: Dialect,
+    source: Session,
+    target: Session,
+    *,
+    revision: int,
+    now: datetime,
 ) -> MovedConversations:
     """Move all conversations to another session of the tenant, which is at this revision.
 
@@ -83,7 +89,7 @@ def move_conversations(
     taken = set(connection.execute(ids).scalars())
     own = {row.conversation_id for row in found}
     renamed = {i: _free(i, taken | own) for i in sorted(own & taken)}
-    moved = [rows.values_of(_moved(row, target, renamed, revision)) for row in found]
+    moved = [rows.values_of(_moved(row, target, renamed, revision, now)) for row in found]
     dialect.insert_many(connection, conversations, columns_of(moved))
     parameters = {
         "from_tenant": source.tenant,
@@ -110,7 +116,7 @@ def _free(conversation_id: str, taken: set[str]) -> str:
 
 
 def _moved(
-    row: Conversation, target: Session, renamed: Mapping[str, str], beyond: int
+    row: Conversation, target: Session, renamed: Mapping[str, str], beyond: int, now: datetime
 ) -> Conversation:
     head, source = row.head, row.forked_from
     branch = head.place.branch
@@ -121,6 +127,7 @@ def _moved(
         tree=row.tree + beyond,
         revision=row.revision + beyond,
         change=Change.CREATED,
+        updated_at=now,  # lists go by it, and by the revision
         head=head._replace(place=Place(branch + beyond, head.depth) if branch else head.place),
         tips=tuple(Tip(tip.branch + beyond, tip.depth, tip.message_id) for tip in row.tips),
         promoted=tuple(Place(place.branch + beyond, place.depth) for place in row.promoted),

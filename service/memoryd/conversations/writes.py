@@ -78,7 +78,10 @@ class ChangeConversation(OnConversation):
     values: Mapping[str, Any]
     """As those of CreateConversation."""
     expiration: Expiration | None = None
-    """None: it stays."""
+    """None: it stays, unless it is cleared."""
+    cleared: frozenset[str] = frozenset()
+    """Which of `ttl`, `expire_time` and `never_expires` are unset. What has one of these never
+    expires from then on."""
 
     makes_session = False
     weight = 1

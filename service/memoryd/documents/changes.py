@@ -30,7 +30,9 @@ from memoryd.documents.session_documents import SessionDocuments
 from memoryd.documents.writes import (
     ExpireDocument,
     MoveDocuments,
+    OnNames,
     RefreshDocuments,
+    RemoveDocuments,
     WriteDocuments,
 )
 from memoryd.domain.documents import Document, NewDocument
@@ -141,6 +143,8 @@ class DocumentChanges:
             case ExpireDocument(name=name):
                 found.expire(name, revisions)
                 return ()
+            case RemoveDocuments(names=names):
+                return tuple(found.remove(name, revisions) for name in names)
             case RefreshDocuments(names=names):
                 return tuple(found.refresh(name) for name in names)
             case MoveDocuments():
@@ -262,7 +266,7 @@ def _names(write: DocumentWrite) -> Iterable[DocumentName]:
             return (item.name for item in items)
         case ExpireDocument(name=name):
             return (name,)
-        case RefreshDocuments(names=names):
+        case OnNames(names=names):
             return names
         case MoveDocuments():
             return ()

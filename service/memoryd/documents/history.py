@@ -45,6 +45,11 @@ _SUPERSEDED = newer(
 )
 
 
+def session_purged(revision: int) -> DocumentEvent:
+    """That all documents of a session are gone."""
+    return DocumentEvent(revision, Change.PURGED, DocumentName("", ""), None)
+
+
 def read_changes(
     dialect: Dialect, connection: Connection, session: Session, after: int
 ) -> Changes[DocumentEvent]:

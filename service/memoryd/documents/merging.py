@@ -19,12 +19,14 @@ from sqlalchemy import (
 )
 
 from memoryd.database import statements
+from memoryd.database.dialect import columns_of
 from memoryd.database.tables import document_history, documents
 from memoryd.documents import rows
 from memoryd.domain.documents import DocumentName
 from memoryd.domain.records import Change
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from sqlalchemy import ColumnElement, Connection, FromClause, Insert, Select, Subquery, Table
@@ -54,8 +56,10 @@ class MovedDocuments(NamedTuple):
     moved: int
     versions: int
     """Earlier ones that moved with them."""
+    expired: int
+    """Those of the target that made room."""
     added: int
-    """How many more the target has: those that had expired there made room."""
+    """How many more the target has."""
     added_bytes: int
     """Of bodies."""
     conflicts: tuple[DocumentName, ...]
@@ -105,8 +109,9 @@ def move_documents(
 ) -> MovedDocuments:
     """Move documents to another session of the tenant, which is at this revision.
 
-    Each takes the next revision, after its earlier versions, which take some as well if the source
-    has any. Both sessions are locked, and the source is erased after it.
+    What has expired there and makes room takes the next revisions, then each that moves takes one,
+    after its earlier versions, which take some as well if the source has any. Both sessions are
+    locked, and the source is erased after it.
     """
     parameters: dict[str, Any] = {
         "tenant": source.tenant,
@@ -115,27 +120,45 @@ def move_documents(
         "now": now,
     }
     conflicts: list[DocumentName] = []
-    gone: list[dict[str, str]] = []
+    gone: list[DocumentName] = []
     gone_bytes = 0
     for row in statements.fetch_built(connection, _meeting(dialect), parameters):
         name = DocumentName(row.namespace, row.key)
         if row.expires_at is not None and row.expires_at <= now:
-            gone.append(rows.key_of(target, name))
+            gone.append(name)
             gone_bytes += row.size
         else:
             conflicts.append(name)
     if gone:
-        for table in (documents, document_history):
-            dialect.delete_many(connection, table, rows.NAME, gone)
+        _expire(connection, dialect, target, gone, revision=revision, now=now)
     count, size = connection.execute(_counts().where(_there(dialect).unmet), parameters).one()
     versions = 0
     if count:
-        parameters["revision"] = revision
+        parameters["revision"] = revision + len(gone)
         if has_versions:
             versions = connection.execute(_move_versions(dialect), parameters).rowcount
         connection.execute(_move(dialect), parameters)
     added_bytes = int(size) - gone_bytes
-    return MovedDocuments(count, versions, count - len(gone), added_bytes, tuple(conflicts))
+    added = count - len(gone)
+    return MovedDocuments(count, versions, len(gone), added, added_bytes, tuple(conflicts))
+
+
+def _expire(
+    connection: Connection,
+    dialect: Dialect,
+    session: Session,
+    names: Sequence[DocumentName],
+    *,
+    revision: int,
+    now: datetime,
+) -> None:
+    """Remove documents whose time has come, and have watchers told after this revision."""
+    gone = [rows.key_of(session, name) for name in names]
+    for table in (documents, document_history):
+        dialect.delete_many(connection, table, rows.NAME, gone)
+    told = [{**key, "revision": revision + place} for place, key in enumerate(gone, 1)]
+    common = {"change": Change.EXPIRED.value, "recorded_at": now}
+    dialect.insert_many(connection, document_history, columns_of(told), common)
 
 
 @cache
@@ -175,7 +198,11 @@ def _copy(
     new: dict[str, Any] = {
         "session_id": cast(bindparam("target"), String),
         "revision": cast(bindparam("revision", type_=BigInteger) + place.c.place, BigInteger),
-        "change": case((place.c.age == 1, Change.CREATED.value), else_=change),
+        "change": case(
+            (place.c.age == 1, Change.CREATED.value),
+            (change == Change.CREATED.value, Change.UPDATED.value),  # by a move to its name
+            else_=change,
+        ),
     }
     rows_moved = (
         select(*(new.get(column.name, column) for column in table.c))

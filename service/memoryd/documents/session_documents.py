@@ -115,8 +115,14 @@ class SessionDocuments:
                 return
             raise _at(DocumentNotFound(str(removal.name)), removal.field)
         _check_etag(before, removal)
+        self.remove(removal.name, revisions)
+
+    def remove(self, name: DocumentName, revisions: Revisions) -> Document | None:
+        """Delete it; give what was there."""
+        before = self._live(name, revisions)
         if before is not None:
             self._remove(before, Change.DELETED, revisions)
+        return before
 
     def expire(self, name: DocumentName, revisions: Revisions) -> None:
         """Remove it if its time has come."""

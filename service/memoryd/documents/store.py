@@ -17,8 +17,7 @@ from memoryd.documents.history import read_bodies, read_versions
 from memoryd.documents.listing import count_documents, read_next
 from memoryd.documents.namespaces import read_namespaces
 from memoryd.documents.ranges import sessions_in
-from memoryd.documents.writes import RefreshDocuments, WriteDocuments
-from memoryd.domain.documents import DocumentName, Removal
+from memoryd.documents.writes import RefreshDocuments, RemoveDocuments, WriteDocuments
 from memoryd.domain.errors import DocumentNotFound
 from memoryd.domain.records import Session
 
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from memoryd.documents.filters import DocumentFilter
     from memoryd.documents.namespaces import Bound, Pattern
     from memoryd.documents.writes import DocumentsOutcome, DocumentWrite, MoveDocuments
-    from memoryd.domain.documents import Document
+    from memoryd.domain.documents import Document, DocumentName
     from memoryd.domain.sessions import TenantRange
     from memoryd.sessions.replica import SessionReads
 
@@ -248,10 +247,10 @@ class DocumentStore:
             )
             outlines = await self._database.read(read, tenants=(session.tenant,))
             if outlines:
-                items = tuple(Removal(document.name, allow_missing=True) for document in outlines)
-                await self._submit(WriteDocuments(session, items))
-                position = outlines[-1].name
-            deleted += len(outlines)
+                names = tuple(document.name for document in outlines)
+                gone = await self._submit(RemoveDocuments(session, names))
+                deleted += sum(document is not None for document in gone)
+                position = names[-1]
             if len(outlines) < DELETE_BATCH:
                 return deleted
 

@@ -53,8 +53,8 @@ class ExpireDocument:
 
 
 @dataclass(frozen=True, slots=True)
-class RefreshDocuments:
-    """Have documents that have a ttl live for it from now."""
+class OnNames:
+    """Something to do with documents, as far as they are there."""
 
     session: Session
     names: tuple[DocumentName, ...]
@@ -64,6 +64,16 @@ class RefreshDocuments:
     @property
     def weight(self) -> int:
         return len(self.names)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveDocuments(OnNames):
+    """Delete documents."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshDocuments(OnNames):
+    """Have documents that have a ttl live for it from now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +91,11 @@ class MoveDocuments:
         return 1 if self.source.key else MOVE_WEIGHT
 
 
-DocumentWrite = WriteDocuments | ExpireDocument | RefreshDocuments | MoveDocuments
+DocumentWrite = WriteDocuments | ExpireDocument | RemoveDocuments | RefreshDocuments | MoveDocuments
 DocumentsOutcome = tuple["Document | None", ...]
-"""Of WriteDocuments, one for each item, None for a removal; of RefreshDocuments, those that were
-refreshed; of MoveDocuments, those that were moved, without bodies; of the other nothing."""
+"""Of WriteDocuments, one for each item, None for a removal; of RemoveDocuments and
+RefreshDocuments, one for each name, None where nothing was to be done; of MoveDocuments, those that
+were moved, without bodies; of the other nothing."""
 
 
 def _weight(item: NewDocument | Removal) -> int:

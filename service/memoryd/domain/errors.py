@@ -364,7 +364,10 @@ class SearchTextsTooLarge(MemorydError):
 
 
 class RevisionOutOfRange(MemorydError):
-    pass
+    def __init__(self, message: str, *, is_gone: bool = False) -> None:
+        """`is_gone`: there is nothing of what had the revision."""
+        super().__init__(message)
+        self.is_gone = is_gone
 
 
 class VersionExpired(MemorydError):

@@ -41,6 +41,11 @@ _SUPERSEDED = newer(
 )
 
 
+def session_purged(revision: int) -> MemoryEvent:
+    """That all memories of a session are gone."""
+    return MemoryEvent(revision, Change.PURGED, "", None)
+
+
 def read_changes(connection: Connection, session: Session, after: int) -> Changes[MemoryEvent]:
     """Read the next changes after a revision.
 

@@ -221,11 +221,11 @@ class MergeWork:
         )
         if work.account is not None:
             work.account.add(Usage(0, 0, moved.added_bytes, moved.added))
-        work.revision += moved.moved + moved.versions
+        work.revision += moved.expired + moved.moved + moved.versions
         return moved
 
     def _move_conversations(self, work: SessionWork, source: SessionWork) -> MovedConversations:
-        """Move those that have not expired; what has makes room in both sessions."""
+        """Move those that have not expired; what has makes room in both sessions, and is told."""
         works = {of.session: of for of in (work, source)}
         changes = ConversationChanges(self._connection, self._dialect, self._now, works)
         expiring = [
@@ -236,10 +236,16 @@ class MergeWork:
         changes.load(expiring)
         for write in expiring:
             changes.apply(write)
+        self._dialect.write(self._connection, changes.save())
         if work.account is not None:
             work.account.add(measure_conversations(self._connection, source.session))
         moved = move_conversations(
-            self._connection, self._dialect, source.session, work.session, revision=work.revision
+            self._connection,
+            self._dialect,
+            source.session,
+            work.session,
+            revision=work.revision,
+            now=self._now,
         )
         work.revision += source.revision if moved.moved else 0
         return moved._replace(added=moved.moved + changes.count_change(work.session))

@@ -17,7 +17,7 @@ from memoryd.documents.changes import DocumentChanges
 from memoryd.documents.writes import (
     ExpireDocument,
     MoveDocuments,
-    RefreshDocuments,
+    OnNames,
     WriteDocuments,
 )
 from memoryd.domain.errors import MemorydError
@@ -42,7 +42,12 @@ if TYPE_CHECKING:
     from memoryd.domain.quotas import Account, Quotas
     from memoryd.domain.records import Session
 
-_OF_DOCUMENTS = (WriteDocuments, ExpireDocument, RefreshDocuments, MoveDocuments)
+_OF_DOCUMENTS = (
+    WriteDocuments,
+    ExpireDocument,
+    OnNames,
+    MoveDocuments,
+)
 
 
 class UnitOfWork:

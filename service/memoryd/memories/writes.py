@@ -16,7 +16,7 @@ from memoryd.documents.writes import (
     DocumentWrite,
     ExpireDocument,
     MoveDocuments,
-    RefreshDocuments,
+    OnNames,
     WriteDocuments,
 )
 
@@ -114,7 +114,7 @@ def sessions_of(write: Write) -> Iterable[Session]:
         case (
             WriteDocuments(session)
             | ExpireDocument(session)
-            | RefreshDocuments(session)
+            | OnNames(session)
             | MoveDocuments(session)
             | OnConversation(session=session)
         ):
@@ -126,9 +126,7 @@ def weight_of(write: Write) -> int:
     match write:
         case Store(items):
             return len(items)
-        case WriteDocuments() | ExpireDocument() | RefreshDocuments() | MoveDocuments():
-            return write.weight
-        case OnConversation():
+        case WriteDocuments() | ExpireDocument() | OnNames() | MoveDocuments() | OnConversation():
             return write.weight
         case _:
             return 1

@@ -1,4 +1,7 @@
-"""Page tokens: a position, bound to the arguments that it belongs to. They outlive a restart."""
+"""Page tokens: a position, bound to the method and the arguments that it belongs to.
+
+They outlive a restart.
+"""
 
 from __future__ import annotations
 
@@ -81,13 +84,15 @@ def _opened(request: Any, tenant: str, violations: Violations) -> bytes:
 
 
 def _digest(position: bytes, request: Any, tenant: str) -> bytes:
-    """Of the position, of every argument that a token is bound to, and of the tenant."""
+    """Of the position, the method, every argument that a token is bound to, and the tenant."""
     arguments = type(request)()
     arguments.CopyFrom(request)
     arguments.ClearField("page_size")
     arguments.ClearField("page_token")
+    # Requests of several methods have the same bytes where they hold nothing but a name.
+    method = request.DESCRIPTOR.name.encode()
     return hashlib.blake2b(
-        position + arguments.SerializeToString(deterministic=True),
+        b"\0".join((method, position, arguments.SerializeToString(deterministic=True))),
         digest_size=_DIGEST_BYTES,
         # Tokens of the one tenant that there was before others have no key.
         key=b"" if tenant == DEFAULT_TENANT else tenant.encode(),

@@ -108,7 +108,9 @@ def check_filter(
 def _check_tags(tags: Sequence[str], field: str, violations: Violations) -> None:
     if len(tags) > MAX_GIVEN_TAGS:
         violations.add(
-            field, f"must be at most {MAX_TAGS} different tags; these are {len(tags):,}: send fewer"
+            field,
+            f"must be at most {MAX_TAGS} different tags, {MAX_GIVEN_TAGS:,} with repeated ones;"
+            f" these are {len(tags):,}: send each once",
         )
 
 

@@ -30,6 +30,9 @@ MAX_DURATION_SECONDS = 315_576_000_000
 FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799
 """Of the years 1 and 9999, by google.protobuf.Timestamp, counted from 1970."""
 
+MAX_KEY_CHARACTERS = 100
+"""Of a map's key in the path of a field."""
+
 NANOS_A_SECOND = 1_000_000_000
 
 NO_DURATION = (
@@ -76,6 +79,11 @@ class Violations:
             raise InvalidRequest(*self._found.values(), *others)
 
 
+def _clipped(key: str) -> str:
+    """A key of a map, which may be as long as a request, as an answer has room for it."""
+    return key if len(key) <= MAX_KEY_CHARACTERS else f"{key[:MAX_KEY_CHARACTERS]}…"
+
+
 def _path(violation: RuleViolation) -> str:
     """Such as `requests[3].metadata`."""
     path = ""
@@ -84,7 +92,7 @@ def _path(violation: RuleViolation) -> str:
         path += f".{element.field_name}" if path else element.field_name
         if element.subscript is not None:
             subscript = element.subscript.value
-            path += f"[{subscript}]" if isinstance(subscript, int) else f'["{subscript}"]'
+            path += f"[{subscript}]" if isinstance(subscript, int) else f'["{_clipped(subscript)}"]'
     return path
 
 

@@ -6,16 +6,16 @@ import asyncio
 import logging
 from collections import defaultdict
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from memoryd.database.feed import Feed, Subscription
-from memoryd.domain.errors import MemorydError
+from memoryd.domain.errors import MemorydError, RevisionOutOfRange
 from memoryd.domain.records import Session
 from memoryd.sessions.lock import read_counters
 from memoryd.sessions.revisions import CHANNEL, fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncGenerator, Callable, Iterator
 
     from sqlalchemy import Connection
 
@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from memoryd.database.feed import Changes
     from memoryd.database.notifications import Listener
 
-EventT = TypeVar("EventT")
+
+class Revised(Protocol):
+    """What has happened at a revision."""
+
+    @property
+    def revision(self) -> int: ...
+
+
+EventT = TypeVar("EventT", bound=Revised)
 
 POLL_SECONDS = 0.5
 """Between two looks at the revisions of watched sessions, where the database does not notify."""
@@ -44,13 +52,15 @@ class ChangeFeed(Feed[Session, EventT]):
         database: Database,
         listener: Listener,
         read: Callable[[Connection, Session, int], Changes[EventT]],
+        purged: Callable[[int], EventT],
     ) -> None:
         """`read` gives the next changes of a session after a revision.
 
-        It raises RevisionOutOfRange.
+        It raises RevisionOutOfRange. `purged` makes what says that all of a session is gone.
         """
         super().__init__(max_reads=MAX_READS)
         self._read_changes = read
+        self._purged = purged
         self._database = database
         self._listener = listener
         self._by_print: defaultdict[str, set[Session]] = defaultdict(set)
@@ -76,6 +86,25 @@ class ChangeFeed(Feed[Session, EventT]):
                     self._by_print.pop(fingerprint(key), None)
             if not self._subscriptions:
                 self._wanted.clear()
+
+    async def events(self, session: Session, after: int) -> AsyncGenerator[EventT]:
+        """Give every change after a revision, and of a session that is erased at last that it is.
+
+        Raises RevisionOutOfRange, also then; ShuttingDown; what Database raises.
+        """
+        with self.subscribed(session) as subscription:
+            while True:
+                try:
+                    events = await subscription.after(after)
+                except RevisionOutOfRange as error:
+                    last = self.known_revision(session)
+                    if error.is_gone and last:
+                        # Where it is made again, it begins there or beyond.
+                        yield self._purged(last + 1)
+                    raise
+                for event in events:
+                    yield event
+                    after = event.revision
 
     async def close(self) -> None:
         """End every subscription with ShuttingDown."""

@@ -62,7 +62,7 @@ def newer_rows(found: Sequence[Sequence[Any]], after: int) -> NewerRows:
     """Take apart what `newer` found. Raises RevisionOutOfRange."""
     if not found:
         if after:
-            raise out_of_range(after)
+            raise out_of_range(after, is_gone=True)
         return NewerRows(0, ())
     revision, horizon = found[0][0], found[0][1]
     if 0 < after < horizon:
@@ -70,8 +70,9 @@ def newer_rows(found: Sequence[Sequence[Any]], after: int) -> NewerRows:
     return NewerRows(revision, [row[2:] for row in found if row[2] is not None])
 
 
-def out_of_range(after: int) -> RevisionOutOfRange:
+def out_of_range(after: int, *, is_gone: bool = False) -> RevisionOutOfRange:
     return RevisionOutOfRange(
         f"changes since revision {after} are no longer all kept, or the session was erased since;"
-        " list again and watch from there"
+        " list again and watch from there",
+        is_gone=is_gone,
     )

@@ -77,7 +77,9 @@ class _ConversationChangeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Co
     CONVERSATION_CHANGE_EXPIRED: _ConversationChange.ValueType  # 4
     """It expired."""
     CONVERSATION_CHANGE_PURGED: _ConversationChange.ValueType  # 5
-    """Not sent by this release: watching a session that is erased ends with OUT_OF_RANGE."""
+    """The whole session was erased or merged into another; the conversation carries only its id. The watch then ends with
+    OUT_OF_RANGE.
+    """
 
 class ConversationChange(_ConversationChange, metaclass=_ConversationChangeEnumTypeWrapper):
     """What has happened to a conversation."""
@@ -93,7 +95,9 @@ CONVERSATION_CHANGE_DELETED: ConversationChange.ValueType  # 3
 CONVERSATION_CHANGE_EXPIRED: ConversationChange.ValueType  # 4
 """It expired."""
 CONVERSATION_CHANGE_PURGED: ConversationChange.ValueType  # 5
-"""Not sent by this release: watching a session that is erased ends with OUT_OF_RANGE."""
+"""The whole session was erased or merged into another; the conversation carries only its id. The watch then ends with
+OUT_OF_RANGE.
+"""
 Global___ConversationChange: _TypeAlias = ConversationChange  # noqa: Y015
 
 @_typing.final
@@ -245,7 +249,7 @@ class Summary(_message.Message):
     text: _builtins.str
     """At most 65,536 characters."""
     through_message_id: _builtins.str
-    """The last message that it covers."""
+    """The last message that it covers. Empty once that was removed by PopMessages: then the summary is not applied."""
     token_count: _builtins.int
     """Tokens of the text. If unset, estimated as a quarter of its bytes in UTF-8, rounded up."""
     @_builtins.property

@@ -62,6 +62,10 @@ class _DocumentChangeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Docume
     """Deleted, or moved to another name; the document carries only its identifiers."""
     DOCUMENT_CHANGE_EXPIRED: _DocumentChange.ValueType  # 4
     """Removed because it expired; reported within a minute. The document carries only its identifiers."""
+    DOCUMENT_CHANGE_PURGED: _DocumentChange.ValueType  # 5
+    """The whole session was erased or merged into another; the document carries only its id. The watch then ends with
+    OUT_OF_RANGE.
+    """
 
 class DocumentChange(_DocumentChange, metaclass=_DocumentChangeEnumTypeWrapper):
     """What happened to a document."""
@@ -76,6 +80,10 @@ DOCUMENT_CHANGE_DELETED: DocumentChange.ValueType  # 3
 """Deleted, or moved to another name; the document carries only its identifiers."""
 DOCUMENT_CHANGE_EXPIRED: DocumentChange.ValueType  # 4
 """Removed because it expired; reported within a minute. The document carries only its identifiers."""
+DOCUMENT_CHANGE_PURGED: DocumentChange.ValueType  # 5
+"""The whole session was erased or merged into another; the document carries only its id. The watch then ends with
+OUT_OF_RANGE.
+"""
 Global___DocumentChange: _TypeAlias = DocumentChange  # noqa: Y015
 
 @_typing.final

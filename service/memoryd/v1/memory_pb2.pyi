@@ -104,7 +104,9 @@ class _MemoryChangeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MemoryCh
     MEMORY_CHANGE_EXPIRED: _MemoryChange.ValueType  # 5
     """Removed because it expired; reported within a minute."""
     MEMORY_CHANGE_PURGED: _MemoryChange.ValueType  # 6
-    """Permanently deleted; the memory carries only its identifiers."""
+    """Permanently deleted; the memory carries only its identifiers. Without a memory_id it is the whole session, which
+    was erased or merged into another: the watch then ends with OUT_OF_RANGE.
+    """
 
 class MemoryChange(_MemoryChange, metaclass=_MemoryChangeEnumTypeWrapper):
     """What happened to a memory."""
@@ -122,7 +124,9 @@ MEMORY_CHANGE_RESTORED: MemoryChange.ValueType  # 4
 MEMORY_CHANGE_EXPIRED: MemoryChange.ValueType  # 5
 """Removed because it expired; reported within a minute."""
 MEMORY_CHANGE_PURGED: MemoryChange.ValueType  # 6
-"""Permanently deleted; the memory carries only its identifiers."""
+"""Permanently deleted; the memory carries only its identifiers. Without a memory_id it is the whole session, which
+was erased or merged into another: the watch then ends with OUT_OF_RANGE.
+"""
 Global___MemoryChange: _TypeAlias = MemoryChange  # noqa: Y015
 
 @_typing.final

@@ -28,6 +28,7 @@ _PROTO_CHANGE = {
     Change.UPDATED: conversation_pb2.CONVERSATION_CHANGE_UPDATED,
     Change.DELETED: conversation_pb2.CONVERSATION_CHANGE_DELETED,
     Change.EXPIRED: conversation_pb2.CONVERSATION_CHANGE_EXPIRED,
+    Change.PURGED: conversation_pb2.CONVERSATION_CHANGE_PURGED,
 }
 
 _MESSAGES: dict[type[AnyMessage], bytes] = {

@@ -242,7 +242,7 @@ class ConversationParser:
         values = _values(given, ("display_name", "labels", "state"), violations)
         expiration = self._expiration(given, _EXPIRATION, violations)
         of = Named(call.session(given.session_id), given.conversation_id or uuid7())
-        return CreateConversation(of, values, expiration)
+        return CreateConversation(of, values, expiration or Expiration())
 
     def change(
         self,
@@ -254,19 +254,18 @@ class ConversationParser:
         if not given.conversation_id:
             violations.add("conversation.conversation_id", "must be given")
         paths = changed_paths(given, request.update_mask, CHANGEABLE_PATHS, violations)
-        expiration = None
-        if {*_EXPIRATION} & {*paths}:
-            expiration = self._expiration(given, paths, violations)
+        expiration = self._expiration(given, paths, violations)
+        cleared = frozenset(_EXPIRATION).intersection(paths if expiration is None else ())
         of = Named(call.session(given.session_id), given.conversation_id, given.etag)
-        return ChangeConversation(of, _values(given, paths, violations), expiration)
+        return ChangeConversation(of, _values(given, paths, violations), expiration, cleared)
 
     def _expiration(
         self,
         given: conversation_pb2.Conversation,
         paths: Sequence[str],
         violations: Violations,
-    ) -> Expiration:
-        """What is set among some fields; nothing: it never expires."""
+    ) -> Expiration | None:
+        """What is set among some fields; None: nothing."""
         kind = given.WhichOneof("expiration")
         if kind == "ttl" and kind in paths:
             try:
@@ -281,11 +280,11 @@ class ConversationParser:
                 expires_at = moment_of(given.expire_time)
             except (OverflowError, ValueError):
                 violations.add(field, NO_TIMESTAMP)
-                return Expiration()
+                return None
             if expires_at <= self._clock():
                 violations.add(field, "must be in the future")
             return Expiration(expires_at=expires_at)
-        return Expiration()
+        return None
 
 
 def _values(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from memoryd.conversations.listing import position_of
 from memoryd.domain.audit import Audited
 from memoryd.domain.principals import Scope
+from memoryd.domain.records import Change
 from memoryd.rpc.answer_size import fill_page
 from memoryd.rpc.conversations import messages as convert
 from memoryd.rpc.conversations import plain, requests
@@ -171,13 +173,11 @@ class ConversationService:
     ) -> AsyncIterator[conversation_pb2.WatchConversationsResponse]:
         del call
         session, conversation_id, _ = watch.of
-        position = watch.start_revision
-        with self._feed.subscribed(session) as subscription:
-            while True:
-                for event in await subscription.after(position):
-                    if conversation_id in ("", event.conversation_id):
-                        yield convert.event_message(session, event)
-                    position = event.revision
+        async with aclosing(self._feed.events(session, watch.start_revision)) as events:
+            async for event in events:
+                is_of_all = event.change is Change.PURGED
+                if is_of_all or conversation_id in ("", event.conversation_id):
+                    yield convert.event_message(session, event)
 
     async def export(self, named: Named, call: Call) -> AsyncIterator[bytes]:
         last = None

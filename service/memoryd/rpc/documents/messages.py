@@ -21,6 +21,7 @@ _PROTO_CHANGE = {
     Change.UPDATED: document_pb2.DOCUMENT_CHANGE_UPDATED,
     Change.DELETED: document_pb2.DOCUMENT_CHANGE_DELETED,
     Change.EXPIRED: document_pb2.DOCUMENT_CHANGE_EXPIRED,
+    Change.PURGED: document_pb2.DOCUMENT_CHANGE_PURGED,
 }
 
 

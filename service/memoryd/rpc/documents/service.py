@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from memoryd.documents.filters import place_of
 from memoryd.domain.audit import Audited
 from memoryd.domain.principals import Scope
+from memoryd.domain.records import Change
 from memoryd.rpc import page_token
 from memoryd.rpc.answer_size import RESPONSE_FRAMING_BYTES, fill, fill_page
 from memoryd.rpc.documents import messages as convert
@@ -301,13 +303,11 @@ class DocumentService:
         self, watch: Watch, call: Call
     ) -> AsyncIterator[document_pb2.WatchDocumentsResponse]:
         del call
-        position = watch.start_revision
-        with self._feed.subscribed(watch.session) as subscription:
-            while True:
-                for event in await subscription.after(position):
-                    if event.name.namespace.startswith(watch.prefix):
-                        yield convert.event_message(watch.session, event)
-                    position = event.revision
+        async with aclosing(self._feed.events(watch.session, watch.start_revision)) as events:
+            async for event in events:
+                is_of_all = event.change is Change.PURGED
+                if is_of_all or event.name.namespace.startswith(watch.prefix):
+                    yield convert.event_message(watch.session, event)
 
     async def export(self, export: Export, call: Call) -> AsyncIterator[document_pb2.Document]:
         after, is_last = None, False

@@ -333,7 +333,7 @@ class RequestParser:
             session=call.session(request.session_id),
             content="",
             content_type=convert.CONTENT_TYPE_OF.get(request.content_type, ContentType.CONTEXT),
-            importance=request.importance if request.HasField("importance") else DEFAULT_IMPORTANCE,
+            importance=_importance(request),
             metadata={},
             content_hash="",
             semantic_hash="",
@@ -396,8 +396,7 @@ class RequestParser:
                     kind = convert.CONTENT_TYPE_OF.get(memory.content_type, ContentType.CONTEXT)
                     values["content_type"] = kind
                 case "importance":
-                    given = memory.HasField("importance")
-                    values["importance"] = memory.importance if given else DEFAULT_IMPORTANCE
+                    values["importance"] = _importance(memory)
                 case "metadata":
                     values["metadata"] = parse_struct(
                         memory.metadata, "memory.metadata", violations
@@ -493,6 +492,12 @@ class RequestParser:
         if moment <= self._clock():
             violations.add(field, IN_THE_PAST)
         return moment
+
+
+def _importance(given: StoredAs | memory_pb2.Memory) -> float:
+    if not given.HasField("importance"):
+        return DEFAULT_IMPORTANCE
+    return given.importance + 0.0  # SQLite keeps no negative zero
 
 
 def _has_expiration(request: StoredAs) -> bool:

@@ -394,17 +394,14 @@ class MemoryService:
         self, watch: Watch, call: Call
     ) -> AsyncIterator[memory_pb2.WatchMemoriesResponse]:
         del call
-        position = watch.start_revision
-        with self._feed.subscribed(watch.session) as subscription:
-            while True:
-                for event in await subscription.after(position):
-                    yield convert.event_message(
-                        watch.session,
-                        event,
-                        now=self._clock(),
-                        half_life_days=self._options.half_life_days,
-                    )
-                    position = event.revision
+        async with aclosing(self._feed.events(watch.session, watch.start_revision)) as events:
+            async for event in events:
+                yield convert.event_message(
+                    watch.session,
+                    event,
+                    now=self._clock(),
+                    half_life_days=self._options.half_life_days,
+                )
 
     async def export(self, export: Export, call: Call) -> AsyncIterator[memory_pb2.Memory]:
         after: int | None = -1
