@@ -68,6 +68,9 @@ LATER_SCHEMA = (
 GRPC_SERVER = os.environ.get("TEST_GRPC_SERVER", "core")
 """What serves gRPC, a value of `MEMORYD_GRPC_SERVER`."""
 
+AS_ON_STUB = {"MEMORYD_RLS": "off"} if ON_STUB else {}
+"""What a production server on Citus has to be told."""
+
 OVER_HTTP = bool(os.environ.get("TEST_OVER_HTTP"))
 """Whether calls go over HTTP."""
 
@@ -481,6 +484,7 @@ async def serve(
         "MEMORYD_PORT": "0",
         "MEMORYD_HTTP_PORT": "0",
         "MEMORYD_GRPC_SERVER": GRPC_SERVER,
+        **AS_ON_STUB,
     }
     if database_url.startswith("postgresql") and (
         pgbouncer := request.getfixturevalue("pgbouncer")
@@ -645,6 +649,7 @@ class CommandLine:
             "MEMORYD_PORT": "0",
             "MEMORYD_HTTP_PORT": "0",
             "MEMORYD_GRPC_SERVER": GRPC_SERVER,
+            **AS_ON_STUB,
         }
         environ = self.environ | PATIENT | own | variables
         command = [self._python, "-m", "memoryd", *arguments]
