@@ -4,10 +4,13 @@ One session is stored by the service, with a `request_id` for each memory and a 
 copies its rows to the other sessions. So each table has what the service writes into it. What goes
 over all of them is measured twice: as it is, and as it is sent to Citus, where the same PostgreSQL
 says that it is Citus with shards of its own.
+
+python benchmarks/at_size.py [--memories 10000000]    this alone; `service.py --long` has it too
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import random
@@ -42,6 +45,8 @@ if TYPE_CHECKING:
     from harness import Database
     from sqlalchemy import Column
 
+LEAST = 10_000
+"""Memories in the small tables."""
 PER_SESSION = 100
 COPIED_AT_ONCE = 200
 """Sessions."""
@@ -236,9 +241,9 @@ async def at_size(memories: int) -> dict[str, Any]:
     return {"memories": memories, "sessions": sessions, "bytes": sizes, "ways": ways}
 
 
-async def run_at_size(least: int, most: int) -> list[dict[str, Any]]:
+async def run_at_size(most: int) -> list[dict[str, Any]]:
     """Measure few memories and many, and print what becomes of the costs."""
-    small, large = [await at_size(memories) for memories in (least, most)]
+    small, large = [await at_size(memories) for memories in (LEAST, most)]
     each = {table: size / large["memories"] for table, size in large["bytes"].items()}
     total = sum(each.values())
     print(
@@ -260,3 +265,15 @@ async def run_at_size(least: int, most: int) -> list[dict[str, Any]]:
             label = f"{way}: p50 of {name} {before:.2f} → {after:.2f} ms, ×"
             print(verdict(label, after / before, GROWTH_BOUND), flush=True)
     return [small, large]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--memories", type=int, default=10_000_000)
+    asyncio.run(run_at_size(parser.parse_args().memories))
+
+
+if __name__ == "__main__":
+    main()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import work
-from at_size import run_at_size
+from at_size import LEAST, run_at_size
 from connections import connected
 from harness import database, memoryd
 from loop import drive
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from harness import Database
 
 PER_SESSION = 100
-LEAST = 10_000
-"""Memories in the small tables, which also sets the number of sessions used."""
 LOADED_AT_ONCE = 20_000
 SECONDS = 3.0
 ROUNDS = 3
@@ -250,5 +248,5 @@ async def run_long(given: argparse.Namespace) -> dict[str, Any]:
             for name in METHODS
         }
         plot_growth(sizes, lines, given.plots / "table-size.png")
-    whole = await run_at_size(LEAST, given.memories) if "postgresql" in given.kinds else []
+    whole = await run_at_size(given.memories) if "postgresql" in given.kinds else []
     return {"growth": growth, "stored": stored, "at_size": whole}
