@@ -33,6 +33,7 @@ async def test_while_it_is_off_everybody_is_the_default_tenant(running):
             found = await outcome(caller.access(method, getattr(pb, f"{method}Request")()))
             assert found is not None
             assert found.reason == "SCOPE_MISSING"
+            assert "MEMORYD_AUTH=required" in found.message
 
 
 async def test_observing_refuses_nothing_and_logs_what_would_be(serve, caplog):

@@ -171,8 +171,14 @@ class TenantDisabled(MemorydError):
 
 
 class ScopeMissing(MemorydError):
-    def __init__(self, scope: str) -> None:
-        super().__init__(f"the credential lacks the scope {scope}; use one that has it")
+    def __init__(self, scope: str, *, has_credential: bool = True) -> None:
+        """`has_credential`: false while the service asks nobody for one."""
+        super().__init__(
+            f"the credential lacks the scope {scope}; use one that has it"
+            if has_credential
+            else f"without a credential nobody has the scope {scope}; have the service ask for them"
+            " (MEMORYD_AUTH=required), and use one that has it"
+        )
         self.scope = scope
 
 

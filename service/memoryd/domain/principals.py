@@ -253,7 +253,7 @@ class Principal(NamedTuple):
     def require(self, scope: Scope) -> None:
         """Raise ScopeMissing where the principal lacks a scope."""
         if scope not in self.scopes:
-            raise ScopeMissing(scope)
+            raise ScopeMissing(scope, has_credential=self.method is not AuthMethod.OFF)
 
     def require_session(self, session_id: str) -> None:
         """Raise SessionNotAllowed where no rule fits. An empty name is refused by other rules."""

@@ -15,7 +15,6 @@ from memoryd.domain.errors import (
     CredentialMissing,
     DatabaseUnavailable,
     MemorydError,
-    ScopeMissing,
 )
 from memoryd.domain.principals import (
     ADMIN_SCOPES,
@@ -207,4 +206,4 @@ def _check_scope(principal: Principal, needs: Scope | Anyone) -> None:
     if isinstance(needs, Scope):
         principal.require(needs)
     elif needs is Anyone.ADMIN and ADMIN_SCOPES.isdisjoint(principal.scopes):
-        raise ScopeMissing(Scope.TENANT_ADMIN)
+        principal.require(Scope.TENANT_ADMIN)
