@@ -59,7 +59,6 @@ class Visit:
 
         `half_life_days`: of importance; `grpc_port`: where the same is served over gRPC.
         """
-        # Clients time nothing out: the server bounds what a call in process may take.
         self.request = request
         self.parts = parts
         self.who = who
@@ -72,6 +71,8 @@ class Visit:
         self._signed_in = signed_in
         self._renderer = renderer
         self._navigation = navigation
+
+    # Clients time nothing out: the server bounds what a call in process may take.
 
     @cached_property
     def memories(self) -> MemoryClient:

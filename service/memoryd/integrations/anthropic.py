@@ -100,7 +100,7 @@ def _path(given: str) -> _Path:
         if not name or "." in parts or "/" in decoded:
             raise ToolError(
                 f"Path {given} has an empty name, a . or an encoded /. Give each name once and as"
-                " it is, like /memories/notes/todo.md"
+                " it is, like /memories/notes/travel.md"
             )
     return _Path(given, (ROOT, *names))
 
