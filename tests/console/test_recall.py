@@ -271,8 +271,10 @@ async def test_calls_with_a_key_name_its_variable_and_not_the_key(
 async def test_a_button_copies_the_call(site: Site, page: Page):
     await fill(site)
     await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    await page.goto(bench(query=QUERY))
-    await page.get_by_role("button", name="Ask").click()  # also in what htmx puts in
+    await page.goto(bench(query="none yet"))
+    await page.get_by_label("Query").fill(QUERY)
+    await page.get_by_role("button", name="Ask").click()  # htmx puts in another call
+    await expect(page.get_by_label("As curl")).to_contain_text(QUERY)
     _, curl, _ = await shown_calls(page)
     await page.get_by_role("button", name="Copy as curl", exact=True).click()
     await expect(page.get_by_role("button", name="Copied as curl", exact=True)).to_be_visible()

@@ -46,7 +46,7 @@ class Caller:
             code = error.code().name
             if code == done:
                 return code
-            self._history.end_of(self._kind, code)
+            self._history.end_of(self._kind, error)
             if code not in REPEATED_CODES:
                 return code
             await asyncio.sleep(PAUSE_SECONDS)

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +21,10 @@ from .document_faults import DocumentJournal, DocumentWatch
 from .journals import Events
 from .promises import IN_DOUBT
 from .stored import Stored
+
+TOO_MANY_WRITES = "writes are waiting, more than is soon done"
+"""In what a server says that has more waiting than it writes in a second at its pace. A move of a
+namespace counts as hundreds, so that on a slow machine two of them are enough."""
 
 Kind = Literal["documents", "conversations"]
 """What calls are about whose callers keep journals."""
@@ -77,6 +81,9 @@ class History:
         self.conversation_watches: list[ConversationWatch] = []
         self.codes: Counter[str] = Counter()
         """The number of refusals by code, of calls of any kind."""
+        self._last_texts: dict[str, str] = {}
+        """What the last refusal said, by code, but for those of writes that a slow machine would
+        not soon have done."""
         self.acknowledged = 0
         """The number of answered calls about memories."""
         self.answered: Counter[Kind] = Counter()
@@ -97,7 +104,7 @@ class History:
             self.end(call, answer=await getattr(stub, method)(request, timeout=timeout))
         except grpc.aio.AioRpcError as error:
             call.details = details_of(error)
-            self.end(call, code=error.code().name)
+            self.end(call, code=self._heard(error))
         return call
 
     def end(self, call: Call, *, answer: Any = None, code: str | None = None) -> None:
@@ -113,7 +120,23 @@ class History:
         self.acknowledged += other.acknowledged
         self.answered += other.answered
         self.codes += other.codes
+        self._last_texts |= other._last_texts
         self._longest = max(self._longest, other.longest_unavailability())
+
+    def _heard(self, refusal: grpc.aio.AioRpcError) -> str:
+        """Keep what a refusal says; its code."""
+        code: str = refusal.code().name
+        text = refusal.details() or ""
+        if TOO_MANY_WRITES not in text:
+            self._last_texts[code] = text
+        return code
+
+    def refusals_besides(self, expected: Collection[str]) -> dict[str, str]:
+        """The codes of refusals that are not expected, each with what the last of it said.
+
+        Too many writes for the pace of a slow machine may always be refused.
+        """
+        return {code: text for code, text in self._last_texts.items() if code not in expected}
 
     @property
     def in_doubt(self) -> int:
@@ -129,11 +152,12 @@ class History:
         """The current time on the calls' clock."""
         return self._clock()
 
-    def end_of(self, kind: Kind, code: str | None) -> None:
-        """Record the end of a call of another kind; without a code it was answered."""
-        if code is None:
+    def end_of(self, kind: Kind, refusal: grpc.aio.AioRpcError | None) -> None:
+        """Record the end of a call of another kind; without a refusal it was answered."""
+        if refusal is None:
             self.answered[kind] += 1
             return
+        code = self._heard(refusal)
         self.codes[code] += 1
         self.doubted[kind] += code in IN_DOUBT
 

@@ -163,7 +163,7 @@ async def test_a_full_disk_refuses_writes_until_there_is_room_and_breaks_nothing
     assert is_whole(url)
     fault_report("full disk, sqlite", SCALE.full_disks, history, faults)
     assert not faults
-    assert set(history.codes) <= {"UNAVAILABLE", "NOT_FOUND"}
+    assert not history.refusals_besides({"UNAVAILABLE", "NOT_FOUND"})
     assert "nothing can be written: " in server.process.log
 
 

@@ -40,7 +40,7 @@ from ..strangers import (  # noqa: TID252  as above
 
 TIMEOUT_SECONDS = 30.0
 SERVING = health_pb2.HealthCheckResponse.SERVING
-MOST_STREAMS = 256
+MOST_STREAMS = 1024
 """Per connection."""
 
 INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT.value[0]

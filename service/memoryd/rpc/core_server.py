@@ -276,9 +276,7 @@ async def _serve(handler: Handler, call: CoreCall) -> None:
         call.finish(grpc.StatusCode.UNKNOWN, "unhandled exception")
         raise
     finally:
-        # gRPC's core refuses new calls of a connection on which too many are alive; with its task,
-        # whose context has it, a call would live until the next garbage collection.
-        call.task = None
+        call.let_go()
 
 
 class CoreCall:
@@ -337,8 +335,9 @@ class CoreCall:
 
     async def read(self) -> Any:
         """The next message, or `grpc.aio.EOF`. Raises AbortError where the call is aborted."""
-        event = await self._batch(_RECEIVE_MESSAGE(0))
-        message = event.batch_operations[0].message()
+        operation = _RECEIVE_MESSAGE(0)
+        await self._batch(operation)
+        message = operation.message()
         if message is not None:
             return message
         if self._is_done:
@@ -368,17 +367,25 @@ class CoreCall:
         operations.append(_Status(self._trailing, code.value[0], details.encode(), 0))
         self._call.start_server_batch(operations, None)
 
+    def let_go(self) -> None:
+        """Keep nothing of gRPC's call, nor of its task; afterwards there is none to ask.
+
+        gRPC's core refuses new calls of a connection on which too many are alive. Whatever was set
+        up within the call, a timer that is cancelled for one, keeps this object in its context.
+        """
+        self._call = self.task = None
+
     async def _sent(self, operation: Any) -> None:
-        event = await self._batch(operation)
-        if not event.success:
+        if not await self._batch(operation):
             raise grpc.aio.InternalError("the caller has gone")
 
-    def _batch(self, operation: Any) -> asyncio.Future[Any]:
-        future = self._loop.create_future()
+    def _batch(self, operation: Any) -> asyncio.Future[bool]:
+        """Whether it has succeeded; the event, which refers to `settle`, would keep the call."""
+        future: asyncio.Future[bool] = self._loop.create_future()
 
         def settle(event: Any) -> None:
             if not future.done():
-                future.set_result(event)
+                future.set_result(event.success)
 
         self._call.start_server_batch((operation,), settle)
         return future

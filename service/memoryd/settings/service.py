@@ -580,12 +580,13 @@ class Settings(SettingsModel):
         default=MAX_BATCH, ge=1, le=MAX_BATCH, description="The most memories in one batch."
     )
     max_streams_per_connection: Integer = Field(
-        default=256,
+        default=1024,
         ge=1,
         le=1_000_000,
         description=(
-            "The most calls and streams under way on one connection; a client's gRPC library keeps "
-            "more waiting until others end, or opens another connection."
+            "The most calls and streams on one connection, among them those that ended a moment "
+            "ago. Half as many at once always find a place; beyond it, a call that finds none is "
+            "refused with UNAVAILABLE before it has begun."
         ),
     )
     connection_age_seconds: Number = Field(
