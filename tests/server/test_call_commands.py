@@ -8,6 +8,7 @@ import signal
 import sys
 
 import pytest
+from tests.authority import Folder
 
 SESSION = "user-123"
 
@@ -79,7 +80,7 @@ def test_nothing_is_erased_unless_one_is_sure(served):
     served("store", SESSION, "a fact")
     assert "--yes" in served("erase", SESSION, code=1)
     assert served("list", SESSION)
-    assert served("erase", SESSION, "--yes").startswith("erased 1 memories, ")
+    assert served("erase", SESSION, "--yes").startswith("erased 1 memory, ")
     assert not served("list", SESSION)
 
 
@@ -131,6 +132,36 @@ def test_a_key_is_shown(command_line):
     assert command_line.run("list", SESSION, **target, **key).returncode == 0
     refused = command_line.run("store", SESSION, "a fact", **target, **key)
     assert "PERMISSION_DENIED" in refused.stderr
+
+
+def test_commands_call_over_tls(command_line, authority, tls_folder, tmp_path):
+    roots = tmp_path / "roots.pem"
+    roots.write_bytes(authority.pem)
+    target = {"MEMORYD_TARGET": command_line.serve(**tls_folder.variables).address()}
+    assert command_line.run("list", SESSION, "--ca", str(roots), **target).returncode == 0
+    well_known = {"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(roots)}
+    assert command_line.run("list", SESSION, "--tls", **target, **well_known).returncode == 0
+    for wrong in ((), ("--tls",)):
+        refused = command_line.run("list", SESSION, *wrong, **target)
+        assert refused.returncode == 1
+        assert "--tls" in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
+
+
+def test_commands_show_a_certificate(command_line, authority, closed_tls_folder, tmp_path):
+    server = command_line.serve(PATH="/usr/bin:/bin", **closed_tls_folder.variables)  # no grpcurl
+    address = server.address()
+    assert "--ca CA.pem --client-cert CLIENT.pem --client-key CLIENT.key" in server.output
+    client = Folder(tmp_path / "client", authority.issue())
+    roots = tmp_path / "roots.pem"
+    roots.write_bytes(authority.pem)
+    given = ("--target", address, "--ca", str(roots))
+    shown = ("--client-cert", str(client.cert), "--client-key", str(client.key))
+    assert command_line.run("list", SESSION, *given, *shown).returncode == 0
+    assert command_line.run("list", SESSION, *given).returncode == 1
+    half = command_line.run("list", SESSION, *given, *shown[:2])
+    assert half.returncode == 1
+    assert "tls.key" in half.stderr
 
 
 def test_no_command_that_reads_makes_a_file(command_line):

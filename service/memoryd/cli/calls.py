@@ -6,13 +6,12 @@ import asyncio
 import json
 import sys
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from google.protobuf import json_format
 
 from memoryd.cli.running import fail
 from memoryd.client import (
-    TLS,
     MemoryClient,
     MemorydError,
     SessionClient,
@@ -20,50 +19,42 @@ from memoryd.client import (
     Unavailable,
     open_channel,
 )
-from memoryd.client.connection import DEFAULT_TARGET, target_from
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     import grpc.aio
 
+    from memoryd.cli.place import Place
     from memoryd.client.answering import Answer
     from memoryd.client.answers import ToolName
 
 
-_NO_SERVER = "start the server, or name it with --target or MEMORYD_TARGET; over TLS, give --ca"
+_NO_SERVER = "start the server, or name it with --target or MEMORYD_TARGET; over TLS, give --tls"
 
 
-class Place(NamedTuple):
-    """Which server is called, and how its answers are printed."""
+def _run(place: Place, work: Callable[[grpc.aio.Channel], Awaitable[None]]) -> None:
+    """Do some calls; end the process with a message where one is refused."""
+    try:
+        asyncio.run(_call(place, work))
+    except Unavailable as error:
+        fail(str(error) if error.reason else f"{error}; {_NO_SERVER}")
+    except (MemorydError, ValueError) as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
-    target: str | None
-    ca: str | None
-    """The file of the CA that its certificate is of; None: without TLS."""
-    as_json: bool
 
-    def run(self, work: Callable[[grpc.aio.Channel], Awaitable[None]]) -> None:
-        """Do some calls; end the process with a message where one is refused."""
-        try:
-            asyncio.run(self._run(work))
-        except Unavailable as error:
-            fail(str(error) if error.reason else f"{error}; {_NO_SERVER}")
-        except (MemorydError, ValueError) as error:
-            fail(str(error))
-        except KeyboardInterrupt:
-            raise SystemExit(130) from None
+async def _call(place: Place, work: Callable[[grpc.aio.Channel], Awaitable[None]]) -> None:
+    async with open_channel(place.target, tls=place.tls) as channel:
+        await work(channel)
 
-    async def _run(self, work: Callable[[grpc.aio.Channel], Awaitable[None]]) -> None:
-        target = target_from(self.target) or DEFAULT_TARGET
-        tls = None if self.ca is None else TLS(ca=self.ca)
-        async with open_channel(target, tls=tls) as channel:
-            await work(channel)
 
-    def show(self, answer: Answer[Any], line: str) -> None:
-        """Print an answer: as one line of JSON, or as a line for people."""
-        if self.as_json:
-            line = json_format.MessageToJson(answer.proto, indent=None)
-        print(line, flush=True)
+def _show(place: Place, answer: Answer[Any], line: str) -> None:
+    """Print an answer: as one line of JSON, or as a line for people."""
+    if place.as_json:
+        line = json_format.MessageToJson(answer.proto, indent=None)
+    print(line, flush=True)
 
 
 def store(place: Place, session_id: str, content: str, **fields: Any) -> None:
@@ -75,19 +66,19 @@ def store(place: Place, session_id: str, content: str, **fields: Any) -> None:
     async def work(channel: grpc.aio.Channel) -> None:
         memory = MemoryClient(channel=channel)
         answer = await memory.store(session_id, content, **given)
-        place.show(answer, f"{answer.outcome} {answer.memory.memory_id}")
+        _show(place, answer, f"{answer.outcome} {answer.memory.memory_id}")
         await memory.close()
 
-    place.run(work)
+    _run(place, work)
 
 
 def retrieve(place: Place, session_id: str, query: str, *, limit: int) -> None:
     async def work(channel: grpc.aio.Channel) -> None:
         answer = await MemoryClient(channel=channel).retrieve(session_id, query, limit=limit)
         for one in answer.results:
-            place.show(one, f"{one.score:.3f}  {_flat(one.memory.content)}")
+            _show(place, one, f"{one.score:.3f}  {_flat(one.memory.content)}")
 
-    place.run(work)
+    _run(place, work)
 
 
 def list_all(place: Place, session_id: str, *, deleted: bool) -> None:
@@ -96,18 +87,22 @@ def list_all(place: Place, session_id: str, *, deleted: bool) -> None:
         async for one in found:
             gone = "deleted  " if one.delete_time else ""
             line = f"{one.memory_id}  {one.content_type:<10}  {gone}{_flat(one.content)}"
-            place.show(one, line)
+            _show(place, one, line)
 
-    place.run(work)
+    _run(place, work)
 
 
 def sessions(place: Place, prefix: str) -> None:
     async def work(channel: grpc.aio.Channel) -> None:
         async for one in SessionClient(channel=channel).list(prefix):
             changed = one.proto.update_time.ToJsonString()
-            place.show(one, f"{one.session_id}  {one.memory_count:,} memories  {changed}")
+            _show(
+                place,
+                one,
+                f"{one.session_id}  {_count(one.memory_count, 'memory', 'memories')}  {changed}",
+            )
 
-    place.run(work)
+    _run(place, work)
 
 
 def watch(place: Place, session_id: str, *, start_revision: int) -> None:
@@ -116,9 +111,9 @@ def watch(place: Place, session_id: str, *, start_revision: int) -> None:
         async with aclosing(changes):
             async for event in changes:
                 text = _flat(event.memory.content) or event.memory.memory_id
-                place.show(event, f"{event.revision}  {event.change:<8}  {text}")
+                _show(place, event, f"{event.revision}  {event.change:<8}  {text}")
 
-    place.run(work)
+    _run(place, work)
 
 
 def erase(place: Place, session_id: str, *, is_sure: bool) -> None:
@@ -132,9 +127,10 @@ def erase(place: Place, session_id: str, *, is_sure: bool) -> None:
     async def work(channel: grpc.aio.Channel) -> None:
         answer = await MemoryClient(channel=channel).erase(session_id)
         rows = sum(answer.erased_rows.values())
-        place.show(answer, f"erased {answer.erased_memories:,} memories, {rows:,} rows in all")
+        memories = _count(answer.erased_memories, "memory", "memories")
+        _show(place, answer, f"erased {memories}, {_count(rows, 'row', 'rows')} in all")
 
-    place.run(work)
+    _run(place, work)
 
 
 def tools(place: Place, tool: str) -> None:
@@ -142,12 +138,12 @@ def tools(place: Place, tool: str) -> None:
         client = ToolConfigClient(channel=channel)
         if tool:
             config = await client.get(cast("ToolName", tool))
-            place.show(config, json_format.MessageToJson(config.proto, indent=2))
+            _show(place, config, json_format.MessageToJson(config.proto, indent=2))
             return
         for one in (await client.list_tools()).tools:
-            place.show(one, f"{one.tool:<11} {'on' if one.enabled else 'off'}")
+            _show(place, one, f"{one.tool:<11} {'on' if one.enabled else 'off'}")
 
-    place.run(work)
+    _run(place, work)
 
 
 def _object(text: str) -> dict[str, Any]:
@@ -158,6 +154,10 @@ def _object(text: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         fail("--metadata: expected a JSON object, such as '{\"order\": 4711}'")
     return found
+
+
+def _count(number: int, one: str, several: str) -> str:
+    return f"{number:,} {one if number == 1 else several}"
 
 
 def _flat(text: str) -> str:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from memoryd.client import TLS
-from memoryd.client.connection import DEFAULT_TARGET, target_from
+if TYPE_CHECKING:
+    from memoryd.cli.place import Place
 
 
 def serve(
+    place: Place,
     session_id: str | None,
-    target: str | None,
-    ca: str | None,
     *,
     session_argument: bool,
     read_only: bool,
@@ -29,13 +28,11 @@ def serve(
     if session_id is None and not session_argument:
         _fail("whose memories? Give --session-id, or --session-argument to have each call say it")
     offer = mcp.Offer(read_only=read_only, no_delete=no_delete, names_session=session_argument)
-    tls = None if ca is None else TLS(ca=ca)
-    work = mcp.serve(target_from(target) or DEFAULT_TARGET, offer, session_id=session_id, tls=tls)
     # As SIGTERM, SIGINT ends it at once: nothing is half done here, and what reads standard input
     # does not hear of it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        asyncio.run(work)
+        asyncio.run(mcp.serve(place.target, offer, session_id=session_id, tls=place.tls))
     except ValueError as error:
         _fail(str(error))
 

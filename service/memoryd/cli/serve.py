@@ -146,8 +146,7 @@ def _print_ready(
         print(f"memoryd http on {scheme}://{http_address}")
         if settings.console_mode is not ConsoleMode.OFF:
             print(f"memoryd console on {scheme}://{http_address}{console_path}")
-    # Who needs a certificate of its own has no command of ours.
-    example = _by_grpcurl if shutil.which("grpcurl") or settings.tls_client_ca else _by_own_command
+    example = _by_grpcurl if shutil.which("grpcurl") else _by_own_command
     print(f"try: {example(address, settings)}", flush=True)
 
 
@@ -167,8 +166,10 @@ def _by_grpcurl(address: str, settings: Settings) -> str:
 
 def _by_own_command(address: str, settings: Settings) -> str:
     credential = 'MEMORYD_API_KEY="$KEY" ' if settings.auth is AuthMode.REQUIRED else ""
-    ca = " --ca CA.pem" if settings.tls_cert else ""
-    return f"{credential}{_own_name()} store user-123 'prefers e-mail' --target {address}{ca}"
+    tls = " --ca CA.pem" if settings.tls_cert else ""
+    if settings.tls_client_ca:
+        tls += " --client-cert CLIENT.pem --client-key CLIENT.key"
+    return f"{credential}{_own_name()} store user-123 'prefers e-mail' --target {address}{tls}"
 
 
 def _own_name() -> str:
