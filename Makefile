@@ -422,10 +422,11 @@ endif
 	@$(PIP) $(PINNED) --requirement .venv/locker.txt
 	@touch $@
 
-# What `make serve` needs of it. A test compares the pins with pyproject.toml.
+# What `make serve` needs of it. A test compares the pins with pyproject.toml. Python compiles what
+# it loads, which is a part of what is installed.
 .venv/.serving: .venv/.tools constraints-server.txt pyproject.toml
 	@echo 'Installing what serves; the first time takes about half a minute'
-	@$(PIP) $(PINNED) --requirement constraints-server.txt
+	@$(PIP) --no-compile $(PINNED) --requirement constraints-server.txt
 	@$(PIP) --quiet --isolated --no-index --no-deps --no-build-isolation --editable .
 	@touch $@
 
