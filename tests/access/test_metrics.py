@@ -78,6 +78,7 @@ async def test_a_key_that_is_none_is_refused(guarded):
     headers = {"authorization": "Bearer mk_nobody"}
     refused = await get(http, "/metrics", headers=headers)
     assert (refused.status, refused.json["code"]) == (401, "unauthenticated")
+    assert refused.headers["www-authenticate"] == "Bearer"
     made = await guarded.key("acme")
     revoked = {"authorization": f"Bearer {made.key}x"}
     assert (await get(http, "/metrics", headers=revoked)).status == 401

@@ -49,6 +49,7 @@ async def test_a_credential_is_shown_as_over_grpc(required):
     for shown, status in (({}, 401), ({"authorization": "Bearer x"}, 401)):
         refused = await call(http, "StoreMemory", FACT, **shown)
         assert (refused.status, refused.json["code"]) == (status, "unauthenticated")
+        assert refused.headers["www-authenticate"] == "Bearer"
     made = await call(
         http,
         "/memoryd.v1.AccessService/CreateApiKey",
@@ -60,6 +61,7 @@ async def test_a_credential_is_shown_as_over_grpc(required):
     assert (await call(http, "ListMemories", {"sessionId": "s"}, **reader)).status == 200
     refused = await call(http, "StoreMemory", FACT, **reader)
     assert (refused.status, refused.json["code"]) == (403, "permission_denied")
+    assert "www-authenticate" not in refused.headers
     reason = details_of(refused.json)["google.rpc.ErrorInfo"]["reason"]
     assert reason == "SCOPE_MISSING"
     assert (await get(http, "/readyz")).status == 200

@@ -27,7 +27,6 @@ from memoryd.http.codecs import JSON, PROTO, codec_of
 from memoryd.http.frames import GZIP, IDENTITY
 from memoryd.http.request import Refused, header
 from memoryd.http.wires import (
-    HTTP_STATUS,
     ConnectAbsent,
     ConnectGet,
     ConnectStream,
@@ -190,8 +189,7 @@ class Application:
             with_tenants = await self._may_know_tenants(HttpCaller(scope))
         except MemorydError as error:
             status = status_of(error, "")
-            failure = Failure(status.code, status.message)
-            raise Refused(HTTP_STATUS[status.code], failure.name, failure.message) from None
+            raise Failure(status.code, status.message).as_refused() from None
         body, content_type = await self._scrape(header(scope, b"accept"), with_tenants=with_tenants)
         await _answer_body(send, 200, body, content_type=content_type)
 

@@ -22,7 +22,7 @@ from memoryd.domain import errors
 from memoryd.http.body import Body
 from memoryd.http.in_process import InProcessChannel
 from memoryd.http.request import Refused, header
-from memoryd.http.wires import HTTP_STATUS, Failure
+from memoryd.http.wires import Failure
 from memoryd.integrations.names import escaped
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class McpDoor:
         try:
             caller = await AccessClient(channel=channel).who_am_i()
         except MemorydError as error:
-            raise _refused(error) from None
+            raise Failure(error.code, error.message).as_refused() from None
         server = await self._loaded()
         from mcp.server.streamable_http_manager import (  # noqa: PLC0415  loaded by now
             StreamableHTTPSessionManager,
@@ -158,12 +158,3 @@ class _Replayed:
 
 def _place_of(context: Any) -> Any:
     return context.request.scope[_PLACE]
-
-
-def _refused(error: MemorydError) -> Refused:
-    """Who may not call is told so by HTTP."""
-    failure = Failure(error.code, error.message)
-    status = HTTP_STATUS[error.code]
-    # Without the address of an authorization server: keys and tokens come from elsewhere.
-    challenge = [(b"www-authenticate", b"Bearer")] if status == 401 else []  # noqa: PLR2004  a status
-    return Refused(status, failure.name, failure.message, challenge)

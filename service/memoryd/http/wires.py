@@ -22,6 +22,7 @@ from google.rpc import status_pb2
 from memoryd.http import frames
 from memoryd.http.body import Held
 from memoryd.http.frames import GZIP, IDENTITY
+from memoryd.http.request import Refused
 from memoryd.rpc.serving import DETAILS_TRAILER
 
 if TYPE_CHECKING:
@@ -53,6 +54,10 @@ HTTP_STATUS = {
 }
 """Connect's, at https://connectrpc.com/docs/protocol/#error-codes."""
 
+_CHALLENGE = (b"www-authenticate", b"Bearer")
+"""RFC 9110 wants it with each 401. No address of an authorization server: keys and tokens come from
+elsewhere."""
+
 
 class Failure(NamedTuple):
     """How a call ends that is refused."""
@@ -71,6 +76,15 @@ class Failure(NamedTuple):
         found: dict[str, object] = {"code": self.name, "message": self.message}
         details = [_detail(packed) for packed in self._details()]
         return {**found, "details": details} if details else found
+
+    @property
+    def headers(self) -> Headers:
+        """Those that go with the status."""
+        return [_CHALLENGE] if self.code is grpc.StatusCode.UNAUTHENTICATED else []
+
+    def as_refused(self) -> Refused:
+        """For a request that is no call."""
+        return Refused(HTTP_STATUS[self.code], self.name, self.message, self.headers)
 
     def _details(self) -> Iterable[Any]:
         for name, value in self.trailers:
@@ -221,6 +235,7 @@ class ConnectUnary(Wire):
                 )
         if failure is not None:
             status, content_type = HTTP_STATUS[failure.code], "application/json"
+            headers += failure.headers
             answer = self.end(failure, trailers)
         elif self._compresses and len(answer) >= frames.COMPRESS_FROM_BYTES:
             answer = frames.compress(answer)
