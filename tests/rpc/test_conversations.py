@@ -175,6 +175,19 @@ async def test_an_append_of_the_same_again_is_skipped(conversations):
     assert twice.conversation.message_count == 4
 
 
+async def test_a_message_is_appended_as_it_was_read(conversations):
+    counted = said("c", "3")
+    counted.token_count = 40
+    first = await conversations.AppendMessages(append(said("a", "1"), counted))
+    again = await conversations.AppendMessages(append(*first.messages))
+    assert again == first
+    request = append(*first.messages)
+    request.conversation_id = "copy"
+    copied = (await conversations.AppendMessages(request)).messages
+    assert [m.token_count for m in copied] == [1, 40]
+    assert [m.token_count_estimated for m in copied] == [True, False]
+
+
 async def test_an_id_with_another_body_is_refused(conversations, refused):
     await fill(conversations, "1", "2")
     error = await refused(

@@ -807,7 +807,8 @@ class Message(Answer[conversation_pb2.Message]):
     """See Memory.metadata."""
     token_count: int | None = None
     """Tokens of the message. If unset, estimated as a quarter of the bytes in UTF-8 of all its
-    texts and JSON, rounded up; of `raw_json` only where there are no parts."""
+    texts and JSON, rounded up; of `raw_json` only where there are no parts. With
+    `token_count_estimated`, as it was read, it counts as unset."""
     token_count_estimated: bool = False
     """Whether `token_count` is estimated."""
     occur_time: datetime | None = None

@@ -340,7 +340,7 @@ class Message(_message.Message):
     """Which format that is, such as `openai.item` or `adk.event`. At most 255 characters."""
     token_count: _builtins.int
     """Tokens of the message. If unset, estimated as a quarter of the bytes in UTF-8 of all its texts and JSON, rounded
-    up; of `raw_json` only where there are no parts.
+    up; of `raw_json` only where there are no parts. With `token_count_estimated`, as it was read, it counts as unset.
     """
     token_count_estimated: _builtins.bool
     """Whether `token_count` is estimated."""

@@ -199,10 +199,17 @@ def body_of(message: conversation_pb2.Message) -> bytes:
     kept.CopyFrom(message)
     kept.DiscardUnknownFields()
     kept.ClearField("message_id")
+    if has_estimate(message):
+        kept.ClearField("token_count")
     for field in ("parent_message_id", "token_count_estimated", "create_time", "revision"):
         kept.ClearField(field)
     body: bytes = kept.SerializeToString(deterministic=True)
     return body
+
+
+def has_estimate(message: conversation_pb2.Message) -> bool:
+    """Whether its tokens are to be estimated, such as those of a message that was read so."""
+    return message.token_count_estimated or not message.HasField("token_count")
 
 
 def tokens_of(message: conversation_pb2.Message) -> int:

@@ -324,7 +324,7 @@ def _new_message(
         )
     else:
         _check_message(message, field, violations)
-    is_estimated = not message.HasField("token_count")
+    is_estimated = convert.has_estimate(message)
     return NewMessage(
         message.message_id,
         body,
