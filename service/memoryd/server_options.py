@@ -44,7 +44,7 @@ MIN_PING_INTERVAL_SECONDS = 10
 
 MAX_PENDING_CALLS = 4_000
 """Calls that have arrived and that no handler has taken yet. Beyond it gRPC itself cancels some of
-them, beyond twice as many all; callers get no other error."""
+them, beyond twice as many all; their callers get no other error."""
 
 
 def exposure_of(settings: Settings) -> Exposure:
